@@ -1,0 +1,257 @@
+"""The 64-byte descriptors a host submits and the 16-byte completions a card returns.
+
+One table of fields per command is the only definition: the RTL decoder, the host packer, the golden
+model and the C header derive from it. All fields are little-endian and start on a byte.
+"""
+
+import enum as python_enum
+from typing import NamedTuple
+
+from amaranth.lib import data, enum
+
+DESCRIPTOR_BYTES = 64
+COMPLETION_BYTES = 16
+NO_COUNTER = 0xFF
+"""Counter index that means: wait for nothing, signal nothing."""
+
+
+class Engine(enum.IntEnum, shape=4):
+    """The engines of a core, each with its own in-order queue: the high nibble of an opcode."""
+
+    LOAD = 0
+    STORE = 1
+    GATHER = 2
+    MATMUL = 3
+    VECTOR = 4
+
+
+class Opcode(enum.IntEnum, shape=8):
+    """What a descriptor asks for. `FENCE_*` does nothing but wait and signal in that queue."""
+
+    LOAD = 0x01
+    COPY = 0x02
+    FENCE_LOAD = 0x0F
+    STORE = 0x11
+    SIGNAL = 0x12
+    FENCE_STORE = 0x1F
+    GATHER = 0x21
+    FENCE_GATHER = 0x2F
+    MATMUL = 0x31
+    FENCE_MATMUL = 0x3F
+    QUANTISE = 0x41
+    FENCE_VECTOR = 0x4F
+
+    @property
+    def engine(self) -> Engine:
+        """The engine whose queue the command joins."""
+        return Engine(self.value >> 4)
+
+    @property
+    def is_fence(self) -> bool:
+        """Whether the command only waits and signals."""
+        return self.value & 0xF == 0xF
+
+
+class Status(enum.IntEnum, shape=8):
+    """How a command ended."""
+
+    OK = 0
+    #: The opcode is none of `Opcode`. Detail: the opcode.
+    BAD_OPCODE = 1
+    #: The core does not exist. Detail: byte offset of the field in the descriptor.
+    BAD_CORE = 2
+    #: A counter index is neither `NO_COUNTER` nor a counter. Detail: byte offset of the field.
+    BAD_COUNTER = 3
+    #: A dimension is zero or too large. Detail: byte offset of the field.
+    BAD_DIMENSION = 4
+    #: An address or stride is not a multiple of what it must be. Detail: byte offset of the field.
+    BAD_ALIGNMENT = 5
+    #: An operand leaves DRAM or the core's scratchpad. Detail: byte offset of its address field.
+    BAD_RANGE = 6
+    #: A flag, format, mode or scale has no meaning. Detail: byte offset of the field.
+    BAD_FORMAT = 7
+    #: An index is outside its table (mode FATAL). Detail: position in the index array.
+    BAD_INDEX = 8
+    #: A bag length is negative. Detail: bag number.
+    BAD_LENGTH = 9
+    #: The lengths do not sum to `index_count`. Detail: number of the bag that overruns, or `bags`.
+    LENGTH_MISMATCH = 10
+    #: A PCIe read failed (unsupported, aborted or poisoned). Detail: 0.
+    READ_FAILED = 11
+
+
+class RowFormat(enum.IntEnum, shape=8):
+    """How an embedding row is stored."""
+
+    #: `dim` uint8, then fp32 scale, fp32 bias.
+    INT8 = 0
+    #: `dim` 4-bit values, even column in the low nibble, then fp16 scale, fp16 bias.
+    INT4 = 1
+
+
+class IndexMode(enum.IntEnum, shape=8):
+    """What an index outside its table means."""
+
+    #: The command fails and names the position.
+    FATAL = 0
+    #: The row contributes nothing; completion detail counts such rows.
+    WARN = 1
+    #: The row contributes nothing.
+    IGNORE = 2
+
+
+class Flag(python_enum.IntFlag):
+    """Bits of the `flags` field; each command accepts only its own (`FLAGS`)."""
+
+    #: GATHER: multiply each row by its fp32 weight.
+    WEIGHTED = 1
+    #: MATMUL: clamp the output at the zero point.
+    RELU = 1
+
+
+class Field(NamedTuple):
+    """One field: `bits` is a multiple of 8."""
+
+    name: str
+    bits: int
+    doc: str
+
+
+HEADER: tuple[Field, ...] = (
+    Field("opcode", 8, "`Opcode`"),
+    Field("flags", 8, "`Flag` bits of the command"),
+    Field("id", 16, "returned in the completion"),
+    Field("core", 8, "core that runs the command"),
+    Field("wait_counter", 8, "counter to wait for, or NO_COUNTER"),
+    Field("signal_counter", 8, "counter to set when done, or NO_COUNTER"),
+    Field("reserved", 8, "zero"),
+    Field("wait_value", 32, "start when counter >= this, compared modulo 2**32"),
+    Field("signal_value", 32, "value the counter is set to, whatever the status"),
+)
+
+_MOVE: tuple[Field, ...] = (
+    Field("source", 64, "PCIe bus address (LOAD) or card address of the first row"),
+    Field("destination", 64, "PCIe bus address (STORE) or card address of the first row"),
+    Field("rows", 32, "rows to move"),
+    Field("row_bytes", 32, "bytes of a row; any number"),
+    Field("source_stride", 32, "bytes from one source row to the next"),
+    Field("destination_stride", 32, "bytes from one destination row to the next"),
+)
+
+BODIES: dict[Opcode, tuple[Field, ...]] = {
+    Opcode.LOAD: _MOVE,
+    Opcode.COPY: _MOVE,
+    Opcode.STORE: _MOVE,
+    Opcode.SIGNAL: (
+        Field("address", 64, "PCIe bus address of a 4-byte register, 4-byte aligned"),
+        Field("value", 32, "value written there after every earlier STORE of this queue"),
+    ),
+    Opcode.GATHER: (
+        Field("table", 40, "card address of row 0; any byte"),
+        Field("indices", 40, "card address of int32[index_count]"),
+        Field("lengths", 40, "card address of int32[bags]"),
+        Field("weights", 40, "card address of float32[index_count]; read if WEIGHTED"),
+        Field("output", 40, "card address of float32[bags, dim]"),
+        Field("rows", 32, "rows of the table"),
+        Field("index_count", 32, "indices in all bags; may be 0"),
+        Field("bags", 32, "bags"),
+        Field("row_stride", 16, "bytes from one table row to the next"),
+        Field("dim", 16, "elements of a row"),
+        Field("output_stride", 16, "bytes from one pooled row to the next"),
+        Field("format", 8, "`RowFormat`"),
+        Field("mode", 8, "`IndexMode`"),
+    ),
+    Opcode.MATMUL: (
+        Field("x", 40, "card address of uint8[m, k], rows `x_stride` apart"),
+        Field("w", 40, "card address of the packed weight tiles"),
+        Field("params", 40, "card address of n pairs of int32 bias, float32 multiplier"),
+        Field("y", 40, "card address of uint8[m, n], rows `y_stride` apart"),
+        Field("m", 32, "rows of x and y"),
+        Field("k", 32, "columns of x, rows of the weights"),
+        Field("n", 32, "columns of y"),
+        Field("x_stride", 32, "bytes from one row of x to the next"),
+        Field("y_stride", 32, "bytes from one row of y to the next"),
+        Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
+    ),
+    Opcode.QUANTISE: (
+        Field("source", 40, "card address of float32[rows, columns]"),
+        Field("destination", 40, "card address of uint8[rows, columns]"),
+        Field("rows", 32, "rows"),
+        Field("columns", 32, "elements of a row"),
+        Field("source_stride", 32, "bytes from one source row to the next"),
+        Field("destination_stride", 32, "bytes from one destination row to the next"),
+        Field("multiplier", 32, "float32 reciprocal of the scale, finite"),
+        Field("zero_point", 8, "added after scaling"),
+    ),
+}
+"""The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
+
+FLAGS: dict[Opcode, int] = {Opcode.GATHER: Flag.WEIGHTED, Opcode.MATMUL: Flag.RELU}
+"""Flag bits a command accepts; an opcode not listed accepts none."""
+
+COMPLETION: tuple[Field, ...] = (
+    Field("id", 16, "of the descriptor"),
+    Field("status", 8, "`Status`"),
+    Field("phase", 8, "1 on the first pass over the ring, 0 on the second, and so on"),
+    Field("detail", 32, "see `Status`; rows skipped when OK"),
+    Field("start_cycle", 32, "card cycle at which the engine took the command, modulo 2**32"),
+    Field("end_cycle", 32, "card cycle at which the engine was done, modulo 2**32"),
+)
+
+
+def fields(opcode: Opcode) -> tuple[Field, ...]:
+    """Header and body fields of a command, in order."""
+    return HEADER + BODIES.get(opcode, ())
+
+
+def offset(opcode: Opcode, name: str) -> int:
+    """Byte offset of a field in the descriptor, as completions report it."""
+    position = 0
+    for field in fields(opcode):
+        if field.name == name:
+            return position // 8
+        position += field.bits
+    raise KeyError(f"{opcode.name} has no field {name!r}")
+
+
+def field_at(opcode: Opcode, byte: int) -> str:
+    """Name of the field that starts at `byte`: the meaning of a completion's detail."""
+    return next(f.name for f in fields(opcode) if offset(opcode, f.name) == byte)
+
+
+def layout(table: tuple[Field, ...], size_bytes: int = DESCRIPTOR_BYTES) -> data.StructLayout:
+    """The table as a hardware layout, padded to `size_bytes`."""
+    members = {field.name: field.bits for field in table}
+    padding = size_bytes * 8 - sum(members.values())
+    return data.StructLayout(members | ({"padding": padding} if padding else {}))
+
+
+def pack(opcode: Opcode, **values: int) -> bytes:
+    """A descriptor as 64 bytes. Counters default to `NO_COUNTER`, other fields to 0.
+
+    Raises `ValueError` naming a field that does not exist or a value that does not fit.
+    """
+    values = {"wait_counter": NO_COUNTER, "signal_counter": NO_COUNTER} | values
+    known = {field.name for field in fields(opcode)} - {"opcode"}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{name}: {opcode.name} has no such field")
+    values["opcode"] = opcode
+    word = position = 0
+    for field in fields(opcode):
+        value = int(values.get(field.name, 0))
+        if not 0 <= value < 1 << field.bits:
+            raise ValueError(f"{field.name}={value}: must fit {field.bits} unsigned bits")
+        word |= value << position
+        position += field.bits
+    return word.to_bytes(DESCRIPTOR_BYTES, "little")
+
+
+def unpack(table: tuple[Field, ...], raw: bytes) -> dict[str, int]:
+    """The fields of a packed descriptor or completion."""
+    word = int.from_bytes(raw, "little")
+    values = {}
+    for field in table:
+        values[field.name] = word & ((1 << field.bits) - 1)
+        word >>= field.bits
+    return values

@@ -1,0 +1,182 @@
+"""Every parameter of a card, in one immutable value.
+
+A design point is a value: two equal configurations generate the same hardware, and the hash of a
+configuration is stamped into the Verilog, a BAR0 register and every result.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+LINE_BYTES = 64
+"""Bytes of one DRAM burst (LPDDR4: x32 channel, burst length 16) and the largest memory burst."""
+
+ADDRESS_BITS = 40
+"""Width of a card address: DRAM from 0, then the scratchpads (see `CardConfig.scratchpad_base`)."""
+
+
+class ConfigError(ValueError):
+    """A configuration breaks a rule. The message names field, value and rule."""
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """One design point of the card. Construction raises `ConfigError` if a rule is broken."""
+
+    cores: int = 1
+    """Cores, each with its own engines and scratchpad."""
+    array_rows: int = 16
+    """Rows of the systolic array: multiply-accumulates along K."""
+    array_columns: int = 16
+    """Columns of the systolic array: output channels along N."""
+    accumulator_rows: int = 512
+    """Rows of int32 accumulators: how many rows of M one weight tile serves before it is replaced."""
+    lanes: int = 16
+    """fp32 accumulate lanes of the gather unit: row elements handled in a cycle."""
+    max_dim: int = 1024
+    """Longest embedding row in elements."""
+    gather_outstanding: int = 16
+    """Memory bursts of row data the gather unit keeps in flight."""
+    scratchpad_bytes: int = 256 * 1024
+    """Scratchpad of one core in bytes."""
+    scratchpad_banks: int = 4
+    """Scratchpad banks, interleaved by bus word; each serves one read and one write a cycle."""
+    bus_bytes: int = 32
+    """Bytes a cycle of the AXI port, the scratchpad banks and the TLP streams."""
+    dram_bytes: int = 1 << 30
+    """Card DRAM in bytes."""
+    dram_preset: str = "LPDDR4-3200"
+    """Speed grade of the card DRAM."""
+    dram_channels: int = 1
+    """x32 DRAM channels, interleaved by 64-byte line."""
+    clock_mhz: int = 400
+    """Card clock in MHz: the unit of every cycle count."""
+    pcie_generation: int = 3
+    """Generation of the card's PCIe link."""
+    pcie_lanes: int = 4
+    """Lanes of the card's PCIe link."""
+    max_payload_bytes: int = 256
+    """Largest payload of a TLP the card sends."""
+    max_read_request_bytes: int = 512
+    """Largest PCIe read the card requests."""
+    dma_tags: int = 32
+    """PCIe reads the card keeps in flight, tag 0 (descriptor fetch) included."""
+    queue_depth: int = 8
+    """Descriptors waiting in front of each engine."""
+    counters: int = 64
+    """Timeline counters."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not (str if field.type in (str, "str") else int):
+                raise ConfigError(f"{field.name}={value!r}: must be {field.type}")
+        bounds = {
+            "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
+            "accumulator_rows": (4, 65536), "lanes": (1, 64), "max_dim": (1, 1024),
+            "gather_outstanding": (2, 256), "scratchpad_bytes": (4096, 1 << 26),
+            "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
+            "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
+            "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
+            "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
+            "counters": (1, 128),
+        }  # fmt: skip
+        for name, (low, high) in bounds.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be {low} to {high}")
+        powers = (
+            "array_rows", "array_columns", "lanes", "scratchpad_bytes", "scratchpad_banks",
+            "bus_bytes", "dram_bytes", "pcie_lanes", "max_payload_bytes",
+            "max_read_request_bytes", "dram_channels", "accumulator_rows",
+        )  # fmt: skip
+        for name in powers:
+            if not _is_power_of_two(getattr(self, name)):
+                raise ConfigError(f"{name}={getattr(self, name)}: must be a power of two")
+        for name in ("array_rows", "array_columns"):
+            if getattr(self, name) > self.bus_bytes:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)}: one bus word must hold a row of the array, "
+                    f"so at most bus_bytes={self.bus_bytes}"
+                )
+        if self.lanes > 2 * self.bus_bytes:
+            raise ConfigError(
+                f"lanes={self.lanes}: one bus word of 4-bit elements must feed every lane, "
+                f"so at most 2*bus_bytes={2 * self.bus_bytes}"
+            )
+
+    @property
+    def scratchpad_base(self) -> int:
+        """Card address of core 0's scratchpad; core `i` follows at `i * scratchpad_bytes`."""
+        return self.dram_bytes
+
+    def scratchpad_address(self, core: int) -> int:
+        """Card address of the first byte of a core's scratchpad."""
+        return self.scratchpad_base + core * self.scratchpad_bytes
+
+    @property
+    def window_bytes(self) -> int:
+        """Size of BAR2, which shows all card memory at its card address. A power of two."""
+        top = self.scratchpad_address(self.cores)
+        return 1 << (top - 1).bit_length()
+
+    @property
+    def burst_words(self) -> int:
+        """Most bus words of one memory burst."""
+        return max(1, LINE_BYTES // self.bus_bytes)
+
+    @property
+    def weight_tile_bytes(self) -> int:
+        """Bytes of one packed weight tile (`array_rows` x `array_columns`, whole bus words)."""
+        tile = self.array_rows * self.array_columns
+        return -(-tile // self.bus_bytes) * self.bus_bytes
+
+    @property
+    def clock_period_ps(self) -> float:
+        """Card clock period in picoseconds."""
+        return 1e6 / self.clock_mhz
+
+    def replace(self, **changes: int | str) -> "CardConfig":
+        """A copy with some fields changed. Raises `ConfigError` for an unknown field."""
+        known = {field.name for field in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"{name}: no such field; known are {', '.join(sorted(known))}")
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def as_json(self) -> str:
+        """Canonical JSON, the text that is hashed."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """First 64 bits of the SHA-256 of the canonical JSON, as 16 hexadecimal digits."""
+        return hashlib.sha256(self.as_json().encode()).hexdigest()[:16]
+
+
+PRESETS: dict[str, CardConfig] = {
+    "tiny": CardConfig(
+        array_rows=4, array_columns=4, accumulator_rows=32, lanes=4, max_dim=256,
+        gather_outstanding=4, scratchpad_bytes=16 * 1024, scratchpad_banks=2, bus_bytes=16,
+        dram_bytes=1 << 20, max_payload_bytes=128, max_read_request_bytes=128, dma_tags=4,
+        queue_depth=4, counters=16,
+    ),
+    "default": CardConfig(),
+    "m2": CardConfig(
+        cores=12, array_rows=64, array_columns=64, lanes=64, scratchpad_bytes=4 << 20,
+        scratchpad_banks=8, bus_bytes=128, dram_bytes=16 << 30, dram_preset="LPDDR4-4266",
+        dram_channels=4, clock_mhz=510,
+    ),
+}  # fmt: skip
+"""Named design points. `m2` is the class of card the platform was built with."""
+
+
+def preset(name: str) -> CardConfig:
+    """The preset called `name`. Raises `ConfigError` naming the known presets."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} is unknown; known are {', '.join(PRESETS)}")
+    return PRESETS[name]

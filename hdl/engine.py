@@ -1,0 +1,45 @@
+"""What every engine of a core shares: how it takes a command, reports, and accounts for its time."""
+
+from amaranth.lib import data, enum, stream
+from amaranth.lib.wiring import In, Out
+
+from hdl.commands import DESCRIPTOR_BYTES, Status
+
+DESCRIPTOR_BITS = DESCRIPTOR_BYTES * 8
+
+
+class Activity(enum.Enum, shape=2):
+    """What an engine does in this cycle; in the order of `registers.ACTIVITIES`."""
+
+    #: No command.
+    IDLE = 0
+    #: Working on a command.
+    BUSY = 1
+    #: Has a command, waits for input.
+    STARVED = 2
+    #: Has a command, waits to hand over output.
+    BLOCKED = 3
+
+
+class Result(data.Struct):
+    """How a command ended; `detail` as `Status` describes."""
+
+    status: Status
+    detail: 32
+
+
+def engine_members() -> dict:
+    """Members of every engine, seen from the engine.
+
+    command : In(stream of 512 bits), a checked descriptor; viewed as `commands.layout`
+    result : Out(stream of `Result`), one per command, after its last write can be seen
+    activity : Out(Activity)
+
+    Fences never reach an engine. An engine may trust what the descriptor checker checks: fields in
+    range, operands aligned and inside memory.
+    """
+    return {
+        "command": In(stream.Signature(DESCRIPTOR_BITS)),
+        "result": Out(stream.Signature(Result)),
+        "activity": Out(Activity),
+    }

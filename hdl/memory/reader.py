@@ -1,0 +1,127 @@
+"""Read clients: from requests, or a start and a length, to a stream of words that may be refused."""
+
+from amaranth import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hdl.config import ADDRESS_BITS, CardConfig
+from hdl.memory.port import ReadPort, read_request, read_word
+
+
+class ReadBuffer(wiring.Component):
+    """Issues reads only when their data has room, and lets the consumer stall.
+
+    Parameters
+    ----------
+    depth : int
+        Words of room, at least `config.burst_words`; bounds the words in flight.
+
+    Members
+    -------
+    i : In(stream of `read_request`)
+    o : Out(stream of `read_word`), in request order
+    port : Out(ReadPort)
+    empty : Out(1), no word is buffered or in flight
+
+    Throughput is one word a cycle if `depth` covers the memory latency.
+    """
+
+    def __init__(self, config: CardConfig, depth: int):
+        if depth < config.burst_words:
+            raise ValueError(f"depth={depth}: must hold a burst of {config.burst_words} words")
+        self._config = config
+        self._depth = depth
+        super().__init__(
+            {
+                "i": In(stream.Signature(read_request(config))),
+                "o": Out(stream.Signature(read_word(config))),
+                "port": Out(ReadPort(config)),
+                "empty": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        layout = read_word(self._config)
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=layout.size, depth=self._depth)
+
+        free = Signal(range(self._depth + 1), init=self._depth)
+        count = self.i.p.count_minus_1 + 1
+        granted = Signal()
+        m.d.comb += [
+            granted.eq(free >= count),
+            self.port.request.p.eq(self.i.p),
+            self.port.request.valid.eq(self.i.valid & granted),
+            self.i.ready.eq(self.port.request.ready & granted),
+            fifo.w_data.eq(self.port.response.p),
+            fifo.w_en.eq(self.port.response.valid),
+            self.o.p.eq(data.View(layout, fifo.r_data)),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready),
+            self.empty.eq(free == self._depth),
+        ]
+        taken = Signal.like(free)
+        returned = Signal()
+        with m.If(self.i.valid & self.i.ready):
+            m.d.comb += taken.eq(count)
+        m.d.comb += returned.eq(self.o.valid & self.o.ready)
+        m.d.sync += free.eq(free - taken + returned)
+        return m
+
+
+class SequentialReader(wiring.Component):
+    """Streams a contiguous run of words in line-sized bursts, prefetching as far as it has room.
+
+    Parameters
+    ----------
+    depth : int
+        Words of prefetch.
+
+    Members
+    -------
+    i : In(stream of {address, words}), a word-aligned start and a number of words, 0 for none
+    o : Out(stream of `read_word`), the words of every run in order; `last` ends a burst, not a run
+    port : Out(ReadPort)
+
+    The first request leaves in the cycle after `i` is taken; then one burst a cycle.
+    """
+
+    def __init__(self, config: CardConfig, depth: int):
+        self._config = config
+        self._depth = depth
+        super().__init__(
+            {
+                "i": In(stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 32}))),
+                "o": Out(stream.Signature(read_word(config))),
+                "port": Out(ReadPort(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.buffer = buffer = ReadBuffer(config, self._depth)
+        connect(m, buffer.port, flipped(self.port))
+        connect(m, buffer.o, flipped(self.o))
+
+        address = Signal(ADDRESS_BITS)
+        words = Signal(32)
+        word_index = address[(config.bus_bytes - 1).bit_length() :]
+        to_line_end = Signal(range(config.burst_words + 1))
+        count = Signal.like(to_line_end)
+        m.d.comb += [
+            to_line_end.eq(config.burst_words - (word_index & (config.burst_words - 1))),
+            count.eq(to_line_end),
+            buffer.i.p.address.eq(address),
+            buffer.i.p.count_minus_1.eq(count - 1),
+            buffer.i.valid.eq(words != 0),
+            self.i.ready.eq(words == 0),
+        ]
+        with m.If(words < to_line_end):
+            m.d.comb += count.eq(words)
+        with m.If(buffer.i.valid & buffer.i.ready):
+            m.d.sync += [address.eq(address + count * config.bus_bytes), words.eq(words - count)]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [address.eq(self.i.p.address), words.eq(self.i.p.words)]
+        return m

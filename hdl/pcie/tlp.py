@@ -1,0 +1,95 @@
+"""Transaction-layer packets as the card's two TLP streams carry them.
+
+Beat 0 of a packet holds the header in its low 16 bytes (the fourth doubleword of a 3-DW header is
+unused); the payload starts in beat 1, byte 0 of the payload in bits 7:0. A payload's first
+doubleword is the one the header addresses, whatever its alignment. The hard IP fills in the card's
+own requester and completer ID on transmit and says on receive which BAR a request hit.
+
+Source of the header formats: PCI Express Base Specification 3.0, section 2.2.
+"""
+
+from amaranth.lib import data, enum
+
+from hdl.config import CardConfig
+
+HEADER_BYTES = 16
+
+
+class TlpType(enum.IntEnum, shape=8):
+    """Fmt and Type of the packets the card knows (fmt in bits 7:5, type in 4:0)."""
+
+    MEMORY_READ_32 = 0b000_00000
+    MEMORY_READ_64 = 0b001_00000
+    MEMORY_WRITE_32 = 0b010_00000
+    MEMORY_WRITE_64 = 0b011_00000
+    COMPLETION = 0b000_01010
+    COMPLETION_DATA = 0b010_01010
+
+
+class CompletionStatus(enum.IntEnum, shape=3):
+    """Completion status field."""
+
+    SUCCESSFUL = 0
+    UNSUPPORTED_REQUEST = 1
+    CONFIGURATION_RETRY = 2
+    COMPLETER_ABORT = 4
+
+
+class RequestHeader(data.Struct):
+    """Memory read or write. 64-bit requests: `address_high` is DW2 and `address_low` DW3;
+    32-bit requests carry the address in DW2, here called `address_high`."""
+
+    # DW0
+    length: 10  # doublewords, 0 means 1024
+    address_type: 2
+    attributes: 2
+    poisoned: 1
+    digest: 1
+    _dw0_a: 4
+    traffic_class: 3
+    _dw0_b: 1
+    type: TlpType
+    # DW1
+    first_be: 4
+    last_be: 4
+    tag: 8
+    requester_id: 16
+    # DW2, DW3
+    address_high: 32
+    address_low: 32
+
+
+class CompletionHeader(data.Struct):
+    """Completion with or without data; DW3 is unused."""
+
+    # DW0
+    length: 10
+    address_type: 2
+    attributes: 2
+    poisoned: 1
+    digest: 1
+    _dw0_a: 4
+    traffic_class: 3
+    _dw0_b: 1
+    type: TlpType
+    # DW1
+    byte_count: 12  # remaining bytes of the request, this completion included; 0 means 4096
+    byte_count_modified: 1
+    status: CompletionStatus
+    completer_id: 16
+    # DW2
+    lower_address: 7
+    _dw2: 1
+    tag: 8
+    requester_id: 16
+    _dw3: 32
+
+
+def rx_beat(config: CardConfig) -> data.StructLayout:
+    """One beat towards the card; `bar` (of beat 0) is the BAR that a request hit."""
+    return data.StructLayout({"data": config.bus_bytes * 8, "last": 1, "bar": 3})
+
+
+def tx_beat(config: CardConfig) -> data.StructLayout:
+    """One beat from the card."""
+    return data.StructLayout({"data": config.bus_bytes * 8, "last": 1})

@@ -1,0 +1,105 @@
+"""The BAR0 register map: the only definition of an address two sides share.
+
+Registers are 32 bits wide; a pair `*_LO`, `*_HI` forms 64 bits, and reading `*_LO` latches `*_HI`.
+"""
+
+from typing import NamedTuple
+
+from hdl.commands import Engine
+from hdl.config import CardConfig
+
+BAR0_BYTES = 64 * 1024
+IDENTIFICATION = 0x464C4148
+"""Value of ID: "HALF" in little-endian ASCII."""
+INTERFACE_VERSION = 1
+
+
+class Register(NamedTuple):
+    """One 32-bit register. Access is `ro` or `rw`; writes to `ro` registers are ignored."""
+
+    name: str
+    offset: int
+    access: str
+    doc: str
+
+
+REGISTERS: tuple[Register, ...] = (
+    Register("ID", 0x000, "ro", "IDENTIFICATION"),
+    Register("VERSION", 0x004, "ro", "INTERFACE_VERSION"),
+    Register("CONFIG_HASH_LO", 0x008, "ro", "low half of the configuration's hash"),
+    Register("CONFIG_HASH_HI", 0x00C, "ro", "high half of the configuration's hash"),
+    Register("CONTROL", 0x010, "rw", "bit 0: run the submission ring; 0 -> 1 restarts both rings"),
+    Register("STATUS", 0x014, "ro", "bit 0: idle, no descriptor is between fetch and completion"),
+    Register("CYCLES_LO", 0x018, "ro", "card cycles since reset"),
+    Register("CYCLES_HI", 0x01C, "ro", "high half"),
+    Register("SQ_BASE_LO", 0x020, "rw", "bus address of the submission ring, 64-byte aligned"),
+    Register("SQ_BASE_HI", 0x024, "rw", "high half"),
+    Register("SQ_SIZE", 0x028, "rw", "descriptors in the ring, a power of two from 2 to 4096"),
+    Register("SQ_TAIL", 0x02C, "rw", "doorbell: first descriptor not yet valid"),
+    Register("SQ_HEAD", 0x030, "ro", "first descriptor not yet fetched"),
+    Register("CQ_BASE_LO", 0x034, "rw", "bus address of the completion ring, 64-byte aligned"),
+    Register("CQ_BASE_HI", 0x038, "rw", "high half"),
+    Register("CQ_SIZE", 0x03C, "rw", "completions in the ring, a power of two from 2 to 4096"),
+    Register("CQ_HEAD", 0x040, "rw", "doorbell: first completion the host has not consumed"),
+    Register("CQ_TAIL", 0x044, "ro", "first completion not yet written"),
+    Register("DROPPED_REQUESTS", 0x050, "ro", "PCIe requests the card refused"),
+    Register("UNEXPECTED_COMPLETIONS", 0x054, "ro", "PCIe completions with no request"),
+    Register("REJECTED_DOORBELLS", 0x058, "ro", "doorbell writes beyond the ring"),
+    Register("MSIX_ADDRESS_LO", 0x100, "rw", "vector 0: message address"),
+    Register("MSIX_ADDRESS_HI", 0x104, "rw", "vector 0: high half"),
+    Register("MSIX_DATA", 0x108, "rw", "vector 0: message data"),
+    Register("MSIX_CONTROL", 0x10C, "rw", "vector 0: bit 0 masks; set after reset"),
+    Register("MSIX_PENDING", 0x110, "ro", "bit 0: vector 0 waits for its mask to clear"),
+)
+
+COUNTER_BASE = 0x400
+"""Timeline counter `i` at `COUNTER_BASE + 4*i`: a plain write sets it."""
+ACTIVITY_BASE = 0x800
+"""64-bit cycle counts, see `activity_offset`."""
+TRAFFIC_BASE = 0x1000
+"""64-bit byte counts, one for each of `TRAFFIC`."""
+
+ACTIVITIES = ("idle", "busy", "starved", "blocked")
+"""What an engine does in a cycle; exactly one, so the four counts sum to the cycles elapsed."""
+TRAFFIC = ("dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes")
+"""Payload bytes since reset: DRAM reads and writes, PCIe reads and posted writes by the card."""
+
+
+def offset(name: str) -> int:
+    """Byte offset of a register in BAR0. Raises `KeyError` for an unknown name."""
+    for register in REGISTERS:
+        if register.name == name:
+            return register.offset
+    raise KeyError(f"no register {name!r}")
+
+
+def counter_offset(index: int) -> int:
+    """Byte offset of a timeline counter."""
+    return COUNTER_BASE + 4 * index
+
+
+def activity_offset(core: int, engine: Engine, activity: str) -> int:
+    """Byte offset of the low half of an engine's cycle count."""
+    engine_index = core * len(Engine) + engine
+    return ACTIVITY_BASE + 8 * (engine_index * len(ACTIVITIES) + ACTIVITIES.index(activity))
+
+
+def traffic_offset(name: str) -> int:
+    """Byte offset of the low half of a byte count."""
+    return TRAFFIC_BASE + 8 * TRAFFIC.index(name)
+
+
+def register_names(config: CardConfig) -> dict[str, int]:
+    """Every register of a card by name, arrays spelled out: for headers and documentation."""
+    names = {register.name: register.offset for register in REGISTERS}
+    names |= {f"COUNTER_{i}": counter_offset(i) for i in range(config.counters)}
+    for core in range(config.cores):
+        for engine in Engine:
+            for activity in ACTIVITIES:
+                name = f"CORE{core}_{engine.name}_{activity.upper()}_CYCLES"
+                names[f"{name}_LO"] = activity_offset(core, engine, activity)
+                names[f"{name}_HI"] = activity_offset(core, engine, activity) + 4
+    for name in TRAFFIC:
+        names[f"{name.upper()}_LO"] = traffic_offset(name)
+        names[f"{name.upper()}_HI"] = traffic_offset(name) + 4
+    return names

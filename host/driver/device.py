@@ -1,0 +1,208 @@
+"""One card behind the bus: its registers, its rings, and the commands in flight."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hdl import registers
+from hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Engine
+from hdl.config import CardConfig
+from host.driver.bus import Bus
+from host.driver.completion import Completion
+from host.driver.errors import CardError, CommandError
+
+RING_ENTRIES = 1024
+WAIT_CYCLES = 1_000_000
+"""Cycles without any interrupt after which a card counts as hung."""
+
+
+@dataclass
+class _Submitted:
+    descriptor: bytes
+    completion: Completion | None = None
+
+
+class Device:
+    """Drives one card through `bus`. Refuses a card that is not built from `config`.
+
+    Parameters
+    ----------
+    index : int, the card's number in messages
+    bar0, bar2 : int, bus addresses
+    message : (int, int), address and data of the interrupt message
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        config: CardConfig,
+        *,
+        index: int,
+        bar0: int,
+        bar2: int,
+        message: tuple[int, int],
+    ):
+        self.bus = bus
+        self.config = config
+        self.index = index
+        self.bar0 = bar0
+        self.bar2 = bar2
+        self._identify()
+        self._submission = bus.map(RING_ENTRIES * DESCRIPTOR_BYTES)
+        self._completion = bus.map(RING_ENTRIES * COMPLETION_BYTES)
+        self._completion.array[:] = 0
+        self._tail = 0
+        self._completion_head = 0
+        self._phase = 1
+        self._next_id = 0
+        self._submitted: dict[int, _Submitted] = {}
+        self._order: deque[_Submitted] = deque()
+        self._write64("SQ_BASE", self._submission.address)
+        self.write("SQ_SIZE", RING_ENTRIES)
+        self._write64("CQ_BASE", self._completion.address)
+        self.write("CQ_SIZE", RING_ENTRIES)
+        self._write64("MSIX_ADDRESS", message[0])
+        self.write("MSIX_DATA", message[1])
+        self.write("MSIX_CONTROL", 0)
+        self.write("CONTROL", 1)
+
+    def _identify(self) -> None:
+        if (found := self.read("ID")) != registers.IDENTIFICATION:
+            raise CardError(f"card {self.index}: ID={found:#010x} is not a Halfdome card")
+        if (found := self.read("VERSION")) != registers.INTERFACE_VERSION:
+            raise CardError(
+                f"card {self.index}: interface version {found}, "
+                f"this driver speaks {registers.INTERFACE_VERSION}"
+            )
+        found = f"{self.read('CONFIG_HASH_HI'):08x}{self.read('CONFIG_HASH_LO'):08x}"
+        if found != self.config.hash:
+            raise CardError(
+                f"card {self.index}: built from configuration {found}, expected "
+                f"{self.config.hash}; open the platform with the card's own configuration"
+            )
+
+    def read(self, name: str) -> int:
+        """A 32-bit register by name."""
+        return self.read_at(registers.offset(name), 4)
+
+    def read_at(self, offset: int, nbytes: int) -> int:
+        """A 4- or 8-byte register by BAR0 offset."""
+        low = int.from_bytes(self.bus.read(self.bar0 + offset, 4), "little")
+        if nbytes == 4:
+            return low
+        return low | int.from_bytes(self.bus.read(self.bar0 + offset + 4, 4), "little") << 32
+
+    def write(self, name: str, value: int) -> None:
+        """Writes a 32-bit register by name."""
+        self.bus.write(self.bar0 + registers.offset(name), value.to_bytes(4, "little"))
+
+    def _write64(self, name: str, value: int) -> None:
+        self.write(f"{name}_LO", value & 0xFFFF_FFFF)
+        self.write(f"{name}_HI", value >> 32)
+
+    def counter_address(self, index: int) -> int:
+        """Bus address of a timeline counter, for a peer's SIGNAL."""
+        return self.bar0 + registers.counter_offset(index)
+
+    @property
+    def room(self) -> int:
+        """Descriptors that can be submitted now."""
+        return RING_ENTRIES - 1 - len(self._order)
+
+    def submit(self, descriptors: Sequence[bytes]) -> list[int]:
+        """Hands descriptors to the card with one doorbell; returns their ids.
+
+        Each descriptor's id field is overwritten. Waits for room if the ring is full.
+        """
+        ids = []
+        for raw in descriptors:
+            if self.room == 0:
+                self._ring_doorbell()
+                while self.room == 0:
+                    self._sleep()
+            identifier = self._next_id
+            self._next_id = (self._next_id + 1) & 0xFFFF
+            raw = raw[:2] + identifier.to_bytes(2, "little") + raw[4:]
+            start = self._tail * DESCRIPTOR_BYTES
+            self._submission.array[start : start + DESCRIPTOR_BYTES] = memoryview(raw)
+            self._tail = (self._tail + 1) % RING_ENTRIES
+            self._submitted[identifier] = submitted = _Submitted(raw)
+            self._order.append(submitted)
+            ids.append(identifier)
+        if ids:
+            self._ring_doorbell()
+        return ids
+
+    def _ring_doorbell(self) -> None:
+        self.write("SQ_TAIL", self._tail)
+
+    def poll(self) -> None:
+        """Takes every completion that has arrived and tells the card so."""
+        before = self._completion_head
+        while True:
+            start = self._completion_head * COMPLETION_BYTES
+            raw = self._completion.array[start : start + COMPLETION_BYTES].tobytes()
+            completion = Completion.parse(raw)
+            if completion.phase != self._phase:
+                break
+            if completion.id not in self._submitted:
+                raise CardError(f"card {self.index}: completion of unknown id {completion.id}")
+            self._submitted[completion.id].completion = completion
+            self._completion_head = (self._completion_head + 1) % RING_ENTRIES
+            if self._completion_head == 0:
+                self._phase ^= 1
+        # A ring slot is free once its descriptor and all before it have completed.
+        while self._order and self._order[0].completion is not None:
+            self._order.popleft()
+        if self._completion_head != before:
+            self.write("CQ_HEAD", self._completion_head)
+
+    def done(self, identifier: int) -> bool:
+        """Whether a command has completed."""
+        return self._submitted[identifier].completion is not None
+
+    def _sleep(self) -> None:
+        self.poll()
+        if self._order and not self.bus.wait(WAIT_CYCLES):
+            self.poll()
+            if self._order:
+                oldest = self._order[0].descriptor
+                identifier = int.from_bytes(oldest[2:4], "little")
+                raise TimeoutError(
+                    f"card {self.index}: nothing completed in {WAIT_CYCLES} cycles; the oldest "
+                    f"command has opcode {oldest[0]:#04x}, id {identifier}"
+                )
+
+    def wait(self, identifiers: Sequence[int]) -> list[Completion]:
+        """Sleeps until all have completed and returns their completions, good or bad."""
+        self.poll()
+        while not all(self.done(identifier) for identifier in identifiers):
+            self._sleep()
+            self.poll()
+        return [self._submitted.pop(i).completion for i in identifiers]  # type: ignore[misc]
+
+    def check(self, identifiers: Sequence[int]) -> list[Completion]:
+        """Like `wait`, but raises `CommandError` for the first command that failed."""
+        descriptors = [self._submitted[i].descriptor for i in identifiers]
+        completions = self.wait(identifiers)
+        for descriptor, completion in zip(descriptors, completions, strict=True):
+            if completion.status:
+                raise CommandError(self.index, descriptor, completion)
+        return completions
+
+    def counters(self) -> dict[str, int]:
+        """Cycle counts of every engine, byte counts, and "cycles", read from the card.
+
+        Read one after the other: they agree with each other to the cycle only if the card is
+        idle in between; per engine the four activities always sum to the cycles elapsed.
+        """
+        values = {"cycles": self.read_at(registers.offset("CYCLES_LO"), 8)}
+        for core in range(self.config.cores):
+            for engine in Engine:
+                for activity in registers.ACTIVITIES:
+                    name = f"core{core}_{engine.name.lower()}_{activity}_cycles"
+                    place = registers.activity_offset(core, engine, activity)
+                    values[name] = self.read_at(place, 8)
+        for name in registers.TRAFFIC:
+            values[name] = self.read_at(registers.traffic_offset(name), 8)
+        return values

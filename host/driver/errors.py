@@ -1,0 +1,55 @@
+"""What can go wrong between host and card, in words."""
+
+from hdl.commands import Field, Opcode, Status, field_at, fields, unpack
+from host.driver.completion import Completion
+
+
+class CardError(RuntimeError):
+    """A card is not what the driver expects, or does not answer."""
+
+
+class CommandError(RuntimeError):
+    """A card completed a command with a bad status.
+
+    Attributes
+    ----------
+    card : int
+    opcode : Opcode or None, None if the descriptor's opcode is unknown
+    status : Status
+    detail : int, see `Status`
+    """
+
+    def __init__(self, card: int, descriptor: bytes, completion: Completion):
+        self.card = card
+        self.status = completion.status
+        self.detail = completion.detail
+        values = set(Opcode)
+        self.opcode = Opcode(descriptor[0]) if descriptor[0] in values else None
+        super().__init__(f"card {card}: {self._explain(descriptor)}")
+
+    def _explain(self, descriptor: bytes) -> str:
+        if self.opcode is None:
+            return f"opcode {descriptor[0]:#04x} is unknown; known are " + ", ".join(
+                f"{opcode.value:#04x} {opcode.name}" for opcode in Opcode
+            )
+        prefix = f"{self.opcode.name} failed with {self.status.name}: "
+        match self.status:
+            case Status.BAD_INDEX:
+                return f"{prefix}the index at position {self.detail} is outside the table"
+            case Status.BAD_LENGTH:
+                return f"{prefix}bag {self.detail} has a negative length"
+            case Status.LENGTH_MISMATCH:
+                return f"{prefix}the lengths do not sum to index_count, seen at bag {self.detail}"
+            case Status.READ_FAILED:
+                return f"{prefix}a PCIe read was refused, aborted or poisoned"
+        table: tuple[Field, ...] = fields(self.opcode)
+        name = field_at(self.opcode, self.detail)
+        rule = {
+            Status.BAD_CORE: "no such core",
+            Status.BAD_COUNTER: "no such counter",
+            Status.BAD_DIMENSION: "zero, too large, or rows overlap",
+            Status.BAD_ALIGNMENT: "not a multiple of the bus word",
+            Status.BAD_RANGE: "the operand leaves its memory",
+            Status.BAD_FORMAT: "no such flag, format or mode",
+        }[self.status]
+        return f"{prefix}{name}={unpack(table, descriptor)[name]:#x}: {rule}"

@@ -1,0 +1,84 @@
+"""The platform as a whole: its cards, its clock, its lifetime."""
+
+from types import ModuleType
+
+from sim.platform import Platform
+
+from hdl.config import CardConfig, preset
+from host.driver.device import Device
+from host.runtime.card import Card
+from sim import golden
+
+
+class Runtime:
+    """An open platform. A context manager; `close` gives everything back.
+
+    Attributes
+    ----------
+    cards : list of Card
+    config : CardConfig
+    engine : str
+    reference : module with the golden functions of the cards' commands
+    """
+
+    reference: ModuleType = golden
+
+    def __init__(self, platform: Platform, config: CardConfig, engine: str):
+        self.platform = platform
+        self.config = config
+        self.engine = engine
+        self.cards = [
+            Card(
+                Device(
+                    platform.bus,
+                    config,
+                    index=index,
+                    bar0=bars.bar0,
+                    bar2=bars.bar2,
+                    message=platform.message(index),
+                ),
+                backdoor=lambda index=index: platform.memory(index),
+            )
+            for index, bars in enumerate(platform.bars)
+        ]
+
+    @property
+    def cycles(self) -> int:
+        """Platform time in card clock cycles."""
+        return self.platform.cycles
+
+    def close(self) -> None:
+        """Ends the simulation and frees its memory."""
+        self.platform.close()
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open(
+    cards: int = 6,
+    config: str | CardConfig = "default",
+    engine: str = "native",
+    **platform_options: object,
+) -> Runtime:
+    """Opens a platform.
+
+    Parameters
+    ----------
+    cards : int, 1 to 6
+    config : name of a preset, or a `CardConfig`
+    engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles
+    platform_options : passed to `sim.platform.Platform`
+
+    Raises `ConfigError` for an unknown preset and `ValueError` for an unknown engine.
+    """
+    design = preset(config) if isinstance(config, str) else config
+    platform = Platform(design, cards=cards, engine=engine, **platform_options)
+    try:
+        return Runtime(platform, design, engine)
+    except BaseException:
+        platform.close()
+        raise

@@ -1,0 +1,109 @@
+"""Commands with dependencies: what to wait for, in terms of timeline counters.
+
+Every engine of core 0 owns the counter with its number and counts its commands there; card `i`
+tells this card of its progress through counter `len(Engine) + i`. An event is "that counter has
+reached that value".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hdl.commands import Engine, Opcode, pack
+from host.driver.completion import Completion
+from host.driver.device import Device
+
+
+@dataclass(frozen=True)
+class Event:
+    """Counter `counter` of card `card` has reached `value`."""
+
+    card: int
+    counter: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A submitted command: for results and traces."""
+
+    card: int
+    opcode: Opcode
+    label: str
+    completion: Completion
+
+
+class Timeline:
+    """Issues commands to one card so that each starts when its events have happened.
+
+    Parameters
+    ----------
+    device : Device, core 0 of which is used
+    """
+
+    def __init__(self, device: Device):
+        self._device = device
+        self._values: dict[tuple[int, int], int] = {}
+        self._pending: list[tuple[bytes, Opcode, str]] = []
+        self._running: dict[int, tuple[Opcode, str]] = {}
+
+    @property
+    def card(self) -> int:
+        """The card's number."""
+        return self._device.index
+
+    def _advance(self, card: int, counter: int) -> Event:
+        value = self._values.get((card, counter), 0) + 1
+        self._values[card, counter] = value
+        return Event(card, counter, value & 0xFFFF_FFFF)
+
+    def issue(
+        self, opcode: Opcode, *, after: Sequence[Event] = (), label: str = "", **fields: int
+    ) -> Event:
+        """Queues a command that starts after every event of `after`; see `flush`.
+
+        Events must be of this card's counters: its own engines, or peers that `notify` it. Order
+        within one engine needs no event.
+        """
+        engine = opcode.engine
+        waits: dict[int, int] = {}
+        for event in after:
+            if event.card != self.card:
+                raise ValueError(
+                    f"event of card {event.card} given to card {self.card}: use notify"
+                )
+            if event.counter != engine:
+                waits[event.counter] = max(event.value, waits.get(event.counter, 0))
+        *earlier, last = list(waits.items()) or [None]
+        fence = Opcode((engine << 4) | 0xF)
+        for counter, value in earlier:
+            wait = {"wait_counter": counter, "wait_value": value}
+            self._pending.append((pack(fence, **wait), fence, f"wait {label}"))
+        if last is not None:
+            fields |= {"wait_counter": last[0], "wait_value": last[1]}
+        event = self._advance(self.card, engine)
+        fields |= {"signal_counter": event.counter, "signal_value": event.value}
+        self._pending.append((pack(opcode, **fields), opcode, label))
+        return event
+
+    def notify(self, peer: Device, *, label: str = "") -> Event:
+        """Tells `peer` that every STORE issued here so far has arrived; the event is the peer's."""
+        event = self._advance(peer.index, len(Engine) + self.card)
+        address = peer.counter_address(event.counter)
+        self.issue(Opcode.SIGNAL, address=address, value=event.value, label=label)
+        return event
+
+    def flush(self) -> list[int]:
+        """Submits what was issued with one doorbell; returns the commands' ids."""
+        identifiers = self._device.submit([raw for raw, _, _ in self._pending])
+        for identifier, (_, opcode, label) in zip(identifiers, self._pending, strict=True):
+            self._running[identifier] = opcode, label
+        self._pending = []
+        return identifiers
+
+    def wait(self, identifiers: Sequence[int]) -> list[Issued]:
+        """Sleeps until the commands are done. Raises `CommandError` for the first that failed."""
+        completions = self._device.check(identifiers)
+        return [
+            Issued(self.card, *self._running.pop(identifier), completion)
+            for identifier, completion in zip(identifiers, completions, strict=True)
+        ]

@@ -1,0 +1,49 @@
+"""The direction of imports is part of the architecture: hdl ← sim ← host."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+ALLOWED = {
+    "hdl": {"hdl"},
+    "sim": {"hdl", "sim"},
+    "host": {"host", "hdl.config", "hdl.commands", "hdl.registers"},
+}
+EXCEPTIONS = {
+    # The one place where a platform is opened, and the two where hardware is generated.
+    "host/runtime/runtime.py": {"sim", "sim.platform"},
+    "host/cli.py": {"hdl.verilog"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_only_downwards(package):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        relative = str(path.relative_to(ROOT))
+        permitted = ALLOWED[package] | EXCEPTIONS.get(relative, set())
+        for name in imported(path):
+            if name.split(".")[0] not in ("hdl", "sim", "host"):
+                continue
+            assert any(name == p or name.startswith(p + ".") for p in permitted), (
+                f"{relative} imports {name}"
+            )
+
+
+def test_hdl_needs_only_amaranth():
+    for path in sorted((ROOT / "hdl").rglob("*.py")):
+        for name in imported(path):
+            assert name.split(".")[0] not in ("numpy", "rich", "torch"), f"{path} imports {name}"

@@ -1,4 +1,4 @@
-"""Hypothesis profiles: the same examples in every run, more of them when asked (HYPOTHESIS_PROFILE)."""
+"""Hypothesis profiles: the same examples in every run; HYPOTHESIS_PROFILE=deep tries more."""
 
 import os
 

@@ -1,13 +1,14 @@
 """The platform as a whole: its cards, its clock, its lifetime."""
 
 from types import ModuleType
-
-from sim.platform import Platform
+from typing import TYPE_CHECKING
 
 from hdl.config import CardConfig, preset
 from host.driver.device import Device
 from host.runtime.card import Card
-from sim import golden
+
+if TYPE_CHECKING:
+    from sim.platform import Platform
 
 
 class Runtime:
@@ -21,12 +22,13 @@ class Runtime:
     reference : module with the golden functions of the cards' commands
     """
 
-    reference: ModuleType = golden
-
-    def __init__(self, platform: Platform, config: CardConfig, engine: str):
+    def __init__(
+        self, platform: "Platform", config: CardConfig, engine: str, reference: ModuleType
+    ):
         self.platform = platform
         self.config = config
         self.engine = engine
+        self.reference = reference
         self.cards = [
             Card(
                 Device(
@@ -75,10 +77,17 @@ def open(
 
     Raises `ConfigError` for an unknown preset and `ValueError` for an unknown engine.
     """
+    # Imported here: a model can be trained or a configuration checked without a simulator.
+    from sim.platform import Platform
+
+    # Imported here: a model can be trained or a configuration checked without a simulator.
+    from sim import golden
+    from sim.platform import Platform
+
     design = preset(config) if isinstance(config, str) else config
     platform = Platform(design, cards=cards, engine=engine, **platform_options)
     try:
-        return Runtime(platform, design, engine)
+        return Runtime(platform, design, engine, golden)
     except BaseException:
         platform.close()
         raise

@@ -1,0 +1,81 @@
+"""One core: its five engines and their ports to memory and PCIe."""
+
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hdl.commands import Engine
+from hdl.config import CardConfig
+from hdl.dma.load import LoadEngine
+from hdl.dma.store import StoreEngine
+from hdl.engine import engine_members
+from hdl.gather.engine import GatherEngine
+from hdl.matmul.engine import MatmulEngine
+from hdl.memory.port import ReadPort, WritePort
+from hdl.pcie.port import DmaReadPort, PostedWritePort
+from hdl.vector.engine import VectorEngine
+
+READ_PORTS = 10
+"""Memory read ports of a core."""
+WRITE_PORTS = 4
+"""Memory write ports of a core."""
+
+
+class Core(wiring.Component):
+    """The engines of one core, side by side; they meet only in memory and in timeline counters.
+
+    Members
+    -------
+    engines : In(engine_members()) for each of `Engine`, in its order
+    reads : Out(ReadPort), `READ_PORTS` of them
+    writes : Out(WritePort), `WRITE_PORTS` of them
+    dma : Out(DmaReadPort)
+    posted : Out(PostedWritePort)
+    """
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "engines": Out(wiring.Signature(engine_members())).array(len(Engine)),
+                "reads": Out(ReadPort(config)).array(READ_PORTS),
+                "writes": Out(WritePort(config)).array(WRITE_PORTS),
+                "dma": Out(DmaReadPort(config)),
+                "posted": Out(PostedWritePort(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.load = load = LoadEngine(self._config)
+        m.submodules.store = store = StoreEngine(self._config)
+        m.submodules.gather = gather = GatherEngine(self._config)
+        m.submodules.matmul = matmul = MatmulEngine(self._config)
+        m.submodules.vector = vector = VectorEngine(self._config)
+
+        by_number = {
+            Engine.LOAD: load,
+            Engine.STORE: store,
+            Engine.GATHER: gather,
+            Engine.MATMUL: matmul,
+            Engine.VECTOR: vector,
+        }
+        for engine, unit in by_number.items():
+            outer = self.engines[engine]
+            connect(m, flipped(outer.command), unit.command)
+            connect(m, unit.result, flipped(outer.result))
+            m.d.comb += outer.activity.eq(unit.activity)
+
+        reads = [
+            load.source, store.source, vector.source,
+            gather.lengths, gather.indices, gather.weights, gather.rows,
+            matmul.x, matmul.w, matmul.params,
+        ]  # fmt: skip
+        writes = [load.destination, vector.destination, gather.output, matmul.y]
+        for outer, port in zip(self.reads, reads, strict=True):
+            connect(m, port, flipped(outer))
+        for outer, port in zip(self.writes, writes, strict=True):
+            connect(m, port, flipped(outer))
+        connect(m, load.dma, flipped(self.dma))
+        connect(m, store.posted, flipped(self.posted))
+        return m

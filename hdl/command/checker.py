@@ -1,0 +1,134 @@
+"""The gate in front of the engines: every field of a descriptor is checked before anything acts."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from hdl.command.range_checker import RangeChecker
+from hdl.command.rules import operands, rules
+from hdl.commands import HEADER, Engine, Status, layout
+from hdl.config import CardConfig
+from hdl.engine import DESCRIPTOR_BITS
+
+
+def checked_descriptor(config: CardConfig) -> data.StructLayout:
+    """A descriptor with the checker's verdict and the queue it joins."""
+    return data.StructLayout(
+        {
+            "descriptor": DESCRIPTOR_BITS,
+            "status": Status,
+            "detail": 8,
+            "core": max(1, ceil_log2(config.cores)),
+            "engine": Engine,
+        }
+    )
+
+
+class DescriptorChecker(wiring.Component):
+    """Passes every descriptor on, in order, with the first rule it breaks.
+
+    A bad descriptor still joins a queue, so that its completion, wait and signal keep their place:
+    the engine of its opcode's high nibble (LOAD if there is none), core 0 if its core does not
+    exist.
+
+    Members
+    -------
+    i : In(stream of 512 bits)
+    o : Out(stream of `checked_descriptor`)
+    idle : Out(1), no descriptor inside
+
+    One descriptor at a time: 4 cycles for a fence, `latency` + one for each operand otherwise.
+    """
+
+    latency = RangeChecker.latency + 4
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(DESCRIPTOR_BITS)),
+                "o": Out(stream.Signature(checked_descriptor(config))),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.ranges = ranges = RangeChecker(config)
+
+        descriptor = Signal(DESCRIPTOR_BITS)
+        header = data.View(layout(HEADER), descriptor)
+        core = Signal(range(config.cores))
+        engine = Signal(Engine)
+        m.d.comb += [
+            core.eq(Mux(header.core < config.cores, header.core, 0)),
+            engine.eq(Mux(header.opcode[4:] < len(Engine), header.opcode[4:], Engine.LOAD)),
+        ]
+
+        table = rules(descriptor, config)
+        broken = Signal(len(table))
+        m.d.sync += broken.eq(Cat(rule.broken for rule in table))
+
+        # One operand a cycle goes to the range checker while the other rules are looked at.
+        counted = {opcode: len(entries) for opcode, entries in operands(descriptor, config).items()}
+        most = max(counted.values())
+        total, issued, returned = (
+            Signal(range(most + 1), name=n) for n in ("total", "issued", "returned")
+        )
+        operand = Signal(ranges.i.p.shape())
+        issue, issuing = Signal(), Signal()
+        with m.Switch(header.opcode):
+            for opcode, entries in operands(descriptor, config).items():
+                with m.Case(opcode):
+                    m.d.comb += total.eq(len(entries))
+                    with m.Switch(issued):
+                        for number, entry in enumerate(entries):
+                            with m.Case(number):
+                                m.d.sync += [
+                                    operand[name].eq(value)
+                                    for name, value in entry._asdict().items()
+                                ]
+        m.d.sync += [operand.core.eq(core), issuing.eq(issue)]
+        m.d.comb += [ranges.i.p.eq(operand), ranges.i.valid.eq(issuing)]
+
+        outside, outside_detail = Signal(), Signal(8)
+        with m.If(ranges.o.valid):
+            m.d.sync += returned.eq(returned + 1)
+            with m.If(ranges.o.p.outside & ~outside):
+                m.d.sync += [outside.eq(1), outside_detail.eq(ranges.o.p.detail)]
+
+        m.d.comb += [
+            self.o.p.descriptor.eq(descriptor),
+            self.o.p.core.eq(core),
+            self.o.p.engine.eq(engine),
+        ]
+        status, detail = Signal(Status), Signal(8)
+        m.d.comb += [self.o.p.status.eq(status), self.o.p.detail.eq(detail)]
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [self.idle.eq(1), self.i.ready.eq(1)]
+                m.d.sync += [descriptor.eq(self.i.p), issued.eq(0), returned.eq(0), outside.eq(0)]
+                with m.If(self.i.valid):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.comb += issue.eq(issued != total)
+                m.d.sync += issued.eq(issued + issue)
+                with m.If(returned == total):
+                    m.next = "DECIDE"
+            with m.State("DECIDE"):
+                m.d.sync += [status.eq(Status.OK), detail.eq(0)]
+                with m.If(outside):
+                    m.d.sync += [status.eq(Status.BAD_RANGE), detail.eq(outside_detail)]
+                # The last assignment wins: the earliest rule comes last.
+                for number, rule in reversed(list(enumerate(table))):
+                    with m.If(broken[number]):
+                        m.d.sync += [status.eq(rule.status), detail.eq(rule.detail)]
+                m.next = "OUTPUT"
+            with m.State("OUTPUT"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,56 @@
+"""Descriptors for tests: a good body of every command (for `tiny`), and strategies around them."""
+
+import random
+
+from hdl.commands import Opcode, fields, pack
+from hdl.config import PRESETS
+
+TINY = PRESETS["tiny"]
+_PAD = TINY.scratchpad_address(0)
+_MOVE = {"rows": 3, "row_bytes": 47, "source_stride": 48, "destination_stride": 64}
+
+GOOD: dict[Opcode, dict[str, int]] = {
+    Opcode.LOAD: _MOVE | {"source": 1 << 45, "destination": _PAD},
+    Opcode.COPY: _MOVE | {"source": 0x400, "destination": _PAD + 0x100},
+    Opcode.STORE: _MOVE | {"source": _PAD + 0x40, "destination": 1 << 45},
+    Opcode.SIGNAL: {"address": (1 << 45) + 4, "value": 77},
+    Opcode.GATHER: {
+        "table": 0x1003, "indices": 0x2000, "lengths": _PAD, "weights": 0x3000, "output": 0x4000,
+        "rows": 10, "index_count": 21, "bags": 5, "row_stride": 40, "dim": 32,
+        "output_stride": 128, "format": 0, "mode": 0,
+    },
+    Opcode.MATMUL: {
+        "x": _PAD + 0x100, "w": 0x8000, "params": 0x9000, "y": _PAD + 0x200, "m": 7, "k": 18,
+        "n": 9, "x_stride": 32, "y_stride": 16, "y_zero_point": 3,
+    },
+    Opcode.QUANTISE: {
+        "source": 0x5000, "destination": _PAD, "rows": 3, "columns": 11, "source_stride": 48,
+        "destination_stride": 16, "multiplier": 0x3F80_0000, "zero_point": 128,
+    },
+}  # fmt: skip
+
+_EDGES = (0, 1, 2, 15, 16, 17, 48, 64, 255, 256, 257, 65535, 65536, 2**31, 2**32 - 1)
+
+
+def mutated(rng: random.Random, config=TINY) -> bytes:
+    """A good descriptor with a few fields changed, many of them towards an edge of a rule."""
+    opcode = rng.choice(list(Opcode))
+    values = {"wait_counter": 0xFF, "signal_counter": 0xFF} | GOOD.get(opcode, {})
+    table = fields(opcode)[1:]
+    for field in rng.sample(table, rng.choice((0, 1, 1, 1, 2, 3))):
+        edges = (
+            *_EDGES,
+            config.dram_bytes + rng.randint(-40, 4) * 16,
+            config.scratchpad_address(config.cores) - rng.randint(-4, 40) * 16,
+            config.scratchpad_address(rng.randrange(config.cores)),
+            values.get(field.name, 0) + rng.randint(-16, 16),
+            rng.getrandbits(field.bits),
+        )
+        values[field.name] = rng.choice(edges) & ((1 << field.bits) - 1)
+    return pack(opcode, **values)
+
+
+def noise(rng: random.Random) -> bytes:
+    """Random bytes, half of them behind an opcode that exists."""
+    raw = rng.randbytes(64)
+    return raw if rng.random() < 0.5 else bytes([rng.choice(list(Opcode))]) + raw[1:]

@@ -1,0 +1,125 @@
+"""The descriptor checker agrees with its golden twin on every descriptor."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdl.command.checker import DescriptorChecker
+from hdl.command.range_checker import RangeChecker
+from hdl.commands import Engine, Opcode, Status, pack
+from hdl.config import PRESETS
+from sim.golden.check import check
+from tests.bench import as_dict, get, monitor, put, simulate, sink, source
+from tests.hdl.command.descriptors import GOOD, mutated, noise
+
+TINY = PRESETS["tiny"]
+WIDE = TINY.replace(cores=3, scratchpad_bytes=1 << 21, counters=128)
+
+
+def run_checker(config, descriptors, *, seed=0, stall=0.0):
+    dut = DescriptorChecker(config)
+    received = []
+    simulate(
+        dut,
+        source(dut.i, [int.from_bytes(d, "little") for d in descriptors], seed=seed, stall=stall),
+        sink(dut.o, len(descriptors), received, seed=seed + 1, stall=stall),
+        background=[monitor(dut.o)],
+        cycles=100 * len(descriptors) + 100,
+    )
+    return [as_dict(p.shape(), p) for p in received]
+
+
+def compare(config, descriptors, **options):
+    for raw, out in zip(descriptors, run_checker(config, descriptors, **options), strict=True):
+        status, detail = check(raw, config)
+        assert (Status(out["status"]).name, out["detail"]) == (status.name, detail), raw.hex()
+        assert out["descriptor"].to_bytes(64, "little") == raw
+        engine = raw[0] >> 4
+        assert out["engine"] == (engine if engine < len(Engine) else Engine.LOAD)
+        assert out["core"] == (raw[4] if raw[4] < config.cores else 0)
+
+
+@pytest.mark.parametrize("config", [TINY, WIDE], ids=["tiny", "wide"])
+def test_a_thousand_mutated_descriptors_get_the_golden_verdict(config):
+    rng = random.Random(1)
+    descriptors = [mutated(rng, config) for _ in range(1000)]
+    verdicts = {check(raw, config)[0] for raw in descriptors}
+    assert verdicts >= {Status(i) for i in range(1, 8)} - {Status.BAD_OPCODE} | {Status.OK}
+    compare(config, descriptors)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.3, 0.7]))
+def test_noise_gets_the_golden_verdict(seed, stall):
+    rng = random.Random(seed)
+    descriptors = [rng.choice((noise, mutated))(rng) for _ in range(12)]
+    compare(TINY, descriptors, seed=seed, stall=stall)
+
+
+def test_the_largest_preset_is_checked_too():
+    rng = random.Random(2)
+    compare(PRESETS["m2"], [mutated(rng, PRESETS["m2"]) for _ in range(100)])
+
+
+@pytest.mark.parametrize("opcode", Opcode)
+def test_latency_is_as_stated(opcode):
+    dut = DescriptorChecker(TINY)
+    operands = {"LOAD": 1, "COPY": 2, "STORE": 1, "GATHER": 5, "MATMUL": 4, "QUANTISE": 2}
+
+    async def bench(ctx):
+        raw = pack(opcode, **GOOD.get(opcode, {}))
+        await put(ctx, dut.i, int.from_bytes(raw, "little"))
+        cycles = 1
+        while not ctx.get(dut.o.valid):
+            await ctx.tick()
+            cycles += 1
+        count = operands.get(opcode.name, 0)
+        assert cycles == (DescriptorChecker.latency + count if count else 3)
+        assert cycles + 1 <= 16
+        await get(ctx, dut.o)
+        assert ctx.get(dut.idle)
+
+    simulate(dut, bench, cycles=100)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 1 << 21)),
+            st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 300)),
+            st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 4000)),
+            st.one_of(st.integers(0, 2**35 - 1), st.integers(1, 1 << 20)),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_ranges_are_exact(operands):
+    dut = RangeChecker(TINY)
+    regions = [(0, TINY.dram_bytes), (TINY.dram_bytes, TINY.dram_bytes + TINY.scratchpad_bytes)]
+    expected = []
+    for base, steps, stride, tail in operands:
+        end = base + steps * stride + tail
+        expected.append(not any(low <= base < high and end <= high for low, high in regions))
+    seen = []
+
+    async def bench(ctx):
+        for cycle in range(len(operands) + RangeChecker.latency - 1):
+            busy = cycle < len(operands)
+            ctx.set(dut.i.valid, busy)
+            if busy:
+                names = ("base", "steps", "stride", "tail")
+                ctx.set(
+                    dut.i.p,
+                    dict(zip(names, operands[cycle], strict=True))
+                    | {"needed": 1, "detail": cycle, "core": 0},
+                )
+            await ctx.tick()
+            assert ctx.get(dut.o.valid) == (cycle + 1 >= RangeChecker.latency)
+            if ctx.get(dut.o.valid):
+                assert ctx.get(dut.o.p.detail) == len(seen)
+                seen.append(bool(ctx.get(dut.o.p.outside)))
+
+    simulate(dut, bench)
+    assert seen == expected

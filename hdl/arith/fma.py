@@ -1,0 +1,138 @@
+"""Fused multiply-add."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arith.format import FloatFormat
+from hdl.arith.pipeline import align, register
+from hdl.arith.round import RoundPack
+
+
+class FloatFma(wiring.Component):
+    """o = a * b + c with a single rounding to nearest, ties to even. One a cycle, no flow control.
+
+    IEEE 754 with subnormals and infinities. Every NaN result is `format.quiet_nan`
+    (0x7fc00000 in binary32), 0 * inf + NaN included. An exact zero is +0 unless product and
+    addend are both negative.
+
+    The addend is aligned to the product while that is being multiplied. To keep the sum narrow
+    (2 * precision + 4 bits, one machine word in binary32), the product has two places: at the top
+    of the window where it leads, and `precision` bits further down where the addend exceeds it by
+    two bits or more, so that at most one bit can cancel.
+
+    Parameters
+    ----------
+    format : FloatFormat
+        Format of operands and result.
+
+    Members
+    -------
+    a, b, c : In(format.width)
+        Operands.
+    o : Out(format.width)
+        The result, `latency` cycles later.
+    """
+
+    latency = 3 + RoundPack.latency
+
+    def __init__(self, format: FloatFormat):
+        self.format = format
+        super().__init__(
+            {
+                "a": In(format.width),
+                "b": In(format.width),
+                "c": In(format.width),
+                "o": Out(format.width),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        precision = self.format.precision
+        window_bits = 2 * precision + 4
+        m.submodules.round = round = RoundPack(self.format, window_bits)
+        a, b, c = (self.format.layout(x) for x in (self.a, self.b, self.c))
+
+        # Stage 1: decode; by how much the addend is shifted down from the top of the window.
+        # `scale` and `lead` are exponents of top bits: the product's, and the addend's above it.
+        scale = Signal(signed(self.format.exponent_bits + 2))
+        lead = Signal(signed(self.format.exponent_bits + 3))
+        shift = Signal(range(window_bits + 1))
+        headroom = Signal(len(round.headroom))
+        no_product = a.is_zero | b.is_zero
+        m.d.comb += [
+            scale.eq(a.scale + b.scale - (self.format.bias - 1)),
+            lead.eq(c.scale - scale),
+        ]
+        behind = Signal()
+        m.d.comb += behind.eq(no_product | (lead >= 2))
+        with m.If(no_product | (lead >= precision + 2)):
+            m.d.comb += [shift.eq(0), headroom.eq(c.scale - 1)]
+        with m.Elif(lead >= 2):
+            m.d.comb += [shift.eq(precision + 2 - lead), headroom.eq(scale + (precision + 1))]
+        with m.Else():
+            m.d.comb += [
+                shift.eq(Mux(lead < 2 - window_bits, window_bits, 2 - lead)),
+                headroom.eq(scale + 1),
+            ]
+        infinite = a.is_infinite | b.is_infinite
+        product_sign = a.sign ^ b.sign
+        a_1 = register(m, a.significand, "a_1")
+        b_1 = register(m, b.significand, "b_1")
+        c_1 = register(m, c.significand, "c_1")
+        shift_1 = register(m, shift, "shift_1")
+        behind_1 = register(m, behind, "behind_1")
+        headroom_1 = register(m, headroom, "headroom_1")
+        product_sign_1 = register(m, product_sign, "product_sign_1")
+        c_sign_1 = register(m, c.sign, "c_sign_1")
+        product_infinite_1 = register(m, infinite, "product_infinite_1")
+        c_infinite_1 = register(m, c.is_infinite, "c_infinite_1")
+        nan_1 = register(
+            m,
+            a.is_nan | b.is_nan | c.is_nan | (infinite & (a.is_zero | b.is_zero))
+            | (infinite & c.is_infinite & (product_sign ^ c.sign)),
+            "nan_1",
+        )  # fmt: skip
+
+        # Stage 2: multiply, and align the addend meanwhile.
+        product_2 = register(m, a_1 * b_1, "product_2")
+        addend_2 = register(m, align(m, c_1, shift_1, window_bits, "addend"), "addend_2")
+        behind_2 = register(m, behind_1, "behind_2")
+        product_sign_2 = register(m, product_sign_1, "product_sign_2")
+        c_sign_2 = register(m, c_sign_1, "c_sign_2")
+        infinite_2 = register(m, product_infinite_1 | c_infinite_1, "infinite_2")
+        infinite_sign_2 = register(
+            m, Mux(product_infinite_1, product_sign_1, c_sign_1), "infinite_sign_2"
+        )
+
+        # Stage 3: add, or take the difference that is not negative.
+        ahead = Cat(Const(0, 2), product_2)
+        lowered = Cat(product_2[: precision - 1].any(), product_2[precision - 1 :])
+        product = Signal(2 * precision + 2)
+        rest = Signal(window_bits + 1)
+        total = Signal(window_bits)
+        subtract = Signal()
+        m.d.comb += [
+            subtract.eq(product_sign_2 ^ c_sign_2),
+            product.eq(Mux(behind_2, lowered, ahead)),
+            rest.eq(addend_2 - product),
+        ]
+        negative = rest[-1]
+        with m.If(~subtract):
+            m.d.comb += total.eq(addend_2 + product)
+        with m.Elif(negative):
+            m.d.comb += total.eq(product - addend_2)
+        with m.Else():
+            m.d.comb += total.eq(rest)
+        sign = Mux(infinite_2, infinite_sign_2, Mux(negative, product_sign_2, c_sign_2))
+        m.d.comb += [
+            round.window.eq(register(m, total, "total")),
+            round.headroom.eq(register(m, headroom_1, "headroom_3", cycles=2)),
+            round.sign.eq(register(m, sign, "sign_3")),
+            round.zero_sign.eq(register(m, product_sign_2 & c_sign_2, "zero_sign")),
+            round.is_infinite.eq(register(m, infinite_2, "is_infinite")),
+            round.is_nan.eq(register(m, nan_1, "is_nan", cycles=2)),
+            self.o.eq(round.o),
+        ]
+        return m

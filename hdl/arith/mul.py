@@ -1,0 +1,77 @@
+"""Floating-point multiplication."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arith.format import FloatFormat
+from hdl.arith.pipeline import register
+from hdl.arith.round import RoundPack
+
+
+class FloatMul(wiring.Component):
+    """o = a * b, rounded to nearest, ties to even. One product a cycle, no flow control.
+
+    IEEE 754 with subnormals and infinities. Every NaN result is `format.quiet_nan`
+    (0x7fc00000 in binary32).
+
+    Parameters
+    ----------
+    format : FloatFormat
+        Format of operands and result.
+
+    Members
+    -------
+    a, b : In(format.width)
+        Operands.
+    o : Out(format.width)
+        The product, `latency` cycles later.
+    """
+
+    latency = 2 + RoundPack.latency
+
+    def __init__(self, format: FloatFormat):
+        self.format = format
+        super().__init__({"a": In(format.width), "b": In(format.width), "o": Out(format.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        precision = self.format.precision
+        m.submodules.round = round = RoundPack(self.format, 2 * precision + 2)
+
+        # Stage 1: decode. `scale` is the biased exponent of the product's top bit.
+        a, b = self.format.layout(self.a), self.format.layout(self.b)
+        scale = Signal(signed(self.format.exponent_bits + 2))
+        m.d.comb += scale.eq(a.scale + b.scale - (self.format.bias - 1))
+        infinite = a.is_infinite | b.is_infinite
+        a_1 = register(m, a.significand, "a_1")
+        b_1 = register(m, b.significand, "b_1")
+        scale_1 = register(m, scale, "scale_1")
+        sign_1 = register(m, a.sign ^ b.sign, "sign_1")
+        infinite_1 = register(m, infinite, "infinite_1")
+        nan_1 = register(m, a.is_nan | b.is_nan | (infinite & (a.is_zero | b.is_zero)), "nan_1")
+
+        # Stage 2: multiply. Two zeros above the product leave room for a scale of -1; a smaller
+        # one moves the product down by `precision` bits, and if even that is not enough the
+        # product is below a quarter of the least subnormal, wherever it stands.
+        low = Signal()
+        headroom = Signal(len(round.headroom))
+        down = scale_1 + (precision + 1)
+        m.d.comb += [
+            low.eq(scale_1 < -1),
+            headroom.eq(Mux(low, Mux(down < 0, 0, down), scale_1 + 1)),
+        ]
+        product = register(m, a_1 * b_1, "product")
+        low_2 = register(m, low, "low_2")
+        sign_2 = register(m, sign_1, "sign_2")
+        lowered = Cat(product[: precision + 1].any(), product[precision + 1 :])
+        m.d.comb += [
+            round.window.eq(Mux(low_2, lowered, product)),
+            round.headroom.eq(register(m, headroom, "headroom")),
+            round.sign.eq(sign_2),
+            round.zero_sign.eq(sign_2),
+            round.is_infinite.eq(register(m, infinite_1, "is_infinite")),
+            round.is_nan.eq(register(m, nan_1, "is_nan")),
+            self.o.eq(round.o),
+        ]
+        return m

@@ -1,0 +1,62 @@
+"""fp32 to uint8, the last step of every quantised layer."""
+
+from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arith.convert import FloatToInt
+from hdl.arith.format import FLOAT32
+from hdl.arith.mul import FloatMul
+from hdl.arith.pipeline import register
+
+# The rounded product saturates to -256..255: a zero point of 0..255 brings what is beyond back to
+# an end of 0..255 or further out, so the saturated sum is the same as without this first bound.
+_ROUNDED_BITS = 9
+
+
+class FloatToByte(wiring.Component):
+    """o = max(floor, saturate(round(i * multiplier) + zero_point)). One a cycle, no flow control.
+
+    The product is rounded to fp32, then to an integer, both to nearest, ties to even; the sum
+    saturates to 0..255. NaN counts as 0.
+
+    Members
+    -------
+    i : In(32)
+        The number, fp32.
+    multiplier : In(32)
+        What to multiply it by, fp32.
+    zero_point : In(unsigned(8))
+        The output that stands for zero.
+    floor : In(unsigned(8))
+        The smallest output: the zero point for a ReLU, else 0.
+    o : Out(unsigned(8))
+        The result, `latency` cycles later.
+    """
+
+    latency = FloatMul.latency + FloatToInt.latency + 1
+
+    i: In(FLOAT32.width)
+    multiplier: In(FLOAT32.width)
+    zero_point: In(unsigned(8))
+    floor: In(unsigned(8))
+    o: Out(unsigned(8))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.mul = mul = FloatMul(FLOAT32)
+        m.submodules.to_int = to_int = FloatToInt(FLOAT32, _ROUNDED_BITS)
+        before = self.latency - 1
+        zero_point = register(m, self.zero_point, "zero_point", cycles=before)
+        floor = register(m, self.floor, "floor", cycles=before)
+        total = Signal(signed(_ROUNDED_BITS + 1))
+        raised = Signal(8)
+        m.d.comb += [
+            mul.a.eq(self.i),
+            mul.b.eq(self.multiplier),
+            to_int.i.eq(mul.o),
+            total.eq(to_int.o + zero_point),
+            raised.eq(Mux(total < floor, floor, Mux(total > 255, 255, total))),
+            self.o.eq(register(m, raised, "result")),
+        ]
+        return m

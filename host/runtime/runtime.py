@@ -78,9 +78,6 @@ def open(
     Raises `ConfigError` for an unknown preset and `ValueError` for an unknown engine.
     """
     # Imported here: a model can be trained or a configuration checked without a simulator.
-    from sim.platform import Platform
-
-    # Imported here: a model can be trained or a configuration checked without a simulator.
     from sim import golden
     from sim.platform import Platform
 

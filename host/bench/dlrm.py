@@ -1,0 +1,139 @@
+"""The main job, measured: held-out interactions answered by six cards, checked bit for bit."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hdl.commands import Engine
+from hdl.config import CardConfig
+from hdl.registers import ACTIVITIES, TRAFFIC
+from host.models import dlrm, features, movielens
+from host.models.features import Batch
+from host.models.metrics import roc_auc
+from host.models.quantise import QuantisedDlrm, quantise
+from host.report.stamp import stamp
+from host.runtime.recommender import Answer, Recommender
+from host.runtime.runtime import open
+from host.runtime.timeline import Issued
+
+SEED = 0
+"""The run itself draws nothing at random; data order and weights are fixed."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and the batches to answer with it."""
+
+    model: dlrm.Dlrm
+    quantised: QuantisedDlrm
+    batches: tuple[Batch, ...]
+    mean_bag_lengths: tuple[float, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples in all batches."""
+        return sum(len(batch) for batch in self.batches)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    `report` is the machine-readable result: names carry units. `mismatches` counts samples whose
+    logit differs from the golden model.
+    """
+
+    report: dict
+    mismatches: int
+    commands: tuple[Issued, ...]
+
+
+def workload(data: Path | None, weights: Path, samples: int, batch_size: int) -> Workload:
+    """Reads data and weights, calibrates the quantisation, cuts held-out samples into batches.
+
+    Raises `ValueError` if `samples` exceeds the held-out interactions, and what reading raises.
+    """
+    every = features.build(movielens.load(data))
+    model = dlrm.load(weights)
+    model.check_tables(every.table_rows)
+    if not 1 <= samples <= len(every.held_out):
+        raise ValueError(f"samples={samples}: must be 1 to {len(every.held_out)}, the held-out set")
+    if batch_size < 1:
+        raise ValueError(f"batch={batch_size}: must be at least 1")
+    held_out = every.held_out.take(range(samples))
+    means = tuple(float(bags.lengths.mean()) for bags in every.calibration.sparse)
+    return Workload(
+        model,
+        quantise(model, every.calibration),
+        tuple(held_out.batches(batch_size)),
+        means,
+    )
+
+
+def run(
+    work: Workload,
+    config: CardConfig,
+    *,
+    cards: int = 6,
+    engine: str = "native",
+    progress: Callable[[int], None] = lambda samples: None,
+) -> Outcome:
+    """Answers the workload on a freshly opened platform and compares with golden model and fp32."""
+    batch_size = max(len(batch) for batch in work.batches)
+    with open(cards=cards, config=config, engine=engine) as runtime:
+        recommender = Recommender(runtime, work.quantised, work.mean_bag_lengths, batch_size)
+        before = [card.counters() for card in runtime.cards]
+        start = runtime.cycles
+        answers = recommender.answer(work.batches, progress)
+        cycles = runtime.cycles - start
+        after = [card.counters() for card in runtime.cards]
+        expected = [
+            work.quantised.forward(batch, runtime.reference).reshape(-1) for batch in work.batches
+        ]
+    mismatches = sum(
+        int((answer.logits != golden).sum())
+        for answer, golden in zip(answers, expected, strict=True)
+    )
+    report = {
+        **stamp(config, SEED),
+        "engine": engine,
+        "cards": cards,
+        "samples": work.samples,
+        "batch_size": batch_size,
+        "mismatching_samples": mismatches,
+        "total_cycles": cycles,
+        "total_us": cycles / config.clock_mhz,
+        "samples_per_second": work.samples / (cycles / config.clock_mhz) * 1e6,
+        "placement_card_of_table": recommender.placement,
+        **_quality(work, answers),
+        "latency_cycles": [answer.latency_cycles for answer in answers],
+        "latency_us": [answer.latency_cycles / config.clock_mhz for answer in answers],
+        "per_card": [_card_report(*pair) for pair in zip(before, after, strict=True)],
+    }
+    commands = tuple(command for answer in answers for command in answer.commands)
+    return Outcome(report, mismatches, commands)
+
+
+def _quality(work: Workload, answers: Sequence[Answer]) -> dict:
+    label = np.concatenate([batch.label for batch in work.batches])
+    fp32 = np.concatenate([work.model.forward(batch) for batch in work.batches])
+    cards = work.quantised.probability(np.concatenate([answer.logits for answer in answers]))
+    auc_fp32, auc_cards = roc_auc(label, fp32), roc_auc(label, cards)
+    return {
+        "auc_fp32": auc_fp32,
+        "auc_cards": auc_cards,
+        "auc_difference": auc_cards - auc_fp32,
+    }
+
+
+def _card_report(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """What one card counted during the run; activities summed over cores."""
+    spent = {name: after[name] - before[name] for name in after}
+    report = {"cycles": spent["cycles"]}
+    for engine in Engine:
+        for activity in ACTIVITIES:
+            suffix = f"_{engine.name.lower()}_{activity}_cycles"
+            report[suffix[1:]] = sum(v for name, v in spent.items() if name.endswith(suffix))
+    return report | {name: spent[name] for name in TRAFFIC}

@@ -1,0 +1,199 @@
+"""The `halfdome` command."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hdl.commands import Engine
+from hdl.config import PRESETS, CardConfig, preset
+
+app = typer.Typer(
+    help="A six-card inference accelerator platform, simulated cycle by cycle.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+run_app = typer.Typer(help="Run a model on simulated cards.", no_args_is_help=True)
+app.add_typer(run_app, name="run")
+
+console = Console()
+
+ConfigOption = Annotated[str, typer.Option("--config", help=f"Preset: {', '.join(PRESETS)}.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
+]
+EngineOption = Annotated[str, typer.Option("--engine", help="native (compiled) or pysim.")]
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _write_json(path: Path | None, result: dict) -> None:
+    if path is not None:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+@run_app.command("dlrm")
+def run_dlrm(
+    samples: Annotated[int, typer.Option(help="Held-out interactions to answer.")] = 1024,
+    batch: Annotated[int, typer.Option(help="Samples of a batch.")] = 128,
+    cards: Annotated[int, typer.Option(help="Cards, 1 to 6.")] = 6,
+    config: ConfigOption = "default",
+    engine: EngineOption = "native",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="MovieLens-100K in RecBole's format.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trained weights (safetensors).")
+    ] = None,
+    json_file: JsonOption = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a timeline for ui.perfetto.dev.")
+    ] = None,
+) -> None:
+    """Will this user rate this item 4 or more? MovieLens-100K, answered by six cards.
+
+    Every answer is compared with the golden model; any difference makes the exit status 1.
+
+    Example: `halfdome run dlrm --samples 2048 --json result.json --trace timeline.json`
+    """
+    from host.bench import dlrm as bench
+    from host.models import dlrm
+    from host.report import perfetto, tables
+
+    design = preset(config)
+    work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
+    with _progress() as bar:
+        task = bar.add_task(f"{cards} cards, {engine}", total=samples)
+        outcome = bench.run(
+            work,
+            design,
+            cards=cards,
+            engine=engine,
+            progress=lambda done: bar.advance(task, done),
+        )
+    tables.print_dlrm(outcome.report, console)
+    _write_json(json_file, outcome.report)
+    if trace is not None:
+        perfetto.write(trace, outcome.commands, design)
+    if outcome.mismatches:
+        console.print(f"[red]{outcome.mismatches} samples differ from the golden model[/red]")
+        raise typer.Exit(1)
+
+
+@app.command()
+def verilog(
+    config: ConfigOption = "default",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(
+        "build"
+    ),
+) -> None:
+    """Write the card as one Verilog file, with a C header of its registers and descriptors.
+
+    Example: `halfdome verilog --config tiny -o build/`
+    """
+    from hdl.verilog import TOP, c_header, card_verilog
+
+    design = preset(config)
+    output.mkdir(parents=True, exist_ok=True)
+    with console.status(f"generating {config} ({design.hash})"):
+        (output / f"{TOP}.v").write_text(card_verilog(design))
+    (output / f"{TOP}.h").write_text(c_header(design))
+    (output / f"{TOP}.json").write_text(design.as_json() + "\n")
+    for suffix in ("v", "h", "json"):
+        console.print(str(output / f"{TOP}.{suffix}"))
+
+
+@app.command()
+def explore(
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="FIELD=V1,V2,…", help="Values to try; array=RxC works too."),
+    ],
+    config: ConfigOption = "default",
+    samples: Annotated[int, typer.Option(help="Held-out interactions to answer.")] = 256,
+    batch: Annotated[int, typer.Option(help="Samples of a batch.")] = 128,
+    cards: Annotated[int, typer.Option(help="Cards, 1 to 6.")] = 6,
+    engine: EngineOption = "native",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="MovieLens-100K in RecBole's format.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(
+        "build/explore"
+    ),
+    json_file: JsonOption = None,
+) -> None:
+    """Run the demo's batches over a grid of configurations: a table, a CSV and a picture.
+
+    Example: `halfdome explore --set array=8x8,16x16 --set lanes=4,8,16`
+    """
+    from host.bench import dlrm as bench
+    from host.explore import grid
+    from host.models import dlrm
+
+    points = grid.points(preset(config), settings)
+    work = bench.workload(data, dlrm.WEIGHTS, samples, batch)
+    rows = []
+    with _progress() as bar:
+        task = bar.add_task("design points", total=len(points))
+        for point in points:
+            bar.update(task, description=point.name)
+            rows.append(grid.measure(point, work, cards=cards, engine=engine))
+            bar.advance(task)
+    output.mkdir(parents=True, exist_ok=True)
+    grid.write_csv(output / "explore.csv", rows)
+    grid.draw(output / "explore.png", rows)
+    _write_json(json_file, {"rows": rows})
+    console.print(grid.table(rows))
+    console.print(f"{output / 'explore.csv'}\n{output / 'explore.png'}")
+
+
+@app.command()
+def info(config: ConfigOption = "default", json_file: JsonOption = None) -> None:
+    """Show what a configuration means: sizes, peaks, hash.
+
+    Example: `halfdome info --config m2`
+    """
+    from rich.table import Table
+
+    design = preset(config)
+    facts = describe(design)
+    table = Table("quantity", "value", title=f"{config} ({design.hash})")
+    for name, value in facts.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+    console.print(table)
+    _write_json(json_file, facts)
+
+
+def describe(config: CardConfig) -> dict:
+    """Every field of a configuration, and the peaks that follow from it."""
+    macs = config.cores * config.array_rows * config.array_columns
+    return json.loads(config.as_json()) | {
+        "config_hash": config.hash,
+        "engines": ", ".join(engine.name.lower() for engine in Engine),
+        "peak_int8_tops": macs * 2 * config.clock_mhz / 1e6,
+        "bus_gb_per_s": config.bus_bytes * config.clock_mhz / 1e3,
+        "window_bytes": config.window_bytes,
+    }
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend become one line and exit status 2."""
+    try:
+        app()
+    except (ValueError, MemoryError, FileNotFoundError, RuntimeError, TimeoutError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(2)

@@ -1,0 +1,60 @@
+"""Tables for people; the same figures go to JSON for machines."""
+
+from rich.console import Console
+from rich.table import Table
+
+from hdl.commands import Engine
+from hdl.registers import ACTIVITIES
+
+
+def print_dlrm(report: dict, console: Console) -> None:
+    """The result of `halfdome run dlrm`."""
+    cards = len(report["per_card"])
+    console.print(
+        f"{report['samples']} samples in batches of {report['batch_size']} on {cards} cards, "
+        f"engine {report['engine']}, configuration {report['config_hash']}"
+    )
+    quality = Table(title="Answers")
+    for column in ("AUC fp32", "AUC cards", "difference", "samples that differ from golden"):
+        quality.add_column(column, justify="right")
+    quality.add_row(
+        f"{report['auc_fp32']:.5f}",
+        f"{report['auc_cards']:.5f}",
+        f"{report['auc_difference']:+.5f}",
+        f"{report['mismatching_samples']} of {report['samples']}",
+    )
+    console.print(quality)
+
+    engines = Table(title="Cycles of each engine (busy / starved / blocked / idle)")
+    engines.add_column("card")
+    engines.add_column("cycles", justify="right")
+    for engine in Engine:
+        engines.add_column(engine.name.lower(), justify="right")
+    shown = [activity for activity in ACTIVITIES if activity != "idle"] + ["idle"]
+    for index, card in enumerate(report["per_card"]):
+        cells = [
+            " / ".join(str(card[f"{engine.name.lower()}_{activity}_cycles"]) for activity in shown)
+            for engine in Engine
+        ]
+        engines.add_row(str(index), str(card["cycles"]), *cells)
+    console.print(engines)
+
+    traffic = Table(title="Payload bytes")
+    for column in ("card", "DRAM read", "DRAM written", "PCIe read", "PCIe written"):
+        traffic.add_column(column, justify="right")
+    for index, card in enumerate(report["per_card"]):
+        names = ("dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes")
+        traffic.add_row(str(index), *(f"{card[name]:,}" for name in names))
+    console.print(traffic)
+
+    latency = Table(title="Latency per batch")
+    for column in ("batch", "cycles", "µs"):
+        latency.add_column(column, justify="right")
+    pairs = zip(report["latency_cycles"], report["latency_us"], strict=True)
+    for index, (cycles, microseconds) in enumerate(pairs):
+        latency.add_row(str(index), f"{cycles:,}", f"{microseconds:.1f}")
+    console.print(latency)
+    console.print(
+        f"total {report['total_cycles']:,} cycles = {report['total_us']:.1f} µs of platform time, "
+        f"{report['samples_per_second']:,.0f} samples/s"
+    )

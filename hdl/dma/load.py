@@ -1,0 +1,135 @@
+"""The engine that fills card memory: from PCIe (LOAD) and from elsewhere on the card (COPY)."""
+
+from amaranth import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import Out, connect, flipped
+
+from hdl.commands import Opcode, Status
+from hdl.config import CardConfig
+from hdl.dma.merge import MOVE, RowMerger
+from hdl.dma.rows import RowReader, RowWriter
+from hdl.engine import Activity, engine_members
+from hdl.memory.port import ReadPort, WritePort
+from hdl.pcie.port import DmaReadPort
+
+
+class LoadEngine(wiring.Component):
+    """Runs LOAD and COPY, one command at a time.
+
+    LOAD asks for one PCIe read a row, or for one in all if the rows touch. COPY moves one word a
+    cycle, small rows included. A LOAD whose read fails ends with READ_FAILED.
+
+    Members
+    -------
+    command, result, activity : see `engine_members`
+    dma : Out(DmaReadPort)
+    source : Out(ReadPort)
+    destination : Out(WritePort)
+    """
+
+    copy_depth = 64
+    """Words that a COPY prefetches: the memory latency in cycles that it hides."""
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            engine_members()
+            | {
+                "dma": Out(DmaReadPort(config)),
+                "source": Out(ReadPort(config)),
+                "destination": Out(WritePort(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.merger = merger = RowMerger()
+        m.submodules.reader = reader = RowReader(self._config, self.copy_depth)
+        m.submodules.writer = writer = RowWriter(self._config)
+        connect(m, reader.port, flipped(self.source))
+        connect(m, writer.port, flipped(self.destination))
+
+        move = data.View(MOVE, merger.o.p)
+        active = Signal()
+        m.d.comb += [
+            merger.i.p.eq(self.command.p),
+            merger.i.valid.eq(self.command.valid & ~active),
+            self.command.ready.eq(merger.i.ready & ~active),
+            writer.i_words.p.eq(reader.o.p.data),
+            writer.i_words.valid.eq(reader.o.valid),
+            reader.o.ready.eq(writer.i_words.ready),
+        ]
+        for block, side in ((reader.i.p, "source"), (writer.i.p, "destination")):
+            m.d.comb += [
+                block.address.eq(move[side]),
+                block.stride.eq(move[f"{side}_stride"]),
+                block.rows.eq(move.rows),
+                block.row_bytes.eq(move.row_bytes),
+            ]
+
+        request = self.dma.request
+        rows, source_stride, destination_stride = Signal(32), Signal(32), Signal(32)
+        asked, failed = Signal(), Signal()
+        with m.If(asked & self.dma.failed):
+            m.d.sync += failed.eq(1)
+        with m.If(active):
+            m.d.comb += self.activity.eq(Activity.BUSY)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.command.valid & self.command.ready):
+                    m.d.sync += active.eq(1)
+                m.d.sync += [
+                    request.p.address.eq(move.source),
+                    request.p.destination.eq(move.destination),
+                    request.p.bytes.eq(move.row_bytes),
+                    rows.eq(move.rows),
+                    source_stride.eq(move.source_stride),
+                    destination_stride.eq(move.destination_stride),
+                    asked.eq(0),
+                    failed.eq(0),
+                ]
+                m.d.comb += merger.o.ready.eq(1)
+                with m.If(merger.o.valid):
+                    with m.If(move.opcode == Opcode.COPY):
+                        m.d.comb += [reader.i.valid.eq(1), writer.i.valid.eq(1)]
+                        m.next = "COPY"
+                    with m.Else():
+                        m.next = "REQUEST"
+            with m.State("REQUEST"):
+                m.d.comb += request.valid.eq(1)
+                with m.If(request.ready):
+                    m.d.sync += [
+                        request.p.address.eq(request.p.address + source_stride),
+                        request.p.destination.eq(request.p.destination + destination_stride),
+                        rows.eq(rows - 1),
+                        asked.eq(1),
+                    ]
+                    with m.If(rows == 1):
+                        m.next = "RECEIVE"
+                with m.Else():
+                    m.d.comb += self.activity.eq(Activity.BLOCKED)
+            with m.State("RECEIVE"):
+                m.d.comb += self.activity.eq(Activity.STARVED)
+                with m.If(self.dma.idle):
+                    m.next = "RESULT"
+            with m.State("COPY"):
+                with m.If(~self.destination.request.valid):
+                    with m.If(writer.i.ready):
+                        m.d.comb += self.activity.eq(Activity.BLOCKED)
+                    with m.Else():
+                        m.d.comb += self.activity.eq(Activity.STARVED)
+                with m.Elif(~self.destination.request.ready):
+                    m.d.comb += self.activity.eq(Activity.BLOCKED)
+                with m.If(writer.done):
+                    m.next = "RESULT"
+            with m.State("RESULT"):
+                m.d.comb += self.result.valid.eq(1)
+                with m.If(failed):
+                    m.d.comb += self.result.p.status.eq(Status.READ_FAILED)
+                with m.If(self.result.ready):
+                    m.d.sync += active.eq(0)
+                    m.next = "IDLE"
+                with m.Else():
+                    m.d.comb += self.activity.eq(Activity.BLOCKED)
+        return m

@@ -1,0 +1,92 @@
+"""Host memory behind the card's inner PCIe ports, with random stalls."""
+
+import random
+
+import numpy as np
+
+HOST_BASE = 1 << 45
+"""Bus address of byte 0 of the host memory."""
+
+
+class HostMemory:
+    """Bytes on the far side of PCIe, and benches that serve a card's ports from them.
+
+    `requests` lists every (address, bytes) asked for. Reads of an address in `failing` fail.
+    """
+
+    def __init__(self, config, size: int, *, seed=0, stall=0.0):
+        self.config = config
+        self.data = np.random.default_rng(seed).integers(0, 256, size).astype(np.uint8)
+        self.requests: list[tuple[int, int]] = []
+        self.failing: set[int] = set()
+        self._rng = random.Random(seed)
+        self._stall = stall
+
+    def slice(self, address: int, size: int) -> slice:
+        start = address - HOST_BASE
+        assert 0 <= start <= start + size <= len(self.data), f"{size} bytes at {address:#x}"
+        return slice(start, start + size)
+
+    def dma_read_port(self, port, memory):
+        """Serves a `DmaReadPort`: data appears in `memory` some cycles after the request."""
+
+        async def bench(ctx):
+            pending: list[tuple[int, dict]] = []
+            cycle, was_idle = 0, True
+            while True:
+                while pending and pending[0][0] <= cycle:
+                    _, r = pending.pop(0)
+                    if r["address"] in self.failing:
+                        ctx.set(port.failed, 1)
+                    else:
+                        start = r["destination"] - memory.base
+                        chunk = self.data[self.slice(r["address"], r["bytes"])]
+                        memory.data[start : start + r["bytes"]] = chunk
+                ctx.set(port.idle, not pending)
+                was_idle = not pending
+                ready = int(self._rng.random() >= self._stall)
+                ctx.set(port.request.ready, ready)
+                _, _, valid, payload = await ctx.tick().sample(port.request.valid, port.request.p)
+                cycle += 1
+                if valid and ready:
+                    if was_idle:
+                        ctx.set(port.failed, 0)
+                    r = {n: int(payload[n]) for n in ("address", "destination", "bytes")}
+                    assert r["address"] % self.config.bus_bytes == 0
+                    assert r["destination"] % self.config.bus_bytes == 0
+                    assert r["bytes"] >= 1
+                    self.requests.append((r["address"], r["bytes"]))
+                    due = cycle + self._rng.randint(1, 12)
+                    pending.append((max(due, pending[-1][0] if pending else 0), r))
+
+        return bench
+
+    def posted_port(self, port):
+        """Serves a `PostedWritePort`: one request, then its words; idle a while afterwards."""
+        word = self.config.bus_bytes
+
+        async def bench(ctx):
+            left, address, quiet = 0, 0, 0
+            while True:
+                ready = int(self._rng.random() >= self._stall)
+                ctx.set(port.request.ready, ready if left == 0 else 0)
+                ctx.set(port.data.ready, ready if left > 0 else 0)
+                ctx.set(port.idle, left == 0 and quiet == 0)
+                _, _, request, r, data, value = await ctx.tick().sample(
+                    port.request.valid, port.request.p, port.data.valid, port.data.p
+                )
+                quiet = max(0, quiet - 1)
+                if not ready:
+                    continue
+                if left > 0 and data:
+                    count = min(word, left)
+                    raw = np.frombuffer(int(value).to_bytes(word, "little"), np.uint8)
+                    self.data[self.slice(address, count)] = raw[:count]
+                    left, address, quiet = left - count, address + count, self._rng.randint(0, 9)
+                elif left == 0 and request:
+                    address, left = int(r.address), int(r.bytes)
+                    assert address % 4 == 0
+                    assert left >= 1
+                    self.requests.append((address, left))
+
+        return bench

@@ -1,0 +1,105 @@
+"""Reads an array of 32-bit elements, one element at a time."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
+
+from hdl.config import ADDRESS_BITS, CardConfig
+from hdl.memory.port import ReadPort
+from hdl.memory.reader import SequentialReader
+
+PREFETCH_LINES = 4
+"""Lines read ahead: 64 elements cover the latency of DRAM at one element every few cycles."""
+RUN_WORDS = 64
+"""Words asked for at once: what may have to be thrown away when an array is abandoned."""
+
+
+class ArrayReader(wiring.Component):
+    """Streams the elements of a word-aligned array of 32-bit elements, in order.
+
+    Members
+    -------
+    i : In(stream of {address, count}), taken while `idle`
+    o : Out(stream of 32 bits); withdrawn by `stop`
+    stop : In(1), abandon the array; hold until `idle`
+    idle : Out(1), no element is left and no read is in flight
+    port : Out(ReadPort)
+
+    Throughput is one element a cycle.
+    """
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "i": In(
+                    stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "count": 32}))
+                ),
+                "o": Out(stream.Signature(32)),
+                "stop": In(1),
+                "idle": Out(1),
+                "port": Out(ReadPort(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        per_word = config.bus_bytes // 4
+        m.submodules.reader = reader = SequentialReader(
+            config, depth=PREFETCH_LINES * config.burst_words
+        )
+        connect(m, reader.port, flipped(self.port))
+
+        # Words: asked for in runs, so that an abandoned array costs at most one run.
+        address = Signal(ADDRESS_BITS)
+        words = Signal(32)
+        in_flight = Signal(range(2 * RUN_WORDS + PREFETCH_LINES * config.burst_words))
+        run = Signal(range(RUN_WORDS + 1))
+        asked = Signal()
+        arrived = Signal()
+        m.d.comb += [
+            run.eq(Mux(words < RUN_WORDS, words, RUN_WORDS)),
+            reader.i.p.address.eq(address),
+            reader.i.p.words.eq(run),
+            reader.i.valid.eq(words != 0),
+            asked.eq(reader.i.valid & reader.i.ready),
+            arrived.eq(reader.o.valid & reader.o.ready),
+        ]
+        m.d.sync += in_flight.eq(in_flight + Mux(asked, run, 0) - arrived)
+        with m.If(asked):
+            m.d.sync += [address.eq(address + run * config.bus_bytes), words.eq(words - run)]
+        # A run once offered is not withdrawn.
+        with m.If(self.stop & (asked | ~reader.i.valid)):
+            m.d.sync += words.eq(0)
+
+        # Elements: shifted out of one held word.
+        elements = Signal(32)
+        word = Signal(config.bus_bytes * 8)
+        held = Signal(range(per_word + 1))
+        fill = Signal(range(per_word + 1))
+        m.d.comb += [
+            self.o.p.eq(word[:32]),
+            self.o.valid.eq(held != 0),
+            reader.o.ready.eq((held == 0) | ((held == 1) & self.o.ready) | self.stop),
+            fill.eq(Mux(elements < per_word, elements, per_word)),
+        ]
+        with m.If(self.stop):
+            m.d.sync += [held.eq(0), elements.eq(0)]
+        with m.Elif(arrived):
+            m.d.sync += [word.eq(reader.o.p.data), held.eq(fill), elements.eq(elements - fill)]
+        with m.Elif(self.o.valid & self.o.ready):
+            m.d.sync += [word.eq(word >> 32), held.eq(held - 1)]
+
+        m.d.comb += [
+            self.idle.eq((words == 0) & (in_flight == 0) & (held == 0)),
+            self.i.ready.eq(self.idle & ~self.stop),
+        ]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                address.eq(self.i.p.address),
+                words.eq((self.i.p.count + (per_word - 1)) >> exact_log2(per_word)),
+                elements.eq(self.i.p.count),
+            ]
+        return m

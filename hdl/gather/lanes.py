@@ -1,0 +1,176 @@
+"""The accumulate lanes: acc = fma(weight * scale, q, acc + weight * bias), element by element."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from hdl.arith.add import FloatAdd
+from hdl.arith.fma import FloatFma
+from hdl.arith.format import FLOAT32
+from hdl.arith.pipeline import register
+from hdl.config import CardConfig
+from hdl.gather.interleave import CONTEXTS
+from hdl.gather.scale import RowFactors
+from hdl.gather.shape import max_chunks, row_shape
+
+
+def byte_to_float(q: Value) -> Value:
+    """The fp32 bits of an unsigned byte, which every fp32 holds exactly."""
+    zeros = []
+    for distance in (4, 2, 1):
+        empty = ~q[8 - distance :].any()
+        zeros.append(empty)
+        q = Mux(empty, Cat(Const(0, distance), q[: 8 - distance]), q)
+    exponent = 127 + 7 - Cat(reversed(zeros))
+    return Mux(q[7], Cat(Const(0, 16), q[:7], exponent[:8], Const(0, 1)), 0)
+
+
+def pooled_chunk(config: CardConfig) -> data.StructLayout:
+    """A chunk of a pooled row: fp32 of `config.lanes` elements; `last` ends the row."""
+    return data.StructLayout({"data": 32 * config.lanes, "context": range(CONTEXTS), "last": 1})
+
+
+class AccumulateLanes(wiring.Component):
+    """Adds rows to the accumulators of their bags and hands over each bag after its last row.
+
+    Members
+    -------
+    restart : In(1), every context starts a new bag
+    shape : In(`row_shape`)
+    factors : In(stream of `RowFactors`), one per row or bag end
+    chunks : In(stream of `8 * config.lanes` bits), the chunks of every `factors` with `row` set
+    o : Out(stream of `pooled_chunk`), the chunks of every `factors` with `last` set
+    working : Out(1), a chunk enters the lanes or waits for the sum it must be added to
+    blocked : Out(1), a chunk waits for room at the output
+    drained : Out(1), no chunk of a finished bag is inside
+
+    Throughput is one chunk a cycle, and one row of a bag every `chain_latency` cycles: a chunk
+    waits while the sum it must be added to is on its way.
+
+    Invariant: what enters has room at the output, so nothing stalls between the two.
+    """
+
+    chain_latency = FloatAdd.latency + FloatFma.latency + 1
+    """Cycles from an addition to the next one to the same accumulator."""
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "restart": In(1),
+                "shape": In(row_shape(config)),
+                "factors": In(stream.Signature(RowFactors)),
+                "chunks": In(stream.Signature(8 * config.lanes)),
+                "o": Out(stream.Signature(pooled_chunk(config))),
+                "working": Out(1),
+                "blocked": Out(1),
+                "drained": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        factors = self.factors.p
+        output = pooled_chunk(config)
+        output_depth = 2 * self.chain_latency
+        m.submodules.queue = queue = SyncFIFOBuffered(width=output.size, depth=output_depth)
+
+        # Issue: one chunk a cycle, unless its accumulator or the output is not ready.
+        chunk = Signal(range(max_chunks(config)))
+        chunk_bits = ceil_log2(max_chunks(config))
+        address = Cat(chunk[:chunk_bits], factors.context)
+        tag_layout = data.StructLayout(
+            {
+                "valid": 1,
+                "address": len(address),
+                "last": 1,  # of the bag
+                "last_chunk": 1,
+            }
+        )
+        tags = [Signal(tag_layout, name=f"tag_{i}") for i in range(self.chain_latency + 1)]
+        fresh = Signal(CONTEXTS, init=-1)  # contexts whose bag has no row yet
+        is_fresh = Signal()
+        present = Signal()
+        pending = Signal()  # the sum to be added to is on its way
+        room = Signal(range(output_depth + 1), init=output_depth)
+        issue = Signal()
+        last_chunk = Signal()
+        m.d.comb += [
+            is_fresh.eq(fresh.bit_select(factors.context, 1)),
+            present.eq(self.factors.valid & (self.chunks.valid | ~factors.row)),
+            pending.eq(
+                ~is_fresh
+                & Cat(tag.valid & ~tag.last & (tag.address == address) for tag in tags[1:-1]).any()
+            ),
+            self.blocked.eq(present & ~pending & factors.last & (room == 0)),
+            self.working.eq(present & ~self.blocked),
+            issue.eq(self.working & ~pending),
+            last_chunk.eq(chunk == self.shape.last_chunk),
+            self.chunks.ready.eq(issue & factors.row),
+            self.factors.ready.eq(issue & last_chunk),
+            tags[0].valid.eq(issue),
+            tags[0].address.eq(address),
+            tags[0].last.eq(factors.last),
+            tags[0].last_chunk.eq(last_chunk),
+        ]
+        for earlier, later in zip(tags, tags[1:], strict=False):
+            m.d.sync += later.eq(earlier)
+        with m.If(issue):
+            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+        with m.If(self.restart):
+            m.d.sync += fresh.eq(-1)
+        with m.Elif(self.factors.valid & self.factors.ready):
+            m.d.sync += fresh.bit_select(factors.context, 1).eq(factors.last)
+
+        # Accumulators: read one cycle after issue, written as the sum leaves the fma.
+        m.submodules.accumulators = accumulators = Memory(
+            shape=32 * config.lanes, depth=CONTEXTS << chunk_bits, init=[]
+        )
+        write = accumulators.write_port()
+        read = accumulators.read_port(transparent_for=(write,))
+        retired = tags[-1]
+        m.d.comb += [
+            read.addr.eq(address),
+            write.addr.eq(retired.address),
+            write.en.eq(retired.valid & ~retired.last),
+        ]
+        starts = register(m, is_fresh, "starts")
+        scale = register(m, factors.scale, "scale", cycles=1 + FloatAdd.latency)
+        bias = register(m, factors.bias, "bias")
+        q = register(
+            m, self.chunks.p & factors.row.replicate(8 * config.lanes), "q", cycles=FloatAdd.latency
+        )
+        for lane in range(config.lanes):
+            m.submodules[f"add_{lane}"] = add = FloatAdd(FLOAT32)
+            m.submodules[f"fma_{lane}"] = fma = FloatFma(FLOAT32)
+            accumulator = read.data.word_select(lane, 32)
+            m.d.comb += [
+                add.a.eq(Mux(starts, 0, accumulator)),
+                add.b.eq(bias),
+                fma.a.eq(scale),
+                fma.b.eq(register(m, byte_to_float(q.word_select(lane, 8)), f"q_{lane}")),
+                fma.c.eq(add.o),
+                write.data.word_select(lane, 32).eq(fma.o),
+            ]
+
+        # Finished bags.
+        pooled = Signal(output)
+        leaving = Signal()
+        m.d.comb += [
+            pooled.data.eq(write.data),
+            pooled.context.eq(retired.address[chunk_bits:]),
+            pooled.last.eq(retired.last_chunk),
+            queue.w_data.eq(pooled),
+            queue.w_en.eq(retired.valid & retired.last),
+            self.o.p.eq(data.View(output, queue.r_data)),
+            self.o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.o.ready),
+            leaving.eq(self.o.valid & self.o.ready),
+            self.drained.eq(room == output_depth),
+        ]
+        m.d.sync += room.eq(room - (issue & factors.last) + leaving)
+        return m

@@ -1,0 +1,107 @@
+"""What a component costs on an FPGA: Lattice ECP5, by Yosys and nextpnr from PyPI wheels."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from amaranth import Cat, Module, Signal, Value
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+_CLOCK_MHZ = 100
+"""The clock that placement and routing aim at."""
+
+
+class _FewPins(wiring.Component):
+    """`component` between registers: inputs from a shift register, outputs folded into one bit.
+
+    So a component of any width fits a package, and only paths from register to register count.
+    The fold adds about one LUT for three output bits.
+    """
+
+    i: In(1)
+    o: Out(1)
+
+    def __init__(self, component: wiring.Component):
+        self._component = component
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.component = component = self._component
+        inputs, outputs = [], []
+        for _, member, port in component.signature.flatten(component):
+            (inputs if member.flow == In else outputs).append(Value.cast(port))
+        shifted = Signal(sum(map(len, inputs)), reset_less=True)
+        captured = Signal(sum(map(len, outputs)), reset_less=True)
+        m.d.sync += [
+            shifted.eq(Cat(self.i, shifted)),
+            captured.eq(Cat(outputs)),
+            self.o.eq(captured.xor()),
+        ]
+        m.d.comb += Cat(inputs).eq(shifted)
+        return m
+
+
+def _run(tool: str, arguments: list[str], folder: Path) -> None:
+    wheel = f"yowasp_{tool}"
+    if importlib.util.find_spec(wheel) is None:
+        raise RuntimeError(
+            f"{wheel} is not installed: `pip install {wheel.replace('_', '-')}` (extra `dev`)"
+        )
+    call = f"import sys, {wheel}; sys.exit({wheel}.run_{tool}(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", call, *arguments], cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise RuntimeError(f"{tool} {' '.join(arguments)} failed:\n{last}")
+
+
+def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float | str]:
+    """Synthesises, places and routes `component` for an LFE5UM5G-85.
+
+    Parameters
+    ----------
+    component : wiring.Component
+        What to measure, with `sync` as its only clock domain. It is wrapped in registers.
+    name : str
+        Name of the result.
+
+    Returns
+    -------
+    dict
+        `name`, `lut` (LUT4, carry logic and distributed RAM included), `ff`, `dsp` (MULT18X18D),
+        `bram` (18 kbit blocks), `fmax_mhz` (after routing, slowest corner of speed grade 8).
+
+    Raises
+    ------
+    RuntimeError
+        A tool is not installed, or fails; the message ends with what it said.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "top.il").write_text(rtlil.convert(_FewPins(component), name="top"))
+        script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
+        _run("yosys", ["-q", "-p", script], folder)
+        _run(
+            "nextpnr_ecp5",
+            ["--um5g-85k", "--package", "CABGA381", "--json", "top.json", "--seed", "1",
+             "--freq", str(_CLOCK_MHZ), "--timing-allow-fail", "--lpf-allow-unconstrained",
+             "--report", "report.json", "--quiet"],
+            folder,
+        )  # fmt: skip
+        report = json.loads((folder / "report.json").read_text())
+    used = {cell: count["used"] for cell, count in report["utilization"].items()}
+    return {
+        "name": name,
+        "lut": used["TRELLIS_COMB"],
+        "ff": used["TRELLIS_FF"],
+        "dsp": used["MULT18X18D"],
+        "bram": used["DP16KD"],
+        "fmax_mhz": round(min(clock["achieved"] for clock in report["fmax"].values()), 1),
+    }

@@ -29,7 +29,6 @@ class Workload:
     model: dlrm.Dlrm
     quantised: QuantisedDlrm
     batches: tuple[Batch, ...]
-    mean_bag_lengths: tuple[float, ...]
 
     @property
     def samples(self) -> int:
@@ -63,13 +62,8 @@ def workload(data: Path | None, weights: Path, samples: int, batch_size: int) ->
     if batch_size < 1:
         raise ValueError(f"batch={batch_size}: must be at least 1")
     held_out = every.held_out.take(range(samples))
-    means = tuple(float(bags.lengths.mean()) for bags in every.calibration.sparse)
-    return Workload(
-        model,
-        quantise(model, every.calibration),
-        tuple(held_out.batches(batch_size)),
-        means,
-    )
+    quantised = quantise(model, every.calibration)
+    return Workload(model, quantised, tuple(held_out.batches(batch_size)))
 
 
 def run(
@@ -83,15 +77,13 @@ def run(
     """Answers the workload on a freshly opened platform and compares with golden model and fp32."""
     batch_size = max(len(batch) for batch in work.batches)
     with open(cards=cards, config=config, engine=engine) as runtime:
-        recommender = Recommender(runtime, work.quantised, work.mean_bag_lengths, batch_size)
+        recommender = Recommender(runtime, work.quantised, batch_size)
         before = [card.counters() for card in runtime.cards]
         start = runtime.cycles
         answers = recommender.answer(work.batches, progress)
         cycles = runtime.cycles - start
         after = [card.counters() for card in runtime.cards]
-        expected = [
-            work.quantised.forward(batch, runtime.reference).reshape(-1) for batch in work.batches
-        ]
+        expected = [work.quantised.forward(batch, runtime.reference) for batch in work.batches]
     mismatches = sum(
         int((answer.logits != golden).sum())
         for answer, golden in zip(answers, expected, strict=True)

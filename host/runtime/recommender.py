@@ -14,7 +14,7 @@ import numpy as np
 
 from hdl.commands import Flag, Opcode
 from host.models.features import Batch
-from host.models.quantise import QuantisedDlrm, QuantisedLinear
+from host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm, QuantisedLinear
 from host.runtime.card import Card, Table
 from host.runtime.layout import pack_params, pack_weights, pad_rows, round_up
 from host.runtime.memory import Block
@@ -83,28 +83,29 @@ class _Member:
         config = card.config
         self.card = card
         self.tables = tables
-        self.width = round_up(model.dim, config.bus_bytes)
-        self.pooled_stride = round_up(4 * model.dim, config.bus_bytes)
+        self.dim = model.architecture.dim
+        self.pooled_stride = round_up(4 * self.dim, config.bus_bytes)
         self.joined_stride = round_up(model.top[0].weight.shape[1], config.bus_bytes)
-        self.dense_stride = round_up(model.bottom[0].weight.shape[1], config.bus_bytes)
+        self.features = model.bottom[0].weight.shape[1]
+        self.features_stride = round_up(4 * self.features, config.bus_bytes)
+        self.dense_stride = round_up(self.features, config.bus_bytes)
         self.joined = [card.place(batch * self.joined_stride) for _ in range(SLOTS)]
         self.bottom = [self._load(layer, batch) for layer in model.bottom[:-1]]
         self.bottom.append(self._load(model.bottom[-1], 0))
         self.top = [self._load(layer, batch) for layer in model.top[:-1]]
         self.top.append(self._load(model.top[-1], 0))
+        self.floats = Ring(card, batch * self.features_stride)
         self.dense = Ring(card, batch * self.dense_stride)
         self.logits = Ring(card, batch * config.bus_bytes)
         if tables:
             self.pooled = Ring(card, batch * self.pooled_stride)
-            self.quantised = Ring(card, batch * self.width)
+            self.quantised = Ring(card, batch * self.dim)
         self.indices: Ring | None = None
 
     def _load(self, linear: QuantisedLinear, batch: int) -> _Layer:
         card = self.card
         packed = pack_weights(linear.weight, card.config)
-        params = pack_params(
-            linear.weight, linear.multiplier, linear.bias, linear.x_zero_point
-        )
+        params = pack_params(linear.weight, linear.multiplier, linear.bias, linear.x_zero_point)
         weights_block, params_block = card.place(packed.size), card.place(params.size)
         card.upload(weights_block, packed)
         card.upload(params_block, params)
@@ -160,6 +161,11 @@ class _InFlight:
     submitted: dict[int, list[int]]
 
 
+def _bits(value: np.float32) -> int:
+    """A float32 as the descriptor carries it."""
+    return int(np.float32(value).view(np.uint32))
+
+
 class Recommender:
     """Answers batches with a model placed on the cards of a runtime.
 
@@ -167,7 +173,6 @@ class Recommender:
     ----------
     runtime : Runtime
     model : QuantisedDlrm
-    mean_bag_lengths : float per table, what placement reckons with
     batch_size : int, the most samples of a batch
 
     Raises `MemoryError` if tables, weights or buffers do not fit.
@@ -177,13 +182,12 @@ class Recommender:
         self,
         runtime: Runtime,
         model: QuantisedDlrm,
-        mean_bag_lengths: Sequence[float],
         batch_size: int,
     ):
-        bus_bytes = runtime.config.bus_bytes
-        if model.dim % bus_bytes:
+        bus_bytes, dim = runtime.config.bus_bytes, model.architecture.dim
+        if dim % bus_bytes:
             raise ValueError(
-                f"dim={model.dim}: columns of the top input are stored card to card in whole bus "
+                f"dim={dim}: columns of the top input are stored card to card in whole bus "
                 f"words, so it must be a multiple of bus_bytes={bus_bytes}"
             )
         self._runtime = runtime
@@ -191,7 +195,7 @@ class Recommender:
         self._batch_size = batch_size
         loads = [
             TableLoad(*table.shape, length)
-            for table, length in zip(model.tables, mean_bag_lengths, strict=True)
+            for table, length in zip(model.tables, model.mean_bag_length, strict=True)
         ]
         self.placement = place(loads, len(runtime.cards), runtime.config.dram_bytes // 2)
         self._members = [
@@ -269,9 +273,9 @@ class Recommender:
         for member in members:
             if member.tables:
                 staging.append(self._pool(number, batch, member, dense, joined, arrivals))
-        quantised = self._model.quantise_dense(batch.dense)
         landing = self._runtime.platform.bus.map(len(batch) * self._runtime.config.bus_bytes)
-        staging.append(self._stage(pad_rows(quantised, dense.dense_stride)))
+        raw = np.ascontiguousarray(batch.dense, np.float32).view(np.uint8)
+        staging.append(self._stage(pad_rows(raw, dense.features_stride)))
         self._run_dense(number, len(batch), dense, joined, staging[-1], landing, arrivals)
         submitted = {m.card.index: m.card.timeline.flush() for m in members}
         return _InFlight(number, len(batch), staging, landing, submitted)
@@ -307,7 +311,7 @@ class Recommender:
                     output_stride=member.pooled_stride,
                 )
             )
-            column = joined.address + (index + 1) * model.dim
+            column = joined.address + (index + 1) * member.dim
             local = member is dense
             target = None if local else member.quantised.take()
             quantised = timeline.issue(
@@ -317,11 +321,11 @@ class Recommender:
                 source=pooled.block.address,
                 destination=column if local else target.block.address,
                 rows=len(batch),
-                columns=model.dim,
+                columns=member.dim,
                 source_stride=member.pooled_stride,
-                destination_stride=dense.joined_stride if local else member.width,
-                multiplier=int(np.float32(model.pooled_multipliers[index]).view(np.uint32)),
-                zero_point=model.joined_zero_point,
+                destination_stride=dense.joined_stride if local else member.dim,
+                multiplier=_bits(model.pooled_multiplier[index]),
+                zero_point=INTERACTION_ZERO_POINT,
             )
             pooled.free_after = (quantised,)
             if local:
@@ -335,8 +339,8 @@ class Recommender:
                         source=target.block.address,
                         destination=dense.card.device.bar2 + column,
                         rows=len(batch),
-                        row_bytes=model.dim,
-                        source_stride=member.width,
+                        row_bytes=member.dim,
+                        source_stride=member.dim,
                         destination_stride=dense.joined_stride,
                     ),
                 )
@@ -347,16 +351,30 @@ class Recommender:
 
     def _run_dense(self, number, samples, dense, joined, staging, landing, arrivals) -> None:
         label = f"batch {number}"
-        features = dense.dense.take()
+        floats, features = dense.floats.take(), dense.dense.take()
         loaded = dense.copy_in(
             staging.address,
-            features.block,
-            samples * dense.dense_stride,
-            features.free_after,
+            floats.block,
+            samples * dense.features_stride,
+            floats.free_after,
             f"{label} dense",
         )
+        quantised = dense.card.timeline.issue(
+            Opcode.QUANTISE,
+            after=(loaded, *features.free_after),
+            label=f"{label} dense",
+            source=floats.block.address,
+            destination=features.block.address,
+            rows=samples,
+            columns=dense.features,
+            source_stride=dense.features_stride,
+            destination_stride=dense.dense_stride,
+            multiplier=_bits(self._model.dense_multiplier),
+            zero_point=self._model.dense_zero_point,
+        )
+        floats.free_after = (quantised,)
         source = (features.block.address, dense.dense_stride)
-        after: Sequence[Event] = (loaded,)
+        after: Sequence[Event] = (quantised,)
         for position, layer in enumerate(dense.bottom):
             last = layer is dense.bottom[-1]
             target = (

@@ -19,7 +19,7 @@ class Runtime:
     cards : list of Card
     config : CardConfig
     engine : str
-    reference : module with the golden functions of the cards' commands
+    reference : module with `embedding_bag`, `linear` and `quantise`, the golden functions
     """
 
     def __init__(
@@ -78,13 +78,13 @@ def open(
     Raises `ConfigError` for an unknown preset and `ValueError` for an unknown engine.
     """
     # Imported here: a model can be trained or a configuration checked without a simulator.
-    from sim import golden
+    from sim.golden import operators
     from sim.platform import Platform
 
     design = preset(config) if isinstance(config, str) else config
     platform = Platform(design, cards=cards, engine=engine, **platform_options)
     try:
-        return Runtime(platform, design, engine, golden)
+        return Runtime(platform, design, engine, operators)
     except BaseException:
         platform.close()
         raise

@@ -1,0 +1,127 @@
+"""A card by its meaning alone: executes descriptors on arrays, one after the other."""
+
+from typing import Protocol
+
+import numpy as np
+
+from hdl.commands import Flag, IndexMode, Opcode, RowFormat, Status, fields, unpack
+from hdl.config import CardConfig
+from sim.golden.check import check
+from sim.golden.gather import sparse_lengths_sum
+from sim.golden.matmul import PARAM, matmul, unpack_weights
+from sim.golden.vector import quantise
+
+
+class Host(Protocol):
+    """What a card sees over PCIe."""
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        """Bytes at a bus address."""
+        ...
+
+    def write(self, address: int, data: bytes) -> None:
+        """Sets bytes at a bus address."""
+        ...
+
+
+class GoldenCard:
+    """Executes any descriptor.
+
+    Attributes
+    ----------
+    memory : uint8[window_bytes], all card memory by card address
+    """
+
+    def __init__(self, config: CardConfig, host: Host):
+        self.config = config
+        self.host = host
+        self.memory = np.zeros(config.window_bytes, np.uint8)
+
+    def execute(self, descriptor: bytes) -> tuple[Status, int]:
+        """Does what the descriptor says; returns status and detail of its completion."""
+        status, detail = check(descriptor, self.config)
+        if status is not Status.OK:
+            return status, detail
+        opcode = Opcode(descriptor[0])
+        values = unpack(fields(opcode), descriptor)
+        match opcode:
+            case Opcode.LOAD | Opcode.COPY | Opcode.STORE:
+                self._move(opcode, values)
+            case Opcode.SIGNAL:
+                self.host.write(values["address"], values["value"].to_bytes(4, "little"))
+            case Opcode.GATHER:
+                return self._gather(values)
+            case Opcode.MATMUL:
+                self._matmul(values)
+            case Opcode.QUANTISE:
+                source = self._rows(values, "source", 4 * values["columns"]).view(np.float32)
+                multiplier = np.uint32(values["multiplier"]).view(np.float32)
+                result = quantise(source, multiplier, values["zero_point"])
+                self._set_rows(values["destination"], values["destination_stride"], result)
+        return Status.OK, 0
+
+    def _bytes(self, address: int, nbytes: int) -> np.ndarray:
+        return self.memory[address : address + nbytes]
+
+    def _rows(self, values: dict[str, int], name: str, row_bytes: int) -> np.ndarray:
+        start, stride = values[name], values[f"{name}_stride"]
+        rows = [self._bytes(start + i * stride, row_bytes) for i in range(values["rows"])]
+        return np.stack(rows)
+
+    def _set_rows(self, start: int, stride: int, rows: np.ndarray) -> None:
+        for index, row in enumerate(rows):
+            raw = np.ascontiguousarray(row).view(np.uint8)
+            self._bytes(start + index * stride, raw.size)[:] = raw
+
+    def _move(self, opcode: Opcode, values: dict[str, int]) -> None:
+        for row in range(values["rows"]):
+            source = values["source"] + row * values["source_stride"]
+            target = values["destination"] + row * values["destination_stride"]
+            if opcode is Opcode.LOAD:
+                data = self.host.read(source, values["row_bytes"])
+            else:
+                data = self._bytes(source, values["row_bytes"]).tobytes()
+            if opcode is Opcode.STORE:
+                self.host.write(target, data)
+            else:
+                self._bytes(target, len(data))[:] = np.frombuffer(data, np.uint8)
+
+    def _gather(self, values: dict[str, int]) -> tuple[Status, int]:
+        rows, stride = values["rows"], values["row_stride"]
+        start = values["table"]
+        # The last row need not be followed by a whole stride.
+        window = np.zeros(rows * stride, np.uint8)
+        available = self.memory[start : start + rows * stride]
+        window[: available.size] = available
+        count = values["index_count"]
+        weights = None
+        if values["flags"] & Flag.WEIGHTED:
+            weights = self._bytes(values["weights"], 4 * count).view(np.float32)
+        pooled, status, detail = sparse_lengths_sum(
+            window.reshape(rows, stride),
+            self._bytes(values["indices"], 4 * count).view(np.int32),
+            self._bytes(values["lengths"], 4 * values["bags"]).view(np.int32),
+            values["dim"],
+            RowFormat(values["format"]),
+            weights,
+            IndexMode(values["mode"]),
+        )
+        self._set_rows(values["output"], values["output_stride"], pooled)
+        return status, detail
+
+    def _matmul(self, values: dict[str, int]) -> None:
+        m, k, n = values["m"], values["k"], values["n"]
+        config = self.config
+        tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
+        packed = self._bytes(values["w"], tiles * config.weight_tile_bytes)
+        params = self._bytes(values["params"], n * PARAM.itemsize).view(PARAM)
+        x = np.stack([self._bytes(values["x"] + i * values["x_stride"], k) for i in range(m)])
+        y = matmul(
+            x,
+            unpack_weights(packed, k, n, config),
+            params["bias"],
+            params["multiplier"],
+            values["y_zero_point"],
+            bool(values["flags"] & Flag.RELU),
+        )
+        self._set_rows(values["y"], values["y_stride"], y)

@@ -1,0 +1,46 @@
+"""The golden functions in the shape of the public operators: arrays in, arrays out."""
+
+import numpy as np
+
+from hdl.commands import RowFormat, Status
+from sim.golden.gather import sparse_lengths_sum
+from sim.golden.matmul import matmul
+from sim.golden.vector import quantise
+
+__all__ = ["embedding_bag", "linear", "quantise"]
+
+
+def embedding_bag(
+    table: np.ndarray,
+    indices: np.ndarray,
+    lengths: np.ndarray,
+    weights: np.ndarray | None = None,
+    bits: int = 8,
+) -> np.ndarray:
+    """uint8[rows, row_bytes] fused rows, int32[n], int32[bags] to float32[bags, dim].
+
+    Raises `ValueError` for what the card would complete with a bad status.
+    """
+    row_format, dim = (
+        (RowFormat.INT8, table.shape[1] - 8)
+        if bits == 8
+        else (RowFormat.INT4, 2 * (table.shape[1] - 4))
+    )
+    pooled, status, detail = sparse_lengths_sum(table, indices, lengths, dim, row_format, weights)
+    if status is not Status.OK:
+        raise ValueError(f"embedding_bag: {status.name}, detail {detail}")
+    return pooled
+
+
+def linear(
+    x: np.ndarray,
+    weight: np.ndarray,
+    multiplier: np.ndarray,
+    bias: np.ndarray,
+    x_zero_point: int = 0,
+    y_zero_point: int = 0,
+    relu: bool = False,
+) -> np.ndarray:
+    """uint8[m, k], int8[n, k], float32[n], int32[n] to uint8[m, n]."""
+    folded = bias.astype(np.int64) - x_zero_point * weight.astype(np.int64).sum(axis=1)
+    return matmul(x, weight.T, folded.astype(np.int32), multiplier, y_zero_point, relu)

@@ -1,0 +1,86 @@
+"""The card: everything between two packet streams and card DRAM."""
+
+from amaranth import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hdl.command.processor import CommandProcessor
+from hdl.commands import Engine
+from hdl.config import CardConfig
+from hdl.core import READ_PORTS, WRITE_PORTS, Core
+from hdl.memory.axi import Axi4
+from hdl.memory.system import MemorySystem
+from hdl.pcie.endpoint import PcieEndpoint
+from hdl.pcie.tlp import rx_beat, tx_beat
+
+
+class Card(wiring.Component):
+    """One accelerator card, whole. Clock and reset are those of the domain `sync`.
+
+    Its ports sit where the user side of a PCIe hard IP and of a DRAM controller would sit.
+
+    Members
+    -------
+    rx : In(stream of `rx_beat`), packets to the card
+    tx : Out(stream of `tx_beat`), packets from the card
+    axi : Out(Axi4), card DRAM
+    """
+
+    def __init__(self, config: CardConfig):
+        self.config = config
+        self._memory = MemorySystem(
+            config,
+            core_reads=READ_PORTS,
+            core_writes=WRITE_PORTS,
+            global_reads=1,
+            global_writes=2,
+        )
+        super().__init__(
+            {
+                "rx": In(stream.Signature(rx_beat(config))),
+                "tx": Out(stream.Signature(tx_beat(config))),
+                "axi": Out(Axi4(config, self._memory.id_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.pcie = pcie = PcieEndpoint(config)
+        m.submodules.processor = processor = CommandProcessor(config)
+        m.submodules.memory = memory = self._memory
+
+        connect(m, flipped(self.rx), pcie.rx)
+        connect(m, pcie.tx, flipped(self.tx))
+        connect(m, memory.axi, flipped(self.axi))
+
+        connect(m, pcie.registers, processor.registers)
+        connect(m, processor.fetch, pcie.fetch)
+        connect(m, processor.posted, pcie.posted[config.cores])
+        connect(m, pcie.window_read, memory.global_reads[0])
+        connect(m, pcie.window_write, memory.global_writes[0])
+        connect(m, pcie.dma_write, memory.global_writes[1])
+        m.d.comb += [
+            processor.dropped_request.eq(pcie.dropped_request),
+            processor.unexpected_completion.eq(pcie.unexpected_completion),
+            processor.pcie_read_bytes.eq(pcie.read_bytes),
+            processor.pcie_write_bytes.eq(pcie.write_bytes),
+            processor.dram_read_bytes.eq(memory.dram_read_bytes),
+            processor.dram_write_bytes.eq(memory.dram_write_bytes),
+        ]
+
+        for index in range(config.cores):
+            m.submodules[f"core_{index}"] = core = Core(config)
+            connect(m, core.dma, pcie.dma_reads[index])
+            connect(m, core.posted, pcie.posted[index])
+            for number in range(READ_PORTS):
+                connect(m, core.reads[number], memory.core_reads[index][number])
+            for number in range(WRITE_PORTS):
+                connect(m, core.writes[number], memory.core_writes[index][number])
+            for engine in Engine:
+                outer = processor.engines[index][engine]
+                inner = core.engines[engine]
+                connect(m, outer.command, inner.command)
+                connect(m, inner.result, outer.result)
+                m.d.comb += outer.activity.eq(inner.activity)
+        return m

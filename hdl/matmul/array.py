@@ -75,9 +75,7 @@ class SystolicArray(wiring.Component):
         for column in range(self.columns):
             write = register(m, write, f"write_{column}")
             writes.append(write)
-        weights = [
-            register(m, self.w[c], f"weight_{c}", cycles=c + 1) for c in range(self.columns)
-        ]
+        weights = [register(m, self.w[c], f"weight_{c}", cycles=c + 1) for c in range(self.columns)]
 
         sums: list[Value] = [Const(0)] * self.columns
         for r in range(self.rows):

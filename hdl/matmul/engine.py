@@ -190,9 +190,7 @@ class MatmulEngine(wiring.Component):
             passes.r_en.eq(feed & end),
             loader.swap.eq(feed & start),
             writer.reserve.eq(feed & current.last),
-            array.x.as_value().eq(
-                fetcher.o.p.data.word_select(x_slice, config.array_rows * 8)
-            ),
+            array.x.as_value().eq(fetcher.o.p.data.word_select(x_slice, config.array_rows * 8)),
             array.swap.eq(loader.swap),
             array.w.eq(loader.w),
             array.w_row.eq(loader.w_row),
@@ -213,7 +211,7 @@ class MatmulEngine(wiring.Component):
             m.d.sync += taking.eq(0)
 
         def later(flag, cycles, name):
-            """A flag that follows its row through the pipeline, in all the cycles up to `cycles`."""
+            """A flag that follows its row through the pipeline: its value a given delay ago."""
             line = Signal(cycles, name=f"{name}_line")
             m.d.sync += line.eq(Cat(flag, line))
             return lambda delay: line[delay - 1]

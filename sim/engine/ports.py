@@ -1,0 +1,42 @@
+"""The ports of a card as the world sees them: names, widths and storage."""
+
+import ctypes
+from dataclasses import dataclass
+
+from amaranth import Value
+from amaranth.lib import wiring
+
+
+class Pin(ctypes.Structure):
+    """`Pin` of sim/pin.hpp."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("width", ctypes.c_uint32))
+
+
+@dataclass(frozen=True)
+class Port:
+    """One port of a component, named as in its Verilog (`rx__payload`)."""
+
+    name: str
+    width: int
+    is_input: bool
+    value: Value
+
+    @property
+    def storage_bytes(self) -> int:
+        """Bytes of storage: 1, 2, 4, 8 or a multiple of 4, little-endian."""
+        for size in (1, 2, 4, 8):
+            if self.width <= 8 * size:
+                return size
+        return -(-self.width // 32) * 4
+
+
+def component_ports(component: wiring.Component) -> list[Port]:
+    """The ports of any component, in the order of its signature; those of width 0 left out."""
+    ports = []
+    for path, member, value in component.signature.flatten(component):
+        cast = Value.cast(value)
+        if len(cast):
+            name = "__".join(map(str, path))
+            ports.append(Port(name, len(cast), member.flow == wiring.In, cast))
+    return ports

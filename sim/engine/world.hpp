@@ -1,0 +1,107 @@
+// Cards, fabric and host memory, advanced together.
+//
+// Synchronisation is conservative. A packet takes at least `lookahead` from card to switch and from
+// switch to card, so the fabric may handle events up to `lookahead` beyond the cards, and the cards
+// may then run up to `lookahead` beyond the fabric. The outcome is that of a simulation in strict
+// time order, for every number of threads and every window. Host software acts at fabric time.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "../fabric/fabric.hpp"
+#include "card.hpp"
+#include "crew.hpp"
+
+namespace halfdome {
+
+struct WorldSettings {
+  FabricSettings fabric;
+  DramSettings dram;
+  int64_t cards, threads, window_cycles;  // window 0: as long as the lookahead allows
+};
+
+class World {
+ public:
+  enum Reason { ARRIVED = 0, READ_DONE = 1, INTERRUPT = 2, STOPPED = 4 };
+
+  World(const WorldSettings& settings, uint8_t* host_memory, std::vector<Bars> bars)
+      : s_(settings), clock_(settings.dram.clock_mhz), bars_(bars),
+        fabric(s_.fabric, host_memory, std::move(bars)) {}
+
+  void add_card(const CardModel& model, uint8_t* memory, uint64_t bytes, const TlpPins& tlp,
+                const AxiPins& axi, std::vector<Pin>&& outputs) {
+    const size_t index = cards.size();
+    const FabricSettings& f = s_.fabric;
+    Endpoint endpoint(clock_, LinkRate(f.card_generation, f.card_lanes), fabric.link_latency(),
+                      Fabric::card_id(index), bars_[index],
+                      static_cast<unsigned>(s_.dram.bus_bytes),
+                      static_cast<unsigned>(f.max_payload_bytes), tlp);
+    cards.push_back(std::make_unique<Card>(model, std::move(endpoint),
+                                           Dram(s_.dram, memory, bytes, axi), std::move(outputs)));
+  }
+
+  // Advances until fabric time is the start of cycle `target`, or a `stop` notice of the root
+  // complex, or a card model ends the simulation.
+  Reason run(int64_t target, unsigned stop) {
+    if (failed_) return STOPPED;
+    if (!crew_) {
+      const auto workers = static_cast<size_t>(s_.threads);
+      crew_ = std::make_unique<Crew>(workers, [this, workers](size_t worker) {
+        for (size_t i = worker; i < cards.size(); i += workers) {
+          if (!cards[i]->run(end_)) failed_ = true;
+        }
+      });
+    }
+    if (const unsigned notice = fabric.root.take_notices(stop)) return Reason(notice);
+    const int64_t target_time = clock_.start(target), lookahead = fabric.lookahead();
+    for (;;) {
+      const int64_t limit = std::min(target_time, clock_.start(end_) + lookahead);
+      if (const unsigned notice = fabric.run(limit, stop)) return Reason(notice);
+      deliver();
+      if (fabric.now() >= target_time) return ARRIVED;
+      const int64_t start = end_;
+      end_ = clock_.first_cycle(fabric.now() + lookahead);
+      if (s_.window_cycles) end_ = std::min(end_, start + s_.window_cycles);
+      crew_->run();
+      if (failed_) return STOPPED;
+      collect();
+    }
+  }
+
+  int64_t cycle() const { return clock_.first_cycle(fabric.now()); }
+
+ private:
+  void deliver() {
+    for (size_t i = 0; i < cards.size(); ++i) {
+      for (TimedTlp& item : fabric.received[i]) {
+        cards[i]->endpoint.deliver(item.time, std::move(item.tlp));
+      }
+      fabric.received[i].clear();
+    }
+  }
+
+  void collect() {
+    for (size_t i = 0; i < cards.size(); ++i) {
+      for (TimedTlp& item : cards[i]->endpoint.outbox) {
+        fabric.arrive_from_card(i, item.time, std::move(item.tlp));
+      }
+      cards[i]->endpoint.outbox.clear();
+    }
+  }
+
+  WorldSettings s_;
+  CardClock clock_;
+  std::vector<Bars> bars_;
+  int64_t end_ = 0;  // the cards have simulated every cycle before this one
+  std::atomic<bool> failed_{false};
+
+ public:
+  Fabric fabric;
+  std::vector<std::unique_ptr<Card>> cards;
+
+ private:
+  std::unique_ptr<Crew> crew_;  // last: its threads end before what they use
+};
+
+}  // namespace halfdome

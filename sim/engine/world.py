@@ -1,0 +1,275 @@
+"""The C++ world (cards, DRAM, fabric, host memory) driven through ctypes.
+
+ctypes releases the interpreter lock for the length of every call, so a run of any length enters
+Python once, except where a card is simulated by Python.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+
+from sim.dram.presets import DramSettings
+from sim.engine.compiler import SIM, library
+from sim.engine.ports import Pin, Port
+from sim.fabric.config import Bars, FabricSettings
+
+READ_DONE = 1
+INTERRUPT = 2
+STOPPED = 4
+
+_TLP_PINS = ("rx__payload", "rx__valid", "rx__ready", "tx__payload", "tx__valid", "tx__ready")
+_AXI_PINS = (
+    "awid", "awaddr", "awlen", "awsize", "awburst", "awvalid", "awready",
+    "wdata", "wstrb", "wlast", "wvalid", "wready",
+    "bid", "bresp", "bvalid", "bready",
+    "arid", "araddr", "arlen", "arsize", "arburst", "arvalid", "arready",
+    "rid", "rdata", "rresp", "rlast", "rvalid", "rready",
+)  # fmt: skip
+"""In the order of `TlpPins` and `AxiPins`."""
+
+
+class Model(Protocol):
+    """A simulated card, as an engine makes it."""
+
+    ports: Sequence[Port]
+    pins: dict[str, Pin]
+    context: int | None
+    settle: int | None
+    edge: int | None
+    error: BaseException | None
+
+    def close(self) -> None: ...
+
+
+class _CardModel(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("context", "settle", "edge")]
+
+
+class _Bars(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("bar0", "bar0_bytes", "bar2", "bar2_bytes")]
+
+
+class _Settings(ctypes.Structure):
+    _fields_ = (
+        ("fabric", FabricSettings),
+        ("dram", DramSettings),
+        ("cards", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("window_cycles", ctypes.c_int64),
+    )
+
+
+class _Message(ctypes.Structure):
+    _fields_ = (
+        ("time", ctypes.c_int64),
+        ("requester", ctypes.c_uint64),
+        ("address", ctypes.c_uint64),
+        ("data", ctypes.c_uint64),
+    )
+
+
+_LINK = ("tlps", "payload_bytes", "wire_bytes")
+_CARD_TRAFFIC = (
+    *(f"to_card_{name}" for name in _LINK),
+    *(f"from_card_{name}" for name in _LINK),
+    "dram_reads", "dram_writes", "dram_row_hits", "dram_activates", "dram_refreshes",
+    "dram_stall_cycles", "malformed_packets",
+)  # fmt: skip
+_HOST_TRAFFIC = (
+    *(f"to_cards_{name}" for name in _LINK),
+    *(f"to_host_{name}" for name in _LINK),
+    "unsupported_reads", "unsupported_requests", "unexpected_completions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """A message that reached the root complex."""
+
+    time_ns: float
+    requester: int
+    address: int
+    data: int
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(library(SIM / "engine" / "world.cpp", "world")))
+    handle, number = ctypes.c_void_p, ctypes.c_uint64
+    signatures: dict[str, tuple[object, tuple]] = {
+        "world_create": (handle, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
+        "world_destroy": (None, (handle,)),
+        "world_add_card": (None, (handle, *[ctypes.c_void_p] * 2, number, *[ctypes.c_void_p] * 3,
+                                  ctypes.c_size_t)),
+        "world_run": (ctypes.c_int, (handle, ctypes.c_int64, ctypes.c_uint)),
+        "world_cycle": (ctypes.c_int64, (handle,)),
+        "world_time_fs": (ctypes.c_int64, (handle,)),
+        "world_write": (None, (handle, number, ctypes.c_char_p, number)),
+        "world_read": (None, (handle, number, number)),
+        "world_read_data": (ctypes.c_void_p, (handle,)),
+        "world_abandon_reads": (None, (handle,)),
+        "world_message_count": (ctypes.c_size_t, (handle,)),
+        "world_message": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
+        "world_card_traffic": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
+        "world_host_traffic": (None, (handle, ctypes.c_void_p)),
+        "world_card_state": (None, (handle, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)),
+        "world_record": (None, (handle, ctypes.c_size_t, ctypes.c_int)),
+        "world_trace": (ctypes.c_size_t, (handle, ctypes.c_size_t, ctypes.c_void_p)),
+    }  # fmt: skip
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+class World:
+    """Cards in their fabric. `close` frees it; the arrays stay with the caller.
+
+    Parameters
+    ----------
+    fabric, dram : settings of everything around a card
+    host_memory : uint8 array
+    bars : the BARs of each card
+    models : one `Model` for each card; they must outlive the world
+    memories : one uint8 array for each card, its DRAM
+    threads : threads that step cards
+    window_cycles : longest run of a card between two synchronisations; 0 for as long as is exact
+    """
+
+    def __init__(
+        self,
+        *,
+        fabric: FabricSettings,
+        dram: DramSettings,
+        host_memory: np.ndarray,
+        bars: Sequence[Bars],
+        models: Sequence[Model],
+        memories: Sequence[np.ndarray],
+        threads: int,
+        window_cycles: int = 0,
+    ):
+        self._lib = _library()
+        self._models = list(models)
+        self._arrays = [host_memory, *memories]
+        settings = _Settings(fabric, dram, len(models), threads, window_cycles)
+        windows = (_Bars * len(bars))(
+            *(_Bars(b.bar0, b.bar0_bytes, b.bar2, b.bar2_bytes) for b in bars)
+        )
+        self._handle = self._lib.world_create(
+            ctypes.byref(settings), host_memory.ctypes.data, windows
+        )
+        for model, memory in zip(models, memories, strict=True):
+            self._add_card(model, memory)
+
+    def _add_card(self, model: Model, memory: np.ndarray) -> None:
+        missing = [
+            n for n in (*_TLP_PINS, *map("axi__{}".format, _AXI_PINS)) if n not in model.pins
+        ]
+        if missing:
+            raise ValueError(f"the card has no port {missing[0]!r}; it needs rx, tx and axi")
+        tlp = (Pin * len(_TLP_PINS))(*(model.pins[name] for name in _TLP_PINS))
+        axi = (Pin * len(_AXI_PINS))(*(model.pins[f"axi__{name}"] for name in _AXI_PINS))
+        outputs = [model.pins[port.name] for port in model.ports if not port.is_input]
+        self._lib.world_add_card(
+            self._handle,
+            ctypes.byref(_CardModel(model.context, model.settle, model.edge)),
+            memory.ctypes.data, memory.nbytes,
+            tlp, axi, (Pin * len(outputs))(*outputs), len(outputs),
+        )  # fmt: skip
+
+    def run(self, target_cycle: int, stop: int = 0) -> int:
+        """Advances to `target_cycle`; returns 0, or the notice of `stop` that came first.
+
+        Raises what a card model raised, and `RuntimeError` if one stopped without a reason.
+        """
+        reason = self._lib.world_run(self._handle, target_cycle, stop)
+        if reason == STOPPED:
+            for model in self._models:
+                if model.error is not None:
+                    raise model.error
+            raise RuntimeError("a card model stopped the simulation")
+        return reason
+
+    @property
+    def cycle(self) -> int:
+        """Host time, in card clock cycles rounded up."""
+        return self._lib.world_cycle(self._handle)
+
+    @property
+    def time_ns(self) -> float:
+        """Host time in nanoseconds."""
+        return self._lib.world_time_fs(self._handle) / 1e6
+
+    def write(self, address: int, data: bytes) -> None:
+        """Hands a posted write to the root complex."""
+        self._lib.world_write(self._handle, address, data, len(data))
+
+    def start_read(self, address: int, nbytes: int) -> None:
+        """Starts a read; `run` with `READ_DONE` returns when it is complete."""
+        self._lib.world_read(self._handle, address, nbytes)
+
+    def read_data(self, nbytes: int) -> bytes:
+        """What the last read brought; all-ones where it failed."""
+        return ctypes.string_at(self._lib.world_read_data(self._handle), nbytes)
+
+    def abandon_reads(self) -> None:
+        """Gives up on a read; its tags are never used again."""
+        self._lib.world_abandon_reads(self._handle)
+
+    def interrupts(self) -> list[Interrupt]:
+        """Every message since the world began."""
+        found = []
+        message = _Message()
+        for index in range(self._lib.world_message_count(self._handle)):
+            self._lib.world_message(self._handle, index, ctypes.byref(message))
+            found.append(
+                Interrupt(message.time / 1e6, message.requester, message.address, message.data)
+            )
+        return found
+
+    def card_traffic(self, index: int) -> dict[str, int]:
+        """Link, DRAM and error counts of one card."""
+        raw = (ctypes.c_uint64 * len(_CARD_TRAFFIC))()
+        self._lib.world_card_traffic(self._handle, index, raw)
+        return dict(zip(_CARD_TRAFFIC, raw, strict=True))
+
+    def host_traffic(self) -> dict[str, int]:
+        """Uplink and error counts of the root complex."""
+        raw = (ctypes.c_uint64 * len(_HOST_TRAFFIC))()
+        self._lib.world_host_traffic(self._handle, raw)
+        return dict(zip(_HOST_TRAFFIC, raw, strict=True))
+
+    def card_state(self, index: int) -> str:
+        """Where a card is and what it waits for, in words."""
+        text = ctypes.create_string_buffer(256)
+        self._lib.world_card_state(self._handle, index, text, len(text))
+        return text.value.decode()
+
+    def states(self) -> str:
+        """`card_state` of every card, a line each."""
+        return "\n".join(f"card {i}: {self.card_state(i)}" for i in range(len(self._models)))
+
+    def record(self, index: int, on: bool = True) -> None:
+        """Starts or stops recording every output port of a card in every cycle."""
+        self._lib.world_record(self._handle, index, int(on))
+
+    def trace(self, index: int) -> np.ndarray:
+        """What was recorded: a structured array, a row a cycle, a field of uint8 for each port."""
+        row = np.dtype(
+            [(p.name, np.uint8, (-(-p.width // 8),)) for p in self._models[index].ports
+             if not p.is_input]
+        )  # fmt: skip
+        data = ctypes.c_void_p()
+        nbytes = self._lib.world_trace(self._handle, index, ctypes.byref(data))
+        raw = ctypes.string_at(data, nbytes) if nbytes else b""
+        return np.frombuffer(raw, row)
+
+    def close(self) -> None:
+        """Ends the threads and frees everything but the arrays and models."""
+        if self._handle:
+            self._lib.world_destroy(self._handle)
+            self._handle = None

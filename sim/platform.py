@@ -1,0 +1,249 @@
+"""The simulated platform: a host's PCIe bus with cards on it."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from amaranth.lib import wiring
+from rich.console import Console
+
+import hdl
+from hdl.config import CardConfig
+from hdl.pcie.tlp import rx_beat, tx_beat
+from sim.dram import presets
+from sim.engine import native, pysim
+from sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World
+from sim.fabric.config import (
+    HOST_BASE,
+    MESSAGE_BASE,
+    Bars,
+    FabricConfig,
+    assign_bars,
+    settings,
+)
+from sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
+
+ENGINES = {"native": native.models, "pysim": pysim.models}
+"""Functions that make the cards, by the name of their engine."""
+
+READ_TIMEOUT_CYCLES = 100_000
+"""Cycles after which a read without completion has failed; PCIe allows 50 us to 50 ms."""
+_SLICE_CYCLES = 100_000
+"""Longest run between two looks at keyboard interrupts."""
+
+CardFactory = Callable[[CardConfig], wiring.Component]
+
+
+class Bus:
+    """The host's PCIe bus. Time passes in `read` and `wait` only."""
+
+    def __init__(self, world: World, memory: HostMemory):
+        self._world = world
+        self._memory = memory
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        """Reads device memory; returns when the completions have arrived.
+
+        All-ones if no device answers at the address, as on real machines. Raises `TimeoutError`
+        naming the address and the state of every card if a device does not answer in time.
+        """
+        if nbytes <= 0:
+            raise ValueError(f"nbytes={nbytes}: must be positive")
+        self._world.start_read(address, nbytes)
+        deadline = self._world.cycle + READ_TIMEOUT_CYCLES
+        if self._world.run(deadline, READ_DONE) != READ_DONE:
+            self._world.abandon_reads()
+            raise TimeoutError(
+                f"read of {nbytes} bytes at {address:#x}: no completion within "
+                f"{READ_TIMEOUT_CYCLES} cycles\n{self._world.states()}"
+            )
+        return self._world.read_data(nbytes)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Writes device memory, posted: returns at once."""
+        self._world.write(address, bytes(data))
+
+    def map(self, nbytes: int) -> DmaBuffer:
+        """Zeroed host memory that cards can reach. Raises `MemoryError` if there is not enough."""
+        return self._memory.map(nbytes)
+
+    def wait(self, timeout_cycles: int) -> bool:
+        """Sleeps until an interrupt arrives that no earlier `wait` has reported; False if none."""
+        deadline = self._world.cycle + timeout_cycles
+        while self._world.cycle < deadline:
+            target = min(deadline, self._world.cycle + _SLICE_CYCLES)
+            if self._world.run(target, INTERRUPT) == INTERRUPT:
+                return True
+        return False
+
+
+class Platform:
+    """Cards behind a switch and one host. A context manager; `close` gives everything back.
+
+    Parameters
+    ----------
+    config : CardConfig
+        All cards are built from it.
+    cards : int
+        1 to 32.
+    engine : str
+        One of `ENGINES`.
+    threads : int or None
+        Threads that step cards; by default one for each card, at most one for each processor. The
+        results do not depend on it. The pysim engine always has one.
+    fabric : FabricConfig
+    card_factory : function of the configuration that returns the component to simulate, with ports
+        `rx`, `tx` and `axi`; by default `hdl.card.Card`
+    window_cycles : int
+        Longest run of a card between two synchronisations; 0, the default, for as long as is
+        exact. The results do not depend on it.
+
+    Raises `ValueError` for a bad argument and `sim.engine.compiler.BuildError` if a tool is
+    missing or fails.
+    """
+
+    def __init__(
+        self,
+        config: CardConfig,
+        *,
+        cards: int = 6,
+        engine: str = "native",
+        threads: int | None = None,
+        fabric: FabricConfig | None = None,
+        card_factory: CardFactory | None = None,
+        window_cycles: int = 0,
+    ):
+        if engine not in ENGINES:
+            raise ValueError(f"engine={engine!r}: unknown; known are {', '.join(ENGINES)}")
+        if not 1 <= cards <= 32:
+            raise ValueError(f"cards={cards}: must be 1 to 32")
+        if window_cycles < 0:
+            raise ValueError(f"window_cycles={window_cycles}: must be 0 or more")
+        threads = _thread_count(threads, cards, engine)
+        _check_beats(config)
+        self.config = config
+        self.engine = engine
+        self.fabric = fabric or FabricConfig()
+        self.bars: list[Bars] = assign_bars(config, cards)
+        self._memories = [lazy_bytes(config.dram_bytes) for _ in range(cards)]
+        self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
+        fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
+        factory = card_factory or _real_card
+        with _status() as progress:
+            self._models = ENGINES[engine](
+                lambda: factory(config), cards, fingerprint=fingerprint, progress=progress
+            )
+            progress("opening the platform")
+            self.world = World(
+                fabric=settings(self.fabric, config),
+                dram=presets.settings(config),
+                host_memory=self._host_memory.array,
+                bars=self.bars,
+                models=self._models,
+                memories=self._memories,
+                threads=threads,
+                window_cycles=window_cycles,
+            )
+        self.bus = Bus(self.world, self._host_memory)
+
+    def message(self, index: int) -> tuple[int, int]:
+        """Address and data of the interrupt message of a card."""
+        return MESSAGE_BASE + (index << 12), index
+
+    def memory(self, index: int) -> np.ndarray:
+        """The DRAM of a card, uint8[dram_bytes], for reading and writing behind its back.
+
+        Cards may be a few cycles ahead of the host; look only at what the card is known to be done
+        with.
+        """
+        return self._memories[index]
+
+    @property
+    def cycles(self) -> int:
+        """Host time in card clock cycles."""
+        return self.world.cycle
+
+    @property
+    def time_ns(self) -> float:
+        """Host time in nanoseconds."""
+        return self.world.time_ns
+
+    @property
+    def interrupts(self) -> list[Interrupt]:
+        """Every interrupt message so far."""
+        return self.world.interrupts()
+
+    def run(self, cycles: int) -> None:
+        """Lets time pass."""
+        end = self.cycles + cycles
+        while self.cycles < end:
+            self.world.run(min(end, self.cycles + _SLICE_CYCLES))
+
+    def traffic(self) -> dict:
+        """What crossed the links, the uplink and the DRAMs, in packets, bytes and accesses.
+
+        `{"cards": [{...} for each card], "uplink": {...}}`. Payload bytes exclude headers, wire
+        bytes include headers and framing.
+        """
+        cards = [self.world.card_traffic(index) for index in range(len(self.bars))]
+        return {"cards": cards, "uplink": self.world.host_traffic()}
+
+    def close(self) -> None:
+        """Ends the simulation. Closing twice does nothing."""
+        self.world.close()
+        for model in self._models:
+            model.close()
+
+    def __enter__(self) -> "Platform":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def _thread_count(threads: int | None, cards: int, engine: str) -> int:
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads={threads}: must be 1 or more")
+    if engine == "pysim":  # all in one interpreter
+        return 1
+    return min(cards, threads or len(os.sched_getaffinity(0)))
+
+
+def _check_beats(config: CardConfig) -> None:
+    """The endpoint model packs the flags of a beat right after its data."""
+    bits = config.bus_bytes * 8
+    rx, tx = rx_beat(config), tx_beat(config)
+    if (rx["last"].offset, rx["bar"].offset, tx["last"].offset) != (bits, bits + 1, bits):
+        raise ValueError("hdl.pcie.tlp: beats must be data, last, bar, in this order")
+
+
+def _real_card(config: CardConfig) -> wiring.Component:
+    from hdl.card import Card
+
+    return Card(config)
+
+
+@cache
+def _hdl_fingerprint() -> str:
+    """Stands for the sources of the card and the language they are written in."""
+    digest = hashlib.sha256(version("amaranth").encode())
+    root = Path(hdl.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Tells a person at a terminal what takes time."""
+    if not sys.stderr.isatty():
+        yield lambda message: None
+        return
+    with Console(stderr=True).status("building") as line:
+        yield lambda message: line.update(f"native engine: {message}")

@@ -1,4 +1,4 @@
-"""Read clients: from requests, or a start and a length, to a stream of words that may be refused."""
+"""Read clients: from requests, or a start and a length, to words that may be refused."""
 
 from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
@@ -44,7 +44,9 @@ class ReadBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = read_word(self._config)
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=layout.size, depth=self._depth)
+        # One entry more than is promised: a buffered FIFO of two refuses a second word that comes
+        # while the first is on its way to the output.
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=layout.size, depth=self._depth + 1)
 
         free = Signal(range(self._depth + 1), init=self._depth)
         count = self.i.p.count_minus_1 + 1
@@ -92,7 +94,9 @@ class SequentialReader(wiring.Component):
         self._depth = depth
         super().__init__(
             {
-                "i": In(stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 32}))),
+                "i": In(
+                    stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 32}))
+                ),
                 "o": Out(stream.Signature(read_word(config))),
                 "port": Out(ReadPort(config)),
             }

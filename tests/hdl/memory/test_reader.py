@@ -1,7 +1,7 @@
 """ReadBuffer and SequentialReader deliver every word once, in order, whatever the memory does."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hdl.config import PRESETS
@@ -13,14 +13,18 @@ TINY = PRESETS["tiny"]
 
 @given(
     runs=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), min_size=1, max_size=6),
+    bus_bytes=st.sampled_from([16, 32, 64, 128]),
+    bursts=st.integers(1, 4),
     stall=st.sampled_from([0.0, 0.3, 0.7]),
     seed=st.integers(0, 2**16),
 )
-def test_runs_of_words_arrive_whole_and_in_order(runs, stall, seed):
-    dut = SequentialReader(TINY, depth=8)
-    memory = Memory(TINY, 1024, seed=seed, stall=stall)
-    memory.data[:] = np.random.default_rng(seed).integers(0, 256, 1024)
-    word = TINY.bus_bytes
+@example(runs=[(0, 9)], bus_bytes=32, bursts=1, stall=0.0, seed=0)
+def test_runs_of_words_arrive_whole_and_in_order(runs, bus_bytes, bursts, stall, seed):
+    config = TINY.replace(bus_bytes=bus_bytes)
+    word = config.bus_bytes
+    dut = SequentialReader(config, depth=bursts * config.burst_words)
+    memory = Memory(config, 49 * word, seed=seed, stall=stall, latency=(1, 1 + seed % 8))
+    memory.data[:] = np.random.default_rng(seed).integers(0, 256, len(memory.data))
     expected = [
         memory.data[(start + i) * word : (start + i + 1) * word].tobytes()
         for start, words in runs

@@ -1,0 +1,149 @@
+"""Fair choice of one among many: a round-robin picker, and streams merged by it."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+FAN_IN = 16
+"""Streams merged in one cycle; more are merged in stages, so that no path grows with their number.
+A power of two, so that the number of an input is its place in its group after its group."""
+
+
+def index_bits(n: int) -> int:
+    """Width of a number below `n`, at least 1."""
+    return max(1, ceil_log2(n))
+
+
+class RoundRobin(wiring.Component):
+    """Grants one of the requests: the next one after the last that was taken.
+
+    Members
+    -------
+    requests : In(n)
+    advance : In(1), the grant is taken in this cycle
+    grant : Out(n), one-hot, zero if nobody requests
+    index : Out, number of the granted request
+
+    Combinational. A request that stays up is granted after at most `n - 1` others were taken.
+    """
+
+    def __init__(self, n: int):
+        self._n = n
+        super().__init__(
+            {
+                "requests": In(n),
+                "advance": In(1),
+                "grant": Out(n),
+                "index": Out(index_bits(n)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        n = self._n
+        # Requests above the last grant go first.
+        above = Signal(n)
+        pool = Signal(n)
+        upper = Signal(n)
+        m.d.comb += [
+            upper.eq(self.requests & above),
+            pool.eq(Mux(upper.any(), upper, self.requests)),
+            self.grant.eq(pool & (~pool + 1)),
+            self.index.eq(
+                Cat(
+                    (self.grant & sum(1 << i for i in range(n) if i >> bit & 1)).any()
+                    for bit in range(len(self.index))
+                )
+            ),
+        ]
+        with m.If(self.advance & self.requests.any()):
+            m.d.sync += above.eq(~(self.grant | (self.grant - 1)))
+        return m
+
+
+class StreamArbiter(wiring.Component):
+    """Merges streams fairly into one whose payload says where it came from.
+
+    Parameters
+    ----------
+    shape : shape-like
+        Payload of every input.
+    n : int
+        Inputs. More than `FAN_IN` are merged in stages: within groups of `FAN_IN`, then the groups.
+
+    Members
+    -------
+    i : In(stream of `shape`).array(n)
+    o : Out(stream of `layout`: {p, index}), `index` the number of the input
+
+    Latency is `latency` cycles, throughput one payload a cycle. `o` is registered. An input is
+    overtaken at most once by each other input of its group, a group by each other group.
+    """
+
+    def __init__(self, shape, n: int):
+        if n < 1:
+            raise ValueError(f"n={n}: an arbiter needs at least one input")
+        self._shape = shape
+        self._n = n
+        self.layout = data.StructLayout({"p": shape, "index": index_bits(n)})
+        stages, reach = 1, FAN_IN
+        while reach < n:
+            stages, reach = stages + 1, reach * FAN_IN
+        self.latency = stages
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)).array(n),
+                "o": Out(stream.Signature(self.layout)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        if self._n <= FAN_IN:
+            self._pick(m)
+        else:
+            self._merge_groups(m)
+        return m
+
+    def _pick(self, m):
+        m.submodules.turn = turn = RoundRobin(self._n)
+        free = Signal()
+        m.d.comb += [
+            turn.requests.eq(Cat(i.valid for i in self.i)),
+            free.eq(~self.o.valid | self.o.ready),
+            turn.advance.eq(free),
+        ]
+        for k, i in enumerate(self.i):
+            m.d.comb += i.ready.eq(free & turn.grant[k])
+        with m.If(free):
+            m.d.sync += [self.o.valid.eq(turn.requests.any()), self.o.p.index.eq(turn.index)]
+            with m.Switch(turn.index):
+                for k, i in enumerate(self.i):
+                    with m.Case(k):
+                        m.d.sync += self.o.p.p.eq(i.p)
+
+    def _merge_groups(self, m):
+        groups = [self.i[first : first + FAN_IN] for first in range(0, self._n, FAN_IN)]
+        inner_layout = StreamArbiter(self._shape, FAN_IN).layout
+        m.submodules.outer = outer = StreamArbiter(inner_layout, len(groups))
+        for number, group in enumerate(groups):
+            m.submodules[f"group{number}"] = inner = StreamArbiter(self._shape, len(group))
+            for i, inner_i in zip(group, inner.i, strict=True):
+                m.d.comb += [
+                    inner_i.p.eq(i.p),
+                    inner_i.valid.eq(i.valid),
+                    i.ready.eq(inner_i.ready),
+                ]
+            m.d.comb += [
+                outer.i[number].p.p.eq(inner.o.p.p),
+                outer.i[number].p.index.eq(inner.o.p.index),
+                outer.i[number].valid.eq(inner.o.valid),
+                inner.o.ready.eq(outer.i[number].ready),
+            ]
+        m.d.comb += [
+            self.o.p.p.eq(outer.o.p.p.p),
+            self.o.p.index.eq(Cat(outer.o.p.p.index, outer.o.p.index)),
+            self.o.valid.eq(outer.o.valid),
+            outer.o.ready.eq(self.o.ready),
+        ]

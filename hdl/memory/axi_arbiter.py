@@ -1,0 +1,141 @@
+"""Every DRAM client of the card on one AXI4 manager port."""
+
+from amaranth import Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from hdl.config import CardConfig
+from hdl.memory.arbiter import StreamArbiter, index_bits
+from hdl.memory.axi import BURST_INCR, Axi4
+from hdl.memory.port import ReadPort, WritePort, read_request, write_request
+
+OUTSTANDING_WRITES = 255
+"""Writes of one port between acceptance and response; the port waits at this many."""
+
+
+class AxiArbiter(wiring.Component):
+    """Shares one AXI4 manager fairly between read and write ports.
+
+    The ID of a transaction is the number of its port, so the memory may reorder between ports but
+    keeps each port's order. Read data is always accepted. A write is one beat; its port is idle
+    again when the response is there. The memory is expected to answer OKAY: responses are not
+    looked at.
+
+    Members
+    -------
+    reads : In(ReadPort).array(read_ports)
+    writes : In(WritePort).array(write_ports)
+    axi : Out(Axi4)
+    read_bytes : Out, bytes read in this cycle
+    write_bytes : Out, bytes written in this cycle (whose strobe is set)
+
+    A request reaches AXI `request_latency` cycles after it is taken, a read word its port
+    `response_latency` cycles after its beat. One read burst, one read word and one write a cycle.
+    """
+
+    response_latency = 1
+
+    def __init__(self, config: CardConfig, read_ports: int, write_ports: int):
+        self._config = config
+        self._read_arbiter = StreamArbiter(read_request(config), read_ports)
+        self._write_arbiter = StreamArbiter(write_request(config), write_ports)
+        self.request_latency = max(self._read_arbiter.latency, self._write_arbiter.latency)
+        self.id_bits = index_bits(max(read_ports, write_ports))
+        super().__init__(
+            {
+                "reads": In(ReadPort(config)).array(read_ports),
+                "writes": In(WritePort(config)).array(write_ports),
+                "axi": Out(Axi4(config, self.id_bits)),
+                "read_bytes": Out(range(config.bus_bytes + 1)),
+                "write_bytes": Out(range(config.bus_bytes + 1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        self._read(m)
+        self._write(m)
+        return m
+
+    def _read(self, m):
+        config, axi = self._config, self.axi
+        m.submodules.read_arbiter = arbiter = self._read_arbiter
+        for port, i in zip(self.reads, arbiter.i, strict=True):
+            m.d.comb += [
+                i.p.eq(port.request.p),
+                i.valid.eq(port.request.valid),
+                port.request.ready.eq(i.ready),
+            ]
+        chosen = arbiter.o
+        m.d.comb += [
+            axi.arvalid.eq(chosen.valid),
+            chosen.ready.eq(axi.arready),
+            axi.arid.eq(chosen.p.index),
+            axi.araddr.eq(chosen.p.p.address),
+            axi.arlen.eq(chosen.p.p.count_minus_1),
+            axi.arsize.eq(exact_log2(config.bus_bytes)),
+            axi.arburst.eq(BURST_INCR),
+            axi.rready.eq(Const(1)),
+        ]
+        word = Signal.like(self.reads[0].response.p)
+        arrived = Signal()
+        port_number = Signal(self.id_bits)
+        m.d.sync += [arrived.eq(axi.rvalid), port_number.eq(axi.rid)]
+        with m.If(axi.rvalid):
+            m.d.sync += [word.data.eq(axi.rdata), word.last.eq(axi.rlast)]
+        for number, port in enumerate(self.reads):
+            m.d.comb += [
+                port.response.valid.eq(arrived & (port_number == number)),
+                port.response.p.eq(word),
+            ]
+        with m.If(arrived):
+            m.d.comb += self.read_bytes.eq(config.bus_bytes)
+
+    def _write(self, m):
+        config, axi = self._config, self.axi
+        m.submodules.write_arbiter = arbiter = self._write_arbiter
+        for number, (port, i) in enumerate(zip(self.writes, arbiter.i, strict=True)):
+            waiting = Signal(range(OUTSTANDING_WRITES + 1), name=f"write{number}_waiting")
+            full = waiting == OUTSTANDING_WRITES
+            m.d.comb += [
+                i.p.eq(port.request.p),
+                i.valid.eq(port.request.valid & ~full),
+                port.request.ready.eq(i.ready & ~full),
+                port.idle.eq(waiting == 0),
+            ]
+            m.d.sync += waiting.eq(
+                waiting + (i.valid & i.ready) - (axi.bvalid & (axi.bid == number))
+            )
+        chosen = arbiter.o
+        # Address and data of a write may be taken in different cycles.
+        address_taken = Signal()
+        data_taken = Signal()
+        address_done = Signal()
+        data_done = Signal()
+        m.d.comb += [
+            axi.awvalid.eq(chosen.valid & ~address_taken),
+            axi.awid.eq(chosen.p.index),
+            axi.awaddr.eq(chosen.p.p.address),
+            axi.awlen.eq(0),
+            axi.awsize.eq(exact_log2(config.bus_bytes)),
+            axi.awburst.eq(BURST_INCR),
+            axi.wvalid.eq(chosen.valid & ~data_taken),
+            axi.wdata.eq(chosen.p.p.data),
+            axi.wstrb.eq(chosen.p.p.strobe),
+            axi.wlast.eq(1),
+            axi.bready.eq(Const(1)),
+            address_done.eq(address_taken | axi.awready),
+            data_done.eq(data_taken | axi.wready),
+            chosen.ready.eq(address_done & data_done),
+        ]
+        with m.If(chosen.valid):
+            m.d.sync += [
+                address_taken.eq(address_done & ~data_done),
+                data_taken.eq(data_done & ~address_done),
+            ]
+        strobe = Signal(config.bus_bytes)
+        m.d.sync += strobe.eq(0)
+        with m.If(axi.wvalid & axi.wready):
+            m.d.sync += strobe.eq(axi.wstrb)
+        m.d.comb += self.write_bytes.eq(sum(strobe))

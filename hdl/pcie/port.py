@@ -22,7 +22,8 @@ class DmaReadPort(wiring.Signature):
     -------
     request : Out(stream of `dma_read`)
     idle : In(1), the data of every accepted read can be seen in card memory, or the read failed
-    failed : In(1), a read failed since `idle` was last left; none of its bytes were written
+    failed : In(1), a read failed since `idle` was last left; no byte of the refused completions was
+        written, other parts of the read may have been
     """
 
     def __init__(self, config: CardConfig):
@@ -35,22 +36,31 @@ class DmaReadPort(wiring.Signature):
         )
 
 
+def fetch_request() -> data.StructLayout:
+    """Fetch `bytes` bytes from bus `address`."""
+    return data.StructLayout({"address": 64, "bytes": 13})
+
+
+def fetch_response(config: CardConfig) -> data.StructLayout:
+    """One bus word of a fetch; `failed` comes with `last` and no valid data."""
+    return data.StructLayout({"data": config.bus_bytes * 8, "last": 1, "failed": 1})
+
+
 class FetchPort(wiring.Signature):
     """PCIe reads answered as a stream of bus words, seen from the client. One at a time.
 
     Members
     -------
-    request : Out(stream of {address, bytes}): whole bus words within one read request and 4 KiB
-    response : In(stream of {data, last, failed}); `failed` comes with `last` and no valid data
+    request : Out(stream of `fetch_request`), `bytes` one or more whole bus words, within one read
+        request and 4 KiB; `address` a multiple of `bus_bytes`
+    response : In(stream of `fetch_response`)
     """
 
     def __init__(self, config: CardConfig):
-        response = data.StructLayout({"data": config.bus_bytes * 8, "last": 1, "failed": 1})
-        request = data.StructLayout({"address": 64, "bytes": 13})
         super().__init__(
             {
-                "request": Out(stream.Signature(request)),
-                "response": In(stream.Signature(response)),
+                "request": Out(stream.Signature(fetch_request())),
+                "response": In(stream.Signature(fetch_response(config))),
             }
         )
 
@@ -63,7 +73,7 @@ class PostedWritePort(wiring.Signature):
     request : Out(stream of {address, bytes}), `address` a multiple of 4, `bytes` 1 or more;
         split at `max_payload_bytes` and 4 KiB by the requester
     data : Out(stream of bus words), ceil(bytes / bus_bytes) of them per request, byte 0 of the
-        transfer in bits 7:0 of the first
+        transfer in bits 7:0 of the first; must not wait for anything else on PCIe
     idle : In(1), every accepted request has left the card whole
     """
 

@@ -8,11 +8,17 @@ own requester and completer ID on transmit and says on receive which BAR a reque
 Source of the header formats: PCI Express Base Specification 3.0, section 2.2.
 """
 
+from amaranth import Const, Mux
+from amaranth.hdl import ValueLike
 from amaranth.lib import data, enum
 
 from hdl.config import CardConfig
 
 HEADER_BYTES = 16
+MAX_PAYLOAD_BYTES = 4096
+"""Largest payload that a header can express."""
+READ_COMPLETION_BOUNDARY = 64
+"""A completion that does not end its read ends at a multiple of this many bytes."""
 
 
 class TlpType(enum.IntEnum, shape=8):
@@ -93,3 +99,29 @@ def rx_beat(config: CardConfig) -> data.StructLayout:
 def tx_beat(config: CardConfig) -> data.StructLayout:
     """One beat from the card."""
     return data.StructLayout({"data": config.bus_bytes * 8, "last": 1})
+
+
+def drive_memory_request(
+    header: data.View, *, write: bool, address: ValueLike, size: ValueLike, tag: ValueLike
+) -> list:
+    """Assignments that make `header` (`RequestHeader`) a memory request of `size` bytes.
+
+    `address` is a multiple of 4, `size` (13 bits) is 1 to 4096. The header has three doublewords
+    for an address below 4 GiB, as the specification requires, and four above.
+    """
+    wide = address[32:] != 0
+    single = size <= 4
+    # Bytes 0 to n-1 of the last doubleword, n = size modulo 4 or 4.
+    tail = Mux(size[:2] == 0, 0b1111, (Const(1, 4) << size[:2])[:4] - 1)
+    types = (TlpType.MEMORY_WRITE_32, TlpType.MEMORY_WRITE_64)
+    if not write:
+        types = (TlpType.MEMORY_READ_32, TlpType.MEMORY_READ_64)
+    return [
+        header.length.eq((size + 3) >> 2),
+        header.type.eq(Mux(wide, types[1], types[0])),
+        header.first_be.eq(Mux(single, tail, 0b1111)),
+        header.last_be.eq(Mux(single, 0, tail)),
+        header.tag.eq(tag),
+        header.address_high.eq(Mux(wide, address[32:], address[:32])),
+        header.address_low.eq(Mux(wide, address[:32], 0)),
+    ]

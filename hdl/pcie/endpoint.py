@@ -1,0 +1,109 @@
+"""The card's side of PCIe: everything between the two packet streams and the card's blocks."""
+
+from amaranth import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hdl.config import CardConfig
+from hdl.memory.port import ReadPort, WritePort
+from hdl.pcie.completer import Completer
+from hdl.pcie.demux import TlpDemux
+from hdl.pcie.mux import PacketMux
+from hdl.pcie.port import DmaReadPort, FetchPort, PostedWritePort
+from hdl.pcie.register_bus import RegisterBus
+from hdl.pcie.requester import Requester
+from hdl.pcie.tlp import rx_beat, tx_beat
+from hdl.pcie.writer import PostedWriter
+
+
+class PcieEndpoint(wiring.Component):
+    """Connects requests from PCIe to the card, and the card's reads and writes to PCIe.
+
+    Members
+    -------
+    rx : In(stream of `rx_beat`)
+    tx : Out(stream of `tx_beat`), packets never interleave
+    registers : Out(RegisterBus), BAR 0
+    window_read, window_write : Out(ReadPort), Out(WritePort), BAR 2
+    dma_write : Out(WritePort), data of DMA reads
+    dma_reads : In(DmaReadPort), one for each core
+    fetch : In(FetchPort)
+    posted : In(PostedWritePort), one for each core, then that of the completion writer
+    dropped_request : Out(1), pulse: a request from PCIe was refused
+    unexpected_completion : Out(1), pulse: a completion belongs to no read
+    read_bytes : Out(13), payload bytes of card reads whose completion is accepted in this cycle
+    write_bytes : Out(13), payload bytes of the posted write whose header leaves in this cycle
+
+    One payload word a cycle each way; each packet costs one more beat for its header.
+    `register_read_latency` cycles from the request's beat being taken at `rx` to the completion's
+    header at `tx`.
+
+    It cannot deadlock. `tx` needs nothing but the link's credits, and completions need nothing but
+    memory. A request may wait for `tx` (its answer) and so hold `rx`; since no packet on `tx`, and
+    no data that a packet has begun to take, ever waits for `rx`, that wait ends.
+    `rx.ready` depends on registers alone.
+    """
+
+    register_read_latency = TlpDemux.latency + Completer.register_read_latency + PacketMux.latency
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "rx": In(stream.Signature(rx_beat(config))),
+                "tx": Out(stream.Signature(tx_beat(config))),
+                "registers": Out(RegisterBus()),
+                "window_read": Out(ReadPort(config)),
+                "window_write": Out(WritePort(config)),
+                "dma_write": Out(WritePort(config)),
+                "dma_reads": In(DmaReadPort(config)).array(config.cores),
+                "fetch": In(FetchPort(config)),
+                "posted": In(PostedWritePort(config)).array(config.cores + 1),
+                "dropped_request": Out(1),
+                "unexpected_completion": Out(1),
+                "read_bytes": Out(13),
+                "write_bytes": Out(13),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.demux = demux = TlpDemux(config)
+        m.submodules.completer = completer = Completer(config)
+        m.submodules.requester = requester = Requester(config, config.cores)
+        writers = [PostedWriter(config) for _ in range(config.cores + 1)]
+        m.submodules.mux = mux = PacketMux(tx_beat(config), 2 + len(writers))
+
+        connect(m, flipped(self.rx), demux.rx)
+        connect(m, demux.requests, completer.i)
+        connect(m, demux.completions, requester.completions)
+        connect(m, mux.o, flipped(self.tx))
+
+        connect(m, completer.registers, flipped(self.registers))
+        connect(m, completer.window_read, flipped(self.window_read))
+        connect(m, completer.window_write, flipped(self.window_write))
+        connect(m, completer.o, mux.i[0])
+
+        connect(m, requester.memory, flipped(self.dma_write))
+        connect(m, flipped(self.fetch), requester.fetch)
+        connect(m, requester.requests, mux.i[1])
+        for index in range(config.cores):
+            connect(m, flipped(self.dma_reads[index]), requester.reads[index])
+
+        sent_bytes = Signal(13)
+        for index, writer in enumerate(writers):
+            m.submodules[f"writer_{index}"] = writer
+            connect(m, flipped(self.posted[index]), writer.port)
+            connect(m, writer.o, mux.i[2 + index])
+            m.d.comb += writer.leaving.eq(mux.held[2 + index])
+            with m.If(writer.sent_bytes != 0):
+                m.d.comb += sent_bytes.eq(writer.sent_bytes)
+
+        m.d.comb += [
+            self.dropped_request.eq(completer.dropped_request),
+            self.unexpected_completion.eq(requester.unexpected_completion),
+            self.read_bytes.eq(requester.read_bytes),
+            self.write_bytes.eq(sent_bytes),
+        ]
+        return m

@@ -1,6 +1,8 @@
 """The BAR0 register map: the only definition of an address two sides share.
 
-Registers are 32 bits wide; a pair `*_LO`, `*_HI` forms 64 bits, and reading `*_LO` latches `*_HI`.
+Registers are 32 bits wide; a pair `*_LO`, `*_HI` forms 64 bits. Reading CYCLES_LO latches CYCLES_HI
+and every cycle and byte count of the same instant, so that an engine's counts sum to CYCLES exactly.
+The counts wrap at 2**48. Ring bases and sizes can be written only while CONTROL bit 0 is clear.
 """
 
 from typing import NamedTuple
@@ -29,8 +31,14 @@ REGISTERS: tuple[Register, ...] = (
     Register("CONFIG_HASH_LO", 0x008, "ro", "low half of the configuration's hash"),
     Register("CONFIG_HASH_HI", 0x00C, "ro", "high half of the configuration's hash"),
     Register("CONTROL", 0x010, "rw", "bit 0: run the submission ring; 0 -> 1 restarts both rings"),
-    Register("STATUS", 0x014, "ro", "bit 0: idle, no descriptor is between fetch and completion"),
-    Register("CYCLES_LO", 0x018, "ro", "card cycles since reset"),
+    Register(
+        "STATUS",
+        0x014,
+        "ro",
+        "bit 0: idle, no descriptor is between fetch and completion; "
+        "bit 1: a descriptor fetch failed, which cleared CONTROL bit 0",
+    ),
+    Register("CYCLES_LO", 0x018, "ro", "card cycles since reset; a read latches all counts"),
     Register("CYCLES_HI", 0x01C, "ro", "high half"),
     Register("SQ_BASE_LO", 0x020, "rw", "bus address of the submission ring, 64-byte aligned"),
     Register("SQ_BASE_HI", 0x024, "rw", "high half"),
@@ -55,9 +63,9 @@ REGISTERS: tuple[Register, ...] = (
 COUNTER_BASE = 0x400
 """Timeline counter `i` at `COUNTER_BASE + 4*i`: a plain write sets it."""
 ACTIVITY_BASE = 0x800
-"""64-bit cycle counts, see `activity_offset`."""
+"""64-bit cycle counts at the last read of CYCLES_LO, see `activity_offset`."""
 TRAFFIC_BASE = 0x1000
-"""64-bit byte counts, one for each of `TRAFFIC`."""
+"""64-bit byte counts at the last read of CYCLES_LO, one for each of `TRAFFIC`."""
 
 ACTIVITIES = ("idle", "busy", "starved", "blocked")
 """What an engine does in a cycle; exactly one, so the four counts sum to the cycles elapsed."""

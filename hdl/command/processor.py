@@ -1,0 +1,131 @@
+"""The command processor: from the submission ring to the engines and back to the host."""
+
+from amaranth import Cat, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hdl.command.checker import DescriptorChecker
+from hdl.command.completion import CompletionWriter
+from hdl.command.counters import COUNTER_WRITE, CounterBank
+from hdl.command.fetcher import CommandFetcher
+from hdl.command.merge import RoundRobinMerge
+from hdl.command.queues import FINISHED, CoreQueues
+from hdl.command.register_file import RegisterFile
+from hdl.command.statistics import TRAFFIC_BITS, Statistics
+from hdl.commands import Engine
+from hdl.config import CardConfig
+from hdl.engine import engine_members
+from hdl.pcie.port import FetchPort, PostedWritePort
+from hdl.pcie.register_bus import RegisterBus
+from hdl.registers import TRAFFIC
+
+
+class CommandProcessor(wiring.Component):
+    """Fetches descriptors, checks them, runs each on its engine and writes its completion.
+
+    Members
+    -------
+    registers : In(RegisterBus), BAR0
+    fetch : Out(FetchPort), descriptors
+    posted : Out(PostedWritePort), completions and interrupts
+    engines : In(engine_members()).array(cores, engines)
+    dropped_request, unexpected_completion : In(1), pulses, counted
+    dram_read_bytes, dram_write_bytes, pcie_read_bytes, pcie_write_bytes : In(13), in this cycle
+
+    Descriptors reach their queues in the order of the ring: a full queue holds up all that follow,
+    so a host must not let the head of a full queue wait for a command behind it. Every descriptor
+    completes exactly once. To restart the rings the host waits for STATUS idle first: commands
+    still running would complete into the new ring.
+    """
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "registers": In(RegisterBus()),
+                "fetch": Out(FetchPort(config)),
+                "posted": Out(PostedWritePort(config)),
+                "engines": In(wiring.Signature(engine_members())).array(config.cores, len(Engine)),
+                "dropped_request": In(1),
+                "unexpected_completion": In(1),
+            }
+            | {name: In(TRAFFIC_BITS) for name in TRAFFIC}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.registers = registers = RegisterFile(config)
+        m.submodules.statistics = statistics = Statistics(config)
+        m.submodules.fetcher = fetcher = CommandFetcher(config)
+        m.submodules.checker = checker = DescriptorChecker(config)
+        m.submodules.counters = counters = CounterBank(config)
+        m.submodules.signals = signals = RoundRobinMerge(COUNTER_WRITE, config.cores)
+        m.submodules.finishes = finishes = RoundRobinMerge(FINISHED, config.cores)
+        m.submodules.completion = completion = CompletionWriter(config)
+
+        connect(m, flipped(self.registers), registers.bus)
+        connect(m, fetcher.fetch, flipped(self.fetch))
+        connect(m, fetcher.o, checker.i)
+        connect(m, signals.o, counters.i_signal)
+        connect(m, finishes.o, completion.i)
+        connect(m, completion.posted, flipped(self.posted))
+        connect(m, registers.counter_write, counters.i_host)
+        m.d.comb += [
+            registers.dropped_request.eq(self.dropped_request),
+            registers.unexpected_completion.eq(self.unexpected_completion),
+            registers.fetch_failed.eq(fetcher.failed),
+            registers.state.sq_head.eq(fetcher.head),
+            registers.state.cq_tail.eq(completion.tail),
+            registers.state.msix_pending.eq(completion.pending),
+            registers.cycles.eq(statistics.cycles),
+            registers.snapshot_cycles.eq(statistics.snapshot_cycles),
+            registers.statistic_value.eq(statistics.value),
+            registers.counter_value.eq(counters.value[config.cores]),
+            counters.index[config.cores].eq(registers.counter_index),
+            statistics.snapshot.eq(registers.snapshot),
+            statistics.address.eq(self.registers.address),
+            statistics.read.eq(registers.statistic_read),
+            fetcher.ring.eq(registers.submission),
+            fetcher.restart.eq(registers.restart),
+            completion.ring.eq(registers.completion),
+            completion.message.eq(registers.message),
+            completion.restart.eq(registers.restart),
+        ]
+        m.d.comb += [
+            statistics.traffic[number].eq(getattr(self, name))
+            for number, name in enumerate(TRAFFIC)
+        ]
+
+        empty = []
+        for core in range(config.cores):
+            queues = CoreQueues(config)
+            m.submodules[f"core{core}"] = queues
+            m.d.comb += [
+                queues.i.p.eq(checker.o.p),
+                queues.cycle.eq(statistics.cycles),
+                counters.index[core].eq(queues.index),
+                queues.value.eq(counters.value[core]),
+            ]
+            with m.If(checker.o.p.core == core):
+                m.d.comb += [
+                    queues.i.valid.eq(checker.o.valid),
+                    checker.o.ready.eq(queues.i.ready),
+                ]
+            connect(m, queues.signal, signals.i[core])
+            connect(m, queues.finished, finishes.i[core])
+            for engine in Engine:
+                unit = self.engines[core][engine]
+                connect(m, queues.command[engine], flipped(unit.command))
+                connect(m, flipped(unit.result), queues.result[engine])
+                m.d.comb += statistics.activity[core][engine].eq(unit.activity)
+            empty.append(queues.empty)
+        m.d.comb += registers.state.idle.eq(
+            fetcher.idle
+            & checker.idle
+            & Cat(*empty).all()
+            & ~signals.o.valid
+            & ~finishes.o.valid
+            & completion.idle
+        )
+        return m

@@ -1,0 +1,197 @@
+"""The registers of BAR0 (`hdl.registers`), but for the arrays of counters and statistics."""
+
+from amaranth import Cat, Module, Mux, Signal, ValueLike
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl import registers
+from hdl.command import completion, fetcher
+from hdl.command.counters import COUNTER_WRITE
+from hdl.command.statistics import COUNT_BITS
+from hdl.config import CardConfig
+from hdl.pcie.register_bus import RegisterBus
+
+STATE = data.StructLayout({"idle": 1, "sq_head": 12, "cq_tail": 12, "msix_pending": 1})
+"""What the registers show of the command processor."""
+
+_RING_SIZES = [1 << bits for bits in range(1, 13)]
+
+
+class RegisterFile(wiring.Component):
+    """Decodes register accesses and holds what the host writes.
+
+    Members
+    -------
+    bus : In(RegisterBus)
+    submission, completion : Out(`fetcher.RING`), Out(`completion.RING`)
+    message : Out(`completion.MESSAGE`)
+    restart : Out(1), CONTROL bit 0 goes from 0 to 1 in this cycle
+    fetch_failed : In(1), stops the submission ring
+    state : In(`STATE`)
+    dropped_request, unexpected_completion : In(1), count them
+    counter_write : Out(stream of `COUNTER_WRITE`, always ready)
+    counter_index, counter_value : a read port of the `CounterBank`
+    snapshot, snapshot_cycles, statistic_read, statistic_value : to `Statistics`, whose `address`
+        is the bus address
+    cycles : In(48)
+
+    Reads answer in the next cycle, 0 where there is no register. Writes take effect in the next
+    cycle. Doorbells beyond the ring, or that consume completions not yet written, are counted and
+    change nothing.
+    """
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "bus": In(RegisterBus()),
+                "submission": Out(fetcher.RING),
+                "completion": Out(completion.RING),
+                "message": Out(completion.MESSAGE, init={"masked": 1}),
+                "restart": Out(1),
+                "fetch_failed": In(1),
+                "state": In(STATE),
+                "dropped_request": In(1),
+                "unexpected_completion": In(1),
+                "counter_write": Out(stream.Signature(COUNTER_WRITE, always_ready=True)),
+                "counter_index": Out(8),
+                "counter_value": In(32),
+                "cycles": In(COUNT_BITS),
+                "snapshot": Out(1),
+                "snapshot_cycles": In(COUNT_BITS),
+                "statistic_read": Out(1),
+                "statistic_value": In(COUNT_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bus = self.bus
+        in_registers = bus.address[10:] == 0
+        in_counters = (bus.address[10:] == registers.COUNTER_BASE >> 10) & (
+            bus.address[2:10] < self._config.counters
+        )
+        in_statistics = bus.address >= registers.ACTIVITY_BASE
+        m.d.comb += [
+            self.counter_index.eq(bus.address[2:10]),
+            self.counter_write.p.counter.eq(bus.address[2:10]),
+            self.counter_write.p.value.eq(bus.write_data),
+            self.counter_write.valid.eq(bus.write & in_counters),
+            self.statistic_read.eq(bus.read & in_statistics),
+            self.snapshot.eq(bus.read & (bus.address == registers.offset("CYCLES_LO"))),
+        ]
+
+        fetch_has_failed, rejected = Signal(), Signal()
+        with m.If(bus.write & in_registers):
+            self._write(m, rejected)
+        with m.If(self.restart):
+            m.d.sync += [
+                self.submission.tail.eq(0),
+                self.completion.head.eq(0),
+                fetch_has_failed.eq(0),
+            ]
+        with m.Elif(self.fetch_failed):
+            m.d.sync += [self.submission.enable.eq(0), fetch_has_failed.eq(1)]
+
+        events = {
+            "DROPPED_REQUESTS": self.dropped_request,
+            "UNEXPECTED_COMPLETIONS": self.unexpected_completion,
+            "REJECTED_DOORBELLS": rejected,
+        }
+        counts = {name: Signal(32, name=name.lower()) for name in events}
+        for name, event in events.items():
+            with m.If(event):
+                m.d.sync += counts[name].eq(counts[name] + 1)
+
+        values = self._constants() | self._settings() | counts
+        values["STATUS"] = Cat(self.state.idle, fetch_has_failed)
+        value, counted, statistic, high = Signal(32), Signal(), Signal(), Signal()
+        with m.If(bus.read):
+            m.d.sync += [
+                value.eq(0),
+                counted.eq(in_counters),
+                statistic.eq(in_statistics),
+                high.eq(bus.address[2]),
+            ]
+            with m.Switch(bus.address):
+                for register in registers.REGISTERS:
+                    with m.Case(register.offset):
+                        m.d.sync += value.eq(values[register.name])
+        half = Mux(high, self.statistic_value[32:], self.statistic_value[:32])
+        m.d.comb += bus.read_data.eq(Mux(counted, self.counter_value, Mux(statistic, half, value)))
+        return m
+
+    def _constants(self) -> dict[str, int]:
+        config_hash = int(self._config.hash, 16)
+        return {
+            "ID": registers.IDENTIFICATION,
+            "VERSION": registers.INTERFACE_VERSION,
+            "CONFIG_HASH_LO": config_hash & 0xFFFF_FFFF,
+            "CONFIG_HASH_HI": config_hash >> 32,
+        }
+
+    def _settings(self) -> dict[str, ValueLike]:
+        submission, ring, message, state = (
+            self.submission, self.completion, self.message, self.state,
+        )  # fmt: skip
+        return {
+            "CONTROL": submission.enable,
+            "CYCLES_LO": self.cycles[:32],
+            "CYCLES_HI": self.snapshot_cycles[32:],
+            "SQ_BASE_LO": submission.base[:32],
+            "SQ_BASE_HI": submission.base[32:],
+            "SQ_SIZE": submission.size,
+            "SQ_TAIL": submission.tail,
+            "SQ_HEAD": state.sq_head,
+            "CQ_BASE_LO": ring.base[:32],
+            "CQ_BASE_HI": ring.base[32:],
+            "CQ_SIZE": ring.size,
+            "CQ_HEAD": ring.head,
+            "CQ_TAIL": state.cq_tail,
+            "MSIX_ADDRESS_LO": message.address[:32],
+            "MSIX_ADDRESS_HI": message.address[32:],
+            "MSIX_DATA": message.data,
+            "MSIX_CONTROL": message.masked,
+            "MSIX_PENDING": state.msix_pending,
+        }
+
+    def _write(self, m: Module, rejected: Signal):
+        """The write accesses; any register but these ignores them."""
+        submission, ring, message = self.submission, self.completion, self.message
+        value = self.bus.write_data
+        is_size = Cat(value == size for size in _RING_SIZES).any()
+        # What the host says it has consumed must have been written.
+        consumed = ((value - ring.head) & (ring.size - 1))[:12]
+        written = ((self.state.cq_tail - ring.head) & (ring.size - 1))[:12]
+        with m.Switch(self.bus.address):
+            with m.Case(registers.offset("CONTROL")):
+                m.d.comb += self.restart.eq(value[0] & ~submission.enable)
+                m.d.sync += submission.enable.eq(value[0])
+            with m.Case(registers.offset("SQ_TAIL")):
+                with m.If(value < submission.size):
+                    m.d.sync += submission.tail.eq(value)
+                with m.Else():
+                    m.d.comb += rejected.eq(1)
+            with m.Case(registers.offset("CQ_HEAD")):
+                with m.If((value < ring.size) & (consumed <= written)):
+                    m.d.sync += ring.head.eq(value)
+                with m.Else():
+                    m.d.comb += rejected.eq(1)
+            for prefix, target in (("SQ", submission), ("CQ", ring)):
+                with m.Case(registers.offset(f"{prefix}_BASE_LO")):
+                    with m.If(~submission.enable):
+                        m.d.sync += target.base[6:32].eq(value[6:])
+                with m.Case(registers.offset(f"{prefix}_BASE_HI")):
+                    with m.If(~submission.enable):
+                        m.d.sync += target.base[32:].eq(value)
+                with m.Case(registers.offset(f"{prefix}_SIZE")):
+                    with m.If(~submission.enable & is_size):
+                        m.d.sync += target.size.eq(value)
+            with m.Case(registers.offset("MSIX_ADDRESS_LO")):
+                m.d.sync += message.address[2:32].eq(value[2:])
+            with m.Case(registers.offset("MSIX_ADDRESS_HI")):
+                m.d.sync += message.address[32:].eq(value)
+            with m.Case(registers.offset("MSIX_DATA")):
+                m.d.sync += message.data.eq(value)
+            with m.Case(registers.offset("MSIX_CONTROL")):
+                m.d.sync += message.masked.eq(value[0])

@@ -1,0 +1,84 @@
+"""Where the cycles went and how many bytes moved."""
+
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.commands import Engine
+from hdl.config import CardConfig
+from hdl.engine import Activity
+from hdl.registers import ACTIVITIES, TRAFFIC, activity_offset, traffic_offset
+
+COUNT_BITS = 48
+"""At 1 GHz a count wraps after three days."""
+TRAFFIC_BITS = 13
+"""Bytes counted in one cycle: up to a whole packet of 4 KiB."""
+
+
+class Statistics(wiring.Component):
+    """Counts every cycle since reset, by engine and activity, and bytes by kind of traffic.
+
+    Members
+    -------
+    activity : In(Activity).array(cores, engines)
+    traffic : In(13).array(4), bytes in this cycle, in the order of `registers.TRAFFIC`
+    cycles : Out(48)
+    snapshot : In(1), keep all counts of this moment
+    snapshot_cycles : Out(48)
+    address : In(16), byte offset in BAR0 of a 64-bit count
+    read : In(1)
+    value : Out(48), the kept count at `address`, in the cycle after `read`; 0 where there is none
+
+    In every cycle the four counts of an engine sum to `cycles`. Bytes are counted a cycle late.
+    """
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "activity": In(Activity).array(config.cores, len(Engine)),
+                "traffic": In(TRAFFIC_BITS).array(len(TRAFFIC)),
+                "cycles": Out(COUNT_BITS),
+                "snapshot": In(1),
+                "snapshot_cycles": Out(COUNT_BITS),
+                "address": In(16),
+                "read": In(1),
+                "value": Out(COUNT_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.cycles.eq(self.cycles + 1)
+        kept_of = [(self.snapshot_cycles, self.cycles)]
+        kept_at = {}
+
+        def counter(offset: int, name: str) -> Signal:
+            """A new count, its snapshot readable at `offset`."""
+            live = Signal(COUNT_BITS, name=name)
+            kept_at[offset >> 3] = kept = Signal(COUNT_BITS, name=f"{name}_kept")
+            kept_of.append((kept, live))
+            return live
+
+        for core in range(self._config.cores):
+            for engine in Engine:
+                with m.Switch(self.activity[core][engine]):
+                    for activity, activity_name in enumerate(ACTIVITIES):
+                        offset = activity_offset(core, engine, activity_name)
+                        live = counter(offset, f"core{core}_{engine.name.lower()}_{activity_name}")
+                        with m.Case(Activity(activity)):
+                            m.d.sync += live.eq(live + 1)
+        for number, name in enumerate(TRAFFIC):
+            live = counter(traffic_offset(name), name)
+            increment = Signal(TRAFFIC_BITS, name=f"{name}_increment")
+            m.d.sync += [increment.eq(self.traffic[number]), live.eq(live + increment)]
+
+        with m.If(self.snapshot):
+            m.d.sync += [kept.eq(live) for kept, live in kept_of]
+        with m.If(self.read):
+            m.d.sync += self.value.eq(0)
+            with m.Switch(self.address[3:]):
+                for index, kept in kept_at.items():
+                    with m.Case(index):
+                        m.d.sync += self.value.eq(kept)
+        return m

@@ -166,6 +166,8 @@ class MatmulEngine(wiring.Component):
         end = Signal()
         feed = Signal()
         missing = Signal()
+        ended = Signal()
+        too_soon = Signal()
         take = Signal()
         taking = Signal()
         taken = Signal()
@@ -181,10 +183,13 @@ class MatmulEngine(wiring.Component):
             feed.eq(
                 passes.r_rdy
                 & fetcher.o.valid
-                & (~start | loader.ready)
+                & (~start | (loader.ready & ~too_soon))
                 & (~current.last | writer.room)
                 & (~(start & current.last) | (params.ready & ~taking))
             ),
+            # Passes start far enough apart for their first rows; the second of two rows may have
+            # been late, and needs a cycle more to come back to its accumulators.
+            too_soon.eq(ended & (current.rows == Accumulators.reuse_cycles - 1)),
             take.eq(feed & start & current.last),
             fetcher.o.ready.eq(feed),
             passes.r_en.eq(feed & end),
@@ -196,6 +201,7 @@ class MatmulEngine(wiring.Component):
             array.w_row.eq(loader.w_row),
             array.w_valid.eq(loader.w_valid),
         ]
+        m.d.sync += ended.eq(feed & end)
         with m.If(feed):
             m.d.sync += row.eq(Mux(end, 0, row + 1))
 

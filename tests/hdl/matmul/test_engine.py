@@ -178,10 +178,11 @@ def test_any_array_shape_and_bus_width_gives_golden_output(rows, columns, bus_by
     run(config, memory, [Layer(memory, config, *size, memory.rng) for size in sizes])
 
 
-@pytest.mark.parametrize("m", [1, 2, 3])
-def test_rows_that_return_to_their_accumulators_at_once_are_added(m):
-    memory = CardMemory(TINY, 8192, seed=m)
-    run(TINY, memory, [Layer(memory, TINY, m, 50, 5, memory.rng)])
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+@pytest.mark.parametrize("stall", [0.0, 0.5, 0.7])
+def test_rows_that_return_to_their_accumulators_at_once_are_added(m, stall):
+    memory = CardMemory(TINY, 8192, seed=m, stall=stall)
+    run(TINY, memory, [Layer(memory, TINY, m, 100, 5, memory.rng, zero_point=128)])
 
 
 def test_row_is_handed_to_memory_after_the_stated_latency():

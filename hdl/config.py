@@ -35,7 +35,7 @@ class CardConfig:
     array_columns: int = 16
     """Columns of the systolic array: output channels along N."""
     accumulator_rows: int = 512
-    """Rows of int32 accumulators: how many rows of M one weight tile serves before it is replaced."""
+    """Rows of int32 accumulators: rows of M that one weight tile serves before the next."""
     lanes: int = 16
     """fp32 accumulate lanes of the gather unit: row elements handled in a cycle."""
     max_dim: int = 1024

@@ -1,4 +1,4 @@
-"""What every engine of a core shares: how it takes a command, reports, and accounts for its time."""
+"""What the engines of a core share: how they take commands, report, and account for time."""
 
 from amaranth.lib import data, enum, stream
 from amaranth.lib.wiring import In, Out

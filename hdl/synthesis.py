@@ -1,9 +1,6 @@
 """What a component costs on an FPGA: Lattice ECP5, by Yosys and nextpnr from PyPI wheels."""
 
-import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +8,8 @@ from amaranth import Cat, Module, Signal, Value
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from hdl.wheel import run_wheel
 
 _CLOCK_MHZ = 100
 """The clock that placement and routing aim at."""
@@ -47,21 +46,6 @@ class _FewPins(wiring.Component):
         return m
 
 
-def _run(tool: str, arguments: list[str], folder: Path) -> None:
-    wheel = f"yowasp_{tool}"
-    if importlib.util.find_spec(wheel) is None:
-        raise RuntimeError(
-            f"{wheel} is not installed: `pip install {wheel.replace('_', '-')}` (extra `dev`)"
-        )
-    call = f"import sys, {wheel}; sys.exit({wheel}.run_{tool}(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", call, *arguments], cwd=folder, capture_output=True, text=True
-    )
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise RuntimeError(f"{tool} {' '.join(arguments)} failed:\n{last}")
-
-
 def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float | str]:
     """Synthesises, places and routes `component` for an LFE5UM5G-85.
 
@@ -87,8 +71,8 @@ def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float
         folder = Path(temporary)
         (folder / "top.il").write_text(rtlil.convert(_FewPins(component), name="top"))
         script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
-        _run("yosys", ["-q", "-p", script], folder)
-        _run(
+        run_wheel("yosys", ["-q", "-p", script], folder)
+        run_wheel(
             "nextpnr_ecp5",
             ["--um5g-85k", "--package", "CABGA381", "--json", "top.json", "--seed", "1",
              "--freq", str(_CLOCK_MHZ), "--timing-allow-fail", "--lpf-allow-unconstrained",

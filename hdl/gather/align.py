@@ -11,7 +11,7 @@ from hdl.memory.port import read_word
 
 
 def row_word(config: CardConfig) -> data.StructLayout:
-    """A word of a row, whose first byte is in bits 7:0 of the first one; `last` ends its elements."""
+    """A word of a row, the row's first byte in bits 7:0 of the first; `last` ends its elements."""
     return data.StructLayout({"data": config.bus_bytes * 8, "last": 1})
 
 

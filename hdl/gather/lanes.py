@@ -1,5 +1,7 @@
 """The accumulate lanes: acc = fma(weight * scale, q, acc + weight * bias), element by element."""
 
+from itertools import pairwise
+
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -117,7 +119,7 @@ class AccumulateLanes(wiring.Component):
             tags[0].last.eq(factors.last),
             tags[0].last_chunk.eq(last_chunk),
         ]
-        for earlier, later in zip(tags, tags[1:], strict=False):
+        for earlier, later in pairwise(tags):
             m.d.sync += later.eq(earlier)
         with m.If(issue):
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))

@@ -3,7 +3,6 @@
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from hdl.config import ADDRESS_BITS, CardConfig
 from hdl.gather.interleave import CONTEXTS

@@ -16,7 +16,7 @@ from hdl.gather.rows import row_tag
 from hdl.gather.sequencer import FLOAT_ONE
 
 MINUS_ZERO = 0x80000000
-"""Scale and bias that leave every accumulator as it is, for x + -0 = x for all x, zeros included."""
+"""The scale and bias of no row: x + -0 = x for every x, zeros included."""
 
 RowFactors = data.StructLayout(
     {"scale": 32, "bias": 32, "row": 1, "last": 1, "context": range(CONTEXTS)}

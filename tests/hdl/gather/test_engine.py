@@ -1,0 +1,94 @@
+"""The gather engine pools bags bit for bit, whatever the shapes, formats and stalls."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdl.commands import IndexMode, RowFormat, Status
+from hdl.config import PRESETS
+from hdl.engine import Activity
+from tests.hdl.gather.harness import Gather, make_table, plain, run
+
+TINY = PRESETS["tiny"]
+
+
+@st.composite
+def gathers(draw, max_dim=17, max_bags=5, max_length=5):
+    """A command without a fault, unless its mode forgives bad indices."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dim = draw(st.integers(1, max_dim))
+    row_format = draw(st.sampled_from(RowFormat))
+    mode = draw(st.sampled_from(IndexMode))
+    rows = draw(st.integers(1, 30))
+    lengths = draw(st.lists(st.integers(0, max_length), max_size=max_bags))
+    count = sum(lengths)
+    indices = rng.integers(0, rows, count)
+    if mode != IndexMode.FATAL:
+        bad = rng.choice([-1, rows, 2**31 - 1, -(2**31)], count)
+        indices = np.where(rng.random(count) < 0.3, bad, indices)
+    weights = None
+    if draw(st.booleans()):
+        weights = rng.standard_normal(count).astype(np.float32)
+    return Gather(
+        table=make_table(
+            rng, rows, dim, row_format, draw(st.integers(0, 9)), special=draw(st.booleans())
+        ),
+        indices=indices,
+        lengths=np.array(lengths, np.int64),
+        dim=dim,
+        row_format=row_format,
+        weights=weights,
+        mode=mode,
+        offset=draw(st.integers(0, TINY.bus_bytes - 1)),
+        output_padding=draw(st.integers(0, 2)),
+    )
+
+
+@given(
+    commands=st.lists(gathers(), min_size=1, max_size=2),
+    stall=st.sampled_from([0.0, 0.3, 0.7]),
+    seed=st.integers(0, 2**16),
+)
+def test_bags_are_pooled_bit_for_bit(commands, stall, seed):
+    run(TINY, commands, seed=seed, stall=stall)
+
+
+def test_no_bags_is_a_good_command():
+    (outcome,) = run(TINY, [plain(lengths=())])
+    assert outcome.status == Status.OK
+
+
+@pytest.mark.parametrize("dim", [TINY.max_dim, TINY.max_dim - 1])
+@pytest.mark.parametrize("row_format", RowFormat)
+def test_the_longest_rows_fit(dim, row_format):
+    run(TINY, [plain(dim=dim, row_format=row_format, lengths=(2, 0, 1, 3), rows=4, offset=13)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("bus_bytes", "lanes"), [(16, 1), (16, 2), (16, 32), (32, 4), (32, 16), (128, 8)]
+)
+def test_every_ratio_of_lanes_to_bus(bus_bytes, lanes):
+    config = TINY.replace(bus_bytes=bus_bytes, lanes=lanes)
+    commands = [
+        plain(dim=dim, row_format=row_format, lengths=(2, 0, 1), rows=5, offset=bus_bytes - 3)
+        for row_format in RowFormat
+        for dim in (1, 2 * lanes, 2 * lanes + 1, 67)
+    ]
+    run(config, commands, stall=0.2)
+
+
+def test_the_default_card_pools_bit_for_bit():
+    commands = [
+        plain(dim=64, lengths=(5, 0, 1, 7), offset=31),
+        plain(dim=64, lengths=(5, 0, 1, 7), row_format=RowFormat.INT4, weights=None),
+        plain(dim=37, lengths=(2, 3), row_format=RowFormat.INT4),
+    ]
+    run(PRESETS["default"], commands, stall=0.1)
+
+
+def test_the_same_command_takes_the_same_time_again():
+    first, second = run(TINY, [plain(), plain()], latency=(3, 3))
+    assert first == second
+    assert first.activity[Activity.IDLE] == 1  # the cycle in which the command is taken

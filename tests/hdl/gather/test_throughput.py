@@ -1,0 +1,86 @@
+"""What the engine promises about time, against a memory that never makes it wait."""
+
+import numpy as np
+import pytest
+from amaranth import Module, Signal
+from amaranth.sim import Simulator
+
+from hdl.commands import RowFormat
+from hdl.config import PRESETS
+from hdl.engine import Activity
+from hdl.gather.interleave import CONTEXTS
+from hdl.gather.lanes import AccumulateLanes, byte_to_float
+from tests.hdl.gather.harness import plain, run
+
+TINY = PRESETS["tiny"]
+DEFAULT = PRESETS["default"]
+
+
+def extra_cycles(config, short, long, **changes):
+    """Cycles that the bags `long` take more than the bags `short`."""
+    few, many = run(
+        config,
+        [plain(lengths=lengths, weights=None, **changes) for lengths in (short, long)],
+        latency=(1, 1),
+    )
+    return many.cycles - few.cycles
+
+
+@pytest.mark.parametrize("row_format", RowFormat)
+def test_a_row_takes_as_many_cycles_as_it_has_chunks(row_format):
+    dim = 64
+    rows = 4 * 4
+    taken = extra_cycles(TINY, (4,) * 4, (4,) * 8, dim=dim, row_format=row_format, offset=5)
+    assert taken == rows * dim // TINY.lanes
+
+
+@pytest.mark.slow
+def test_the_default_card_takes_four_cycles_for_a_row_of_64():
+    rows = 8 * 8
+    taken = extra_cycles(DEFAULT, (8,) * 8, (8,) * 16, dim=64)
+    assert taken == rows * 64 // DEFAULT.lanes == rows * 4
+
+
+def test_a_bag_alone_adds_a_row_every_chain_latency():
+    assert AccumulateLanes.chain_latency == 10
+    assert extra_cycles(TINY, (20,), (40,), dim=4) == 20 * AccumulateLanes.chain_latency
+
+
+@pytest.mark.parametrize("length", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_bags_share_the_chain_latency(length):
+    bags = 80 // length
+    taken = extra_cycles(TINY, (length,) * bags, (length,) * 2 * bags, dim=2 * TINY.lanes)
+    assert taken <= bags * length * AccumulateLanes.chain_latency / CONTEXTS
+
+
+def test_waiting_for_memory_counts_as_starved():
+    (outcome,) = run(TINY, [plain(lengths=(1, 1, 1), weights=None)], latency=(80, 80))
+    assert outcome.activity[Activity.STARVED] > 2 * outcome.activity[Activity.BUSY]
+    assert sum(outcome.activity.values()) == outcome.cycles
+
+
+def test_waiting_for_the_output_counts_as_blocked():
+    # A pooled row takes the write port four times as long as a row of one chunk takes the lanes.
+    config = TINY.replace(lanes=16)
+    (outcome,) = run(config, [plain(dim=16, lengths=(1,) * 40, weights=None)], latency=(1, 1))
+    assert outcome.activity[Activity.BLOCKED] > outcome.activity[Activity.BUSY]
+
+
+def test_every_byte_becomes_its_float():
+    m = Module()
+    q = Signal(8)
+    o = Signal(32)
+    m.d.comb += o.eq(byte_to_float(q))
+    floats = []
+
+    async def bench(ctx):
+        for value in range(256):
+            ctx.set(q, value)
+            floats.append(ctx.get(o))
+
+    sim = Simulator(m)
+    sim.add_testbench(bench)
+    sim.run()
+    np.testing.assert_array_equal(
+        np.array(floats, np.uint32).view(np.float32), np.arange(256, dtype=np.float32)
+    )

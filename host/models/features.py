@@ -106,7 +106,8 @@ class Samples:
 def build(interactions: Interactions, train: float = 0.85, calibration: float = 0.05) -> Samples:
     """Features of all interactions, split by time into the given fractions; the rest is held out.
 
-    Cuts move to the next change of timestamp, so that no second falls on both sides.
+    Cuts move back to a change of timestamp, so that no second falls on both sides. Raises
+    `ValueError` for fractions that leave nothing, or if a part would be empty.
     """
     if not (train > 0 and calibration > 0 and train + calibration < 1):
         raise ValueError(
@@ -122,6 +123,11 @@ def build(interactions: Interactions, train: float = 0.85, calibration: float = 
         for fraction in (train, train + calibration)
     ]
     parts = (range(cuts[0]), range(*cuts), range(cuts[1], n))
+    if not all(parts):
+        raise ValueError(
+            f"{n} interactions over {len(np.unique(time))} timestamps: too few to split into "
+            "train, calibration and held-out parts"
+        )
     return Samples(*(everything.take(part) for part in parts), table_rows(interactions))
 
 

@@ -56,7 +56,8 @@ def _extremes(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest element of each row, float32[rows, 1] each, after checking the table."""
     if table.ndim != 2 or table.shape[1] == 0 or table.dtype != np.float32:
         raise ValueError(f"table {table.dtype}{list(table.shape)}: must be float32[rows, dim >= 1]")
-    low, high = table.min(axis=1, keepdims=True), table.max(axis=1, keepdims=True)
+    # Which zero is the least depends on the order of comparing: adding 0 makes either +0.
+    low, high = table.min(axis=1, keepdims=True) + 0, table.max(axis=1, keepdims=True) + 0
     with np.errstate(over="ignore", invalid="ignore"):
         bad = np.flatnonzero(~np.isfinite(high - low))
     if len(bad):

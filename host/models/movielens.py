@@ -78,7 +78,7 @@ def load(data_dir: Path | None = None) -> Interactions:
     """
     folder = find() if data_dir is None else Path(data_dir)
     users = {
-        token: (User(_integer(age, at), gender, occupation, zip_code))
+        token: User(_integer(age, at), gender, occupation, zip_code)
         for at, (token, age, gender, occupation, zip_code) in _rows(
             folder / "ml-100k.user", ("user_id", "age", "gender", "occupation", "zip_code")
         )

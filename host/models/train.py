@@ -26,9 +26,10 @@ _ID_TABLES = tuple(features.TABLES.index(name) for name in ("user", "item"))
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. The two rates of dropout of tables and identities are what keeps it general:
+    """How to train.
 
-    most users of the held-out period are new, so the model must not lean on knowing them.
+    The dropout of whole pooled rows and of identities is what keeps the model general: most users
+    of the held-out period are new, so it must not lean on knowing them.
     """
 
     seed: int = 0

@@ -1,10 +1,10 @@
 """A small card with the ports of the real one, for tests of what surrounds it.
 
-BAR2 requests of whole bus words become AXI bursts, one at a time. BAR0 starts transfers: `ADDRESS_LOW`,
-`ADDRESS_HIGH` name a bus address; writing `READS` or `WRITES` with a count sends that many reads of
-`max_read_request_bytes` or writes of `max_payload_bytes` to consecutive addresses, and afterwards the
-word at `MESSAGE` (an address below 4 GiB). Only the number of completion bytes is kept: any BAR0 read
-returns it.
+BAR2 requests of whole bus words become AXI bursts, one at a time. BAR0 starts transfers:
+`ADDRESS_LOW` and `ADDRESS_HIGH` name a bus address; writing a count to `READS` or `WRITES` sends
+that many reads of `max_read_request_bytes` or writes of `max_payload_bytes` to consecutive
+addresses, and then a word to `MESSAGE` (an address below 4 GiB). Any read of BAR0 returns the
+number of completion bytes received so far.
 """
 
 from amaranth import Cat, Const, Module, Mux, Signal

@@ -1,0 +1,58 @@
+"""Python side of driver.cpp: AXI4 operations against the DRAM model, without a card."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from sim.dram import presets
+from sim.engine.compiler import library
+
+FIELDS = (
+    "address", "beats", "id", "write", "size", "burst", "barrier",
+    "begun", "first", "done", "response", "data",
+)  # fmt: skip
+OPERATION = np.dtype([(name, np.uint64) for name in FIELDS])
+COUNTERS = ("reads", "writes", "row_hits", "activates", "refreshes", "stall_cycles")
+FAULTS = ("", "answer changed while refused", "RLAST misplaced", "answer to nothing", "hung")
+
+
+@cache
+def _play():
+    lib = ctypes.CDLL(str(library(Path(__file__).with_name("driver.cpp"), "test-dram")))
+    pointer, number = ctypes.c_void_p, ctypes.c_uint64
+    lib.play.argtypes = (
+        pointer, pointer, number, pointer, number, pointer, pointer, number,
+        ctypes.c_int, ctypes.c_double, number, ctypes.c_int64, pointer,
+    )  # fmt: skip
+    return lib.play
+
+
+def operations(config, count):
+    """`count` word-sized INCR reads at 0."""
+    ops = np.zeros(count, OPERATION)
+    ops["beats"] = 1
+    ops["burst"] = 1
+    ops["size"] = (config.bus_bytes - 1).bit_length()
+    return ops
+
+
+def play(config, memory, ops, *, data=None, strobes=None, outstanding=64, early_data=False,
+         stall=0.0, seed=0, limit=1_000_000):  # fmt: skip
+    """Runs `ops` in place; returns (data, counters). `ops["data"]` is filled with byte offsets."""
+    nbytes = ops["beats"] * config.bus_bytes
+    ops["data"] = np.concatenate([[0], np.cumsum(nbytes)[:-1]]) if len(ops) else 0
+    if data is None:
+        data = np.zeros(int(nbytes.sum()), np.uint8)
+    if strobes is None:
+        strobes = np.ones(len(data), np.uint8)
+    counters = np.zeros(len(COUNTERS), np.uint64)
+    settings = presets.settings(config)
+    fault = _play()(
+        ctypes.byref(settings), memory.ctypes.data, memory.nbytes, ops.ctypes.data, len(ops),
+        data.ctypes.data, strobes.ctypes.data, outstanding, early_data, stall, seed, limit,
+        counters.ctypes.data,
+    )  # fmt: skip
+    assert not fault, FAULTS[fault]
+    return data, dict(zip(COUNTERS, map(int, counters), strict=True))

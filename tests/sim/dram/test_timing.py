@@ -1,0 +1,153 @@
+"""Closed forms of LPDDR4 that the model must reproduce."""
+
+import math
+
+import numpy as np
+import pytest
+
+from hdl.config import CardConfig
+from sim.dram import presets
+from tests.sim.dram.driver import operations, play
+
+DRAM_BYTES = 1 << 28
+
+
+def card(preset="LPDDR4-3200", **changes):
+    # A card fast enough that the DRAM is the limit, at a whole number of DRAM clocks per cycle
+    # wherever the grade allows.
+    base = CardConfig(dram_bytes=DRAM_BYTES, dram_preset=preset, bus_bytes=64, clock_mhz=400)
+    return base.replace(**changes)
+
+
+def line_reads(config, addresses):
+    ops = operations(config, len(addresses))
+    ops["address"] = addresses
+    ops["beats"] = max(1, 64 // config.bus_bytes)
+    ops["id"] = np.arange(len(addresses)) % 16  # so that the scheduler may reorder
+    return ops
+
+
+def clocks_taken(config, ops):
+    rate = presets.GRADES[config.dram_preset].rate
+    return (int(ops["done"].max()) - int(ops["begun"].min())) * rate / 2 / config.clock_mhz
+
+
+@pytest.mark.parametrize("preset", presets.GRADES)
+def test_sequential_reads_reach_93_percent_of_peak(preset):
+    config = card(preset)
+    ops = line_reads(config, np.arange(40_000) * 64)
+    _, counters = play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    assert 8 * len(ops) / clocks_taken(config, ops) >= 0.93
+    assert counters["reads"] == len(ops)
+    assert counters["row_hits"] > 0.97 * len(ops)
+
+
+@pytest.mark.parametrize("preset", presets.GRADES)
+def test_random_lines_are_bound_by_four_activates(preset):
+    config = card(preset)
+    timing = presets.settings(config)
+    lines = np.random.default_rng(1).integers(0, DRAM_BYTES // 64, 20_000)
+    ops = line_reads(config, lines * 64)
+    play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    bound = max(8, timing.faw / 4, timing.rrd) / (1 - timing.rfc / timing.refi)
+    assert bound * 0.995 <= clocks_taken(config, ops) / len(ops) <= bound * 1.04
+
+
+def test_128_byte_rows_recover_the_bus():
+    config = card()
+    rows = np.random.default_rng(2).integers(0, DRAM_BYTES // 128, 10_000) * 128
+    ops = line_reads(config, np.stack([rows, rows + 64], axis=1).ravel())
+    play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    assert 8 * len(ops) / clocks_taken(config, ops) > 0.9
+
+
+def latency_clocks(config, first, second):
+    """Clocks from request to last data of an idle-time read of `second` after one of `first`."""
+    ops = line_reads(config, [first, second])
+    ops["barrier"] = 1
+    play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    rate = presets.GRADES[config.dram_preset].rate
+    # The request is in DRAM from the cycle after it was taken; data show in the first cycle that
+    # starts after they have arrived.
+    cycles = int(ops["first"][1] - ops["begun"][1]) - 1
+    return cycles, rate / 2 / config.clock_mhz
+
+
+@pytest.mark.parametrize("preset", presets.GRADES)
+def test_idle_latency_of_open_closed_and_conflicting_rows(preset):
+    config = card(preset)
+    t = presets.settings(config)
+    row = presets.ROW_BYTES
+    column = t.read_latency + t.dqsck + presets.BURST_CLOCKS
+    expected = {
+        64: column,  # the row that the first read opened
+        row: t.rcd + column,  # another bank
+        row * presets.BANKS: t.rp_bank + t.rcd + column,  # another row of the bank
+    }
+    for address, clocks in expected.items():
+        cycles, per_cycle = latency_clocks(config, 0, address)
+        # tRAS may still hold the conflicting row open for a while.
+        slack = max(0, t.ras - (t.rcd + column)) if clocks == expected[row * presets.BANKS] else 0
+        assert (
+            math.ceil(clocks / per_cycle) <= cycles <= math.ceil((clocks + slack) / per_cycle) + 1
+        )
+
+
+def test_3200_closed_bank_takes_68_clocks():
+    cycles, per_cycle = latency_clocks(card(), 0, presets.ROW_BYTES)
+    assert cycles * per_cycle == 68
+
+
+def test_channels_multiply_bandwidth():
+    config = card(bus_bytes=128, dram_channels=4, clock_mhz=800)
+    ops = line_reads(config, np.arange(20_000) * 128)
+    ops["beats"] = 1
+    play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    assert 8 * 2 * len(ops) / clocks_taken(config, ops) > 0.9 * 4
+
+
+def test_refreshes_keep_their_rhythm_busy_or_idle():
+    config = card()
+    ops = line_reads(config, [0, 64, 128])
+    ops["barrier"] = 1
+    _, idle = play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    assert idle["refreshes"] == 0
+    ops = line_reads(config, np.arange(60_000) * 64)
+    _, busy = play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    timing = presets.settings(config)
+    assert abs(busy["refreshes"] - clocks_taken(config, ops) / timing.refi) < 2
+
+
+def test_sequential_single_words_are_combined_into_lines():
+    config = card(bus_bytes=16)
+    ops = operations(config, 1024)
+    ops["address"] = np.arange(1024) * 16
+    ops["write"] = 1
+    data, counters = play(config, memory := np.zeros(DRAM_BYTES, np.uint8), ops)
+    assert counters["writes"] <= 1024 // 4
+    assert not memory[: len(data)].any()
+
+
+def test_mixed_reads_and_writes_keep_most_of_the_bus():
+    config = card()
+    count = 20_000
+    ops = line_reads(config, np.arange(count) % 2 * (DRAM_BYTES // 2) + np.arange(count) // 2 * 64)
+    ops["write"] = np.arange(count) % 2
+    play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
+    assert 8 * count / clocks_taken(config, ops) > 0.6
+
+
+def test_unknown_preset_names_the_known():
+    with pytest.raises(ValueError, match=r"dram_preset='DDR9'.*LPDDR4-3200"):
+        presets.settings(card("DDR9"))
+
+
+@pytest.mark.parametrize(("gigabytes", "nanoseconds"), [(1, 180), (2, 280), (4, 380)])
+def test_refresh_time_follows_density(gigabytes, nanoseconds):
+    settings = presets.settings(card(dram_bytes=gigabytes << 30))
+    assert settings.rfc == nanoseconds * 1600 // 1000
+
+
+def test_density_beyond_the_standard_is_refused():
+    with pytest.raises(ValueError, match="use more dram_channels"):
+        presets.settings(card(dram_bytes=8 << 30))

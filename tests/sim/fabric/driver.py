@@ -1,0 +1,137 @@
+"""Python side of driver.cpp: the fabric with probes that answer at once."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from amaranth.lib import data
+
+from hdl.pcie.tlp import CompletionHeader, RequestHeader
+from sim.engine.compiler import library
+from sim.fabric.config import HOST_BASE, FabricConfig, assign_bars, settings
+
+COUNTERS = (
+    "unsupported_reads", "unsupported_requests", "unexpected_completions",
+    "uplink_up_payload", "uplink_down_payload", "uplink_up_tlps", "uplink_down_tlps", "messages",
+)  # fmt: skip
+PACKET = np.dtype(
+    [
+        ("time", np.int64), ("card", np.uint64), ("bytes", np.uint64),
+        ("header", np.uint32, (4,)), ("payload", np.uint8, (4096,)),
+    ]
+)  # fmt: skip
+
+
+@cache
+def _lib():
+    lib = ctypes.CDLL(str(library(Path(__file__).with_name("driver.cpp"), "test-fabric")))
+    p, n = ctypes.c_void_p, ctypes.c_uint64
+    for name, result, arguments in (
+        ("create", p, (p, n, p, p, p)), ("destroy", None, (p,)),
+        ("run", ctypes.c_int, (p, ctypes.c_int64)), ("now", ctypes.c_int64, (p,)),
+        ("read", None, (p, n, n)), ("read_data", p, (p,)), ("abandon", None, (p,)),
+        ("write", None, (p, n, ctypes.c_char_p, n)),
+        ("send", None, (p, n, p, ctypes.c_char_p, n)),
+        ("log_count", n, (p,)), ("log", p, (p,)), ("counters", None, (p, p)),
+    ):  # fmt: skip
+        function = getattr(lib, f"probe_{name}")
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+def header(layout, **fields):
+    """Four doublewords of a header of `hdl.pcie.tlp`."""
+    value = layout.const(fields).as_value().value
+    return np.array([value >> 32 * i & 0xFFFF_FFFF for i in range(4)], np.uint32)
+
+
+def parse(layout, words):
+    """A received header as a dictionary."""
+    value = sum(int(word) << 32 * i for i, word in enumerate(words))
+    return {
+        name: value >> field.offset & ((1 << field.width) - 1)
+        for name, field in data.Layout.cast(layout)
+        if name[0] != "_"
+    }
+
+
+class Probe:
+    """Root complex, switch and links with probes in the cards' places."""
+
+    def __init__(self, card, *, cards=6, **fabric):
+        self.config = card
+        fabric = {"host_read_latency_ns": 0, "host_bandwidth_mb_s": 1_000_000,
+                  "host_memory_bytes": 1 << 20} | fabric  # fmt: skip
+        fabric = FabricConfig(**fabric)
+        self.host = np.zeros(fabric.host_memory_bytes, np.uint8)
+        self.bars = assign_bars(card, cards)
+        self.memories = [np.zeros(card.window_bytes, np.uint8) for _ in range(cards)]
+        windows = np.array(
+            [(b.bar0, b.bar0_bytes, b.bar2, b.bar2_bytes) for b in self.bars], np.uint64
+        )
+        pointers = (ctypes.c_void_p * cards)(*(m.ctypes.data for m in self.memories))
+        self._handle = _lib().probe_create(
+            ctypes.byref(settings(fabric, card)), cards, self.host.ctypes.data,
+            windows.ctypes.data, pointers,
+        )  # fmt: skip
+
+    def __del__(self):
+        _lib().probe_destroy(self._handle)
+
+    @property
+    def now_ns(self):
+        return _lib().probe_now(self._handle) / 1e6
+
+    def run(self, ns):
+        return _lib().probe_run(self._handle, _lib().probe_now(self._handle) + int(ns * 1e6))
+
+    def read(self, address, nbytes, ns=1_000_000):
+        """(data, nanoseconds) of a host read; data is None if it did not end."""
+        start = self.now_ns
+        _lib().probe_read(self._handle, address, nbytes)
+        if not self.run(ns):
+            _lib().probe_abandon(self._handle)
+            return None, self.now_ns - start
+        return ctypes.string_at(_lib().probe_read_data(self._handle), nbytes), self.now_ns - start
+
+    def write(self, address, data):
+        _lib().probe_write(self._handle, address, data, len(data))
+
+    def send(self, card, words, payload=b""):
+        _lib().probe_send(self._handle, card, words.ctypes.data, payload, len(payload))
+
+    def send_read(self, card, address, nbytes, tag=0, **fields):
+        """A memory read of whole doublewords with a 64-bit header."""
+        last = {"last_be": 0xF} if nbytes > 4 else {}
+        fields = {"first_be": 0xF} | last | fields
+        self.send(card, header(RequestHeader, type=0x20, length=nbytes // 4 & 0x3FF, tag=tag,
+                               address_low=address & 0xFFFF_FFFF, address_high=address >> 32,
+                               **fields))  # fmt: skip
+
+    def send_write(self, card, address, payload):
+        last = {"last_be": 0xF} if len(payload) > 4 else {}
+        self.send(card, header(RequestHeader, type=0x60, length=len(payload) // 4 & 0x3FF,
+                               address_low=address & 0xFFFF_FFFF, address_high=address >> 32,
+                               first_be=0xF, **last), payload)  # fmt: skip
+
+    def log(self):
+        count = _lib().probe_log_count(self._handle)
+        raw = ctypes.string_at(_lib().probe_log(self._handle), count * PACKET.itemsize)
+        return np.frombuffer(raw, PACKET)
+
+    def completions(self, card):
+        """(header dictionary, payload bytes, arrival in ns) of each completion a card received."""
+        return [
+            (parse(CompletionHeader, p["header"]), p["payload"][: p["bytes"]].tobytes(),
+             p["time"] / 1e6)
+            for p in self.log() if p["card"] == card and p["header"][0] >> 24 & 0x1F == 0x0A
+        ]  # fmt: skip
+
+    def counters(self):
+        raw = np.zeros(len(COUNTERS), np.uint64)
+        _lib().probe_counters(self._handle, raw.ctypes.data)
+        return dict(zip(COUNTERS, map(int, raw), strict=True))
+
+
+HOST = HOST_BASE

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hdl.config import LINE_BYTES, PRESETS
 from hdl.memory.axi_arbiter import OUTSTANDING_WRITES, AxiArbiter
 from hdl.memory.scratchpad import Scratchpad
+from hdl.memory.switch import OUTSTANDING_BITS, ReadSwitch
 from hdl.memory.system import MemorySystem
 from tests.bench import monitor, simulate
 from tests.hdl.memory.traffic import AxiMemory, Client
@@ -221,5 +222,50 @@ def test_a_port_stops_at_its_limit_of_unanswered_writes():
             await ctx.tick()
         assert ctx.get(dut.writes[1].idle)
         assert not ctx.get(dut.writes[0].idle)
+
+    simulate(dut, bench)
+
+
+def test_a_port_stops_at_its_limit_of_unanswered_reads():
+    dut = ReadSwitch(TINY, range(1))
+    accepted = []
+
+    async def bench(ctx):
+        ctx.set(dut.dram.request.ready, 1)
+        ctx.set(dut.client.request.valid, 1)
+        limit = (1 << OUTSTANDING_BITS) - 1
+        for _ in range(limit + 20):
+            _, _, ready = await ctx.tick().sample(dut.client.request.ready)
+            accepted.append(ready)
+        assert sum(accepted) == limit
+        ctx.set(dut.dram.response.p.last, 1)
+        ctx.set(dut.dram.response.valid, 1)
+        await ctx.tick()
+        assert ctx.get(dut.client.request.ready)
+
+    simulate(dut, bench)
+
+
+def test_a_read_of_the_other_memory_waits_for_the_answers():
+    dut = ReadSwitch(TINY, range(1))
+    request = dut.client.request
+
+    async def bench(ctx):
+        ctx.set(dut.dram.request.ready, 1)
+        ctx.set(dut.scratchpads[0].request.ready, 1)
+        ctx.set(request.valid, 1)
+        await ctx.tick()
+        ctx.set(request.p.address, TINY.scratchpad_base)
+        for _ in range(5):
+            assert not ctx.get(request.ready)
+            assert not ctx.get(dut.scratchpads[0].request.valid)
+            await ctx.tick()
+        ctx.set(dut.dram.response.p, {"data": 7, "last": 1})
+        ctx.set(dut.dram.response.valid, 1)
+        assert ctx.get(dut.client.response.p.data) == 7
+        await ctx.tick()
+        ctx.set(dut.dram.response.valid, 0)
+        assert ctx.get(dut.scratchpads[0].request.valid)
+        assert ctx.get(request.ready)
 
     simulate(dut, bench)

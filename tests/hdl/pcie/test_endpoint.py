@@ -197,14 +197,23 @@ def test_mixed_traffic_keeps_every_byte(bus_bytes, seed, stall, faulty):
     clients += [bench.store(i, t) for i, t in enumerate(stores)]
     clients.append(bench.fetch(fetches, fetched))
 
+    left = set(range(len(clients)))
+
+    def counted(index, client):
+        async def run(ctx):
+            await client(ctx)
+            left.discard(index)
+
+        return run
+
     async def finish(ctx):
         calm = 0
         while calm < 100:
             await ctx.tick()
             memory_idle = ctx.get(dut.dma_write.idle & dut.window_write.idle)
-            calm = calm + 1 if host.quiet and memory_idle else 0
+            calm = calm + 1 if host.quiet and memory_idle and not left else 0
 
-    bench.run(*clients, finish)
+    bench.run(*(counted(index, client) for index, client in enumerate(clients)), finish)
 
     assert host.memory == expected_host
     assert bench.card.data[2 * quarter : 3 * quarter].tobytes() == expected_window
@@ -496,11 +505,15 @@ def test_a_client_becomes_idle_while_another_keeps_the_memory_busy():
             await inner(ctx)
             assert outcome == [0]
             order.append(name)
+            # Idle means that the data can be seen now.
+            for source, destination, size in transfers:
+                seen = bench.card.data[destination : destination + size].tobytes()
+                assert seen == bench.host.read(source, size)
 
         return run
 
     bench.run(
-        client(0, [(BASE + i * page, (i % 8) * page, page) for i in range(12)], "long"),
+        client(0, [(BASE + i * page, i * page, page) for i in range(6)], "long"),
         client(1, [(BASE, 64 * 1024, 32)], "short"),
     )
     assert order == ["short", "long"]

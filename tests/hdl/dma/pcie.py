@@ -90,3 +90,41 @@ class HostMemory:
                     self.requests.append((address, left))
 
         return bench
+
+    def fetch_port(self, port):
+        """Serves a `FetchPort`. A failing read delivers some words first."""
+        word = self.config.bus_bytes
+
+        async def bench(ctx):
+            while True:
+                ctx.set(port.request.ready, 1)
+                _, _, valid, r = await ctx.tick().sample(port.request.valid, port.request.p)
+                if not valid:
+                    continue
+                ctx.set(port.request.ready, 0)
+                address, size = int(r.address), int(r.bytes)
+                self.requests.append((address, size))
+                assert address % word == 0
+                assert size % word == 0
+                assert 1 <= size <= self.config.max_read_request_bytes
+                assert address // 4096 == (address + size - 1) // 4096
+                chunk = self.data[self.slice(address, size)].tobytes()
+                words = [chunk[i : i + word] for i in range(0, size, word)]
+                failed = address in self.failing
+                if failed:
+                    words = [*words[: self._rng.randrange(len(words))], bytes(word)]
+                for _ in range(self._rng.randint(1, 12)):
+                    await ctx.tick()
+                for number, raw in enumerate(words):
+                    while self._rng.random() < self._stall:
+                        await ctx.tick()
+                    last = number == len(words) - 1
+                    value = int.from_bytes(raw, "little")
+                    ctx.set(port.response.p, {"data": value, "last": last, "failed": last & failed})
+                    ctx.set(port.response.valid, 1)
+                    taken = False
+                    while not taken:
+                        _, _, taken = await ctx.tick().sample(port.response.ready)
+                    ctx.set(port.response.valid, 0)
+
+        return bench

@@ -15,6 +15,11 @@ def index_bits(n: int) -> int:
     return max(1, ceil_log2(n))
 
 
+def merged(shape, n: int) -> data.StructLayout:
+    """A payload of one of `n` streams, and the number of that stream."""
+    return data.StructLayout({"p": shape, "index": index_bits(n)})
+
+
 class RoundRobin(wiring.Component):
     """Grants one of the requests: the next one after the last that was taken.
 
@@ -75,7 +80,7 @@ class StreamArbiter(wiring.Component):
     Members
     -------
     i : In(stream of `shape`).array(n)
-    o : Out(stream of `layout`: {p, index}), `index` the number of the input
+    o : Out(stream of `merged(shape, n)`)
 
     Latency is `latency` cycles, throughput one payload a cycle. `o` is registered. An input is
     overtaken at most once by each other input of its group, a group by each other group.
@@ -86,7 +91,7 @@ class StreamArbiter(wiring.Component):
             raise ValueError(f"n={n}: an arbiter needs at least one input")
         self._shape = shape
         self._n = n
-        self.layout = data.StructLayout({"p": shape, "index": index_bits(n)})
+        self.layout = merged(shape, n)
         stages, reach = 1, FAN_IN
         while reach < n:
             stages, reach = stages + 1, reach * FAN_IN
@@ -125,8 +130,7 @@ class StreamArbiter(wiring.Component):
 
     def _merge_groups(self, m):
         groups = [self.i[first : first + FAN_IN] for first in range(0, self._n, FAN_IN)]
-        inner_layout = StreamArbiter(self._shape, FAN_IN).layout
-        m.submodules.outer = outer = StreamArbiter(inner_layout, len(groups))
+        m.submodules.outer = outer = StreamArbiter(merged(self._shape, FAN_IN), len(groups))
         for number, group in enumerate(groups):
             m.submodules[f"group{number}"] = inner = StreamArbiter(self._shape, len(group))
             for i, inner_i in zip(group, inner.i, strict=True):

@@ -59,9 +59,12 @@ class Job:
         )
 
 
-def run(config, memory, jobs):
-    """Runs `jobs` one after another; returns cycles per activity and per job."""
-    dut = VectorEngine(config)
+def run(dut, source, destination, jobs):
+    """Runs `jobs` one after another; returns cycles per activity and per job.
+
+    Both memories are views of the same bytes.
+    """
+    destination.data = source.data
     counts = dict.fromkeys(Activity, 0)
     durations = []
     clock = [0]
@@ -74,7 +77,7 @@ def run(config, memory, jobs):
             durations.append(clock[0] - start)
             assert result.status == Status.OK
             assert result.detail == 0
-            np.testing.assert_array_equal(memory.data[job.where], job.image)
+            np.testing.assert_array_equal(source.data[job.where], job.image)
 
     async def count(ctx):
         while True:
@@ -87,8 +90,8 @@ def run(config, memory, jobs):
         host,
         background=[
             count,
-            memory.read_port(dut.source),
-            memory.write_port(dut.destination),
+            source.read_port(dut.source),
+            destination.write_port(dut.destination),
             monitor(dut.source.request, "source.request"),
             monitor(dut.destination.request, "destination.request"),
             monitor(dut.result, "result"),
@@ -98,7 +101,8 @@ def run(config, memory, jobs):
     return counts, durations
 
 
-@example([(2, 70), (3, 1)], 128, 0.7, 9, 0.3, 0)
+@example([(2, 70), (3, 1)], 128, 0.7, 9, 0.3, 0.3, 0)
+@example([(4, 64)], 16, 1.0, 0, 0.0, 0.95, 0)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 70)), min_size=1, max_size=3),
     bus_bytes=st.sampled_from([16, 32]),
@@ -107,20 +111,22 @@ def run(config, memory, jobs):
         st.floats(-100, 100, width=32),
     ),
     zero_point=st.integers(0, 255),
-    stall=st.sampled_from([0.0, 0.3, 0.7]),
+    read_stall=st.sampled_from([0.0, 0.3, 0.7]),
+    write_stall=st.sampled_from([0.0, 0.3, 0.7]),
     seed=st.integers(0, 2**16),
 )
 def test_output_is_golden_and_nothing_else_is_written(
-    shapes, bus_bytes, multiplier, zero_point, stall, seed
+    shapes, bus_bytes, multiplier, zero_point, read_stall, write_stall, seed
 ):
     config = TINY.replace(bus_bytes=bus_bytes)
-    memory = Memory(config, 1 << 16, seed=seed, stall=stall, latency=(1, 12))
+    memory = Memory(config, 1 << 16, seed=seed, stall=read_stall, latency=(1, 12))
+    output = Memory(config, 1 << 16, seed=seed + 1, stall=write_stall, latency=(1, 12))
     rng = np.random.default_rng(seed)
     jobs, position = [], bus_bytes * int(rng.integers(5))
     for rows, columns in shapes:
         jobs.append(Job(memory, config, position, rows, columns, multiplier, zero_point, rng))
         position = jobs[-1].end
-    run(config, memory, jobs)
+    run(VectorEngine(config), memory, output, jobs)
 
 
 @pytest.mark.parametrize("bus_bytes", [16, 64])
@@ -130,8 +136,8 @@ def test_a_matrix_streams_in_the_stated_cycles(bus_bytes, rows, columns):
     memory = Memory(config, 1 << 17, latency=(3, 3))
     rng = np.random.default_rng(1)
     job = Job(memory, config, 0, rows, columns, 1.0, 0, rng)
-    _, durations = run(config, memory, [job])
     dut = VectorEngine(config)
+    _, durations = run(dut, memory, Memory(config, 0), [job])
     # Rows that start inside a line take one burst more.
     slack = rows if config.burst_words > 1 else 0
     start_and_drain = dut.latency + 16
@@ -175,12 +181,9 @@ def test_latency_is_as_stated():
 )
 def test_activity_tells_which_side_is_slow(source_latency, destination_stall, expected):
     memory = Memory(TINY, 1 << 14, latency=(source_latency, source_latency))
-    slow = Memory(TINY, 1 << 14, stall=destination_stall, seed=3)
-    slow.data = memory.data
-    job = Job(
-        memory, TINY, 0, 8, 64 if source_latency == 1 else 4, 1.0, 0, np.random.default_rng(2)
-    )
-    memory.write_port = slow.write_port
-    counts, _ = run(TINY, memory, [job])
+    columns = 64 if source_latency == 1 else 4
+    job = Job(memory, TINY, 0, 8, columns, 1.0, 0, np.random.default_rng(2))
+    output = Memory(TINY, 0, stall=destination_stall, seed=3)
+    counts, _ = run(VectorEngine(TINY), memory, output, [job])
     working = {activity: n for activity, n in counts.items() if activity != Activity.IDLE}
     assert max(working, key=working.get) == expected

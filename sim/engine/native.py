@@ -61,13 +61,12 @@ def _to_verilog(component: wiring.Component) -> str:
         return verilog.convert(component, name=TOP, emit_src=False, strip_internal_attrs=True)
 
 
-def _glue(ports: Sequence[Port], prefix: str, has_clock: bool) -> str:
+def _glue(ports: Sequence[Port], prefix: str) -> str:
     """C functions around the Verilated class: create, destroy, settle, edge, and each pin."""
     pins = "\n".join(
         f"    case {index}: return &model->top.{port.name.replace('__', '___05F')};"
         for index, port in enumerate(ports)
     )
-    clock = "model->top.clk = {}; " if has_clock else ""
     return f"""\
 #include "{prefix}.h"
 #include "verilated.h"
@@ -81,12 +80,20 @@ struct Model {{
 
 EXPORT Model* model_create() {{
   auto* model = new Model;
-  {clock.format(0)}model->top.eval();
+  model->top.clk = 0;
+  model->top.eval();
   return model;
 }}
 EXPORT void model_destroy(Model* model) {{ delete model; }}
-EXPORT int model_settle(Model* model) {{ {clock.format(0)}model->top.eval(); return 0; }}
-EXPORT void model_edge(Model* model) {{ {clock.format(1)}model->top.eval(); }}
+EXPORT int model_settle(Model* model) {{
+  model->top.clk = 0;
+  model->top.eval();
+  return 0;
+}}
+EXPORT void model_edge(Model* model) {{
+  model->top.clk = 1;
+  model->top.eval();
+}}
 EXPORT void* model_pin(Model* model, int index) {{
   switch (index) {{
 {pins}
@@ -126,7 +133,7 @@ def build(
     compiler = find_compiler()
     root = _verilator_root()
     version = _verilator(root, "--version")
-    flags = "\n".join((*VERILATOR_FLAGS, version, compiler.identity(), _glue((), "", True)))
+    flags = "\n".join((*VERILATOR_FLAGS, version, compiler.identity(), _glue((), "")))
     shortcut = None
     if fingerprint is not None:
         shortcut = cache_dir() / f"index-{content_key(fingerprint, flags)}"
@@ -146,8 +153,9 @@ def build(
             root, *VERILATOR_FLAGS, "--prefix", prefix, "--top-module", TOP, "--Mdir", folder,
             folder / f"{TOP}.v",
         )  # fmt: skip
-        has_clock = re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()) is not None
-        (folder / "glue.cpp").write_text(_glue(component_ports(component), prefix, has_clock))
+        if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
+            raise BuildError("the component has no clock: nothing in it is in the sync domain")
+        (folder / "glue.cpp").write_text(_glue(component_ports(component), prefix))
         sources = sorted(folder.glob("*.cpp"))
         progress(f"compiling {len(sources)} files")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]

@@ -41,7 +41,7 @@ class World {
                                            Dram(s_.dram, memory, bytes, axi), std::move(outputs)));
   }
 
-  // Advances until fabric time is the start of cycle `target`, or a `stop` notice of the root
+  // Advances until fabric and cards have reached the start of cycle `target`, or a `stop` notice of the root
   // complex, or a card model ends the simulation.
   Reason run(int64_t target, unsigned stop) {
     if (failed_) return STOPPED;
@@ -59,7 +59,7 @@ class World {
       const int64_t limit = std::min(target_time, clock_.start(end_) + lookahead);
       if (const unsigned notice = fabric.run(limit, stop)) return Reason(notice);
       deliver();
-      if (fabric.now() >= target_time) return ARRIVED;
+      if (fabric.now() >= target_time && end_ >= target) return ARRIVED;
       const int64_t start = end_;
       end_ = clock_.first_cycle(fabric.now() + lookahead);
       if (s_.window_cycles) end_ = std::min(end_, start + s_.window_cycles);

@@ -29,16 +29,18 @@ struct Bars {
   Window bar0, bar2;
 };
 
-// Card clock cycles and femtoseconds, exactly: cycle k starts at k / clock_mhz microseconds.
+// Card clock cycles and femtoseconds: cycle k starts k / clock_mhz microseconds after the beginning,
+// rounded up to a whole femtosecond, so that no error accumulates.
 class CardClock {
  public:
   explicit CardClock(int64_t clock_mhz) : mhz_(clock_mhz) {}
-  int64_t start(int64_t cycle) const {  // rounded up
+  int64_t start(int64_t cycle) const {
     return static_cast<int64_t>((static_cast<__int128>(cycle) * 1'000'000'000 + mhz_ - 1) / mhz_);
   }
-  int64_t first_cycle(int64_t time) const {  // that starts at `time` or later
-    const __int128 cycles = static_cast<__int128>(time) * mhz_ + 999'999'999;
-    return static_cast<int64_t>(cycles / 1'000'000'000);
+  // The first cycle that starts at `time` or later.
+  int64_t first_cycle(int64_t time) const {
+    if (time <= 0) return 0;
+    return static_cast<int64_t>(static_cast<__int128>(time - 1) * mhz_ / 1'000'000'000) + 1;
   }
 
  private:

@@ -1,0 +1,144 @@
+"""Compiling components: any ports, clear errors, no second compilation of the same hardware."""
+
+import sys
+
+import pytest
+from amaranth import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from sim.engine import compiler, native, pysim
+from sim.engine.compiler import BuildError
+from sim.engine.ports import component_ports
+
+WIDTHS = (1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 96, 260)
+
+
+class Registers(wiring.Component):
+    """One register for each width; `parity` is combinational."""
+
+    def __init__(self):
+        ports = {f"i{w}": In(w) for w in WIDTHS} | {f"o{w}": Out(w) for w in WIDTHS}
+        inner = wiring.Signature({"nested": Out(data.StructLayout({"a": 3, "b": 70}))})
+        super().__init__(ports | {"group": Out(inner), "parity": Out(1), "nothing": Out(0)})
+
+    def elaborate(self, platform):
+        m = Module()
+        for width in WIDTHS:
+            m.d.sync += getattr(self, f"o{width}").eq(getattr(self, f"i{width}"))
+        count = Signal(73)
+        m.d.sync += count.eq(count + 1)
+        m.d.comb += [self.group.nested.eq(count << 2), self.parity.eq(self.i260.xor())]
+        return m
+
+
+def read(pin, nbytes):
+    import ctypes
+
+    return int.from_bytes(ctypes.string_at(pin.data, nbytes), "little")
+
+
+def write(pin, value, nbytes):
+    import ctypes
+
+    ctypes.memmove(pin.data, value.to_bytes(nbytes, "little"), nbytes)
+
+
+def step(model):
+    import ctypes
+
+    settle = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(model.settle)
+    assert settle(model.context) == 0
+
+
+def edge(model):
+    import ctypes
+
+    if model.edge:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(model.edge)(model.context)
+
+
+@pytest.mark.parametrize("engine", [native, pysim], ids=["native", "pysim"])
+def test_ports_of_every_width(engine):
+    [model] = engine.models(Registers, 1)
+    size = {port.name: port.storage_bytes for port in model.ports}
+    last = dict.fromkeys(WIDTHS, 0)
+    for cycle in range(4):
+        value = {w: (0x9E3779B97F4A7C15F39CC0605CEDC834 << 140) >> cycle & (1 << w) - 1
+                 for w in WIDTHS}  # fmt: skip
+        for width in WIDTHS:
+            write(model.pins[f"i{width}"], value[width], size[f"i{width}"])
+        step(model)
+        for width in WIDTHS:
+            assert read(model.pins[f"o{width}"], size[f"o{width}"]) == last[width]
+        assert read(model.pins["parity"], 1) == value[260].bit_count() % 2
+        assert read(model.pins["group__nested"], size["group__nested"]) == cycle << 2
+        edge(model)
+        last = value
+    model.close()
+
+
+def test_ports_of_no_width_are_left_out():
+    assert "nothing" not in {port.name for port in component_ports(Registers())}
+
+
+def test_equal_hardware_is_compiled_once():
+    messages = []
+    path = native.build(Registers())
+    assert native.build(Registers(), progress=messages.append) == path
+    assert messages == ["elaborating"]
+
+
+def test_fingerprint_spares_the_elaboration():
+    path = native.build(Registers(), fingerprint="registers of test_native")
+    messages = []
+    again = native.build(
+        Registers(), fingerprint="registers of test_native", progress=messages.append
+    )
+    assert (again, messages) == (path, [])
+
+
+class Wire(wiring.Component):
+    """No clock anywhere."""
+
+    i: In(1)
+    o: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.o.eq(self.i)
+        return m
+
+
+def test_component_without_clock_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(BuildError, match="no clock"):
+        native.build(Wire())
+
+
+@pytest.fixture
+def no_tools(monkeypatch):
+    compiler.find_compiler.cache_clear()
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    yield
+    compiler.find_compiler.cache_clear()
+
+
+def test_without_compiler_zig_is_used(no_tools, monkeypatch):
+    monkeypatch.setattr(compiler, "find_spec", lambda name: name == "ziglang")
+    assert compiler.find_compiler().command == (sys.executable, "-m", "ziglang", "c++")
+
+
+def test_without_any_compiler_the_error_says_what_to_install(no_tools, monkeypatch):
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
+    with pytest.raises(BuildError, match=r"install g\+\+ .*pip install ziglang"):
+        compiler.find_compiler()
+
+
+def test_compiler_errors_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("HALFDOME_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "broken.cpp"
+    source.write_text("int main( {")
+    with pytest.raises(BuildError, match=r"compiling broken.cpp failed(.|\n)*error"):
+        compiler.library(source, "broken")
+    assert not list((tmp_path / "cache").glob("broken-*/"))

@@ -56,8 +56,7 @@ class MatmulEngine(wiring.Component):
         self._totals_delay = self._array.latency + Accumulators.latency
         self._output_delay = self._totals_delay + self._requantiser.latency
         self._multiplier_delay = self._totals_delay + self._requantiser.multiplier_delay
-        # Two cycles through the output queue.
-        self.latency = self._output_delay + 2
+        self.latency = self._output_delay + RowWriter.latency
         self.tile_cycles = self._loader.tile_cycles
         self.channel_turnaround = 1 + max(
             self._output_delay, self._multiplier_delay - 1 + self._params.tile_cycles
@@ -100,6 +99,7 @@ class MatmulEngine(wiring.Component):
         m.submodules.params_reader = params_reader = BlockReader(
             config, max(2 * params.tile_cycles, config.burst_words, 4)
         )
+        # Room for every row on its way, two in the queue, and two whose room is just returned.
         m.submodules.writer = writer = RowWriter(config, self._output_delay + 4)
         connect(m, fetcher.port, flipped(self.x))
         connect(m, w_reader.port, flipped(self.w))

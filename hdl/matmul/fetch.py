@@ -74,7 +74,7 @@ class BlockReader(wiring.Component):
     Members
     -------
     start : In(1), begin; only when all words asked for before were delivered
-    m : In(16), rows of x, taken at `start`
+    m : In(SIZE_BITS), rows of x, taken at `start`
     address, words : In, the run; constant while it is read
     o : Out(stream of `read_word`)
     port : Out(ReadPort)

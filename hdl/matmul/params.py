@@ -17,7 +17,7 @@ class ParamLoader(wiring.Component):
 
     Members
     -------
-    n : In(16), output channels in all; constant while a command runs
+    n : In(SIZE_BITS), output channels in all; constant while a command runs
     i : In(stream of `read_word`), the parameters of channels 0 to n-1, once for each block of rows;
         the last word of a block may be partly used
     ready : Out(1), the next tile's parameters are in the shadow registers

@@ -5,11 +5,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.commands import Opcode, fields, layout
+from hdl.commands import MATMUL_LIMIT, Opcode, fields, layout
 from hdl.config import ADDRESS_BITS, CardConfig
 
-SIZE_BITS = 16
-"""Width of m, k and n: the descriptor checker refuses more than 65,535."""
+SIZE_BITS = MATMUL_LIMIT.bit_length()
+"""Width of m, k and n."""
 
 
 def pass_layout(config: CardConfig) -> data.StructLayout:

@@ -42,6 +42,9 @@ class RowScaler(wiring.Component):
     multipliers has room for it.
     """
 
+    latency = FloatWiden.latency + FloatMul.latency
+    """Cycles from `i` to the queue in front of `o`."""
+
     def __init__(self, config: CardConfig, depth: int):
         self._config = config
         self._depth = depth
@@ -86,7 +89,7 @@ class RowScaler(wiring.Component):
                 mul_scale.b.eq(widened.tag.weight),
             ]
         tag = row_tag(self._config)(register(m, widened.tag, "multiplied", cycles=FloatMul.latency))
-        arrivals = Signal(FloatWiden.latency + FloatMul.latency)
+        arrivals = Signal(self.latency)
         m.d.sync += arrivals.eq(Cat(taken, arrivals))
         factors = Signal(RowFactors)
         m.d.comb += [

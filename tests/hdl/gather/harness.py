@@ -172,7 +172,7 @@ def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latenc
             monitor(dut.output.request, "output"),
             monitor(dut.result, "result"),
         ],
-        cycles=200_000,
+        cycles=30_000,
     )
     np.testing.assert_array_equal(memory.data, expected)
     for address, strobe in memory.writes:

@@ -1,0 +1,149 @@
+"""The units between memory and lanes, one by one, under stalls on every stream."""
+
+import numpy as np
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import connect, flipped
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdl.commands import RowFormat
+from hdl.config import PRESETS
+from hdl.gather.align import RowAligner
+from hdl.gather.interleave import CONTEXTS, BagInterleaver
+from hdl.gather.rows import RowFetcher
+from hdl.gather.shape import shape_of
+from hdl.gather.unpack import RowUnpacker
+from sim.golden.gather import row_bytes, unpack_rows
+from tests.bench import Memory, monitor, put, simulate, sink, source
+from tests.hdl.gather.harness import make_table
+
+TINY = PRESETS["tiny"]
+STALLS = st.sampled_from([0.0, 0.3, 0.7])
+
+
+class AlignAndUnpack(wiring.Component):
+    """A `RowAligner` in front of a `RowUnpacker`, for rows of a fixed shape."""
+
+    def __init__(self, dim, row_format):
+        self.dim = dim
+        self.row_format = row_format
+        self.aligner = RowAligner(TINY)
+        self.unpacker = RowUnpacker(TINY)
+        members = {name: self.aligner.signature.members[name] for name in ("tags", "words", "tail")}
+        super().__init__(members | {"o": self.unpacker.signature.members["o"]})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.aligner = self.aligner
+        m.submodules.unpacker = self.unpacker
+        dim, row_format = Signal(16, init=self.dim), Signal(8, init=self.row_format)
+        for name, value in shape_of(TINY, dim, row_format).items():
+            m.d.comb += [unit.shape[name].eq(value) for unit in (self.aligner, self.unpacker)]
+        for name in ("tags", "words"):
+            connect(m, flipped(getattr(self, name)), getattr(self.aligner, name))
+        connect(m, self.aligner.tail, flipped(self.tail))
+        connect(m, self.aligner.o, self.unpacker.i)
+        connect(m, self.unpacker.o, flipped(self.o))
+        return m
+
+
+@given(
+    dim=st.integers(1, 40),
+    row_format=st.sampled_from(RowFormat),
+    rows=st.lists(st.none() | st.integers(0, TINY.bus_bytes - 1), min_size=1, max_size=8),
+    stall=STALLS,
+    seed=st.integers(0, 2**16),
+)
+def test_rows_at_any_byte_become_chunks_and_tails(dim, row_format, rows, stall, seed):
+    """`rows` holds the byte at which each row starts in its first word, or None for no row."""
+    rng = np.random.default_rng(seed)
+    word = TINY.bus_bytes
+    table = make_table(rng, len(rows), dim, row_format)
+    size = row_bytes(dim, row_format)
+    tags, words, tails = [], [], []
+    for number, start in enumerate(rows):
+        tag = {"offset": start or 0, "weight": number, "row": start is not None}
+        tags.append(tag | {"last": number & 1, "context": number % CONTEXTS})
+        if start is not None:
+            raw = rng.bytes(start) + table[number].tobytes()
+            raw += rng.bytes(-len(raw) % word)
+            pieces = [raw[i : i + word] for i in range(0, len(raw), word)]
+            words += [{"data": int.from_bytes(piece, "little"), "last": 0} for piece in pieces]
+            tail = 8 if row_format == RowFormat.INT8 else 4
+            tails.append((number, table[number, size - tail : size].tobytes()))
+
+    dut = AlignAndUnpack(dim, row_format)
+    q, _, _ = unpack_rows(table, dim, row_format)
+    real = [number for number, start in enumerate(rows) if start is not None]
+    per_row = -(-dim // TINY.lanes)
+    chunks, seen = [], []
+    simulate(
+        dut,
+        source(dut.tags, tags, seed=seed, stall=stall),
+        source(dut.words, words, seed=seed + 1, stall=stall),
+        sink(dut.o, per_row * len(real), chunks, seed=seed + 2, stall=stall),
+        sink(dut.tail, len(rows), seen, seed=seed + 3, stall=stall),
+        background=[
+            monitor(dut.aligner.o, "aligner.o"),
+            monitor(dut.tail, "tail"),
+            monitor(dut.o, "o"),
+        ],
+    )
+    elements = np.frombuffer(
+        b"".join(int(c).to_bytes(TINY.lanes, "little") for c in chunks), np.uint8
+    ).reshape(len(real), per_row * TINY.lanes)
+    np.testing.assert_array_equal(elements[:, :dim], q[real])
+    assert [t.tag.weight for t in seen] == list(range(len(rows)))
+    assert [t.tag.row for t in seen] == [start is not None for start in rows]
+    for number, raw in tails:
+        assert int(seen[number].raw).to_bytes(8, "little").endswith(raw)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=20),
+    stall=STALLS,
+    seed=st.integers(0, 2**16),
+)
+def test_bags_are_dealt_to_contexts_in_turn_and_keep_their_order(lengths, stall, seed):
+    lookups = [
+        {"index": bag, "weight": step, "row": 1, "last": step == length - 1}
+        for bag, length in enumerate(lengths)
+        for step in range(length)
+    ]
+    dut = BagInterleaver()
+    received = []
+    simulate(
+        dut,
+        source(dut.i, lookups, seed=seed, stall=stall),
+        sink(dut.o, len(lookups), received, seed=seed + 1, stall=stall),
+        background=[monitor(dut.o, "o")],
+    )
+    for context in range(CONTEXTS):
+        own = [(p.lookup.index, p.lookup.weight) for p in received if p.context == context]
+        assert own == [
+            (lookup["index"], lookup["weight"])
+            for lookup in lookups
+            if lookup["index"] % CONTEXTS == context
+        ]
+
+
+def test_an_address_takes_three_cycles():
+    dut = RowFetcher(TINY)
+    memory = Memory(TINY, 1 << 12)
+    asked = []
+
+    async def bench(ctx):
+        ctx.set(dut.table, 100)
+        ctx.set(dut.row_stride, 37)
+        ctx.set(dut.shape.row_bytes, 12)
+        lookup = {"index": 50, "weight": 0, "row": 1, "last": 1}
+        await put(ctx, dut.i, {"lookup": lookup, "context": 0})
+        while not ctx.get(dut.port.request.valid):
+            asked.append(None)
+            await ctx.tick()
+        asked.append(ctx.get(dut.port.request.p.address))
+
+    simulate(dut, bench, background=[memory.read_port(dut.port)])
+    # The reader asks in the cycle after it took the address.
+    assert asked == [None] * dut.address_latency + [(100 + 50 * 37) // 16 * 16]

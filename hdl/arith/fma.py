@@ -84,10 +84,10 @@ class FloatFma(wiring.Component):
         shift_1 = register(m, shift, "shift_1")
         behind_1 = register(m, behind, "behind_1")
         headroom_1 = register(m, headroom, "headroom_1")
-        product_sign_1 = register(m, product_sign, "product_sign_1")
-        c_sign_1 = register(m, c.sign, "c_sign_1")
-        product_infinite_1 = register(m, infinite, "product_infinite_1")
-        c_infinite_1 = register(m, c.is_infinite, "c_infinite_1")
+        # An infinity imposes its sign on both, so that nothing is subtracted from it.
+        sign_1 = register(m, Mux(c.is_infinite, c.sign, product_sign), "sign_1")
+        c_sign_1 = register(m, Mux(infinite, product_sign, c.sign), "c_sign_1")
+        infinite_1 = register(m, infinite | c.is_infinite, "infinite_1")
         nan_1 = register(
             m,
             a.is_nan | b.is_nan | c.is_nan | (infinite & (a.is_zero | b.is_zero))
@@ -99,12 +99,8 @@ class FloatFma(wiring.Component):
         product_2 = register(m, a_1 * b_1, "product_2")
         addend_2 = register(m, align(m, c_1, shift_1, window_bits, "addend"), "addend_2")
         behind_2 = register(m, behind_1, "behind_2")
-        product_sign_2 = register(m, product_sign_1, "product_sign_2")
+        sign_2 = register(m, sign_1, "sign_2")
         c_sign_2 = register(m, c_sign_1, "c_sign_2")
-        infinite_2 = register(m, product_infinite_1 | c_infinite_1, "infinite_2")
-        infinite_sign_2 = register(
-            m, Mux(product_infinite_1, product_sign_1, c_sign_1), "infinite_sign_2"
-        )
 
         # Stage 3: add, or take the difference that is not negative.
         ahead = Cat(Const(0, 2), product_2)
@@ -114,7 +110,7 @@ class FloatFma(wiring.Component):
         total = Signal(window_bits)
         subtract = Signal()
         m.d.comb += [
-            subtract.eq(product_sign_2 ^ c_sign_2),
+            subtract.eq(sign_2 ^ c_sign_2),
             product.eq(Mux(behind_2, lowered, ahead)),
             rest.eq(addend_2 - product),
         ]
@@ -125,13 +121,12 @@ class FloatFma(wiring.Component):
             m.d.comb += total.eq(product - addend_2)
         with m.Else():
             m.d.comb += total.eq(rest)
-        sign = Mux(infinite_2, infinite_sign_2, Mux(negative, product_sign_2, c_sign_2))
         m.d.comb += [
             round.window.eq(register(m, total, "total")),
             round.headroom.eq(register(m, headroom_1, "headroom_3", cycles=2)),
-            round.sign.eq(register(m, sign, "sign_3")),
-            round.zero_sign.eq(register(m, product_sign_2 & c_sign_2, "zero_sign")),
-            round.is_infinite.eq(register(m, infinite_2, "is_infinite")),
+            round.sign.eq(register(m, Mux(negative, sign_2, c_sign_2), "sign_3")),
+            round.zero_sign.eq(register(m, sign_2 & c_sign_2, "zero_sign")),
+            round.is_infinite.eq(register(m, infinite_1, "is_infinite", cycles=2)),
             round.is_nan.eq(register(m, nan_1, "is_nan", cycles=2)),
             self.o.eq(round.o),
         ]

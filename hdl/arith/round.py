@@ -11,6 +11,20 @@ from hdl.arith.pipeline import register
 _GROUP = 8  # Bits by which the first stage shifts; the second shifts by less.
 
 
+def _shift_out(m, window, limit, count, name):
+    """Shifts `window` and `limit` left by `count` groups if both are zero there."""
+    bits = count * _GROUP
+    skipped = Signal(name=f"{name}_skipped")
+    shifted = Signal(len(window), name=f"{name}_window")
+    moved = Signal(len(limit), name=f"{name}_limit")
+    m.d.comb += [
+        skipped.eq(~(window[-bits:].any() | limit[-count:].any())),
+        shifted.eq(Mux(skipped, Cat(Const(0, bits), window[:-bits]), window)),
+        moved.eq(Mux(skipped, Cat(Const(0, count), limit[:-count]), limit)),
+    ]
+    return shifted, moved, skipped
+
+
 class RoundPack(wiring.Component):
     """Rounds an exact result to nearest, ties to even, and packs it. One result a cycle.
 
@@ -66,39 +80,41 @@ class RoundPack(wiring.Component):
         groups = -(-max(self.window_bits, precision + _GROUP) // _GROUP)
         width = groups * _GROUP
 
-        # Stage 1: shift by whole groups. `skip` is the first group that holds a 1, or in which
-        # the headroom ends.
+        # Stage 1: shift by whole groups. The one bit of `limit` moves along with the window and
+        # marks the group in which the headroom ends: that one must not leave at the top.
         window = Signal(width)
-        m.d.comb += window.eq(Cat(Const(0, width - self.window_bits), self.window))
-        in_use = [
-            window[width - _GROUP * (g + 1) : width - _GROUP * g].any() for g in range(groups)
+        limit = Signal(groups)
+        m.d.comb += [
+            window.eq(Cat(Const(0, width - self.window_bits), self.window)),
+            limit.eq(Const(1 << groups - 1, groups) >> self.headroom[3:]),
         ]
-        headroom_groups = self.headroom[3:]
         skip = Signal(range(groups))
-        first = groups - 1
-        for g in reversed(range(groups - 1)):
-            first = Mux(in_use[g] | (headroom_groups == g), g, first)
-        m.d.comb += skip.eq(first)
-        shifted = window
         for k in reversed(range(len(skip))):
-            distance = _GROUP << k
-            if distance < width:
-                shifted = Mux(skip[k], Cat(Const(0, distance), shifted[:-distance]), shifted)
-        coarse = register(m, shifted, "coarse")
+            window, limit, skipped = _shift_out(m, window, limit, 1 << k, f"group_{k}")
+            m.d.comb += skip[k].eq(skipped)
+        coarse = register(m, window, "coarse")
         room = register(m, (self.headroom - Cat(Const(0, 3), skip))[: len(self.headroom)], "room")
-        at_limit = register(m, headroom_groups == skip, "at_limit")
-        is_zero = register(m, ~self.window.any(), "is_zero")
-        is_infinite = register(m, self.is_infinite, "is_infinite_1")
-        is_nan = register(m, self.is_nan, "is_nan_1")
-        sign = register(m, Mux(self.window.any(), self.sign, self.zero_sign), "sign_1")
-        sign_infinite = register(m, self.sign, "sign_infinite")
+        at_limit = register(m, limit[-1], "at_limit")
+        is_zero = ~self.window.any()
+        special = self.is_nan | self.is_infinite
+        special_1 = register(m, special, "special")
+        is_nan_1 = register(m, self.is_nan, "is_nan_1")
+        is_zero_1 = register(m, is_zero & ~special, "is_zero_1")
+        sign = Mux(is_zero & ~self.is_infinite, self.zero_sign, self.sign) & ~self.is_nan
+        sign_1 = register(m, sign, "sign_1")
 
         # Stage 2: shift by less than a group, round, pack.
+        lead = Signal(_GROUP)
+        half = Signal(4)
+        pair = Signal(2)
         step = Signal(3)
-        first = _GROUP - 1
-        for j in reversed(range(_GROUP - 1)):
-            first = Mux(coarse[width - 1 - j] | (at_limit & (room[:3] == j)), j, first)
-        m.d.comb += step.eq(first)
+        last = Mux(at_limit, Const(1 << _GROUP - 1, _GROUP) >> room[:3], 0)
+        m.d.comb += [
+            lead.eq(coarse[-_GROUP:] | last),
+            half.eq(Mux(lead[4:].any(), lead[4:], lead[:4])),
+            pair.eq(Mux(half[2:].any(), half[2:], half[:2])),
+            step.eq(Cat(~pair[1], ~half[2:].any(), ~lead[4:].any())),
+        ]
         top = coarse[width - (precision + _GROUP) :]
         for k in reversed(range(3)):
             top = Mux(step[k], Cat(Const(0, 1 << k), top[: -(1 << k)]), top)
@@ -120,15 +136,13 @@ class RoundPack(wiring.Component):
         ]
         overflow = packed[self.format.significand_bits :] >= (1 << self.format.exponent_bits) - 1
         magnitude = Signal(self.format.width - 1)
-        m.d.comb += magnitude.eq(packed)
-        with m.If(is_zero):
+        with m.If(is_zero_1):
             m.d.comb += magnitude.eq(0)
-        with m.Elif(overflow):
-            m.d.comb += magnitude.eq(self.format.infinity)
-        with m.If(is_nan):
-            m.d.comb += magnitude.eq(self.format.quiet_nan)
-        with m.Elif(is_infinite):
-            m.d.comb += magnitude.eq(self.format.infinity)
-        result_sign = ~is_nan & Mux(is_infinite, sign_infinite, sign)
-        m.d.comb += self.o.eq(register(m, Cat(magnitude, result_sign), "result"))
+        with m.Elif(special_1 | overflow):
+            m.d.comb += magnitude.eq(
+                self.format.infinity | is_nan_1 << self.format.significand_bits - 1
+            )
+        with m.Else():
+            m.d.comb += magnitude.eq(packed)
+        m.d.comb += self.o.eq(register(m, Cat(magnitude, sign_1), "result"))
         return m

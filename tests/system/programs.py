@@ -1,0 +1,193 @@
+"""Random command programs for whole cards, and what the golden cards make of them."""
+
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import host
+from hdl.commands import Flag, IndexMode, Opcode, RowFormat, Status, pack
+from hdl.config import CardConfig
+from host.runtime.layout import pack_weights, round_up
+from sim.golden.card import GoldenCard
+from sim.golden.matmul import pack_params
+
+SLOT = 4096
+"""DRAM is used in slots: operands of a task in one, its result in another."""
+
+
+@dataclass
+class Task:
+    """One command with its operands: `(card address, bytes)` to place beforehand."""
+
+    opcode: Opcode
+    fields: dict
+    contents: list[tuple[int, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def descriptor(self) -> bytes:
+        return pack(self.opcode, **self.fields)
+
+
+def _place(task: Task, address: int, values: np.ndarray) -> None:
+    task.contents.append((address, np.ascontiguousarray(values).view(np.uint8).reshape(-1)))
+
+
+def gather(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random GATHER over operands in one slot."""
+    bits = rng.choice([8, 4])
+    dim = int(rng.integers(1, 24))
+    rows = int(rng.integers(1, 20))
+    size = dim + 8 if bits == 8 else (dim + 1) // 2 + 4
+    stride = size + int(rng.integers(0, 5))
+    lengths = rng.integers(0, 7, int(rng.integers(1, 9))).astype(np.int32)
+    count = int(lengths.sum())
+    table = rng.integers(0, 256, (rows, stride)).astype(np.uint8)
+    tail = rng.normal(size=(rows, 2)).astype(np.float32 if bits == 8 else np.float16)
+    raw = tail.view(np.uint8)
+    table[:, size - raw.shape[1] : size] = raw
+    weighted = bool(rng.integers(2))
+    task = Task(
+        Opcode.GATHER,
+        {
+            "table": operands, "indices": operands + 1024, "lengths": operands + 1280,
+            "weights": operands + 1536, "output": output, "rows": rows, "index_count": count,
+            "bags": len(lengths), "row_stride": stride, "dim": dim,
+            "output_stride": round_up(4 * dim, config.bus_bytes),
+            "format": RowFormat.INT8 if bits == 8 else RowFormat.INT4,
+            "mode": IndexMode.FATAL, "flags": Flag.WEIGHTED if weighted else 0,
+        } | changes,
+    )  # fmt: skip
+    _place(task, operands, table)
+    _place(task, operands + 1024, rng.integers(0, rows, count).astype(np.int32))
+    _place(task, operands + 1280, lengths)
+    _place(task, operands + 1536, rng.normal(size=count).astype(np.float32))
+    return task
+
+
+def matmul(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random MATMUL over operands in one slot."""
+    m, k, n = (int(rng.integers(1, 20)) for _ in range(3))
+    x_stride = round_up(k, config.bus_bytes)
+    x = rng.integers(0, 256, (m, x_stride)).astype(np.uint8)
+    weight = rng.integers(-128, 128, (n, k)).astype(np.int8)
+    bias = rng.integers(-3000, 3000, n).astype(np.int32)
+    multiplier = (rng.random(n) / 50).astype(np.float32)
+    task = Task(
+        Opcode.MATMUL,
+        {
+            "x": operands, "w": operands + 1024, "params": operands + 2048, "y": output,
+            "m": m, "k": k, "n": n, "x_stride": x_stride,
+            "y_stride": round_up(n, config.bus_bytes),
+            "y_zero_point": int(rng.integers(256)), "flags": Flag.RELU * int(rng.integers(2)),
+        } | changes,
+    )  # fmt: skip
+    _place(task, operands, x)
+    _place(task, operands + 1024, pack_weights(weight, config))
+    _place(task, operands + 2048, pack_params(bias, multiplier))
+    return task
+
+
+def quantise(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random QUANTISE over operands in one slot."""
+    rows, columns = int(rng.integers(1, 8)), int(rng.integers(1, 40))
+    stride = round_up(4 * columns, config.bus_bytes)
+    values = (rng.normal(size=(rows, stride // 4)) * 100).astype(np.float32)
+    task = Task(
+        Opcode.QUANTISE,
+        {
+            "source": operands, "destination": output, "rows": rows, "columns": columns,
+            "source_stride": stride, "destination_stride": round_up(columns, config.bus_bytes),
+            "multiplier": int(np.float32(rng.random() + 0.1).view(np.uint32)),
+            "zero_point": int(rng.integers(256)),
+        } | changes,
+    )  # fmt: skip
+    _place(task, operands, values)
+    return task
+
+
+def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random strided COPY."""
+    rows, row_bytes = int(rng.integers(1, 10)), int(rng.integers(1, 100))
+    stride = round_up(row_bytes, config.bus_bytes)
+    task = Task(
+        Opcode.COPY,
+        {
+            "source": operands, "destination": output, "rows": rows, "row_bytes": row_bytes,
+            "source_stride": stride + config.bus_bytes * int(rng.integers(3)),
+            "destination_stride": stride + config.bus_bytes * int(rng.integers(3)),
+        } | changes,
+    )  # fmt: skip
+    _place(task, operands, rng.integers(0, 256, 2048).astype(np.uint8))
+    return task
+
+
+KINDS = (gather, matmul, quantise, copy)
+
+DAMAGES = {
+    gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 4}, {"table": 1 << 39}, {"mode": 9},
+             {"index_count": 999}, {"core": 5}, {"lengths": 8}),
+    matmul: ({"m": 0}, {"k": 70000}, {"x": 3}, {"y": (1 << 40) - 16}, {"flags": 0x80}),
+    quantise: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"destination": 1}),
+    copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
+}  # fmt: skip
+
+
+def random_tasks(config: CardConfig, seed: int, count: int) -> list[Task]:
+    """Tasks in disjoint slots, a few of them damaged; results in DRAM or the scratchpad."""
+    rng = np.random.default_rng(seed)
+    picker = random.Random(seed)
+    tasks = []
+    for index in range(count):
+        kind = picker.choice(KINDS)
+        operands = 2 * index * SLOT
+        output = operands + SLOT
+        if picker.random() < 0.3:
+            room = config.scratchpad_bytes // 2048
+            output = config.scratchpad_address(0) + 2048 * (index % room)
+        changes = picker.choice(DAMAGES[kind]) if picker.random() < 0.25 else {}
+        tasks.append(kind(rng, config, operands, output, **changes))
+    return tasks
+
+
+def golden_outcome(config: CardConfig, tasks: list[Task]) -> tuple[GoldenCard, list]:
+    """A golden card after the tasks, and each task's (status, detail)."""
+    card = GoldenCard(config, host=None)
+    for task in tasks:
+        for address, values in task.contents:
+            card.memory[address : address + values.size] = values
+    return card, [card.execute(task.descriptor) for task in tasks]
+
+
+def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False, **options):
+    """Runs tasks on one real card; returns completions, DRAM, scratchpad, cycles and port trace."""
+    with host.open(cards=1, config=config, engine=engine, **options) as runtime:
+        platform, card = runtime.platform, runtime.cards[0]
+        if record:
+            platform.world.record(0)
+        dram = platform.memory(0)
+        for task in tasks:
+            for address, values in task.contents:
+                dram[address : address + values.size] = values
+        identifiers = card.device.submit([task.descriptor for task in tasks])
+        completions = card.device.wait(identifiers)
+        bar2 = platform.bars[0].bar2 + config.scratchpad_address(0)
+        scratchpad = b"".join(
+            platform.bus.read(bar2 + offset, 1024)
+            for offset in range(0, config.scratchpad_bytes, 1024)
+        )
+        counters = card.counters()
+        trace = platform.world.trace(0)[: platform.cycles] if record else None
+        return {
+            "completions": completions,
+            "dram": dram.copy(),
+            "scratchpad": scratchpad,
+            "counters": counters,
+            "cycles": platform.cycles,
+            "trace": trace,
+        }
+
+
+def outcomes(completions) -> list[tuple[Status, int]]:
+    """(status, detail) of each."""
+    return [(completion.status, completion.detail) for completion in completions]

@@ -1,0 +1,73 @@
+"""Whole cards on random command programs: the golden card's bits, and both engines in lockstep."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hdl.commands import Engine, Status
+from hdl.config import PRESETS
+from tests.system.programs import golden_outcome, outcomes, random_tasks, run
+
+TINY = PRESETS["tiny"]
+SHAPES = {
+    "tiny": TINY,
+    "wide": TINY.replace(bus_bytes=32, array_rows=2, array_columns=8, lanes=2, queue_depth=2),
+}
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+@settings(max_examples=8)
+@given(seed=st.integers(0, 1 << 30))
+def test_every_bit_is_the_golden_cards(config, seed):
+    tasks = random_tasks(config, seed, 40)
+    golden, expected = golden_outcome(config, tasks)
+    result = run(config, tasks, "native")
+    assert outcomes(result["completions"]) == expected
+    assert np.array_equal(result["dram"], golden.memory[: config.dram_bytes])
+    start = config.scratchpad_address(0)
+    scratchpad = golden.memory[start : start + config.scratchpad_bytes].tobytes()
+    assert result["scratchpad"] == scratchpad
+
+
+def test_random_programs_hold_good_and_bad_commands():
+    statuses = {
+        status
+        for seed in range(20)
+        for status, _ in golden_outcome(TINY, random_tasks(TINY, seed, 40))[1]
+    }
+    assert {
+        Status.OK, Status.BAD_DIMENSION, Status.BAD_RANGE, Status.BAD_ALIGNMENT, Status.BAD_FORMAT,
+        Status.LENGTH_MISMATCH, Status.BAD_CORE, Status.BAD_COUNTER,
+    } <= statuses  # fmt: skip
+
+
+@pytest.mark.slow
+@settings(max_examples=3)
+@given(seed=st.integers(0, 1 << 30))
+def test_both_engines_show_the_same_ports_in_every_cycle(seed):
+    tasks = random_tasks(TINY, seed, 8)
+    native, pysim = (run(TINY, tasks, engine, record=True) for engine in ("native", "pysim"))
+    assert native["completions"] == pysim["completions"]
+    assert native["cycles"] == pysim["cycles"]
+    assert len(native["trace"]) == len(pysim["trace"])
+    if not np.array_equal(native["trace"], pysim["trace"]):
+        cycle = int(np.flatnonzero(native["trace"] != pysim["trace"])[0])
+        names = [
+            name
+            for name in native["trace"].dtype.names
+            if (native["trace"][name][cycle] != pysim["trace"][name][cycle]).any()
+        ]
+        raise AssertionError(f"ports {names} differ first in cycle {cycle}")
+    assert np.array_equal(native["dram"], pysim["dram"])
+    assert native["counters"] == pysim["counters"]
+
+
+@given(seed=st.integers(0, 1 << 30))
+@settings(max_examples=3)
+def test_activities_of_every_engine_sum_to_the_cycles_elapsed(seed):
+    counters = run(TINY, random_tasks(TINY, seed, 20), "native")["counters"]
+    for engine in Engine:
+        spent = [v for name, v in counters.items() if f"_{engine.name.lower()}_" in name]
+        assert len(spent) == 4
+        assert sum(spent) == counters["cycles"]

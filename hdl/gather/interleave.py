@@ -40,7 +40,7 @@ class BagInterleaver(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        queues = [SyncFIFOBuffered(width=66, depth=LOOKUPS) for _ in range(CONTEXTS)]
+        queues = [SyncFIFOBuffered(width=Lookup.size, depth=LOOKUPS) for _ in range(CONTEXTS)]
         deal = Signal(range(CONTEXTS))
         for context, queue in enumerate(queues):
             m.submodules[f"queue_{context}"] = queue
@@ -70,6 +70,6 @@ class BagInterleaver(wiring.Component):
                 m.d.comb += queue.r_en.eq(1)
                 m.d.sync += [
                     self.o.valid.eq(1),
-                    self.o.p.lookup.eq(data.View(data.Layout.cast(Lookup), queue.r_data)),
+                    self.o.p.lookup.eq(data.View(Lookup, queue.r_data)),
                     self.o.p.context.eq(context),
                 ]

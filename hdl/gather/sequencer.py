@@ -10,13 +10,8 @@ from hdl.engine import Result
 FLOAT_ONE = 0x3F800000
 
 
-class Lookup(data.Struct):
-    """One step of a bag: read a row and add it (`row`), end the bag (`last`), or both."""
-
-    index: 32
-    weight: 32
-    row: 1
-    last: 1
+Lookup = data.StructLayout({"index": 32, "weight": 32, "row": 1, "last": 1})
+"""One step of a bag: read a row and add it (`row`), end the bag (`last`), or both."""
 
 
 class BagSequencer(wiring.Component):

@@ -23,12 +23,14 @@ def unpack_rows(
     size = row_bytes(dim, row_format)
     if table.ndim != 2 or table.shape[1] < size:
         raise ValueError(f"table of shape {table.shape}: a row of dim {dim} takes {size} bytes")
+    q: NDArray[np.uint8]
     if row_format == RowFormat.INT8:
         q = table[:, :dim]
         tail = np.ascontiguousarray(table[:, dim:size]).view("<f4")
     else:
         pairs = table[:, : (dim + 1) // 2]
-        q = np.stack([pairs & 15, pairs >> 4], axis=2).reshape(len(table), -1)[:, :dim]
+        nibbles = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=2)
+        q = nibbles.reshape(len(table), -1)[:, :dim]
         tail = np.ascontiguousarray(table[:, size - 4 : size]).view("<f2").astype(np.float32)
     return q, tail[:, 0], tail[:, 1]
 

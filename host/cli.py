@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hdl.commands import Engine
 from hdl.config import PRESETS, CardConfig, preset
+from host.report import tables
 
 app = typer.Typer(
     help="A six-card inference accelerator platform, simulated cycle by cycle.",
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 run_app = typer.Typer(help="Run a model on simulated cards.", no_args_is_help=True)
 app.add_typer(run_app, name="run")
+bench_app = typer.Typer(help="Measure, and say against what.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 console = Console()
 
@@ -72,7 +75,7 @@ def run_dlrm(
     """
     from host.bench import dlrm as bench
     from host.models import dlrm
-    from host.report import perfetto, tables
+    from host.report import perfetto
 
     design = preset(config)
     work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
@@ -159,6 +162,69 @@ def explore(
     _write_json(json_file, {"rows": rows})
     console.print(grid.table(rows))
     console.print(f"{output / 'explore.csv'}\n{output / 'explore.png'}")
+
+
+@bench_app.command("matmul")
+def bench_matmul(
+    shapes: Annotated[list[str], typer.Option("--shape", metavar="MxKxN")] = ["256x256x256"],  # noqa: B006
+    config: ConfigOption = "default",
+    engine: EngineOption = "native",
+    json_file: JsonOption = None,
+) -> None:
+    """MAC utilisation: useful multiply-accumulates over what the array could do.
+
+    Example: `halfdome bench matmul --shape 256x256x256 --shape 64x512x512`
+    """
+    from host.bench import operators
+
+    parsed = []
+    for shape in shapes:
+        sizes = shape.split("x")
+        if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+            raise ValueError(f"--shape {shape}: must be MxKxN, like 256x256x256")
+        parsed.append((int(sizes[0]), int(sizes[1]), int(sizes[2])))
+    result = operators.matmul(preset(config), parsed, engine)
+    console.print(tables.of_rows("MATMUL on one card", result["rows"]))
+    _write_json(json_file, result)
+
+
+@bench_app.command("gather")
+def bench_gather(
+    bags: Annotated[int, typer.Option(help="Bags to pool.")] = 1024,
+    pooling: Annotated[int, typer.Option(help="Rows of a bag.")] = 32,
+    dim: Annotated[int, typer.Option(help="Elements of a row.")] = 64,
+    config: ConfigOption = "default",
+    engine: EngineOption = "native",
+    json_file: JsonOption = None,
+) -> None:
+    """Gather efficiency: cycles of the tightest bound over cycles taken.
+
+    Example: `halfdome bench gather --bags 1024 --pooling 32 --dim 64`
+    """
+    from host.bench import operators
+
+    result = operators.gather(preset(config), bags, pooling, dim, engine)
+    shown = ("bags", "pooling", "dim", "cycles", "tightest_bound", "gather_efficiency")
+    row = {name: result[name] for name in shown} | {
+        f"{name}_bound_cycles": value for name, value in result["bound_cycles"].items()
+    }
+    console.print(tables.of_rows("GATHER of random 8-bit rows from DRAM", [row]))
+    _write_json(json_file, result)
+
+
+@bench_app.command("engine")
+def bench_engine(config: ConfigOption = "default", json_file: JsonOption = None) -> None:
+    """Simulation speed of the two RTL engines, and their ratio.
+
+    Example: `halfdome bench engine --json engines.json`
+    """
+    from host.bench import engines
+
+    with console.status("simulating with both engines"):
+        result = engines.compare(preset(config))
+    row = {name: value for name, value in result.items() if name.endswith(("second", "pysim"))}
+    console.print(tables.of_rows("Card cycles per second of wall time", [row]))
+    _write_json(json_file, result)
 
 
 @app.command()

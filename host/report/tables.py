@@ -1,10 +1,33 @@
 """Tables for people; the same figures go to JSON for machines."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from hdl.commands import Engine
 from hdl.registers import ACTIVITIES
+
+
+def of_rows(title: str, rows: Sequence[dict]) -> Table:
+    """Rows with equal names as a table; floats to four digits."""
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    return table
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
 
 
 def print_dlrm(report: dict, console: Console) -> None:

@@ -22,12 +22,9 @@ class _FewPins(wiring.Component):
     The fold adds about one LUT for three output bits.
     """
 
-    i: In(1)
-    o: Out(1)
-
     def __init__(self, component: wiring.Component):
         self._component = component
-        super().__init__()
+        super().__init__({"i": In(1), "o": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

@@ -3,7 +3,7 @@
 from amaranth import Cat, Const, Module, Signal, Value
 
 
-def register(m: Module, value: Value, name: str, *, cycles: int = 1) -> Signal:
+def register(m: Module, value: Value, name: str, *, cycles: int = 1) -> Value:
     """`value`, `cycles` clock cycles later. Not reset: a pipeline empties by itself."""
     value = Value.cast(value)
     for i in range(cycles):

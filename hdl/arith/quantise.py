@@ -1,6 +1,6 @@
 """fp32 to uint8, the last step of every quantised layer."""
 
-from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,21 +26,26 @@ class FloatToByte(wiring.Component):
         The number, fp32.
     multiplier : In(32)
         What to multiply it by, fp32.
-    zero_point : In(unsigned(8))
+    zero_point : In(8)
         The output that stands for zero.
-    floor : In(unsigned(8))
+    floor : In(8)
         The smallest output: the zero point for a ReLU, else 0.
-    o : Out(unsigned(8))
+    o : Out(8)
         The result, `latency` cycles later.
     """
 
     latency = FloatMul.latency + FloatToInt.latency + 1
 
-    i: In(FLOAT32.width)
-    multiplier: In(FLOAT32.width)
-    zero_point: In(unsigned(8))
-    floor: In(unsigned(8))
-    o: Out(unsigned(8))
+    def __init__(self):
+        super().__init__(
+            {
+                "i": In(FLOAT32.width),
+                "multiplier": In(FLOAT32.width),
+                "zero_point": In(8),
+                "floor": In(8),
+                "o": Out(8),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

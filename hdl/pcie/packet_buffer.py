@@ -13,7 +13,7 @@ from hdl.pcie.tlp import HEADER_BYTES, MAX_PAYLOAD_BYTES, RequestHeader, rx_beat
 def packet_beat(config: CardConfig) -> data.StructLayout:
     """A beat of a checked packet. `first` marks the header; `bar` and `malformed` go with it.
 
-    A malformed packet, one with more or less payload than its header says, is its header alone.
+    A malformed packet, one with more or fewer beats than its header says, is its header alone.
     """
     return data.StructLayout(
         {"data": config.bus_bytes * 8, "first": 1, "last": 1, "bar": 3, "malformed": 1}
@@ -29,7 +29,7 @@ class PacketBuffer(wiring.Component):
     o : Out(stream of `packet_beat`)
 
     `latency` cycles after the last beat of a packet is taken, its header is offered; one beat a
-    cycle. Holds two packets of the largest payload, so it is refusing only while `o` is refused.
+    cycle. Holds two packets of the largest payload, so it refuses only while `o` is refused.
     `i.ready` depends on registers alone.
     """
 

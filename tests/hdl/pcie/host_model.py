@@ -26,11 +26,13 @@ class Host:
         Chance that a read completion boundary parts two completions of a read.
     faults : dict
         Kind of fault for the n-th read the card sends, put into its last completion.
+    alter : callable
+        Given the completions of the first read, returns those to send instead.
 
     `memory` is what the card reads and writes; `answers` are the completions the card sent.
     """
 
-    def __init__(self, config, *, seed=0, stall=0.0, split=0.5, faults=None):
+    def __init__(self, config, *, seed=0, stall=0.0, split=0.5, faults=None, alter=None):
         self.config = config
         self.memory = bytearray(random.Random(seed).randbytes(SIZE))
         self.requests: deque[tuple[Tlp, int]] = deque()
@@ -44,6 +46,7 @@ class Host:
         self._stall = stall
         self._split = split
         self._faults = faults or {}
+        self._alter = alter
         self._sending = False
         self._due: dict[int, deque[Tlp]] = {}
 
@@ -87,6 +90,8 @@ class Host:
             case "long":
                 last = replace(last, payload=last.payload + bytes(self.config.bus_bytes))
         packets[-1] = last
+        if self._alter and len(self.reads) == 1:
+            packets = self._alter(packets)
         self._due[request.tag] = deque(packets)
 
     def receive(self, words: list[int]) -> None:

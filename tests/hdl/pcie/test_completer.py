@@ -1,0 +1,111 @@
+"""Requests take effect in order, or are refused without any effect."""
+
+import random
+
+import pytest
+
+from tests.hdl.pcie.endpoint_bench import CONFIGS, Bench
+from tests.hdl.pcie.tlp_model import SC, UR, Tlp, memory_request, refusal
+
+
+@pytest.mark.parametrize("bus_bytes", CONFIGS)
+def test_a_register_write_waits_for_the_window_writes_before_it(bus_bytes):
+    config = CONFIGS[bus_bytes]
+    bench = Bench(config, latency=(200, 200))
+    data = random.Random(1).randbytes(128)
+    bench.host.requests.append((memory_request(0x1000, 128, data=data), 2))
+    bench.host.requests.append((memory_request(0x40, 4, data=b"\1\2\3\4"), 0))
+    seen = []
+
+    async def watch(ctx):
+        while not bench.registers.writes:
+            await ctx.tick()
+        seen.append(bench.card.data[0x1000:0x1080].tobytes())
+
+    bench.run(watch)
+    assert bench.registers.writes[0][1:] == (0x40, 0x04030201)
+    assert bench.registers.writes[0][0] > 200
+    assert seen == [data]
+
+
+def test_reads_wait_for_the_writes_before_them():
+    bench = Bench(CONFIGS[32], latency=(100, 100))
+    data = random.Random(1).randbytes(64)
+    bench.host.requests.append((memory_request(0x2000, 64, data=data), 2))
+    bench.host.requests.append((memory_request(0x2000, 64, tag=7), 2))
+    bench.host.requests.append((memory_request(0x2000, 64, data=data[::-1]), 2))
+    bench.host.requests.append((Tlp(kind=0, length=1, address=0x2004, tag=8), 2))
+
+    async def watch(ctx):
+        await bench.until(ctx, lambda: len(bench.host.answers) == 2)
+        assert bench.card.data[0x2000:0x2040].tobytes() == data[::-1]
+
+    bench.run(watch)
+    first, flush = bench.host.answers
+    assert first.payload == data
+    assert (flush.length, flush.byte_count, flush.lower_address, flush.status) == (1, 1, 4, SC)
+
+
+def test_refused_requests_are_counted_and_the_next_one_is_served():
+    config = CONFIGS[32]
+    bench = Bench(config)
+    good = memory_request(0x80, 96, data=bytes(range(96)))
+    end = config.scratchpad_address(config.cores)
+    page = memory_request(0x80, 4, data=bytes(4))
+    posted = [
+        (memory_request(0x84, 4, data=b"\xff" * 4), 2),  # not at a word
+        (memory_request(0x81, 4, data=b"\xff" * 4), 2),  # not at a doubleword
+        (memory_request(end, 32, data=b"\xff" * 32), 2),  # beyond card memory
+        (memory_request(0x80, 4, data=b"\xff" * 4), 1),  # unknown BAR
+        (memory_request(0x80, 12, data=b"\xff" * 12), 0),  # three registers
+        (memory_request(0x80, 2, data=b"\xff" * 2), 0),  # half a register
+        (Tlp(**vars(good) | {"poisoned": True}), 2),
+        (Tlp(**vars(good) | {"payload": good.payload[:32]}), 2),  # too short
+        (Tlp(**vars(good) | {"payload": good.payload * 90}), 2),  # too long, for the buffer too
+        (Tlp(**vars(good) | {"payload": b""}), 2),
+        (Tlp(**vars(page) | {"first_be": 0b1011}), 2),  # a gap
+        (Tlp(**vars(memory_request(0xFC0, 64, data=bytes(64))) | {"length": 32}), 2),
+        (memory_request(0xFC0, 128, data=bytes(128)), 2),  # crosses 4 KiB
+        (Tlp(kind=0x34), 0),  # message without data
+        (Tlp(kind=0x74, length=1, payload=b"\xff" * 4), 0),  # message with data
+        (Tlp(kind=0x9F), 0),  # prefix
+    ]
+    refused = [
+        (memory_request(0x84, 4, tag=1), 2),
+        (memory_request(0x83, 40, tag=2), 2),
+        (memory_request(end, 32, tag=3), 2),
+        (memory_request(0x80, 4, tag=4), 5),
+        (memory_request(0x80, 12, tag=5), 0),
+        (memory_request(0x81, 1, tag=6, attributes=2, traffic_class=3), 0),
+        (memory_request(0xFC0, 128, tag=7), 2),
+        (Tlp(**vars(memory_request(0x80, 4, tag=8)) | {"length": 2}), 0),  # last_be 0
+    ]
+    other = [
+        (Tlp(kind=0x02, length=1, first_be=15, tag=20), 0),  # I/O read
+        (Tlp(kind=0x42, length=1, first_be=15, tag=21, payload=bytes(4)), 0),  # I/O write
+        (Tlp(kind=0x04, length=1, first_be=15, tag=22), 0),  # configuration read
+        (Tlp(kind=0x4C, length=1, tag=23, payload=bytes(4)), 2),  # fetch and add
+        (Tlp(kind=0x00, length=1, first_be=15, tag=24, payload=bytes(64)), 0),  # read with payload
+    ]
+    mixed = posted + refused + other
+    random.Random(3).shuffle(mixed)
+    for item in mixed:
+        bench.host.requests.append(item)
+    bench.host.requests.append((good, 2))
+    bench.host.requests.append((memory_request(0x80, 96, tag=99), 2))
+
+    async def watch(ctx):
+        await bench.until(ctx, lambda: bench.host.answers and bench.host.answers[-1].tag == 99)
+
+    bench.run(watch)
+    answers = {a.tag: a for a in bench.host.answers}
+    assert len(answers) == len(bench.host.answers) == len(refused) + len(other) + 1
+    for request, _ in refused[:-1]:
+        assert answers[request.tag] == refusal(request), request
+    for request, _ in [*other, refused[-1]]:
+        assert (answers[request.tag].kind, answers[request.tag].status) == (0x0A, UR)
+    assert [answers[t].byte_count for t in (20, 21, 22, 23)] == [4] * 4
+    assert bench.dropped == len(mixed)
+    assert answers[99].payload == good.payload
+    assert not bench.registers.writes
+    assert {address for address, _ in bench.card.writes} == {0x80, 0xA0, 0xC0}

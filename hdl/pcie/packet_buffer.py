@@ -33,7 +33,7 @@ class PacketBuffer(wiring.Component):
     `i.ready` depends on registers alone.
     """
 
-    latency = 2
+    latency = 3
 
     def __init__(self, config: CardConfig):
         self._config = config
@@ -101,21 +101,32 @@ class PacketBuffer(wiring.Component):
                 with m.If(~whole):
                     m.d.sync += [head.eq(after_header), tail.eq(after_header)]
 
-        advance, first = Signal(), Signal(init=1)
+        # The memories' outputs are slow, so they go to a register and nowhere else.
+        advance, fetched, move = Signal(), Signal(), Signal()
+        first, malformed, last = Signal(init=1), Signal(), Signal()
         m.d.comb += [
-            advance.eq((consumed != head) & (~self.o.valid | self.o.ready)),
+            move.eq(fetched & (~self.o.valid | self.o.ready)),
+            advance.eq((consumed != head) & (~fetched | move)),
             beat_read.addr.eq(consumed),
             beat_read.en.eq(advance),
             verdict_read.addr.eq(consumed),
             verdict_read.en.eq(advance),
-            self.o.p.data.eq(beat_read.data.data),
-            self.o.p.bar.eq(beat_read.data.bar),
-            self.o.p.first.eq(first),
-            self.o.p.malformed.eq(first & verdict_read.data),
-            self.o.p.last.eq(beat_read.data.last | self.o.p.malformed),
+            malformed.eq(first & verdict_read.data),
+            last.eq(beat_read.data.last | malformed),
         ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [self.o.valid.eq(0), first.eq(self.o.p.last)]
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(move):
+            m.d.sync += [
+                fetched.eq(0),
+                first.eq(last),
+                self.o.valid.eq(1),
+                self.o.p.data.eq(beat_read.data.data),
+                self.o.p.bar.eq(beat_read.data.bar),
+                self.o.p.first.eq(first),
+                self.o.p.last.eq(last),
+                self.o.p.malformed.eq(malformed),
+            ]
         with m.If(advance):
-            m.d.sync += [self.o.valid.eq(1), consumed.eq(consumed + 1)]
+            m.d.sync += [fetched.eq(1), consumed.eq(consumed + 1)]
         return m

@@ -148,9 +148,7 @@ class Requester(wiring.Component):
             m.d.comb += [
                 starts.eq(pieces.o.valid & pieces.o.ready & (pieces.source == index)),
                 ends.eq(retired.valid & (retired.p.tag != FETCH_TAG) & (retired.p.client == index)),
-                settling[index].eq(
-                    active & ~splitter.o.valid & ~pieces.held[index] & (in_flight == 0)
-                ),
+                settling[index].eq(active & splitter.idle & ~pieces.held[index] & (in_flight == 0)),
                 port.idle.eq(~active),
                 port.failed.eq(failed),
             ]

@@ -38,13 +38,14 @@ class Splitter(wiring.Component):
     -------
     i : In(stream of `dma_read`); `destination` advances with `address` and may be left 0
     o : Out(stream of `piece`), none for a transfer of 0 bytes
+    idle : Out(1), every piece of every transfer taken is gone
 
     A piece that starts inside a data word (a transfer that is not word aligned crossed a multiple
-    of `limit`) ends with that word. The first piece is offered in the cycle after `i` is taken,
-    then one a cycle; `i` is ready when the last piece is gone.
+    of `limit`) ends with that word. The first piece is offered `latency` cycles after `i` is taken,
+    then one a cycle.
     """
 
-    latency = 1
+    latency = 2
 
     def __init__(self, config: CardConfig, limit: int):
         if limit & (limit - 1) or not config.bus_bytes <= limit <= MAX_PAYLOAD_BYTES:
@@ -57,6 +58,7 @@ class Splitter(wiring.Component):
             {
                 "i": In(stream.Signature(dma_read(config))),
                 "o": Out(stream.Signature(piece(config))),
+                "idle": Out(1),
             }
         )
 
@@ -67,24 +69,32 @@ class Splitter(wiring.Component):
         skip = Signal(exact_log2(self._config.bus_bytes))
 
         room = Signal(13)
+        busy, last, load = Signal(), Signal(), Signal()
         m.d.comb += [
             room.eq(self._limit - address[: exact_log2(self._limit)]),
-            self.o.valid.eq(remaining != 0),
-            self.o.p.address.eq(address),
-            self.o.p.destination.eq(destination),
-            self.o.p.skip.eq(skip),
-            self.o.p.last.eq(remaining <= room),
-            self.o.p.bytes.eq(Mux(self.o.p.last, remaining[:13], room)),
-            self.i.ready.eq(remaining == 0),
+            last.eq(remaining <= room),
+            load.eq(busy & (~self.o.valid | self.o.ready)),
+            self.i.ready.eq(~busy),
+            self.idle.eq(~busy & ~self.o.valid),
         ]
         with m.If(skip != 0):
             m.d.comb += room.eq(self._config.bus_bytes - skip)
-        with m.If(self.o.valid & self.o.ready):
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(load):
             m.d.sync += [
-                address.eq(address + self.o.p.bytes),
-                destination.eq(destination + self.o.p.bytes),
-                remaining.eq(remaining - self.o.p.bytes),
-                skip.eq(skip + self.o.p.bytes),
+                self.o.valid.eq(1),
+                self.o.p.address.eq(address),
+                self.o.p.destination.eq(destination),
+                self.o.p.bytes.eq(Mux(last, remaining[:13], room)),
+                self.o.p.skip.eq(skip),
+                self.o.p.last.eq(last),
+                # Of no meaning after the last piece, so they need not wait for its size.
+                address.eq(address + room),
+                destination.eq(destination + room),
+                remaining.eq(remaining - room),
+                skip.eq(skip + room),
+                busy.eq(~last),
             ]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
@@ -92,5 +102,6 @@ class Splitter(wiring.Component):
                 destination.eq(self.i.p.destination),
                 remaining.eq(self.i.p.bytes),
                 skip.eq(0),
+                busy.eq(self.i.p.bytes != 0),
             ]
         return m

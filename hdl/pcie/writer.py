@@ -49,7 +49,7 @@ class PostedWriter(wiring.Component):
             splitter.i.p.bytes.eq(self.port.request.p.bytes),
             splitter.i.valid.eq(self.port.request.valid),
             self.port.request.ready.eq(splitter.i.ready),
-            self.port.idle.eq(splitter.i.ready & ~self.leaving),
+            self.port.idle.eq(splitter.idle & ~self.leaving),
         ]
         piece = splitter.o.p
         header = Signal(RequestHeader)

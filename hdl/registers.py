@@ -1,7 +1,7 @@
 """The BAR0 register map: the only definition of an address two sides share.
 
-Registers are 32 bits wide; a pair `*_LO`, `*_HI` forms 64 bits. Reading CYCLES_LO latches CYCLES_HI
-and every cycle and byte count of the same instant, so that an engine's counts sum to CYCLES exactly.
+Registers are 32 bits wide; a pair `*_LO`, `*_HI` forms 64 bits. Reading CYCLES_LO latches
+CYCLES_HI and every cycle and byte count of that instant: an engine's counts sum to CYCLES exactly.
 The counts wrap at 2**48. Ring bases and sizes can be written only while CONTROL bit 0 is clear.
 """
 

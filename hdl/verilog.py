@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 from amaranth import Const, Value
 from amaranth.back import rtlil
@@ -28,7 +29,18 @@ def to_rtlil(component: wiring.Component, name: str) -> str:
         value = Value.cast(value)
         if not isinstance(value, Const):  # an always-ready stream has no ready port
             ports["__".join(map(str, path))] = (value, None)
-    return rtlil.convert(component, name=name, ports=ports, emit_src=False)
+    with mock.patch.object(rtlil.ModuleEmitter, "emit_memory", _emit_memory):
+        return rtlil.convert(component, name=name, ports=ports, emit_src=False)
+
+
+_emit_every_bit = rtlil.ModuleEmitter.emit_memory
+
+
+def _emit_memory(emitter, index, cell) -> None:
+    """Initial contents only where there are any: bit by bit, zeros are most of a large card's
+    RTLIL, and an SRAM has none."""
+    if any(cell.init):
+        _emit_every_bit(emitter, index, cell)
 
 
 def rtlil_to_verilog(text: str) -> str:

@@ -58,6 +58,4 @@ class WritePort(wiring.Signature):
     """
 
     def __init__(self, config: CardConfig):
-        super().__init__(
-            {"request": Out(stream.Signature(write_request(config))), "idle": In(1)}
-        )
+        super().__init__({"request": Out(stream.Signature(write_request(config))), "idle": In(1)})

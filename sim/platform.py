@@ -104,8 +104,8 @@ class Platform:
         Longest run of a card between two synchronisations; 0, the default, for as long as is
         exact. The results do not depend on it.
 
-    Raises `ValueError` for a bad argument and `sim.engine.compiler.BuildError` if a tool is
-    missing or fails.
+    Raises `ValueError` for a bad argument or an unknown DRAM preset, `hdl.wheel.ToolError` and
+    `sim.engine.compiler.BuildError` if a tool is missing or fails.
     """
 
     def __init__(
@@ -127,9 +127,11 @@ class Platform:
             raise ValueError(f"window_cycles={window_cycles}: must be 0 or more")
         threads = _thread_count(threads, cards, engine)
         _check_beats(config)
+        fabric = fabric or FabricConfig()
+        around = {"fabric": settings(fabric, config), "dram": presets.settings(config)}
         self.config = config
         self.engine = engine
-        self.fabric = fabric or FabricConfig()
+        self.fabric = fabric
         self.bars: list[Bars] = assign_bars(config, cards)
         self._memories = [lazy_bytes(config.dram_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
@@ -141,8 +143,7 @@ class Platform:
             )
             progress("opening the platform")
             self.world = World(
-                fabric=settings(self.fabric, config),
-                dram=presets.settings(config),
+                **around,
                 host_memory=self._host_memory.array,
                 bars=self.bars,
                 models=self._models,

@@ -37,8 +37,8 @@ class DramChannel {
 
   explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
 
-  bool read_room() const { return reads_.size() < READ_QUEUE; }
-  bool idle() const { return reads_.empty() && writes_.empty(); }
+  bool read_room() const { return reads_.size < READ_QUEUE; }
+  bool idle() const { return reads_.size == 0 && writes_.size == 0; }
   // The next clock at which `run` has something to do.
   int64_t wake() const { return idle() ? NEVER : wake_; }
 
@@ -46,27 +46,27 @@ class DramChannel {
   // issued, to the clock at which the whole line has arrived.
   void read(int64_t line, int64_t clock, int64_t* done) {
     catch_up(clock);
-    reads_.push_back(place(line, clock, done));
-    wake_ = std::min(wake_, clock);
+    Entry entry = place(line, clock);
+    entry.done = done;
+    push(reads_, entry);
   }
 
   // Queues part of a line, or adds it to a queued write of the same line. False if there is no room.
   bool write(int64_t line, uint64_t mask, int64_t clock) {
-    for (Entry& entry : writes_) {
-      if (entry.line == line) {
-        entry.mask |= mask;
-        entry.ready = ~entry.mask ? clock + COMBINE_CLOCKS : clock;
+    Entry entry = place(line, clock);
+    for (Entry& queued : writes_.banks[entry.bank].entries) {
+      if (queued.line == line) {
+        queued.mask |= mask;
+        queued.ready = ~queued.mask ? clock + COMBINE_CLOCKS : clock;
         wake_ = std::min(wake_, clock);
         return true;
       }
     }
-    if (writes_.size() >= WRITE_QUEUE) return false;
+    if (writes_.size >= WRITE_QUEUE) return false;
     catch_up(clock);
-    Entry entry = place(line, clock, nullptr);
     entry.mask = mask;
     entry.ready = ~mask ? clock + COMBINE_CLOCKS : clock;
-    writes_.push_back(entry);
-    wake_ = std::min(wake_, clock);
+    push(writes_, entry);
     return true;
   }
 
@@ -114,9 +114,19 @@ class DramChannel {
  private:
   struct Entry {
     int64_t line, row, arrival, ready;
-    uint64_t mask;
+    uint64_t mask, order;
     int64_t* done;
     int bank;
+  };
+  // Requests to one bank, oldest first, with the first to the open row and the first to another.
+  struct BankQueue {
+    std::vector<Entry> entries;
+    int hit = -1, miss = -1;
+    bool stale = false;  // `hit` and `miss` must be looked for again
+  };
+  struct Queue {
+    BankQueue banks[BANKS];
+    size_t size = 0;
   };
   struct Bank {
     int64_t row = -1, next_activate = 0, next_column = 0, next_precharge = 0;
@@ -127,70 +137,90 @@ class DramChannel {
     int64_t clock = NEVER;
     int rank = 0;  // among commands of the same clock the lowest goes first
     Kind kind = COLUMN;
-    size_t index = 0;
+    const Entry* entry = nullptr;
     bool writing = false;
   };
 
-  Entry place(int64_t line, int64_t clock, int64_t* done) const {
+  Entry place(int64_t line, int64_t clock) {
     const int64_t page = line / ROW_LINES;  // row : bank : column
-    return {line, page / BANKS, clock, clock, 0, done, static_cast<int>(page % BANKS)};
+    return {line, page / BANKS, clock, clock, 0, ++order_, nullptr,
+            static_cast<int>(page % BANKS)};
+  }
+
+  void push(Queue& queue, const Entry& entry) {
+    BankQueue& bank = queue.banks[entry.bank];
+    int& slot = entry.row == banks_[entry.bank].row ? bank.hit : bank.miss;
+    if (slot < 0) slot = static_cast<int>(bank.entries.size());
+    bank.entries.push_back(entry);
+    ++queue.size;
+    wake_ = std::min(wake_, entry.arrival);
+  }
+
+  void look_again(int bank) { reads_.banks[bank].stale = writes_.banks[bank].stale = true; }
+
+  void find_slots(BankQueue& queue, int64_t open_row) {
+    queue.stale = false;
+    queue.hit = queue.miss = -1;
+    const auto count = static_cast<int>(queue.entries.size());
+    for (int i = 0; i < count && (queue.hit < 0 || queue.miss < 0); ++i) {
+      int& slot = queue.entries[i].row == open_row ? queue.hit : queue.miss;
+      if (slot < 0) slot = i;
+    }
   }
 
   Choice choose() {
-    if (writes_.size() >= WRITE_HIGH) draining_ = true;
-    if (writes_.size() <= WRITE_LOW) draining_ = false;
-    const bool writing = draining_ || reads_.empty();
-    const std::vector<Entry>& queue = writing ? writes_ : reads_;
+    if (writes_.size >= WRITE_HIGH) draining_ = true;
+    if (writes_.size <= WRITE_LOW) draining_ = false;
+    const bool writing = draining_ || reads_.size == 0;
+    Queue& queue = writing ? writes_ : reads_;
 
-    // Per bank: the oldest request to the open row and the oldest to any other row.
-    constexpr size_t NONE = std::numeric_limits<size_t>::max();
-    size_t hit[BANKS], miss[BANKS];
-    std::fill(hit, hit + BANKS, NONE);
-    std::fill(miss, miss + BANKS, NONE);
-    for (size_t i = 0; i < queue.size(); ++i) {
-      const Entry& entry = queue[i];
-      size_t& slot = entry.row == banks_[entry.bank].row ? hit[entry.bank] : miss[entry.bank];
-      if (slot == NONE) slot = i;
+    const Entry* starving = nullptr;
+    for (int b = 0; b < BANKS; ++b) {
+      BankQueue& requests = queue.banks[b];
+      if (requests.stale) find_slots(requests, banks_[b].row);
+      if (requests.entries.empty() || writing) continue;
+      const Entry& first = requests.entries.front();
+      if (now_ - first.arrival <= STARVATION_CLOCKS) continue;
+      if (!starving || first.order < starving->order) starving = &first;
     }
-    const Entry& oldest = queue.front();
-    const bool starving = !writing && now_ - oldest.arrival > STARVATION_CLOCKS;
 
     Choice best;
     for (int b = 0; b < BANKS; ++b) {
+      const BankQueue& requests = queue.banks[b];
+      if (requests.entries.empty()) continue;
       const Bank& bank = banks_[b];
-      const bool first = starving && oldest.bank == b;
-      if (first && miss[b] == 0) hit[b] = NONE;
-      if (hit[b] != NONE) {
+      const bool first = starving && starving->bank == b;
+      if (requests.hit >= 0 && !(first && requests.hit > 0)) {
         const int64_t clock = std::max(bank.next_column, writing ? next_write_ : next_read_);
-        consider(best, queue, hit[b], COLUMN, clock, first, writing);
-      } else if (miss[b] != NONE && bank.row < 0) {
+        consider(best, requests.entries[requests.hit], COLUMN, clock, first, writing);
+      } else if (bank.row < 0) {
         const int64_t clock = std::max({bank.next_activate, last_activate_ + s_.rrd,
                                         activate_window_[window_position_] + s_.faw});
-        consider(best, queue, miss[b], ACTIVATE, clock, first, writing);
-      } else if (miss[b] != NONE) {
-        consider(best, queue, miss[b], PRECHARGE, bank.next_precharge, first, writing);
+        consider(best, requests.entries[requests.miss], ACTIVATE, clock, first, writing);
+      } else {
+        consider(best, requests.entries[requests.miss], PRECHARGE, bank.next_precharge, first,
+                 writing);
       }
     }
     return best;
   }
 
-  void consider(Choice& best, const std::vector<Entry>& queue, size_t index, Kind kind,
-                int64_t clock, bool first, bool writing) const {
-    const Entry& entry = queue[index];
+  void consider(Choice& best, const Entry& entry, Kind kind, int64_t clock, bool first,
+                bool writing) const {
     // A line being combined waits, unless the queue has to be drained.
     clock = std::max({clock, now_, draining_ ? entry.arrival : entry.ready});
     const int rank = first ? -1 : kind;
     if (clock > best.clock || (clock == best.clock && rank > best.rank)) return;
-    if (clock == best.clock && rank == best.rank && index > best.index) return;
-    best = {clock, rank, kind, index, writing};
+    if (clock == best.clock && rank == best.rank && entry.order > best.entry->order) return;
+    best = {clock, rank, kind, &entry, writing};
   }
 
   void issue(const Choice& choice) {
-    std::vector<Entry>& queue = choice.writing ? writes_ : reads_;
     const int64_t clock = choice.clock;
-    Entry& entry = queue[choice.index];
+    const Entry& entry = *choice.entry;
     Bank& bank = banks_[entry.bank];
     now_ = clock + 1;
+    look_again(entry.bank);
     switch (choice.kind) {
       case ACTIVATE:
         bank.row = entry.row;
@@ -226,7 +256,10 @@ class DramChannel {
       *entry.done = data_end;
       ++read_count_;
     }
-    queue.erase(queue.begin() + static_cast<std::ptrdiff_t>(choice.index));
+    Queue& queue = choice.writing ? writes_ : reads_;
+    std::vector<Entry>& entries = queue.banks[entry.bank].entries;
+    entries.erase(entries.begin() + (&entry - entries.data()));
+    --queue.size;
   }
 
   void refresh() {
@@ -243,9 +276,10 @@ class DramChannel {
     } else {
       for (const Bank& bank : banks_) start = std::max(start, bank.next_activate);
     }
-    for (Bank& bank : banks_) {
-      bank.row = -1;
-      bank.next_activate = std::max(bank.next_activate, start + s_.rfc);
+    for (int b = 0; b < BANKS; ++b) {
+      banks_[b].row = -1;
+      banks_[b].next_activate = std::max(banks_[b].next_activate, start + s_.rfc);
+      look_again(b);
     }
     now_ = start + 1;
     next_refresh_ += s_.refi;
@@ -253,7 +287,8 @@ class DramChannel {
   }
 
   DramSettings s_;
-  std::vector<Entry> reads_, writes_;
+  Queue reads_, writes_;
+  uint64_t order_ = 0;
   Bank banks_[BANKS];
   int64_t activate_window_[4] = {-NEVER, -NEVER, -NEVER, -NEVER};
   int window_position_ = 0;

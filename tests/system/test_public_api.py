@@ -1,0 +1,244 @@
+"""What a user calls, on real cards: bits of the golden functions, of PyTorch and ONNX Runtime."""
+
+import numpy as np
+import pytest
+
+import host
+from hdl.commands import Engine, Opcode
+from hdl.config import preset
+from hdl.registers import ACTIVITIES
+from tests.oracles.gather_vectors import random_case as gather_case
+from tests.oracles.gather_vectors import torch_embedding_bag
+from tests.oracles.matmul_vectors import qlinear_matmul
+from tests.oracles.matmul_vectors import random_case as matmul_case
+
+TINY = preset("tiny")
+
+
+def bits(values):
+    """The bits of float32 values: NaN and the sign of zero count."""
+    return np.ascontiguousarray(values).view(np.uint32).tolist()
+
+
+def offsets_of(lengths):
+    return np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+
+
+def bag_case(seed, dim, row_bits, weighted, bags=None):
+    """`random_case` of the oracle, or `bags` bags with several hundred indices."""
+    rng = np.random.default_rng(seed)
+    table, indices, lengths, weights = gather_case(rng, dim, row_bits, weighted, special=False)
+    if bags:
+        lengths = rng.integers(0, 30, bags)
+        lengths[0] = lengths[-1] = 0
+        indices = rng.integers(0, len(table), lengths.sum()).astype(np.int32)
+        weights = rng.standard_normal(len(indices)).astype(np.float32) if weighted else None
+    return table, indices, lengths, weights
+
+
+BAGS = [
+    (dim, row_bits, weighted, bags)
+    for row_bits, dims in ((8, (1, 7, 33)), (4, (2, 6, 34)))
+    for dim in dims
+    for weighted in (False, True)
+    for bags in (None, 40)
+]
+
+
+@pytest.mark.parametrize(("dim", "row_bits", "weighted", "bags"), BAGS)
+def test_embedding_bag_has_the_bits_of_the_golden_function(
+    runtime, card, dim, row_bits, weighted, bags
+):
+    table, indices, lengths, weights = bag_case(dim, dim, row_bits, weighted, bags)
+    pooled = card.embedding_bag(
+        table, indices, offsets_of(lengths), bits=row_bits, per_sample_weights=weights
+    )
+    golden = runtime.reference.embedding_bag(table, indices, lengths, weights, row_bits)
+    assert pooled.dtype == np.float32
+    assert pooled.shape == (len(lengths), dim)
+    assert bits(pooled) == bits(golden)
+
+
+@pytest.mark.parametrize(("dim", "row_bits", "weighted", "bags"), BAGS)
+def test_embedding_bag_has_the_bits_of_torch(card, dim, row_bits, weighted, bags):
+    pytest.importorskip("torch")
+    table, indices, lengths, weights = bag_case(dim, dim, row_bits, weighted, bags)
+    pooled = card.embedding_bag(
+        table, indices, offsets_of(lengths), bits=row_bits, per_sample_weights=weights
+    )
+    assert bits(pooled) == bits(torch_embedding_bag(table, indices, lengths, row_bits, weights))
+
+
+def test_only_empty_bags_pool_to_zeros(card):
+    table, *_ = bag_case(0, 5, 8, False)
+    pooled = card.embedding_bag(table, np.zeros(0, np.int64), np.zeros(3, np.int64))
+    assert bits(pooled) == [[0] * 5] * 3
+
+
+def test_one_row_of_one_element(runtime, card):
+    table, *_ = bag_case(0, 1, 8, False)
+    pooled = card.embedding_bag(table[:1], np.array([0]), np.array([0]))
+    golden = runtime.reference.embedding_bag(table[:1], np.array([0]), np.array([1]))
+    assert bits(pooled) == bits(golden)
+
+
+def test_a_table_stays_on_the_card_for_many_calls(card):
+    table, indices, lengths, _ = bag_case(3, 12, 8, False)
+    expected = card.embedding_bag(table, indices, offsets_of(lengths))
+    free = card.dram.free_bytes
+    placed = card.table(table)
+    assert not placed.preloaded
+    for _ in range(2):
+        assert bits(card.embedding_bag(placed, indices, offsets_of(lengths))) == bits(expected)
+    card.release(placed.block)
+    assert card.dram.free_bytes == free
+
+
+def test_a_preloaded_table_takes_no_time_and_says_so(runtime, card):
+    table, indices, lengths, _ = bag_case(4, 16, 4, False)
+    expected = card.embedding_bag(table, indices, offsets_of(lengths), bits=4)
+    before = runtime.cycles
+    placed = card.table(table, bits=4, preload=True)
+    assert placed.preloaded
+    assert runtime.cycles == before
+    assert bits(card.embedding_bag(placed, indices, offsets_of(lengths))) == bits(expected)
+    card.release(placed.block)
+
+
+LINEAR = [(1, 1, 1), (3, 5, 7), (8, 16, 4), (33, 17, 9), (40, 65, 21)]
+
+
+@pytest.mark.parametrize("shape", LINEAR)
+@pytest.mark.parametrize("relu", [False, True])
+def test_linear_has_the_bits_of_the_golden_function(runtime, card, shape, relu):
+    m, k, n = shape
+    rng = np.random.default_rng(m)
+    operands = {
+        "x": rng.integers(0, 256, (m, k)).astype(np.uint8),
+        "weight": rng.integers(-128, 128, (n, k)).astype(np.int8),
+        "multiplier": rng.uniform(1e-4, 1e-2, n).astype(np.float32),
+        "bias": rng.integers(-5000, 5000, n).astype(np.int32),
+        "x_zero_point": 113,
+        "y_zero_point": 100,
+        "relu": relu,
+    }
+    product = card.linear(**operands)
+    assert product.dtype == np.uint8
+    assert product.shape == (m, n)
+    assert product.tolist() == runtime.reference.linear(**operands).tolist()
+    if m * n > 1:
+        assert len(np.unique(product)) > 1
+    assert not relu or product.min() >= 100
+
+
+@pytest.mark.parametrize("shape", LINEAR)
+@pytest.mark.parametrize("extreme", [False, True])
+def test_linear_has_the_bits_of_onnx_runtime(card, shape, extreme):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    case = matmul_case(np.random.default_rng(shape[1]), *shape, extreme)
+    multiplier = case["x_scale"] * case["w_scale"] / case["y_scale"]
+    product = card.linear(
+        case["x"],
+        np.ascontiguousarray(case["w"].T),
+        multiplier,
+        x_zero_point=int(case["x_zero_point"]),
+        y_zero_point=int(case["y_zero_point"]),
+    )
+    assert product.tolist() == qlinear_matmul(case).tolist()
+
+
+def test_one_multiplier_serves_every_channel(card):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (4, 6)).astype(np.uint8)
+    weight = rng.integers(-128, 128, (5, 6)).astype(np.int8)
+    each = card.linear(x, weight, np.full(5, 0.003, np.float32), y_zero_point=9)
+    assert card.linear(x, weight, 0.003, y_zero_point=9).tolist() == each.tolist()
+
+
+def test_operands_that_do_not_fit_the_scratchpad_go_to_dram(runtime, card):
+    m, k, n = 70, 300, 60
+    assert m * k > TINY.scratchpad_bytes
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (m, k)).astype(np.uint8)
+    weight = rng.integers(-128, 128, (n, k)).astype(np.int8)
+    multiplier, bias = np.full(n, 1e-4, np.float32), np.zeros(n, np.int32)
+    read = card.counters()["dram_read_bytes"]
+    product = card.linear(x, weight, multiplier, bias)
+    assert product.tolist() == runtime.reference.linear(x, weight, multiplier, bias).tolist()
+    assert card.counters()["dram_read_bytes"] - read >= m * k
+
+
+def test_every_call_gives_its_memory_back(runtime, card):
+    table, indices, lengths, weights = bag_case(1, 8, 8, True)
+    before = card.dram.free_bytes, card.scratchpad.free_bytes
+    card.embedding_bag(table, indices, offsets_of(lengths), per_sample_weights=weights)
+    card.linear(np.ones((5, 40), np.uint8), np.ones((4, 40), np.int8), 0.01)
+    assert (card.dram.free_bytes, card.scratchpad.free_bytes) == before
+
+
+def test_cards_work_on_their_own_memory(runtime):
+    cases = [bag_case(seed, 8, 8, False) for seed in (1, 2)]
+    placed = [
+        card.table(case[0], preload=True) for card, case in zip(runtime.cards, cases, strict=True)
+    ]
+    for card, table, case in zip(runtime.cards, placed, cases, strict=True):
+        _, indices, lengths, _ = case
+        golden = runtime.reference.embedding_bag(case[0], indices, lengths)
+        pooled = card.embedding_bag(table, indices, offsets_of(lengths))
+        assert bits(pooled) == bits(golden)
+        card.release(table.block)
+
+
+def test_two_cards_have_commands_in_flight_at_once(runtime):
+    half, submitted = 4096, []
+    for card in runtime.cards:
+        block = card.dram.allocate(2 * half)
+        card.timeline.issue(
+            Opcode.COPY, source=block.address, destination=block.address + half,
+            rows=1, row_bytes=half, source_stride=half, destination_stride=half,
+        )  # fmt: skip
+        submitted.append(card.timeline.flush())
+        card.release(block)
+    ran = [
+        card.timeline.wait(identifiers)[0].completion
+        for card, identifiers in zip(runtime.cards, submitted, strict=True)
+    ]
+    assert max(each.start_cycle for each in ran) < min(each.end_cycle for each in ran)
+
+
+def test_counters_name_every_cycle_and_byte(runtime, card):
+    first = card.counters()
+    card.linear(np.ones((4, 16), np.uint8), np.ones((4, 16), np.int8), 1.0)
+    second = card.counters()
+    for engine in Engine:
+        name = f"core0_{engine.name.lower()}_"
+        spent = {key: second[key] - first[key] for key in second if key.startswith(name)}
+        assert set(spent) == {f"{name}{what}_cycles" for what in ACTIVITIES}
+        assert sum(spent.values()) == second["cycles"] - first["cycles"]
+    assert second["core0_matmul_busy_cycles"] > first["core0_matmul_busy_cycles"]
+    assert second["pcie_read_bytes"] - first["pcie_read_bytes"] >= 64 + 16 + 32
+
+
+def test_time_passes_while_a_card_works(runtime, card):
+    before = runtime.cycles
+    card.linear(np.ones((1, 1), np.uint8), np.ones((1, 1), np.int8), 1.0)
+    assert runtime.cycles > before
+
+
+def calls(engine):
+    """A few calls on a fresh card: results, cycles, counters."""
+    table, indices, lengths, weights = bag_case(5, 6, 4, True)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (5, 9)).astype(np.uint8)
+    weight = rng.integers(-128, 128, (3, 9)).astype(np.int8)
+    with host.open(cards=1, config="tiny", engine=engine) as runtime:
+        card = runtime.cards[0]
+        pooled = card.embedding_bag(table, indices, offsets_of(lengths), 4, weights)
+        product = card.linear(x, weight, 0.01, relu=True)
+        return bits(pooled), product.tolist(), card.counters(), runtime.cycles
+
+
+@pytest.mark.slow
+def test_both_engines_give_the_same_bits_in_the_same_cycles():
+    assert calls("native") == calls("pysim")

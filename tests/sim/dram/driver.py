@@ -39,8 +39,11 @@ def operations(config, count):
 
 
 def play(config, memory, ops, *, data=None, strobes=None, outstanding=64, early_data=False,
-         stall=0.0, seed=0, limit=1_000_000):  # fmt: skip
-    """Runs `ops` in place; returns (data, counters). `ops["data"]` is filled with byte offsets."""
+         stall=0.0, seed=0, limit=1_000_000, timing=None):  # fmt: skip
+    """Runs `ops` in place; returns (data, counters). `ops["data"]` is filled with byte offsets.
+
+    `timing` replaces some of the settings, in DRAM clocks.
+    """
     nbytes = ops["beats"] * config.bus_bytes
     ops["data"] = np.concatenate([[0], np.cumsum(nbytes)[:-1]]) if len(ops) else 0
     if data is None:
@@ -49,6 +52,8 @@ def play(config, memory, ops, *, data=None, strobes=None, outstanding=64, early_
         strobes = np.ones(len(data), np.uint8)
     counters = np.zeros(len(COUNTERS), np.uint64)
     settings = presets.settings(config)
+    for name, clocks in (timing or {}).items():
+        setattr(settings, name, clocks)
     fault = _play()(
         ctypes.byref(settings), memory.ctypes.data, memory.nbytes, ops.ctypes.data, len(ops),
         data.ctypes.data, strobes.ctypes.data, outstanding, early_data, stall, seed, limit,

@@ -75,6 +75,18 @@ def test_unaligned_address_means_its_word():
     np.testing.assert_array_equal(data, memory[32:64])
 
 
+@given(seed=st.integers(0, 1 << 30))
+def test_refused_data_stay_while_the_word_is_written(seed):
+    config = card()
+    rng = np.random.default_rng(seed)
+    ops = operations(config, 200)
+    ops["address"] = rng.integers(0, 2, 200) * 32
+    ops["write"] = np.arange(200) % 2
+    ops["id"] = np.arange(200) % 4
+    data = rng.integers(0, 256, 200 * 32, np.uint8)
+    play(config, np.zeros(BYTES, np.uint8), ops, data=data, stall=0.8, seed=seed)
+
+
 BAD = {
     "past the end": {"address": BYTES},
     "far past the end": {"address": (1 << 40) - 32},

@@ -98,6 +98,45 @@ def test_3200_closed_bank_takes_68_clocks():
     assert cycles * per_cycle == 68
 
 
+def test_four_activates_bind_where_trrd_does_not():
+    config = card()
+    lines = np.random.default_rng(1).integers(0, DRAM_BYTES // 64, 10_000)
+    ops = line_reads(config, lines * 64)
+    timing = presets.settings(config)
+    play(config, np.zeros(DRAM_BYTES, np.uint8), ops, timing={"rrd": 4})
+    bound = timing.faw / 4 / (1 - timing.rfc / timing.refi)
+    assert bound * 0.995 <= clocks_taken(config, ops) / len(ops) <= bound * 1.04
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["rcd", "rp_bank", "rp_all", "ras", "rrd", "faw", "read_latency", "write_latency", "wr", "wtr",
+     "rtp", "dqsck", "rfc"],
+)  # fmt: skip
+def test_every_timing_parameter_costs_time(name):
+    config = card()
+    rng = np.random.default_rng(4)
+    count = 4000
+
+    def clocks(timing):
+        # Pairs of lines in random rows of two banks, some written, with few requests in flight:
+        # every kind of turn-around happens.
+        rows = rng.integers(0, 64, count // 2) * presets.ROW_BYTES * presets.BANKS
+        banks = rng.integers(0, 2, count // 2) * presets.ROW_BYTES
+        pairs = (rows + banks)[:, None] + [0, 64]
+        ops = line_reads(config, pairs.ravel())
+        ops["write"] = rng.integers(0, 2, count)
+        play(config, np.zeros(DRAM_BYTES, np.uint8), ops, outstanding=3, timing=timing)
+        return clocks_taken(config, ops)
+
+    base = getattr(presets.settings(config), name)
+    rng = np.random.default_rng(4)
+    before = clocks({})
+    rng = np.random.default_rng(4)
+    after = clocks({name: base + 400})
+    assert after > 1.005 * before
+
+
 def test_channels_multiply_bandwidth():
     config = card(bus_bytes=128, dram_channels=4, clock_mhz=800)
     ops = line_reads(config, np.arange(20_000) * 128)

@@ -39,7 +39,8 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not slow' $(ARGS)
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal \
+		-m 'not slow' $(ARGS)
 
 clean:
 	rm -rf $(VENV) build

@@ -13,6 +13,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_in_documents_runs(block):
     exec(compile(block, "document", "exec"), {"__name__": "document"})

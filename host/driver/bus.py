@@ -22,12 +22,16 @@ class Bus(Protocol):
 
     def read(self, address: int, nbytes: int) -> bytes:
         """Reads device memory. Raises `TimeoutError` if the device does not answer."""
+        ...
 
     def write(self, address: int, data: bytes) -> None:
         """Writes device memory, posted: returns before the device has seen it."""
+        ...
 
     def map(self, nbytes: int) -> DmaBuffer:
         """Host memory that cards can read and write."""
+        ...
 
     def wait(self, timeout_cycles: int) -> bool:
         """Sleeps until a message-signalled interrupt arrives; False if none came in time."""
+        ...

@@ -73,13 +73,13 @@ class Timeline:
                 )
             if event.counter != engine:
                 waits[event.counter] = max(event.value, waits.get(event.counter, 0))
-        *earlier, last = list(waits.items()) or [None]
         fence = Opcode((engine << 4) | 0xF)
-        for counter, value in earlier:
+        awaited = list(waits.items())
+        for counter, value in awaited[:-1]:
             wait = {"wait_counter": counter, "wait_value": value}
             self._pending.append((pack(fence, **wait), fence, f"wait {label}"))
-        if last is not None:
-            fields |= {"wait_counter": last[0], "wait_value": last[1]}
+        if awaited:
+            fields |= {"wait_counter": awaited[-1][0], "wait_value": awaited[-1][1]}
         event = self._advance(self.card, engine)
         fields |= {"signal_counter": event.counter, "signal_value": event.value}
         self._pending.append((pack(opcode, **fields), opcode, label))

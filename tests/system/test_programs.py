@@ -9,6 +9,8 @@ from hdl.commands import Engine, Status
 from hdl.config import PRESETS
 from tests.system.programs import golden_outcome, outcomes, random_tasks, run
 
+pytestmark = pytest.mark.slow  # a model of the card is compiled first
+
 TINY = PRESETS["tiny"]
 SHAPES = {
     "tiny": TINY,
@@ -42,7 +44,6 @@ def test_random_programs_hold_good_and_bad_commands():
     } <= statuses  # fmt: skip
 
 
-@pytest.mark.slow
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1 << 30))
 def test_both_engines_show_the_same_ports_in_every_cycle(seed):

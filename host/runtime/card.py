@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import Flag, Opcode, RowFormat
+from hdl.commands import MATMUL_LIMIT, Flag, Opcode, RowFormat
 from host.driver.device import Device
 from host.runtime.layout import pack_params, pack_weights, pad_rows, round_up
 from host.runtime.memory import Allocator, Block
@@ -22,11 +22,12 @@ _TAIL_BYTES = {8: 8, 4: 4}
 
 @dataclass(frozen=True)
 class Table:
-    """An embedding table in card DRAM.
+    """An embedding table in the DRAM of card number `card`.
 
     `preloaded` says that it was placed there without simulating the transfer.
     """
 
+    card: int
     block: Block
     rows: int
     row_bytes: int
@@ -137,6 +138,9 @@ class Card:
         table : uint8[rows, row_bytes], rows of `bits`-bit elements, then scale and bias
         bits : 8 (fp32 scale and bias) or 4 (fp16)
         preload : place the bytes without simulating the transfer
+
+        Raises `ValueError` for an array that is no such table and `MemoryError` if DRAM is full.
+        `release` gives the table's `block` back.
         """
         if bits not in _FORMATS:
             raise ValueError(f"bits={bits}: must be 8 or 4")
@@ -148,14 +152,17 @@ class Card:
                 f"table: uint8[{rows}, {row_bytes}] has {rows} rows of {dim} elements, must have "
                 f"at least one row and 1 to max_dim={self.config.max_dim} elements"
             )
-        block = self.dram.allocate(table.size)
-        if preload:
-            if self._backdoor is None:
-                raise ValueError("preload: this platform offers no direct access to card memory")
-            self._backdoor()[block.address : block.address + table.size] = table.reshape(-1)
-        else:
-            self.upload(block, table.reshape(-1))
-        return Table(block, rows, row_bytes, dim, bits, preload)
+        if preload and self._backdoor is None:
+            raise ValueError("preload: this platform offers no direct access to card memory")
+        with ExitStack() as unless_done:
+            block = self.dram.allocate(table.size)
+            unless_done.callback(self.dram.release, block)
+            if preload and self._backdoor:
+                self._backdoor()[block.address : block.address + table.size] = table.reshape(-1)
+            else:
+                self.upload(block, table.reshape(-1))
+            unless_done.pop_all()
+        return Table(self.index, block, rows, row_bytes, dim, bits, preload)
 
     def embedding_bag(
         self,
@@ -172,6 +179,7 @@ class Card:
         table : uint8[rows, row_bytes] fused rows, or a `Table` already on the card
         indices : int[n]
         offsets : int[bags], where each bag starts in `indices`
+        bits : 8 or 4, of the rows' elements; a `Table` knows its own
         per_sample_weights : float32[n] or None for 1
 
         Returns
@@ -203,6 +211,8 @@ class Card:
             if not isinstance(table, Table):
                 table = self.table(table, bits=bits)
                 stack.callback(self.dram.release, table.block)
+            elif table.card != self.index:
+                raise ValueError(f"table: is on card {table.card}, not on card {self.index}")
             bags, dim = len(lengths), table.dim
             stride = round_up(4 * dim, self.config.bus_bytes)
             blocks = self._blocks(stack, *(operand.size for operand in operands), bags * stride)
@@ -251,6 +261,9 @@ class Card:
         Returns
         -------
         uint8[m, n], bit for bit what ONNX Runtime's QLinearMatMul computes.
+
+        Raises `ValueError` for operands that do not fit together and `MemoryError` for operands
+        that do not fit the card.
         """
         x = _checked("x", x, np.uint8, 2)
         weight = _checked("weight", weight, np.int8, 2)
@@ -263,10 +276,19 @@ class Card:
             raise ValueError(
                 f"x: uint8[{m}, {k}], weight: int8[{n}, {k}]: no dimension may be zero"
             )
+        for name, size in (("m", m), ("k", k), ("n", n)):
+            if size > MATMUL_LIMIT:
+                raise ValueError(f"{name}={size}: must be at most {MATMUL_LIMIT}")
         for name, value in (("x_zero_point", x_zero_point), ("y_zero_point", y_zero_point)):
-            if not 0 <= value <= 255:
-                raise ValueError(f"{name}={value}: must be 0 to 255")
-        multiplier = np.broadcast_to(np.asarray(multiplier, np.float32), (n,))
+            if not (isinstance(value, int | np.integer) and 0 <= value <= 255):
+                raise ValueError(f"{name}={value}: must be an integer from 0 to 255")
+        multiplier = np.asarray(multiplier, np.float32)
+        if multiplier.shape not in ((), (n,)):
+            raise ValueError(
+                f"multiplier: is {multiplier.dtype}[{', '.join(map(str, multiplier.shape))}], "
+                f"must be one number or one for each of {n} output channels"
+            )
+        multiplier = np.broadcast_to(multiplier, (n,))
         bias = np.zeros(n, np.int32) if bias is None else _checked("bias", bias, np.int32, 1)
         if len(bias) != n:
             raise ValueError(f"bias: {len(bias)} values for {n} output channels")

@@ -3,7 +3,8 @@
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hdl.config import CardConfig, preset
+from hdl.commands import Engine
+from hdl.config import CardConfig, ConfigError, preset
 from host.driver.device import Device
 from host.runtime.card import Card
 
@@ -75,13 +76,19 @@ def open(
     engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles
     platform_options : passed to `sim.platform.Platform`
 
-    Raises `ConfigError` for an unknown preset and `ValueError` for an unknown engine.
+    Raises `ConfigError` for an unknown preset or too few timeline counters for the cards, and
+    `ValueError` for an unknown engine or a number of cards that the platform does not hold.
     """
     # Imported here: a model can be trained or a configuration checked without a simulator.
     from sim.golden import operators
     from sim.platform import Platform
 
     design = preset(config) if isinstance(config, str) else config
+    if design.counters < (needed := len(Engine) + cards):
+        raise ConfigError(
+            f"counters={design.counters}: every engine and every card of a platform needs one, "
+            f"{cards} cards at least {needed}"
+        )
     platform = Platform(design, cards=cards, engine=engine, **platform_options)
     try:
         return Runtime(platform, design, engine, operators)

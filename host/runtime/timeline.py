@@ -102,8 +102,9 @@ class Timeline:
 
     def wait(self, identifiers: Sequence[int]) -> list[Issued]:
         """Sleeps until the commands are done. Raises `CommandError` for the first that failed."""
+        running = [self._running.pop(identifier) for identifier in identifiers]
         completions = self._device.check(identifiers)
         return [
-            Issued(self.card, *self._running.pop(identifier), completion)
-            for identifier, completion in zip(identifiers, completions, strict=True)
+            Issued(self.card, opcode, label, completion)
+            for (opcode, label), completion in zip(running, completions, strict=True)
         ]

@@ -1,7 +1,9 @@
 """The native engine: a component's RTL compiled to machine code with Verilator."""
 
 import ctypes
+import dataclasses
 import gc
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,8 @@ VERILATOR_FLAGS = (
 """Two-state and optimised. The output is split so that two compilers can work at once."""
 
 TOP = "card"
+ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
+"""What a compiled model's folder in the cache holds; part of its key."""
 Progress = Callable[[str], None]
 
 
@@ -116,24 +120,26 @@ def _runtime(root: Path, compiler: Compiler, version: str) -> list[Path]:
 
 
 def build(
-    component: wiring.Component,
+    make: Callable[[], wiring.Component],
     *,
     fingerprint: str | None = None,
     progress: Progress = lambda message: None,
 ) -> Path:
-    """The compiled model of `component`, a shared library in the cache.
+    """The compiled model of the component that `make` returns: a folder in the cache.
+
+    It holds `ARTEFACTS`.
 
     Parameters
     ----------
     fingerprint : str or None
-        Stands for everything `component` is made from; if a model was built from an equal
-        fingerprint before, the component is not elaborated at all.
+        Stands for everything the component is made from; if a model was built from an equal
+        fingerprint before, `make` is not called at all.
     progress : function that is told what takes time
     """
     compiler = find_compiler()
     root = _verilator_root()
     version = _verilator(root, "--version")
-    flags = "\n".join((*VERILATOR_FLAGS, version, compiler.identity(), _glue((), "")))
+    flags = "\n".join((*VERILATOR_FLAGS, *ARTEFACTS, version, compiler.identity(), _glue((), "")))
     shortcut = None
     if fingerprint is not None:
         shortcut = cache_dir() / f"index-{content_key(fingerprint, flags)}"
@@ -141,7 +147,9 @@ def build(
             return known
     progress("elaborating")
     with _no_collection():
+        component = make()
         text = to_rtlil(component, TOP)
+    ports = list(component_ports(component))
     key = content_key(text, flags)
 
     def build_model(folder: Path) -> None:
@@ -155,17 +163,18 @@ def build(
         )  # fmt: skip
         if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
             raise BuildError("the component has no clock: nothing in it is in the sync domain")
-        (folder / "glue.cpp").write_text(_glue(component_ports(component), prefix))
+        (folder / "glue.cpp").write_text(_glue(ports, prefix))
         sources = sorted(folder.glob("*.cpp"))
         progress(f"compiling {len(sources)} files")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]
         objects = compile_objects(sources, folder, include=include)
         link([*objects, *_runtime(root, compiler, version)], folder / "model.so")
+        (folder / "ports.json").write_text(json.dumps([dataclasses.astuple(p) for p in ports]))
         for path in folder.iterdir():
-            if path.suffix not in (".so", ".v"):
+            if path.name not in ARTEFACTS:
                 path.unlink()
 
-    path = cached("model", key, build_model) / "model.so"
+    path = cached("model", key, build_model)
     if shortcut is not None:
         temporary = shortcut.with_suffix(f".{os.getpid()}")
         temporary.write_text(str(path))
@@ -178,8 +187,9 @@ class NativeModel:
 
     error: BaseException | None = None
 
-    def __init__(self, library: Path, ports: Sequence[Port]):
-        self._library = ctypes.CDLL(str(library))
+    def __init__(self, folder: Path):
+        ports = [Port(*fields) for fields in json.loads((folder / "ports.json").read_text())]
+        self._library = ctypes.CDLL(str(folder / "model.so"))
         self._library.model_create.restype = ctypes.c_void_p
         self._library.model_pin.restype = ctypes.c_void_p
         self._library.model_pin.argtypes = (ctypes.c_void_p, ctypes.c_int)
@@ -208,7 +218,5 @@ def models(
     progress: Progress = lambda message: None,
 ) -> list[NativeModel]:
     """`count` instances of the component that `make` returns, compiled once."""
-    component = make()
-    path = build(component, fingerprint=fingerprint, progress=progress)
-    ports = component_ports(component)
-    return [NativeModel(path, ports) for _ in range(count)]
+    folder = build(make, fingerprint=fingerprint, progress=progress)
+    return [NativeModel(folder) for _ in range(count)]

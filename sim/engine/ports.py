@@ -20,7 +20,6 @@ class Port:
     name: str
     width: int
     is_input: bool
-    value: Value
 
     @property
     def storage_bytes(self) -> int:
@@ -31,15 +30,15 @@ class Port:
         return -(-self.width // 32) * 4
 
 
-def component_ports(component: wiring.Component) -> list[Port]:
-    """The ports of any component, in the order of its signature.
+def component_ports(component: wiring.Component) -> dict[Port, Value]:
+    """The ports of any component with their signals, in the order of its signature.
 
     Constants and ports of width 0 are left out, as in Verilog.
     """
-    ports = []
+    ports = {}
     for path, member, value in component.signature.flatten(component):
         cast = Value.cast(value)
         if len(cast) and not isinstance(cast, Const):
             name = "__".join(map(str, path))
-            ports.append(Port(name, len(cast), member.flow == wiring.In, cast))
+            ports[Port(name, len(cast), member.flow == wiring.In)] = cast
     return ports

@@ -24,11 +24,12 @@ class PysimModel:
 
     def __init__(self, component: wiring.Component):
         self.error: BaseException | None = None
-        self.ports = component_ports(component)
+        values = component_ports(component)
+        self.ports = list(values)
         self._storage = {p.name: np.zeros(p.storage_bytes, np.uint8) for p in self.ports}
         self.pins = {p.name: Pin(self._storage[p.name].ctypes.data, p.width) for p in self.ports}
-        self._inputs = [(p.value, self._storage[p.name]) for p in self.ports if p.is_input]
-        self._outputs = [(p.value, self._storage[p.name]) for p in self.ports if not p.is_input]
+        self._inputs = [(v, self._storage[p.name]) for p, v in values.items() if p.is_input]
+        self._outputs = [(v, self._storage[p.name]) for p, v in values.items() if not p.is_input]
         self._settled = self._started = False
         self._simulator = Simulator(component)
         self._simulator.add_clock(CLOCK_PERIOD)

@@ -27,9 +27,22 @@ app.add_typer(bench_app, name="bench")
 
 console = Console()
 
+
+def _output_file(path: Path | None) -> Path | None:
+    """Refuses a file that cannot be written before the work that would fill it."""
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder, must be a file")
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"{path}: folder {path.parent} does not exist")
+    return path
+
+
 ConfigOption = Annotated[str, typer.Option("--config", help=f"Preset: {', '.join(PRESETS)}.")]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Also write the result as JSON.", callback=_output_file
+    ),
 ]
 EngineOption = Annotated[str, typer.Option("--engine", help="native (compiled) or pysim.")]
 
@@ -64,7 +77,10 @@ def run_dlrm(
     ] = None,
     json_file: JsonOption = None,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a timeline for ui.perfetto.dev.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a timeline for ui.perfetto.dev.", callback=_output_file
+        ),
     ] = None,
 ) -> None:
     """Will this user rate this item 4 or more? MovieLens-100K, answered by six cards.
@@ -117,7 +133,7 @@ def verilog(
     (output / f"{TOP}.h").write_text(c_header(design))
     (output / f"{TOP}.json").write_text(design.as_json() + "\n")
     for suffix in ("v", "h", "json"):
-        console.print(str(output / f"{TOP}.{suffix}"))
+        typer.echo(output / f"{TOP}.{suffix}")
 
 
 @app.command()
@@ -149,19 +165,27 @@ def explore(
 
     points = grid.points(preset(config), settings)
     work = bench.workload(data, dlrm.WEIGHTS, samples, batch)
-    rows = []
-    with _progress() as bar:
-        task = bar.add_task("design points", total=len(points))
-        for point in points:
-            bar.update(task, description=point.name)
-            rows.append(grid.measure(point, work, cards=cards, engine=engine))
-            bar.advance(task)
+    grid.check(points, work, cards=cards, engine=engine)
     output.mkdir(parents=True, exist_ok=True)
-    grid.write_csv(output / "explore.csv", rows)
+    rows: list[dict] = []
+    with _progress() as bar:
+        task = bar.add_task("samples", total=len(points) * samples)
+        for number, point in enumerate(points, start=1):
+            bar.update(task, description=f"{number}/{len(points)} {point.name}")
+            rows.append(
+                grid.measure(
+                    point,
+                    work,
+                    cards=cards,
+                    engine=engine,
+                    progress=lambda done: bar.advance(task, done),
+                )
+            )
+            grid.write_csv(output / "explore.csv", rows)  # what is measured stays measured
     grid.draw(output / "explore.png", rows)
     _write_json(json_file, {"rows": rows})
     console.print(grid.table(rows))
-    console.print(f"{output / 'explore.csv'}\n{output / 'explore.png'}")
+    typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.png'}")
 
 
 @bench_app.command("matmul")
@@ -260,6 +284,7 @@ def main() -> None:
     """Entry point: errors that a user can mend become one line and exit status 2."""
     try:
         app()
-    except (ValueError, MemoryError, FileNotFoundError, RuntimeError, TimeoutError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}")
+    except (ValueError, MemoryError, OSError, RuntimeError) as error:
+        message = f"[red]error:[/red] {escape(str(error))}"
+        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
         sys.exit(2)

@@ -119,10 +119,7 @@ class Platform:
         card_factory: CardFactory | None = None,
         window_cycles: int = 0,
     ):
-        if engine not in ENGINES:
-            raise ValueError(f"engine={engine!r}: unknown; known are {', '.join(ENGINES)}")
-        if not 1 <= cards <= 32:
-            raise ValueError(f"cards={cards}: must be 1 to 32")
+        check(config, cards=cards, engine=engine)
         if window_cycles < 0:
             raise ValueError(f"window_cycles={window_cycles}: must be 0 or more")
         threads = _thread_count(threads, cards, engine)
@@ -206,6 +203,16 @@ class Platform:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+
+def check(config: CardConfig, *, cards: int = 6, engine: str = "native") -> None:
+    """Raises the `ValueError` with which `Platform` would refuse these, and builds nothing."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r}: unknown; known are {', '.join(ENGINES)}")
+    if not 1 <= cards <= 32:
+        raise ValueError(f"cards={cards}: must be 1 to 32")
+    presets.settings(config)
+    settings(FabricConfig(), config)
 
 
 def _thread_count(threads: int | None, cards: int, engine: str) -> int:

@@ -14,8 +14,8 @@ from host.models.features import Batch
 from host.models.metrics import roc_auc
 from host.models.quantise import QuantisedDlrm, quantise
 from host.report.stamp import stamp
-from host.runtime.recommender import Answer, Recommender
-from host.runtime.runtime import open
+from host.runtime.recommender import Answer, Recommender, placement
+from host.runtime.runtime import check, open
 from host.runtime.timeline import Issued
 
 SEED = 0
@@ -66,6 +66,12 @@ def workload(data: Path | None, weights: Path, samples: int, batch_size: int) ->
     return Workload(model, quantised, tuple(held_out.batches(batch_size)))
 
 
+def check_design(work: Workload, config: CardConfig, *, cards: int, engine: str) -> None:
+    """Raises what `run` would, as far as that is known without building the cards."""
+    check(config, cards, engine)
+    placement(work.quantised, config, cards)
+
+
 def run(
     work: Workload,
     config: CardConfig,
@@ -74,7 +80,12 @@ def run(
     engine: str = "native",
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Outcome:
-    """Answers the workload on a freshly opened platform and compares with golden model and fp32."""
+    """Answers the workload on a freshly opened platform and compares with golden model and fp32.
+
+    `progress` is told the samples of each batch that is answered. Raises `ValueError` or
+    `MemoryError` for a configuration that cannot serve the model.
+    """
+    check_design(work, config, cards=cards, engine=engine)
     batch_size = max(len(batch) for batch in work.batches)
     with open(cards=cards, config=config, engine=engine) as runtime:
         recommender = Recommender(runtime, work.quantised, batch_size)

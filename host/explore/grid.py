@@ -2,14 +2,14 @@
 
 import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.table import Table
 
 from hdl.config import CardConfig, ConfigError
-from host.bench.dlrm import Workload, run
+from host.bench.dlrm import Workload, check_design, run
 from host.explore.area import area_lut4
 
 
@@ -61,9 +61,25 @@ def points(base: CardConfig, settings: Sequence[str]) -> list[Point]:
     return grid
 
 
-def measure(point: Point, work: Workload, *, cards: int, engine: str) -> dict:
+def check(grid: Sequence[Point], work: Workload, *, cards: int, engine: str) -> None:
+    """Raises `ConfigError` naming the first point that cannot run the workload."""
+    for point in grid:
+        try:
+            check_design(work, point.config, cards=cards, engine=engine)
+        except (ValueError, MemoryError) as error:
+            raise ConfigError(f"{point.name}: {error}") from error
+
+
+def measure(
+    point: Point,
+    work: Workload,
+    *,
+    cards: int,
+    engine: str,
+    progress: Callable[[int], None] = lambda samples: None,
+) -> dict:
     """Answers the workload with one configuration; a row with units in its names."""
-    report = run(work, point.config, cards=cards, engine=engine).report
+    report = run(work, point.config, cards=cards, engine=engine, progress=progress).report
     latency = sorted(report["latency_cycles"])
     return {
         "point": point.name,

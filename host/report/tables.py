@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from hdl.commands import Engine
-from hdl.registers import ACTIVITIES
 
 
 def of_rows(title: str, rows: Sequence[dict]) -> Table:
@@ -48,18 +47,24 @@ def print_dlrm(report: dict, console: Console) -> None:
     )
     console.print(quality)
 
-    engines = Table(title="Cycles of each engine (busy / starved / blocked / idle)")
-    engines.add_column("card")
-    engines.add_column("cycles", justify="right")
-    for engine in Engine:
-        engines.add_column(engine.name.lower(), justify="right")
-    shown = [activity for activity in ACTIVITIES if activity != "idle"] + ["idle"]
+    shown = ("busy", "starved", "blocked", "idle")
+    engines = Table(title="Cycles of each engine, summed over cores")
+    engines.add_column("card", justify="right")
+    engines.add_column("engine")
+    for activity in shown:
+        engines.add_column(activity, justify="right")
+    engines.add_column("busy share", justify="right")
     for index, card in enumerate(report["per_card"]):
-        cells = [
-            " / ".join(str(card[f"{engine.name.lower()}_{activity}_cycles"]) for activity in shown)
-            for engine in Engine
-        ]
-        engines.add_row(str(index), str(card["cycles"]), *cells)
+        for engine in Engine:
+            name = engine.name.lower()
+            spent = [card[f"{name}_{activity}_cycles"] for activity in shown]
+            engines.add_row(
+                str(index) if engine is Engine.LOAD else "",
+                name,
+                *(f"{cycles:,}" for cycles in spent),
+                f"{spent[0] / max(1, sum(spent)):.1%}",
+                end_section=engine is Engine.VECTOR,
+            )
     console.print(engines)
 
     traffic = Table(title="Payload bytes")

@@ -61,6 +61,18 @@ class Runtime:
         self.close()
 
 
+def check(config: CardConfig, cards: int, engine: str) -> None:
+    """Raises the `ValueError` with which `open` would refuse these, and builds nothing."""
+    from sim.platform import check as check_platform
+
+    check_platform(config, cards=cards, engine=engine)
+    if config.counters < (needed := len(Engine) + cards):
+        raise ConfigError(
+            f"counters={config.counters}: every engine and every card of a platform needs one, "
+            f"{cards} cards at least {needed}"
+        )
+
+
 def open(
     cards: int = 6,
     config: str | CardConfig = "default",
@@ -84,11 +96,7 @@ def open(
     from sim.platform import Platform
 
     design = preset(config) if isinstance(config, str) else config
-    if design.counters < (needed := len(Engine) + cards):
-        raise ConfigError(
-            f"counters={design.counters}: every engine and every card of a platform needs one, "
-            f"{cards} cards at least {needed}"
-        )
+    check(design, cards, engine)
     platform = Platform(design, cards=cards, engine=engine, **platform_options)
     try:
         return Runtime(platform, design, engine, operators)

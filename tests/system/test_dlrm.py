@@ -1,0 +1,200 @@
+"""A recommendation model on several cards: golden bits, whole reports, timelines."""
+
+import json
+from collections import Counter, defaultdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import host
+from hdl.commands import Engine
+from hdl.config import preset
+from hdl.registers import ACTIVITIES, TRAFFIC
+from host.bench import dlrm as bench
+from host.models import dlrm, features, movielens
+from host.models.dlrm import Architecture, Dlrm
+from host.models.quantise import quantise
+from host.report import perfetto
+from host.runtime.recommender import Recommender
+from tests.host.models import synthetic
+
+TINY = preset("tiny")
+BATCH = 6
+
+
+def small_workload(folder, top=(8,), batches=5):
+    """Made-up ratings, random weights, the demo's features; the last batch is short."""
+    samples = features.build(movielens.load(synthetic.write(folder)), train=0.6, calibration=0.2)
+    rng = np.random.default_rng(1)
+    dim = 16
+    joined = (len(samples.table_rows) + 1) * dim
+    architecture = Architecture(
+        samples.table_rows, dim, (len(features.DENSE), 8, dim), (joined, *top, 1)
+    )
+    parameters = {
+        name: rng.normal(0, 0.3, shape).astype(np.float32)
+        for name, shape in architecture.shapes().items()
+    }
+    model = Dlrm(architecture, parameters, {"feature_version": features.VERSION})
+    held_out = samples.held_out.take(range(BATCH * batches - 2))
+    cut = tuple(held_out.batches(BATCH))
+    return bench.Workload(model, quantise(model, samples.calibration), cut)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return small_workload(tmp_path_factory.mktemp("ratings"))
+
+
+@pytest.fixture(scope="module")
+def outcome(work):
+    told = []
+    outcome = bench.run(work, TINY, cards=3, progress=told.append)
+    assert told == [len(batch) for batch in work.batches]
+    return outcome
+
+
+def test_every_sample_has_the_bits_of_the_golden_model(work, outcome):
+    assert outcome.mismatches == outcome.report["mismatching_samples"] == 0
+    assert outcome.report["samples"] == work.samples == 28
+    assert 0 <= outcome.report["auc_cards"] <= 1
+
+
+def test_answers_differ_from_sample_to_sample(work, runtime):
+    """Else equal bits would say little."""
+    logits = np.concatenate([work.quantised.forward(b, runtime.reference) for b in work.batches])
+    assert len(np.unique(logits)) > 5
+
+
+@pytest.mark.parametrize("cards", [1, 2])
+def test_the_number_of_cards_does_not_change_the_answers(work, outcome, cards):
+    fewer = bench.run(work, TINY, cards=cards)
+    assert fewer.mismatches == 0
+    assert fewer.report["auc_cards"] == outcome.report["auc_cards"]
+
+
+def test_two_runs_take_the_same_cycles(work, outcome):
+    assert bench.run(work, TINY, cards=3).report == outcome.report
+
+
+def test_a_top_net_of_one_layer_waits_for_its_peers(tmp_path):
+    assert bench.run(small_workload(tmp_path, top=(), batches=3), TINY, cards=2).mismatches == 0
+
+
+def test_the_report_tells_cycles_bytes_and_latencies(work, outcome):
+    report = outcome.report
+    assert report["config_hash"] == TINY.hash
+    assert report["config"]["array_rows"] == TINY.array_rows
+    assert report["seed"] == bench.SEED
+    assert len(report["latency_cycles"]) == len(report["latency_us"]) == len(work.batches)
+    for cycles, microseconds in zip(report["latency_cycles"], report["latency_us"], strict=True):
+        assert 0 < cycles <= report["total_cycles"]
+        assert microseconds == cycles / TINY.clock_mhz
+    assert set(report["placement_card_of_table"]) == {0, 1, 2}
+    assert len(report["per_card"]) == 3
+    for card in report["per_card"]:
+        assert all(card[name] >= 0 for name in TRAFFIC)  # all but the tables fit the scratchpad
+        assert card["dram_read_bytes"] > 0
+        assert card["pcie_read_bytes"] > 0
+        for engine in Engine:
+            spent = [card[f"{engine.name.lower()}_{what}_cycles"] for what in ACTIVITIES]
+            assert sum(spent) == card["cycles"]
+            assert card[f"{engine.name.lower()}_busy_cycles"] > 0
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_batches_are_dealt_to_the_cards_in_turn(work, outcome):
+    dense = [command.card for command in outcome.commands if command.label.endswith("logits")]
+    assert dense == [number % 3 for number in range(len(work.batches))]
+
+
+def test_pooled_rows_go_from_card_to_card(work, outcome):
+    sent = Counter(
+        (command.card, command.label.rpartition(" ")[2])
+        for command in outcome.commands
+        if " to card " in command.label
+    )
+    pairs = {(a, str(b)) for a in range(3) for b in range(3) if a != b}
+    assert set(sent) == pairs
+
+
+def test_the_timeline_opens_in_a_viewer(tmp_path, outcome):
+    path = tmp_path / "trace.json"
+    perfetto.write(path, outcome.commands, TINY)
+    trace = json.loads(path.read_text())
+    assert trace["otherData"]["config_hash"] == TINY.hash
+    spans = defaultdict(list)
+    names = set()
+    for event in trace["traceEvents"]:
+        assert {"ph", "pid", "tid", "name"} <= set(event)
+        if event["ph"] == "M":
+            names.add((event["pid"], event["args"]["name"]))
+            continue
+        assert event["ph"] == "X"
+        assert event["dur"] >= 0
+        spans[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    assert {(card, engine.name.lower()) for card in range(3) for engine in Engine} <= names
+    assert set(spans) == {(card, int(engine)) for card in range(3) for engine in Engine}
+    for each in spans.values():
+        each.sort()
+        for (_, end), (start, _) in pairwise(each):
+            assert start >= end - 1e-9
+
+
+def test_a_wrong_answer_is_counted(work, monkeypatch):
+    from sim.golden import operators
+
+    right = operators.linear
+    monkeypatch.setattr(operators, "linear", lambda *operands: right(*operands) ^ 1)
+    assert bench.run(work, TINY, cards=3).mismatches > 0
+
+
+def test_a_recommender_answers_again_without_more_memory(work, runtime):
+    recommender = Recommender(runtime, work.quantised, BATCH)
+    first = recommender.answer(work.batches)
+    free = [card.dram.free_bytes + card.scratchpad.free_bytes for card in runtime.cards]
+    again = recommender.answer(work.batches)
+    assert [answer.logits.tolist() for answer in again] == [
+        answer.logits.tolist() for answer in first
+    ]
+    assert recommender.answer([]) == []
+    assert free == [card.dram.free_bytes + card.scratchpad.free_bytes for card in runtime.cards]
+
+
+def test_a_failed_batch_leaves_nothing_behind(work, runtime):
+    recommender = Recommender(runtime, work.quantised, BATCH)
+    expected = [answer.logits.tolist() for answer in recommender.answer(work.batches)]
+    bad = work.batches[1].sparse[0]
+    bags = features.Bags(bad.indices + 1_000_000, bad.lengths)
+    batch = work.batches[1]
+    damaged = features.Batch(batch.dense, (bags, *batch.sparse[1:]), batch.label)
+    batches = [work.batches[0], damaged, *work.batches[2:]]
+    mapped = runtime.platform._host_memory.free_bytes
+    with pytest.raises(host.CommandError, match="BAD_INDEX: the index at position 0 is outside"):
+        recommender.answer(batches)
+    assert runtime.platform._host_memory.free_bytes == mapped
+    assert [answer.logits.tolist() for answer in recommender.answer(work.batches)] == expected
+
+
+def test_batches_larger_than_announced_are_refused(work, runtime):
+    recommender = Recommender(runtime, work.quantised, BATCH - 1)
+    with pytest.raises(ValueError, match="batch of 6 samples: must be 1 to 5"):
+        recommender.answer(work.batches)
+
+
+def test_rows_that_are_no_whole_bus_words_are_refused(work):
+    with pytest.raises(ValueError, match=r"bus_bytes=32: .* must divide the model's dim=16"):
+        bench.run(work, TINY.replace(bus_bytes=32), cards=2)
+
+
+@pytest.mark.slow
+def test_the_trained_model_answers_movielens():
+    try:
+        movielens.find()
+    except movielens.DataError as error:
+        pytest.skip(str(error))
+    work = bench.workload(None, dlrm.WEIGHTS, 96, 32)
+    outcome = bench.run(work, TINY, cards=3)
+    assert outcome.mismatches == 0
+    assert abs(outcome.report["auc_difference"]) < 0.05

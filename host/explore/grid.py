@@ -50,6 +50,13 @@ def points(base: CardConfig, settings: Sequence[str]) -> list[Point]:
     names = [name for name, _ in axes]
     if len(set(names)) != len(names):
         raise ConfigError(f"--set: a field is given twice in {', '.join(names)}")
+    if "array" in names and {"array_rows", "array_columns"} & set(names):
+        raise ConfigError("--set array: sets array_rows and array_columns too, give one or other")
+    for name, changes in axes:
+        for position, change in enumerate(changes):
+            if change in changes[:position]:
+                value = "x".join(str(value) for value in change.values())
+                raise ConfigError(f"--set {name}={value}: the value is given twice")
     grid = []
     for combination in itertools.product(*(changes for _, changes in axes)):
         merged = {field: value for change in combination for field, value in change.items()}

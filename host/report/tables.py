@@ -53,7 +53,7 @@ def print_dlrm(report: dict, console: Console) -> None:
     engines.add_column("engine")
     for activity in shown:
         engines.add_column(activity, justify="right")
-    engines.add_column("busy share", justify="right")
+    engines.add_column("busy %", justify="right")
     for index, card in enumerate(report["per_card"]):
         for engine in Engine:
             name = engine.name.lower()
@@ -62,7 +62,7 @@ def print_dlrm(report: dict, console: Console) -> None:
                 str(index) if engine is Engine.LOAD else "",
                 name,
                 *(f"{cycles:,}" for cycles in spent),
-                f"{spent[0] / max(1, sum(spent)):.1%}",
+                f"{100 * spent[0] / max(1, sum(spent)):.1f}",
                 end_section=engine is Engine.VECTOR,
             )
     console.print(engines)

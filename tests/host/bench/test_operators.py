@@ -1,0 +1,53 @@
+"""Benches: cycles of real commands against bounds that no card can beat."""
+
+import pytest
+
+from hdl.config import preset
+from host.bench import engines, operators
+
+TINY = preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def products():
+    return operators.matmul(TINY, [(16, 16, 16), (40, 32, 24), (3, 5, 2)], "native")
+
+
+def test_no_product_beats_the_array(products):
+    assert [row["m"] for row in products["rows"]] == [16, 40, 3]
+    for row in products["rows"]:
+        assert row["bound_cycles"] == row["m"] * row["k"] * row["n"] / 16
+        assert 0 < row["mac_utilisation"] == row["bound_cycles"] / row["cycles"] < 1
+
+
+def test_larger_products_use_the_array_better(products):
+    small, large = products["rows"][2], products["rows"][1]
+    assert large["mac_utilisation"] > small["mac_utilisation"]
+
+
+def test_results_carry_hash_seed_and_version(products):
+    assert products["config_hash"] == TINY.hash
+    assert {"seed", "halfdome_version", "engine"} <= set(products)
+
+
+def test_operands_too_large_for_the_scratchpad_are_told():
+    (row,) = operators.matmul(TINY, [(128, 100, 64)], "native")["rows"]
+    assert not row["operands_in_scratchpad"]
+
+
+def test_no_gather_beats_its_tightest_bound(monkeypatch):
+    monkeypatch.setattr(operators, "TABLE_ROWS", 2000)
+    result = operators.gather(TINY, bags=24, pooling=9, dim=30, engine="native")
+    assert result["bound_cycles"]["lanes"] == 24 * 9 * 8
+    assert result["bound_cycles"][result["tightest_bound"]] == max(result["bound_cycles"].values())
+    assert 0 < result["gather_efficiency"] < 1
+
+
+@pytest.mark.slow
+def test_the_compiled_engine_is_faster(monkeypatch):
+    monkeypatch.setattr(engines, "PYSIM_SHAPE", (1, 4, 4))
+    result = engines.compare(TINY)
+    assert result["native_over_pysim"] > 10
+    assert result["native_over_pysim"] == pytest.approx(
+        result["native_cycles_per_second"] / result["pysim_cycles_per_second"]
+    )

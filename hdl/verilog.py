@@ -16,10 +16,11 @@ from hdl.wheel import run_wheel
 TOP = "halfdome_card"
 
 _YOSYS_HABITS = (
-    "ALWNEVER", "ASCRANGE", "CASEINCOMPLETE", "CASEOVERLAP", "UNSIGNED", "WIDTHEXPAND",
+    "ALWNEVER", "CASEINCOMPLETE", "CASEOVERLAP", "CMPCONST", "UNSIGNED", "WIDTHEXPAND",
     "WIDTHTRUNC",
 )  # fmt: skip
-"""Verilator warnings about how Yosys writes Verilog: implicit widths, cases with defaults above."""
+"""Verilator warnings about how Yosys writes Verilog: implicit widths, cases with defaults above,
+first match wins, comparisons that the configuration's sizes decide."""
 
 
 def to_rtlil(component: wiring.Component, name: str) -> str:
@@ -49,7 +50,8 @@ def rtlil_to_verilog(text: str) -> str:
         source, target = Path(folder, "top.il"), Path(folder, "top.v")
         source.write_text(text)
         script = (
-            "read_rtlil top.il; proc -nomux -norom; memory_collect; "
+            # A wire of no bits, which Verilog does not have, would be written with two.
+            "read_rtlil top.il; delete s:0; proc -nomux -norom; memory_collect; "
             "write_verilog -noattr -norename top.v"
         )
         run_wheel("yosys", ["-q", "-p", script], Path(folder))

@@ -13,7 +13,7 @@ from host.driver.errors import CardError, CommandError
 
 RING_ENTRIES = 1024
 WAIT_CYCLES = 1_000_000
-"""Cycles without any interrupt after which a card counts as hung."""
+"""Cycles without any interrupt after which a card on which no engine was busy counts as hung."""
 
 
 @dataclass
@@ -57,6 +57,7 @@ class Device:
         self._next_id = 0
         self._submitted: dict[int, _Submitted] = {}
         self._order: deque[_Submitted] = deque()
+        self._busy_cycles = 0
         self._write64("SQ_BASE", self._submission.address)
         self.write("SQ_SIZE", RING_ENTRIES)
         self._write64("CQ_BASE", self._completion.address)
@@ -165,13 +166,20 @@ class Device:
         self.poll()
         if self._order and not self.bus.wait(WAIT_CYCLES):
             self.poll()
-            if self._order:
+            if self._order and not self._has_worked():
                 oldest = self._order[0].descriptor
                 identifier = int.from_bytes(oldest[2:4], "little")
                 raise TimeoutError(
-                    f"card {self.index}: nothing completed in {WAIT_CYCLES} cycles; the oldest "
-                    f"command has opcode {oldest[0]:#04x}, id {identifier}"
+                    f"card {self.index}: nothing completed in {WAIT_CYCLES} cycles and no engine "
+                    f"is busy; the oldest command has opcode {oldest[0]:#04x}, id {identifier}"
                 )
+
+    def _has_worked(self) -> bool:
+        """Whether any engine was busy since the last call: a long command is no hang."""
+        before = self._busy_cycles
+        counters = self.counters()
+        self._busy_cycles = sum(v for name, v in counters.items() if name.endswith("busy_cycles"))
+        return self._busy_cycles != before
 
     def wait(self, identifiers: Sequence[int]) -> list[Completion]:
         """Sleeps until all have completed and returns their completions, good or bad."""

@@ -229,11 +229,11 @@ def bench_gather(
     from host.bench import operators
 
     result = operators.gather(preset(config), bags, pooling, dim, engine)
-    shown = ("bags", "pooling", "dim", "cycles", "tightest_bound", "gather_efficiency")
-    row = {name: result[name] for name in shown} | {
-        f"{name}_bound_cycles": value for name, value in result["bound_cycles"].items()
-    }
-    console.print(tables.of_rows("GATHER of random 8-bit rows from DRAM", [row]))
+    row = {"cycles": result["cycles"]}
+    row |= {f"{name}_bound": cycles for name, cycles in result["bound_cycles"].items()}
+    row |= {"tightest": result["tightest_bound"], "efficiency": result["gather_efficiency"]}
+    title = f"GATHER of {bags} bags of {pooling} random 8-bit rows of {dim}, from DRAM"
+    console.print(tables.of_rows(title, [row]))
     _write_json(json_file, result)
 
 

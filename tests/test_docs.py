@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import host  # noqa: F401  numpy can be loaded only once in a process, and pytester unloads
+from sim.engine.cache import cache_dir
+
 ROOT = Path(__file__).parent.parent
+CACHE = cache_dir()
 BLOCKS = [
     pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -15,8 +19,17 @@ BLOCKS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
-def test_code_in_documents_runs(block):
-    exec(compile(block, "document", "exec"), {"__name__": "document"})
+def test_code_in_documents_runs(block, request):
+    if not re.search(r"^def test_\w+\(\w", block, re.MULTILINE):
+        exec(compile(block, "document", "exec"), {"__name__": "document"})
+        return
+    # Tests that take fixtures run as a test file of their own, in a folder of their own.
+    request.getfixturevalue("monkeypatch").setenv("HALFDOME_CACHE", str(CACHE))
+    pytester = request.getfixturevalue("pytester")
+    pytester.makepyfile(test_document=block)
+    tests = len(re.findall(r"^def test_", block, re.MULTILINE))
+    pytester.runpytest("--strict-markers", "--renew-cycles").assert_outcomes(passed=tests)
+    pytester.runpytest("--strict-markers").assert_outcomes(passed=tests)
 
 
 def test_links_between_documents_lead_somewhere():

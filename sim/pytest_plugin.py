@@ -5,6 +5,7 @@ a test asks for.
 """
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from amaranth.hdl import Elaboratable
 
 DEFAULT_ENGINE = "native"
+MOST_WAVEFORMS = 16
+"""Waveforms on disk of one running test, the latest; a generated test may simulate thousands."""
 _SECTION = "waveform"
 _waveforms = pytest.StashKey[list[Path]]()
 _keep = pytest.StashKey[bool]()
@@ -64,16 +67,20 @@ def simulate(request: pytest.FixtureRequest, tmp_path: Path):
     """Runs a component under Amaranth's simulator and returns the cycles that it took.
 
     `simulate(component, *testbenches, background=(), cycles=20_000)`, see
-    `sim.testbench.simulate`. A failing test leaves a VCD of each simulation in its `tmp_path`.
+    `sim.testbench.simulate`. A failing test leaves a VCD of each of its latest 16 simulations in
+    its `tmp_path`.
     """
     from sim.testbench import simulate as run
 
     waveforms = request.node.stash.setdefault(_waveforms, [])
+    numbers = count()
 
     def simulate(component: "Elaboratable", *testbenches: Callable, **options) -> int:
         __tracebackhide__ = True
-        path = tmp_path / f"{type(component).__name__}-{len(waveforms)}.vcd"
+        path = tmp_path / f"{type(component).__name__}-{next(numbers)}.vcd"
         waveforms.append(path)
+        if len(waveforms) > MOST_WAVEFORMS:
+            waveforms.pop(0).unlink(missing_ok=True)
         return run(component, *testbenches, waves=path, **options)
 
     yield simulate
@@ -107,7 +114,10 @@ def golden_cycles(request: pytest.FixtureRequest):
         try:
             file.check(name, cycles, config.hash)
         except CycleMismatch as error:
-            pytest.fail(str(error))
+            message = str(error)
+        else:
+            return
+        pytest.fail(message)  # outside `except`: one traceback, the test's
 
     return golden_cycles
 
@@ -118,9 +128,9 @@ def pytest_runtest_makereport(item: pytest.Item):
     report = yield
     waveforms = item.stash.get(_waveforms, [])
     wanted = report.failed or item.config.getoption("halfdome_waves")
-    if waveforms and report.when == "call" and wanted:
+    existing = [str(path) for path in waveforms if path.exists()]
+    if existing and report.when == "call" and wanted:
         item.stash[_keep] = True
-        existing = [str(path) for path in waveforms if path.exists()]
         report.sections.append((_SECTION, "\n".join(existing)))
     return report
 

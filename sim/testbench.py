@@ -31,11 +31,11 @@ def simulate(
     `ValueError` if there is nothing to run or no clock.
     """
     name = type(component).__name__
+    simulator = Simulator(component)
     if not testbenches:
         raise ValueError(f"{name}: no test bench to run, give at least one")
     if cycles < 1:
         raise ValueError(f"cycles={cycles}: must be 1 or more")
-    simulator = Simulator(component)
     try:
         simulator.add_clock(CLOCK_PERIOD)
     except NameError as error:

@@ -114,6 +114,17 @@ def test_failure_after_the_simulation_also_keeps_every_waveform(run):
     result.stdout.fnmatch_lines([str(path) for path in run.waveforms()])
 
 
+def test_only_the_latest_waveforms_are_kept(run):
+    source = COUNTER + (
+        "def test_counts(simulate):\n"
+        "    for step in range(18):\n"
+        "        dut = Counter()\n"
+        "        simulate(dut, count_to(dut, min(step, 16), step))\n"
+    )
+    run(source).assert_outcomes(failed=1)
+    assert {path.name for path in run.waveforms()} == {f"Counter-{n}.vcd" for n in range(2, 18)}
+
+
 def test_waves_keeps_the_waveform_of_a_test_that_passes(run):
     result = run(SIMULATION.format(expected=5), "--waves")
     result.assert_outcomes(passed=1)
@@ -152,9 +163,15 @@ def test_background_bench_runs_beside_the_others(run):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("simulate(Counter())", "*Counter: no test bench to run, give at least one"),
-        ("simulate(dut, count_to(dut, 5), cycles=0)", "*cycles=0: must be 1 or more"),
-        ("simulate(Wire(), count_to(dut, 5))", "*Wire: has no clock, nothing in it is in the*"),
+        ("dut = Counter(); simulate(dut)", "*Counter: no test bench to run, give at least one"),
+        (
+            "dut = Counter(); simulate(dut, count_to(dut, 5), cycles=0)",
+            "*cycles=0: must be 1 or more",
+        ),
+        (
+            "dut = Wire(); simulate(dut, count_to(dut, 5))",
+            "*Wire: has no clock, nothing in it is in the*",
+        ),
     ],
 )
 def test_simulation_that_cannot_run_says_why(run, call, message):
@@ -167,9 +184,10 @@ def test_simulation_that_cannot_run_says_why(run, call, message):
         "        m.d.comb += self.o.eq(self.i)\n"
         "        return m\n"
     )
-    result = run(f"{COUNTER}{wire}def test_it(simulate):\n    dut = Counter()\n    {call}\n")
+    result = run(f"{COUNTER}{wire}def test_it(simulate):\n    {call}\n")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([message])
+    result.stdout.no_fnmatch_line("*- waveform -*")
 
 
 @pytest.mark.parametrize(
@@ -231,21 +249,30 @@ def test_marker_takes_one_positive_integer(run, arguments):
     result.stdout.fnmatch_lines([f"*cards({arguments}): takes one positive integer"])
 
 
-BUDGET = (
-    "import pytest\n"
-    "@pytest.mark.cards(1)\n"
-    "@pytest.mark.cycle_budget({budget})\n"
-    "def test_waits(platform):\n"
-    "    platform.platform.run(100)\n"
-)
-
-
-def test_test_within_its_cycle_budget_passes(run):
-    run(BUDGET.format(budget=100), "--engine=pysim").assert_outcomes(passed=1)
+def test_cycle_budget_counts_what_the_test_takes_of_any_platform(run):
+    """Not what happened before it; the last cycle of the budget may be used."""
+    source = (
+        "import types, pytest\n"
+        "@pytest.fixture\n"
+        "def platform(): return types.SimpleNamespace(cycles=1000, cards=[])\n"
+        "@pytest.mark.cycle_budget(100)\n"
+        "@pytest.mark.parametrize('cycles', [0, 100, 101])\n"
+        "def test_it(platform, cycles): platform.cycles += cycles\n"
+    )
+    result = run(source)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["used 101 cycles, 1 more than cycle_budget(100)*"])
 
 
 def test_test_over_its_cycle_budget_fails_with_the_counters(run):
-    result = run(BUDGET.format(budget=99), "--engine=pysim")
+    source = (
+        "import pytest\n"
+        "@pytest.mark.cards(1)\n"
+        "@pytest.mark.cycle_budget(99)\n"
+        "def test_waits(platform):\n"
+        "    platform.platform.run(100)\n"
+    )
+    result = run(source, "--engine=pysim")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -286,6 +313,7 @@ def test_renewed_count_is_kept_and_a_change_fails(run, pytester):
     result.stdout.fnmatch_lines(
         ["*count: was 5 cycles, is 7 (+2, +40.0%); if this is meant,*--renew-cycles*"]
     )
+    result.stdout.no_fnmatch_line("*During handling*")
     run(GOLDEN.format(steps=7), "--renew-cycles").assert_outcomes(passed=1)
     run(GOLDEN.format(steps=7)).assert_outcomes(passed=1)
 
@@ -372,6 +400,16 @@ def test_project_without_cards_sees_no_change(run, pytester):
     )
     run(source).assert_outcomes(passed=1)
     assert {path.name for path in Path(pytester.path).iterdir()} <= {"test_user.py", "temp"}
+
+
+def test_project_with_the_same_option_can_leave_the_plugin_out(run, pytester):
+    pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--engine')")
+    source = (
+        "def test_own(pytestconfig):\n"
+        "    assert pytestconfig.getoption('--engine') == 'steam'\n"
+        "    assert not pytestconfig.pluginmanager.has_plugin('sim.pytest_plugin')\n"
+    )
+    run(source, "-p", "no:halfdome", "--engine=steam").assert_outcomes(passed=1)
 
 
 @pytest.mark.slow

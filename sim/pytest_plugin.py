@@ -136,7 +136,7 @@ def pytest_runtest_makereport(item: pytest.Item):
 
 
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: "pytest.TerminalReporter", config: pytest.Config
 ) -> None:
     """With `--waves`, lists where the waveforms of passed tests are; failures show their own."""
     if not config.getoption("halfdome_waves"):

@@ -1,5 +1,7 @@
 """The card: everything between two packet streams and card DRAM."""
 
+from collections.abc import Callable
+
 from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -19,6 +21,12 @@ class Card(wiring.Component):
 
     Its ports sit where the user side of a PCIe hard IP and of a DRAM controller would sit.
 
+    Parameters
+    ----------
+    config : CardConfig
+    make_core : callable
+        Makes each of the cores from the configuration: `Core`, or what has its signature.
+
     Members
     -------
     rx : In(stream of `rx_beat`), packets to the card
@@ -26,8 +34,11 @@ class Card(wiring.Component):
     axi : Out(Axi4), card DRAM
     """
 
-    def __init__(self, config: CardConfig):
+    def __init__(
+        self, config: CardConfig, make_core: Callable[[CardConfig], wiring.Component] = Core
+    ):
         self.config = config
+        self._make_core = make_core
         self._memory = MemorySystem(
             config,
             core_reads=READ_PORTS,
@@ -70,7 +81,7 @@ class Card(wiring.Component):
         ]
 
         for index in range(config.cores):
-            m.submodules[f"core_{index}"] = core = Core(config)
+            m.submodules[f"core_{index}"] = core = self._make_core(config)
             connect(m, core.dma, pcie.dma_reads[index])
             connect(m, core.posted, pcie.posted[index])
             for number in range(READ_PORTS):

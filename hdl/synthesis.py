@@ -2,17 +2,64 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from amaranth import Cat, Module, Signal, Value
+from amaranth import Cat, Const, Module, Signal, Value
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.arith.add import FloatAdd
+from hdl.arith.fma import FloatFma
+from hdl.arith.format import FLOAT32
+from hdl.arith.quantise import FloatToByte
+from hdl.config import CardConfig
+from hdl.matmul.array import SystolicArray
+from hdl.matmul.requantiser import Requantiser
 from hdl.wheel import run_wheel
 
 _CLOCK_MHZ = 100
 """The clock that placement and routing aim at."""
+
+
+class _Lane(wiring.Component):
+    """The arithmetic of one gather lane: fma(scale, q, accumulator + bias)."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "accumulator": In(32),
+                "bias": In(32),
+                "scale": In(32),
+                "q": In(32),
+                "o": Out(32),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.add = add = FloatAdd(FLOAT32)
+        m.submodules.fma = fma = FloatFma(FLOAT32)
+        m.d.comb += [
+            add.a.eq(self.accumulator),
+            add.b.eq(self.bias),
+            fma.a.eq(self.scale),
+            fma.b.eq(self.q),
+            fma.c.eq(add.o),
+            self.o.eq(fma.o),
+        ]
+        return m
+
+
+UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
+    "array": lambda config: SystolicArray(rows=config.array_rows, columns=config.array_columns),
+    "lane": lambda config: _Lane(),
+    "quantiser": lambda config: FloatToByte(),
+    "requantiser": lambda config: Requantiser(columns=1),
+}
+"""What decides a card's size, by name: the whole systolic array, one gather lane, one fp32 to uint8
+conversion, one column of the matmul requantiser."""
 
 
 class _FewPins(wiring.Component):
@@ -31,7 +78,9 @@ class _FewPins(wiring.Component):
         m.submodules.component = component = self._component
         inputs, outputs = [], []
         for _, member, port in component.signature.flatten(component):
-            (inputs if member.flow == In else outputs).append(Value.cast(port))
+            value = Value.cast(port)
+            if not isinstance(value, Const):  # ready of a stream that is always ready
+                (inputs if member.flow == In else outputs).append(value)
         shifted = Signal(sum(map(len, inputs)), reset_less=True)
         captured = Signal(sum(map(len, outputs)), reset_less=True)
         m.d.sync += [

@@ -1,19 +1,25 @@
 """Verilog and the C header that belongs to it, from one configuration."""
 
+import gc
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from amaranth import Const, Value
+from amaranth import ClockSignal, Const, Instance, Module, ResetSignal, Value
 from amaranth.back import rtlil
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In
 
 from hdl import commands, registers
 from hdl.card import Card
 from hdl.config import CardConfig
+from hdl.core import Core
 from hdl.wheel import run_wheel
 
 TOP = "halfdome_card"
+CORE = "halfdome_core"
 
 _YOSYS_HABITS = (
     "ALWNEVER", "CASEINCOMPLETE", "CASEOVERLAP", "CMPCONST", "UNSIGNED", "WIDTHEXPAND",
@@ -23,14 +29,32 @@ _YOSYS_HABITS = (
 first match wins, comparisons that the configuration's sizes decide."""
 
 
-def to_rtlil(component: wiring.Component, name: str) -> str:
-    """Any component as RTLIL, ports named by its signature (`i__payload`)."""
-    ports = {}
-    for path, _, value in component.signature.flatten(component):
+def _ports(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Value]]:
+    for path, member, value in component.signature.flatten(component):
         value = Value.cast(value)
         if not isinstance(value, Const):  # an always-ready stream has no ready port
-            ports["__".join(map(str, path))] = (value, None)
-    with mock.patch.object(rtlil.ModuleEmitter, "emit_memory", _emit_memory):
+            yield "__".join(map(str, path)), member.flow, value
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Elaboration makes objects that live: searching millions of them for garbage takes longer."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def to_rtlil(component: wiring.Component, name: str) -> str:
+    """Any component as RTLIL, ports named by its signature (`i__payload`)."""
+    ports = {port: (value, None) for port, _, value in _ports(component)}
+    with (
+        _no_collection(),
+        mock.patch.object(rtlil.ModuleEmitter, "emit_memory", _emit_memory),
+    ):
         return rtlil.convert(component, name=name, ports=ports, emit_src=False)
 
 
@@ -58,16 +82,30 @@ def rtlil_to_verilog(text: str) -> str:
         return target.read_text()
 
 
-def to_verilog(component: wiring.Component, name: str) -> str:
-    """Any component as self-contained Verilog; see `to_rtlil` and `rtlil_to_verilog`."""
-    return rtlil_to_verilog(to_rtlil(component, name))
+class _PlacedCore(wiring.Component):
+    """A core by name: cores are equal, so that one module serves them all."""
+
+    def elaborate(self, platform):
+        m = Module()
+        ports = {
+            f"{'i' if flow == In else 'o'}_{name}": value for name, flow, value in _ports(self)
+        }
+        m.submodules.core = Instance(CORE, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+        return m
+
+
+def card_rtlil(config: CardConfig) -> str:
+    """The whole card as RTLIL, with one module `CORE` that is placed once for each core."""
+    core = Core(config)
+    card = Card(config, lambda _: _PlacedCore(core.signature))
+    return to_rtlil(card, TOP) + to_rtlil(core, CORE)
 
 
 def card_verilog(config: CardConfig) -> str:
     """The whole card as one Verilog file, stamped with its configuration and hash."""
     lines = [f"// Halfdome card, configuration {config.hash}", f"// {config.as_json()}"]
     lines += [f"/* verilator lint_off {rule} */" for rule in _YOSYS_HABITS]
-    lines += ["`timescale 1ns / 1ps", to_verilog(Card(config), TOP)]
+    lines += ["`timescale 1ns / 1ps", rtlil_to_verilog(card_rtlil(config))]
     return "\n".join(lines)
 
 

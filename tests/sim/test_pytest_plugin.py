@@ -203,6 +203,7 @@ def test_unknown_name_ends_the_run_and_names_the_known(run, option, known):
     result.stderr.fnmatch_lines([known])
 
 
+@pytest.mark.slow
 def test_options_choose_engine_and_configuration(run):
     source = (
         "import host\n"
@@ -216,6 +217,7 @@ def test_options_choose_engine_and_configuration(run):
     run(source, "--engine=pysim", "--config=tiny").assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_marker_chooses_the_number_of_cards_and_the_platform_is_closed(run):
     source = (
         "import pytest\n"
@@ -264,6 +266,7 @@ def test_cycle_budget_counts_what_the_test_takes_of_any_platform(run):
     result.stdout.fnmatch_lines(["used 101 cycles, 1 more than cycle_budget(100)*"])
 
 
+@pytest.mark.slow
 def test_test_over_its_cycle_budget_fails_with_the_counters(run):
     source = (
         "import pytest\n"
@@ -343,6 +346,7 @@ def test_ini_option_moves_the_golden_files(run, pytester):
     assert not (pytester.path / "tests").exists()
 
 
+@pytest.mark.slow
 def test_renewing_in_several_processes_keeps_every_entry(run, pytester):
     source = (
         "import pytest\n"

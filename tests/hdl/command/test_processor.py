@@ -127,6 +127,7 @@ def fences(count, first=0):
     return [pack(Opcode.FENCE_LOAD, id=first + i) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_a_full_completion_ring_holds_commands_and_loses_none():
     card = Card(TINY, sq_size=64, cq_size=4)
 
@@ -146,6 +147,7 @@ def test_a_full_completion_ring_holds_commands_and_loses_none():
     assert [c["id"] for c in card.completions] == list(range(20))
 
 
+@pytest.mark.slow
 def test_one_interrupt_covers_the_entries_at_hand():
     card = Card(TINY)
 
@@ -302,6 +304,7 @@ def test_failed_fetch_stops_the_ring_until_it_is_restarted():
     assert [c["id"] for c in card.completions] == list(range(100, 112))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", range(0, 30, 5))
 def test_restart_drops_what_an_open_fetch_brings(delay):
     card = Card(TINY, seed=delay, stall=0.3)

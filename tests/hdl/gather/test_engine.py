@@ -59,6 +59,7 @@ def test_no_bags_is_a_good_command():
     assert outcome.status == Status.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [TINY.max_dim, TINY.max_dim - 1])
 @pytest.mark.parametrize("row_format", RowFormat)
 def test_the_longest_rows_fit(dim, row_format):
@@ -79,6 +80,7 @@ def test_every_ratio_of_lanes_to_bus(bus_bytes, lanes):
     run(config, commands, stall=0.2)
 
 
+@pytest.mark.slow
 def test_the_default_card_pools_bit_for_bit():
     commands = [
         plain(dim=64, lengths=(5, 0, 1, 7), offset=31),

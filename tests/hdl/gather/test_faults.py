@@ -42,6 +42,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_every_fault_is_named_and_the_command_after_it_is_good(stall):
     commands, expected = [plain(0)], [(Status.OK, 0)]
@@ -59,6 +60,7 @@ def test_a_fault_does_not_read_the_rest_of_a_long_array():
     assert outcome.cycles < 300
 
 
+@pytest.mark.slow
 def test_bad_rows_are_skipped_and_counted_in_mode_warn():
     for mode, detail in ((IndexMode.WARN, 4), (IndexMode.IGNORE, 0)):
         command = plain(mode=mode)

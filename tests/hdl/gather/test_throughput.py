@@ -26,6 +26,7 @@ def extra_cycles(config, short, long, **changes):
     return many.cycles - few.cycles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_format", RowFormat)
 def test_a_row_takes_as_many_cycles_as_it_has_chunks(row_format):
     dim = 64
@@ -59,6 +60,7 @@ def test_waiting_for_memory_counts_as_starved():
     assert sum(outcome.activity.values()) == outcome.cycles
 
 
+@pytest.mark.slow
 def test_waiting_for_the_output_counts_as_blocked():
     # Rows of one word and one chunk arrive every two cycles; a pooled row takes four to write.
     table = make_table(np.random.default_rng(0), 12, 16, RowFormat.INT4, padding=4)

@@ -167,6 +167,7 @@ def test_output_is_golden_whatever_the_sizes_and_stalls(
 SHAPES = [(2, 2, 16), (2, 2, 64), (2, 8, 16), (8, 2, 16), (4, 16, 16), (16, 4, 32), (8, 8, 128)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns", "bus_bytes"), SHAPES)
 def test_any_array_shape_and_bus_width_gives_golden_output(rows, columns, bus_bytes):
     config = TINY.replace(
@@ -220,6 +221,7 @@ def test_row_is_handed_to_memory_after_the_stated_latency():
     assert seen["y"] - seen["x"] == read_buffer + dut.latency
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("m", "k", "n"),
     [(1, 1, 1), (1, 64, 16), (4, 32, 16), (5, 40, 12), (32, 4, 32), (16, 32, 16), (70, 9, 9)],

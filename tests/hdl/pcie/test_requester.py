@@ -130,6 +130,7 @@ def test_a_read_fails_for_any_bad_completion_and_keeps_the_good_parts(bus_bytes,
     assert bench.read_bytes == 256 + 64 * len(parts)
 
 
+@pytest.mark.slow
 def test_a_client_becomes_idle_while_another_keeps_the_memory_busy():
     config = CONFIGS[32]
     bench = Bench(config, latency=(40, 40))

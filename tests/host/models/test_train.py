@@ -15,6 +15,7 @@ from tests.host.models import synthetic
 QUICK = Recipe(epochs=3, batch=32, validation=0.3)
 
 
+@pytest.mark.slow
 def test_training_learns_and_repeats_itself(samples):
     pytest.importorskip("torch")
     lines = []

@@ -10,6 +10,7 @@ from tests.sim.engine.program import assert_same, run_program
 TINY = PRESETS["tiny"]
 
 
+@pytest.mark.slow
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1 << 30))
 def test_pysim_and_native_agree_in_every_cycle(seed):

@@ -55,6 +55,7 @@ def edge(model):
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(model.edge)(model.context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [native, pysim], ids=["native", "pysim"])
 def test_ports_of_every_width(engine):
     [model] = engine.models(Registers, 1)

@@ -138,6 +138,36 @@ def verilog(
 
 
 @app.command()
+def fpga(
+    units: Annotated[
+        list[str] | None, typer.Option("--unit", metavar="NAME", help="Default: every unit.")
+    ] = None,
+    config: ConfigOption = "tiny",
+    json_file: JsonOption = None,
+) -> None:
+    """Place and route the units that decide a card's size on an ECP5: LUTs, DSPs, Fmax.
+
+    Example: `halfdome fpga --unit array --unit lane --config tiny`
+    """
+    from hdl.synthesis import UNITS, ecp5_report
+
+    design = preset(config)
+    chosen = units or list(UNITS)
+    for unit in chosen:
+        if unit not in UNITS:
+            raise ValueError(f"--unit {unit}: unknown; known are {', '.join(UNITS)}")
+    rows = []
+    with _progress() as bar:
+        task = bar.add_task("units", total=len(chosen))
+        for unit in chosen:
+            bar.update(task, description=unit)
+            rows.append(ecp5_report(UNITS[unit](design), unit))
+            bar.advance(task)
+    console.print(tables.of_rows(f"Lattice LFE5UM5G-85, {config}", rows))
+    _write_json(json_file, {"config_hash": design.hash, "rows": rows})
+
+
+@app.command()
 def explore(
     settings: Annotated[
         list[str],

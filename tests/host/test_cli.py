@@ -19,6 +19,7 @@ from tests.host.models import synthetic
 COMMANDS = [
     "run dlrm",
     "verilog",
+    "fpga",
     "explore",
     "bench matmul",
     "bench gather",
@@ -314,3 +315,9 @@ def test_explore_refuses_a_bad_setting_before_anything_runs(
 def test_explore_refuses_a_field_given_twice(refused, explored):
     refused("a field is given twice in lanes, lanes", "explore", "--set", "lanes=2",
             "--set", "lanes=4", *explored)  # fmt: skip
+
+
+def test_an_unknown_fpga_unit_is_refused_with_the_known_ones(halfdome):
+    status, _, error = halfdome("fpga", "--unit", "card")
+    assert status == 2
+    assert "--unit card: unknown; known are array, lane" in error

@@ -1,6 +1,6 @@
 """How large a card is, in LUT4 equivalents: a proxy that orders designs.
 
-What each part costs was read off Yosys `synth_ecp5` for its units alone (docs/verilog.md says how);
+What each part costs was read off Yosys `synth_ecp5` for its units alone (`halfdome fpga`);
 a multiplier block and a kilobit of block RAM count as the logic that would stand in their place.
 """
 
@@ -8,9 +8,9 @@ from hdl.config import CardConfig
 
 LUT4_PER_MAC = 18
 """A processing element of the systolic array, 296 LUT4 for 4x4; plus one 18x18 multiplier."""
-LUT4_PER_REQUANTISER = 323 + 996
-"""`IntToFloat(32)` and `FloatToByte`."""
-LUT4_PER_LANE = 2008
+LUT4_PER_REQUANTISER = 1265
+"""One column: bias, `IntToFloat(32)` and `FloatToByte`."""
+LUT4_PER_LANE = 2018
 """`FloatAdd` and `FloatFma` of one gather lane."""
 DSP_PER_FLOAT_MULTIPLY = 4
 """18x18 multipliers of a 24x24 product."""

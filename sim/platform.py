@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -182,6 +183,25 @@ class Platform:
         end = self.cycles + cycles
         while self.cycles < end:
             self.world.run(min(end, self.cycles + _SLICE_CYCLES))
+
+    def bare_cycles_per_second(self, cycles: int) -> float:
+        """Speed of the compiled card alone: inputs tied to 0, a loop in C++, no DRAM and no link.
+
+        What no simulation around this model can exceed. Steps a new instance for `cycles` cycles;
+        the platform's own cards do not move. Raises `ValueError` for an engine that does not
+        compile.
+        """
+        if self.engine != "native":
+            raise ValueError(f"engine={self.engine!r}: only native compiles cards")
+        if cycles < 1:
+            raise ValueError(f"cycles={cycles}: must be 1 or more")
+        model = native.NativeModel(self._models[0].folder)
+        try:
+            start = time.perf_counter()
+            model.run(cycles)
+            return cycles / (time.perf_counter() - start)
+        finally:
+            model.close()
 
     def traffic(self) -> dict:
         """What crossed the links, the uplink and the DRAMs, in packets, bytes and accesses.

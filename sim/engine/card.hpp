@@ -1,6 +1,7 @@
 // One card of a world: the card itself behind its pins, its DRAM and its end of the link.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "../dram/dram.hpp"
@@ -27,20 +28,11 @@ class Card {
   Dram dram;
   std::vector<uint8_t> trace;  // every output pin in every recorded cycle, whole bytes
   bool recording = false;
+  bool timing = false;
+  int64_t model_ns = 0, total_ns = 0;  // wall time while `timing`: of the model, of everything here
 
   // Simulates up to cycle `end`. False if the model stopped the simulation.
-  bool run(int64_t end) {
-    for (; cycle_ < end; ++cycle_) {
-      endpoint.drive(cycle_);
-      dram.drive();
-      if (model_.settle(model_.context)) return false;
-      if (recording) record();
-      endpoint.step(cycle_);
-      dram.step(cycle_);
-      if (model_.edge) model_.edge(model_.context);
-    }
-    return true;
-  }
+  bool run(int64_t end) { return timing ? step<true>(end) : step<false>(end); }
 
   int64_t cycle() const { return cycle_; }
 
@@ -53,6 +45,31 @@ class Card {
   }
 
  private:
+  static int64_t now_ns() {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+  }
+
+  template <bool timed>
+  bool step(int64_t end) {
+    const int64_t entered = timed ? now_ns() : 0;
+    for (; cycle_ < end; ++cycle_) {
+      endpoint.drive(cycle_);
+      dram.drive();
+      const int64_t settling = timed ? now_ns() : 0;
+      if (model_.settle(model_.context)) return false;
+      if (timed) model_ns += now_ns() - settling;
+      if (recording) record();
+      endpoint.step(cycle_);
+      dram.step(cycle_);
+      const int64_t clocking = timed ? now_ns() : 0;
+      if (model_.edge) model_.edge(model_.context);
+      if (timed) model_ns += now_ns() - clocking;
+    }
+    if (timed) total_ns += now_ns() - entered;
+    return true;
+  }
+
   void record() {
     for (const Pin& pin : outputs_) {
       trace.insert(trace.end(), pin.data, pin.data + (pin.width + 7) / 8);

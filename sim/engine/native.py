@@ -52,7 +52,7 @@ def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> s
 
 
 def _glue(ports: Sequence[Port], prefix: str) -> str:
-    """C functions around the Verilated class: create, destroy, settle, edge, and each pin."""
+    """C functions around the Verilated class: create, destroy, settle, edge, run, and each pin."""
     pins = "\n".join(
         f"    case {index}: return &model->top.{port.name.replace('__', '___05F')};"
         for index, port in enumerate(ports)
@@ -83,6 +83,12 @@ EXPORT int model_settle(Model* model) {{
 EXPORT void model_edge(Model* model) {{
   model->top.clk = 1;
   model->top.eval();
+}}
+EXPORT void model_run(Model* model, long long cycles) {{
+  for (; cycles > 0; --cycles) {{
+    model_settle(model);
+    model_edge(model);
+  }}
 }}
 EXPORT void* model_pin(Model* model, int index) {{
   switch (index) {{
@@ -173,12 +179,15 @@ class NativeModel:
     error: BaseException | None = None
 
     def __init__(self, folder: Path):
+        self.folder = folder
         ports = [Port(*fields) for fields in json.loads((folder / "ports.json").read_text())]
         self._library = ctypes.CDLL(str(folder / "model.so"))
         self._library.model_create.restype = ctypes.c_void_p
         self._library.model_pin.restype = ctypes.c_void_p
         self._library.model_pin.argtypes = (ctypes.c_void_p, ctypes.c_int)
         self._library.model_destroy.argtypes = (ctypes.c_void_p,)
+        self._library.model_run.restype = None
+        self._library.model_run.argtypes = (ctypes.c_void_p, ctypes.c_longlong)
         self.context = self._library.model_create()
         self.settle = ctypes.cast(self._library.model_settle, ctypes.c_void_p).value
         self.edge = ctypes.cast(self._library.model_edge, ctypes.c_void_p).value
@@ -187,6 +196,10 @@ class NativeModel:
             port.name: Pin(self._library.model_pin(self.context, index), port.width)
             for index, port in enumerate(ports)
         }
+
+    def run(self, cycles: int) -> None:
+        """Steps the model alone, its inputs as they are: what a compiled model costs bare."""
+        self._library.model_run(self.context, cycles)
 
     def close(self) -> None:
         """Frees the model; no world may use it any more."""

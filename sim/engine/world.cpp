@@ -98,6 +98,17 @@ void world_card_state(const Handle* handle, size_t index, char* out, size_t byte
   out[bytes - 1] = 0;
 }
 
+void world_time(Handle* handle, int on) {
+  for (auto& card : handle->world.cards) card->timing = on;
+}
+
+// Nanoseconds of a card's model, and of the card with its link and DRAM, while timing was on.
+void world_card_time(const Handle* handle, size_t index, int64_t* out) {
+  const Card& card = *handle->world.cards[index];
+  out[0] = card.model_ns;
+  out[1] = card.total_ns;
+}
+
 void world_record(Handle* handle, size_t index, int on) {
   handle->world.cards[index]->recording = on;
 }

@@ -3,7 +3,7 @@
 import pytest
 
 from hdl.config import preset
-from host.bench import engines, operators
+from host.bench import operators
 
 TINY = preset("tiny")
 
@@ -41,13 +41,3 @@ def test_no_gather_beats_its_tightest_bound(monkeypatch):
     assert result["bound_cycles"]["lanes"] == 24 * 9 * 8
     assert result["bound_cycles"][result["tightest_bound"]] == max(result["bound_cycles"].values())
     assert 0 < result["gather_efficiency"] < 1
-
-
-@pytest.mark.slow
-def test_the_compiled_engine_is_faster(monkeypatch):
-    monkeypatch.setattr(engines, "PYSIM_SHAPE", (1, 4, 4))
-    result = engines.compare(TINY)
-    assert result["native_over_pysim"] > 10
-    assert result["native_over_pysim"] == pytest.approx(
-        result["native_cycles_per_second"] / result["pysim_cycles_per_second"]
-    )

@@ -300,14 +300,17 @@ def bench_engine(config: ConfigOption = "default", json_file: JsonOption = None)
 
 @app.command()
 def info(config: ConfigOption = "default", json_file: JsonOption = None) -> None:
-    """Show what a configuration means: sizes, peaks, hash.
+    """Show what a configuration means, and what the cache of compiled models holds.
 
     Example: `halfdome info --config m2`
     """
     from rich.table import Table
 
+    from host.runtime.runtime import cache_summary
+
     design = preset(config)
     facts = describe(design)
+    facts |= {f"cache_{name}": value for name, value in cache_summary().items()}
     table = Table("quantity", "value", title=f"{config} ({design.hash})")
     for name, value in facts.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))

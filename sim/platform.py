@@ -18,6 +18,7 @@ import hdl
 from hdl.config import CardConfig
 from hdl.pcie.tlp import rx_beat, tx_beat
 from sim.dram import presets
+from sim.engine import cache as artefacts
 from sim.engine import native, pysim
 from sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World
 from sim.fabric.config import (
@@ -37,6 +38,9 @@ READ_TIMEOUT_CYCLES = 100_000
 """Cycles after which a read without completion has failed; PCIe allows 50 us to 50 ms."""
 _SLICE_CYCLES = 100_000
 """Longest run between two looks at keyboard interrupts."""
+
+cache_summary = artefacts.summary
+"""What the cache of compiled models holds, for `halfdome info`."""
 
 CardFactory = Callable[[CardConfig], wiring.Component]
 

@@ -73,6 +73,13 @@ def check(config: CardConfig, cards: int, engine: str) -> None:
         )
 
 
+def cache_summary() -> dict[str, object]:
+    """The cache of compiled models: path, entries, models, bytes and the bound on them."""
+    from sim.platform import cache_summary
+
+    return cache_summary()
+
+
 def open(
     cards: int = 6,
     config: str | CardConfig = "default",

@@ -1,7 +1,8 @@
 """Compiled artefacts on disk, found by the hash of everything they were made from.
 
 An artefact is a folder that appears under its final name in one step, when it is whole. An
-interrupted build leaves at most a temporary folder, which the next build removes.
+interrupted build leaves at most a temporary folder, which the next build removes. After a build the
+artefacts used longest ago are removed until the rest fits the bound; one that a process uses stays.
 """
 
 import fcntl
@@ -10,8 +11,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+DEFAULT_BYTES = 2 << 30
+_BUILDING = ".building"
+_in_use: dict[Path, int] = {}
+"""A descriptor of each folder this process uses, with a shared lock, until the process ends."""
+
+
+class BuildError(RuntimeError):
+    """A tool is missing or refused its input. The message says which, and what to do."""
 
 
 def cache_dir() -> Path:
@@ -19,6 +29,14 @@ def cache_dir() -> Path:
     if chosen := os.environ.get("HALFDOME_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halfdome"
+
+
+def cache_bytes() -> int:
+    """The bound of the cache: `$HALFDOME_CACHE_BYTES`, else 2 GiB. Raises `ValueError`."""
+    text = os.environ.get("HALFDOME_CACHE_BYTES") or str(DEFAULT_BYTES)
+    if not text.isdecimal():
+        raise ValueError(f"HALFDOME_CACHE_BYTES={text}: must be a number of bytes, 0 or more")
+    return int(text)
 
 
 def content_key(*parts: str | bytes) -> str:
@@ -32,32 +50,160 @@ def content_key(*parts: str | bytes) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds the lock of a file; without `wait`, yields False if another process holds it."""
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def use(folder: Path) -> bool:
+    """Keeps an artefact from removal while this process lives; False if it is not there."""
+    while True:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for a removal under way
+        with suppress(OSError):
+            if os.path.samestat(folder.stat(), os.fstat(descriptor)):
+                break
+        os.close(descriptor)
+    with suppress(OSError):  # a cache that cannot be written still serves
+        os.utime(folder)
+    if (before := _in_use.pop(folder, None)) is not None:
+        os.close(before)
+    _in_use[folder] = descriptor
+    return True
 
 
 def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The artefact `kind-key`, made by `build(folder)` if it is not there yet.
 
-    Concurrent callers, in this process or others, build once. Raises what `build` raises, and
-    `OSError` if the cache cannot be written; neither leaves anything behind that would be used.
+    Concurrent callers, in this process or others, build once. Raises what `build` raises,
+    `BuildError` if the cache cannot be written, and `ValueError` for a bad bound; none of them
+    leaves anything behind that would be used.
     """
     root = cache_dir()
     final = root / f"{kind}-{key}"
-    if final.exists():
+    if use(final):
         return final
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f"{kind}-{key}.lock"):
-        if final.exists():
-            return final
-        for stale in root.glob(f"{kind}-{key}.*.building"):  # the lock says no one is at it
-            shutil.rmtree(stale, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{key}.", suffix=".building", dir=root))
-        try:
-            build(folder)
-            folder.rename(final)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    bound = cache_bytes()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root / f"{kind}-{key}.lock"):
+            if use(final):
+                return final
+            for stale in root.glob(f"{kind}-{key}.*{_BUILDING}"):  # the lock says no one is at it
+                shutil.rmtree(stale, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{key}.", suffix=_BUILDING, dir=root))
+            try:
+                build(folder)
+                use(folder)
+                folder.rename(final)
+                _in_use[final] = _in_use.pop(folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise BuildError(
+            f"cannot write the cache {root}: {error.strerror or error}; free space there, or set "
+            "HALFDOME_CACHE to a folder on another disk"
+        ) from error
+    with suppress(OSError):
+        _shrink(root, bound)
     return final
+
+
+def remember(name: str, folder: Path) -> None:
+    """Lets `recall(name)` find an artefact without its key. A cache that is full forgets it."""
+    shortcut = cache_dir() / f"index-{name}"
+    temporary = shortcut.with_suffix(f".{os.getpid()}")
+    try:
+        temporary.write_text(str(folder))
+        temporary.replace(shortcut)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def recall(name: str) -> Path | None:
+    """The artefact that was remembered, in use from now on; None if there is none any more."""
+    try:
+        folder = Path((cache_dir() / f"index-{name}").read_text())
+    except OSError:
+        return None
+    return folder if use(folder) else None
+
+
+def summary() -> dict[str, object]:
+    """What the cache holds: `path`, `entries`, `models`, `bytes` and its bound `limit_bytes`."""
+    root = cache_dir()
+    entries = _entries(root)
+    return {
+        "path": str(root),
+        "entries": len(entries),
+        "models": sum(entry.name.startswith("model-") for entry in entries),
+        "bytes": sum(map(_size, entries)),
+        "limit_bytes": cache_bytes(),
+    }
+
+
+def _entries(root: Path) -> list[Path]:
+    """Whole artefacts, the one used longest ago first. What has no lock file is not the cache's."""
+    dated = []
+    for lock in root.glob("*.lock"):
+        with suppress(OSError):
+            dated.append((lock.with_suffix("").stat().st_mtime_ns, lock.with_suffix("")))
+    return [path for _, path in sorted(dated)]
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files of an artefact, 0 if it was removed meanwhile."""
+    total = 0
+    with suppress(OSError):
+        for path in folder.iterdir():
+            total += path.stat().st_size
+    return total
+
+
+def _shrink(root: Path, bound: int) -> None:
+    """Removes what killed builds left, and artefacts beyond the bound that nobody uses."""
+    for half in root.glob(f"*{_BUILDING}"):
+        lock = root / f"{half.name.split('.')[0]}.lock"
+        if lock.exists():
+            with _locked(lock, wait=False) as mine:
+                if mine:
+                    shutil.rmtree(half, ignore_errors=True)
+    entries = _entries(root)
+    sizes = [_size(entry) for entry in entries]
+    total = sum(sizes)
+    for entry, size in zip(entries, sizes, strict=True):
+        if total <= bound:
+            break
+        if _remove(entry):
+            total -= size
+    for shortcut in root.glob("index-*"):
+        with suppress(OSError):
+            if not Path(shortcut.read_text()).exists():
+                shortcut.unlink()
+
+
+def _remove(entry: Path) -> bool:
+    """Removes an artefact unless a process uses it."""
+    try:
+        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        condemned = entry.with_name(f"{entry.name}.{os.getpid()}{_BUILDING}")
+        entry.rename(condemned)  # at once: nobody finds half of it
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(condemned, ignore_errors=True)
+    return True

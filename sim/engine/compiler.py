@@ -13,15 +13,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from sim.engine.cache import cached, content_key
+from sim.engine.cache import BuildError, cached, content_key
 
 SIM = Path(__file__).resolve().parent.parent
+NO_CLOCK = "the component has no clock: nothing in it is in the sync domain"
 JOBS = 2
 """Compilations at once."""
-
-
-class BuildError(RuntimeError):
-    """A tool is missing or refused its input. The message says which, and what to do."""
 
 
 @dataclass(frozen=True)

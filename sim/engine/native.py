@@ -12,8 +12,9 @@ from pathlib import Path
 from amaranth.lib import wiring
 
 from hdl.verilog import rtlil_to_verilog, to_rtlil
-from sim.engine.cache import cache_dir, cached, content_key
+from sim.engine.cache import cached, content_key, recall, remember
 from sim.engine.compiler import (
+    NO_CLOCK,
     SIM,
     BuildError,
     Compiler,
@@ -132,11 +133,9 @@ def build(
     root = _verilator_root()
     version = _verilator(root, "--version")
     flags = "\n".join((*VERILATOR_FLAGS, *ARTEFACTS, version, compiler.identity(), _glue((), "")))
-    shortcut = None
-    if fingerprint is not None:
-        shortcut = cache_dir() / f"index-{content_key(fingerprint, flags)}"
-        if shortcut.exists() and (known := Path(shortcut.read_text())).exists():
-            return known
+    shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
+    if shortcut is not None and (known := recall(shortcut)):
+        return known
     progress("elaborating")
     component = make()
     text = to_rtlil(component, TOP)
@@ -153,7 +152,7 @@ def build(
             folder / f"{TOP}.v",
         )  # fmt: skip
         if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
-            raise BuildError("the component has no clock: nothing in it is in the sync domain")
+            raise BuildError(NO_CLOCK)
         (folder / "glue.cpp").write_text(_glue(ports, prefix))
         sources = sorted(folder.glob("*.cpp"))
         progress(f"compiling {len(sources)} files")
@@ -167,9 +166,7 @@ def build(
 
     path = cached("model", key, build_model)
     if shortcut is not None:
-        temporary = shortcut.with_suffix(f".{os.getpid()}")
-        temporary.write_text(str(path))
-        temporary.replace(shortcut)
+        remember(shortcut, path)
     return path
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
+from sim.engine.compiler import NO_CLOCK, BuildError
 from sim.engine.ports import Pin, component_ports
 
 CLOCK_PERIOD = 1e-6
@@ -32,7 +33,10 @@ class PysimModel:
         self._outputs = [(v, self._storage[p.name]) for p, v in values.items() if not p.is_input]
         self._settled = self._started = False
         self._simulator = Simulator(component)
-        self._simulator.add_clock(CLOCK_PERIOD)
+        try:
+            self._simulator.add_clock(CLOCK_PERIOD)
+        except NameError as error:
+            raise BuildError(NO_CLOCK) from error
         self._callback = _SETTLE(self._settle)  # must live as long as the world
         self.settle = ctypes.cast(self._callback, ctypes.c_void_p).value
 

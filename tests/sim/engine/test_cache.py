@@ -1,12 +1,17 @@
-"""The cache of compiled artefacts: built once, used only when whole."""
+"""The cache of compiled artefacts: built once, used only when whole, never beyond its bound."""
 
+import errno
 import multiprocessing
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from sim.engine.cache import cache_dir, cached, content_key
+from sim.engine import compiler
+from sim.engine.cache import BuildError, cache_dir, cached, content_key, recall, remember, summary
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +48,140 @@ def test_killed_build_is_not_used_and_is_removed():
     (half / "file").write_text("half")
     assert (cached("kind", "key", artefact()) / "file").read_text() == "whole"
     assert not half.exists()
+
+
+def _hang(entered):
+    def build(folder):
+        (folder / "file").write_text("half")
+        entered.set()
+        time.sleep(60)
+
+    cached("kind", "key", build)
+
+
+def test_build_killed_midway_leaves_nothing_usable():
+    context = multiprocessing.get_context("spawn")
+    entered = context.Event()
+    process = context.Process(target=_hang, args=(entered,))
+    process.start()
+    assert entered.wait(30)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert summary()["entries"] == 0
+    assert len(list(cache_dir().glob("*.building"))) == 1
+    cached("kind", "other", artefact())  # sweeps what other builds left
+    assert not list(cache_dir().glob("*.building"))
+    assert (cached("kind", "key", artefact()) / "file").read_text() == "whole"
+
+
+def full_disk(*_arguments, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_full_disk_during_a_build_says_what_to_do():
+    with pytest.raises(BuildError, match=r"cache .*: No space left on device; .*HALFDOME_CACHE"):
+        cached("kind", "key", full_disk)
+    assert not [path for path in cache_dir().iterdir() if path.is_dir()]
+    assert (cached("kind", "key", artefact()) / "file").read_text() == "whole"
+
+
+def test_full_disk_before_a_build_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(Path, "mkdir", full_disk)
+    with pytest.raises(BuildError, match=r"cannot write the cache"):
+        cached("kind", "key", artefact())
+
+
+def test_full_disk_forgets_the_shortcut_only(monkeypatch):
+    path = cached("kind", "key", artefact())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full_disk)
+        remember("name", path)
+    assert recall("name") is None
+    assert not list(cache_dir().glob("index-*"))
+    remember("name", path)
+    assert recall("name") == path
+
+
+def left_by_another_process(name, nbytes, age_seconds):
+    folder = cache_dir() / f"kind-{name}"
+    folder.mkdir(parents=True)
+    folder.with_suffix(".lock").touch()
+    (folder / "file").write_bytes(bytes(nbytes))
+    used = time.time() - age_seconds
+    os.utime(folder, (used, used))
+    return folder
+
+
+def test_least_recently_used_artefacts_make_room(monkeypatch):
+    monkeypatch.setenv("HALFDOME_CACHE_BYTES", "250")
+    oldest, newer = (left_by_another_process(name, 100, age) for name, age in (("a", 9), ("b", 8)))
+    foreign = cache_dir() / "foreign"
+    foreign.mkdir()
+    (foreign / "file").write_bytes(bytes(1000))
+    remember("of-a", oldest)
+    os.utime(oldest, (0, 0))
+    new = cached("kind", "c", artefact("x" * 100))
+    assert not oldest.exists()
+    assert all(path.exists() for path in (newer, new, foreign))
+    assert recall("of-a") is None
+    assert not list(cache_dir().glob("index-*"))
+    assert not list(cache_dir().glob("*.building"))
+    assert summary() == {"path": str(cache_dir()), "entries": 2, "models": 0, "bytes": 200,
+                         "limit_bytes": 250}  # fmt: skip
+
+
+def test_use_makes_an_artefact_recent():
+    folder = left_by_another_process("a", 10, 1000)
+    cached("kind", "a", full_disk)
+    assert time.time() - folder.stat().st_mtime < 100
+
+
+def _use_until(key, found, done):
+    cached("kind", key, full_disk)
+    found.set()
+    done.wait(30)
+
+
+def test_artefacts_in_use_are_never_removed(monkeypatch):
+    monkeypatch.setenv("HALFDOME_CACHE_BYTES", "0")
+    theirs, nobodys = (left_by_another_process(name, 100, 9) for name in "ab")
+    context = multiprocessing.get_context("spawn")
+    found, done = context.Event(), context.Event()
+    process = context.Process(target=_use_until, args=("a", found, done))
+    process.start()
+    assert found.wait(30)
+    mine = cached("kind", "c", artefact())
+    later = cached("kind", "d", artefact())
+    assert all(path.exists() for path in (theirs, mine, later))
+    assert not nobodys.exists()
+    done.set()
+    process.join()
+    cached("kind", "e", artefact())
+    assert not theirs.exists()
+    assert mine.exists()
+
+
+def test_removed_by_hand_is_built_again():
+    path = cached("kind", "key", artefact())
+    (path / "file").unlink()
+    path.rmdir()
+    assert (cached("kind", "key", artefact()) / "file").read_text() == "whole"
+
+
+@pytest.mark.parametrize("text", ["-1", "2GiB", "1.5"])
+def test_bound_that_is_no_number_is_refused(monkeypatch, text):
+    monkeypatch.setenv("HALFDOME_CACHE_BYTES", text)
+    with pytest.raises(ValueError, match=f"HALFDOME_CACHE_BYTES={text}: must be a number of bytes"):
+        cached("kind", "key", artefact())
+
+
+def test_disk_that_fills_while_compiling(tmp_path, monkeypatch):
+    source = tmp_path / "any.cpp"
+    source.write_text("int any;")
+    monkeypatch.setattr(compiler, "link", full_disk)
+    with pytest.raises(BuildError, match="No space left"):
+        compiler.library(source, "any")
+    assert summary()["entries"] == 0
 
 
 def test_concurrent_threads_build_once():

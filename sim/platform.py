@@ -30,6 +30,7 @@ from sim.fabric.config import (
     settings,
 )
 from sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
+from sim.waves import Waves
 
 ENGINES = {"native": native.models, "pysim": pysim.models}
 """Functions that make the cards, by the name of their engine."""
@@ -108,6 +109,9 @@ class Platform:
     window_cycles : int
         Longest run of a card between two synchronisations; 0, the default, for as long as is
         exact. The results do not depend on it.
+    waves : Waves or None
+        Waveforms to write; the file is whole when the window has ended or after `close`. The
+        results do not depend on it.
 
     Raises `ValueError` for a bad argument or an unknown DRAM preset, `hdl.wheel.ToolError` and
     `sim.engine.compiler.BuildError` if a tool is missing or fails.
@@ -123,10 +127,14 @@ class Platform:
         fabric: FabricConfig | None = None,
         card_factory: CardFactory | None = None,
         window_cycles: int = 0,
+        waves: Waves | None = None,
     ):
         check(config, cards=cards, engine=engine)
         if window_cycles < 0:
             raise ValueError(f"window_cycles={window_cycles}: must be 0 or more")
+        if waves is not None:
+            waves.check_card(cards)
+            waves.clear()
         threads = _thread_count(threads, cards, engine)
         _check_beats(config)
         fabric = fabric or FabricConfig()
@@ -141,7 +149,11 @@ class Platform:
         factory = card_factory or _real_card
         with _status() as progress:
             self._models = ENGINES[engine](
-                lambda: factory(config), cards, fingerprint=fingerprint, progress=progress
+                lambda: factory(config),
+                cards,
+                fingerprint=fingerprint,
+                progress=progress,
+                waves=waves,
             )
             progress("opening the platform")
             self.world = World(

@@ -24,6 +24,7 @@ from sim.engine.compiler import (
     run,
 )
 from sim.engine.ports import Pin, Port, component_ports
+from sim.waves import Waves
 
 VERILATOR_FLAGS = (
     "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--no-assert",
@@ -31,6 +32,9 @@ VERILATOR_FLAGS = (
     "-Wno-style",
 )  # fmt: skip
 """Two-state and optimised. The output is split so that two compilers can work at once."""
+
+TRACE_FLAGS = ("--trace", "--trace-structs")
+"""What a model that writes waveforms is translated with besides."""
 
 TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
@@ -52,8 +56,11 @@ def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> s
     return run((root / "bin" / "verilator_bin", *arguments), "Verilator", cwd=cwd, env=env)
 
 
-def _glue(ports: Sequence[Port], prefix: str) -> str:
-    """C functions around the Verilated class: create, destroy, settle, edge, run, and each pin."""
+def _glue(ports: Sequence[Port], prefix: str, traced: bool) -> str:
+    """C functions around the Verilated class: create, destroy, settle, edge, run, and each pin.
+
+    A traced model has `model_waves` as well, and counts cycles.
+    """
     pins = "\n".join(
         f"    case {index}: return &model->top.{port.name.replace('__', '___05F')};"
         for index, port in enumerate(ports)
@@ -61,16 +68,37 @@ def _glue(ports: Sequence[Port], prefix: str) -> str:
     return f"""\
 #include "{prefix}.h"
 #include "verilated.h"
+#define TRACED {int(traced)}
+#if TRACED
+#include "verilated_vcd_c.h"
+#endif
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 struct Model {{
   VerilatedContext context;
   {prefix} top{{&context}};
+#if TRACED
+  VerilatedVcdC waves;
+  std::string path;
+  long long cycle = 0, start = 0, stop = 0;
+
+  // False if the file cannot be opened.
+  bool dump(int picoseconds) {{
+    if (cycle < start || cycle >= stop) return true;
+    if (!waves.isOpen()) waves.open(path.c_str());
+    waves.dump(static_cast<uint64_t>(1000 * cycle + picoseconds));
+    return waves.isOpen();
+  }}
+#endif
 }};
 
 EXPORT Model* model_create() {{
   auto* model = new Model;
+#if TRACED
+  model->context.traceEverOn(true);
+  model->top.trace(&model->waves, 99);
+#endif
   model->top.clk = 0;
   model->top.eval();
   return model;
@@ -79,12 +107,27 @@ EXPORT void model_destroy(Model* model) {{ delete model; }}
 EXPORT int model_settle(Model* model) {{
   model->top.clk = 0;
   model->top.eval();
+#if TRACED
+  return !model->dump(0);
+#else
   return 0;
+#endif
 }}
 EXPORT void model_edge(Model* model) {{
   model->top.clk = 1;
   model->top.eval();
+#if TRACED
+  model->dump(500);
+  if (++model->cycle == model->stop) model->waves.close();
+#endif
 }}
+#if TRACED
+EXPORT void model_waves(Model* model, const char* path, long long start, long long stop) {{
+  model->path = path;
+  model->start = start;
+  model->stop = stop;
+}}
+#endif
 EXPORT void model_run(Model* model, long long cycles) {{
   for (; cycles > 0; --cycles) {{
     model_settle(model);
@@ -100,15 +143,18 @@ EXPORT void* model_pin(Model* model, int index) {{
 """
 
 
-def _runtime(root: Path, compiler: Compiler, version: str) -> list[Path]:
+def _runtime(root: Path, compiler: Compiler, version: str, traced: bool) -> list[Path]:
     """Objects of Verilator's own run-time library, compiled once for all models."""
     include = root / "include"
+    names = ["verilated.cpp", "verilated_threads.cpp"]
+    if traced:
+        names.append("verilated_vcd_c.cpp")
 
     def build(folder: Path) -> None:
-        sources = [include / "verilated.cpp", include / "verilated_threads.cpp"]
+        sources = [include / name for name in names]
         compile_objects(sources, folder, include=[include, include / "vltstd"])
 
-    key = content_key(compiler.identity(), version)
+    key = content_key(compiler.identity(), version, *names)
     return sorted(cached("verilated", key, build).glob("*.o"))
 
 
@@ -116,6 +162,7 @@ def build(
     make: Callable[[], wiring.Component],
     *,
     fingerprint: str | None = None,
+    traced: bool = False,
     progress: Progress = lambda message: None,
 ) -> Path:
     """The compiled model of the component that `make` returns: a folder in the cache.
@@ -127,12 +174,16 @@ def build(
     fingerprint : str or None
         Stands for everything the component is made from; if a model was built from an equal
         fingerprint before, `make` is not called at all.
+    traced : bool
+        The model can write waveforms; it is slower also while it writes none.
     progress : function that is told what takes time
     """
     compiler = find_compiler()
     root = _verilator_root()
     version = _verilator(root, "--version")
-    flags = "\n".join((*VERILATOR_FLAGS, *ARTEFACTS, version, compiler.identity(), _glue((), "")))
+    verilator_flags = (*VERILATOR_FLAGS, *TRACE_FLAGS) if traced else VERILATOR_FLAGS
+    glue = _glue((), "", traced)
+    flags = "\n".join((*verilator_flags, *ARTEFACTS, version, compiler.identity(), glue))
     shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
     if shortcut is not None and (known := recall(shortcut)):
         return known
@@ -148,17 +199,17 @@ def build(
         progress("translating with Verilator")
         prefix = f"V{key}"
         _verilator(
-            root, *VERILATOR_FLAGS, "--prefix", prefix, "--top-module", TOP, "--Mdir", folder,
+            root, *verilator_flags, "--prefix", prefix, "--top-module", TOP, "--Mdir", folder,
             folder / f"{TOP}.v",
         )  # fmt: skip
         if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
             raise BuildError(NO_CLOCK)
-        (folder / "glue.cpp").write_text(_glue(ports, prefix))
+        (folder / "glue.cpp").write_text(_glue(ports, prefix, traced))
         sources = sorted(folder.glob("*.cpp"))
         progress(f"compiling {len(sources)} files")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]
         objects = compile_objects(sources, folder, include=include)
-        link([*objects, *_runtime(root, compiler, version)], folder / "model.so")
+        link([*objects, *_runtime(root, compiler, version, traced)], folder / "model.so")
         (folder / "ports.json").write_text(json.dumps([dataclasses.astuple(p) for p in ports]))
         for path in folder.iterdir():
             if path.name not in ARTEFACTS:
@@ -175,7 +226,7 @@ class NativeModel:
 
     error: BaseException | None = None
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, waves: Waves | None = None):
         self.folder = folder
         ports = [Port(*fields) for fields in json.loads((folder / "ports.json").read_text())]
         self._library = ctypes.CDLL(str(folder / "model.so"))
@@ -186,6 +237,13 @@ class NativeModel:
         self._library.model_run.restype = None
         self._library.model_run.argtypes = (ctypes.c_void_p, ctypes.c_longlong)
         self.context = self._library.model_create()
+        if waves is not None:
+            self._library.model_waves.restype = None
+            self._library.model_waves.argtypes = (
+                ctypes.c_void_p, ctypes.c_char_p, ctypes.c_longlong, ctypes.c_longlong,
+            )  # fmt: skip
+            path = os.fsencode(waves.path)
+            self._library.model_waves(self.context, path, waves.start, waves.stop)
         self.settle = ctypes.cast(self._library.model_settle, ctypes.c_void_p).value
         self.edge = ctypes.cast(self._library.model_edge, ctypes.c_void_p).value
         self.ports = ports
@@ -211,7 +269,18 @@ def models(
     *,
     fingerprint: str | None = None,
     progress: Progress = lambda message: None,
+    waves: Waves | None = None,
 ) -> list[NativeModel]:
-    """`count` instances of the component that `make` returns, compiled once."""
-    folder = build(make, fingerprint=fingerprint, progress=progress)
-    return [NativeModel(folder) for _ in range(count)]
+    """`count` instances of the component that `make` returns, compiled once.
+
+    The card of `waves` is compiled once more, so that the others lose nothing.
+    """
+    traced = waves.card if waves is not None else None
+    folders = {
+        kind: build(make, fingerprint=fingerprint, traced=kind, progress=progress)
+        for kind in {index == traced for index in range(count)}
+    }
+    return [
+        NativeModel(folders[index == traced], waves if index == traced else None)
+        for index in range(count)
+    ]

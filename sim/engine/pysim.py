@@ -1,7 +1,10 @@
 """The pysim engine: Amaranth's own simulator, stepped one clock at a time."""
 
 import ctypes
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 from amaranth.lib import wiring
@@ -9,8 +12,11 @@ from amaranth.sim import Simulator
 
 from sim.engine.compiler import NO_CLOCK, BuildError
 from sim.engine.ports import Pin, component_ports
+from sim.waves import Waves, cut
 
-CLOCK_PERIOD = 1e-6
+CLOCK_PERIOD = 1e-9
+_FEMTOSECONDS = 1_000_000
+"""A period in the unit of Amaranth's waveforms."""
 _SETTLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
@@ -23,7 +29,7 @@ class PysimModel:
     edge = None
     context = None
 
-    def __init__(self, component: wiring.Component):
+    def __init__(self, component: wiring.Component, waves: Waves | None = None):
         self.error: BaseException | None = None
         values = component_ports(component)
         self.ports = list(values)
@@ -37,6 +43,9 @@ class PysimModel:
             self._simulator.add_clock(CLOCK_PERIOD)
         except NameError as error:
             raise BuildError(NO_CLOCK) from error
+        self._cycle = 0
+        self._waves = waves
+        self._recording = ExitStack()
         self._callback = _SETTLE(self._settle)  # must live as long as the world
         self.settle = ctypes.cast(self._callback, ctypes.c_void_p).value
 
@@ -60,16 +69,37 @@ class PysimModel:
             if not self._started:  # a bench that never ran would be reported as forgotten
                 self._started = True
                 self._simulator.add_testbench(self._bench)
+                self._start_recording()
+            if self._waves is not None and self._cycle == self._waves.stop:
+                self._recording.close()
             self._settled = False
             while not self._settled:
                 self._simulator.advance()
+            self._cycle += 1
         except BaseException as error:
             self.error = error
             return 1
         return 0
 
+    def _start_recording(self) -> None:
+        """Amaranth records from time 0 only: what is before the window is cut off in the end."""
+        if self._waves is None:
+            return
+        waves = self._waves
+        folder = self._recording.enter_context(tempfile.TemporaryDirectory(dir=waves.path.parent))
+        whole = Path(folder) / "whole.vcd"
+
+        def finish() -> None:
+            if self._cycle > waves.start:
+                with whole.open() as source, waves.path.open("w") as target:
+                    cut(source, target, waves.start * _FEMTOSECONDS)
+
+        self._recording.callback(finish)
+        self._recording.enter_context(self._simulator.write_vcd(str(whole)))
+
     def close(self) -> None:
-        """Nothing to free."""
+        """Completes the waveforms."""
+        self._recording.close()
 
 
 def models(
@@ -78,7 +108,9 @@ def models(
     *,
     fingerprint: str | None = None,
     progress: Callable[[str], None] = lambda message: None,
+    waves: Waves | None = None,
 ) -> list[PysimModel]:
     """`count` components, each with a simulator of its own. `fingerprint` is not needed."""
     progress("elaborating")
-    return [PysimModel(make()) for _ in range(count)]
+    traced = waves.card if waves is not None else None
+    return [PysimModel(make(), waves if index == traced else None) for index in range(count)]

@@ -47,6 +47,14 @@ JsonOption = Annotated[
 EngineOption = Annotated[str, typer.Option("--engine", help="native (compiled) or pysim.")]
 
 
+def _cycles(window: str) -> tuple[int, int]:
+    """The numbers of A:B."""
+    first, colon, last = window.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise ValueError(f"--waves-cycles {window}: must be A:B, like 2000:3000")
+    return int(first), int(last)
+
+
 def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -82,6 +90,14 @@ def run_dlrm(
             metavar="FILE", help="Write a timeline for ui.perfetto.dev.", callback=_output_file
         ),
     ] = None,
+    waves: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write waveforms of a card.", callback=_output_file),
+    ] = None,
+    waves_card: Annotated[int, typer.Option(metavar="N", help="The card looked into.")] = 0,
+    waves_cycles: Annotated[
+        str, typer.Option(metavar="A:B", help="From cycle A to before cycle B.")
+    ] = "0:10000",
 ) -> None:
     """Will this user rate this item 4 or more? MovieLens-100K, answered by six cards.
 
@@ -92,10 +108,17 @@ def run_dlrm(
     from host.bench import dlrm as bench
     from host.models import dlrm
     from host.report import perfetto
+    from host.runtime import runtime
 
     design = preset(config)
     work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
     bench.check_design(work, design, cards=cards, engine=engine)
+    options = {}
+    if waves is not None:
+        start, stop = _cycles(waves_cycles)
+        options["waves"] = runtime.waves(
+            waves, card=waves_card, start=start, stop=stop, cards=cards
+        )
     with _progress() as bar:
         task = bar.add_task(f"{cards} cards, {engine}", total=samples)
         outcome = bench.run(
@@ -104,7 +127,10 @@ def run_dlrm(
             cards=cards,
             engine=engine,
             progress=lambda done: bar.advance(task, done),
+            **options,
         )
+    if waves is not None and not waves.exists():
+        console.print(f"[red]no waveforms: the run ended before cycle {start}[/red]")
     tables.print_dlrm(outcome.report, console)
     _write_json(json_file, outcome.report)
     if trace is not None:

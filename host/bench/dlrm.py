@@ -79,15 +79,17 @@ def run(
     cards: int = 6,
     engine: str = "native",
     progress: Callable[[int], None] = lambda samples: None,
+    **platform_options: object,
 ) -> Outcome:
     """Answers the workload on a freshly opened platform and compares with golden model and fp32.
 
-    `progress` is told the samples of each batch that is answered. Raises `ValueError` or
+    `progress` is told the samples of each batch that is answered; `platform_options` are those of
+    `host.open`. Raises `ValueError` or
     `MemoryError` for a configuration that cannot serve the model.
     """
     check_design(work, config, cards=cards, engine=engine)
     batch_size = max(len(batch) for batch in work.batches)
-    with open(cards=cards, config=config, engine=engine) as runtime:
+    with open(cards=cards, config=config, engine=engine, **platform_options) as runtime:
         recommender = Recommender(runtime, work.quantised, batch_size)
         before = [card.counters() for card in runtime.cards]
         start = runtime.cycles

@@ -1,5 +1,6 @@
 """The platform as a whole: its cards, its clock, its lifetime."""
 
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from host.driver.device import Device
 from host.runtime.card import Card
 
 if TYPE_CHECKING:
-    from sim.platform import Platform
+    from sim.platform import Platform, Waves
 
 
 class Runtime:
@@ -71,6 +72,18 @@ def check(config: CardConfig, cards: int, engine: str) -> None:
             f"counters={config.counters}: every engine and every card of a platform needs one, "
             f"{cards} cards at least {needed}"
         )
+
+
+def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves":
+    """The option `waves` of `open`: a VCD of `card` in the cycles from `start` to before `stop`.
+
+    Raises `ValueError` for a window without cycles and a card that a platform of `cards` lacks.
+    """
+    from sim.platform import Waves
+
+    chosen = Waves(path, card=card, start=start, stop=stop)
+    chosen.check_card(cards)
+    return chosen
 
 
 def cache_summary() -> dict[str, object]:

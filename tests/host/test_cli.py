@@ -123,6 +123,42 @@ def test_run_dlrm_writes_what_it_prints(halfdome, small, tmp_path):
     assert any(event["ph"] == "X" for event in json.loads(trace.read_text())["traceEvents"])
 
 
+@pytest.mark.slow
+def test_run_dlrm_writes_waveforms_of_a_window(halfdome, small, tmp_path):
+    plain, result, waves = (tmp_path / name for name in ("plain.json", "waves.json", "card.vcd"))
+    assert halfdome("run", "dlrm", *small, "--json", plain)[0] == 0
+    assert halfdome("run", "dlrm", *small, "--json", result, "--waves", waves,
+                    "--waves-card", 1, "--waves-cycles", "2000:2100")[0] == 0  # fmt: skip
+    assert json.loads(result.read_text()) == json.loads(plain.read_text())
+    head, body = waves.read_text().split("$enddefinitions", 1)
+    assert " rx__valid $end" in head
+    times = [int(line[1:]) for line in body.splitlines() if line.startswith("#")]
+    assert (times[0], times[-1]) == (2_000_000, 2_099_500)
+
+
+@pytest.mark.slow
+def test_window_after_the_end_of_the_run_is_told(halfdome, small, tmp_path):
+    waves = tmp_path / "card.vcd"
+    status, text, _ = halfdome(
+        "run", "dlrm", *small, "--waves", waves, "--waves-cycles", "90000000:90000001"
+    )
+    assert status == 0
+    assert "no waveforms: the run ended before cycle 90000000" in text
+    assert not waves.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--waves-cycles", "7"), "--waves-cycles 7: must be A:B, like 2000:3000"),
+        (("--waves-cycles", "7:7"), "stop=7: must be greater than start=7"),
+        (("--waves-card", "2"), "card=2: must be 0 to 1, the platform has 2 cards"),
+    ],
+)
+def test_waves_that_cannot_be_written_are_refused(refused, small, tmp_path, options, message):
+    refused(message, "run", "dlrm", *small, "--waves", tmp_path / "card.vcd", *options)
+
+
 def test_an_answer_that_differs_makes_the_exit_status_1(halfdome, small, monkeypatch):
     from sim.golden import operators
 
@@ -188,7 +224,7 @@ def test_a_result_that_cannot_be_written_is_refused_at_once(
     halfdome, small, tmp_path, monkeypatch, place, message
 ):
     monkeypatch.setattr(bench, "run", lambda *_, **__: pytest.fail("ran"))
-    for option in ("--json", "--trace"):
+    for option in ("--json", "--trace", "--waves"):
         status, _, error = halfdome("run", "dlrm", *small, option, tmp_path / place)
         assert status == 2
         assert message in " ".join(error.replace("│", " ").split())

@@ -83,6 +83,15 @@ def _bits(value: np.float32) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
+@dataclass(frozen=True)
+class Logits:
+    """What `run_dense` leaves in card memory once `computed` has happened."""
+
+    buffer: Buffer
+    nbytes: int
+    computed: Event
+
+
 class Member:
     """One card with its share of a model in its memory.
 
@@ -255,13 +264,12 @@ class Member:
         buffer.free_after = (stored,)
 
     def run_dense(
-        self, samples: int, staging: DmaBuffer, landing: DmaBuffer, joined: Matrix,
-        arrivals: Sequence[Event], label: str,
-    ) -> None:  # fmt: skip
+        self, samples: int, staging: DmaBuffer, joined: Matrix, arrivals: Sequence[Event],
+        label: str,
+    ) -> Logits:  # fmt: skip
         """Dense features through the bottom net into `joined`, then the top net over `joined`.
 
-        `staging` holds float32 rows `floats_stride` apart; `landing` takes one bus word a sample,
-        the logit in its first byte. The top net starts after `arrivals`.
+        `staging` holds float32 rows `floats_stride` apart. The top net starts after `arrivals`.
         """
         word = self.card.config.bus_bytes
         features, quantised = self._quantise_features(samples, staging, label)
@@ -275,18 +283,22 @@ class Member:
         layers = self._run_net(
             self._top, joined, target, samples, arrivals, logits.free_after, f"{label} top"
         )
+        return Logits(logits, samples * word, layers[-1])
+
+    def store_logits(self, logits: Logits, landing: DmaBuffer, label: str) -> None:
+        """Sends logits to host memory: one bus word a sample, the logit in its first byte."""
         stored = self.card.timeline.issue(
             Opcode.STORE,
-            after=(layers[-1],),
+            after=(logits.computed,),
             label=f"{label} logits",
-            source=target.address,
-            source_stride=samples * word,
+            source=logits.buffer.block.address,
+            source_stride=logits.nbytes,
             destination=landing.address,
-            destination_stride=samples * word,
+            destination_stride=logits.nbytes,
             rows=1,
-            row_bytes=samples * word,
+            row_bytes=logits.nbytes,
         )
-        logits.free_after = (stored,)
+        logits.buffer.free_after = (stored,)
 
     def _quantise_features(
         self, samples: int, staging: DmaBuffer, label: str

@@ -19,10 +19,14 @@ from host.driver.errors import CommandError
 from host.models.features import Batch
 from host.models.quantise import QuantisedDlrm
 from host.runtime.layout import pad_rows
-from host.runtime.member import SLOTS, Member
+from host.runtime.member import SLOTS, Logits, Member
 from host.runtime.placement import TableLoad, place
 from host.runtime.runtime import Runtime
 from host.runtime.timeline import Event, Issued
+
+LAG = 3
+"""Batches issued between a batch and the store of its logits. That store waits for a dense net, and
+the pooled rows of later batches would wait behind it in the same queue."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,18 @@ class Answer:
 
 @dataclass
 class _InFlight:
-    """A batch the cards work on: its host memory, and the command ids of each card."""
+    """A batch the cards work on: its host memory, and the command ids of each card.
 
+    `logits` is None once their store has been issued.
+    """
+
+    label: str
     samples: int
-    dense_card: int
+    dense: Member
     staging: list[DmaBuffer]
     landing: DmaBuffer
     submitted: list[list[int]]
+    logits: Logits | None
 
     def release(self) -> None:
         """Gives the host memory back; no command may be using it."""
@@ -130,6 +139,10 @@ class Recommender:
                 if len(flying) == most:
                     answers.append(self._land(flying.popleft(), progress))
                 flying.append(self._launch(number, batch))
+                if len(flying) > LAG:
+                    self._deliver(flying[-1 - LAG])
+            for batch in flying:
+                self._deliver(batch)
             while flying:
                 answers.append(self._land(flying.popleft(), progress))
         except CommandError:
@@ -153,9 +166,17 @@ class Recommender:
         rows = np.ascontiguousarray(batch.dense, np.float32).view(np.uint8)
         staging.append(self._stage(pad_rows(rows, dense.floats_stride)))
         landing = self._runtime.platform.bus.map(len(batch) * self._runtime.config.bus_bytes)
-        dense.run_dense(len(batch), staging[-1], landing, joined, arrivals, label)
+        logits = dense.run_dense(len(batch), staging[-1], joined, arrivals, label)
         submitted = [member.card.timeline.flush() for member in members]
-        return _InFlight(len(batch), dense.card.index, staging, landing, submitted)
+        return _InFlight(label, len(batch), dense, staging, landing, submitted, logits)
+
+    def _deliver(self, batch: _InFlight) -> None:
+        """Issues the store of a batch's logits, once."""
+        if batch.logits is not None:
+            card = batch.dense.card
+            batch.dense.store_logits(batch.logits, batch.landing, batch.label)
+            batch.submitted[card.index] += card.timeline.flush()
+            batch.logits = None
 
     def _stage(self, values: np.ndarray) -> DmaBuffer:
         """uint8[n] in host memory that cards can read."""
@@ -165,6 +186,7 @@ class Recommender:
 
     def _land(self, batch: _InFlight, progress: Callable[[int], None]) -> Answer:
         """Waits for one batch and gives its host memory back, whatever became of it."""
+        self._deliver(batch)
         commands: list[Issued] = []
         failures: list[CommandError] = []
         for member, identifiers in zip(self._members, batch.submitted, strict=True):
@@ -179,4 +201,4 @@ class Recommender:
         first = min(command.completion.start_cycle for command in commands)
         last = max(command.completion.end_cycle for command in commands)
         progress(batch.samples)
-        return Answer(logits, batch.dense_card, last - first, tuple(commands))
+        return Answer(logits, batch.dense.card.index, last - first, tuple(commands))

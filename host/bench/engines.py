@@ -23,7 +23,7 @@ BATCH = 128
 ROUNDS = 3
 """Rounds of native measurements; the fastest counts, since other programs only slow one down."""
 
-Work = Callable[[Runtime], Callable[[], None]]
+Work = Callable[[Runtime], Callable[[], object]]
 """Prepares a runtime; what it returns is timed."""
 
 
@@ -33,7 +33,7 @@ def _product(shape: tuple[int, int, int]) -> Work:
     x = rng.integers(0, 256, (m, k)).astype(np.uint8)
     weight = rng.integers(-128, 128, (n, k)).astype(np.int8)
 
-    def prepare(runtime: Runtime) -> Callable[[], None]:
+    def prepare(runtime: Runtime) -> Callable[[], object]:
         def work() -> None:
             for card in runtime.cards:
                 card.linear(x, weight, 0.001)
@@ -55,14 +55,14 @@ def _batches(config: CardConfig) -> Work | None:
     except (ValueError, MemoryError):
         return None
 
-    def prepare(runtime: Runtime) -> Callable[[], None]:
+    def prepare(runtime: Runtime) -> Callable[[], object]:
         recommender = Recommender(runtime, work.quantised, BATCH)
         return lambda: recommender.answer(work.batches * len(runtime.cards), lambda samples: None)
 
     return prepare
 
 
-def _speed(runtime: Runtime, work: Callable[[], None]) -> tuple[float, float]:
+def _speed(runtime: Runtime, work: Callable[[], object]) -> tuple[float, float]:
     """Card cycles of all cards per second of wall time, and those seconds."""
     first, start = runtime.cycles, time.perf_counter()
     work()
@@ -70,7 +70,7 @@ def _speed(runtime: Runtime, work: Callable[[], None]) -> tuple[float, float]:
     return (runtime.cycles - first) * len(runtime.cards) / seconds, seconds
 
 
-def _where(runtime: Runtime, work: Callable[[], None]) -> dict[str, float]:
+def _where(runtime: Runtime, work: Callable[[], object]) -> dict[str, float]:
     """Shares of the wall time of one card's work, measured with clocks around each part."""
     world = runtime.platform.world
     world.measure_time()

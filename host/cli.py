@@ -314,6 +314,8 @@ def bench_engine(config: ConfigOption = "default", json_file: JsonOption = None)
         {"ratio": name.replace("_", " "), "measured": result[name], "bar": bar}
         for name, bar in result["bars"].items()
     ]
+    load = result["load_average_before"]
+    console.print(f"{result['processors']} processors, load average {load:.1f} before")
     console.print(tables.of_rows("Ratios, and what they should be at least", ratios))
     shares = {
         name.removesuffix("_share"): value

@@ -1,5 +1,6 @@
 """How fast each engine simulates: cycles of wall time and their ratios, all from one run."""
 
+import os
 import time
 from collections.abc import Callable
 
@@ -92,7 +93,11 @@ def compare(config: CardConfig) -> dict:
     pysim works on a small product; the native engine on a DLRM batch for each card if data set and
     configuration allow it, else on products, one card after the other. *Bare* is the same compiled
     card in a C++ loop, its inputs tied to 0. Rounds of bare, one and six cards alternate.
+
+    Six cards wait for each other every few cycles: a processor that other programs keep busy costs
+    them more than its share. Hence the load average before the run is part of the result.
     """
+    load = os.getloadavg()[0]
     work = _batches(config)
     native = work or _product(NATIVE_SHAPE)
     with open(cards=1, config=config, engine="pysim") as runtime:
@@ -112,6 +117,8 @@ def compare(config: CardConfig) -> dict:
         where = _where(single, on_one)
     return {
         **stamp(config, dlrm_bench.SEED),
+        "processors": len(os.sched_getaffinity(0)),
+        "load_average_before": load,
         "native_work": "dlrm" if work else "matmul",
         "pysim_cycles_per_second": pysim,
         "native_cycles_per_second": one,

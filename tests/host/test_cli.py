@@ -11,7 +11,7 @@ import typer
 from hdl.config import PRESETS
 from host import cli
 from host.bench import dlrm as bench
-from host.bench import operators
+from host.bench import engines, operators
 from host.explore import grid
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
@@ -257,6 +257,22 @@ def test_info_tells_what_the_cache_holds(halfdome, tmp_path, monkeypatch):
 
 def test_info_of_an_unknown_preset(refused):
     refused("preset 'big' is unknown", "info", "--config", "big")
+
+
+def test_bench_engine_prints_ratios_and_their_bars(halfdome, tmp_path, monkeypatch):
+    names = ("pysim", "native", "native_six_cards", "bare")
+    measured = {f"{name}_cycles_per_second": 1000.0 for name in names}
+    measured |= {ratio: 1.25 for ratio in engines.BARS}
+    measured |= {"bars": engines.BARS, "native_work": "dlrm", "evaluation_share": 0.75,
+                 "processors": 2, "load_average_before": 0.5}  # fmt: skip
+    monkeypatch.setattr(engines, "compare", lambda design: measured)
+    path = tmp_path / "engine.json"
+    status, text, _ = halfdome("bench", "engine", "--json", path)
+    assert status == 0
+    assert json.loads(path.read_text()) == measured
+    for piece in ("native over pysim", "1.25", "300", "0.8", "1.7", "0.75", "2 processors"):
+        assert piece in text
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_bench_matmul_prints_and_writes_its_rows(halfdome, tmp_path):

@@ -47,7 +47,7 @@ def test_shares_of_the_wall_time_add_up(result):
 @pytest.mark.slow
 def test_results_carry_hash_seed_and_version(result):
     assert result["config_hash"] == TINY.hash
-    assert {"seed", "halfdome_version"} <= set(result)
+    assert {"seed", "halfdome_version", "processors", "load_average_before"} <= set(result)
 
 
 def test_bare_speed_moves_no_card():

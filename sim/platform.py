@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from sim.fabric.config import (
     settings,
 )
 from sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
+from sim.fabric.packets import Link
 from sim.waves import Waves
 
 ENGINES = {"native": native.models, "pysim": pysim.models}
@@ -42,6 +44,11 @@ _SLICE_CYCLES = 100_000
 
 cache_summary = artefacts.summary
 """What the cache of compiled models holds, for `halfdome info`."""
+
+MOST_PACKETS = 1_000_000
+"""Packets that a recording keeps of each direction of each link: 40 MB."""
+MOST_INPUT_BYTES = 256 << 20
+"""What `keep_inputs` may take of each card: a million cycles and more."""
 
 CardFactory = Callable[[CardConfig], wiring.Component]
 
@@ -113,6 +120,9 @@ class Platform:
         Waveforms to write; the file is whole when the window has ended or after `close`. The
         results do not depend on it.
 
+    keep_inputs : bool
+        Remember what the cards were driven with, so that `write_waves` works.
+
     Raises `ValueError` for a bad argument or an unknown DRAM preset, `hdl.wheel.ToolError` and
     `sim.engine.compiler.BuildError` if a tool is missing or fails.
     """
@@ -128,6 +138,7 @@ class Platform:
         card_factory: CardFactory | None = None,
         window_cycles: int = 0,
         waves: Waves | None = None,
+        keep_inputs: bool = False,
     ):
         check(config, cards=cards, engine=engine)
         if window_cycles < 0:
@@ -147,14 +158,9 @@ class Platform:
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
         fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
         factory = card_factory or _real_card
+        self._make = partial(ENGINES[engine], lambda: factory(config), fingerprint=fingerprint)
         with _status() as progress:
-            self._models = ENGINES[engine](
-                lambda: factory(config),
-                cards,
-                fingerprint=fingerprint,
-                progress=progress,
-                waves=waves,
-            )
+            self._models = self._make(cards, progress=progress, waves=waves)
             progress("opening the platform")
             self.world = World(
                 **around,
@@ -165,6 +171,9 @@ class Platform:
                 threads=threads,
                 window_cycles=window_cycles,
             )
+        if keep_inputs:
+            for index in range(cards):
+                self.world.keep_inputs(index, MOST_INPUT_BYTES)
         self.bus = Bus(self.world, self._host_memory)
 
     def message(self, index: int) -> tuple[int, int]:
@@ -227,6 +236,66 @@ class Platform:
         """
         cards = [self.world.card_traffic(index) for index in range(len(self.bars))]
         return {"cards": cards, "uplink": self.world.host_traffic()}
+
+    def record_packets(self, on: bool = True) -> None:
+        """Starts recording what crosses every link, or stops and forgets.
+
+        Up to `MOST_PACKETS` of each direction are kept. The results do not depend on it.
+        """
+        self.world.log_packets(MOST_PACKETS if on else 0)
+
+    def packets(self) -> list[Link]:
+        """What was recorded: both directions of the uplink, then of each card's link."""
+        cards = len(self.bars)
+        names = {self.world.card_id(index): f"card {index}" for index in range(cards)}
+        return [
+            Link(
+                None if index == cards else index,
+                down,
+                *self.world.packets(index, down),
+                device=lambda identifier: names.get(identifier, "host"),
+                owner=self._owner,
+            )
+            for index in (cards, *range(cards))
+            for down in (True, False)
+        ]
+
+    def _owner(self, address: int) -> str:
+        for index, bars in enumerate(self.bars):
+            if (
+                bars.bar0 <= address < bars.bar0 + bars.bar0_bytes
+                or bars.bar2 <= address < bars.bar2 + bars.bar2_bytes
+            ):
+                return f"card {index}"
+        return "host"
+
+    def write_waves(self, waves: Waves) -> None:
+        """Writes waveforms of what has happened: repeats the card, driven as it was, up to there.
+
+        For a platform with `keep_inputs`, on the engine it runs on. A window that reaches beyond
+        what the card has simulated ends there. Raises `ValueError` if it has not begun by then or
+        for another bad window, and `RuntimeError` if the inputs were not, or not all, kept.
+        """
+        waves.check_card(len(self.bars))
+        waves.clear()
+        simulated = self.world.card_cycle(waves.card)
+        if waves.start >= simulated:
+            raise ValueError(
+                f"waves: start={waves.start}: card {waves.card} has simulated {simulated} cycles"
+            )
+        stop = min(waves.stop, simulated)
+        with _status() as progress:
+            [model] = self._make(1, progress=progress, waves=replace(waves, card=0, stop=stop))
+        try:
+            whole = self.world.repeat(waves.card, model, stop)
+        finally:
+            model.close()
+        if not whole:
+            raise RuntimeError(
+                "waves: the inputs of the cards were not kept: open the platform with "
+                f"keep_inputs=True; of each card {MOST_INPUT_BYTES} bytes are kept, a longer run "
+                "needs `waves`"
+            )
 
     def close(self) -> None:
         """Ends the simulation. Closing twice does nothing."""

@@ -6,6 +6,7 @@
 
 #include "../dram/dram.hpp"
 #include "../fabric/endpoint.hpp"
+#include "pin_log.hpp"
 
 namespace halfdome {
 
@@ -28,6 +29,7 @@ class Card {
   Dram dram;
   std::vector<uint8_t> trace;  // every output pin in every recorded cycle, whole bytes
   bool recording = false;
+  PinLog inputs;
   bool timing = false;
   int64_t model_ns = 0, total_ns = 0;  // wall time while `timing`: of the model, of everything here
 
@@ -56,6 +58,7 @@ class Card {
     for (; cycle_ < end; ++cycle_) {
       endpoint.drive(cycle_);
       dram.drive();
+      if (inputs.on()) inputs.note(cycle_);
       const int64_t settling = timed ? now_ns() : 0;
       if (model_.settle(model_.context)) return false;
       if (timed) model_ns += now_ns() - settling;

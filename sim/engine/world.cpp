@@ -113,6 +113,50 @@ void world_record(Handle* handle, size_t index, int on) {
   handle->world.cards[index]->recording = on;
 }
 
+// Keeps up to `most` packets of each direction of each link from now on; 0 keeps none.
+void world_log_packets(Handle* handle, size_t most) {
+  Fabric& fabric = handle->world.fabric;
+  for (size_t i = 0; i < handle->world.cards.size() + 2; ++i) fabric.log(i).keep(most);
+  for (auto& card : handle->world.cards) card->endpoint.log.keep(most);
+}
+
+// The packets kept of link `index` (the uplink comes after the cards), towards the cards or not.
+size_t world_packets(Handle* handle, size_t index, int down, const PacketRecord** records,
+                     uint64_t* left_out) {
+  World& world = handle->world;
+  const size_t cards = world.cards.size();
+  const PacketLog& log = index < cards && !down ? world.cards[index]->endpoint.log
+                                                : world.fabric.log(index < cards ? index : cards + down);
+  *records = log.records.data();
+  *left_out = log.left_out;
+  return log.records.size();
+}
+
+// Keeps up to `most` bytes of what a card's input pins are, from cycle 0.
+void world_keep_inputs(Handle* handle, size_t index, const Pin* pins, size_t count, size_t most) {
+  handle->world.cards[index]->inputs = PinLog(std::vector<Pin>(pins, pins + count), most);
+}
+
+uint32_t world_card_id(size_t index) { return Fabric::card_id(index); }
+
+int64_t world_card_cycle(const Handle* handle, size_t index) {
+  return handle->world.cards[index]->cycle();
+}
+
+// Drives a model as a card has been driven up to `end`. Returns 0, 1 if the model stopped, 2 if
+// not every input was kept.
+int world_repeat(const Handle* handle, size_t index, const CardModel* model, const Pin* pins,
+                 int64_t end) {
+  const PinLog& inputs = handle->world.cards[index]->inputs;
+  if (!inputs.on() || inputs.overflowed()) return 2;
+  const bool whole = inputs.repeat(pins, end, [model] {
+    if (model->settle(model->context)) return false;
+    if (model->edge) model->edge(model->context);
+    return true;
+  });
+  return whole ? 0 : 1;
+}
+
 size_t world_trace(const Handle* handle, size_t index, const uint8_t** data) {
   const std::vector<uint8_t>& trace = handle->world.cards[index]->trace;
   *data = trace.data();

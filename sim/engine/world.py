@@ -17,6 +17,7 @@ from sim.dram.presets import DramSettings
 from sim.engine.compiler import SIM, library
 from sim.engine.ports import Pin, Port
 from sim.fabric.config import Bars, FabricSettings
+from sim.fabric.packets import RECORD
 
 READ_DONE = 1
 INTERRUPT = 2
@@ -121,6 +122,15 @@ def _library() -> ctypes.CDLL:
         "world_time": (None, (handle, ctypes.c_int)),
         "world_card_time": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
         "world_record": (None, (handle, ctypes.c_size_t, ctypes.c_int)),
+        "world_log_packets": (None, (handle, ctypes.c_size_t)),
+        "world_packets": (ctypes.c_size_t, (handle, ctypes.c_size_t, ctypes.c_int,
+                                            ctypes.c_void_p, ctypes.c_void_p)),
+        "world_card_id": (ctypes.c_uint32, (ctypes.c_size_t,)),
+        "world_card_cycle": (ctypes.c_int64, (handle, ctypes.c_size_t)),
+        "world_keep_inputs": (None, (handle, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t,
+                                     ctypes.c_size_t)),
+        "world_repeat": (ctypes.c_int, (handle, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p,
+                                        ctypes.c_int64)),
         "world_trace": (ctypes.c_size_t, (handle, ctypes.c_size_t, ctypes.c_void_p)),
     }  # fmt: skip
     for name, (result, arguments) in signatures.items():
@@ -299,8 +309,53 @@ class World:
         raw = ctypes.string_at(data, nbytes) if nbytes else b""
         return np.frombuffer(raw, row)
 
+    def log_packets(self, most: int) -> None:
+        """Keeps up to `most` packets of each direction of each link from now on; 0 keeps none."""
+        self._lib.world_log_packets(self._handle, most)
+
+    def packets(self, link: int, down: bool) -> tuple[np.ndarray, int]:
+        """What was kept of a link, the uplink after the cards, and how many packets were not."""
+        data, left_out = ctypes.c_void_p(), ctypes.c_uint64()
+        count = self._lib.world_packets(
+            self._handle, link, int(down), ctypes.byref(data), ctypes.byref(left_out)
+        )
+        raw = ctypes.string_at(data, count * RECORD.itemsize) if count else b""
+        return np.frombuffer(raw, RECORD), left_out.value
+
+    def card_id(self, index: int) -> int:
+        """The requester ID of a card."""
+        return self._lib.world_card_id(index)
+
+    def card_cycle(self, index: int) -> int:
+        """Cycles a card has simulated; it may be ahead of the host."""
+        return self._lib.world_card_cycle(self._handle, index)
+
+    def keep_inputs(self, index: int, most: int) -> None:
+        """Keeps up to `most` bytes of what the inputs of a card are, so that it can be repeated."""
+        pins = _inputs(self._models[index])
+        self._lib.world_keep_inputs(self._handle, index, pins, len(pins), most)
+
+    def repeat(self, index: int, model: Model, end: int) -> bool:
+        """Drives a fresh model of a card as that card was driven, up to cycle `end`.
+
+        False if not all its inputs were kept. Raises what the model raises.
+        """
+        card = _CardModel(model.context, model.settle, model.edge)
+        outcome = self._lib.world_repeat(
+            self._handle, index, ctypes.byref(card), _inputs(model), end
+        )
+        if outcome == 1:
+            raise model.error or RuntimeError("the card model stopped the simulation")
+        return outcome == 0
+
     def close(self) -> None:
         """Ends the threads and frees everything but the arrays and models."""
         if self._handle:
             self._lib.world_destroy(self._handle)
             self._handle = None
+
+
+def _inputs(model: Model) -> ctypes.Array:
+    """The input pins of a card, in the order of its ports."""
+    pins = [model.pins[port.name] for port in model.ports if port.is_input]
+    return (Pin * len(pins))(*pins)

@@ -10,6 +10,7 @@
 #include <deque>
 
 #include "../pin.hpp"
+#include "packet_log.hpp"
 #include "tlp.hpp"
 
 namespace halfdome {
@@ -66,6 +67,7 @@ class Endpoint {
 
   std::vector<TimedTlp> outbox;  // sent, with their arrival at the switch
   LinkCounters sent;
+  PacketLog log;
   EndpointCounters counters;
 
   // From the fabric, in order of arrival.
@@ -155,7 +157,9 @@ class Endpoint {
 
   void send(int64_t time, Tlp&& tlp) {
     sent.add(tlp);
-    free_at_ = std::max(free_at_, time) + rate_.time(tlp.wire_bytes());
+    const int64_t start = std::max(free_at_, time);
+    free_at_ = start + rate_.time(tlp.wire_bytes());
+    log.add(start, free_at_, tlp);
     const size_t bytes = HEADER_BYTES + tlp.payload.size();
     occupied_ += bytes;
     leaving_.push_back({clock_.first_cycle(free_at_), bytes});

@@ -73,6 +73,9 @@ class Fabric {
   const LinkCounters& uplink_up() const { return egresses_[uplink_].sent; }
   const LinkCounters& uplink_down() const { return egresses_[uplink_ + 1].sent; }
 
+  // The log of what the switch sends to a card; after the cards, to and from the root complex.
+  PacketLog& log(size_t egress) { return egresses_[egress].log; }
+
   std::vector<std::vector<TimedTlp>> received;  // per card, for its endpoint, by arrival
   RootComplex root;
 
@@ -92,6 +95,7 @@ class Fabric {
     size_t next = 0;
     bool busy = false;
     LinkCounters sent;
+    PacketLog log;
   };
 
   static bool later(const Event& a, const Event& b) {
@@ -168,6 +172,7 @@ class Fabric {
       egress.queues[ingress].pop_front();
       egress.sent.add(tlp);
       const int64_t end = now_ + egress.rate.time(tlp.wire_bytes());
+      egress.log.add(now_, end, tlp);
       push({end, LINE_FREE, port, ++sequence_, {}});
       const int64_t arrival = end + link_latency_;
       if (port < uplink_) received[port].push_back({arrival, std::move(tlp)});

@@ -1,9 +1,11 @@
 """Waveforms of a card in a window of cycles: what the file holds, and that nothing changes."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
+import sim.platform as platform_module
 from hdl.config import PRESETS
 from sim.platform import Platform
 from sim.waves import Waves, cut
@@ -106,6 +108,40 @@ def test_run_that_ends_before_the_window_leaves_no_file(engine, tmp_path):
     waves.path.write_text("of an earlier run")
     with Platform(TINY, cards=1, card_factory=StandIn, engine=engine, waves=waves) as platform:
         platform.run(10)
+    assert not list(tmp_path.iterdir())
+
+
+def test_waves_written_afterwards_are_those_of_the_run(engine, tmp_path):
+    """The card is repeated alone, driven as it was."""
+    first, again = (Waves(tmp_path / f"{n}.vcd", card=1, start=30, stop=130) for n in "ab")
+    with Platform(
+        TINY, cards=2, card_factory=StandIn, engine=engine, waves=first, keep_inputs=True
+    ) as platform:
+        platform.bus.read(platform.bars[1].bar2 + 64, 32)
+        platform.run(130)
+        platform.write_waves(again)
+        assert Vcd(again.path).changes == Vcd(first.path).changes
+        platform.write_waves(replace(again, stop=10**9))  # up to where the card is
+        assert max(Vcd(again.path).times) >= (platform.cycles - 1) * 1000
+        with pytest.raises(ValueError, match=r"start=1000000: card 1 has simulated \d+ cycles"):
+            platform.write_waves(replace(again, start=10**6, stop=10**7))
+
+
+def test_keeping_inputs_changes_nothing():
+    plain = run_program(TINY, 4, cards=2, steps=8)
+    assert_same(plain, run_program(TINY, 4, cards=2, steps=8, keep_inputs=True))
+
+
+@pytest.mark.parametrize("most", [None, 400])
+def test_waves_of_inputs_that_were_not_kept_are_refused(tmp_path, monkeypatch, most):
+    """Neither a platform that keeps none nor one that has run for longer than what it keeps."""
+    if most is not None:
+        monkeypatch.setattr(platform_module, "MOST_INPUT_BYTES", most)
+    with Platform(TINY, cards=1, card_factory=StandIn, keep_inputs=most is not None) as platform:
+        platform.bus.write(platform.bars[0].bar2, bytes(256))
+        platform.run(200)
+        with pytest.raises(RuntimeError, match="open the platform with keep_inputs=True"):
+            platform.write_waves(Waves(tmp_path / "card.vcd", stop=100))
     assert not list(tmp_path.iterdir())
 
 

@@ -53,7 +53,9 @@ class CardConfig:
     dram_preset: str = "LPDDR4-3200"
     """Speed grade of the card DRAM."""
     dram_channels: int = 1
-    """x32 DRAM channels, interleaved by 64-byte line."""
+    """x32 DRAM channels."""
+    dram_mapping: str = "row-bank-column-channel"
+    """Fields of a DRAM address above the 64-byte line, highest first: any order of these four."""
     clock_mhz: int = 400
     """Card clock in MHz: the unit of every cycle count."""
     pcie_generation: int = 3
@@ -107,6 +109,12 @@ class CardConfig:
             raise ConfigError(
                 f"lanes={self.lanes}: one bus word of 4-bit elements must feed every lane, "
                 f"so at most 2*bus_bytes={2 * self.bus_bytes}"
+            )
+
+        if sorted(self.dram_mapping.split("-")) != ["bank", "channel", "column", "row"]:
+            raise ConfigError(
+                f"dram_mapping={self.dram_mapping!r}: must be row, bank, column and channel in any "
+                "order, joined by '-'"
             )
 
     @property

@@ -2,7 +2,8 @@
 //
 // Commands are decided in clock order and only when something can happen, so an idle channel costs
 // nothing. The outcome depends on when lines arrive, never on when `run` is called.
-// Timing rules: JEDEC JESD209-4. One command a clock; refresh is all-bank, on time.
+// Timing rules: JEDEC JESD209-4. One command a clock; refresh is all-bank, as soon as it is due and
+// the banks can be closed.
 #pragma once
 
 #include <algorithm>
@@ -10,23 +11,15 @@
 #include <limits>
 #include <vector>
 
+#include "settings.hpp"
+
 namespace halfdome {
-
-struct DramSettings {
-  int64_t clock_mhz, bus_bytes, channels, rate, rcd, rp_bank, rp_all, ras, rrd, faw, read_latency,
-      write_latency, wr, wtr, rtp, dqsck, refi, rfc;
-};
-
-struct DramCounters {
-  uint64_t reads, writes, row_hits, activates, refreshes, stall_cycles;
-};
 
 constexpr int64_t NEVER = std::numeric_limits<int64_t>::max() / 4;
 
 class DramChannel {
  public:
-  static constexpr int BANKS = 8;
-  static constexpr int ROW_LINES = 64;       // 4 KiB rows of 64-byte lines
+  static constexpr int BANKS = DramSettings::BANKS;
   static constexpr int64_t BURST_CLOCKS = 8;  // burst length 16 at double data rate
   static constexpr size_t READ_QUEUE = 48;
   static constexpr size_t WRITE_QUEUE = 32;
@@ -36,6 +29,9 @@ class DramChannel {
   static constexpr int64_t STARVATION_CLOCKS = 2000;  // older requests go before row hits
 
   explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
+
+  // Where every command from now on is noted; nowhere if null.
+  std::vector<DramCommand>* log = nullptr;
 
   bool read_room() const { return reads_.size < READ_QUEUE; }
   bool idle() const { return reads_.size == 0 && writes_.size == 0; }
@@ -96,7 +92,7 @@ class DramChannel {
     if (!idle() || next_refresh_ >= clock) return;
     refresh();  // may have to close rows; from then on the rhythm is regular
     const int64_t missed = (clock - next_refresh_) / s_.refi - 1;
-    if (missed > 0) {
+    if (missed > 0 && !log) {
       next_refresh_ += missed * s_.refi;
       refreshes_ += missed;
     }
@@ -142,9 +138,7 @@ class DramChannel {
   };
 
   Entry place(int64_t line, int64_t clock) {
-    const int64_t page = line / ROW_LINES;  // row : bank : column
-    return {line, page / BANKS, clock, clock, 0, ++order_, nullptr,
-            static_cast<int>(page % BANKS)};
+    return {line, s_.row_of(line), clock, clock, 0, ++order_, nullptr, s_.bank_of(line)};
   }
 
   void push(Queue& queue, const Entry& entry) {
@@ -171,17 +165,17 @@ class DramChannel {
   Choice choose() {
     if (writes_.size >= WRITE_HIGH) draining_ = true;
     if (writes_.size <= WRITE_LOW) draining_ = false;
-    const bool writing = draining_ || reads_.size == 0;
-    Queue& queue = writing ? writes_ : reads_;
-
     const Entry* starving = nullptr;
-    for (int b = 0; b < BANKS; ++b) {
-      BankQueue& requests = queue.banks[b];
-      if (requests.stale) find_slots(requests, banks_[b].row);
-      if (requests.entries.empty() || writing) continue;
+    for (BankQueue& requests : reads_.banks) {
+      if (requests.entries.empty()) continue;
       const Entry& first = requests.entries.front();
       if (now_ - first.arrival <= STARVATION_CLOCKS) continue;
       if (!starving || first.order < starving->order) starving = &first;
+    }
+    const bool writing = !starving && (draining_ || reads_.size == 0);
+    Queue& queue = writing ? writes_ : reads_;
+    for (int b = 0; b < BANKS; ++b) {
+      if (queue.banks[b].stale) find_slots(queue.banks[b], banks_[b].row);
     }
 
     Choice best;
@@ -198,8 +192,8 @@ class DramChannel {
                                         activate_window_[window_position_] + s_.faw});
         consider(best, requests.entries[requests.miss], ACTIVATE, clock, first, writing);
       } else {
-        consider(best, requests.entries[requests.miss], PRECHARGE, bank.next_precharge, first,
-                 writing);
+        const int64_t clock = std::max(bank.next_precharge, last_precharge_ + s_.ppd);
+        consider(best, requests.entries[requests.miss], PRECHARGE, clock, first, writing);
       }
     }
     return best;
@@ -215,6 +209,10 @@ class DramChannel {
     best = {clock, rank, kind, &entry, writing};
   }
 
+  void note(int64_t clock, DramCommand::Kind kind, const Entry& entry) {
+    if (log) log->push_back({clock, kind, entry.bank, entry.row, s_.column_of(entry.line)});
+  }
+
   void issue(const Choice& choice) {
     const int64_t clock = choice.clock;
     const Entry& entry = *choice.entry;
@@ -223,6 +221,7 @@ class DramChannel {
     look_again(entry.bank);
     switch (choice.kind) {
       case ACTIVATE:
+        note(clock, DramCommand::ACTIVATE, entry);
         bank.row = entry.row;
         bank.fresh = true;
         bank.next_column = clock + s_.rcd;
@@ -234,12 +233,15 @@ class DramChannel {
         ++activates_;
         return;
       case PRECHARGE:
+        note(clock, DramCommand::PRECHARGE, entry);
         bank.row = -1;
+        last_precharge_ = clock;
         bank.next_activate = std::max(bank.next_activate, clock + s_.rp_bank);
         return;
       case COLUMN:
         break;
     }
+    note(clock, choice.writing ? DramCommand::WRITE : DramCommand::READ, entry);
     row_hits_ += !bank.fresh;
     bank.fresh = false;
     if (choice.writing) {
@@ -272,6 +274,8 @@ class DramChannel {
       }
     }
     if (open) {
+      start = std::max(start, last_precharge_ + s_.ppd);
+      if (log) log->push_back({start, DramCommand::PRECHARGE_ALL, 0, 0, 0});
       start += s_.rp_all;
     } else {
       for (const Bank& bank : banks_) start = std::max(start, bank.next_activate);
@@ -281,6 +285,7 @@ class DramChannel {
       banks_[b].next_activate = std::max(banks_[b].next_activate, start + s_.rfc);
       look_again(b);
     }
+    if (log) log->push_back({start, DramCommand::REFRESH, 0, 0, 0});
     now_ = start + 1;
     next_refresh_ += s_.refi;
     ++refreshes_;
@@ -292,7 +297,7 @@ class DramChannel {
   Bank banks_[BANKS];
   int64_t activate_window_[4] = {-NEVER, -NEVER, -NEVER, -NEVER};
   int window_position_ = 0;
-  int64_t last_activate_ = -NEVER;
+  int64_t last_activate_ = -NEVER, last_precharge_ = -NEVER;
   int64_t next_read_ = 0, next_write_ = 0, next_refresh_, now_ = 0, wake_ = NEVER;
   bool draining_ = false;
   uint64_t read_count_ = 0, write_count_ = 0, row_hits_ = 0, activates_ = 0, refreshes_ = 0;

@@ -24,7 +24,7 @@ struct AxiPins {
 
 class Dram {
  public:
-  static constexpr size_t MAX_READS = 64;    // read bursts in flight
+  static constexpr size_t MAX_READS = 256;   // read bursts in flight
   static constexpr size_t MAX_WRITES = 16;   // write addresses waiting for data
   static constexpr size_t MAX_BEATS = 32;    // write beats waiting for their place
   static constexpr int64_t LINE = 64;
@@ -38,7 +38,7 @@ class Dram {
     while ((uint64_t{1} << size_log2_) < bus_) ++size_log2_;
     for (size_t i = 0; i < MAX_READS; ++i) free_.push_back(&bursts_[i]);
     beats_.resize(MAX_BEATS);
-    order_.reserve(MAX_READS);
+    last_of_id_.resize(size_t{1} << pins_.arid.width);
   }
 
   // Drives the card's inputs of this cycle.
@@ -68,7 +68,7 @@ class Dram {
   // Samples the card's settled outputs of `cycle` and computes the state of the next.
   void step(int64_t cycle) {
     const bool ar = pins_.arvalid.high(), aw = pins_.awvalid.high(), w = pins_.wvalid.high();
-    if (!(ar || aw || w) && order_.empty() && addresses_.empty() && beat_count_ == 0 &&
+    if (!(ar || aw || w) && reads_in_flight() == 0 && addresses_.empty() && beat_count_ == 0 &&
         responses_.empty() && cycle < wake_cycle_) {
       return;
     }
@@ -81,7 +81,7 @@ class Dram {
     if (w && wready_) accept_beat();
 
     // Commands before the end of this cycle are decided without what arrives at its end.
-    const int64_t clock = ceil_divide((cycle + 1) * s_.rate, 2 * s_.clock_mhz);
+    const int64_t clock = s_.clock_after(cycle + 1);
     for (DramChannel& channel : channels_) channel.run(clock);
     dispatch_reads(clock);
     place_beat(clock);
@@ -89,7 +89,7 @@ class Dram {
     for (const DramChannel& channel : channels_) wake = std::min(wake, channel.wake());
     wake_cycle_ = wake == NEVER ? NEVER : wake * 2 * s_.clock_mhz / s_.rate - 1;
 
-    choose_beat((cycle + 1) * s_.rate / (2 * s_.clock_mhz));
+    choose_beat(s_.clock_before(cycle + 1));
     arready_ = !free_.empty();
     awready_ = addresses_.size() < MAX_WRITES;
     wready_ = beat_count_ < MAX_BEATS;
@@ -98,19 +98,20 @@ class Dram {
   DramCounters counters(int64_t cycle) {
     DramCounters total{};
     for (DramChannel& channel : channels_) {
-      channel.catch_up(cycle * s_.rate / (2 * s_.clock_mhz));
+      channel.catch_up(s_.clock_before(cycle));
       channel.add_counters(total);
     }
     total.stall_cycles = stall_cycles_;
     return total;
   }
 
-  size_t reads_in_flight() const { return order_.size(); }
+  size_t reads_in_flight() const { return MAX_READS - free_.size(); }
   size_t writes_in_flight() const { return addresses_.size() + responses_.size(); }
 
  private:
   struct ReadBurst {
-    uint64_t id, address;
+    uint64_t id, address, number;  // number: how many were accepted before it
+    ReadBurst* next;               // the next of its ID, null if there is none
     unsigned beats, next_beat, lines, dispatched;
     bool error;
     int64_t done[MAX_BURST * 2];  // clock at which each line has arrived
@@ -128,8 +129,6 @@ class Dram {
     uint8_t strobe[16];
     bool last;
   };
-
-  static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
   // Whether a burst is one the controller serves.
   bool served(uint64_t address, unsigned beats, uint64_t size, uint64_t burst) const {
@@ -152,7 +151,12 @@ class Dram {
       burst->lines = static_cast<unsigned>((end - 1) / LINE - burst->address / LINE + 1);
       std::fill(burst->done, burst->done + burst->lines, NEVER);
     }
-    order_.push_back(burst);
+    burst->number = accepted_++;
+    burst->next = nullptr;
+    ReadBurst*& last = last_of_id_[burst->id];
+    if (last) last->next = burst;
+    else heads_.push_back(burst);
+    last = burst;
     undispatched_.push_back(burst);
   }
 
@@ -170,19 +174,16 @@ class Dram {
     beat.last = pins_.wlast.high();
   }
 
-  DramChannel& channel_of(uint64_t line) { return channels_[line % channels_.size()]; }
-  int64_t line_in_channel(uint64_t line) const {
-    return static_cast<int64_t>(line / channels_.size());
-  }
+  DramChannel& channel_of(int64_t line) { return channels_[s_.channel_of(line)]; }
 
   void dispatch_reads(int64_t clock) {
     while (!undispatched_.empty()) {
       ReadBurst& burst = *undispatched_.front();
       while (burst.dispatched < burst.lines) {
-        const uint64_t line = burst.address / LINE + burst.dispatched;
+        const auto line = static_cast<int64_t>(burst.address / LINE + burst.dispatched);
         DramChannel& channel = channel_of(line);
         if (!channel.read_room()) return;
-        channel.read(line_in_channel(line), clock, &burst.done[burst.dispatched]);
+        channel.read(line, clock, &burst.done[burst.dispatched]);
         ++burst.dispatched;
       }
       undispatched_.pop_front();
@@ -213,9 +214,9 @@ class Dram {
       std::memcpy(&mask, beat.strobe + start / 8, piece / 8);
       if (mask == 0) continue;
       mask <<= (address + start) % LINE;
-      const uint64_t line = (address + start) / LINE;
+      const auto line = static_cast<int64_t>((address + start) / LINE);
       // A piece that has found its place already merges with itself on the next attempt.
-      if (!channel_of(line).write(line_in_channel(line), mask, clock)) return false;
+      if (!channel_of(line).write(line, mask, clock)) return false;
     }
     for (uint64_t i = 0; i < bus_; ++i) {
       if (beat.strobe[i / 8] >> (i % 8) & 1) memory_[address + i] = beat.data[i];
@@ -226,7 +227,14 @@ class Dram {
   void finish_beat() {
     shown_ = false;
     if (++active_->next_beat < active_->beats) return;
-    order_.erase(std::find(order_.begin(), order_.end(), active_));
+    ReadBurst*& head = *std::find(heads_.begin(), heads_.end(), active_);
+    if (active_->next) {
+      head = active_->next;
+    } else {
+      last_of_id_[active_->id] = nullptr;
+      head = heads_.back();
+      heads_.pop_back();
+    }
     free_.push_back(active_);
     active_ = nullptr;
   }
@@ -240,21 +248,15 @@ class Dram {
     return true;
   }
 
-  // The beat shown in the cycle that starts at `clock`.
+  // The beat shown in the cycle that starts at `clock`: of the oldest burst that may return.
   void choose_beat(int64_t clock) {
     if (active_ == nullptr) {
-      for (size_t i = 0; i < order_.size() && active_ == nullptr; ++i) {
-        if (arrived(*order_[i], clock) && first_of_id(i)) active_ = order_[i];
+      for (ReadBurst* head : heads_) {
+        if (active_ && active_->number < head->number) continue;
+        if (arrived(*head, clock)) active_ = head;
       }
     }
     rvalid_ = active_ != nullptr && arrived(*active_, clock);
-  }
-
-  bool first_of_id(size_t index) const {
-    for (size_t i = 0; i < index; ++i) {
-      if (order_[i]->id == order_[index]->id) return false;
-    }
-    return true;
   }
 
   DramSettings s_;
@@ -265,7 +267,10 @@ class Dram {
   AxiPins pins_;
   std::vector<DramChannel> channels_;
   std::vector<ReadBurst> bursts_;
-  std::vector<ReadBurst*> free_, order_;  // order_: accepted, not yet returned, oldest first
+  std::vector<ReadBurst*> free_;
+  std::vector<ReadBurst*> heads_;       // the oldest of each ID that has any
+  std::vector<ReadBurst*> last_of_id_;  // the newest of each ID, null if it has none
+  uint64_t accepted_ = 0;
   std::deque<ReadBurst*> undispatched_;
   ReadBurst* active_ = nullptr;
   bool rvalid_ = false, shown_ = false;

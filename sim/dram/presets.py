@@ -1,11 +1,14 @@
 """LPDDR4 timing parameters of one x32 channel, in DRAM clocks.
 
 Source: JEDEC JESD209-4, core and AC timing parameters for the x16 die without DBI, write latency
-set A. Two x16 dies in lockstep make the x32 channel, so a burst of 16 moves one 64-byte line.
+set A; 2400 is the 2666 grade at a slower clock, its times rounded up to clocks. Two x16 dies in
+lockstep make the x32 channel, so a burst of 16 moves one 64-byte line.
 """
 
 import ctypes
 from typing import NamedTuple
+
+from amaranth.utils import exact_log2
 
 from hdl.config import LINE_BYTES, CardConfig
 
@@ -16,6 +19,8 @@ BURST_CLOCKS = 8
 """Clocks of the data bus one line takes: burst length 16 at double data rate."""
 FAW_PICOSECONDS = 40_000
 """tFAW is the larger of the table's clocks and this."""
+PPD = 4
+"""tPPD: clocks from a precharge to the next on the channel, in every grade."""
 
 
 class Grade(NamedTuple):
@@ -41,8 +46,11 @@ GRADES: dict[str, Grade] = {
     grade_name: Grade(*values)
     for grade_name, values in {
         #                rate RCD RPpb RPab RAS RRD FAW  RL  WL  WR WTR RTP DQSCK REFI
+        "LPDDR4-533":  ( 533,  5,  5,  6, 12,  4, 11,  6,  4,  6,  8,  8, 1, 1041),
+        "LPDDR4-1066": (1066, 10, 10, 12, 23,  6, 22, 10,  6, 10,  8,  8, 1, 2082),
         "LPDDR4-1600": (1600, 15, 15, 17, 34,  8, 32, 14,  8, 15,  8,  8, 2, 3123),
         "LPDDR4-2133": (2133, 20, 20, 23, 45, 11, 43, 20, 10, 20, 11,  9, 2, 4166),
+        "LPDDR4-2400": (2400, 22, 22, 26, 51, 12, 48, 24, 12, 24, 12, 10, 2, 4684),
         "LPDDR4-2666": (2666, 24, 24, 28, 56, 14, 54, 24, 12, 24, 14, 10, 2, 5205),
         "LPDDR4-3200": (3200, 29, 29, 34, 68, 16, 64, 28, 14, 29, 16, 12, 3, 6246),
         "LPDDR4-3733": (3733, 34, 34, 40, 79, 19, 75, 32, 16, 34, 19, 15, 3, 7297),
@@ -56,15 +64,33 @@ REFRESH_NANOSECONDS: tuple[tuple[int, int], ...] = ((2, 130), (4, 180), (8, 280)
 
 
 class DramSettings(ctypes.Structure):
-    """What `sim/dram/dram.hpp` takes, same order as its `Settings`. Timings are in DRAM clocks."""
+    """`DramSettings` of `sim/dram/settings.hpp`. Timings in DRAM clocks, shifts in lines."""
 
     _fields_ = [
         (name, ctypes.c_int64)
         for name in (
             "clock_mhz", "bus_bytes", "channels", "rate", "rcd", "rp_bank", "rp_all", "ras", "rrd",
             "faw", "read_latency", "write_latency", "wr", "wtr", "rtp", "dqsck", "refi", "rfc",
+            "ppd", "row_bits", "row_shift", "bank_shift", "column_shift", "channel_shift",
         )
     ]  # fmt: skip
+
+
+def _mapping(config: CardConfig) -> dict[str, int]:
+    """Where the fields of `CardConfig.dram_mapping` lie in a line number, lowest bit and width."""
+    widths = {
+        "channel": exact_log2(config.dram_channels),
+        "bank": exact_log2(BANKS),
+        "column": exact_log2(ROW_BYTES // LINE_BYTES),
+    }
+    # Where DRAM is smaller than a row of every bank, the highest fields are not used to the full.
+    widths["row"] = max(0, exact_log2(config.dram_bytes // LINE_BYTES) - sum(widths.values()))
+    shifts = {}
+    shift = 0
+    for name in reversed(config.dram_mapping.split("-")):
+        shifts[f"{name}_shift"] = shift
+        shift += widths[name]
+    return shifts | {"row_bits": widths["row"]}
 
 
 def settings(config: CardConfig) -> DramSettings:
@@ -91,5 +117,7 @@ def settings(config: CardConfig) -> DramSettings:
         bus_bytes=config.bus_bytes,
         channels=config.dram_channels,
         rfc=-(-rfc_ns * grade.rate // 2_000),
+        ppd=PPD,
         **clocks,
+        **_mapping(config),
     )

@@ -31,7 +31,7 @@ WIDE = CardConfig(bus_bytes=128)
 
 
 def test_every_number_of_a_configuration_has_bounds():
-    numbers = {f.name for f in dataclasses.fields(CardConfig)} - {"dram_preset"}
+    numbers = {f.name for f in dataclasses.fields(CardConfig)} - {"dram_mapping", "dram_preset"}
     assert numbers == set(BOUNDS)
 
 
@@ -62,6 +62,18 @@ def test_a_size_that_is_no_power_of_two_is_refused(name):
 @pytest.mark.parametrize("name", sorted(set(BOUNDS) - set(POWERS_OF_TWO)))
 def test_other_numbers_are_free_within_their_bounds(name):
     assert getattr(WIDE.replace(**{name: 3}), name) == 3
+
+
+@pytest.mark.parametrize(
+    "mapping", ["row-bank-column", "row-bank-column-rank", "row-row-bank-column", "", "row-bank"]
+)
+def test_a_mapping_orders_four_fields(mapping):
+    with pytest.raises(ConfigError) as error:
+        CardConfig(dram_mapping=mapping)
+    assert str(error.value) == (
+        f"dram_mapping={mapping!r}: must be row, bank, column and channel in any order, "
+        "joined by '-'"
+    )
 
 
 @pytest.mark.parametrize("name", ["array_rows", "array_columns"])
@@ -121,7 +133,10 @@ def test_equal_configurations_have_equal_hashes():
 def test_every_field_changes_the_hash():
     changed = {
         name: low if getattr(WIDE, name) != low else 2 * low for name, (low, _) in BOUNDS.items()
-    } | {"dram_preset": "LPDDR4-4266"}
+    } | {
+        "dram_preset": "LPDDR4-4266",
+        "dram_mapping": "channel-row-bank-column",
+    }
     changed["bus_bytes"] = 64
     hashes = {WIDE.replace(**{name: value}).hash for name, value in changed.items()}
     assert len(hashes | {WIDE.hash}) == len(dataclasses.fields(CardConfig)) + 1

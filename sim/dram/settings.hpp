@@ -1,0 +1,43 @@
+// What a DRAM is: its timing, and which bits of an address choose channel, bank, row and column.
+#pragma once
+
+#include <cstdint>
+
+namespace halfdome {
+
+// Timings are in DRAM clocks. The shifts and `row_bits` count bits of a line number.
+struct DramSettings {
+  int64_t clock_mhz, bus_bytes, channels, rate, rcd, rp_bank, rp_all, ras, rrd, faw, read_latency,
+      write_latency, wr, wtr, rtp, dqsck, refi, rfc, ppd;
+  int64_t row_bits, row_shift, bank_shift, column_shift, channel_shift;
+
+  static constexpr int BANKS = 8;
+  static constexpr int ROW_LINES = 64;  // 4 KiB rows of 64-byte lines
+
+  int64_t row_of(int64_t line) const { return line >> row_shift & ((int64_t{1} << row_bits) - 1); }
+  int bank_of(int64_t line) const { return static_cast<int>(line >> bank_shift & (BANKS - 1)); }
+  int column_of(int64_t line) const {
+    return static_cast<int>(line >> column_shift & (ROW_LINES - 1));
+  }
+  size_t channel_of(int64_t line) const {
+    return static_cast<size_t>(line >> channel_shift & (channels - 1));
+  }
+
+  // The clock of the DRAM at the start of a card cycle, rounded down or up.
+  int64_t clock_before(int64_t cycle) const { return cycle * rate / (2 * clock_mhz); }
+  int64_t clock_after(int64_t cycle) const {
+    return (cycle * rate + 2 * clock_mhz - 1) / (2 * clock_mhz);
+  }
+};
+
+struct DramCounters {
+  uint64_t reads, writes, row_hits, activates, refreshes, stall_cycles;
+};
+
+// One command on a channel's command bus, for whoever checks the rules.
+struct DramCommand {
+  enum Kind : int64_t { ACTIVATE, PRECHARGE, READ, WRITE, PRECHARGE_ALL, REFRESH };
+  int64_t clock, kind, bank, row, column;
+};
+
+}  // namespace halfdome

@@ -1,0 +1,123 @@
+"""Every command the model issues, against the standard's rules and against what was asked."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdl.config import CardConfig
+from sim.dram import presets
+from sim.dram.replay import COMMANDS, replay
+from tests.sim.dram.rules import violations
+
+BASE = CardConfig(dram_bytes=1 << 28)
+
+
+def traffic(seed: int, count: int, *, rows=16, banks=8, columns=64, writes=0.4, gap=6.0):
+    """Addresses, arrival clocks and write flags; `gap` is the mean of clocks between arrivals."""
+    rng = np.random.default_rng(seed)
+    row = rng.integers(0, rows, count) * presets.BANKS
+    page = row + rng.integers(0, banks, count)
+    address = page * presets.ROW_BYTES + rng.integers(0, columns, count) * 64
+    # Mostly bursts, sometimes a pause in which the channel falls idle.
+    gaps = rng.exponential(gap, count) * (1 + 100 * (rng.random(count) < 0.02))
+    return address, np.cumsum(gaps).astype(np.int64), rng.random(count) < writes
+
+
+@given(
+    preset=st.sampled_from(list(presets.GRADES)),
+    seed=st.integers(0, 1 << 30),
+    rows=st.sampled_from([1, 2, 4096]),
+    banks=st.sampled_from([1, 2, 8]),
+    writes=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
+    gap=st.sampled_from([0.0, 5.0, 40.0]),
+)
+def test_every_command_keeps_every_rule(preset, seed, rows, banks, writes, gap):
+    config = BASE.replace(dram_preset=preset)
+    address, arrival, write = traffic(seed, 1500, rows=rows, banks=banks, writes=writes, gap=gap)
+    timing = presets.settings(config)
+    (log,) = replay(config, address, arrivals=arrival, writes=write, log=True).commands
+    assert violations(log, timing) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    {
+        "rcd": "tRCD", "rp_bank": "tRPpb", "rp_all": "tRPab", "ras": "tRAS", "rrd": "tRRD",
+        "faw": "tFAW", "read_latency": "read to write", "write_latency": "tWTR", "wr": "tWR",
+        "wtr": "tWTR", "rtp": "tRTP", "dqsck": "read to write", "refi": "tREFI",
+        "rfc": "tRFCab", "ppd": "tPPD",
+    }.items(),
+)  # fmt: skip
+def test_a_channel_one_clock_too_fast_breaks_the_rule(name, rule):
+    timing = presets.settings(BASE)
+    logs = []
+    # The four-activate window shows where tRRD does not bind, the rest where it does.
+    more = {"rrd": timing.rrd - 2} if name == "faw" else {}
+    for key, value in more.items():
+        setattr(timing, key, value)
+    for seed in range(4):
+        for gap, rows, banks in ((0.0, 4096, 8), (4.0, 4096, 1), (30.0, 2, 2)):
+            address, arrival, write = traffic(seed, 3000, rows=rows, banks=banks, gap=gap)
+            faster = {name: getattr(timing, name) - 1, **more}
+            logs.append(
+                replay(
+                    BASE, address, arrivals=arrival, writes=write, log=True, timing=faster
+                ).commands[0]
+            )
+    found = [text for log in logs for text in violations(log, timing)]
+    assert any(rule in text for text in found)
+
+
+@given(
+    seed=st.integers(0, 1 << 30),
+    channels=st.sampled_from([1, 2, 4]),
+    mapping=st.permutations(["row", "bank", "column", "channel"]),
+)
+def test_every_line_is_read_once_where_the_mapping_says(seed, channels, mapping):
+    config = BASE.replace(dram_channels=channels, dram_mapping="-".join(mapping))
+    address, arrival, _ = traffic(seed, 800, rows=4096 // channels)
+    result = replay(config, address, arrivals=arrival, log=True)
+    timing = presets.settings(config)
+
+    sizes = {"channel": channels, "bank": 8, "column": 64, "row": (1 << 28) // 32768 // channels}
+    fields = {}
+    rest = address // 64
+    for name in reversed(mapping):
+        rest, fields[name] = np.divmod(rest, sizes[name])
+    for channel, log in enumerate(result.commands):
+        assert violations(log, timing) == []
+        reads = log[log["kind"] == COMMANDS.index("READ")]
+        mine = fields["channel"] == channel
+        asked = zip(
+            *(fields[name][mine].tolist() for name in ("bank", "row", "column")), strict=True
+        )
+        assert Counter(asked) == Counter(
+            zip(*(reads[name].tolist() for name in ("bank", "row", "column")), strict=True)
+        )
+        data = timing.read_latency + timing.dqsck + presets.BURST_CLOCKS
+        assert sorted(result.done[mine]) == (reads["clock"] + data).tolist()
+
+
+def test_reads_pass_writes_that_never_end():
+    # Writes come faster than they can be served: the queue never falls below its low mark.
+    count = 6000
+    address = np.arange(count) * 4096
+    write = np.ones(count, bool)
+    write[1000] = False
+    clock = np.arange(count)
+    result = replay(BASE, address, arrivals=clock, writes=write)
+    assert result.done[1000] - result.done[999] < 2000 + 500
+
+
+def test_no_trace_takes_no_time():
+    result = replay(BASE, [], log=True)
+    assert result.done.size == 0
+    assert [len(log) for log in result.commands] == [0]
+
+
+def test_an_address_outside_dram_is_refused():
+    with pytest.raises(ValueError, match=r"addresses: must be 0 to dram_bytes=268435456"):
+        replay(BASE, [0, 1 << 28])

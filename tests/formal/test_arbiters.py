@@ -1,0 +1,150 @@
+"""Arbiters grant one, in turn; merged streams lose, repeat and reorder nothing."""
+
+import pytest
+from amaranth.hdl import Array, Assert, Assume, Cat, Cover, Mux, Signal, Value
+from amaranth.lib import data
+
+import hdl.memory.arbiter
+from hdl.command.merge import RoundRobinMerge
+from hdl.memory.arbiter import RoundRobin, StreamArbiter
+from hdl.pcie.mux import PacketMux
+from tests.formal.prove import Spec
+from tests.formal.rules import Scoreboard, obey_stream_rules, wait_in_turn
+
+
+def distance_to(n, next_in_turn, pick):
+    """Requests served before `pick` if all are up, `next_in_turn` first."""
+    return Mux(pick >= next_in_turn, pick - next_in_turn, n + pick - next_in_turn)[: n.bit_length()]
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_round_robin_grants_one_request_in_turn(prove, n):
+    spec = Spec(RoundRobin(n))
+    m, dut = spec.m, spec.dut
+    pick = spec.constant("pick", range(n))
+    m.d.comb += Assume(pick < n)
+    granted = dut.grant.bit_select(pick, 1)
+    m.d.comb += [
+        Assert((dut.grant & (dut.grant - 1)) == 0),
+        Assert((dut.grant & ~dut.requests) == 0),
+        Assert(dut.requests.any() == dut.grant.any()),
+        Assert(~granted | (dut.index == pick)),
+    ]
+    # The mask is all ones from the next in turn upwards.
+    above = spec.inside("above")
+    m.d.comb += Assert((~above & (~above + 1)) == 0)
+    wait_in_turn(
+        spec,
+        "pick",
+        n,
+        requested=dut.requests.bit_select(pick, 1),
+        served=granted & dut.advance,
+        other=dut.grant.any() & dut.advance & ~granted,
+        distance=distance_to(n, sum(~above[i] for i in range(n)), pick),
+    )
+    m.d.comb += Cover(granted & dut.advance & (pick == n - 1))
+    prove(spec, depth=n + 2, induction=1)
+
+
+def merged_in_order(spec, pick, mine, *, payload, slots):
+    """The streams of a merge obey the rules; what input `pick` sends comes out in order.
+
+    `mine` says that what is on `o` came from that input, `slots` where its payloads are.
+    """
+    m, inputs, o = spec.m, spec.dut.i, spec.dut.o
+    m.d.comb += Assume(pick < len(inputs))
+    for number, i in enumerate(inputs):
+        obey_stream_rules(spec, f"i{number}", i, Assume)
+    obey_stream_rules(spec, "o", o, Assert)
+    taken, picked = Signal(len(inputs)), Signal(Value.cast(inputs[0].p).shape())
+    m.d.comb += taken.eq(Cat(i.valid & i.ready for i in inputs))
+    with m.Switch(pick):
+        for number, i in enumerate(inputs):
+            with m.Case(number):
+                m.d.comb += picked.eq(i.p)
+    board = Scoreboard(
+        spec,
+        "picked",
+        len(slots),
+        put=taken.bit_select(pick, 1),
+        put_value=picked,
+        offered=o.valid & mine,
+        take=o.valid & o.ready & mine,
+        take_value=payload,
+    )
+    board.lies_in(*slots)
+    m.d.comb += Cover((board.level == len(slots)) & (pick == len(inputs) - 1))
+
+
+def requests_of(spec, pick):
+    """Whether `pick` asks, is served, and another one is: never two at once."""
+    inputs = spec.dut.i
+    valid = Cat(i.valid for i in inputs).bit_select(pick, 1)
+    taken = Cat(i.valid & i.ready for i in inputs)
+    spec.m.d.comb += Assert((taken & (taken - 1)) == 0)
+    served = taken.bit_select(pick, 1)
+    return {"requested": valid, "served": served, "other": taken.any() & ~served}
+
+
+def test_stream_arbiter_keeps_every_inputs_order_and_waits_in_turn(prove):
+    spec = Spec(StreamArbiter(8, 3))
+    pick, o = spec.constant("pick", 2), spec.dut.o
+    mine = o.p.index == pick
+    merged_in_order(spec, pick, mine, payload=o.p.p, slots=[(o.valid & mine, o.p.p)])
+    above = spec.inside("turn.above")
+    spec.m.d.comb += Assert((~above & (~above + 1)) == 0)
+    distance = distance_to(3, sum(~above[i] for i in range(3)), pick)
+    wait_in_turn(spec, "pick", 3, **requests_of(spec, pick), distance=distance)
+    prove(spec, depth=6, induction=1)
+
+
+def test_stream_arbiter_in_stages_keeps_every_inputs_order(prove, monkeypatch):
+    monkeypatch.setattr(hdl.memory.arbiter, "FAN_IN", 2)
+    spec = Spec(StreamArbiter(8, 4))
+    pick, o = spec.constant("pick", 2), spec.dut.o
+    mine = o.p.index == pick
+    group = Array(spec.inside(f"group{g}.o__payload") for g in range(2))[pick[1]]
+    group_valid = Array(spec.inside(f"group{g}.o__valid") for g in range(2))[pick[1]]
+    slots = [(o.valid & mine, o.p.p), (group_valid & (group[8] == pick[0]), group[:8])]
+    merged_in_order(spec, pick, mine, payload=o.p.p, slots=slots)
+    prove(spec, depth=8, induction=1)
+
+
+def test_round_robin_merge_keeps_every_inputs_order_and_waits_in_turn(prove):
+    spec = Spec(RoundRobinMerge(8, 3))
+    pick, o, last = spec.constant("pick", 2), spec.dut.o, spec.inside("last")
+    mine = last == pick
+    spec.m.d.comb += Assert(last < 3)
+    merged_in_order(spec, pick, mine, payload=o.p, slots=[(o.valid & mine, o.p)])
+    distance = distance_to(3, Mux(last == 2, 0, last + 1), pick)
+    wait_in_turn(spec, "pick", 3, **requests_of(spec, pick), distance=distance)
+    prove(spec, depth=6, induction=1)
+
+
+def test_packet_mux_sends_whole_packets_in_turn(prove):
+    beat = data.StructLayout({"data": 8, "last": 1})
+    spec = Spec(PacketMux(beat, 3))
+    m, dut, pick = spec.m, spec.dut, spec.constant("pick", 2)
+    o, inside = dut.o, spec.inside("inside")
+    mine = dut.source == pick
+    merged_in_order(spec, pick, mine, payload=o.p, slots=[(o.valid & mine, o.p)])
+
+    # Between a packet's first beat and its last, every beat is of that packet.
+    open_, sender = Signal(), Signal(2)
+    with m.If(o.valid & o.ready):
+        m.d.sync += [open_.eq(~o.p.last), sender.eq(dut.source)]
+    m.d.comb += [
+        Assert(dut.source < 3),
+        Assert(~(open_ & o.valid) | (dut.source == sender)),
+        Assert(~open_ | o.valid | (dut.source == sender)),
+        Assert(inside == Mux(o.valid, ~o.p.last, open_)),
+        Assert(dut.held == Cat(o.valid & (dut.source == k) for k in range(3))),
+    ]
+    # Packets, not beats, take turns.
+    asks = requests_of(spec, pick)
+    first = {name: asks[name] & ~inside for name in ("served", "other")}
+    waiting = asks["requested"] & ~(inside & mine)
+    distance = distance_to(3, Mux(dut.source == 2, 0, dut.source + 1), pick)
+    wait_in_turn(spec, "pick", 3, requested=waiting, distance=distance, **first)
+    m.d.comb += Cover(open_ & o.valid & o.p.last & first["other"])
+    prove(spec, depth=8, induction=1)

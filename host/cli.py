@@ -107,7 +107,6 @@ def run_dlrm(
     """
     from host.bench import dlrm as bench
     from host.models import dlrm
-    from host.report import perfetto
     from host.runtime import runtime
 
     design = preset(config)
@@ -127,14 +126,13 @@ def run_dlrm(
             cards=cards,
             engine=engine,
             progress=lambda done: bar.advance(task, done),
+            trace=trace,
             **options,
         )
     if waves is not None and not waves.exists():
         console.print(f"[red]no waveforms: the run ended before cycle {start}[/red]")
     tables.print_dlrm(outcome.report, console)
     _write_json(json_file, outcome.report)
-    if trace is not None:
-        perfetto.write(trace, outcome.commands, design)
     if outcome.mismatches:
         console.print(f"[red]{outcome.mismatches} samples differ from the golden model[/red]")
         raise typer.Exit(1)

@@ -1,6 +1,7 @@
 """The main job, measured: held-out interactions answered by six cards, checked bit for bit."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from host.models.quantise import QuantisedDlrm, quantise
 from host.report.stamp import stamp
 from host.runtime.recommender import Answer, Recommender, placement
 from host.runtime.runtime import check, open
-from host.runtime.timeline import Issued
 
 SEED = 0
 """The run itself draws nothing at random; data order and weights are fixed."""
@@ -46,7 +46,6 @@ class Outcome:
 
     report: dict
     mismatches: int
-    commands: tuple[Issued, ...]
 
 
 def workload(data: Path | None, weights: Path, samples: int, batch_size: int) -> Workload:
@@ -79,12 +78,13 @@ def run(
     cards: int = 6,
     engine: str = "native",
     progress: Callable[[int], None] = lambda samples: None,
+    trace: Path | None = None,
     **platform_options: object,
 ) -> Outcome:
     """Answers the workload on a freshly opened platform and compares with golden model and fp32.
 
-    `progress` is told the samples of each batch that is answered; `platform_options` are those of
-    `host.open`. Raises `ValueError` or
+    `progress` is told the samples of each batch that is answered; a timeline of the answering goes
+    to the file `trace`; `platform_options` are those of `host.open`. Raises `ValueError` or
     `MemoryError` for a configuration that cannot serve the model.
     """
     check_design(work, config, cards=cards, engine=engine)
@@ -93,7 +93,8 @@ def run(
         recommender = Recommender(runtime, work.quantised, batch_size)
         before = [card.counters() for card in runtime.cards]
         start = runtime.cycles
-        answers = recommender.answer(work.batches, progress)
+        with runtime.trace(trace) if trace else nullcontext():
+            answers = recommender.answer(work.batches, progress)
         cycles = runtime.cycles - start
         after = [card.counters() for card in runtime.cards]
         expected = [work.quantised.forward(batch, runtime.reference) for batch in work.batches]
@@ -117,8 +118,7 @@ def run(
         "latency_us": [answer.latency_cycles / config.clock_mhz for answer in answers],
         "per_card": [_card_report(*pair) for pair in zip(before, after, strict=True)],
     }
-    commands = tuple(command for answer in answers for command in answer.commands)
-    return Outcome(report, mismatches, commands)
+    return Outcome(report, mismatches)
 
 
 def _quality(work: Workload, answers: Sequence[Answer]) -> dict:

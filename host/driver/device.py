@@ -1,8 +1,9 @@
 """One card behind the bus: its registers, its rings, and the commands in flight."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from hdl import registers
 from hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Engine
@@ -17,8 +18,13 @@ WAIT_CYCLES = 1_000_000
 
 
 @dataclass
-class _Submitted:
+class Submitted:
+    """A descriptor handed to a card: as `label`, at `cycle`, into slot `slot` of its ring."""
+
     descriptor: bytes
+    label: str
+    cycle: int
+    slot: int
     completion: Completion | None = None
 
 
@@ -30,7 +36,15 @@ class Device:
     index : int, the card's number in messages
     bar0, bar2 : int, bus addresses
     message : (int, int), address and data of the interrupt message
+    clock : function that returns the time in card cycles, for `history`
+
+    Attributes
+    ----------
+    history : list of Submitted, or None
+        While it is a list, everything submitted is appended to it.
     """
+
+    history: list[Submitted] | None = None
 
     def __init__(
         self,
@@ -41,12 +55,14 @@ class Device:
         bar0: int,
         bar2: int,
         message: tuple[int, int],
+        clock: Callable[[], int] = lambda: 0,
     ):
         self.bus = bus
         self.config = config
         self.index = index
         self.bar0 = bar0
         self.bar2 = bar2
+        self._clock = clock
         self._identify()
         self._submission = bus.map(RING_ENTRIES * DESCRIPTOR_BYTES)
         self._completion = bus.map(RING_ENTRIES * COMPLETION_BYTES)
@@ -55,8 +71,8 @@ class Device:
         self._completion_head = 0
         self._phase = 1
         self._next_id = 0
-        self._submitted: dict[int, _Submitted] = {}
-        self._order: deque[_Submitted] = deque()
+        self._submitted: dict[int, Submitted] = {}
+        self._order: deque[Submitted] = deque()
         self._busy_cycles = 0
         self._write64("SQ_BASE", self._submission.address)
         self.write("SQ_SIZE", RING_ENTRIES)
@@ -106,17 +122,23 @@ class Device:
         return self.bar0 + registers.counter_offset(index)
 
     @property
+    def ring_address(self) -> int:
+        """Bus address of slot 0 of the submission ring."""
+        return self._submission.address
+
+    @property
     def room(self) -> int:
         """Descriptors that can be submitted now."""
         return RING_ENTRIES - 1 - len(self._order)
 
-    def submit(self, descriptors: Sequence[bytes]) -> list[int]:
+    def submit(self, descriptors: Sequence[bytes], labels: Sequence[str] = ()) -> list[int]:
         """Hands descriptors to the card with one doorbell; returns their ids.
 
-        Each descriptor's id field is overwritten. Waits for room if the ring is full.
+        Each descriptor's id field is overwritten. Waits for room if the ring is full. `labels`
+        say what each is for, in `history`.
         """
         ids = []
-        for raw in descriptors:
+        for raw, label in zip_longest(descriptors, labels, fillvalue=""):
             if self.room == 0:
                 self._ring_doorbell()
                 while self.room == 0:
@@ -127,8 +149,11 @@ class Device:
             start = self._tail * DESCRIPTOR_BYTES
             self._submission.array[start : start + DESCRIPTOR_BYTES] = memoryview(raw)
             self._tail = (self._tail + 1) % RING_ENTRIES
-            self._submitted[identifier] = submitted = _Submitted(raw)
+            submitted = Submitted(raw, label, self._clock(), start // DESCRIPTOR_BYTES)
+            self._submitted[identifier] = submitted
             self._order.append(submitted)
+            if self.history is not None:
+                self.history.append(submitted)
             ids.append(identifier)
         if ids:
             self._ring_doorbell()

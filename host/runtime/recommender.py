@@ -9,12 +9,13 @@ host memory. Nothing passes through the host in between.
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from hdl.config import CardConfig
 from host.driver.bus import DmaBuffer
+from host.driver.completion import Completion
 from host.driver.errors import CommandError
 from host.models.features import Batch
 from host.models.quantise import QuantisedDlrm
@@ -22,7 +23,7 @@ from host.runtime.layout import pad_rows
 from host.runtime.member import SLOTS, Logits, Member
 from host.runtime.placement import TableLoad, place
 from host.runtime.runtime import Runtime
-from host.runtime.timeline import Event, Issued
+from host.runtime.timeline import Event
 
 LAG = 3
 """Batches issued between a batch and the store of its logits. That store waits for a dense net, and
@@ -40,7 +41,6 @@ class Answer:
     logits: np.ndarray
     dense_card: int
     latency_cycles: int
-    commands: tuple[Issued, ...] = field(repr=False)
 
 
 @dataclass
@@ -187,18 +187,18 @@ class Recommender:
     def _land(self, batch: _InFlight, progress: Callable[[int], None]) -> Answer:
         """Waits for one batch and gives its host memory back, whatever became of it."""
         self._deliver(batch)
-        commands: list[Issued] = []
+        completions: list[Completion] = []
         failures: list[CommandError] = []
         for member, identifiers in zip(self._members, batch.submitted, strict=True):
             try:
-                commands += member.card.timeline.wait(identifiers)
+                completions += member.card.timeline.wait(identifiers)
             except CommandError as error:
                 failures.append(error)
         logits = batch.landing.array.reshape(batch.samples, -1)[:, 0].copy()
         batch.release()
         if failures:
             raise failures[0]
-        first = min(command.completion.start_cycle for command in commands)
-        last = max(command.completion.end_cycle for command in commands)
+        first = min(completion.start_cycle for completion in completions)
+        last = max(completion.end_cycle for completion in completions)
         progress(batch.samples)
-        return Answer(logits, batch.dense.card.index, last - first, tuple(commands))
+        return Answer(logits, batch.dense.card.index, last - first)

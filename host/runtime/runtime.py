@@ -1,5 +1,7 @@
 """The platform as a whole: its cards, its clock, its lifetime."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -7,6 +9,8 @@ from typing import TYPE_CHECKING
 from hdl.commands import Engine
 from hdl.config import CardConfig, ConfigError, preset
 from host.driver.device import Device
+from host.report import perfetto
+from host.report.recording import CardRecord, Recording
 from host.runtime.card import Card
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ class Runtime:
                     bar0=bars.bar0,
                     bar2=bars.bar2,
                     message=platform.message(index),
+                    clock=lambda: platform.cycles,
                 ),
                 backdoor=lambda index=index: platform.memory(index),
             )
@@ -50,6 +55,47 @@ class Runtime:
     def cycles(self) -> int:
         """Platform time in card clock cycles."""
         return self.platform.cycles
+
+    @contextmanager
+    def trace(self, path: str | Path) -> Iterator[None]:
+        """Writes a timeline of what happens inside to a file, for https://ui.perfetto.dev.
+
+        Engines, queues, DMA, links and the host, on every card; also when something is raised
+        inside. The results do not depend on it. Raises `ValueError` for a file that cannot be
+        written and `RuntimeError` inside another `trace`.
+        """
+        if any(card.device.history is not None for card in self.cards):
+            raise RuntimeError(f"trace: {path}: another is being recorded")
+        path = perfetto.check_path(path)
+        start = self.cycles
+        self.platform.record_packets()
+        for card in self.cards:
+            card.device.history = []
+        try:
+            yield
+        finally:
+            cards = [
+                CardRecord(
+                    card.device.bar0,
+                    card.device.bar2,
+                    card.device.ring_address,
+                    card.device.history or [],
+                )
+                for card in self.cards
+            ]
+            interrupts = [i for i in self.platform.interrupts if i.time_ns >= self._ns(start)]
+            perfetto.write(
+                path,
+                Recording(
+                    self.config, start, self.cycles, cards, self.platform.packets(), interrupts
+                ),
+            )
+            for card in self.cards:
+                card.device.history = None
+            self.platform.record_packets(False)
+
+    def _ns(self, cycle: int) -> float:
+        return cycle * 1000 / self.config.clock_mhz
 
     def close(self) -> None:
         """Ends the simulation and frees its memory."""

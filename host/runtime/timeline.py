@@ -22,16 +22,6 @@ class Event:
     value: int
 
 
-@dataclass(frozen=True)
-class Issued:
-    """A submitted command: for results and traces."""
-
-    card: int
-    opcode: Opcode
-    label: str
-    completion: Completion
-
-
 class Timeline:
     """Issues commands to one card so that each starts when its events have happened.
 
@@ -43,8 +33,7 @@ class Timeline:
     def __init__(self, device: Device):
         self._device = device
         self._values: dict[tuple[int, int], int] = {}
-        self._pending: list[tuple[bytes, Opcode, str]] = []
-        self._running: dict[int, tuple[Opcode, str]] = {}
+        self._pending: list[tuple[bytes, str]] = []
 
     @property
     def card(self) -> int:
@@ -77,12 +66,12 @@ class Timeline:
         awaited = list(waits.items())
         for counter, value in awaited[:-1]:
             wait = {"wait_counter": counter, "wait_value": value}
-            self._pending.append((pack(fence, **wait), fence, f"wait {label}"))
+            self._pending.append((pack(fence, **wait), label))
         if awaited:
             fields |= {"wait_counter": awaited[-1][0], "wait_value": awaited[-1][1]}
         event = self._advance(self.card, engine)
         fields |= {"signal_counter": event.counter, "signal_value": event.value}
-        self._pending.append((pack(opcode, **fields), opcode, label))
+        self._pending.append((pack(opcode, **fields), label))
         return event
 
     def notify(self, peer: Device, *, label: str = "") -> Event:
@@ -94,17 +83,12 @@ class Timeline:
 
     def flush(self) -> list[int]:
         """Submits what was issued with one doorbell; returns the commands' ids."""
-        identifiers = self._device.submit([raw for raw, _, _ in self._pending])
-        for identifier, (_, opcode, label) in zip(identifiers, self._pending, strict=True):
-            self._running[identifier] = opcode, label
+        identifiers = self._device.submit(
+            [raw for raw, _ in self._pending], [label for _, label in self._pending]
+        )
         self._pending = []
         return identifiers
 
-    def wait(self, identifiers: Sequence[int]) -> list[Issued]:
+    def wait(self, identifiers: Sequence[int]) -> list[Completion]:
         """Sleeps until the commands are done. Raises `CommandError` for the first that failed."""
-        running = [self._running.pop(identifier) for identifier in identifiers]
-        completions = self._device.check(identifiers)
-        return [
-            Issued(self.card, opcode, label, completion)
-            for (opcode, label), completion in zip(running, completions, strict=True)
-        ]
+        return self._device.check(identifiers)

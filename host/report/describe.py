@@ -1,0 +1,162 @@
+"""Commands in words: what they do, how much, from where to where."""
+
+from collections.abc import Callable
+
+from hdl.commands import NO_COUNTER, Engine, Flag, Opcode, RowFormat, offset, unpack
+from hdl.commands import fields as fields_of
+from hdl.config import CardConfig
+from hdl.registers import BAR0_BYTES, COUNTER_BASE
+from host.report.recording import Recording
+
+_UNITS = ("B", "KiB", "MiB", "GiB")
+_CORE = offset(Opcode.LOAD, "core")
+
+
+def size(nbytes: float) -> str:
+    """Bytes for people: 1000 B, 1.5 KiB, 64 KiB, 3 MiB."""
+    power = 0
+    while nbytes >= 1024 and power < 3:
+        nbytes, power = nbytes / 1024, power + 1
+    digits = f"{nbytes:.0f}" if nbytes >= 100 else f"{nbytes:.3g}"
+    return f"{digits} {_UNITS[power]}"
+
+
+class Describer:
+    """Names places on the bus and in a card as they are in one recording."""
+
+    def __init__(self, recording: Recording):
+        self._config: CardConfig = recording.config
+        self._cards = recording.cards
+
+    def queue(self, raw: bytes) -> tuple[int, Engine]:
+        """Core and engine whose queue a descriptor joins; a bad one joins one, too."""
+        core, engine = raw[_CORE], raw[0] >> 4
+        return (
+            core if core < self._config.cores else 0,
+            Engine(engine) if engine < len(Engine) else Engine.LOAD,
+        )
+
+    def command(self, card: int, raw: bytes) -> tuple[str, dict]:
+        """What a descriptor asks for, as a title and the details."""
+        if raw[0] not in set(Opcode):
+            return f"opcode {raw[0]:#04x}", {}
+        opcode = Opcode(raw[0])
+        values = unpack(fields_of(opcode), raw)
+        title, arguments = _TITLES.get(opcode, _fence)(self, card, values)
+        if values["wait_counter"] != NO_COUNTER:
+            counter, value = values["wait_counter"], values["wait_value"]
+            arguments |= {"waits_for": f"{self._counter(counter)} >= {value}"}
+        if values["signal_counter"] != NO_COUNTER:
+            counter, value = values["signal_counter"], values["signal_value"]
+            arguments |= {"then_sets": f"{self._counter(counter)} = {value}"}
+        return f"{opcode.name} {title}".rstrip(), arguments
+
+    def bus(self, address: int) -> str:
+        """A PCIe bus address: whose memory it is in."""
+        for index, record in enumerate(self._cards):
+            if 0 <= address - record.bar2 < self._config.window_bytes:
+                return self.local(index, address - record.bar2)
+            if 0 <= address - record.bar0 < BAR0_BYTES:
+                return f"card {index} registers"
+        return "host"
+
+    def local(self, card: int, address: int) -> str:
+        """A card's own address: DRAM or scratchpad."""
+        core, inside = divmod(address - self._config.scratchpad_base, self._config.scratchpad_bytes)
+        if inside < 0 or core < 0:
+            return f"card {card} DRAM"
+        number = f" {core}" if self._config.cores > 1 else ""
+        return f"card {card} scratchpad{number}"
+
+    def _counter(self, index: int) -> str:
+        """A timeline counter, as the runtime uses them: one of each engine, one of each card."""
+        if index < len(Engine):
+            return f"counter {index} ({Engine(index).name.lower()})"
+        return f"counter {index} (card {index - len(Engine)})"
+
+    def load(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        return self._move(
+            self.bus(values["source"]), self.local(card, values["destination"]), values
+        )
+
+    def copy(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        places = (self.local(card, values[name]) for name in ("source", "destination"))
+        return self._move(*places, values)
+
+    def store(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        return self._move(
+            self.local(card, values["source"]), self.bus(values["destination"]), values
+        )
+
+    def _move(self, source: str, destination: str, values: dict[str, int]) -> tuple[str, dict]:
+        rows, row_bytes = values["rows"], values["row_bytes"]
+        return f"{size(rows * row_bytes)} {source} to {destination}", {
+            "bytes": rows * row_bytes,
+            "rows": rows,
+            "row_bytes": row_bytes,
+            "source": f"{source} {values['source']:#x}",
+            "destination": f"{destination} {values['destination']:#x}",
+        }
+
+    def signal(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        place = self.bus(values["address"])
+        for index, record in enumerate(self._cards):
+            counter, rest = divmod(values["address"] - record.bar0 - COUNTER_BASE, 4)
+            if not rest and 0 <= counter < self._config.counters:
+                place = f"card {index} {self._counter(counter)}"
+        return f"{place} = {values['value']}", {"bytes": 4, "destination": place}
+
+    def gather(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        bags, rows, dim = values["bags"], values["index_count"], values["dim"]
+        nbytes, form = rows * values["row_stride"], values["format"]
+        weighted = {"weighted": True} if values["flags"] & Flag.WEIGHTED else {}
+        title = f"{bags} bags x {rows / max(1, bags):.3g} rows of {dim}, {size(nbytes)}"
+        return title, weighted | {
+            "bags": bags,
+            "rows_read": rows,
+            "dim": dim,
+            "format": RowFormat(form).name if form in set(RowFormat) else form,
+            "bytes_of_rows": nbytes,
+            "table": f"{self.local(card, values['table'])} {values['table']:#x}",
+            "table_rows": values["rows"],
+            "output": f"{self.local(card, values['output'])} {values['output']:#x}",
+        }
+
+    def matmul(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        m, k, n = (values[name] for name in "mkn")
+        return f"{m}x{k}x{n}", {
+            "m": m,
+            "k": k,
+            "n": n,
+            "macs": m * k * n,
+            "x_bytes": m * k,
+            "weight_bytes": k * n,
+            "y_bytes": m * n,
+            "relu": bool(values["flags"] & Flag.RELU),
+            "weights": f"{self.local(card, values['w'])} {values['w']:#x}",
+        }
+
+    def quantise(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        rows, columns = values["rows"], values["columns"]
+        title = f"{rows}x{columns}, {size(4 * rows * columns)} to {size(rows * columns)}"
+        return title, {
+            "rows": rows,
+            "columns": columns,
+            "bytes_read": 4 * rows * columns,
+            "bytes_written": rows * columns,
+        }
+
+
+def _fence(describer: Describer, card: int, values: dict[str, int]) -> tuple[str, dict]:
+    return "", {}
+
+
+_TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict]]] = {
+    Opcode.LOAD: Describer.load,
+    Opcode.COPY: Describer.copy,
+    Opcode.STORE: Describer.store,
+    Opcode.SIGNAL: Describer.signal,
+    Opcode.GATHER: Describer.gather,
+    Opcode.MATMUL: Describer.matmul,
+    Opcode.QUANTISE: Describer.quantise,
+}

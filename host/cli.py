@@ -269,26 +269,58 @@ def bench_matmul(
 
 @bench_app.command("gather")
 def bench_gather(
-    bags: Annotated[int, typer.Option(help="Bags to pool.")] = 1024,
-    pooling: Annotated[int, typer.Option(help="Rows of a bag.")] = 32,
-    dim: Annotated[int, typer.Option(help="Elements of a row.")] = 64,
+    dims: Annotated[list[int] | None, typer.Option("--dim", help="Elements of a row.")] = None,
+    bits: Annotated[list[int] | None, typer.Option("--bits", help="8 or 4.")] = None,
+    poolings: Annotated[list[int] | None, typer.Option("--pooling", help="Rows of a bag.")] = None,
+    reuses: Annotated[
+        list[str] | None, typer.Option("--reuse", metavar="TRACE", help="uniform or production.")
+    ] = None,
+    strides: Annotated[
+        list[str] | None, typer.Option("--stride", help="packed, or padded to 64 bytes.")
+    ] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shape", metavar="NAME", help="RM1, RM2 or RM3.")
+    ] = None,
+    lookups: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows a command pools; by default about 20,000 cycles' worth."),
+    ] = None,
+    cards: Annotated[int, typer.Option(help="Points measured at once, 1 to 6.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Of the traces.")] = 0,
     config: ConfigOption = "default",
     engine: EngineOption = "native",
     json_file: JsonOption = None,
 ) -> None:
     """Gather efficiency: cycles of the tightest bound over cycles taken.
 
-    Example: `halfdome bench gather --bags 1024 --pooling 32 --dim 64`
-    """
-    from host.bench import operators
+    The whole sweep, or what the options leave of it; each may be given more than once. Answers are
+    compared with the golden model; any difference makes the exit status 1.
 
-    result = operators.gather(preset(config), bags, pooling, dim, engine)
-    row = {"cycles": result["cycles"]}
-    row |= {f"{name}_bound": cycles for name, cycles in result["bound_cycles"].items()}
-    row |= {"tightest": result["tightest_bound"], "efficiency": result["gather_efficiency"]}
-    title = f"GATHER of {bags} bags of {pooling} random 8-bit rows of {dim}, from DRAM"
-    console.print(tables.of_rows(title, [row]))
+    Example: `halfdome bench gather --dim 64 --bits 8 --pooling 32 --json gather.json`
+    """
+    from host.bench import gather, gather_run
+
+    axes = {"dims": dims, "bits": bits, "poolings": poolings, "reuses": reuses, "strides": strides}
+    chosen = {name: values for name, values in axes.items() if values}
+    points = [] if shapes and not chosen else gather.sweep(**chosen)
+    if shapes or not chosen:
+        points += gather.shapes(shapes or gather.SHAPES)
+    with _progress() as bar:
+        task = bar.add_task("points", total=len(points))
+        result = gather_run.measure(
+            points,
+            preset(config),
+            engine=engine,
+            cards=cards,
+            seed=seed,
+            lookups=lookups,
+            progress=lambda done: bar.advance(task, done),
+        )
+    tables.print_gather(result, console)
     _write_json(json_file, result)
+    if wrong := sum(row["mismatching_values"] for row in result["rows"]):
+        console.print(f"[red]{wrong} values differ from the golden model[/red]")
+        raise typer.Exit(1)
 
 
 @bench_app.command("engine")

@@ -18,7 +18,7 @@ from rich.console import Console
 import hdl
 from hdl.config import CardConfig
 from hdl.pcie.tlp import rx_beat, tx_beat
-from sim.dram import presets
+from sim.dram import presets, replay
 from sim.engine import cache as artefacts
 from sim.engine import native, pysim
 from sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World
@@ -236,6 +236,13 @@ class Platform:
         """
         cards = [self.world.card_traffic(index) for index in range(len(self.bars))]
         return {"cards": cards, "uplink": self.world.host_traffic()}
+
+    def dram_cycles(self, addresses: np.ndarray, start_cycle: int = 0) -> int:
+        """Cycles that a card's DRAM alone takes to read a line for each card address.
+
+        All are on offer at once, in this order, from `start_cycle` on: see `sim.dram.replay`.
+        """
+        return replay.cycles(self.config, addresses, start_cycle)
 
     def record_packets(self, on: bool = True) -> None:
         """Starts recording what crosses every link, or stops and forgets.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -86,3 +87,28 @@ def print_dlrm(report: dict, console: Console) -> None:
         f"total {report['total_cycles']:,} cycles = {report['total_us']:.1f} µs of platform time, "
         f"{report['samples_per_second']:,.0f} samples/s"
     )
+
+
+def print_gather(result: dict, console: Console) -> None:
+    """The result of `halfdome bench gather`."""
+    limits = ("dram", "lanes", "index", "output", "bus")
+    groups: dict[str, list[dict]] = {}
+    for row in result["rows"]:
+        groups.setdefault(f"{row['reuse']} lookups, {row['stride']} rows", []).append(row)
+    for title, rows in groups.items():
+        table = Table(title=f"{title}: cycles, and those of every bound", box=SIMPLE_HEAD)
+        table.add_column("point")
+        for name in ("cycles", *limits, "eff."):
+            table.add_column(name, justify="right")
+        for row in rows:
+            bounds = {name: f"{row[f'{name}_bound_cycles']:,}" for name in limits}
+            bounds[row["tightest_bound"]] += "*"
+            efficiency = f"{row['gather_efficiency']:.3f}"
+            table.add_row(row["point"], f"{row['cycles']:,}", *bounds.values(), efficiency)
+        console.print(table)
+    console.print("* the tightest bound; efficiency (eff.) is that bound over cycles")
+    console.print(result["operands"])
+    groups_of = result["summary"]["efficiency"]
+    console.print(of_rows("Efficiency", [{"of": name} | of for name, of in groups_of.items()]))
+    for point in result["summary"]["worst"]:
+        console.print(f"{point['point']} {point['reuse']} {point['stride']}: {point['why']}")

@@ -11,7 +11,7 @@ import typer
 from hdl.config import PRESETS
 from host import cli
 from host.bench import dlrm as bench
-from host.bench import engines, operators
+from host.bench import engines
 from host.explore import grid
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
@@ -286,21 +286,38 @@ def test_bench_matmul_prints_and_writes_its_rows(halfdome, tmp_path):
     assert "…" not in text
 
 
-def test_bench_gather_prints_and_writes_its_bounds(halfdome, tmp_path, monkeypatch):
-    monkeypatch.setattr(operators, "TABLE_ROWS", 500)
+GATHER = ("bench", "gather", "--config", "tiny", "--dim", 16, "--bits", 8, "--pooling", 3,
+          "--stride", "packed", "--lookups", 24)  # fmt: skip
+
+
+def test_bench_gather_prints_and_writes_its_bounds(halfdome, tmp_path):
     path = tmp_path / "gather.json"
-    status, text, _ = halfdome("bench", "gather", "--config", "tiny", "--bags", 8,
-                               "--pooling", 3, "--dim", 16, "--json", path)  # fmt: skip
-    result = json.loads(path.read_text())
+    status, text, _ = halfdome(*GATHER, "--json", path)
+    rows = json.loads(path.read_text())["rows"]
     assert status == 0
-    assert f"{result['gather_efficiency']:.4g}" in text
-    assert "8 bags of 3 random 8-bit rows of 16" in text
+    assert [row["reuse"] for row in rows] == ["uniform", "production"]
+    for row in rows:
+        assert f"{row['gather_efficiency']:.3f}" in text
+        assert f"{row['dram_bound_cycles']:,}" in text
+    assert "uniform lookups, packed rows" in text
     assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_bench_gather_says_that_a_table_does_not_fit(refused):
-    refused("card 0 DRAM: no 1572864 bytes in one piece", "bench", "gather", "--config", "tiny",
-            "--dim", 16)  # fmt: skip
+def test_bench_gather_tells_wrong_answers(halfdome, monkeypatch):
+    from sim.golden import operators as golden
+
+    right = golden.embedding_bag
+    monkeypatch.setattr(golden, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)
+    status, text, _ = halfdome(*GATHER, "--reuse", "uniform")
+    assert status == 1
+    assert "values differ from the golden model" in text
+
+
+def test_bench_gather_refuses_what_it_does_not_know(refused):
+    refused("shape=RM9: unknown; known are RM1, RM2, RM3", "bench", "gather", "--shape", "RM9")
+    refused("bits=2: unknown; known are 8, 4", "bench", "gather", "--bits", 2)
+    refused("reuse=zipf: unknown", "bench", "gather", "--reuse", "zipf")
 
 
 def test_bench_matmul_refuses_a_shape(refused):

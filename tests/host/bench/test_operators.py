@@ -33,11 +33,3 @@ def test_results_carry_hash_seed_and_version(products):
 def test_operands_too_large_for_the_scratchpad_are_told():
     (row,) = operators.matmul(TINY, [(128, 100, 64)], "native")["rows"]
     assert not row["operands_in_scratchpad"]
-
-
-def test_no_gather_beats_its_tightest_bound(monkeypatch):
-    monkeypatch.setattr(operators, "TABLE_ROWS", 2000)
-    result = operators.gather(TINY, bags=24, pooling=9, dim=30, engine="native")
-    assert result["bound_cycles"]["lanes"] == 24 * 9 * 8
-    assert result["bound_cycles"][result["tightest_bound"]] == max(result["bound_cycles"].values())
-    assert 0 < result["gather_efficiency"] < 1

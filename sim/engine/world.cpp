@@ -83,7 +83,7 @@ void world_message(const Handle* handle, size_t index, Message* out) {
 
 void world_card_traffic(Handle* handle, size_t index, CardTraffic* out) {
   Card& card = *handle->world.cards[index];
-  *out = {traffic(handle->world.fabric.to_card(index)), traffic(card.endpoint.sent),
+  *out = {traffic(handle->world.fabric.to_card(index)), traffic(card.endpoint.line.sent),
           card.dram.counters(card.cycle()), card.endpoint.counters.malformed};
 }
 
@@ -117,7 +117,7 @@ void world_record(Handle* handle, size_t index, int on) {
 void world_log_packets(Handle* handle, size_t most) {
   Fabric& fabric = handle->world.fabric;
   for (size_t i = 0; i < handle->world.cards.size() + 2; ++i) fabric.log(i).keep(most);
-  for (auto& card : handle->world.cards) card->endpoint.log.keep(most);
+  for (auto& card : handle->world.cards) card->endpoint.line.log.keep(most);
 }
 
 // The packets kept of link `index` (the uplink comes after the cards), towards the cards or not.
@@ -125,7 +125,7 @@ size_t world_packets(Handle* handle, size_t index, int down, const PacketRecord*
                      uint64_t* left_out) {
   World& world = handle->world;
   const size_t cards = world.cards.size();
-  const PacketLog& log = index < cards && !down ? world.cards[index]->endpoint.log
+  const PacketLog& log = index < cards && !down ? world.cards[index]->endpoint.line.log
                                                 : world.fabric.log(index < cards ? index : cards + down);
   *records = log.records.data();
   *left_out = log.left_out;

@@ -1,9 +1,10 @@
 // Cards, fabric and host memory, advanced together.
 //
-// Synchronisation is conservative. A packet takes at least `lookahead` from card to switch and from
-// switch to card, so the fabric may handle events up to `lookahead` beyond the cards, and the cards
-// may then run up to `lookahead` beyond the fabric. The outcome is that of a simulation in strict
-// time order, for every number of threads and every window. Host software acts at fabric time.
+// Synchronisation is conservative. Nothing a card does has an effect in the switch before
+// `lookahead_up`, and nothing the switch does reaches a card before `lookahead_down`: so the fabric
+// may handle events up to the one beyond the cards, and the cards may then run up to the other
+// beyond the fabric. The outcome is that of a simulation in strict time order, for every number of
+// threads and every window. Host software acts at fabric time.
 #pragma once
 
 #include <atomic>
@@ -33,8 +34,8 @@ class World {
                 const AxiPins& axi, std::vector<Pin>&& outputs) {
     const size_t index = cards.size();
     const FabricSettings& f = s_.fabric;
-    Endpoint endpoint(clock_, LinkRate(f.card_generation, f.card_lanes), fabric.link_latency(),
-                      Fabric::card_id(index), bars_[index],
+    Endpoint endpoint(clock_, fabric.card_line(), f.card_credits, Fabric::card_id(index),
+                      bars_[index],
                       static_cast<unsigned>(s_.dram.bus_bytes),
                       static_cast<unsigned>(f.max_payload_bytes), tlp);
     cards.push_back(std::make_unique<Card>(model, std::move(endpoint),
@@ -54,14 +55,14 @@ class World {
       });
     }
     if (const unsigned notice = fabric.root.take_notices(stop)) return Reason(notice);
-    const int64_t target_time = clock_.start(target), lookahead = fabric.lookahead();
+    const int64_t target_time = clock_.start(target);
     for (;;) {
-      const int64_t limit = std::min(target_time, clock_.start(end_) + lookahead);
+      const int64_t limit = std::min(target_time, clock_.start(end_) + fabric.lookahead_up());
       if (const unsigned notice = fabric.run(limit, stop)) return Reason(notice);
       deliver();
       if (fabric.now() >= target_time && end_ >= target) return ARRIVED;
       const int64_t start = end_;
-      end_ = clock_.first_cycle(fabric.now() + lookahead);
+      end_ = clock_.first_cycle(fabric.now() + fabric.lookahead_down());
       if (s_.window_cycles) end_ = std::min(end_, start + s_.window_cycles);
       crew_->run();
       if (failed_) return STOPPED;
@@ -78,6 +79,8 @@ class World {
         cards[i]->endpoint.deliver(item.time, std::move(item.tlp));
       }
       fabric.received[i].clear();
+      for (const CreditReturn& item : fabric.returned[i]) cards[i]->endpoint.line.credits.give(item);
+      fabric.returned[i].clear();
     }
   }
 
@@ -87,6 +90,10 @@ class World {
         fabric.arrive_from_card(i, item.time, std::move(item.tlp));
       }
       cards[i]->endpoint.outbox.clear();
+      for (const CreditReturn& item : cards[i]->endpoint.returned) {
+        fabric.credit_from_card(i, item.time, item.credit);
+      }
+      cards[i]->endpoint.returned.clear();
     }
   }
 

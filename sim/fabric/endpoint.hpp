@@ -1,17 +1,19 @@
 // The card's end of its link: what a PCIe hard IP does between wire and TLP streams.
 //
-// Received packets are shown to the card beat by beat, with the BAR a request hit. Packets the card
-// sends are buffered whole, completed with the card's own ID, and sent at the rate of the link;
-// `tx.ready` falls while the buffer is full. An endpoint belongs to its card's thread; packets for
-// the switch wait in `outbox` until the fabric takes them.
+// Received packets are shown to the card beat by beat, with the BAR a request hit; the room a request
+// took is given back to the switch when the card has taken its last beat. Packets the card sends are
+// buffered whole, completed with the card's own ID, and sent at the rate of the link as far as the
+// switch has room; `tx.ready` falls while the buffer is full. Reads do not fill the buffer: a card
+// has no more of them than tags, and they must not keep completions from passing. An endpoint
+// belongs to its card's thread; what is for the switch waits until the fabric takes it.
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <deque>
 
 #include "../pin.hpp"
-#include "packet_log.hpp"
-#include "tlp.hpp"
+#include "link.hpp"
 
 namespace halfdome {
 
@@ -59,15 +61,15 @@ struct EndpointCounters {
 
 class Endpoint {
  public:
-  Endpoint(CardClock clock, LinkRate rate, int64_t link_latency, uint32_t id, Bars bars,
+  // `line` leads to the switch; `room` is the endpoint's own.
+  Endpoint(CardClock clock, const Line& line, const CreditLimits& room, uint32_t id, Bars bars,
            unsigned bus_bytes, unsigned max_payload_bytes, const TlpPins& pins)
-      : clock_(clock), rate_(rate), link_latency_(link_latency), id_(id), bars_(bars),
-        bus_(bus_bytes), capacity_(std::max(2048u, 4 * (max_payload_bytes + HEADER_BYTES))),
-        pins_(pins) {}
+      : line(line), clock_(clock), room_(room), id_(id), bars_(bars), bus_(bus_bytes),
+        capacity_(std::max(2048u, 4 * (max_payload_bytes + HEADER_BYTES))), pins_(pins) {}
 
-  std::vector<TimedTlp> outbox;  // sent, with their arrival at the switch
-  LinkCounters sent;
-  PacketLog log;
+  std::vector<TimedTlp> outbox;        // sent, with their arrival at the switch
+  std::vector<CreditReturn> returned;  // room that is free again, and since when
+  Line line;
   EndpointCounters counters;
 
   // From the fabric, in order of arrival.
@@ -77,6 +79,7 @@ class Endpoint {
 
   // Drives the card's inputs of `cycle`.
   void drive(int64_t cycle) {
+    if (!waiting_.empty() && line.credits.next_return() <= clock_.start(cycle)) send(cycle);
     if (!receiving_ && !inbox_.empty() && inbox_.front().time <= cycle) {
       receiving_ = true;
       beat_ = 0;
@@ -104,6 +107,8 @@ class Endpoint {
       shown_ = false;
       if (++beat_ == beats_) {
         receiving_ = false;
+        const Credit credit = inbox_.front().tlp.credit();
+        if (room_.limited(credit.flow)) returned.push_back({clock_.start(cycle + 1), credit});
         inbox_.pop_front();
       }
     }
@@ -111,7 +116,7 @@ class Endpoint {
   }
 
   size_t waiting_to_receive() const { return inbox_.size(); }
-  size_t waiting_to_send() const { return leaving_.size(); }
+  size_t waiting_to_send() const { return waiting_.size() + leaving_.size(); }
 
  private:
   struct Leaving {
@@ -148,27 +153,35 @@ class Endpoint {
       tlp.payload.assign(partial_.begin() + bus_,
                          partial_.begin() + static_cast<std::ptrdiff_t>(bus_ + payload));
       tlp.header[1] = (tlp.header[1] & 0xFFFF) | id_ << 16;
-      send(clock_.start(cycle + 1), std::move(tlp));
+      occupied_ += occupies(tlp);
+      waiting_.push(std::move(tlp));
+      send(cycle + 1);
     } else {
       ++counters.malformed;
     }
     partial_.clear();
   }
 
-  void send(int64_t time, Tlp&& tlp) {
-    sent.add(tlp);
-    const int64_t start = std::max(free_at_, time);
-    free_at_ = start + rate_.time(tlp.wire_bytes());
-    log.add(start, free_at_, tlp);
-    const size_t bytes = HEADER_BYTES + tlp.payload.size();
-    occupied_ += bytes;
-    leaving_.push_back({clock_.first_cycle(free_at_), bytes});
-    outbox.push_back({free_at_ + link_latency_, std::move(tlp)});
+  static size_t occupies(const Tlp& tlp) {
+    return tlp.flow() == NON_POSTED ? 0 : HEADER_BYTES + tlp.payload.size();
+  }
+
+  // Sends what may go at the start of `cycle`.
+  void send(int64_t cycle) {
+    const int64_t now = clock_.start(cycle);
+    line.credits.collect(now);
+    while (!waiting_.empty()) {
+      const Tlp* next = waiting_.next(line.credits);
+      if (!next) return;
+      Tlp tlp = waiting_.pop(next->flow());
+      const int64_t arrival = line.transmit(now, tlp);
+      leaving_.push_back({clock_.first_cycle(line.free_at()), occupies(tlp)});
+      outbox.push_back({arrival, std::move(tlp)});
+    }
   }
 
   CardClock clock_;
-  LinkRate rate_;
-  int64_t link_latency_;
+  CreditLimits room_;
   uint32_t id_;
   Bars bars_;
   unsigned bus_;
@@ -178,9 +191,9 @@ class Endpoint {
   bool receiving_ = false, shown_ = false, ready_ = false;
   unsigned beat_ = 0, beats_ = 0;
   std::vector<uint8_t> partial_;
+  OrderedQueue waiting_;
   std::deque<Leaving> leaving_;
   size_t occupied_ = 0;
-  int64_t free_at_ = 0;
 };
 
 }  // namespace halfdome

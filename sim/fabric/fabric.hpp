@@ -1,9 +1,10 @@
 // Root complex, uplink, switch and the switch's side of the card links, packet by packet.
 //
-// Every port stores and forwards; each egress serves its ingress ports round-robin. Requests go to
-// the card whose BAR holds the address, whoever sends them, and otherwise to the root complex;
-// completions go to their requester. Events are handled in order of (time, kind, port, sequence),
-// none of which depends on when packets are handed in, so a run has one outcome.
+// The switch buffers a packet where it came in until it has gone out; each egress serves its ingress
+// ports round-robin, as far as the next receiver has room. Requests go to the card whose BAR holds
+// the address, whoever sends them, and otherwise to the root complex; completions go to their
+// requester. Events are handled in order of (time, kind, port, sequence), none of which depends on
+// when packets are handed in, so a run has one outcome.
 #pragma once
 
 #include <memory>
@@ -15,35 +16,47 @@ namespace halfdome {
 
 struct FabricSettings {
   int64_t uplink_generation, uplink_lanes, card_generation, card_lanes, port_latency_fs,
-      host_read_latency_fs, host_bytes_per_us, max_payload_bytes, max_read_request_bytes;
+      switch_latency_fs, cut_through, credit_update_fs, host_read_latency_fs, host_bytes_per_us,
+      max_payload_bytes, max_read_request_bytes;
   uint64_t host_base, host_bytes, message_base, message_bytes;
+  CreditLimits switch_credits, root_credits, card_credits;
 };
 
 class Fabric {
  public:
   Fabric(const FabricSettings& settings, uint8_t* host_memory, std::vector<Bars> bars)
-      : received(bars.size()),
+      : received(bars.size()), returned(bars.size()),
         root({{settings.host_base, settings.host_bytes},
               {settings.message_base, settings.message_bytes},
               settings.host_read_latency_fs, settings.host_bytes_per_us,
               static_cast<unsigned>(settings.max_payload_bytes),
               static_cast<unsigned>(settings.max_read_request_bytes)},
              host_memory),
-        bars_(std::move(bars)), uplink_(bars_.size()),
-        link_latency_(2 * settings.port_latency_fs) {
-    const LinkRate card(settings.card_generation, settings.card_lanes);
-    const LinkRate uplink(settings.uplink_generation, settings.uplink_lanes);
-    for (size_t i = 0; i < bars_.size(); ++i) egresses_.emplace_back(card, bars_.size() + 1);
-    egresses_.emplace_back(uplink, bars_.size() + 1);  // switch to root complex
-    egresses_.emplace_back(uplink, 1);                 // root complex to switch
+        s_(settings), bars_(std::move(bars)), uplink_(bars_.size()),
+        root_egress_(bars_.size() + 1), link_latency_(2 * settings.port_latency_fs),
+        card_rate_(settings.card_generation, settings.card_lanes),
+        uplink_rate_(settings.uplink_generation, settings.uplink_lanes) {
+    for (size_t i = 0; i < bars_.size(); ++i) {
+      egresses_.emplace_back(Line(card_rate_, link_latency_, s_.card_credits), uplink_ + 1);
+    }
+    egresses_.emplace_back(Line(uplink_rate_, link_latency_, s_.root_credits), uplink_ + 1);
+    egresses_.emplace_back(Line(uplink_rate_, link_latency_, s_.switch_credits), 1);
   }
 
   // Bus number of a card: 0 root complex, 1 and 2 the switch, then one bus for each link.
   static uint32_t card_id(size_t card) { return static_cast<uint32_t>(card + 3) << 8; }
 
-  // A packet whose last byte reaches the switch at `time` (later than any event handled so far).
+  // The transmitter of a card.
+  Line card_line() const { return Line(card_rate_, link_latency_, s_.switch_credits); }
+
+  // A packet whose last byte reaches the switch at `time`. It was not sent before the last event.
   void arrive_from_card(size_t card, int64_t time, Tlp&& tlp) {
-    push({time, AT_SWITCH, card, 0, std::move(tlp)});
+    enter_switch(card, card_rate_, time, std::move(tlp));
+  }
+
+  // Room in a card that is free again since `time`.
+  void credit_from_card(size_t card, int64_t time, Credit credit) {
+    give_back(card, {time + credit_delay(card_rate_), credit});
   }
 
   // Handles every event before `limit`. Stops early, at that event's time, when the root complex
@@ -64,23 +77,26 @@ class Fabric {
   }
 
   int64_t now() const { return now_; }
-  int64_t link_latency() const { return link_latency_; }
 
-  // The shortest time between a card's last beat and the switch, or the switch and a card.
-  int64_t lookahead() const { return link_latency_ + egresses_[0].rate.time(SMALLEST_TLP_BYTES); }
+  // The shortest time from what a card does to its first effect in the switch, and back.
+  int64_t lookahead_up() const {
+    return shortest() + std::min(s_.switch_latency_fs, s_.credit_update_fs);
+  }
+  int64_t lookahead_down() const { return shortest(); }
 
-  const LinkCounters& to_card(size_t card) const { return egresses_[card].sent; }
-  const LinkCounters& uplink_up() const { return egresses_[uplink_].sent; }
-  const LinkCounters& uplink_down() const { return egresses_[uplink_ + 1].sent; }
+  const LinkCounters& to_card(size_t card) const { return egresses_[card].line.sent; }
+  const LinkCounters& uplink_up() const { return egresses_[uplink_].line.sent; }
+  const LinkCounters& uplink_down() const { return egresses_[root_egress_].line.sent; }
 
   // The log of what the switch sends to a card; after the cards, to and from the root complex.
-  PacketLog& log(size_t egress) { return egresses_[egress].log; }
+  PacketLog& log(size_t egress) { return egresses_[egress].line.log; }
 
-  std::vector<std::vector<TimedTlp>> received;  // per card, for its endpoint, by arrival
+  std::vector<std::vector<TimedTlp>> received;      // per card, for its endpoint, by arrival
+  std::vector<std::vector<CreditReturn>> returned;  // per card, for its line
   RootComplex root;
 
  private:
-  enum Kind { AT_SWITCH, AT_ROOT, HOST_DATA, LINE_FREE };
+  enum Kind { AT_SWITCH, AT_ROOT, HOST_DATA, LINE_FREE, CREDIT };
   struct Event {
     int64_t time;
     Kind kind;
@@ -89,13 +105,14 @@ class Fabric {
     Tlp tlp;
   };
   struct Egress {
-    Egress(LinkRate link, size_t ingresses) : rate(link), queues(ingresses) {}
-    LinkRate rate;
-    std::vector<std::deque<Tlp>> queues;  // one for each ingress port
-    size_t next = 0;
+    Egress(const Line& transmitter, size_t ingresses) : line(transmitter), queues(ingresses) {}
+    Line line;
+    std::vector<OrderedQueue> queues;  // one for each ingress port
+    size_t next = 0, waiting = 0;      // whose turn it is, packets in `queues`
     bool busy = false;
-    LinkCounters sent;
-    PacketLog log;
+    size_t source = 0;                 // of the packet on the line: where it is buffered
+    Credit held{};                     // and the room it takes there
+    int64_t wake = -1;                 // when the last `CREDIT` event is or was due
   };
 
   static bool later(const Event& a, const Event& b) {
@@ -103,6 +120,13 @@ class Fabric {
     if (a.kind != b.kind) return a.kind > b.kind;
     if (a.port != b.port) return a.port > b.port;
     return a.sequence > b.sequence;
+  }
+
+  int64_t shortest() const { return link_latency_ + card_rate_.time(DLLP_BYTES); }
+
+  // From room being free to the transmitter knowing it.
+  int64_t credit_delay(const LinkRate& rate) const {
+    return s_.credit_update_fs + rate.time(DLLP_BYTES) + link_latency_;
   }
 
   void push(Event&& event) {
@@ -119,21 +143,40 @@ class Fabric {
         root.receive(now_, event.tlp);
         break;
       case HOST_DATA:
-        root.host_data_ready();
+        root.host_data_ready(now_);
         break;
       case LINE_FREE:
-        egresses_[event.port].busy = false;
+        release(event.port);
+        start(event.port);
+        break;
+      case CREDIT:
         start(event.port);
         break;
     }
   }
 
-  // Packets and memory accesses the root complex has produced at this moment.
+  // Packets, memory accesses and free room the root complex has produced at this moment.
   void flush_root() {
-    for (Tlp& tlp : root.outgoing) enqueue(uplink_ + 1, 0, std::move(tlp));
+    for (Tlp& tlp : root.outgoing) enqueue(root_egress_, 0, std::move(tlp));
     root.outgoing.clear();
     for (const int64_t time : root.memory_due) push({time, HOST_DATA, 0, ++sequence_, {}});
     root.memory_due.clear();
+    for (const CreditReturn& item : root.returned) {
+      give_back(uplink_, {item.time + credit_delay(uplink_rate_), item.credit});
+    }
+    root.returned.clear();
+  }
+
+  // The switch may send a packet on once it is all there; cutting through, once it is clear where
+  // to and the rest arrives as fast as it leaves.
+  void enter_switch(size_t ingress, const LinkRate& rate, int64_t arrival, Tlp&& tlp) {
+    if (s_.cut_through) {
+      const unsigned bytes = tlp.wire_bytes();
+      const LinkRate& out = egresses_[route(tlp)].line.rate;
+      arrival = std::max(arrival - rate.time(bytes) + rate.time(ROUTABLE_BYTES),
+                         arrival - out.time(bytes));
+    }
+    push({arrival + s_.switch_latency_fs, AT_SWITCH, ingress, ++sequence_, std::move(tlp)});
   }
 
   size_t route(const Tlp& tlp) const {
@@ -153,38 +196,77 @@ class Fabric {
     return uplink_;
   }
 
-  void enqueue(size_t egress, size_t ingress, Tlp&& tlp) {
-    egresses_[egress].queues[ingress].push_back(std::move(tlp));
-    start(egress);
+  void enqueue(size_t port, size_t ingress, Tlp&& tlp) {
+    egresses_[port].queues[ingress].push(std::move(tlp));
+    ++egresses_[port].waiting;
+    start(port);
   }
 
-  // Sends the next waiting packet if the line is free. The one place where a packet leaves.
+  // Sends the next packet that may go, if the line is free. The one place where a packet leaves.
   void start(size_t port) {
     Egress& egress = egresses_[port];
-    if (egress.busy) return;
+    if (egress.busy || egress.waiting == 0) return;
+    egress.line.credits.collect(now_);
     const size_t count = egress.queues.size();
     for (size_t i = 0; i < count; ++i) {
       const size_t ingress = (egress.next + i) % count;
       if (egress.queues[ingress].empty()) continue;
-      egress.next = (ingress + 1) % count;
-      egress.busy = true;
-      Tlp tlp = std::move(egress.queues[ingress].front());
-      egress.queues[ingress].pop_front();
-      egress.sent.add(tlp);
-      const int64_t end = now_ + egress.rate.time(tlp.wire_bytes());
-      egress.log.add(now_, end, tlp);
-      push({end, LINE_FREE, port, ++sequence_, {}});
-      const int64_t arrival = end + link_latency_;
-      if (port < uplink_) received[port].push_back({arrival, std::move(tlp)});
-      else if (port == uplink_) push({arrival, AT_ROOT, 0, ++sequence_, std::move(tlp)});
-      else push({arrival, AT_SWITCH, uplink_, ++sequence_, std::move(tlp)});
-      return;
+      if (const Tlp* tlp = egress.queues[ingress].next(egress.line.credits)) {
+        egress.next = (ingress + 1) % count;
+        send(port, ingress, tlp->flow());
+        return;
+      }
+    }
+    wake(port);
+  }
+
+  void send(size_t port, size_t ingress, Flow flow) {
+    Egress& egress = egresses_[port];
+    Tlp tlp = egress.queues[ingress].pop(flow);
+    --egress.waiting;
+    egress.busy = true;
+    egress.source = ingress;
+    egress.held = tlp.credit();
+    const int64_t arrival = egress.line.transmit(now_, tlp);
+    push({egress.line.free_at(), LINE_FREE, port, ++sequence_, {}});
+    if (port < uplink_) received[port].push_back({arrival, std::move(tlp)});
+    else if (port == uplink_) push({arrival, AT_ROOT, 0, ++sequence_, std::move(tlp)});
+    else enter_switch(uplink_, uplink_rate_, arrival, std::move(tlp));
+  }
+
+  // The packet on the line has left its buffer in the switch.
+  void release(size_t port) {
+    Egress& egress = egresses_[port];
+    egress.busy = false;
+    if (port == root_egress_ || !s_.switch_credits.limited(egress.held.flow)) return;
+    if (egress.source < uplink_) {
+      returned[egress.source].push_back({now_ + credit_delay(card_rate_), egress.held});
+    } else {
+      give_back(root_egress_, {now_ + credit_delay(uplink_rate_), egress.held});
     }
   }
 
+  void give_back(size_t port, const CreditReturn& item) {
+    egresses_[port].line.credits.give(item);
+    if (!egresses_[port].busy && egresses_[port].waiting) wake(port);
+  }
+
+  // Tries again when more room is known; a line that is busy tries anyway.
+  void wake(size_t port) {
+    Egress& egress = egresses_[port];
+    const int64_t time = egress.line.credits.next_return();
+    if (time == std::numeric_limits<int64_t>::max()) return;
+    if (egress.wake > now_ && egress.wake <= time) return;
+    egress.wake = time;
+    push({time, CREDIT, port, ++sequence_, {}});
+  }
+
+  FabricSettings s_;
   std::vector<Bars> bars_;
-  size_t uplink_;  // the egress towards the root complex, and the ingress from it
+  size_t uplink_;       // the egress towards the root complex, and the ingress from it
+  size_t root_egress_;  // the root complex's own
   int64_t link_latency_;
+  LinkRate card_rate_, uplink_rate_;
   std::vector<Egress> egresses_;
   std::vector<Event> events_;
   uint64_t sequence_ = 0;

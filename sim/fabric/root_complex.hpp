@@ -3,7 +3,8 @@
 // Host memory has a read latency and a bandwidth. Reads are answered with completions of up to the
 // maximum payload, cut at multiples of 64 bytes (the read completion boundary); what the root
 // complex does not know answers "unsupported request". A read of the host that fails returns
-// all-ones, as processors do. Everything it sends goes out in one order.
+// all-ones, as processors do. A request takes room until its data are written or read; completions
+// always have room, since the host asked for them.
 #pragma once
 
 #include <algorithm>
@@ -43,6 +44,7 @@ class RootComplex {
 
   std::deque<Tlp> outgoing;         // for the uplink, in order
   std::vector<int64_t> memory_due;  // when `host_data_ready` must be called
+  std::vector<CreditReturn> returned;  // room of requests, and since when it is free again
   std::vector<Message> messages;
   RootCounters counters;
 
@@ -94,15 +96,17 @@ class RootComplex {
       answer(now, tlp);
     } else {
       ++counters.unsupported_requests;
+      returned.push_back({now, tlp.credit()});
       outgoing.push_back(completion(tlp, UNSUPPORTED_REQUEST, ID, tlp.byte_count(),
                                     static_cast<unsigned>(tlp.address()) + tlp.first_byte()));
     }
   }
 
   // The oldest piece of host memory that was asked for has been read.
-  void host_data_ready() {
+  void host_data_ready(int64_t now) {
     const Piece piece = std::move(pieces_.front());
     pieces_.pop_front();
+    if (piece.bytes == piece.remaining) returned.push_back({now, piece.request.credit()});
     Tlp tlp = completion(piece.request, SUCCESSFUL, ID, piece.remaining,
                          static_cast<unsigned>(piece.address));
     const uint64_t start = piece.address & ~uint64_t{3};
@@ -193,6 +197,7 @@ class RootComplex {
       std::memcpy(&data, tlp.payload.data(), 4);
       messages.push_back({now, tlp.requester(), tlp.address(), data});
       notices_ |= INTERRUPT;
+      returned.push_back({now, tlp.credit()});
     } else if (s_.memory.holds(tlp.address(), tlp.length_bytes()) && !tlp.poisoned()) {
       uint8_t* out = memory_ + (tlp.address() - s_.memory.base);
       const size_t bytes = tlp.payload.size();
@@ -203,9 +208,10 @@ class RootComplex {
       for (size_t i = 0; i < 4 && bytes > 4; ++i) {
         if (tlp.last_enable() >> i & 1) out[bytes - 4 + i] = tlp.payload[bytes - 4 + i];
       }
-      occupy(now, bytes);
+      returned.push_back({occupy(now, bytes), tlp.credit()});
     } else {
       ++counters.unsupported_requests;
+      returned.push_back({now, tlp.credit()});
     }
   }
 

@@ -1,7 +1,6 @@
-// Transaction-layer packets and the rate of the links that carry them.
+// Transaction-layer packets.
 //
 // Header fields as in hdl/pcie/tlp.py; source: PCI Express Base Specification 3.0, section 2.2.
-// Times are femtoseconds.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +14,17 @@ constexpr uint32_t COMPLETION = 0b000'01010, COMPLETION_DATA = 0b010'01010;
 constexpr uint32_t SUCCESSFUL = 0, UNSUPPORTED_REQUEST = 1;
 constexpr unsigned HEADER_BYTES = 16;
 constexpr unsigned LINK_OVERHEAD_BYTES = 8;  // framing, sequence number, LCRC
+constexpr unsigned CREDIT_BYTES = 16;
+
+// Kinds of traffic with credits of their own.
+enum Flow : unsigned { POSTED, NON_POSTED, COMPLETIONS };
+constexpr unsigned FLOWS = 3;
+
+// What a packet occupies in a receiver: one header, and `data` units of CREDIT_BYTES.
+struct Credit {
+  Flow flow;
+  unsigned data;
+};
 
 struct Tlp {
   uint32_t header[4] = {};
@@ -27,6 +37,11 @@ struct Tlp {
   bool known() const { return is_completion() || is_read() || is_write(); }
   bool has_data() const { return type() & WITH_DATA; }
   bool poisoned() const { return header[0] >> 14 & 1; }
+  bool relaxed() const { return header[0] >> 13 & 1; }  // relaxed ordering
+  Flow flow() const { return is_completion() ? COMPLETIONS : has_data() ? POSTED : NON_POSTED; }
+  Credit credit() const {
+    return {flow(), (static_cast<unsigned>(payload.size()) + CREDIT_BYTES - 1) / CREDIT_BYTES};
+  }
   unsigned length_bytes() const {
     const uint32_t doublewords = header[0] & 0x3FF;
     return (doublewords ? doublewords : 1024) * 4;
@@ -92,31 +107,5 @@ inline Tlp completion(const Tlp& request, uint32_t status, uint32_t completer, u
   tlp.header[2] = request.requester() << 16 | request.tag() << 8 | (lower_address & 0x7F);
   return tlp;
 }
-
-// How long a link takes to send. Generations 1 and 2 code 8b/10b, later ones 128b/130b.
-class LinkRate {
- public:
-  LinkRate(int64_t generation, int64_t lanes) : lanes_(lanes) {
-    constexpr int64_t quarter_fs_per_byte[] = {16'000'000, 8'000'000, 4'062'500, 2'031'250,
-                                               1'015'625};
-    byte_ = quarter_fs_per_byte[generation - 1];
-  }
-  int64_t time(unsigned bytes) const { return (bytes * byte_ + 4 * lanes_ - 1) / (4 * lanes_); }
-
- private:
-  int64_t byte_, lanes_;  // quarter femtoseconds a byte takes on one lane
-};
-
-constexpr unsigned SMALLEST_TLP_BYTES = 12 + LINK_OVERHEAD_BYTES;
-
-// What went over one direction of a link.
-struct LinkCounters {
-  uint64_t tlps = 0, payload_bytes = 0, wire_bytes = 0;
-  void add(const Tlp& tlp) {
-    ++tlps;
-    payload_bytes += tlp.payload.size();
-    wire_bytes += tlp.wire_bytes();
-  }
-};
 
 }  // namespace halfdome

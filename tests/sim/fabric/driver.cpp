@@ -1,5 +1,6 @@
 // The fabric with probes instead of cards: they answer reads in the moment these arrive.
-#include <deque>
+//
+// A probe that finds no credits looks again after each window of the simulation.
 
 #include "fabric/fabric.hpp"
 
@@ -14,19 +15,30 @@ struct Packet {
 
 struct Probe {
   Fabric fabric;
-  LinkRate rate;
   std::vector<Bars> bars;
   std::vector<uint8_t*> memory;  // what both BARs of each probe show
-  std::vector<int64_t> free_at;
+  std::vector<Line> lines;
+  std::vector<OrderedQueue> waiting;
+  std::vector<bool> full;        // probes that give no room back
+  std::vector<std::vector<CreditReturn>> kept;
   std::vector<Packet> log;  // every packet that reached a probe
   std::vector<uint8_t> read_data;
 };
 
+static void pump(Probe* probe, uint64_t card, int64_t time) {
+  Line& line = probe->lines[card];
+  line.credits.collect(time);
+  while (const Tlp* next = probe->waiting[card].next(line.credits)) {
+    Tlp tlp = probe->waiting[card].pop(next->flow());
+    const int64_t arrival = line.transmit(time, tlp);
+    probe->fabric.arrive_from_card(card, arrival, std::move(tlp));
+  }
+}
+
 static void send(Probe* probe, uint64_t card, int64_t time, Tlp&& tlp) {
   tlp.header[1] = (tlp.header[1] & 0xFFFF) | Fabric::card_id(card) << 16;
-  int64_t& free_at = probe->free_at[card];
-  free_at = std::max(free_at, time) + probe->rate.time(tlp.wire_bytes());
-  probe->fabric.arrive_from_card(card, free_at + probe->fabric.link_latency(), std::move(tlp));
+  probe->waiting[card].push(std::move(tlp));
+  pump(probe, card, time);
 }
 
 static void receive(Probe* probe, uint64_t card, int64_t time, const Tlp& tlp) {
@@ -35,6 +47,8 @@ static void receive(Probe* probe, uint64_t card, int64_t time, const Tlp& tlp) {
   std::memcpy(packet.payload, tlp.payload.data(), tlp.payload.size());
   probe->log.push_back(packet);
   if (tlp.is_completion()) return;
+  if (probe->full[card]) probe->kept[card].push_back({time, tlp.credit()});
+  else probe->fabric.credit_from_card(card, time, tlp.credit());
   const Bars& bars = probe->bars[card];
   const Window& hit = bars.bar0.holds(tlp.address(), 1) ? bars.bar0 : bars.bar2;
   uint8_t* memory = probe->memory[card] + (tlp.address() - hit.base);
@@ -60,10 +74,11 @@ extern "C" {
 Probe* probe_create(const FabricSettings* settings, uint64_t cards, uint8_t* host_memory,
                     const Bars* bars, uint8_t* const* memory) {
   std::vector<Bars> list(bars, bars + cards);
-  return new Probe{Fabric(*settings, host_memory, list),
-                   LinkRate(settings->card_generation, settings->card_lanes), list,
-                   std::vector<uint8_t*>(memory, memory + cards), std::vector<int64_t>(cards), {},
-                   {}};
+  Fabric fabric(*settings, host_memory, list);
+  const std::vector<Line> lines(cards, fabric.card_line());
+  return new Probe{std::move(fabric), list, std::vector<uint8_t*>(memory, memory + cards), lines,
+                   std::vector<OrderedQueue>(cards), std::vector<bool>(cards),
+                   std::vector<std::vector<CreditReturn>>(cards), {}, {}};
 }
 
 void probe_destroy(Probe* probe) { delete probe; }
@@ -71,11 +86,14 @@ void probe_destroy(Probe* probe) { delete probe; }
 // Runs to `limit` or the end of the host's read, whichever is first; returns 1 for the latter.
 int probe_run(Probe* probe, int64_t limit) {
   while (probe->fabric.now() < limit) {
-    const int64_t next = std::min(limit, probe->fabric.now() + probe->fabric.lookahead());
+    const int64_t next = std::min(limit, probe->fabric.now() + probe->fabric.lookahead_down());
     if (probe->fabric.run(next, RootComplex::READ_DONE)) return 1;
     for (size_t i = 0; i < probe->bars.size(); ++i) {
+      for (const CreditReturn& item : probe->fabric.returned[i]) probe->lines[i].credits.give(item);
+      probe->fabric.returned[i].clear();
       for (const TimedTlp& item : probe->fabric.received[i]) receive(probe, i, item.time, item.tlp);
       probe->fabric.received[i].clear();
+      pump(probe, i, next);
     }
   }
   return 0;
@@ -103,6 +121,16 @@ void probe_send(Probe* probe, uint64_t card, const uint32_t* header, const uint8
   std::memcpy(tlp.header, header, sizeof tlp.header);
   tlp.payload.assign(payload, payload + bytes);
   send(probe, card, probe->fabric.now(), std::move(tlp));
+}
+
+// A probe that is `full` keeps the room of what it receives until it no longer is.
+void probe_full(Probe* probe, uint64_t card, int full) {
+  probe->full[card] = full;
+  if (full) return;
+  for (const CreditReturn& item : probe->kept[card]) {
+    probe->fabric.credit_from_card(card, probe->fabric.now(), item.credit);
+  }
+  probe->kept[card].clear();
 }
 
 uint64_t probe_log_count(const Probe* probe) { return probe->log.size(); }

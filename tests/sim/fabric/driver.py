@@ -33,6 +33,7 @@ def _lib():
         ("read", None, (p, n, n)), ("read_data", p, (p,)), ("abandon", None, (p,)),
         ("write", None, (p, n, ctypes.c_char_p, n)),
         ("send", None, (p, n, p, ctypes.c_char_p, n)),
+        ("full", None, (p, n, ctypes.c_int)),
         ("log_count", n, (p,)), ("log", p, (p,)), ("counters", None, (p, p)),
     ):  # fmt: skip
         function = getattr(lib, f"probe_{name}")
@@ -61,9 +62,9 @@ class Probe:
 
     def __init__(self, card, *, cards=6, **fabric):
         self.config = card
-        fabric = {"host_read_latency_ns": 0, "host_bandwidth_mb_s": 1_000_000,
-                  "host_memory_bytes": 1 << 20} | fabric  # fmt: skip
-        fabric = FabricConfig(**fabric)
+        defaults = {"port_latency_ns": 5, "switch_latency_ns": 0, "host_read_latency_ns": 0,
+                    "host_bandwidth_mb_s": 1_000_000, "host_memory_bytes": 1 << 20}  # fmt: skip
+        fabric = FabricConfig(**defaults | fabric)
         self.host = np.zeros(fabric.host_memory_bytes, np.uint8)
         self.bars = assign_bars(card, cards)
         self.memories = [np.zeros(card.window_bytes, np.uint8) for _ in range(cards)]
@@ -114,6 +115,10 @@ class Probe:
         self.send(card, header(RequestHeader, type=0x60, length=len(payload) // 4 & 0x3FF,
                                address_low=address & 0xFFFF_FFFF, address_high=address >> 32,
                                first_be=0xF, **last), payload)  # fmt: skip
+
+    def full(self, card, full=True):
+        """Whether a probe keeps the room of the requests it receives."""
+        _lib().probe_full(self._handle, card, full)
 
     def log(self):
         count = _lib().probe_log_count(self._handle)

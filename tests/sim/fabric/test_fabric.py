@@ -32,15 +32,22 @@ def test_4_byte_read_over_x16_takes_53_96_ns():
     assert ns == pytest.approx(53.96, abs=0.005)
 
 
-@pytest.mark.parametrize(
-    ("generation", "bytes_per_ns"),
-    [(1, 0.25), (2, 0.5), (3, LANE), (4, 2 * LANE), (5, 4 * LANE)],
-)
-def test_generations_and_their_coding(generation, bytes_per_ns):
-    card = CARD.replace(pcie_generation=generation, pcie_lanes=8)
-    probe = Probe(card, uplink_generation=generation, uplink_lanes=8)
+BYTES_PER_NS = {1: 0.25, 2: 0.5, 3: LANE, 4: 2 * LANE, 5: 4 * LANE}
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("generation", BYTES_PER_NS)
+def test_generations_and_their_coding(generation, lanes):
+    card = CARD.replace(pcie_generation=generation, pcie_lanes=lanes)
+    probe = Probe(card, uplink_generation=generation, uplink_lanes=lanes)
     _, ns = probe.read(probe.bars[0].bar0, 128)
-    assert ns == pytest.approx(40 + 2 * (20 + 148) / (8 * bytes_per_ns), abs=1e-3)
+    expected = 40 + 2 * (20 + 148) / (lanes * BYTES_PER_NS[generation])
+    assert ns == pytest.approx(expected, abs=1e-3)
+
+
+def test_switch_latency_is_added_each_way():
+    _, ns = (probe := Probe(CARD, switch_latency_ns=70)).read(probe.bars[0].bar0, 4)
+    assert ns == pytest.approx(53.96 + 140, abs=0.005)
 
 
 def test_host_read_latency_and_bandwidth_are_added():
@@ -229,7 +236,8 @@ def test_interrupt_follows_the_data_written_before_it():
 @pytest.mark.parametrize(
     ("field", "value"),
     [("uplink_lanes", 0), ("uplink_generation", 6), ("port_latency_ns", -1),
-     ("host_memory_bytes", 1), ("host_bandwidth_mb_s", 2.5)],
+     ("host_memory_bytes", 1), ("host_bandwidth_mb_s", 2.5), ("posted_header_credits", 0),
+     ("cut_through", 1)],
 )  # fmt: skip
 def test_fabric_config_names_the_bad_field(field, value):
     with pytest.raises(ConfigError, match=f"{field}={value}"):

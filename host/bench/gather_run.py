@@ -155,8 +155,8 @@ class _Run:
     def finish(self) -> dict:
         """Waits for the card, gives everything back and returns the point's row."""
         point, card = self.point, self._card
-        issued = card.timeline.wait(self._ids)
-        gathers = [issued[table.gather].completion for table in self._tables]
+        completions = card.timeline.wait(self._ids)
+        gathers = [completions[table.gather] for table in self._tables]
         start = gathers[0].start_cycle
         cycles = (gathers[-1].end_cycle - start) & 0xFFFF_FFFF
         bases = [table.block.address for table in self._tables]

@@ -4,7 +4,10 @@ The entry point that pytest finds. Importing it loads no simulator and no numpy:
 pytest where the package is installed does.
 """
 
+import re
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +20,32 @@ pytest_plugins = ("sim.pytest_plugin",)
 """Options, `simulate` and `golden_cycles`."""
 
 DEFAULT_CARDS = 2
+_open = pytest.StashKey[tuple["Runtime", Path]]()
+"""The platform of a running test, and the folder for its waveforms."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of platforms; those below are the plugin's that this one loads."""
+    group = parser.getgroup("halfdome", "simulated accelerator cards (halfdome)")
+    group.addoption(
+        "--waves-cycles", dest="halfdome_waves_cycles", default="2000", metavar="N or A:B",
+        help="cycles of a `platform` in its waveforms: the last N (default: 2000), or from A to "
+        "before B",
+    )  # fmt: skip
+    group.addoption(
+        "--timeline", dest="halfdome_timeline", default=None, metavar="DIR",
+        help="leave a timeline for ui.perfetto.dev of every test that uses `platform` or `card`",
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declares the markers."""
+    """Declares the markers, makes the folder of timelines, refuses a window without cycles."""
+    _window(config)
+    if folder := config.getoption("halfdome_timeline"):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise pytest.UsageError(f"--timeline {folder}: {error.strerror}") from error
     for line in (
         f"cards(n): how many cards the `platform` fixture has (default: {DEFAULT_CARDS})",
         "cycle_budget(n): the test fails if its platform advances by more than n cycles",
@@ -29,8 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def platform(request: pytest.FixtureRequest) -> "Iterator[Runtime]":
-    """An open platform, a `host.Runtime`: `--config`, `--engine` and the marker `cards` choose."""
+def platform(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
+    """An open platform, a `host.Runtime`: `--config`, `--engine` and the marker `cards` choose.
+
+    A failing test leaves a VCD of the last cycles of each card in its `tmp_path`.
+    """
     import host
 
     cards = _number(request.node, "cards")
@@ -39,8 +67,13 @@ def platform(request: pytest.FixtureRequest) -> "Iterator[Runtime]":
         cards=DEFAULT_CARDS if cards is None else cards,
         config=options.getoption("halfdome_config"),
         engine=options.getoption("halfdome_engine"),
+        keep_inputs=True,
     ) as runtime:
-        yield runtime
+        request.node.stash[_open] = runtime, tmp_path
+        folder = options.getoption("halfdome_timeline")
+        with runtime.trace(_timeline(folder, request.node)) if folder else nullcontext():
+            yield runtime
+        del request.node.stash[_open]
 
 
 @pytest.fixture
@@ -72,6 +105,54 @@ def pytest_runtest_call(item: pytest.Item):
             pytrace=False,
         )
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Writes the waveforms of a test that failed, while its platform is open, and says where."""
+    report = yield
+    if report.when == "teardown" or _open not in item.stash:
+        return report
+    if report.failed or (report.when == "call" and item.config.getoption("halfdome_waves")):
+        title = item.config.pluginmanager.get_plugin("sim.pytest_plugin").WAVEFORM
+        report.sections.append((title, _write_waves(item, *item.stash[_open])))
+    if report.failed and (folder := item.config.getoption("halfdome_timeline")):
+        report.sections.append(("timeline", str(_timeline(folder, item))))
+    return report
+
+
+def _write_waves(item: pytest.Item, runtime: "Runtime", folder: Path) -> str:
+    """A VCD of each card in the test's folder; where they are, or why one is missing."""
+    lines = []
+    for card in runtime.cards:
+        path = folder / f"card-{card.index}.vcd"
+        try:
+            start, stop = _window(item.config)
+            start, stop = runtime.write_waves(path, card=card.index, start=start, stop=stop)
+        except Exception as error:  # the failure of the test is what must be told
+            lines.append(f"card {card.index}: no waveform: {error}")
+        else:
+            lines.append(f"{path} (cycles {start} to {stop})")
+    return "\n".join(lines)
+
+
+def _timeline(folder: str, item: pytest.Item) -> Path:
+    """The file of a test, named after it."""
+    name = item.nodeid.replace("/", ".").replace("::", ".")
+    name = re.sub(r"[^-+=,.\w\[\]]", "_", name)[-200:]
+    return Path(folder) / f"{name}.json"
+
+
+def _window(config: pytest.Config) -> tuple[int, int | None]:
+    """`start` and `stop` of `Runtime.write_waves`, as `--waves-cycles` says."""
+    text = config.getoption("halfdome_waves_cycles")
+    first, colon, last = text.partition(":")
+    if not first.isdecimal() or (colon and not last.isdecimal()):
+        raise pytest.UsageError(f"--waves-cycles {text}: must be N or A:B, like 2000 or 500:900")
+    start, stop = (int(first), int(last)) if colon else (-int(first), None)
+    if (start == 0 and stop is None) or (stop is not None and stop <= start):
+        raise pytest.UsageError(f"--waves-cycles {text}: must hold at least one cycle")
+    return start, stop
 
 
 def _number(item: pytest.Item, name: str) -> int | None:

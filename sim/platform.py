@@ -32,7 +32,7 @@ from sim.fabric.config import (
 )
 from sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
 from sim.fabric.packets import Link
-from sim.waves import Waves
+from sim.waves import Waves, check_card
 
 ENGINES = {"native": native.models, "pysim": pysim.models}
 """Functions that make the cards, by the name of their engine."""
@@ -144,7 +144,7 @@ class Platform:
         if window_cycles < 0:
             raise ValueError(f"window_cycles={window_cycles}: must be 0 or more")
         if waves is not None:
-            waves.check_card(cards)
+            check_card(waves.card, cards)
             waves.clear()
         threads = _thread_count(threads, cards, engine)
         _check_beats(config)
@@ -276,6 +276,14 @@ class Platform:
                 return f"card {index}"
         return "host"
 
+    def simulated(self, card: int) -> int:
+        """Cycles that a card has been simulated for: a few more or less than the host's.
+
+        Raises `ValueError` for a card that the platform does not have.
+        """
+        check_card(card, len(self.bars))
+        return self.world.card_cycle(card)
+
     def write_waves(self, waves: Waves) -> None:
         """Writes waveforms of what has happened: repeats the card, driven as it was, up to there.
 
@@ -283,9 +291,8 @@ class Platform:
         what the card has simulated ends there. Raises `ValueError` if it has not begun by then or
         for another bad window, and `RuntimeError` if the inputs were not, or not all, kept.
         """
-        waves.check_card(len(self.bars))
+        simulated = self.simulated(waves.card)
         waves.clear()
-        simulated = self.world.card_cycle(waves.card)
         if waves.start >= simulated:
             raise ValueError(
                 f"waves: start={waves.start}: card {waves.card} has simulated {simulated} cycles"

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 DEFAULT_ENGINE = "native"
 MOST_WAVEFORMS = 16
 """Waveforms on disk of one running test, the latest; a generated test may simulate thousands."""
-_SECTION = "waveform"
+WAVEFORM = "waveform"
+"""Title of the section of a report that says where waveforms are."""
 _waveforms = pytest.StashKey[list[Path]]()
 _keep = pytest.StashKey[bool]()
 
@@ -38,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption(
         "--waves", dest="halfdome_waves", action="store_true",
-        help="keep the waveforms of all tests that use `simulate`, not only of failing ones",
+        help="leave the waveforms of all tests that use `simulate`, `platform` or `card`, not only "
+        "of failing ones",
     )  # fmt: skip
     group.addoption(
         RENEW, dest="halfdome_renew", action="store_true",
@@ -131,7 +133,7 @@ def pytest_runtest_makereport(item: pytest.Item):
     existing = [str(path) for path in waveforms if path.exists()]
     if existing and report.when == "call" and wanted:
         item.stash[_keep] = True
-        report.sections.append((_SECTION, "\n".join(existing)))
+        report.sections.append((WAVEFORM, "\n".join(existing)))
     return report
 
 
@@ -145,7 +147,7 @@ def pytest_terminal_summary(
         (report.nodeid, text)
         for report in terminalreporter.getreports("passed")
         for title, text in report.sections
-        if title == _SECTION
+        if title == WAVEFORM
     ]
     if kept:
         terminalreporter.section("waveforms")

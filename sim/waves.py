@@ -40,18 +40,19 @@ class Waves:
         if not self.path.parent.is_dir():
             raise ValueError(f"waves: path={self.path}: folder {self.path.parent} does not exist")
 
-    def check_card(self, cards: int) -> None:
-        """Raises `ValueError` if a platform of `cards` has no such card."""
-        if not 0 <= self.card < cards:
-            raise ValueError(
-                f"waves: card={self.card}: must be 0 to {cards - 1}, the platform has "
-                f"{cards} {'card' if cards == 1 else 'cards'}"
-            )
-
     def clear(self) -> None:
         """Removes an older file. Raises `OSError` if the file cannot be written."""
         self.path.open("wb").close()
         self.path.unlink()
+
+
+def check_card(card: int, cards: int) -> None:
+    """Raises `ValueError` if a platform of `cards` has no card of this number."""
+    if not 0 <= card < cards:
+        raise ValueError(
+            f"waves: card={card}: must be 0 to {cards - 1}, the platform has "
+            f"{cards} {'card' if cards == 1 else 'cards'}"
+        )
 
 
 def cut(whole: TextIO, window: TextIO, first_time: int) -> None:

@@ -19,12 +19,13 @@ BLOCKS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
-def test_code_in_documents_runs(block, request):
+def test_code_in_documents_runs(block, request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for what it writes
     if not re.search(r"^def test_\w+\(\w", block, re.MULTILINE):
         exec(compile(block, "document", "exec"), {"__name__": "document"})
         return
     # Tests that take fixtures run as a test file of their own, in a folder of their own.
-    request.getfixturevalue("monkeypatch").setenv("HALFDOME_CACHE", str(CACHE))
+    monkeypatch.setenv("HALFDOME_CACHE", str(CACHE))
     pytester = request.getfixturevalue("pytester")
     pytester.makepyfile(test_document=block)
     tests = len(re.findall(r"^def test_", block, re.MULTILINE))

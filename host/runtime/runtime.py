@@ -35,6 +35,7 @@ class Runtime:
         self.config = config
         self.engine = engine
         self.reference = reference
+        self._tracing: tuple[Path, int] | None = None
         self.cards = [
             Card(
                 Device(
@@ -64,41 +65,52 @@ class Runtime:
         inside. The results do not depend on it. Raises `ValueError` for a file that cannot be
         written and `RuntimeError` inside another `trace`.
         """
-        if any(card.device.history is not None for card in self.cards):
+        if self._tracing is not None:
             raise RuntimeError(f"trace: {path}: another is being recorded")
-        path = perfetto.check_path(path)
-        start = self.cycles
+        self._tracing = perfetto.check_path(path), self.cycles
         self.platform.record_packets()
         for card in self.cards:
             card.device.history = []
         try:
             yield
         finally:
-            cards = [
-                CardRecord(
-                    card.device.bar0,
-                    card.device.bar2,
-                    card.device.ring_address,
-                    card.device.history or [],
-                )
-                for card in self.cards
-            ]
-            interrupts = [i for i in self.platform.interrupts if i.time_ns >= self._ns(start)]
-            perfetto.write(
-                path,
-                Recording(
-                    self.config, start, self.cycles, cards, self.platform.packets(), interrupts
-                ),
-            )
-            for card in self.cards:
-                card.device.history = None
-            self.platform.record_packets(False)
+            self._end_trace()
 
-    def _ns(self, cycle: int) -> float:
-        return cycle * 1000 / self.config.clock_mhz
+    def _end_trace(self) -> None:
+        """Writes the timeline that is being recorded; does nothing if there is none."""
+        if self._tracing is None:
+            return
+        (path, start), self._tracing = self._tracing, None
+        records = []
+        for card in self.cards:
+            device = card.device
+            history, device.history = device.history or [], None
+            records.append(CardRecord(device.bar0, device.bar2, device.ring_address, history))
+        begun_ns = start * 1000 / self.config.clock_mhz
+        interrupts = [i for i in self.platform.interrupts if i.time_ns >= begun_ns]
+        links = self.platform.packets()
+        self.platform.record_packets(False)
+        perfetto.write(path, Recording(self.config, start, self.cycles, records, links, interrupts))
+
+    def write_waves(
+        self, path: str | Path, *, card: int = 0, start: int = 0, stop: int | None = None
+    ) -> tuple[int, int]:
+        """Writes a VCD of what a card did from cycle `start` to before `stop`, and returns both.
+
+        By default to where the card is; a negative `start` counts back from there. For a runtime
+        opened with `keep_inputs=True`; raises what `sim.platform.Platform.write_waves` raises.
+        """
+        from sim.platform import Waves
+
+        now = self.platform.simulated(card)
+        start = max(0, now + start) if start < 0 else start
+        stop = max(now, start + 1) if stop is None else stop
+        self.platform.write_waves(Waves(Path(path), card=card, start=start, stop=stop))
+        return start, min(stop, now)
 
     def close(self) -> None:
-        """Ends the simulation and frees its memory."""
+        """Ends the simulation and frees its memory; a `trace` ends there, too."""
+        self._end_trace()
         self.platform.close()
 
     def __enter__(self) -> "Runtime":
@@ -125,10 +137,10 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
 
     Raises `ValueError` for a window without cycles and a card that a platform of `cards` lacks.
     """
-    from sim.platform import Waves
+    from sim.platform import Waves, check_card
 
     chosen = Waves(path, card=card, start=start, stop=stop)
-    chosen.check_card(cards)
+    check_card(card, cards)
     return chosen
 
 

@@ -174,7 +174,7 @@ class World:
         windows = (_Bars * len(bars))(
             *(_Bars(b.bar0, b.bar0_bytes, b.bar2, b.bar2_bytes) for b in bars)
         )
-        self._handle = self._lib.world_create(
+        self._world = self._lib.world_create(
             ctypes.byref(settings), host_memory.ctypes.data, windows
         )
         for model, memory in zip(models, memories, strict=True):
@@ -195,6 +195,12 @@ class World:
             memory.ctypes.data, memory.nbytes,
             tlp, axi, (Pin * len(outputs))(*outputs), len(outputs),
         )  # fmt: skip
+
+    @property
+    def _handle(self) -> int:
+        if self._world is None:
+            raise RuntimeError("the platform is closed")
+        return self._world
 
     def run(self, target_cycle: int, stop: int = 0) -> int:
         """Advances to `target_cycle`; returns 0, or the notice of `stop` that came first.
@@ -350,9 +356,9 @@ class World:
 
     def close(self) -> None:
         """Ends the threads and frees everything but the arrays and models."""
-        if self._handle:
-            self._lib.world_destroy(self._handle)
-            self._handle = None
+        if self._world is not None:
+            self._lib.world_destroy(self._world)
+            self._world = None
 
 
 def _inputs(model: Model) -> ctypes.Array:

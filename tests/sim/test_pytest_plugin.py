@@ -416,6 +416,112 @@ def test_project_with_the_same_option_can_leave_the_plugin_out(run, pytester):
     run(source, "-p", "no:halfdome", "--engine=steam").assert_outcomes(passed=1)
 
 
+WRONG = (
+    "import numpy as np\n"
+    "def test_wrong(platform, card):\n"
+    "    platform.platform.run(100)\n"
+    "    y = card.linear(np.ones((1, 4), np.uint8), np.ones((4, 4), np.int8), 1.0)\n"
+    "    assert (y == {expected}).all()\n"
+)
+
+
+@pytest.fixture(params=["native", pytest.param("pysim", marks=pytest.mark.slow)])
+def engine(request):
+    return f"--engine={request.param}"
+
+
+def test_failing_test_leaves_the_waveform_of_every_card_and_says_where(run, engine):
+    """Of its last cycles: the clock, and what the card did."""
+    result = run(WRONG.format(expected=5), engine, "--waves-cycles=50")
+    result.assert_outcomes(failed=1)
+    first, second = run.waveforms()
+    assert (first.name, second.name) == ("card-0.vcd", "card-1.vcd")
+    result.stdout.fnmatch_lines(["*- waveform -*", f"{first} (cycles *", f"{second} (cycles *"])
+    (line,) = (line for line in result.outlines if line.startswith(str(first)))
+    start, stop = (int(word) for word in line.strip(")").split() if word.isdecimal())
+    assert stop - start == 50
+    head, body = first.read_text().split("$enddefinitions", 1)
+    assert " axi__arvalid " in head
+    times = [int(line[1:]) for line in body.splitlines() if line.startswith("#")]
+    unit = 1_000_000 if "1 fs" in head or "1fs" in head else 1000
+    assert times[0] == start * unit
+    assert (stop - 1) * unit <= times[-1] < stop * unit
+
+
+def test_test_that_passes_leaves_no_waveform_unless_asked_to(run):
+    run(WRONG.format(expected=4)).assert_outcomes(passed=1)
+    assert run.waveforms() == []
+    result = run(WRONG.format(expected=4), "--waves", "--waves-cycles=20:30")
+    result.assert_outcomes(passed=1)
+    first, second = run.waveforms()
+    result.stdout.fnmatch_lines(
+        ["*= waveforms =*", "*::test_wrong", f"{first} (cycles 20 to 30)", f"{second} *"]
+    )
+
+
+def test_failing_fixture_leaves_the_waveforms_of_its_platform(run):
+    source = (
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def loaded(platform):\n"
+        "    raise ValueError\n"
+        "def test_it(loaded): pass\n"
+    )
+    result = run(source)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"{path} (cycles 0 to *" for path in run.waveforms()])
+    assert len(run.waveforms()) == 2
+
+
+def test_waveform_that_cannot_be_written_does_not_hide_the_failure(run):
+    source = "def test_it(platform):\n    platform.close()\n    assert 1 + 1 == 3\n"
+    result = run(source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*assert (1 + 1) == 3"])
+    result.stdout.fnmatch_lines(["card 0: no waveform: the platform is closed"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0", "must hold at least one cycle"),
+        ("9:9", "must hold at least one cycle"),
+        ("9:3", "must hold at least one cycle"),
+        ("-5", "must be N or A:B, like 2000 or 500:900"),
+        ("5:", "must be N or A:B, like 2000 or 500:900"),
+    ],
+)
+def test_window_without_cycles_ends_the_run(run, text, message):
+    result = run("def test_nothing(): pass", f"--waves-cycles={text}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--waves-cycles {text}: {message}"])
+
+
+def test_timeline_of_every_test_that_uses_a_platform(run, pytester):
+    source = WRONG.format(expected=5) + (
+        "import pytest\n"
+        "@pytest.mark.parametrize('n', ['a/b'])\n"
+        "def test_closes(platform, n): platform.close()\n"
+        "def test_other(): pass\n"
+    )
+    result = run(source, "--timeline=new/folder")
+    result.assert_outcomes(failed=1, passed=2)
+    files = sorted((pytester.path / "new" / "folder").iterdir())
+    assert [path.name for path in files] == [
+        "test_user.py.test_closes[a.b].json", "test_user.py.test_wrong.json",
+    ]  # fmt: skip
+    result.stdout.fnmatch_lines(["*- timeline -*", "new/folder/test_user.py.test_wrong.json"])
+    events = json.loads(files[1].read_text())["traceEvents"]
+    assert "MATMUL 1x4x4" in {event["name"] for event in events}
+
+
+def test_folder_of_timelines_that_cannot_be_made_ends_the_run(run, pytester):
+    (pytester.path / "taken").write_text("")
+    result = run("def test_nothing(): pass", "--timeline=taken")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--timeline taken: File exists"])
+
+
 @pytest.mark.slow
 def test_native_engine_is_the_default(run):
     source = "def test_it(card, platform):\n    assert platform.engine == 'native'\n"

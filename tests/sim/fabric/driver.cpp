@@ -13,6 +13,12 @@ struct Packet {
   uint8_t payload[4096];
 };
 
+// Reads of a card that are still to be sent; as many at once as there are tags.
+struct Dma {
+  uint64_t address, left;
+  unsigned request_bytes;
+};
+
 struct Probe {
   Fabric fabric;
   std::vector<Bars> bars;
@@ -21,6 +27,8 @@ struct Probe {
   std::vector<OrderedQueue> waiting;
   std::vector<bool> full;        // probes that give no room back
   std::vector<std::vector<CreditReturn>> kept;
+  std::vector<Dma> dma;
+  unsigned max_payload_bytes;
   std::vector<Packet> log;  // every packet that reached a probe
   std::vector<uint8_t> read_data;
 };
@@ -41,12 +49,27 @@ static void send(Probe* probe, uint64_t card, int64_t time, Tlp&& tlp) {
   pump(probe, card, time);
 }
 
+static void read_next(Probe* probe, uint64_t card, int64_t time, uint32_t tag) {
+  Dma& dma = probe->dma[card];
+  if (!dma.left) return;
+  const auto bytes = static_cast<unsigned>(std::min<uint64_t>(dma.left, dma.request_bytes));
+  const uint32_t enables = bytes > 4 ? 0xFF : 0xF;
+  send(probe, card, time, memory_request(MEMORY_READ, dma.address, bytes, enables, 0, tag));
+  dma.address += bytes;
+  dma.left -= bytes;
+}
+
 static void receive(Probe* probe, uint64_t card, int64_t time, const Tlp& tlp) {
   Packet packet{time, card, tlp.payload.size(), {}, {}};
   std::memcpy(packet.header, tlp.header, sizeof packet.header);
   std::memcpy(packet.payload, tlp.payload.data(), tlp.payload.size());
   probe->log.push_back(packet);
-  if (tlp.is_completion()) return;
+  if (tlp.is_completion()) {
+    if (tlp.remaining_bytes() <= tlp.payload.size()) {
+      read_next(probe, card, time, tlp.completion_tag());
+    }
+    return;
+  }
   if (probe->full[card]) probe->kept[card].push_back({time, tlp.credit()});
   else probe->fabric.credit_from_card(card, time, tlp.credit());
   const Bars& bars = probe->bars[card];
@@ -60,11 +83,20 @@ static void receive(Probe* probe, uint64_t card, int64_t time, const Tlp& tlp) {
       if (enable >> (i % 4) & 1) memory[i] = tlp.payload[i];
     }
   } else if (tlp.is_read()) {
-    Tlp answer = completion(tlp, SUCCESSFUL, 0, tlp.byte_count(),
-                            static_cast<unsigned>(tlp.address()) + tlp.first_byte());
-    answer.header[0] = COMPLETION_DATA << 24 | (tlp.header[0] & 0x3FF);
-    answer.payload.assign(memory, memory + tlp.length_bytes());
-    send(probe, card, time, std::move(answer));
+    uint64_t address = tlp.address() + tlp.first_byte();
+    unsigned remaining = tlp.byte_count();
+    while (remaining) {
+      const uint64_t cut = (address + probe->max_payload_bytes) / 64 * 64;
+      const auto bytes = static_cast<unsigned>(std::min<uint64_t>(remaining, cut - address));
+      Tlp answer = completion(tlp, SUCCESSFUL, 0, remaining, static_cast<unsigned>(address));
+      const unsigned length = (address % 4 + bytes + 3) / 4 * 4;
+      answer.header[0] = COMPLETION_DATA << 24 | (length / 4 & 0x3FF);
+      const uint8_t* source = memory + (address / 4 * 4 - tlp.address());
+      answer.payload.assign(source, source + length);
+      send(probe, card, time, std::move(answer));
+      address += bytes;
+      remaining -= bytes;
+    }
   }
 }
 
@@ -78,7 +110,8 @@ Probe* probe_create(const FabricSettings* settings, uint64_t cards, uint8_t* hos
   const std::vector<Line> lines(cards, fabric.card_line());
   return new Probe{std::move(fabric), list, std::vector<uint8_t*>(memory, memory + cards), lines,
                    std::vector<OrderedQueue>(cards), std::vector<bool>(cards),
-                   std::vector<std::vector<CreditReturn>>(cards), {}, {}};
+                   std::vector<std::vector<CreditReturn>>(cards), std::vector<Dma>(cards),
+                   static_cast<unsigned>(settings->max_payload_bytes), {}, {}};
 }
 
 void probe_destroy(Probe* probe) { delete probe; }
@@ -121,6 +154,13 @@ void probe_send(Probe* probe, uint64_t card, const uint32_t* header, const uint8
   std::memcpy(tlp.header, header, sizeof tlp.header);
   tlp.payload.assign(payload, payload + bytes);
   send(probe, card, probe->fabric.now(), std::move(tlp));
+}
+
+// A card reads `bytes` from `address`, with up to `tags` requests in flight.
+void probe_dma(Probe* probe, uint64_t card, uint64_t address, uint64_t bytes,
+               uint64_t request_bytes, uint64_t tags) {
+  probe->dma[card] = {address, bytes, static_cast<unsigned>(request_bytes)};
+  for (uint32_t tag = 0; tag < tags; ++tag) read_next(probe, card, probe->fabric.now(), tag);
 }
 
 // A probe that is `full` keeps the room of what it receives until it no longer is.

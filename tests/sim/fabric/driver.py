@@ -33,7 +33,7 @@ def _lib():
         ("read", None, (p, n, n)), ("read_data", p, (p,)), ("abandon", None, (p,)),
         ("write", None, (p, n, ctypes.c_char_p, n)),
         ("send", None, (p, n, p, ctypes.c_char_p, n)),
-        ("full", None, (p, n, ctypes.c_int)),
+        ("full", None, (p, n, ctypes.c_int)), ("dma", None, (p, n, n, n, n, n)),
         ("log_count", n, (p,)), ("log", p, (p,)), ("counters", None, (p, p)),
     ):  # fmt: skip
         function = getattr(lib, f"probe_{name}")
@@ -102,19 +102,32 @@ class Probe:
     def send(self, card, words, payload=b""):
         _lib().probe_send(self._handle, card, words.ctypes.data, payload, len(payload))
 
-    def send_read(self, card, address, nbytes, tag=0, **fields):
-        """A memory read of whole doublewords with a 64-bit header."""
+    def _send_request(self, card, kind, address, nbytes, payload=b"", **fields):
+        if address >> 32:
+            kind, fields = kind | 0x20, fields | {"address_low": address & 0xFFFF_FFFF}
         last = {"last_be": 0xF} if nbytes > 4 else {}
-        fields = {"first_be": 0xF} | last | fields
-        self.send(card, header(RequestHeader, type=0x20, length=nbytes // 4 & 0x3FF, tag=tag,
-                               address_low=address & 0xFFFF_FFFF, address_high=address >> 32,
-                               **fields))  # fmt: skip
+        fields = {"first_be": 0xF, "address_high": address >> 32 or address} | last | fields
+        length = nbytes // 4 & 0x3FF
+        self.send(card, header(RequestHeader, type=kind, length=length, **fields), payload)
 
-    def send_write(self, card, address, payload):
-        last = {"last_be": 0xF} if len(payload) > 4 else {}
-        self.send(card, header(RequestHeader, type=0x60, length=len(payload) // 4 & 0x3FF,
-                               address_low=address & 0xFFFF_FFFF, address_high=address >> 32,
-                               first_be=0xF, **last), payload)  # fmt: skip
+    def send_read(self, card, address, nbytes, **fields):
+        """A memory read of whole doublewords."""
+        self._send_request(card, 0x00, address, nbytes, **fields)
+
+    def send_write(self, card, address, payload, **fields):
+        """A memory write of whole doublewords."""
+        self._send_request(card, 0x40, address, len(payload), payload, **fields)
+
+    def dma_read(self, cards, address, nbytes, tags):
+        """Nanoseconds in which each of `cards` reads a piece of memory of its own."""
+        start, request = self.now_ns, self.config.max_read_request_bytes
+        for i in range(cards):
+            _lib().probe_dma(self._handle, i, address + i * nbytes, nbytes, request, tags)
+        before = len(self.log())
+        self.run(nbytes * 10)
+        received = self.log()[before:]
+        assert received["bytes"].sum() == cards * nbytes
+        return received["time"].max() / 1e6 - start
 
     def full(self, card, full=True):
         """Whether a probe keeps the room of the requests it receives."""

@@ -55,7 +55,8 @@ class CompletionWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         phase = Signal(init=1)
-        following, full = Signal(12), Signal()
+        following = Signal(12)
+        full = Signal()
         m.d.comb += [
             following.eq((self.tail + 1) & (self.ring.size - 1)),
             full.eq((following == self.ring.head) | (self.ring.size == 0)),

@@ -64,7 +64,9 @@ class CommandFetcher(wiring.Component):
         m.d.comb += due.eq(self.ring.enable & (self.head != self.ring.tail))
 
         # Reads are whole bus words; where one holds two descriptors, the first may be an old one.
-        address, run, count = Signal(64), Signal(13), Signal(range(batch + 1))
+        address = Signal(64)
+        run = Signal(13)
+        count = Signal(range(batch + 1))
         page_index = address[6:12]
         skip = Signal(range(per_word))
         m.d.comb += skip.eq(page_index & (per_word - 1))
@@ -74,7 +76,8 @@ class CommandFetcher(wiring.Component):
         m.d.comb += self.fetch.request.p.bytes.eq(units << exact_log2(unit_bytes))
 
         response = self.fetch.response
-        store, discard = Signal(), Signal()
+        store = Signal()
+        discard = Signal()
         self._unpack(m, fifo, skip, count, store)
         with m.FSM() as fsm:
             with m.State("IDLE"):
@@ -93,7 +96,8 @@ class CommandFetcher(wiring.Component):
                     m.next = "PLAN"
             with m.State("PLAN"):
                 in_page = Signal(range(_PAGE_DESCRIPTORS + 1))
-                in_read, limit = Signal(range(batch + 1)), Signal(range(batch + 1))
+                in_read = Signal(range(batch + 1))
+                limit = Signal(range(batch + 1))
                 m.d.comb += [
                     in_page.eq(_PAGE_DESCRIPTORS - page_index),
                     in_read.eq(batch - skip),

@@ -74,7 +74,9 @@ class EngineQueue(wiring.Component):
         ]
 
         # Wait. Counters that do not exist (NO_COUNTER among them) are not waited for or set.
-        waits, released, go = Signal(), Signal(), Signal()
+        waits = Signal()
+        released = Signal()
+        go = Signal()
         difference = Signal(32)
         m.d.comb += [
             waits.eq(header.wait_counter < config.counters),
@@ -89,7 +91,9 @@ class EngineQueue(wiring.Component):
             m.d.sync += released.eq(0)
 
         # Report.
-        signal_due, finished_due, free = Signal(), Signal(), Signal()
+        signal_due = Signal()
+        finished_due = Signal()
+        free = Signal()
         m.d.comb += [
             free.eq(~signal_due & ~finished_due),
             self.signal.valid.eq(signal_due),
@@ -100,8 +104,11 @@ class EngineQueue(wiring.Component):
         with m.If(self.finished.valid & self.finished.ready):
             m.d.sync += finished_due.eq(0)
 
-        about, running, ending = Signal(_ABOUT), Signal(_ABOUT), Signal(_ABOUT)
-        result, ended = Signal(Result), Signal()
+        about = Signal(_ABOUT)
+        running = Signal(_ABOUT)
+        ending = Signal(_ABOUT)
+        result = Signal(Result)
+        ended = Signal()
         m.d.comb += [
             about.id.eq(header.id),
             about.start_cycle.eq(self.cycle),

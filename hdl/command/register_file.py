@@ -81,7 +81,8 @@ class RegisterFile(wiring.Component):
             self.snapshot.eq(bus.read & (bus.address == registers.offset("CYCLES_LO"))),
         ]
 
-        fetch_has_failed, rejected = Signal(), Signal()
+        fetch_has_failed = Signal()
+        rejected = Signal()
         with m.If(bus.write & in_registers):
             self._write(m, rejected)
         with m.If(self.restart):
@@ -105,7 +106,10 @@ class RegisterFile(wiring.Component):
 
         values = self._constants() | self._settings() | counts
         values["STATUS"] = Cat(self.state.idle, fetch_has_failed)
-        value, counted, statistic, high = Signal(32), Signal(), Signal(), Signal()
+        value = Signal(32)
+        counted = Signal()
+        statistic = Signal()
+        high = Signal()
         with m.If(bus.read):
             m.d.sync += [
                 value.eq(0),

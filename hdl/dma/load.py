@@ -68,8 +68,11 @@ class LoadEngine(wiring.Component):
             ]
 
         request = self.dma.request
-        rows, source_stride, destination_stride = Signal(32), Signal(32), Signal(32)
-        asked, failed = Signal(), Signal()
+        rows = Signal(32)
+        source_stride = Signal(32)
+        destination_stride = Signal(32)
+        asked = Signal()
+        failed = Signal()
         with m.If(asked & self.dma.failed):
             m.d.sync += failed.eq(1)
         with m.If(active):

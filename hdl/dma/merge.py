@@ -41,7 +41,8 @@ class RowMerger(wiring.Component):
 
         # Shift and add; a term or sum of 2**32 or more sets bit 32, which then stays.
         rows = Signal(32)
-        term, total = Signal(33), Signal(33)
+        term = Signal(33)
+        total = Signal(33)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.i.ready.eq(1)

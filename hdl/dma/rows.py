@@ -53,9 +53,12 @@ class RowReader(wiring.Component):
         connect(m, buffer.port, flipped(self.port))
         connect(m, buffer.o, flipped(self.o))
 
-        address, next_row = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        stride, rows = Signal(32), Signal(32)
-        words, row_words = Signal(32), Signal(32)
+        address = Signal(ADDRESS_BITS)
+        next_row = Signal(ADDRESS_BITS)
+        stride = Signal(32)
+        rows = Signal(32)
+        words = Signal(32)
+        row_words = Signal(32)
         to_line_end = Signal(range(config.burst_words + 1))
         count = Signal(range(config.burst_words + 1))
         word_index = address[exact_log2(config.bus_bytes) :]
@@ -115,9 +118,12 @@ class RowWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        address, next_row = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        stride, rows = Signal(32), Signal(32)
-        words, row_words = Signal(32), Signal(32)
+        address = Signal(ADDRESS_BITS)
+        next_row = Signal(ADDRESS_BITS)
+        stride = Signal(32)
+        rows = Signal(32)
+        words = Signal(32)
+        row_words = Signal(32)
         last_strobe = Signal(config.bus_bytes)
         m.d.comb += [
             self.port.request.p.address.eq(address),

@@ -57,7 +57,8 @@ class StoreEngine(wiring.Component):
             reader.i.p.row_bytes.eq(move.row_bytes),
         ]
 
-        signalling, value = Signal(), Signal(32)
+        signalling = Signal()
+        value = Signal(32)
         rows, stride, words, row_words = (Signal(32, name=n) for n in
                                           ("rows", "stride", "words", "row_words"))  # fmt: skip
         request, words_out = self.posted.request, self.posted.data

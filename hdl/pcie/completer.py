@@ -72,7 +72,8 @@ class Completer(wiring.Component):
 
         header = Signal(RequestHeader)
         bar = Signal(3)
-        malformed, payload_follows = Signal(), Signal()
+        malformed = Signal()
+        payload_follows = Signal()
         decision = decoder.decision
         m.d.comb += [
             decoder.header.eq(header),

@@ -86,7 +86,8 @@ class RequestDecoder(wiring.Component):
         single = header.length == 1
         dwords = Mux(header.length == 0, 1024, header.length)
         # Disabled bytes before the first and after the last enabled one.
-        lead, trail = Signal(2), Signal(2)
+        lead = Signal(2)
+        trail = Signal(2)
         tail = Mux(single, header.first_be, header.last_be)
         for count in (1, 2, 3):
             with m.If(~header.first_be[:count].any()):
@@ -112,14 +113,17 @@ class RequestDecoder(wiring.Component):
         with m.If(~memory):
             m.d.comb += [decision.bytes.eq(4), decision.lower_address.eq(0)]
 
-        contiguous, whole = Signal(), Signal()
+        contiguous = Signal()
+        whole = Signal()
         single_or_full = Mux(single, header.last_be == 0, header.first_be == 0b1111)
         m.d.comb += [
             contiguous.eq(~tail_has_gap & single_or_full),
             whole.eq(contiguous & (tail == 0b1111)),
         ]
 
-        sane, register, window = Signal(), Signal(), Signal()
+        sane = Signal()
+        register = Signal()
+        window = Signal()
         word_bits = exact_log2(config.bus_bytes)
         offset = self.address[: ceil_log2(config.window_bytes)]
         memory_end = config.scratchpad_address(config.cores)

@@ -40,7 +40,8 @@ class TlpDemux(wiring.Component):
         connect(m, flipped(self.rx), buffer.i)
 
         header = CompletionHeader(buffer.o.p.data[: HEADER_BYTES * 8])
-        completion, completion_before = Signal(), Signal()
+        completion = Signal()
+        completion_before = Signal()
         m.d.comb += [
             # Types 01010 and 01011, whatever the format.
             completion.eq(Mux(buffer.o.p.first, header.type[1:5] == 0b0101, completion_before)),

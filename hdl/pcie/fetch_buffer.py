@@ -52,9 +52,12 @@ class FetchBuffer(wiring.Component):
             write.en.eq(self.write.p.strobe & self.write.valid.replicate(bus)),
         ]
 
-        index, count = Signal(range(depth + 1)), Signal(range(depth + 1))
+        index = Signal(range(depth + 1))
+        count = Signal(range(depth + 1))
         response = self.port.response
-        advance, last, failed = Signal(), Signal(), Signal()
+        advance = Signal()
+        last = Signal()
+        failed = Signal()
         m.d.comb += [
             self.request.p.eq(self.port.request.p),
             read.addr.eq(index),

@@ -74,8 +74,11 @@ class PacketBuffer(wiring.Component):
             with m.If(header.type[6]):  # Fmt: with data
                 m.d.comb += expected.eq(1 + ((dwords + (bus // 4 - 1)) >> exact_log2(bus // 4)))
 
-        taken, stored, whole = Signal(), Signal(), Signal()
-        after_header, after_beat = Signal(pointer_bits), Signal(pointer_bits)
+        taken = Signal()
+        stored = Signal()
+        whole = Signal()
+        after_header = Signal(pointer_bits)
+        after_beat = Signal(pointer_bits)
         m.d.comb += [
             self.i.ready.eq((tail - consumed)[:pointer_bits] != depth),
             taken.eq(self.i.valid & self.i.ready),
@@ -102,8 +105,12 @@ class PacketBuffer(wiring.Component):
                     m.d.sync += [head.eq(after_header), tail.eq(after_header)]
 
         # The memories' outputs are slow, so they go to a register and nowhere else.
-        advance, fetched, move = Signal(), Signal(), Signal()
-        first, malformed, last = Signal(init=1), Signal(), Signal()
+        advance = Signal()
+        fetched = Signal()
+        move = Signal()
+        first = Signal(init=1)
+        malformed = Signal()
+        last = Signal()
         m.d.comb += [
             move.eq(fetched & (~self.o.valid | self.o.ready)),
             advance.eq((consumed != head) & (~fetched | move)),

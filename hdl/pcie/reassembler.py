@@ -107,7 +107,8 @@ class Reassembler(wiring.Component):
 
         # One register stage gives the memories their cycle.
         beat = Signal(packet_beat(config))
-        valid, take = Signal(), Signal()
+        valid = Signal()
+        take = Signal()
         arriving = CompletionHeader(self.i.p.data[: HEADER_BYTES * 8])
         load = Signal()
         m.d.comb += [
@@ -126,11 +127,14 @@ class Reassembler(wiring.Component):
         # The header against what its read still needs.
         header = CompletionHeader(beat.data[: HEADER_BYTES * 8])
         tag = header.tag[:tag_bits]
-        done, needed, carried = Signal(13), Signal(13), Signal(13)
+        done = Signal(13)
+        needed = Signal(13)
+        carried = Signal(13)
         final, in_sequence, good, ends, known = (
             Signal(name=n) for n in ("final", "in_sequence", "good", "ends", "known")
         )
-        lower_address, end_offset = Signal(7), Signal(exact_log2(READ_COMPLETION_BOUNDARY))
+        lower_address = Signal(7)
+        end_offset = Signal(exact_log2(READ_COMPLETION_BOUNDARY))
         excess = Signal(14)
         m.d.comb += [
             done.eq(Mux(started.bit_select(tag, 1), progress_read.data, 0)),
@@ -154,12 +158,15 @@ class Reassembler(wiring.Component):
 
         # The packet whose payload follows.
         packet = Signal(retired_read(config, self._clients))
-        writing, ending = Signal(), Signal()
-        address, left = Signal(ADDRESS_BITS), Signal(13)
+        writing = Signal()
+        ending = Signal()
+        address = Signal(ADDRESS_BITS)
+        left = Signal(13)
         half_bits = max(0, exact_log2(bus) - exact_log2(READ_COMPLETION_BOUNDARY))
         upper = Signal()  # payload starts in the upper half of a word
         second_half = Signal()
-        accepted, word_done = Signal(), Signal()
+        accepted = Signal()
+        word_done = Signal()
 
         m.d.comb += progress_write.addr.eq(tag)
         m.d.comb += progress_write.data.eq(done + carried)

@@ -81,7 +81,8 @@ class Requester(wiring.Component):
         # Tags never used yet come from a counter, so that the queue can start empty.
         m.submodules.free_tags = free_tags = SyncFIFOBuffered(width=ceil_log2(tags), depth=tags)
         fresh_tag = Signal(range(tags + 1), init=FETCH_TAG + 1)
-        fresh, tag_free = Signal(), Signal()
+        fresh = Signal()
+        tag_free = Signal()
         m.d.comb += [
             fresh.eq(fresh_tag != tags),
             tag_free.eq(fresh | free_tags.r_rdy),
@@ -90,7 +91,9 @@ class Requester(wiring.Component):
         ]
 
         # One request header a cycle; the fetch goes first.
-        room, fetching, send = Signal(), Signal(), Signal()
+        room = Signal()
+        fetching = Signal()
+        send = Signal()
         header = Signal(RequestHeader)
         m.d.comb += [
             room.eq(~self.requests.valid | self.requests.ready),

@@ -64,12 +64,15 @@ class Splitter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        address, destination = Signal(64), Signal(ADDRESS_BITS)
+        address = Signal(64)
+        destination = Signal(ADDRESS_BITS)
         remaining = Signal(32)
         skip = Signal(exact_log2(self._config.bus_bytes))
 
         room = Signal(13)
-        busy, last, load = Signal(), Signal(), Signal()
+        busy = Signal()
+        last = Signal()
+        load = Signal()
         m.d.comb += [
             room.eq(self._limit - address[: exact_log2(self._limit)]),
             last.eq(remaining <= room),

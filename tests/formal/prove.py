@@ -13,7 +13,7 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import ClockDomain, Fragment, Module, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
 from hdl.wheel import run_wheel
 
@@ -77,6 +77,12 @@ class Spec:
     def constant(self, name: str, shape=1):
         """A signal with any value, the same in all cycles."""
         return self.free(_CONSTANT + name, shape)
+
+    def cut(self, name: str, part: wiring.Component) -> None:
+        """Takes what `part`, a component without contents inside `dut`, sends out as free."""
+        for path, member, port in part.signature.flatten(part):
+            if member.flow == Out and isinstance(Value.cast(port), Signal):
+                self._inputs["__".join((name, *map(str, path)))] = Value.cast(port)
 
     def inside(self, path: str) -> Signal:
         """A signal driven inside the component: names of submodules, then its own, dotted."""

@@ -1,0 +1,188 @@
+"""Packets leave and arrive whole; every read that is opened ends once; tags are never lost."""
+
+from types import SimpleNamespace
+
+import pytest
+from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, Value
+from amaranth.lib import data
+
+import hdl.pcie.packet_buffer
+from hdl.config import preset
+from hdl.pcie.fetch_buffer import FetchBuffer
+from hdl.pcie.packet_buffer import PacketBuffer
+from hdl.pcie.splitter import Splitter
+from hdl.pcie.tlp import HEADER_BYTES, RequestHeader
+from tests.formal.prove import Spec
+from tests.formal.rules import obey_stream_rules
+
+CONFIG = preset("tiny")
+BUS = CONFIG.bus_bytes
+
+
+def test_splitter_pieces_are_the_transfer_and_fit_a_packet(prove):
+    limit = 64
+    spec = Spec(Splitter(CONFIG, limit))
+    m, dut = spec.m, spec.dut
+    i, o = dut.i, dut.o
+    obey_stream_rules(spec, "i", i, Assume)
+    obey_stream_rules(spec, "o", o, Assert)
+    # What is left of the transfer whose pieces leave, and the one after it.
+    # Of addresses the low bits will do: adders are the same all the way up.
+    transfer = data.StructLayout({"address": 8, "destination": 8, "left": 32, "skip": 4})
+    now, later, new = (Signal(transfer, name=name) for name in ("now", "later", "new"))
+    running, queued = Signal(), Signal()
+    given, taken = o.valid & o.ready, i.valid & i.ready & (i.p.bytes != 0)
+    m.d.comb += [
+        new.address.eq(i.p.address),
+        new.destination.eq(i.p.destination),
+        new.left.eq(i.p.bytes),
+        new.skip.eq(0),
+    ]
+    with m.If(given):
+        m.d.sync += [
+            now.address.eq(now.address + o.p.bytes),
+            now.destination.eq(now.destination + o.p.bytes),
+            now.left.eq(now.left - o.p.bytes),
+            now.skip.eq(now.skip + o.p.bytes),
+        ]
+    with m.If(given & o.p.last):
+        m.d.sync += [now.eq(Mux(queued, later, new)), running.eq(queued | taken), queued.eq(0)]
+    with m.Elif(taken & ~running):
+        m.d.sync += [now.eq(new), running.eq(1)]
+    with m.Elif(taken):
+        m.d.sync += [later.eq(new), queued.eq(1)]
+    end = (now.address % limit) + o.p.bytes
+    m.d.comb += [
+        Assert(~o.valid | running),
+        Assert(~(taken & queued)),
+        Assert(~o.valid | (o.p.address[:8] == now.address)),
+        Assert(~o.valid | (o.p.destination[:8] == now.destination)),
+        Assert(~o.valid | (o.p.skip == now.skip)),
+        Assert(~o.valid | ((o.p.bytes != 0) & (end <= limit) & (o.p.bytes <= now.left))),
+        Assert(~o.valid | (o.p.last == (o.p.bytes == now.left))),
+        # A piece ends at the limit, with the transfer, or with the word it shares.
+        Assert(~o.valid | o.p.last | (end == limit) | (now.skip + o.p.bytes == BUS)),
+        Assert(dut.idle == ~running),
+        Cover(o.valid & (o.p.skip != 0) & ~o.p.last),
+        Cover(given & o.p.last & queued),
+    ]
+    # For induction: what the registers hold behind the piece at the exit.
+    busy, ahead = spec.inside("busy"), Mux(o.valid, o.p.bytes, 0)
+    rest = Signal(transfer)
+    m.d.comb += [
+        rest.address.eq(now.address + ahead),
+        rest.destination.eq(now.destination + ahead),
+        rest.left.eq(now.left - ahead),
+        rest.skip.eq(now.skip + ahead),
+        Assert(~queued | (o.valid & o.p.last & (later.left != 0))),
+        Assert(~running | (now.left != 0)),
+        Assert((now.skip == 0) | (now.address % limit == 0)),
+        Assert((rest.skip == 0) | (rest.address % limit == 0) | ~busy),
+    ]
+    with m.If(queued):
+        m.d.comb += rest.eq(later)
+    with m.Else():
+        m.d.comb += [Assert(running == (busy | o.valid)), Assert(~o.valid | (busy == ~o.p.last))]
+    m.d.comb += [
+        Assert(~queued | busy),
+        Assert(~busy | (spec.inside("address")[:8] == rest.address)),
+        Assert(~busy | (spec.inside("destination")[:8] == rest.destination)),
+        Assert(~busy | ((spec.inside("remaining") == rest.left) & (rest.left != 0))),
+        Assert(~busy | (spec.inside("skip") == rest.skip)),
+    ]
+    prove(spec, depth=8, induction=1)
+
+
+def test_fetch_buffer_hands_over_what_was_asked_once(prove):
+    config = SimpleNamespace(bus_bytes=2, max_read_request_bytes=8)
+    spec = Spec(FetchBuffer(config))
+    m, dut = spec.m, spec.dut
+    asked, request, response = dut.port.request, dut.request, dut.port.response
+    obey_stream_rules(spec, "asked", asked, Assume)
+    obey_stream_rules(spec, "request", request, Assert)
+    obey_stream_rules(spec, "response", response, Assert)
+    words = asked.p.bytes >> 1
+    collecting, due, failed = Signal(), Signal(3), Signal()
+    place, value = spec.constant("place", 2), Signal(16)
+    taken = asked.valid & asked.ready
+    ended = response.valid & response.ready & response.p.last
+    index = Signal(3)  # words handed over
+    m.d.comb += [
+        Assume(~asked.valid | ((words != 0) & (words <= 4) & ~asked.p.bytes[0])),
+        Assume(~dut.done | collecting),
+        Assume(~dut.write.valid | (collecting & (dut.write.p.address < 8))),
+        Assert(~(request.valid & request.ready) | asked.ready),
+        Assert(~request.valid | (request.p == asked.p)),
+        Assert(~taken | (~collecting & (due == 0))),
+    ]
+    for byte in range(2):
+        with m.If(dut.write.valid & (dut.write.p.address[1:3] == place)):
+            with m.If(dut.write.p.strobe[byte]):
+                m.d.sync += value.word_select(byte, 8).eq(dut.write.p.data.word_select(byte, 8))
+    with m.If(taken):
+        m.d.sync += [collecting.eq(1), due.eq(words), index.eq(0)]
+    with m.If(dut.done):
+        m.d.sync += [collecting.eq(0), failed.eq(dut.failed)]
+    with m.If(response.valid & response.ready):
+        m.d.sync += [due.eq(Mux(response.p.last, 0, due - 1)), index.eq(index + 1)]
+    m.d.comb += [
+        Assert(~response.valid | ((due != 0) & ~collecting)),
+        Assert(~response.valid | (response.p.failed == failed)),
+        Assert(~response.valid | (response.p.last == (failed | (due == 1)))),
+        Assert(~(response.valid & ~failed & (index == place)) | (response.p.data == value)),
+        Cover(ended & failed),
+        Cover(ended & ~failed & (index == 3)),
+    ]
+    prove(spec, depth=12)
+
+
+@pytest.fixture
+def small_packets(monkeypatch):
+    """No payload above 32 bytes."""
+    monkeypatch.setattr(hdl.pcie.packet_buffer, "MAX_PAYLOAD_BYTES", 32)
+
+
+def packet_buffer():
+    """A packet buffer, and of what enters it: the header's beats, the beats so far."""
+    spec = Spec(PacketBuffer(CONFIG))
+    m, dut = spec.m, spec.dut
+    obey_stream_rules(spec, "i", dut.i, Assume)
+    obey_stream_rules(spec, "o", dut.o, Assert)
+    header = RequestHeader(dut.i.p.data[: HEADER_BYTES * 8])
+    beats, said = Signal(4), Signal(4)  # of the packet, before this one
+    expected = Signal(4)
+    type_ = Value.cast(header.type)
+    m.d.comb += [
+        Assume((header.length >= 1) & (header.length <= 8)),
+        expected.eq(Mux(beats == 0, Mux(type_[6], 1 + ((header.length + 3) >> 2), 1), said)),
+    ]
+    with m.If(dut.i.valid & dut.i.ready):
+        m.d.sync += [
+            said.eq(expected),
+            beats.eq(Mux(dut.i.p.last, 0, Mux(beats == 5, 5, beats + 1))),
+        ]
+    return spec, beats, expected
+
+
+def test_packet_buffer_never_blocks_on_a_packet_it_waits_for(prove, small_packets):
+    spec, beats, expected = packet_buffer()
+    m, dut = spec.m, spec.dut
+    depth = 4
+    head, tail, consumed = (spec.inside(n) for n in ("head", "tail", "consumed"))
+    whole, partial = (head - consumed)[:3], (tail - head)[:3]
+    stored = Mux(beats < expected, beats, expected)
+    m.d.comb += [
+        Assert(whole + partial <= depth),
+        # It holds the beats of the packet that is coming, as many as its header says.
+        Assert(spec.inside("inside") == (beats != 0)),
+        Assert(beats <= 5),
+        Assert((beats == 0) | (partial == stored)),
+        Assert((beats != 0) | (partial == 0)),
+        Assert((beats == 0) | (spec.inside("expected_later") == expected - stored)),
+        Assert((beats == 0) | (expected <= 3)),
+        # Full, it has something to give.
+        Assert(dut.i.ready | (whole != 0) | spec.inside("fetched") | dut.o.valid),
+        Cover(~dut.i.ready & ~dut.o.ready),
+        Cover(dut.o.valid & dut.o.p.malformed),
+    ]
+    prove(spec, depth=10, induction=2)

@@ -26,7 +26,12 @@ class DramChannel {
   static constexpr size_t WRITE_HIGH = 24;    // start to drain writes before reads
   static constexpr size_t WRITE_LOW = 8;      // and stop
   static constexpr int64_t COMBINE_CLOCKS = 64;  // how long a partly written line waits for more
-  static constexpr int64_t STARVATION_CLOCKS = 2000;  // older requests go before row hits
+  // Nothing waits for ever: of a bank, so many row hits pass an older request before their row is
+  // closed, and a drain of writes ends after so many, if reads wait, and the next one lets at least
+  // so many reads go first. Between banks the oldest goes first among what can go now.
+  static constexpr int MAX_PASSES = 8;
+  static constexpr int WRITE_TURN = 32;
+  static constexpr int READ_TURN = 16;
 
   explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
 
@@ -126,13 +131,13 @@ class DramChannel {
   };
   struct Bank {
     int64_t row = -1, next_activate = 0, next_column = 0, next_precharge = 0;
+    int passes = 0;      // row hits since the activate that passed an older request
     bool fresh = false;  // activated for a request that has not been served yet
   };
-  enum Kind { COLUMN, ACTIVATE, PRECHARGE };
+  enum Kind { COLUMN, ACTIVATE, PRECHARGE };  // of what can go in a clock, the first goes
   struct Choice {
     int64_t clock = NEVER;
-    int rank = 0;  // among commands of the same clock the lowest goes first
-    Kind kind = COLUMN;
+    Kind kind = PRECHARGE;
     const Entry* entry = nullptr;
     bool writing = false;
   };
@@ -163,16 +168,7 @@ class DramChannel {
   }
 
   Choice choose() {
-    if (writes_.size >= WRITE_HIGH) draining_ = true;
-    if (writes_.size <= WRITE_LOW) draining_ = false;
-    const Entry* starving = nullptr;
-    for (BankQueue& requests : reads_.banks) {
-      if (requests.entries.empty()) continue;
-      const Entry& first = requests.entries.front();
-      if (now_ - first.arrival <= STARVATION_CLOCKS) continue;
-      if (!starving || first.order < starving->order) starving = &first;
-    }
-    const bool writing = !starving && (draining_ || reads_.size == 0);
+    const bool writing = choose_direction();
     Queue& queue = writing ? writes_ : reads_;
     for (int b = 0; b < BANKS; ++b) {
       if (queue.banks[b].stale) find_slots(queue.banks[b], banks_[b].row);
@@ -183,30 +179,40 @@ class DramChannel {
       const BankQueue& requests = queue.banks[b];
       if (requests.entries.empty()) continue;
       const Bank& bank = banks_[b];
-      const bool first = starving && starving->bank == b;
-      if (requests.hit >= 0 && !(first && requests.hit > 0)) {
+      const bool held_up = requests.miss == 0 && bank.passes >= MAX_PASSES;
+      if (requests.hit >= 0 && !held_up) {
         const int64_t clock = std::max(bank.next_column, writing ? next_write_ : next_read_);
-        consider(best, requests.entries[requests.hit], COLUMN, clock, first, writing);
+        consider(best, requests.entries[requests.hit], COLUMN, clock, writing);
       } else if (bank.row < 0) {
         const int64_t clock = std::max({bank.next_activate, last_activate_ + s_.rrd,
                                         activate_window_[window_position_] + s_.faw});
-        consider(best, requests.entries[requests.miss], ACTIVATE, clock, first, writing);
+        consider(best, requests.entries[requests.miss], ACTIVATE, clock, writing);
       } else {
         const int64_t clock = std::max(bank.next_precharge, last_precharge_ + s_.ppd);
-        consider(best, requests.entries[requests.miss], PRECHARGE, clock, first, writing);
+        consider(best, requests.entries[requests.miss], PRECHARGE, clock, writing);
       }
     }
     return best;
   }
 
-  void consider(Choice& best, const Entry& entry, Kind kind, int64_t clock, bool first,
-                bool writing) const {
+  // Whether writes go now.
+  bool choose_direction() {
+    const bool reads_wait = reads_.size > 0;
+    const bool leave = writes_.size <= WRITE_LOW || (reads_wait && served_ >= WRITE_TURN);
+    const bool enter = writes_.size >= WRITE_HIGH && (!reads_wait || served_ >= READ_TURN);
+    if (draining_ ? leave : enter) {
+      draining_ = !draining_;
+      served_ = 0;
+    }
+    return draining_ || !reads_wait;
+  }
+
+  void consider(Choice& best, const Entry& entry, Kind kind, int64_t clock, bool writing) const {
     // A line being combined waits, unless the queue has to be drained.
     clock = std::max({clock, now_, draining_ ? entry.arrival : entry.ready});
-    const int rank = first ? -1 : kind;
-    if (clock > best.clock || (clock == best.clock && rank > best.rank)) return;
-    if (clock == best.clock && rank == best.rank && entry.order > best.entry->order) return;
-    best = {clock, rank, kind, &entry, writing};
+    if (clock > best.clock || (clock == best.clock && kind > best.kind)) return;
+    if (clock == best.clock && kind == best.kind && entry.order > best.entry->order) return;
+    best = {clock, kind, &entry, writing};
   }
 
   void note(int64_t clock, DramCommand::Kind kind, const Entry& entry) {
@@ -224,6 +230,7 @@ class DramChannel {
         note(clock, DramCommand::ACTIVATE, entry);
         bank.row = entry.row;
         bank.fresh = true;
+        bank.passes = 0;
         bank.next_column = clock + s_.rcd;
         bank.next_precharge = clock + s_.ras;
         bank.next_activate = clock + s_.ras + s_.rp_bank;
@@ -244,6 +251,8 @@ class DramChannel {
     note(clock, choice.writing ? DramCommand::WRITE : DramCommand::READ, entry);
     row_hits_ += !bank.fresh;
     bank.fresh = false;
+    served_ += choice.writing == draining_;
+    bank.passes += (choice.writing ? writes_ : reads_).banks[entry.bank].miss == 0;
     if (choice.writing) {
       const int64_t data_end = clock + s_.write_latency + 1 + BURST_CLOCKS;
       next_write_ = clock + BURST_CLOCKS;
@@ -300,6 +309,7 @@ class DramChannel {
   int64_t last_activate_ = -NEVER, last_precharge_ = -NEVER;
   int64_t next_read_ = 0, next_write_ = 0, next_refresh_, now_ = 0, wake_ = NEVER;
   bool draining_ = false;
+  int served_ = READ_TURN;  // requests since draining began or ended
   uint64_t read_count_ = 0, write_count_ = 0, row_hits_ = 0, activates_ = 0, refreshes_ = 0;
 };
 

@@ -7,6 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.command.processor import CommandProcessor
+from hdl.command.queues import CoreQueues
 from hdl.commands import Engine
 from hdl.config import CardConfig
 from hdl.core import READ_PORTS, WRITE_PORTS, Core
@@ -32,7 +33,12 @@ class Card(wiring.Component):
     rx : In(stream of `rx_beat`), packets to the card
     tx : Out(stream of `tx_beat`), packets from the card
     axi : Out(Axi4), card DRAM
+
+    A card that waits repeats itself every `rest_period` cycles in every register but its cycle
+    counts: only the lookup of the timeline counters that queues wait for goes round.
     """
+
+    rest_period = CoreQueues.rotation
 
     def __init__(
         self, config: CardConfig, make_core: Callable[[CardConfig], wiring.Component] = Core

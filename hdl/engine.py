@@ -35,6 +35,9 @@ def engine_members() -> dict:
     result : Out(stream of `Result`), one per command, after its last write can be seen
     activity : Out(Activity)
 
+    An engine that is `Activity.IDLE` and offered no command is frozen: it must have nothing in
+    flight by then.
+
     Fences never reach an engine. An engine may trust what the descriptor checker checks: fields in
     range, operands aligned and inside memory.
     """

@@ -68,14 +68,18 @@ def _emit_memory(emitter, index, cell) -> None:
         _emit_every_bit(emitter, index, cell)
 
 
-def rtlil_to_verilog(text: str) -> str:
-    """RTLIL as self-contained Verilog. Raises `ToolError` with Yosys' own words."""
+def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:
+    """RTLIL as self-contained Verilog. Raises `ToolError` with Yosys' own words.
+
+    `passes` are the Yosys commands that turn processes into what is written; the default stays
+    closest to the source.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "top.il"), Path(folder, "top.v")
         source.write_text(text)
         script = (
             # A wire of no bits, which Verilog does not have, would be written with two.
-            "read_rtlil top.il; delete s:0; proc -nomux -norom; memory_collect; "
+            f"read_rtlil top.il; delete s:0; {passes}; memory_collect; "
             "write_verilog -noattr -norename top.v"
         )
         run_wheel("yosys", ["-q", "-p", script], Path(folder))

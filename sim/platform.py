@@ -116,6 +116,8 @@ class Platform:
     window_cycles : int
         Longest run of a card between two synchronisations; 0, the default, for as long as is
         exact. The results do not depend on it.
+    skip_idle : bool
+        Cards that wait pass over cycles that repeat. The results do not depend on it.
     waves : Waves or None
         Waveforms to write; the file is whole when the window has ended or after `close`. The
         results do not depend on it.
@@ -137,6 +139,7 @@ class Platform:
         fabric: FabricConfig | None = None,
         card_factory: CardFactory | None = None,
         window_cycles: int = 0,
+        skip_idle: bool = True,
         waves: Waves | None = None,
         keep_inputs: bool = False,
     ):
@@ -170,6 +173,7 @@ class Platform:
                 memories=self._memories,
                 threads=threads,
                 window_cycles=window_cycles,
+                skip_idle=skip_idle,
             )
         if keep_inputs:
             for index in range(cards):

@@ -1,6 +1,6 @@
 """What waits in front of the engines: one in-order queue each, started by timeline counters."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -15,7 +15,7 @@ from hdl.engine import DESCRIPTOR_BITS, Result
 FINISHED = data.StructLayout({"id": 16, "result": Result, "start_cycle": 32, "end_cycle": 32})
 """A finished command, as its completion tells the host."""
 
-_ABOUT = data.StructLayout({"id": 16, "start_cycle": 32, "signals": 1, "signal": COUNTER_WRITE})
+_ABOUT = data.StructLayout({"id": 16, "signals": 1, "signal": COUNTER_WRITE})
 """What is kept of a descriptor while its engine runs."""
 
 _FENCE = 0xF  # low nibble of an opcode
@@ -107,25 +107,15 @@ class EngineQueue(wiring.Component):
         about = Signal(_ABOUT)
         running = Signal(_ABOUT)
         ending = Signal(_ABOUT)
+        start_cycle = Signal(32)
         result = Signal(Result)
         ended = Signal()
         m.d.comb += [
             about.id.eq(header.id),
-            about.start_cycle.eq(self.cycle),
             about.signals.eq(header.signal_counter < config.counters),
             about.signal.counter.eq(header.signal_counter),
             about.signal.value.eq(header.signal_value),
         ]
-        with m.If(ended):
-            m.d.sync += [
-                self.finished.p.id.eq(ending.id),
-                self.finished.p.result.eq(result),
-                self.finished.p.start_cycle.eq(ending.start_cycle),
-                self.finished.p.end_cycle.eq(self.cycle),
-                self.signal.p.eq(ending.signal),
-                signal_due.eq(ending.signals),
-                finished_due.eq(1),
-            ]
 
         # Run.
         needs_engine = Signal()
@@ -145,7 +135,7 @@ class EngineQueue(wiring.Component):
                     m.d.comb += [fifo.r_en.eq(1), ended.eq(1)]
                 with m.If(self.command.valid & self.command.ready):
                     m.d.comb += fifo.r_en.eq(1)
-                    m.d.sync += running.eq(about)
+                    m.d.sync += [running.eq(about), start_cycle.eq(self.cycle)]
                     m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [ending.eq(running), result.eq(self.result.p)]
@@ -153,6 +143,17 @@ class EngineQueue(wiring.Component):
                 with m.If(self.result.valid & free):
                     m.d.comb += ended.eq(1)
                     m.next = "HEAD"
+        with m.If(ended):
+            m.d.sync += [
+                self.finished.p.id.eq(ending.id),
+                self.finished.p.result.eq(result),
+                self.finished.p.start_cycle.eq(Mux(fsm.ongoing("RUN"), start_cycle, self.cycle)),
+                self.finished.p.end_cycle.eq(self.cycle),
+                self.signal.p.eq(ending.signal),
+                signal_due.eq(ending.signals),
+                finished_due.eq(1),
+            ]
+
         m.d.comb += self.empty.eq((fifo.level == 0) & free & fsm.ongoing("HEAD"))
         return m
 
@@ -177,7 +178,9 @@ class CoreQueues(wiring.Component):
     A full queue holds up the descriptors behind it, whatever queue they are for.
     """
 
-    lookup_latency = len(Engine) + 2
+    rotation = len(Engine)
+    """Cycles of one round of lookups."""
+    lookup_latency = rotation + 2
 
     def __init__(self, config: CardConfig):
         self._config = config
@@ -204,7 +207,7 @@ class CoreQueues(wiring.Component):
 
         turn = Signal(range(len(Engine)))
         m.d.sync += turn.eq(turn + 1)
-        with m.If(turn == len(Engine) - 1):
+        with m.If(turn == self.rotation - 1):
             m.d.sync += turn.eq(0)
 
         empty = Signal(len(Engine))

@@ -30,6 +30,10 @@ class Statistics(wiring.Component):
     value : Out(48), the kept count at `address`, in the cycle after `read`; 0 where there is none
 
     In every cycle the four counts of an engine sum to `cycles`. Bytes are counted a cycle late.
+
+    What counts cycles is called `cycles` or `..._cycles`: the only registers that may go on in a
+    card at rest (`Card.rest_period`). The rest of the card looks at them only when something
+    happens.
     """
 
     def __init__(self, config: CardConfig):
@@ -56,7 +60,7 @@ class Statistics(wiring.Component):
         def counter(offset: int, name: str) -> Signal:
             """A new count, its snapshot readable at `offset`."""
             live = Signal(COUNT_BITS, name=name)
-            kept_at[offset >> 3] = kept = Signal(COUNT_BITS, name=f"{name}_kept")
+            kept_at[offset >> 3] = kept = Signal(COUNT_BITS, name=f"kept_{name}")
             kept_of.append((kept, live))
             return live
 
@@ -65,7 +69,8 @@ class Statistics(wiring.Component):
                 with m.Switch(self.activity[core][engine]):
                     for activity, activity_name in enumerate(ACTIVITIES):
                         offset = activity_offset(core, engine, activity_name)
-                        live = counter(offset, f"core{core}_{engine.name.lower()}_{activity_name}")
+                        name = f"core{core}_{engine.name.lower()}_{activity_name}_cycles"
+                        live = counter(offset, name)
                         with m.Case(Activity(activity)):
                             m.d.sync += live.eq(live + 1)
         for number, name in enumerate(TRAFFIC):

@@ -68,10 +68,7 @@ class Dram {
   // Samples the card's settled outputs of `cycle` and computes the state of the next.
   void step(int64_t cycle) {
     const bool ar = pins_.arvalid.high(), aw = pins_.awvalid.high(), w = pins_.wvalid.high();
-    if (!(ar || aw || w) && reads_in_flight() == 0 && addresses_.empty() && beat_count_ == 0 &&
-        responses_.empty() && cycle < wake_cycle_) {
-      return;
-    }
+    if (!(ar || aw || w) && unoccupied() && cycle < wake_cycle_) return;
     stall_cycles_ += (ar && !arready_) || (aw && !awready_) || (w && !wready_);
     dirty_ = true;
     if (rvalid_ && pins_.rready.high()) finish_beat();
@@ -105,6 +102,16 @@ class Dram {
     return total;
   }
 
+  // The first cycle, from `cycle` on, in which the card's inputs may change without its doing.
+  int64_t still_until(int64_t cycle) const {
+    if (dirty_ || !unoccupied()) return cycle;
+    return std::max(cycle, wake_cycle_);
+  }
+  // Whether the card asks for anything.
+  bool asked() const {
+    return pins_.arvalid.high() || pins_.awvalid.high() || pins_.wvalid.high();
+  }
+
   size_t reads_in_flight() const { return MAX_READS - free_.size(); }
   size_t writes_in_flight() const { return addresses_.size() + responses_.size(); }
 
@@ -129,6 +136,10 @@ class Dram {
     uint8_t strobe[16];
     bool last;
   };
+
+  bool unoccupied() const {
+    return reads_in_flight() == 0 && writes_in_flight() == 0 && beat_count_ == 0;
+  }
 
   // Whether a burst is one the controller serves.
   bool served(uint64_t address, unsigned beats, uint64_t size, uint64_t burst) const {

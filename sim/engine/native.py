@@ -11,6 +11,7 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
+from hdl.command.statistics import COUNT_BITS
 from hdl.verilog import rtlil_to_verilog, to_rtlil
 from sim.engine.cache import cached, content_key, recall, remember
 from sim.engine.compiler import (
@@ -23,15 +24,19 @@ from sim.engine.compiler import (
     link,
     run,
 )
-from sim.engine.ports import Pin, Port, component_ports
+from sim.engine.ports import Pin, Port, Rest, component_ports
 from sim.waves import Waves
 
 VERILATOR_FLAGS = (
-    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--no-assert",
+    "--cc", "-O3", "--flatten", "--x-assign", "fast", "--x-initial", "fast", "--no-timing",
+    "--no-assert",
     "--output-split", "20000", "--output-split-cfuncs", "5000", "-Wno-fatal", "-Wno-lint",
     "-Wno-style",
 )  # fmt: skip
-"""Two-state and optimised. The output is split so that two compilers can work at once."""
+"""Two-state, optimised, all in one module. The output is split so that two compilers can work."""
+
+PASSES = "proc -norom; opt_expr; opt_clean; opt_dff; opt_clean"
+"""Registers with clock enables: Verilator then guards their work with the same condition."""
 
 TRACE_FLAGS = ("--trace", "--trace-structs")
 """What a model that writes waveforms is translated with besides."""
@@ -39,6 +44,7 @@ TRACE_FLAGS = ("--trace", "--trace-structs")
 TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
 """What a compiled model's folder in the cache holds; part of its key."""
+_REST_FUNCTIONS = ("model_remember", "model_repeated", "model_advance")
 Progress = Callable[[str], None]
 
 
@@ -56,18 +62,33 @@ def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> s
     return run((root / "bin" / "verilator_bin", *arguments), "Verilator", cwd=cwd, env=env)
 
 
-def _glue(ports: Sequence[Port], prefix: str, traced: bool) -> str:
+_CYCLE_COUNT = re.compile(rf"QData/\*{COUNT_BITS - 1}:0\*/ (\w*_cycles);")
+"""A count of cycles among the members of a Verilated module."""
+
+
+def _cycle_counts(folder: Path, prefix: str) -> list[str]:
+    """The members of the model that count cycles; there is one module, see `--flatten`."""
+    return _CYCLE_COUNT.findall((folder / f"{prefix}___024root.h").read_text())
+
+
+def _glue(
+    ports: Sequence[Port], prefix: str, traced: bool, rest_period: int, counts: Sequence[str]
+) -> str:
     """C functions around the Verilated class: create, destroy, settle, edge, run, and each pin.
 
-    A traced model has `model_waves` as well, and counts cycles.
+    Also those that let it rest, see `CardModel` of `card.hpp`. A traced model has `model_waves`
+    as well, and counts cycles.
     """
+    words = ", ".join(f"{{&top.rootp->{name}, {COUNT_BITS}}}" for name in counts)
     pins = "\n".join(
         f"    case {index}: return &model->top.{port.name.replace('__', '___05F')};"
         for index, port in enumerate(ports)
     )
     return f"""\
 #include "{prefix}.h"
+#include "{prefix}___024root.h"
 #include "verilated.h"
+#include "engine/rest.hpp"
 #define TRACED {int(traced)}
 #if TRACED
 #include "verilated_vcd_c.h"
@@ -78,6 +99,7 @@ def _glue(ports: Sequence[Port], prefix: str, traced: bool) -> str:
 struct Model {{
   VerilatedContext context;
   {prefix} top{{&context}};
+  halfdome::Rest rest{{top.rootp, sizeof *top.rootp, {{{words}}}}};
 #if TRACED
   VerilatedVcdC waves;
   std::string path;
@@ -128,6 +150,12 @@ EXPORT void model_waves(Model* model, const char* path, long long start, long lo
   model->stop = stop;
 }}
 #endif
+EXPORT long long model_rest_period() {{ return {rest_period}; }}
+EXPORT void model_remember(Model* model) {{ model->rest.remember(); }}
+EXPORT int model_repeated(Model* model) {{ return model->rest.repeated(); }}
+EXPORT void model_advance(Model* model, long long repetitions) {{
+  model->rest.advance(repetitions);
+}}
 EXPORT void model_run(Model* model, long long cycles) {{
   for (; cycles > 0; --cycles) {{
     model_settle(model);
@@ -182,8 +210,8 @@ def build(
     root = _verilator_root()
     version = _verilator(root, "--version")
     verilator_flags = (*VERILATOR_FLAGS, *TRACE_FLAGS) if traced else VERILATOR_FLAGS
-    glue = _glue((), "", traced)
-    flags = "\n".join((*verilator_flags, *ARTEFACTS, version, compiler.identity(), glue))
+    glue = _glue((), "", traced, 0, ()) + (SIM / "engine" / "rest.hpp").read_text()
+    flags = "\n".join((*verilator_flags, PASSES, *ARTEFACTS, version, compiler.identity(), glue))
     shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
     if shortcut is not None and (known := recall(shortcut)):
         return known
@@ -191,11 +219,13 @@ def build(
     component = make()
     text = to_rtlil(component, TOP)
     ports = list(component_ports(component))
-    key = content_key(text, flags)
+    # A traced model shows every cycle.
+    rest_period = 0 if traced else getattr(component, "rest_period", 0)
+    key = content_key(text, flags, str(rest_period))
 
     def build_model(folder: Path) -> None:
         progress("writing Verilog")
-        (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text))
+        (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text, passes=PASSES))
         progress("translating with Verilator")
         prefix = f"V{key}"
         _verilator(
@@ -204,7 +234,8 @@ def build(
         )  # fmt: skip
         if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
             raise BuildError(NO_CLOCK)
-        (folder / "glue.cpp").write_text(_glue(ports, prefix, traced))
+        counts = _cycle_counts(folder, prefix)
+        (folder / "glue.cpp").write_text(_glue(ports, prefix, traced, rest_period, counts))
         sources = sorted(folder.glob("*.cpp"))
         progress(f"compiling {len(sources)} files")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]
@@ -244,13 +275,19 @@ class NativeModel:
             )  # fmt: skip
             path = os.fsencode(waves.path)
             self._library.model_waves(self.context, path, waves.start, waves.stop)
-        self.settle = ctypes.cast(self._library.model_settle, ctypes.c_void_p).value
-        self.edge = ctypes.cast(self._library.model_edge, ctypes.c_void_p).value
+        self.settle = self._address("model_settle")
+        self.edge = self._address("model_edge")
+        self._library.model_rest_period.restype = ctypes.c_longlong
+        period = self._library.model_rest_period()
+        self.rest = Rest(*map(self._address, _REST_FUNCTIONS), period) if period else None
         self.ports = ports
         self.pins = {
             port.name: Pin(self._library.model_pin(self.context, index), port.width)
             for index, port in enumerate(ports)
         }
+
+    def _address(self, function: str) -> int:
+        return ctypes.cast(getattr(self._library, function), ctypes.c_void_p).value or 0
 
     def run(self, cycles: int) -> None:
         """Steps the model alone, its inputs as they are: what a compiled model costs bare."""

@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from amaranth import Const, Value
 from amaranth.lib import wiring
@@ -11,6 +12,15 @@ class Pin(ctypes.Structure):
     """`Pin` of sim/pin.hpp."""
 
     _fields_ = (("data", ctypes.c_void_p), ("width", ctypes.c_uint32))
+
+
+class Rest(NamedTuple):
+    """Addresses of the functions with which a model rests, and its period; see `card.hpp`."""
+
+    remember: int
+    repeated: int
+    advance: int
+    period_cycles: int
 
 
 @dataclass(frozen=True)

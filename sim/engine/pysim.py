@@ -28,6 +28,7 @@ class PysimModel:
 
     edge = None
     context = None
+    rest = None
 
     def __init__(self, component: wiring.Component, waves: Waves | None = None):
         self.error: BaseException | None = None

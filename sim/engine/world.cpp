@@ -102,6 +102,10 @@ void world_time(Handle* handle, int on) {
   for (auto& card : handle->world.cards) card->timing = on;
 }
 
+int64_t world_card_evaluated(const Handle* handle, size_t index) {
+  return handle->world.cards[index]->evaluated();
+}
+
 // Nanoseconds of a card's model, and of the card with its link and DRAM, while timing was on.
 void world_card_time(const Handle* handle, size_t index, int64_t* out) {
   const Card& card = *handle->world.cards[index];
@@ -110,7 +114,7 @@ void world_card_time(const Handle* handle, size_t index, int64_t* out) {
 }
 
 void world_record(Handle* handle, size_t index, int on) {
-  handle->world.cards[index]->recording = on;
+  handle->world.cards[index]->record(on);
 }
 
 // Keeps up to `most` packets of each direction of each link from now on; 0 keeps none.

@@ -50,7 +50,7 @@ class World {
       const auto workers = static_cast<size_t>(s_.threads);
       crew_ = std::make_unique<Crew>(workers, [this, workers](size_t worker) {
         for (size_t i = worker; i < cards.size(); i += workers) {
-          if (!cards[i]->run(end_)) failed_ = true;
+          if (!cards[i]->reached(end_) && !cards[i]->run(end_)) failed_ = true;
         }
       });
     }
@@ -64,7 +64,9 @@ class World {
       const int64_t start = end_;
       end_ = clock_.first_cycle(fabric.now() + fabric.lookahead_down());
       if (s_.window_cycles) end_ = std::min(end_, start + s_.window_cycles);
-      crew_->run();
+      bool asleep = true;
+      for (auto& card : cards) asleep &= card->rest(end_);
+      if (!asleep) crew_->run();
       if (failed_) return STOPPED;
       collect();
     }

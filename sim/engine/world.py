@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.dram.presets import DramSettings
 from sim.engine.compiler import SIM, library
-from sim.engine.ports import Pin, Port
+from sim.engine.ports import Pin, Port, Rest
 from sim.fabric.config import Bars, FabricSettings
 from sim.fabric.packets import RECORD
 
@@ -42,13 +42,18 @@ class Model(Protocol):
     context: int | None
     settle: int | None
     edge: int | None
+    rest: Rest | None
     error: BaseException | None
 
     def close(self) -> None: ...
 
 
 class _CardModel(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("context", "settle", "edge")]
+    _fields_ = (
+        *((name, ctypes.c_void_p)
+          for name in ("context", "settle", "edge", "remember", "repeated", "advance")),
+        ("rest_period", ctypes.c_int64),
+    )  # fmt: skip
 
 
 class _Bars(ctypes.Structure):
@@ -120,6 +125,7 @@ def _library() -> ctypes.CDLL:
         "world_host_traffic": (None, (handle, ctypes.c_void_p)),
         "world_card_state": (None, (handle, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)),
         "world_time": (None, (handle, ctypes.c_int)),
+        "world_card_evaluated": (ctypes.c_int64, (handle, ctypes.c_size_t)),
         "world_card_time": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
         "world_record": (None, (handle, ctypes.c_size_t, ctypes.c_int)),
         "world_log_packets": (None, (handle, ctypes.c_size_t)),
@@ -151,6 +157,7 @@ class World:
     memories : one uint8 array for each card, its DRAM
     threads : threads that step cards
     window_cycles : longest run of a card between two synchronisations; 0 for as long as is exact
+    skip_idle : whether cards that wait pass over cycles that repeat
     """
 
     def __init__(
@@ -164,9 +171,11 @@ class World:
         memories: Sequence[np.ndarray],
         threads: int,
         window_cycles: int = 0,
+        skip_idle: bool = True,
     ):
         self._lib = _library()
         self._models = list(models)
+        self._skip_idle = skip_idle
         self._timing = False
         self._run_seconds = 0.0
         self._arrays = [host_memory, *memories]
@@ -188,10 +197,11 @@ class World:
             raise ValueError(f"the card has no port {missing[0]!r}; it needs rx, tx and axi")
         tlp = (Pin * len(_TLP_PINS))(*(model.pins[name] for name in _TLP_PINS))
         axi = (Pin * len(_AXI_PINS))(*(model.pins[f"axi__{name}"] for name in _AXI_PINS))
+        rest = model.rest if self._skip_idle and model.rest is not None else (None, None, None, 0)
         outputs = [model.pins[port.name] for port in model.ports if not port.is_input]
         self._lib.world_add_card(
             self._handle,
-            ctypes.byref(_CardModel(model.context, model.settle, model.edge)),
+            ctypes.byref(_CardModel(model.context, model.settle, model.edge, *rest)),
             memory.ctypes.data, memory.nbytes,
             tlp, axi, (Pin * len(outputs))(*outputs), len(outputs),
         )  # fmt: skip
@@ -299,6 +309,10 @@ class World:
             "dram_and_link_seconds": around / 1e9,
             "run_seconds": self._run_seconds,
         }
+
+    def evaluated_cycles(self, index: int) -> int:
+        """Cycles of a card whose model was evaluated; the others were passed over."""
+        return self._lib.world_card_evaluated(self._handle, index)
 
     def record(self, index: int, on: bool = True) -> None:
         """Starts or stops recording every output port of a card in every cycle."""

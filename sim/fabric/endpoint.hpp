@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <limits>
 
 #include "../pin.hpp"
 #include "link.hpp"
@@ -114,6 +115,15 @@ class Endpoint {
     }
     if (ready_ && pins_.tx_valid.high()) take_beat(cycle);
   }
+
+  // The first cycle, from `cycle` on, in which the card's inputs may change without its doing.
+  int64_t still_until(int64_t cycle) const {
+    if (receiving_ || !shown_ || !ready_ || !waiting_.empty()) return cycle;
+    return inbox_.empty() ? std::numeric_limits<int64_t>::max()
+                          : std::max(cycle, inbox_.front().time);
+  }
+  // Whether the card hands over a beat.
+  bool asked() const { return pins_.tx_valid.high(); }
 
   size_t waiting_to_receive() const { return inbox_.size(); }
   size_t waiting_to_send() const { return waiting_.size() + leaving_.size(); }

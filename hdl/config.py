@@ -40,7 +40,7 @@ class CardConfig:
     """fp32 accumulate lanes of the gather unit: row elements handled in a cycle."""
     max_dim: int = 1024
     """Longest embedding row in elements."""
-    gather_outstanding: int = 64
+    gather_outstanding: int = 160
     """Memory bursts of row data the gather unit keeps in flight."""
     scratchpad_bytes: int = 256 * 1024
     """Scratchpad of one core in bytes."""

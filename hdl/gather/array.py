@@ -9,8 +9,9 @@ from hdl.config import ADDRESS_BITS, CardConfig
 from hdl.memory.port import ReadPort
 from hdl.memory.reader import SequentialReader
 
-PREFETCH_LINES = 4
-"""Lines read ahead: 64 elements cover the latency of DRAM at one element every few cycles."""
+PREFETCH_LINES = 32
+"""Lines read ahead. Up to 256 lines of others, two cycles each, may be queued in DRAM before them:
+still more than one element a cycle."""
 RUN_WORDS = 64
 """Words asked for at once: what may have to be thrown away when an array is abandoned."""
 

@@ -34,8 +34,8 @@ class GatherEngine(wiring.Component):
     output : Out(WritePort)
 
     In steady state a row takes the largest of: its chunks (`ceil(dim / config.lanes)`), the bus
-    words it touches, its bursts plus one, and `AccumulateLanes.chain_latency` divided by the bags
-    in flight (up to `interleave.CONTEXTS`).
+    words it touches, what memory takes for its bursts, and `AccumulateLanes.chain_latency` divided
+    by the bags in flight (up to `interleave.CONTEXTS`).
 
     A command that fails has written every bag before the one that its result names, or before the
     one that holds the index its result names, and nothing else.
@@ -56,7 +56,7 @@ class GatherEngine(wiring.Component):
         m.submodules.indices = indices = ArrayReader(config)
         m.submodules.weights = weights = ArrayReader(config)
         m.submodules.sequencer = sequencer = BagSequencer()
-        m.submodules.interleaver = interleaver = BagInterleaver()
+        m.submodules.interleaver = interleaver = BagInterleaver(AccumulateLanes.chain_latency)
         m.submodules.fetcher = fetcher = RowFetcher(config)
         m.submodules.aligner = aligner = RowAligner(config)
         m.submodules.unpacker = unpacker = RowUnpacker(config)

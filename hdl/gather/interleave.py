@@ -1,15 +1,21 @@
 """Keeps several bags in flight, so that a bag's chain of additions does not set the pace."""
 
-from amaranth import Module, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hdl.gather.sequencer import Lookup
+from hdl.memory.arbiter import RoundRobin
 
-CONTEXTS = 4
-"""Bags in flight. Four rows of four chunks cover the latency of an addition and an fma."""
-LOOKUPS = 64
+CONTEXTS = 8
+"""Bags in flight: as many rows of one chunk, from open DRAM rows at two cycles each, cover the
+latency of an addition and an fma."""
+LOOKUPS = 128
 """Lookups that wait in each context: bags up to this length overlap fully."""
 
 ContextLookup = data.StructLayout({"lookup": Lookup, "context": range(CONTEXTS)})
@@ -19,6 +25,12 @@ ContextLookup = data.StructLayout({"lookup": Lookup, "context": range(CONTEXTS)}
 class BagInterleaver(wiring.Component):
     """Deals bags to contexts in turn and takes one lookup of each context in turn.
 
+    Parameters
+    ----------
+    spacing : int
+        Cycles, at least, from a lookup of a bag to the next of the same: what adding a row takes.
+        Rows that come faster would hold up those of the bags that follow.
+
     Members
     -------
     restart : In(1), the next bag goes to context 0; only while no lookup waits
@@ -26,10 +38,14 @@ class BagInterleaver(wiring.Component):
     o : Out(stream of `ContextLookup`)
 
     Bag `b` belongs to context `b % CONTEXTS`; within a context, order is kept. Throughput is one
-    lookup a cycle.
+    lookup a cycle, but `CONTEXTS` in `spacing` cycles; a lookup is offered `latency` cycles after
+    it was taken, or later.
     """
 
-    def __init__(self):
+    latency = 2
+
+    def __init__(self, spacing: int):
+        self._spacing = spacing
         super().__init__(
             {
                 "restart": In(1),
@@ -40,36 +56,55 @@ class BagInterleaver(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        queues = [SyncFIFOBuffered(width=Lookup.size, depth=LOOKUPS) for _ in range(CONTEXTS)]
+        place_bits = exact_log2(LOOKUPS)
+        m.submodules.memory = memory = Memory(shape=Lookup, depth=CONTEXTS * LOOKUPS, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        turn = RoundRobin(CONTEXTS)
+        m.submodules.turn = ResetInserter(self.restart)(turn)
+
+        enters, leaves = Signal(), Signal()
+        # Contexts of the latest cycles, newest first.
+        recent = Signal(data.ArrayLayout(CONTEXTS, self._spacing - 1))
+        busy = Signal(CONTEXTS)
+        m.d.sync += recent.eq(Cat(turn.grant & leaves.replicate(CONTEXTS), recent))
+        m.d.comb += busy.eq(reduce(or_, recent))
+
+        # One ring of lookups per context, all in one memory.
         deal = Signal(range(CONTEXTS))
-        for context, queue in enumerate(queues):
-            m.submodules[f"queue_{context}"] = queue
-            m.d.comb += queue.w_data.eq(self.i.p)
-            with m.If(deal == context):
-                m.d.comb += [queue.w_en.eq(self.i.valid), self.i.ready.eq(queue.w_rdy)]
+        m.d.comb += [
+            enters.eq(self.i.valid & self.i.ready),
+            leaves.eq((~self.o.valid | self.o.ready) & turn.requests.any()),
+            turn.advance.eq(leaves),
+            write.data.eq(self.i.p),
+            write.en.eq(enters),
+            read.en.eq(leaves),
+            self.o.p.lookup.eq(read.data),
+        ]
+        for context in range(CONTEXTS):
+            level = Signal(range(LOOKUPS + 1), name=f"level_{context}")
+            first = Signal(place_bits, name=f"first_{context}")
+            free = Signal(place_bits, name=f"free_{context}")
+            here, chosen = deal == context, turn.grant[context]
+            m.d.comb += turn.requests[context].eq((level != 0) & ~busy[context])
+            with m.If(here):
+                m.d.comb += [
+                    self.i.ready.eq(level != LOOKUPS),
+                    write.addr.eq(Cat(free, deal)),
+                ]
+            with m.If(chosen):
+                m.d.comb += read.addr.eq(Cat(first, turn.index))
+            m.d.sync += [
+                level.eq(level + (enters & here) - (leaves & chosen)),
+                free.eq(free + (enters & here)),
+                first.eq(first + (leaves & chosen)),
+            ]
         with m.If(self.restart):
-            m.d.sync += [deal.eq(0), self.o.p.context.eq(CONTEXTS - 1)]
-        with m.Elif(self.i.valid & self.i.ready & self.i.p.last):
+            m.d.sync += deal.eq(0)
+        with m.Elif(enters & self.i.p.last):
             m.d.sync += deal.eq(deal + 1)
 
-        latest = self.o.p.context
-        with m.If((~self.o.valid | self.o.ready) & ~self.restart):
+        with m.If(leaves):
+            m.d.sync += [self.o.valid.eq(1), self.o.p.context.eq(turn.index)]
+        with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-            with m.Switch(latest):
-                for turn in range(CONTEXTS):
-                    with m.Case(turn):
-                        order = [(turn + 1 + i) % CONTEXTS for i in range(CONTEXTS)]
-                        self._take_first(m, queues, order)
         return m
-
-    def _take_first(self, m: Module, queues: list[SyncFIFOBuffered], order: list[int]) -> None:
-        """Moves the head of the first queue of `order` that has one to the output."""
-        for rank, context in enumerate(order):
-            queue = queues[context]
-            with m.If(queue.r_rdy) if rank == 0 else m.Elif(queue.r_rdy):
-                m.d.comb += queue.r_en.eq(1)
-                m.d.sync += [
-                    self.o.valid.eq(1),
-                    self.o.p.lookup.eq(data.View(Lookup, queue.r_data)),
-                    self.o.p.context.eq(context),
-                ]

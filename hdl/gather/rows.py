@@ -1,16 +1,15 @@
 """Turns lookups into row addresses and reads of row data."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from hdl.config import ADDRESS_BITS, CardConfig
 from hdl.gather.interleave import CONTEXTS, ContextLookup
-from hdl.gather.shape import row_shape
+from hdl.gather.shape import max_row_bytes, row_shape
 from hdl.memory.port import ReadPort, read_word
-from hdl.memory.reader import SequentialReader
 
 
 def row_tag(config: CardConfig) -> data.StructLayout:
@@ -38,8 +37,8 @@ class RowFetcher(wiring.Component):
     words : Out(stream of `read_word`), the words of every tag with `row` set, in order
     port : Out(ReadPort)
 
-    There is room for `config.gather_outstanding` lines. A row takes one cycle more than it has
-    bursts, a lookup without a row one cycle.
+    Up to `config.gather_outstanding` bursts are in flight or wait in `words`. A row takes as many
+    cycles as it has bursts, a lookup without a row one cycle.
     """
 
     address_latency = 3
@@ -63,12 +62,10 @@ class RowFetcher(wiring.Component):
         m = Module()
         config = self._config
         word_bits = exact_log2(config.bus_bytes)
-        depth = config.gather_outstanding * config.burst_words
-        m.submodules.reader = reader = SequentialReader(config, depth=depth)
-        connect(m, reader.port, flipped(self.port))
-        connect(m, reader.o, flipped(self.words))
         layout = row_tag(config)
-        m.submodules.tags = tags = SyncFIFOBuffered(width=layout.size, depth=depth)
+        m.submodules.tags = tags = SyncFIFOBuffered(
+            width=layout.size, depth=config.gather_outstanding
+        )
         m.d.comb += [
             self.tags.p.eq(data.View(layout, tags.r_data)),
             self.tags.valid.eq(tags.r_rdy),
@@ -101,6 +98,8 @@ class RowFetcher(wiring.Component):
         located = lookups[-1]
         offset = address[:word_bits]
         tag = Signal(layout)
+        free = Signal()
+        words = Signal(range(max_row_bytes(config) // config.bus_bytes + 3))
         m.d.comb += [
             tag.offset.eq(offset),
             tag.weight.eq(located.lookup.weight),
@@ -108,12 +107,53 @@ class RowFetcher(wiring.Component):
             tag.last.eq(located.lookup.last),
             tag.context.eq(located.context),
             tags.w_data.eq(tag),
-            reader.i.p.address.eq(address & ~(config.bus_bytes - 1)),
-            reader.i.p.words.eq(
-                (self.shape.row_bytes + offset + (config.bus_bytes - 1)) >> word_bits
-            ),
-            reader.i.valid.eq(valids[-1] & located.lookup.row & tags.w_rdy),
-            tags.w_en.eq(valids[-1] & (reader.i.ready | ~located.lookup.row)),
+            words.eq((self.shape.row_bytes + offset + (config.bus_bytes - 1)) >> word_bits),
+            tags.w_en.eq(valids[-1] & (free | ~located.lookup.row)),
             step.eq(~valids[-1] | (tags.w_rdy & tags.w_en)),
         ]
+        starts = step & valids[-1] & located.lookup.row
+        self._read(m, address[word_bits:], words, starts, free)
         return m
+
+    def _read(self, m, start: Value, words: Value, starts: Value, free: Signal) -> None:
+        """Reads `words` words from word number `start` at `starts`, which needs `free`."""
+        config = self._config
+        burst_words = config.burst_words
+        request, response = self.port.request, self.port.response
+        layout = read_word(config)
+        outstanding = config.gather_outstanding
+        # One entry more than is promised, see `ReadBuffer`.
+        m.submodules.queue = queue = SyncFIFOBuffered(
+            width=layout.size, depth=outstanding * burst_words + 1
+        )
+        m.d.comb += [
+            queue.w_data.eq(response.p),
+            queue.w_en.eq(response.valid),
+            self.words.p.eq(data.View(layout, queue.r_data)),
+            self.words.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.words.ready),
+        ]
+
+        number = Signal.like(start)
+        left = Signal.like(words)
+        to_line_end = Signal(range(burst_words + 1))
+        count = Signal.like(to_line_end)
+        last = Signal()
+        credit = Signal(range(outstanding + 1), init=outstanding)
+        asked, returned = Signal(), Signal()
+        m.d.comb += [
+            to_line_end.eq(burst_words - (number & (burst_words - 1))),
+            last.eq(left <= to_line_end),
+            count.eq(Mux(last, left, to_line_end)),
+            request.p.address.eq(number << exact_log2(config.bus_bytes)),
+            request.p.count_minus_1.eq(count - 1),
+            request.valid.eq((left != 0) & (credit != 0)),
+            asked.eq(request.valid & request.ready),
+            returned.eq(self.words.valid & self.words.ready & self.words.p.last),
+            free.eq((left == 0) | (asked & last)),
+        ]
+        m.d.sync += credit.eq(credit - asked + returned)
+        with m.If(starts):
+            m.d.sync += [number.eq(start), left.eq(words)]
+        with m.Elif(asked):
+            m.d.sync += [number.eq(number + count), left.eq(left - count)]

@@ -70,8 +70,6 @@ class BagSequencer(wiring.Component):
             fatal.eq(bad & (job.mode == IndexMode.FATAL)),
             last.eq(remaining == 1),
             sends.eq(~bad | (last & ~fatal)),
-            self.o.p.index.eq(index),
-            self.o.p.weight.eq(Mux(job.weighted, self.weights.p, Const(FLOAT_ONE, 32))),
             self.result.p.eq(result),
         ]
 
@@ -115,6 +113,8 @@ class BagSequencer(wiring.Component):
 
             with m.State("ROWS"):
                 m.d.comb += [
+                    self.o.p.index.eq(index),
+                    self.o.p.weight.eq(Mux(job.weighted, self.weights.p, Const(FLOAT_ONE, 32))),
                     self.o.p.row.eq(~bad),
                     self.o.p.last.eq(last),
                     self.o.valid.eq(present & sends),

@@ -18,6 +18,11 @@ def max_chunks(config: CardConfig) -> int:
     return -(-config.max_dim // config.lanes)
 
 
+def max_row_bytes(config: CardConfig) -> int:
+    """Bytes of the longest row, scale and bias included."""
+    return config.max_dim + INT8_TAIL_BYTES
+
+
 def row_shape(config: CardConfig) -> data.StructLayout:
     """What the units along the row path need to know of a row.
 
@@ -28,11 +33,11 @@ def row_shape(config: CardConfig) -> data.StructLayout:
     last_chunk : number of the last chunk
     last_mask : lanes that hold an element in the last chunk
     """
-    words = range(-(-(config.max_dim + INT8_TAIL_BYTES) // config.bus_bytes))
+    words = range(-(-max_row_bytes(config) // config.bus_bytes))
     return data.StructLayout(
         {
             "int4": 1,
-            "row_bytes": range(config.max_dim + INT8_TAIL_BYTES + 1),
+            "row_bytes": range(max_row_bytes(config) + 1),
             "last_word": words,
             "last_byte": range(config.bus_bytes),
             "last_data_word": words,

@@ -1,6 +1,7 @@
 """The units between memory and lanes, one by one, under stalls on every stream."""
 
 import numpy as np
+import pytest
 from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
@@ -19,6 +20,7 @@ from tests.bench import Memory, monitor, put, simulate, sink, source
 from tests.hdl.gather.harness import make_table
 
 TINY = PRESETS["tiny"]
+SPACING = 4
 STALLS = st.sampled_from([0.0, 0.3, 0.7])
 
 
@@ -111,7 +113,7 @@ def test_bags_are_dealt_to_contexts_in_turn_and_keep_their_order(lengths, stall,
         for bag, length in enumerate(lengths)
         for step in range(length)
     ]
-    dut = BagInterleaver()
+    dut = BagInterleaver(SPACING)
     received = []
     simulate(
         dut,
@@ -126,6 +128,101 @@ def test_bags_are_dealt_to_contexts_in_turn_and_keep_their_order(lengths, stall,
             for lookup in lookups
             if lookup["index"] % CONTEXTS == context
         ]
+
+
+def test_lookups_of_a_bag_keep_their_distance_and_bags_fill_the_gaps():
+    def lookup(bag, step, length):
+        return {"index": bag, "weight": step, "row": 1, "last": step == length - 1}
+
+    bags = 2 * SPACING
+    lookups = [lookup(bag, step, 30) for bag in range(bags) for step in range(30)]
+    dut = BagInterleaver(SPACING)
+    taken = []
+
+    async def watch(ctx):
+        cycle = 0
+        while len(taken) < len(lookups):
+            _, _, valid, payload = await ctx.tick().sample(dut.o.valid, dut.o.p)
+            cycle += 1
+            if valid:
+                taken.append((cycle, payload.lookup.index))
+
+    async def accept(ctx):
+        ctx.set(dut.o.ready, 1)
+
+    simulate(dut, accept, source(dut.i, lookups), watch)
+    assert taken[0][0] == dut.latency + 1  # the lookup is put in the first cycle
+    for bag in range(bags):
+        cycles = [cycle for cycle, index in taken if index == bag]
+        assert min(np.diff(cycles)) >= SPACING
+    # Lookups come in one a cycle; the last bag to come is alone with its distances at the end.
+    assert taken[-1][0] == len(lookups) - 30 + 30 * SPACING - 1
+
+
+def test_a_row_takes_as_many_cycles_as_it_has_bursts():
+    # A burst is four words of 16 bytes at most: rows of 80 bytes from byte 60 touch three lines.
+    config = TINY.replace(gather_outstanding=64)
+    dut = RowFetcher(config)
+    memory = Memory(config, 1 << 14, latency=(1, 1))
+    rows = 30
+    asked = []
+
+    async def bench(ctx):
+        ctx.set(dut.table, 60)
+        ctx.set(dut.row_stride, 128)
+        ctx.set(dut.shape.row_bytes, 80)
+        for index in range(rows):
+            lookup = {"index": index, "weight": 0, "row": 1, "last": 1}
+            await put(ctx, dut.i, {"lookup": lookup, "context": 0})
+
+    async def watch(ctx):
+        request = dut.port.request
+        cycle = 0
+        while len(asked) < 3 * rows:
+            _, _, valid, ready, p = await ctx.tick().sample(request.valid, request.ready, request.p)
+            cycle += 1
+            if valid and ready:
+                asked.append((cycle, p.address, p.count_minus_1 + 1))
+
+    async def drop(ctx):
+        ctx.set(dut.words.ready, 1)
+        ctx.set(dut.tags.ready, 1)
+
+    simulate(dut, drop, bench, watch, background=[memory.read_port(dut.port)])
+    assert [(address, count) for _, address, count in asked] == [
+        piece
+        for row in range(rows)
+        for piece in (
+            (48 + 128 * row, 1), (64 + 128 * row, 4), (128 + 128 * row, 1)
+        )
+    ]  # fmt: skip
+    assert asked[-1][0] - asked[0][0] == 3 * rows - 1
+
+
+@pytest.mark.parametrize("outstanding", [2, 5])
+def test_no_more_bursts_are_in_flight_than_configured(outstanding):
+    dut = RowFetcher(TINY.replace(gather_outstanding=outstanding))
+    memory = Memory(TINY, 1 << 12)
+    asked = 0
+
+    async def bench(ctx):
+        ctx.set(dut.row_stride, 64)
+        ctx.set(dut.shape.row_bytes, 64)
+        ctx.set(dut.i.p.lookup.row, 1)
+        ctx.set(dut.i.valid, 1)
+        for _ in range(200):
+            await ctx.tick()
+
+    async def count(ctx):
+        nonlocal asked
+        while True:
+            _, _, valid, ready = await ctx.tick().sample(
+                dut.port.request.valid, dut.port.request.ready
+            )
+            asked += valid and ready
+
+    simulate(dut, bench, background=[count, memory.read_port(dut.port)])
+    assert asked == outstanding  # nobody takes the words
 
 
 def test_an_address_takes_three_cycles():
@@ -145,5 +242,5 @@ def test_an_address_takes_three_cycles():
         asked.append(ctx.get(dut.port.request.p.address))
 
     simulate(dut, bench, background=[memory.read_port(dut.port)])
-    # The reader asks in the cycle after it took the address.
+    # It is asked for in the cycle after the address is known.
     assert asked == [None] * dut.address_latency + [(100 + 50 * 37) // 16 * 16]

@@ -7,6 +7,9 @@ from pathlib import Path
 from amaranth.hdl import Elaboratable
 from amaranth.sim import Simulator
 
+from sim.engine.compiler import UNDRIVEN
+from sim.engine.ports import undriven_domain
+
 CLOCK_PERIOD = 1e-6
 
 
@@ -28,7 +31,7 @@ def simulate(
     waves : VCD file to write, whole also when a test bench raises
 
     Raises what a test bench raises, `AssertionError` if they do not all end within `cycles`, and
-    `ValueError` if there is nothing to run or no clock.
+    `ValueError` if there is nothing to run, no clock, or a clock domain that nothing drives.
     """
     name = type(component).__name__
     simulator = Simulator(component)
@@ -43,6 +46,9 @@ def simulate(
             f"{name}: has no clock, nothing in it is in the `sync` domain; rename its domain, or "
             "simulate a component around it that has registers"
         ) from error
+    inputs = [port for port, _, _ in simulator._design.ports]
+    if domain := undriven_domain(inputs, ()):
+        raise ValueError(f"{name}: {UNDRIVEN.format(domain)}")
     for bench in testbenches:
         simulator.add_testbench(bench)
     for bench in background:

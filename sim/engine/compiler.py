@@ -17,6 +17,10 @@ from sim.engine.cache import BuildError, cached, content_key
 
 SIM = Path(__file__).resolve().parent.parent
 NO_CLOCK = "the component has no clock: nothing in it is in the sync domain"
+UNDRIVEN = (
+    "clock domain {!r}: nothing drives it; only sync has a clock here, rename the domain or define "
+    "it in the component"
+)
 JOBS = 2
 """Compilations at once."""
 

@@ -17,6 +17,7 @@ from sim.engine.cache import cached, content_key, recall, remember
 from sim.engine.compiler import (
     NO_CLOCK,
     SIM,
+    UNDRIVEN,
     BuildError,
     Compiler,
     compile_objects,
@@ -24,7 +25,7 @@ from sim.engine.compiler import (
     link,
     run,
 )
-from sim.engine.ports import Pin, Port, Rest, component_ports
+from sim.engine.ports import Pin, Port, Rest, component_ports, undriven_domain
 from sim.waves import Waves
 
 VERILATOR_FLAGS = (
@@ -219,6 +220,9 @@ def build(
     component = make()
     text = to_rtlil(component, TOP)
     ports = list(component_ports(component))
+    top = text[text.index(f"module \\{TOP}\n") :].partition("\nend\n")[0]
+    if domain := undriven_domain(re.findall(r" input \d+ +\\(\w+)", top), ports):
+        raise BuildError(UNDRIVEN.format(domain))
     # A traced model shows every cycle.
     rest_period = 0 if traced else getattr(component, "rest_period", 0)
     key = content_key(text, flags, str(rest_period))

@@ -1,6 +1,7 @@
 """The ports of a card as the world sees them: names, widths and storage."""
 
 import ctypes
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +39,18 @@ class Port:
             if self.width <= 8 * size:
                 return size
         return -(-self.width // 32) * 4
+
+
+def undriven_domain(inputs: Iterable[str], expected: Collection[Port]) -> str | None:
+    """The clock domain but `sync` that a component uses and leaves open, seen at its inputs.
+
+    Amaranth gives a component a port `<domain>_clk` for each domain that it uses and lacks.
+    """
+    known = {port.name for port in expected}
+    for name in inputs:
+        if name.endswith("_clk") and name not in known:
+            return name.removesuffix("_clk")
+    return None
 
 
 def component_ports(component: wiring.Component) -> dict[Port, Value]:

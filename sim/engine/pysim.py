@@ -10,8 +10,8 @@ import numpy as np
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from sim.engine.compiler import NO_CLOCK, BuildError
-from sim.engine.ports import Pin, component_ports
+from sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
+from sim.engine.ports import Pin, component_ports, undriven_domain
 from sim.waves import Waves, cut
 
 CLOCK_PERIOD = 1e-9
@@ -40,6 +40,9 @@ class PysimModel:
         self._outputs = [(v, self._storage[p.name]) for p, v in values.items() if not p.is_input]
         self._settled = self._started = False
         self._simulator = Simulator(component)
+        inputs = [name for name, _, _ in self._simulator._design.ports]
+        if domain := undriven_domain(inputs, self.ports):
+            raise BuildError(UNDRIVEN.format(domain))
         try:
             self._simulator.add_clock(CLOCK_PERIOD)
         except NameError as error:

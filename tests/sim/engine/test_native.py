@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 import pytest
-from amaranth import Module, Signal
+from amaranth import ClockDomain, ClockSignal, Module, ResetSignal, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,7 @@ from hdl.verilog import to_rtlil
 from sim.engine import compiler, native, pysim
 from sim.engine.compiler import BuildError
 from sim.engine.ports import component_ports
+from sim.testbench import simulate
 
 WIDTHS = (1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 96, 260)
 
@@ -121,6 +122,46 @@ class Wire(wiring.Component):
 def test_component_without_clock_is_refused(engine):
     with pytest.raises(BuildError, match="no clock: nothing in it is in the sync domain"):
         engine.models(Wire, 1)
+
+
+class TwoDomains(wiring.Component):
+    """Uses a second domain; `defined` says whether it brings it along."""
+
+    i: In(1)
+    o: Out(2)
+    my_clk: In(1)
+
+    def __init__(self, defined):
+        self._defined = defined
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        if self._defined:
+            m.domains.fast = ClockDomain()
+            m.d.comb += [ClockSignal("fast").eq(self.my_clk), ResetSignal("fast").eq(0)]
+        m.d.sync += self.o[0].eq(self.i)
+        m.d.fast += self.o[1].eq(self.i)
+        return m
+
+
+@pytest.mark.parametrize("engine", [native, pysim], ids=["native", "pysim"])
+def test_domain_that_nothing_drives_is_named(engine):
+    with pytest.raises(BuildError, match=r"clock domain 'fast': nothing drives it; .* rename"):
+        engine.models(lambda: TwoDomains(defined=False), 1)
+
+
+def test_test_bench_names_the_domain_that_nothing_drives():
+    async def bench(ctx):
+        await ctx.tick()
+
+    with pytest.raises(ValueError, match=r"TwoDomains: clock domain 'fast': nothing drives it"):
+        simulate(TwoDomains(defined=False), bench)
+
+
+def test_domain_of_its_own_is_accepted():
+    [model] = pysim.models(lambda: TwoDomains(defined=True), 1)
+    assert "my_clk" in model.pins
 
 
 @pytest.fixture

@@ -323,6 +323,27 @@ def bench_gather(
         raise typer.Exit(1)
 
 
+@bench_app.command("link")
+def bench_link(
+    config: ConfigOption = "default", engine: EngineOption = "native", json_file: JsonOption = None
+) -> None:
+    """Link efficiency: payload over what the wire could carry, for DMA of 64 B to 1 MiB.
+
+    One card and six, host and peer, and how many tags cover the latency of a read. Takes minutes.
+
+    Example: `halfdome bench link --json link.json`
+    """
+    from host.bench import link
+
+    design = preset(config)
+    with _progress() as bar:
+        task = bar.add_task("transfers", total=link.steps())
+        result = link.measure(design, engine, lambda rows: bar.advance(task, rows))
+    console.print(tables.of_rows("DMA over PCIe", result["rows"]))
+    console.print(tables.of_rows("64 KiB reads of the host, by tags", result["tags"]))
+    _write_json(json_file, result)
+
+
 @bench_app.command("engine")
 def bench_engine(config: ConfigOption = "default", json_file: JsonOption = None) -> None:
     """Simulation speed: pysim, the bare compiled card, one native card, six; and their ratios.

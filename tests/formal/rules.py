@@ -2,6 +2,8 @@
 
 from amaranth.hdl import Assert, Assume, Module, Mux, Signal, Value
 
+from hdl.pcie.tlp import RequestHeader
+
 
 def obey_stream_rules(spec, name: str, stream, kind: type[Assert] | type[Assume]) -> None:
     """A payload that is refused stays offered, unchanged.
@@ -125,3 +127,26 @@ def answer_reads(spec, name: str, port, most_words: int) -> Signal:
     ]
     spec.m.submodules[f"{name}_memory"] = m
     return due
+
+
+def obey_packet_rules(spec, name: str, stream, kind: type[Assert] | type[Assume]) -> Value:
+    """Packets as `PacketBuffer` passes them on: as many beats as their header says, or malformed.
+
+    A malformed packet is its header alone. For beats of 16 bytes. Returns whether the next beat
+    begins a packet.
+    """
+    m = Module()
+    beat, header = stream.p, RequestHeader(stream.p.data)
+    inside, left, payload = Signal(), Signal(9), Signal(9)
+    dwords = Mux(header.length == 0, 1024, header.length)
+    m.d.comb += payload.eq(Mux(Value.cast(header.type)[6], (dwords + 3) >> 2, 0))
+    with m.If(stream.valid & stream.ready):
+        m.d.sync += [inside.eq(~beat.last), left.eq(Mux(beat.first, payload, left - 1))]
+    ends = Mux(beat.first, beat.malformed | (payload == 0), left == 1)
+    m.d.comb += kind(
+        ~stream.valid
+        | ((beat.first == ~inside) & (beat.first | ~beat.malformed) & (beat.last == ends)),
+        src_loc_at=1,
+    )
+    spec.m.submodules[f"{name}_packets"] = m
+    return ~inside

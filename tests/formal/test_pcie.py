@@ -13,7 +13,7 @@ from hdl.pcie.packet_buffer import PacketBuffer
 from hdl.pcie.splitter import Splitter
 from hdl.pcie.tlp import HEADER_BYTES, RequestHeader
 from tests.formal.prove import Spec
-from tests.formal.rules import obey_stream_rules
+from tests.formal.rules import obey_packet_rules, obey_stream_rules
 
 CONFIG = preset("tiny")
 BUS = CONFIG.bus_bytes
@@ -186,3 +186,15 @@ def test_packet_buffer_never_blocks_on_a_packet_it_waits_for(prove, small_packet
         Cover(dut.o.valid & dut.o.p.malformed),
     ]
     prove(spec, depth=10, induction=2)
+
+
+def test_packet_buffer_passes_whole_packets_on_and_cuts_malformed_ones(prove, small_packets):
+    spec, _, _ = packet_buffer()
+    m, dut = spec.m, spec.dut
+    obey_packet_rules(spec, "o", dut.o, Assert)
+    m.d.comb += [
+        Cover(dut.o.valid & dut.o.p.malformed),
+        Cover(dut.o.valid & dut.o.p.last & ~dut.o.p.first),
+        Cover(dut.o.valid & dut.o.p.first & dut.o.p.last & ~dut.o.p.malformed),
+    ]
+    prove(spec, depth=9)

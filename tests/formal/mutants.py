@@ -1,0 +1,35 @@
+"""Whether proofs notice: faults put into a component, one at a time, that its proof must refuse.
+
+`FORMAL_MUTANTS=24 pytest tests/formal/test_readers.py` runs each proof so and prints the score.
+Survivors are named by the Python line that they change; some change nothing that can be seen.
+"""
+
+from pathlib import Path
+
+from hdl.wheel import ToolError, run_wheel
+from tests.formal.prove import PREPARE, READ, Spec, decide
+
+_SEED = 1
+
+
+def survivors(spec: Spec, folder: Path, count: int, depth: int, induction: int | None):
+    """Tries up to `count` mutants of what `prove` left in `folder`, with the same bounds.
+
+    Returns how many were tried, and the commands that make those which were not noticed.
+    """
+    listed = f"mutate -list {count} -seed {_SEED} -o mutants.txt top.dut*"
+    run_wheel("yosys", ["-q", "-p", f"{spec.script(READ)}; write_rtlil read.il; {listed}"], folder)
+    lines = (folder / "mutants.txt").read_text().splitlines()
+    mutants = [line for line in lines if line.startswith("mutate") and "\\CLK" not in line]
+    tried, unnoticed = 0, []
+    for mutant in mutants:
+        (folder / "mutant.ys").write_text(f"read_rtlil read.il\n{mutant}\n{PREPARE}\n")
+        try:
+            run_wheel("yosys", ["-q", "-s", "mutant.ys"], folder)
+        except ToolError:  # no hardware any more, such as a memory whose first contents change
+            continue
+        tried += 1
+        ways = [("-t", str(depth))] + ([("-i", "-t", str(induction))] if induction else [])
+        if all(decide(folder, "--noinfo", *way) is None for way in ways):
+            unnoticed.append(mutant)
+    return tried, unnoticed

@@ -5,6 +5,7 @@ a test asks for.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +18,15 @@ from sim.cycle_file import RENEW, CycleFile, CycleMismatch
 if TYPE_CHECKING:
     from amaranth.hdl import Elaboratable
 
+    from sim.compiled import Compiled
+
 DEFAULT_ENGINE = "native"
 MOST_WAVEFORMS = 16
 """Waveforms on disk of one running test, the latest; a generated test may simulate thousands."""
 WAVEFORM = "waveform"
 """Title of the section of a report that says where waveforms are."""
-_waveforms = pytest.StashKey[list[Path]]()
+_waveforms = pytest.StashKey[dict[Path, Callable[[], None]]]()
+"""The waveforms of a running test, and what writes each."""
 _keep = pytest.StashKey[bool]()
 
 
@@ -66,23 +70,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def simulate(request: pytest.FixtureRequest, tmp_path: Path):
-    """Runs a component under Amaranth's simulator and returns the cycles that it took.
+    """Simulates a component and returns the cycles that it took.
 
-    `simulate(component, *testbenches, background=(), cycles=20_000)`, see
+    `simulate(component, *testbenches, background=(), cycles=20_000, engine="pysim")`, see
     `sim.testbench.simulate`. A failing test leaves a VCD of each of its latest 16 simulations in
     its `tmp_path`.
     """
     from sim.testbench import simulate as run
 
-    waveforms = request.node.stash.setdefault(_waveforms, [])
+    waveforms = request.node.stash.setdefault(_waveforms, {})
     numbers = count()
 
     def simulate(component: "Elaboratable", *testbenches: Callable, **options) -> int:
         __tracebackhide__ = True
         path = tmp_path / f"{type(component).__name__}-{next(numbers)}.vcd"
-        waveforms.append(path)
+        waveforms[path] = lambda: None  # pysim writes while it runs
         if len(waveforms) > MOST_WAVEFORMS:
-            waveforms.pop(0).unlink(missing_ok=True)
+            oldest = next(iter(waveforms))
+            del waveforms[oldest]
+            oldest.unlink(missing_ok=True)
+        if options.get("engine") == "native":
+            return run(
+                component, *testbenches, on_compiled=partial(_write_later, waveforms, path),
+                **options,
+            )  # fmt: skip
         return run(component, *testbenches, waves=path, **options)
 
     yield simulate
@@ -128,13 +139,26 @@ def golden_cycles(request: pytest.FixtureRequest):
 def pytest_runtest_makereport(item: pytest.Item):
     """Names the waveforms of a test in the report of its failure, and spares them."""
     report = yield
-    waveforms = item.stash.get(_waveforms, [])
-    wanted = report.failed or item.config.getoption("halfdome_waves")
-    existing = [str(path) for path in waveforms if path.exists()]
-    if existing and report.when == "call" and wanted:
+    if report.when != "call" or not (report.failed or item.config.getoption("halfdome_waves")):
+        return report
+    lines = []
+    for path, write in item.stash.get(_waveforms, {}).items():
+        try:
+            write()
+        except Exception as error:  # the failure of the test is what must be told
+            lines.append(f"{path.name}: no waveform: {error}")
+        else:
+            lines += [str(path)] if path.exists() else []
+    if lines:
         item.stash[_keep] = True
-        report.sections.append((WAVEFORM, "\n".join(existing)))
+        report.sections.append((WAVEFORM, "\n".join(lines)))
     return report
+
+
+def _write_later(
+    waveforms: dict[Path, Callable[[], None]], path: Path, compiled: "Compiled"
+) -> None:
+    waveforms[path] = partial(compiled.write_waves, path)
 
 
 def pytest_terminal_summary(

@@ -1,18 +1,22 @@
 """The plugin as its users see it: options, fixtures, markers, messages, files left behind."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from platformdirs import user_cache_dir
 
-import sim.platform  # noqa: F401  numpy can be loaded only once in a process, and pytester unloads
+import host.runtime.runtime  # noqa: F401  pytester unloads what it is the first to load:
+import sim.platform  # noqa: F401  numpy loads once in a process, and an error has one class
 from hdl.config import preset
 from sim.cycle_file import CycleFile, CycleMismatch
 from sim.engine.cache import cache_dir
 
 CACHE = cache_dir()
+YOSYS = os.environ.get("YOWASP_CACHE_DIR") or user_cache_dir("YoWASP", appauthor=False)
 TINY = preset("tiny").hash
 
 COUNTER = '''
@@ -48,8 +52,9 @@ def count_to(dut, expected, steps=5):
 
 @pytest.fixture(autouse=True)
 def keep_the_cache(monkeypatch):
-    """`pytester` moves the home folder, and with it the default place of compiled models."""
+    """`pytester` moves the home folder, and with it where compiled models and Yosys are kept."""
     monkeypatch.setenv("HALFDOME_CACHE", str(CACHE))
+    monkeypatch.setenv("YOWASP_CACHE_DIR", YOSYS)
 
 
 @pytest.fixture
@@ -160,6 +165,27 @@ def test_background_bench_runs_beside_the_others(run):
     run(source).assert_outcomes(passed=1)
 
 
+COMPILED = COUNTER + (
+    "def test_counts(simulate):\n"
+    "    dut = Counter()\n"
+    "    assert simulate(dut, count_to(dut, {expected}), engine='native') == 5\n"
+)
+
+
+def test_component_may_be_compiled(run):
+    run(COMPILED.format(expected=5)).assert_outcomes(passed=1)
+    assert run.waveforms() == []
+
+
+@pytest.mark.slow
+def test_compiled_component_leaves_the_waveform_of_a_failure(run):
+    result = run(COMPILED.format(expected=6))
+    result.assert_outcomes(failed=1)
+    (path,) = run.waveforms()
+    result.stdout.fnmatch_lines(["*- waveform -*", str(path)])
+    assert " count " in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -171,6 +197,10 @@ def test_background_bench_runs_beside_the_others(run):
         (
             "dut = Wire(); simulate(dut, count_to(dut, 5))",
             "*Wire: has no clock, nothing in it is in the*",
+        ),
+        (
+            "dut = Counter(); simulate(dut, count_to(dut, 5), engine='vhdl')",
+            "*engine='vhdl': unknown; known are pysim, native",
         ),
     ],
 )
@@ -425,27 +455,41 @@ WRONG = (
 )
 
 
-@pytest.fixture(params=["native", pytest.param("pysim", marks=pytest.mark.slow)])
-def engine(request):
-    return f"--engine={request.param}"
-
-
-def test_failing_test_leaves_the_waveform_of_every_card_and_says_where(run, engine):
-    """Of its last cycles: the clock, and what the card did."""
-    result = run(WRONG.format(expected=5), engine, "--waves-cycles=50")
-    result.assert_outcomes(failed=1)
-    first, second = run.waveforms()
-    assert (first.name, second.name) == ("card-0.vcd", "card-1.vcd")
-    result.stdout.fnmatch_lines(["*- waveform -*", f"{first} (cycles *", f"{second} (cycles *"])
-    (line,) = (line for line in result.outlines if line.startswith(str(first)))
+def check_waveform(path, result):
+    """The report says a window of 50 cycles; they and the card's signals are in the file."""
+    (line,) = (line for line in result.outlines if line.startswith(str(path)))
     start, stop = (int(word) for word in line.strip(")").split() if word.isdecimal())
     assert stop - start == 50
-    head, body = first.read_text().split("$enddefinitions", 1)
+    head, body = path.read_text().split("$enddefinitions", 1)
     assert " axi__arvalid " in head
     times = [int(line[1:]) for line in body.splitlines() if line.startswith("#")]
-    unit = 1_000_000 if "1 fs" in head or "1fs" in head else 1000
-    assert times[0] == start * unit
-    assert (stop - 1) * unit <= times[-1] < stop * unit
+    cycle = 1_000_000 if "1 fs" in head or "1fs" in head else 1000
+    assert times[0] == start * cycle
+    assert (stop - 1) * cycle <= times[-1] < stop * cycle
+
+
+def test_failing_test_leaves_the_waveform_of_every_card_and_says_where(run):
+    result = run(WRONG.format(expected=5), "--waves-cycles=50")
+    result.assert_outcomes(failed=1)
+    assert [path.name for path in run.waveforms()] == ["card-0.vcd", "card-1.vcd"]
+    result.stdout.fnmatch_lines(["*- waveform -*"])
+    for path in run.waveforms():
+        check_waveform(path, result)
+
+
+@pytest.mark.slow
+def test_failing_test_leaves_its_waveform_with_pysim(run):
+    source = (
+        "import pytest\n"
+        "@pytest.mark.cards(1)\n"
+        "def test_wrong(platform):\n"
+        "    platform.platform.run(50)\n"
+        "    assert False\n"
+    )
+    result = run(source, "--engine=pysim", "--waves-cycles=50")
+    result.assert_outcomes(failed=1)
+    (path,) = run.waveforms()
+    check_waveform(path, result)
 
 
 def test_test_that_passes_leaves_no_waveform_unless_asked_to(run):

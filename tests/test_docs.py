@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import host.runtime.runtime  # noqa: F401  pytester unloads what it is the first to load:
+import host.runtime.runtime  # noqa: F401  pytester unloads what it is first to load
 from sim.engine.cache import cache_dir
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_dir
 
-import host.runtime.runtime  # noqa: F401  pytester unloads what it is the first to load:
+import host.runtime.runtime  # noqa: F401  pytester unloads what it is first to load
 import sim.platform  # noqa: F401  numpy loads once in a process, and an error has one class
 from hdl.config import preset
 from sim.cycle_file import CycleFile, CycleMismatch

@@ -358,15 +358,16 @@ class World:
     def repeat(self, index: int, model: Model, end: int) -> bool:
         """Drives a fresh model of a card as that card was driven, up to cycle `end`.
 
-        False if not all its inputs were kept. Raises what the model raises.
+        A model that raises something, as the card may have, ends there. False if not all inputs
+        were kept. Raises `OSError` if the model cannot write its waveforms.
         """
         card = _CardModel(model.context, model.settle, model.edge)
         outcome = self._lib.world_repeat(
             self._handle, index, ctypes.byref(card), _inputs(model), end
         )
-        if outcome == 1:
-            raise model.error or RuntimeError("the card model stopped the simulation")
-        return outcome == 0
+        if outcome == 1 and model.error is None:
+            raise OSError("waves: cannot write the file")
+        return outcome != 2
 
     def close(self) -> None:
         """Ends the threads and frees everything but the arrays and models."""

@@ -11,6 +11,7 @@ from sim.platform import Platform
 from sim.waves import Waves, cut
 from tests.sim.engine.program import assert_same, run_program
 from tests.sim.standin import StandIn
+from tests.sim.test_platform import Failing
 
 TINY = PRESETS["tiny"]
 UNITS = {"ps": 1, "fs": 1000}
@@ -125,6 +126,20 @@ def test_waves_written_afterwards_are_those_of_the_run(engine, tmp_path):
         assert max(Vcd(again.path).times) >= (platform.cycles - 1) * 1000
         with pytest.raises(ValueError, match=r"start=1000000: card 1 has simulated \d+ cycles"):
             platform.write_waves(replace(again, start=10**6, stop=10**7))
+
+
+def test_waves_of_a_card_that_broke_an_assertion_reach_up_to_it(tmp_path):
+    waves = Waves(tmp_path / "card.vcd", stop=10**6)
+    with Platform(
+        TINY, cards=1, card_factory=Failing, engine="pysim", keep_inputs=True
+    ) as platform:
+        platform.run(20)
+        with pytest.raises(AssertionError, match="received something"):
+            platform.bus.read(platform.bars[0].bar0, 4)
+        platform.write_waves(waves)
+    changes = Vcd(waves.path).changes["rx__valid"]
+    assert [value for _, value in changes] == [0, 1]
+    assert changes[-1][0] >= 20_000
 
 
 def test_keeping_inputs_changes_nothing():

@@ -40,7 +40,10 @@ class Opcode(enum.IntEnum, shape=8):
     FENCE_GATHER = 0x2F
     MATMUL = 0x31
     FENCE_MATMUL = 0x3F
-    QUANTISE = 0x41
+    AFFINE = 0x41
+    ADD = 0x42
+    MULTIPLY = 0x43
+    CLAMP = 0x44
     FENCE_VECTOR = 0x4F
 
     @property
@@ -80,6 +83,8 @@ class Status(enum.IntEnum, shape=8):
     LENGTH_MISMATCH = 10
     #: A PCIe read failed (unsupported, aborted or poisoned). Detail: 0.
     READ_FAILED = 11
+    #: The output overlaps an operand. Detail: byte offset of the operand's address field.
+    BAD_OVERLAP = 12
 
 
 class RowFormat(enum.IntEnum, shape=8):
@@ -102,6 +107,43 @@ class IndexMode(enum.IntEnum, shape=8):
     IGNORE = 2
 
 
+class ElementFormat(enum.IntEnum, shape=8):
+    """How an element of a vector command is stored."""
+
+    #: Stands for `q - zero_point`.
+    UINT8 = 0
+    #: Stands for `q - zero_point`, both two's complement.
+    INT8 = 1
+    #: IEEE 754 binary16.
+    FLOAT16 = 2
+    #: IEEE 754 binary32.
+    FLOAT32 = 3
+    #: Sources only; rounded to the nearest fp32.
+    INT32 = 4
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of an element."""
+        return (1, 1, 2, 4, 4)[self.value]
+
+
+class Function(enum.IntEnum, shape=8):
+    """What a vector command applies to each element; errors are in `hdl.vector.tables`."""
+
+    IDENTITY = 0
+    #: The larger of x and +0.
+    RELU = 1
+    SIGMOID = 2
+    TANH = 3
+    EXP = 4
+    #: x / 2 * (1 + erf(x / sqrt(2))).
+    GELU = 5
+    #: 1 / x; a subnormal x counts as zero.
+    RECIPROCAL = 6
+    #: 1 / sqrt(x); a subnormal x counts as zero.
+    RSQRT = 7
+
+
 class Flag(python_enum.IntFlag):
     """Bits of the `flags` field; each command accepts only its own (`FLAGS`)."""
 
@@ -109,6 +151,12 @@ class Flag(python_enum.IntFlag):
     WEIGHTED = 1
     #: MATMUL: clamp the output at the zero point.
     RELU = 1
+    #: Vector commands: y is [rows, 1], the sum of each row.
+    SUM = 1
+    #: Vector commands: y is [rows, 1], the largest element of each row. Not with SUM.
+    MAX = 2
+    #: ADD, MULTIPLY: b is [rows, 1], one element for all columns of a row.
+    BROADCAST = 4
 
 
 class Field(NamedTuple):
@@ -138,6 +186,28 @@ _MOVE: tuple[Field, ...] = (
     Field("row_bytes", 32, "bytes of a row; any number"),
     Field("source_stride", 32, "bytes from one source row to the next"),
     Field("destination_stride", 32, "bytes from one destination row to the next"),
+)
+
+_VECTOR: tuple[Field, ...] = (
+    Field("y", 40, "card address of the output, [rows, columns] or [rows, 1]"),
+    Field("a", 40, "card address of the first input, [rows, columns]"),
+    Field("rows", 32, "rows"),
+    Field("columns", 32, "elements of a row"),
+    Field("y_stride", 24, "bytes from one row of y to the next"),
+    Field("a_stride", 24, "bytes from one row of a to the next"),
+    Field("multiplier", 32, "float32, finite and not zero: y = result * multiplier"),
+    Field("y_zero_point", 8, "added after scaling if y has 8 bits"),
+    Field("a_zero_point", 8, "what stands for 0 in a of 8 bits"),
+    Field("y_format", 8, "`ElementFormat` but INT32"),
+    Field("a_format", 8, "`ElementFormat`"),
+    Field("function", 8, "`Function`"),
+)
+
+_SECOND: tuple[Field, ...] = (
+    Field("b", 40, "card address of the second input, [rows, columns] or, BROADCAST, [rows, 1]"),
+    Field("b_stride", 24, "bytes from one row of b to the next; 0 for the same row always"),
+    Field("b_zero_point", 8, "what stands for 0 in b of 8 bits"),
+    Field("b_format", 8, "`ElementFormat`"),
 )
 
 BODIES: dict[Opcode, tuple[Field, ...]] = {
@@ -175,20 +245,33 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         Field("y_stride", 32, "bytes from one row of y to the next"),
         Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
     ),
-    Opcode.QUANTISE: (
-        Field("source", 40, "card address of float32[rows, columns]"),
-        Field("destination", 40, "card address of uint8[rows, columns]"),
-        Field("rows", 32, "rows"),
-        Field("columns", 32, "elements of a row"),
-        Field("source_stride", 32, "bytes from one source row to the next"),
-        Field("destination_stride", 32, "bytes from one destination row to the next"),
-        Field("multiplier", 32, "float32 reciprocal of the scale, finite"),
-        Field("zero_point", 8, "added after scaling"),
+    # y = function(a * scale + shift)
+    Opcode.AFFINE: (
+        *_VECTOR,
+        Field("scale", 32, "float32, finite and not zero"),
+        Field("shift", 32, "float32, finite"),
+    ),
+    # y = function(a + b * scale)
+    Opcode.ADD: (*_VECTOR, Field("scale", 32, "float32, finite and not zero"), *_SECOND),
+    # y = function(a * b + shift)
+    Opcode.MULTIPLY: (*_VECTOR, Field("shift", 32, "float32, finite"), *_SECOND),
+    # y = function(min(max(a, low), high))
+    Opcode.CLAMP: (
+        *_VECTOR,
+        Field("low", 32, "float32, not NaN"),
+        Field("high", 32, "float32, not NaN, not below low"),
     ),
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
 
-FLAGS: dict[Opcode, int] = {Opcode.GATHER: Flag.WEIGHTED, Opcode.MATMUL: Flag.RELU}
+FLAGS: dict[Opcode, int] = {
+    Opcode.GATHER: Flag.WEIGHTED,
+    Opcode.MATMUL: Flag.RELU,
+    Opcode.AFFINE: Flag.SUM | Flag.MAX,
+    Opcode.ADD: Flag.SUM | Flag.MAX | Flag.BROADCAST,
+    Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,
+    Opcode.CLAMP: Flag.SUM | Flag.MAX,
+}
 """Flag bits a command accepts; an opcode not listed accepts none."""
 
 COMPLETION: tuple[Field, ...] = (

@@ -15,7 +15,7 @@ from hdl.memory.port import ReadPort, WritePort
 from hdl.pcie.port import DmaReadPort, PostedWritePort
 from hdl.vector.engine import VectorEngine
 
-READ_PORTS = 10
+READ_PORTS = 11
 """Memory read ports of a core."""
 WRITE_PORTS = 4
 """Memory write ports of a core."""
@@ -73,11 +73,11 @@ class Core(wiring.Component):
             m.d.comb += outer.activity.eq(unit.activity)
 
         reads = [
-            load.source, store.source, vector.source,
+            load.source, store.source, vector.a, vector.b,
             gather.lengths, gather.indices, gather.weights, gather.rows,
             matmul.x, matmul.w, matmul.params,
         ]  # fmt: skip
-        writes = [load.destination, vector.destination, gather.output, matmul.y]
+        writes = [load.destination, vector.y, gather.output, matmul.y]
         for outer, port in zip(self.reads, reads, strict=True):
             connect(m, port, flipped(outer))
         for outer, port in zip(self.writes, writes, strict=True):

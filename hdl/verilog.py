@@ -156,10 +156,12 @@ def c_header(config: CardConfig) -> str:
         ("row_format", commands.RowFormat),
         ("index_mode", commands.IndexMode),
         ("flag", commands.Flag),
+        ("element_format", commands.ElementFormat),
+        ("function", commands.Function),
     ):
         lines += ["", f"enum halfdome_{title} {{"]
-        for member in values:
-            lines.append(f"    HALFDOME_{title.upper()}_{member.name} = {member.value},")
+        for name, member in values.__members__.items():  # with the bits two commands share
+            lines.append(f"    HALFDOME_{title.upper()}_{name} = {member.value},")
         lines.append("};")
     lines.append("")
     for opcode in commands.Opcode:

@@ -174,3 +174,64 @@ class FloatWiden(wiring.Component):
             m.d.comb += o.exponent.eq(i.exponent[0].replicate(self.target.exponent_bits))
         m.d.comb += self.o.eq(register(m, o, "result"))
         return m
+
+
+class FloatNarrow(wiring.Component):
+    """o = i in a narrower format, rounded to nearest, ties to even. One a cycle, no flow control.
+
+    Numbers below the target's normal ones become subnormal, numbers beyond it infinite. NaN becomes
+    `target.quiet_nan`.
+
+    Parameters
+    ----------
+    source, target : FloatFormat
+        Formats of operand and result; `target` has fewer bits in both fields.
+
+    Members
+    -------
+    i : In(source.width)
+        The number.
+    o : Out(target.width)
+        The nearest number, `latency` cycles later.
+    """
+
+    latency = 1 + RoundPack.latency
+
+    def __init__(self, source: FloatFormat = FLOAT32, target: FloatFormat = FLOAT16):
+        if (
+            target.significand_bits >= source.significand_bits
+            or target.exponent_bits >= source.exponent_bits
+        ):
+            raise ValueError(f"target={target}: must have fewer bits than {source} in both fields")
+        self.source = source
+        self.target = target
+        super().__init__({"i": In(source.width), "o": Out(target.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        window_bits = self.source.precision
+        m.submodules.round = round = RoundPack(self.target, window_bits)
+        i = self.source.layout(self.i)
+        # Exponent of the target's least normal number, and one that is infinite there.
+        least = self.source.bias - self.target.bias + 1
+        most = 1 << self.target.exponent_bits
+
+        depth = Signal(signed(self.source.exponent_bits + 1))
+        shift = Signal(range(window_bits + 1))
+        headroom = Signal(range(most + 1))
+        m.d.comb += depth.eq(least - i.scale)
+        with m.If(depth > 0):
+            m.d.comb += shift.eq(Mux(depth > window_bits, window_bits, depth))
+        with m.Else():
+            m.d.comb += headroom.eq(Mux(-depth > most, most, -depth))
+        aligned = align(m, i.significand, shift, window_bits, "window")
+        m.d.comb += [
+            round.window.eq(register(m, aligned, "window")),
+            round.headroom.eq(register(m, headroom, "headroom")),
+            round.sign.eq(register(m, i.sign, "sign")),
+            round.zero_sign.eq(round.sign),
+            round.is_infinite.eq(register(m, i.is_infinite, "is_infinite")),
+            round.is_nan.eq(register(m, i.is_nan, "is_nan")),
+            self.o.eq(round.o),
+        ]
+        return m

@@ -14,6 +14,44 @@ from hdl.arith.pipeline import register
 _ROUNDED_BITS = 9
 
 
+class RoundToByte(wiring.Component):
+    """o = max(floor, saturate(round(i) + zero_point)). One a cycle, no flow control.
+
+    Rounds to nearest, ties to even; the sum saturates to 0..255. NaN counts as 0.
+
+    Members
+    -------
+    i : In(32)
+        The number, fp32.
+    zero_point : In(8)
+        The output that stands for zero.
+    floor : In(8)
+        The smallest output: the zero point for a ReLU, else 0.
+    o : Out(8)
+        The result, `latency` cycles later.
+    """
+
+    latency = FloatToInt.latency + 1
+
+    def __init__(self):
+        super().__init__({"i": In(FLOAT32.width), "zero_point": In(8), "floor": In(8), "o": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.to_int = to_int = FloatToInt(FLOAT32, _ROUNDED_BITS)
+        zero_point = register(m, self.zero_point, "zero_point", cycles=FloatToInt.latency)
+        floor = register(m, self.floor, "floor", cycles=FloatToInt.latency)
+        total = Signal(signed(_ROUNDED_BITS + 1))
+        raised = Signal(8)
+        m.d.comb += [
+            to_int.i.eq(self.i),
+            total.eq(to_int.o + zero_point),
+            raised.eq(Mux(total < floor, floor, Mux(total > 255, 255, total))),
+            self.o.eq(register(m, raised, "result")),
+        ]
+        return m
+
+
 class FloatToByte(wiring.Component):
     """o = max(floor, saturate(round(i * multiplier) + zero_point)). One a cycle, no flow control.
 
@@ -34,7 +72,7 @@ class FloatToByte(wiring.Component):
         The result, `latency` cycles later.
     """
 
-    latency = FloatMul.latency + FloatToInt.latency + 1
+    latency = FloatMul.latency + RoundToByte.latency
 
     def __init__(self):
         super().__init__(
@@ -50,18 +88,15 @@ class FloatToByte(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.mul = mul = FloatMul(FLOAT32)
-        m.submodules.to_int = to_int = FloatToInt(FLOAT32, _ROUNDED_BITS)
-        before = self.latency - 1
-        zero_point = register(m, self.zero_point, "zero_point", cycles=before)
-        floor = register(m, self.floor, "floor", cycles=before)
-        total = Signal(signed(_ROUNDED_BITS + 1))
-        raised = Signal(8)
+        m.submodules.round = round = RoundToByte()
         m.d.comb += [
             mul.a.eq(self.i),
             mul.b.eq(self.multiplier),
-            to_int.i.eq(mul.o),
-            total.eq(to_int.o + zero_point),
-            raised.eq(Mux(total < floor, floor, Mux(total > 255, 255, total))),
-            self.o.eq(register(m, raised, "result")),
+            round.i.eq(mul.o),
+            round.zero_point.eq(
+                register(m, self.zero_point, "zero_point", cycles=FloatMul.latency)
+            ),
+            round.floor.eq(register(m, self.floor, "floor", cycles=FloatMul.latency)),
+            self.o.eq(round.o),
         ]
         return m

@@ -5,8 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from hdl.arith.pipeline import register
+from hdl.command.overlap import EXTENT, OverlapChecker
 from hdl.command.range_checker import RangeChecker
-from hdl.command.rules import operands, rules
+from hdl.command.rules import Access, operands, rules
 from hdl.commands import HEADER, Engine, Status, layout
 from hdl.config import CardConfig
 from hdl.engine import DESCRIPTOR_BITS
@@ -57,6 +59,7 @@ class DescriptorChecker(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.ranges = ranges = RangeChecker(config)
+        m.submodules.overlap = overlap = OverlapChecker()
 
         descriptor = Signal(DESCRIPTOR_BITS)
         header = data.View(layout(HEADER), descriptor)
@@ -78,6 +81,8 @@ class DescriptorChecker(wiring.Component):
             Signal(range(most + 1), name=n) for n in ("total", "issued", "returned")
         )
         operand = Signal(ranges.i.p.shape())
+        access = Signal(Access)
+        extent = Signal(EXTENT)
         issue, issuing = Signal(), Signal()
         with m.Switch(header.opcode):
             for opcode, entries in operands(descriptor, config).items():
@@ -87,12 +92,33 @@ class DescriptorChecker(wiring.Component):
                         for number, entry in enumerate(entries):
                             with m.Case(number):
                                 m.d.sync += [
-                                    operand[name].eq(value)
-                                    for name, value in entry._asdict().items()
+                                    operand.base.eq(entry.base),
+                                    operand.steps.eq(entry.steps),
+                                    operand.stride.eq(entry.stride),
+                                    operand.tail.eq(entry.tail),
+                                    operand.needed.eq(entry.needed),
+                                    operand.detail.eq(entry.detail),
+                                    access.eq(entry.access),
                                 ]
         m.d.sync += [operand.core.eq(core), issuing.eq(issue)]
-        m.d.comb += [ranges.i.p.eq(operand), ranges.i.valid.eq(issuing)]
+        m.d.comb += [
+            ranges.i.p.eq(operand),
+            ranges.i.valid.eq(issuing),
+            extent.start.eq(operand.base),
+            extent.many.eq(operand.steps.any()),
+            extent.stride.eq(operand.stride),
+            extent.row_bytes.eq(operand.tail),
+            extent.written.eq(access != Access.READ),
+            extent.in_place.eq(access == Access.WRITE_IN_PLACE),
+            extent.detail.eq(operand.detail),
+            overlap.i.p.eq(register(m, extent, "extent", cycles=RangeChecker.latency)),
+            overlap.i.p.end.eq(ranges.o.p.end),
+            overlap.i.valid.eq(ranges.o.valid),
+        ]
 
+        overlaps, overlap_detail = Signal(), Signal(8)
+        with m.If(overlap.o.valid & overlap.o.p.overlaps & ~overlaps):
+            m.d.sync += [overlaps.eq(1), overlap_detail.eq(overlap.o.p.detail)]
         outside, outside_detail = Signal(), Signal(8)
         with m.If(ranges.o.valid):
             m.d.sync += returned.eq(returned + 1)
@@ -109,8 +135,9 @@ class DescriptorChecker(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.idle.eq(1), self.i.ready.eq(1)]
-                m.d.sync += [descriptor.eq(self.i.p), issued.eq(0), returned.eq(0), outside.eq(0)]
+                m.d.comb += [self.idle.eq(1), self.i.ready.eq(1), overlap.restart.eq(1)]
+                m.d.sync += [descriptor.eq(self.i.p), issued.eq(0), returned.eq(0)]
+                m.d.sync += [outside.eq(0), overlaps.eq(0)]
                 with m.If(self.i.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
@@ -120,6 +147,8 @@ class DescriptorChecker(wiring.Component):
                     m.next = "DECIDE"
             with m.State("DECIDE"):
                 m.d.sync += [status.eq(Status.OK), detail.eq(0)]
+                with m.If(overlaps):
+                    m.d.sync += [status.eq(Status.BAD_OVERLAP), detail.eq(overlap_detail)]
                 with m.If(outside):
                     m.d.sync += [status.eq(Status.BAD_RANGE), detail.eq(outside_detail)]
                 # The last assignment wins: the earliest rule comes last.

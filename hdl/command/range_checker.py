@@ -26,8 +26,9 @@ def operand_layout(config: CardConfig) -> data.StructLayout:
     )
 
 
-VERDICT = data.StructLayout({"outside": 1, "detail": 8})
-"""Whether the operand leaves its region, and the `detail` that came with it."""
+VERDICT = data.StructLayout({"outside": 1, "end": ADDRESS_BITS + 1, "detail": 8})
+"""Whether the operand leaves its region, the address after its last byte if it does not, and the
+`detail` that came with it."""
 
 
 class RangeChecker(wiring.Component):
@@ -110,7 +111,10 @@ class RangeChecker(wiring.Component):
 
         # Cycle 5: the verdict.
         needed, inside = delayed(i.needed, 4), delayed(in_region, 2)
-        m.d.sync += self.o.p.outside.eq(needed & (~inside | (extent > delayed(room, 1))))
+        m.d.sync += [
+            self.o.p.outside.eq(needed & (~inside | (extent > delayed(room, 1)))),
+            self.o.p.end.eq(delayed(base, 3) + extent[: ADDRESS_BITS + 1]),
+        ]
         m.d.comb += [
             self.o.p.detail.eq(delayed(i.detail, self.latency)),
             self.o.valid.eq(delayed(self.i.valid, self.latency)),

@@ -2,14 +2,14 @@
 
 The rules stand in the order in which the checker reports them: header; then, per command, formats,
 dimensions, strides too small for their rows, alignment. A stride of a single row is irrelevant.
-Ranges come last: see `operands`.
+Ranges and then overlaps come last: see `operands`.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from amaranth import Cat, Value, ValueLike
-from amaranth.lib import data
+from amaranth import Cat, Const, Value, ValueLike
+from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
 from hdl.commands import (
@@ -17,6 +17,9 @@ from hdl.commands import (
     HEADER,
     MATMUL_LIMIT,
     NO_COUNTER,
+    ElementFormat,
+    Flag,
+    Function,
     IndexMode,
     Opcode,
     RowFormat,
@@ -28,6 +31,7 @@ from hdl.commands import (
 from hdl.config import CardConfig
 
 MOVES = (Opcode.LOAD, Opcode.COPY, Opcode.STORE)
+VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
 
 
 class Rule(NamedTuple):
@@ -36,6 +40,16 @@ class Rule(NamedTuple):
     broken: Value
     status: Status
     detail: ValueLike
+
+
+class Access(enum.Enum, shape=2):
+    """What a command does with an operand, as far as overlaps are looked at."""
+
+    READ = 0
+    #: The operand comes first; no other may overlap it.
+    WRITE = 1
+    #: Likewise, but the rows of another may be overwritten with rows as long or shorter.
+    WRITE_IN_PLACE = 2
 
 
 class Operand(NamedTuple):
@@ -47,6 +61,7 @@ class Operand(NamedTuple):
     tail: ValueLike
     needed: ValueLike
     detail: int
+    access: Access = Access.READ
 
 
 def view(opcode: Opcode, descriptor: Value) -> data.View:
@@ -62,7 +77,7 @@ def rules(descriptor: Value, config: CardConfig) -> list[Rule]:
         *_signal_rules(descriptor),
         *_gather_rules(descriptor, config),
         *_matmul_rules(descriptor, config),
-        *_quantise_rules(descriptor, config),
+        *(rule for opcode in VECTOR for rule in _vector_rules(opcode, descriptor, config)),
     ]
 
 
@@ -169,36 +184,92 @@ def _matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
         yield rule(many & _misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
 
 
-def _quantise_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
-    rule, v = _Rules(descriptor, (Opcode.QUANTISE,)), view(Opcode.QUANTISE, descriptor)
+def _has_second(opcode: Opcode) -> bool:
+    """Whether a vector command has an input b."""
+    return any(field.name == "b" for field in fields(opcode))
+
+
+def _log2_size(element: Value) -> Value:
+    """log2 of the bytes of an element of some format."""
+    wide = is_one_of(element, (ElementFormat.FLOAT32, ElementFormat.INT32))
+    return Cat(element == ElementFormat.FLOAT16, wide)
+
+
+def _vector_row_bytes(opcode: Opcode, v: data.View) -> dict[str, Value]:
+    """Bytes of a row of each operand of a vector command, in the order they are checked."""
+    reduced = v.flags & (Flag.SUM | Flag.MAX) != 0
+    columns = {"y": _select(reduced, Const(1), v.columns), "a": v.columns}
+    if _has_second(opcode):
+        columns["b"] = _select(v.flags & Flag.BROADCAST != 0, Const(1), v.columns)
+    return {
+        name: (count << _log2_size(v[f"{name}_format"]))[:34] for name, count in columns.items()
+    }
+
+
+def _not_finite(x: Value) -> Value:
+    return x[23:31].all()
+
+
+def _order(x: Value) -> Value:
+    """An unsigned number that orders fp32 as their values, -0 below +0."""
+    return Cat(x[:-1] ^ x[-1].replicate(31), ~x[-1])
+
+
+def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (opcode,)), view(opcode, descriptor)
+    both = Flag.SUM | Flag.MAX
     many = v.rows > 1
-    yield rule(v.multiplier[23:31].all(), Status.BAD_FORMAT, "multiplier")
+    row_bytes = _vector_row_bytes(opcode, v)
+
+    yield rule((v.flags & both) == both, Status.BAD_FORMAT, "flags")
+    for name in (f.name for f in fields(opcode)):
+        match name:
+            case "multiplier" | "scale":
+                broken = _not_finite(v[name]) | ~v[name][:31].any()
+            case "shift":
+                broken = _not_finite(v[name])
+            case "low":
+                broken = _not_finite(v[name]) & v[name][:23].any()
+            case "high":
+                broken = _not_finite(v[name]) & v[name][:23].any()
+                broken |= _order(v.high) < _order(v.low)
+            case "function":
+                broken = ~is_one_of(v[name], Function)
+            case "y_format":
+                broken = ~is_one_of(v[name], set(ElementFormat) - {ElementFormat.INT32})
+            case "a_format" | "b_format":
+                broken = ~is_one_of(v[name], ElementFormat)
+            case _:
+                continue
+        yield rule(broken, Status.BAD_FORMAT, name)
     for name in ("rows", "columns"):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
-    strides = {"source_stride": v.columns << 2, "destination_stride": v.columns}
-    for name, size in strides.items():
-        yield rule(many & (v[name] < size), Status.BAD_DIMENSION, name)
-    for name in ("source", "destination"):
+    for name, size in row_bytes.items():
+        short = v[f"{name}_stride"] < size
+        if name == "b":
+            short &= v.b_stride != 0
+        yield rule(many & short, Status.BAD_DIMENSION, f"{name}_stride")
+    for name in row_bytes:
         yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
-    for name in strides:
+    for name in (f"{operand}_stride" for operand in row_bytes):
         yield rule(many & _misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
 
 
 def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand]]:
     """What each command reads and writes in card memory, in the order it is checked."""
 
-    def operand(opcode, name, steps, stride, tail, needed=1):
+    def operand(opcode, name, steps, stride, tail, needed=1, access=Access.READ):
         base = view(opcode, descriptor)[name]
-        return Operand(base, steps, stride, tail, needed, offset(opcode, name))
+        return Operand(base, steps, stride, tail, needed, offset(opcode, name), access)
 
-    def rows(opcode, name, count, stride, tail):
-        return operand(opcode, name, (count - 1)[:32], stride, tail)
+    def rows(opcode, name, count, stride, tail, access=Access.READ):
+        return operand(opcode, name, (count - 1)[:32], stride, tail, access=access)
 
     def run(opcode, name, tail, needed=1):
         return operand(opcode, name, 0, 0, tail, needed)
 
     move, gather = view(Opcode.LOAD, descriptor), view(Opcode.GATHER, descriptor)
-    matmul, quantise = view(Opcode.MATMUL, descriptor), view(Opcode.QUANTISE, descriptor)
+    matmul = view(Opcode.MATMUL, descriptor)
     weighted, indexed = gather.flags[0], gather.index_count.any()
     # k_tiles * (n_tiles * weight_tile_bytes); both factors fit the multiplier's 32 bits.
     k_tiles = (matmul.k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
@@ -209,6 +280,14 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         return [
             rows(opcode, name, move.rows, move[f"{name}_stride"], move.row_bytes) for name in names
         ]
+
+    def elements(opcode):
+        v = view(opcode, descriptor)
+        return [
+            rows(opcode, name, v.rows, v[f"{name}_stride"], size,
+                 Access.WRITE_IN_PLACE if name == "y" else Access.READ)
+            for name, size in _vector_row_bytes(opcode, v).items()
+        ]  # fmt: skip
 
     op = Opcode
     return {
@@ -228,10 +307,5 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
             run(op.MATMUL, "params", matmul.n << 3),
             rows(op.MATMUL, "y", matmul.m, matmul.y_stride, matmul.n),
         ],
-        op.QUANTISE: [
-            rows(op.QUANTISE, "source", quantise.rows, quantise.source_stride,
-                 quantise.columns << 2),
-            rows(op.QUANTISE, "destination", quantise.rows, quantise.destination_stride,
-                 quantise.columns),
-        ],
+        **{opcode: elements(opcode) for opcode in VECTOR},
     }  # fmt: skip

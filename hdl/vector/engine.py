@@ -1,142 +1,178 @@
-"""The vector engine: element-wise work on matrices. Its one command so far is QUANTISE."""
+"""The vector engine: element-wise work on matrices, one pass over memory a command."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import EnableInserter, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.arith.quantise import FloatToByte
-from hdl.commands import Opcode, Status, fields, layout
-from hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
+from hdl.commands import ElementFormat, Flag, Opcode, Status, fields, layout
+from hdl.config import CardConfig
 from hdl.engine import Activity, engine_members
 from hdl.memory.port import ReadPort, WritePort
-from hdl.memory.reader import SequentialReader
-from hdl.vector.packer import BytePacker
+from hdl.vector.lanes import SETTINGS, VectorLanes
+from hdl.vector.packer import RowPacker
+from hdl.vector.source import GroupSource
 
-FLOAT_BYTES = 4
-READ_AHEAD_LINES = 16
-"""Lines of source in flight or buffered: covers a memory latency of that many line times."""
+_QUEUE_WORDS = 4
+
+
+def element_size(element) -> Signal:
+    """log2 of an element's bytes."""
+    half = element == ElementFormat.FLOAT16
+    return Mux(half, 1, Mux(element > ElementFormat.FLOAT16, 2, 0))
 
 
 class VectorEngine(wiring.Component):
-    """QUANTISE: y = saturate(round_half_even(x * multiplier) + zero_point), float32 to uint8.
+    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows.
 
-    Exact as `hdl.arith.quantise.FloatToByte`. Only the bytes of the output's rows are written. A
-    word enters the converters only when its result has room, so that they never wait.
+    Exact as `sim.golden.vector`. Only the bytes of the output's rows are written. Groups of
+    `elements` elements flow from the sources to the packer; the lanes stand still while the packer
+    cannot take what leaves them. An element is written after everything up to it, in reading
+    order, has been read.
 
     Members
     -------
-    command, result, activity : `engine_members()`; descriptor `Opcode.QUANTISE`
-    source : Out(ReadPort), rows of float32
-    destination : Out(WritePort), rows of uint8
+    command, result, activity : `engine_members()`; descriptors `Opcode.AFFINE` to `Opcode.CLAMP`
+    a, b : Out(ReadPort), the inputs
+    y : Out(WritePort), the output
 
-    Throughput: one bus word of source, `elements` elements, a cycle while memory keeps up; a row
-    takes at least one cycle more than it has lines (`cycles()`). The last source word of an output
-    word reaches `source` `latency` cycles before `destination` offers the output word.
+    Throughput: `elements` elements a cycle while memory keeps up, whatever the formats; a row takes
+    at least one cycle more than it has lines (`cycles()`). The last source word of an output
+    word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
+    tables and reductions add.
     """
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self.elements = config.bus_bytes // FLOAT_BYTES
-        # Two cycles through each of two queues.
-        self.latency = 2 + FloatToByte.latency + 2 + BytePacker.latency
+        self.elements = config.bus_bytes // 4
+        self._lanes = VectorLanes(self.elements)
+        # Two cycles through the reader's queue, two through the one in front of the packer.
+        self.latency = 2 + self._lanes.latency + 2 + RowPacker.latency
+        self.table_latency = self._lanes.table_latency
+        self.reduce_latency = self._lanes.reduce_latency
         super().__init__(
             engine_members()
-            | {"source": Out(ReadPort(config)), "destination": Out(WritePort(config))}
+            | {
+                "a": Out(ReadPort(config)),
+                "b": Out(ReadPort(config)),
+                "y": Out(WritePort(config)),
+            }
         )
 
-    def cycles(self, rows: int, columns: int) -> int:
-        """Cycles to stream a matrix whose rows start at a line: no memory stalls, no start-up."""
-        words = -(-columns // self.elements)
-        return rows * max(words, -(-words // self._config.burst_words) + 1)
+    def cycles(self, rows: int, columns: int, widest: ElementFormat) -> int:
+        """Cycles to stream matrices whose rows start at a line: no memory stalls, no start-up.
+
+        `widest` is the format of the input with the largest elements.
+        """
+        words = -(-columns * widest.nbytes // self._config.bus_bytes)
+        groups = -(-columns // self.elements)
+        return rows * max(groups, -(-words // self._config.burst_words) + 1)
 
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        lanes = self.elements
-        room_words = FloatToByte.latency + 4
-        m.submodules.reader = reader = SequentialReader(
-            config, max(config.burst_words, READ_AHEAD_LINES * LINE_BYTES // config.bus_bytes)
-        )
-        m.submodules.queue = queue = SyncFIFOBuffered(width=8 * lanes, depth=room_words)
-        m.submodules.packer = packer = BytePacker(config, lanes)
-        connect(m, reader.port, flipped(self.source))
-        connect(m, packer.port, flipped(self.destination))
+        config, lanes = self._config, self._lanes
+        go = Signal()
+        m.submodules.a = a = GroupSource(config)
+        m.submodules.b = b = GroupSource(config)
+        m.submodules.lanes = EnableInserter(go)(lanes)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
+        m.submodules.packer = packer = RowPacker(config)
+        connect(m, a.port, flipped(self.a))
+        connect(m, b.port, flipped(self.b))
+        connect(m, packer.port, flipped(self.y))
 
-        command = data.View(layout(fields(Opcode.QUANTISE)), self.command.p)
-        multiplier = Signal(32)
-        zero_point = Signal(8)
-        address = Signal(ADDRESS_BITS)
-        stride = Signal(32)
+        # A command's fields: one input's, the second input's where there is one.
+        command = data.View(layout(fields(Opcode.AFFINE)), self.command.p)
+        second = data.View(layout(fields(Opcode.ADD)), self.command.p)
+        settings = Signal(SETTINGS)
+        next_settings = Signal(SETTINGS)
+        groups = Signal(32)
+        next_groups = Signal(32)
+        groups_left = Signal(32)  # of a row
         rows_left = Signal(32)
-        words = Signal(32)
-
-        # From the reader, through the converters, to the queue.
-        enter = Signal()
-        leave = Signal()
-        room = Signal(range(room_words + 1), init=room_words)
-        inside = Signal(FloatToByte.latency)
-        results = []
-        for lane in range(lanes):
-            m.submodules[f"lane{lane}"] = converter = FloatToByte()
-            m.d.comb += [
-                converter.i.eq(reader.o.p.data.word_select(lane, 32)),
-                converter.multiplier.eq(multiplier),
-                converter.zero_point.eq(zero_point),
-                converter.floor.eq(0),
-            ]
-            results.append(converter.o)
+        two_sources = Signal()
+        next_two = Signal()
+        start = Signal()
+        reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
+        beyond = command.columns[: exact_log2(self.elements)]
         m.d.comb += [
-            enter.eq(reader.o.valid & (room != 0)),
-            reader.o.ready.eq(room != 0),
-            queue.w_data.eq(Cat(results)),
-            queue.w_en.eq(inside[-1]),
+            next_groups.eq((command.columns + (self.elements - 1)) >> exact_log2(self.elements)),
+            next_two.eq((command.opcode == Opcode.ADD) | (command.opcode == Opcode.MULTIPLY)),
+            next_settings.opcode.eq(command.opcode),
+            next_settings.sum.eq(command.flags & Flag.SUM != 0),
+            next_settings.max.eq(command.flags & Flag.MAX != 0),
+            next_settings.first.eq(command.scale),
+            next_settings.second.eq(command.shift),
+            next_settings.tail.eq(Mux(beyond.any(), beyond, self.elements)),
+            *(
+                next_settings[name].eq(command[name])
+                for name in (
+                    "function", "a_format", "a_zero_point", "y_format", "y_zero_point",
+                    "multiplier",
+                )
+            ),
+            next_settings.b_format.eq(second.b_format),
+            next_settings.b_zero_point.eq(second.b_zero_point),
+            *self._matrix(a, command.a, command.a_stride, command.a_format, command, next_groups),
+            *self._matrix(b, second.b, second.b_stride, second.b_format, command, next_groups),
+            b.start.p.hold.eq(command.flags & Flag.BROADCAST != 0),
+            a.start.valid.eq(start),
+            b.start.valid.eq(start & next_two),
+            packer.start.valid.eq(start),
+            packer.start.p.address.eq(command.y),
+            packer.start.p.stride.eq(command.y_stride),
+            packer.start.p.rows.eq(command.rows),
+            packer.start.p.columns.eq(Mux(reduces, 1, command.columns)),
+            packer.start.p.size.eq(element_size(command.y_format)),
+        ]  # fmt: skip
+
+        # From the sources through the lanes to the packer.
+        enter = Signal()
+        m.d.comb += [
+            enter.eq(go & a.o.valid & (b.o.valid | ~two_sources)),
+            a.o.ready.eq(go & (b.o.valid | ~two_sources)),
+            b.o.ready.eq(go & a.o.valid),
+            lanes.settings.eq(settings),
+            lanes.valid.eq(enter),
+            lanes.a.eq(a.o.p),
+            lanes.b.eq(b.o.p),
+            lanes.last.eq(groups_left == 1),
+            queue.w_data.eq(lanes.o),
+            queue.w_en.eq(lanes.o_valid & go),
             packer.i.p.eq(queue.r_data),
             packer.i.valid.eq(queue.r_rdy),
             queue.r_en.eq(packer.i.ready),
-            leave.eq(packer.i.valid & packer.i.ready),
         ]
-        m.d.sync += [inside.eq(Cat(enter, inside)), room.eq(room - enter + leave)]
+        with m.If(enter):
+            m.d.sync += groups_left.eq(groups_left - 1)
+            with m.If(lanes.last):
+                m.d.sync += [groups_left.eq(groups), rows_left.eq(rows_left - 1)]
 
-        # One run of the reader per row.
-        m.d.comb += [
-            reader.i.p.address.eq(address),
-            reader.i.p.words.eq(words),
-            reader.i.valid.eq(rows_left != 0),
-        ]
-        with m.If(reader.i.valid & reader.i.ready):
-            m.d.sync += [address.eq(address + stride), rows_left.eq(rows_left - 1)]
-
-        m.d.comb += [
-            packer.start.p.address.eq(command.destination),
-            packer.start.p.stride.eq(command.destination_stride),
-            packer.start.p.rows.eq(command.rows),
-            packer.start.p.columns.eq(command.columns),
-            self.result.p.status.eq(Status.OK),
-        ]
-        refused = self.destination.request.valid & ~self.destination.request.ready
+        refused = self.y.request.valid & ~self.y.request.ready
+        m.d.comb += self.result.p.status.eq(Status.OK)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
                     self.activity.eq(Activity.IDLE),
                     self.command.ready.eq(1),
-                    packer.start.valid.eq(self.command.valid),
+                    start.eq(self.command.valid),
                 ]
-                m.d.sync += [
-                    multiplier.eq(command.multiplier),
-                    zero_point.eq(command.zero_point),
-                    address.eq(command.source),
-                    stride.eq(command.source_stride),
-                    words.eq((command.columns + (lanes - 1)) >> exact_log2(lanes)),
-                ]
-                with m.If(self.command.valid):
-                    m.d.sync += rows_left.eq(command.rows)
+                with m.If(start):
+                    m.d.sync += [
+                        settings.eq(next_settings),
+                        two_sources.eq(next_two),
+                        groups.eq(next_groups),
+                        groups_left.eq(next_groups),
+                        rows_left.eq(command.rows),
+                    ]
                     m.next = "RUN"
             with m.State("RUN"):
+                # A word may leave the lanes in this cycle and the next.
+                m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(enter | (room != room_words)):
+                with m.Elif(enter | (rows_left == 0)):
                     m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.Else():
                     m.d.comb += self.activity.eq(Activity.STARVED)
@@ -144,10 +180,26 @@ class VectorEngine(wiring.Component):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.If(self.destination.idle):
+                with m.If(self.y.idle):
                     m.next = "REPORT"
             with m.State("REPORT"):
                 m.d.comb += [self.activity.eq(Activity.BLOCKED), self.result.valid.eq(1)]
                 with m.If(self.result.ready):
                     m.next = "IDLE"
         return m
+
+    def _matrix(self, source, address, stride, element, command, groups) -> list:
+        """What a source is to read, but for `hold`."""
+        size = element_size(element)
+        word_bits = exact_log2(self._config.bus_bytes)
+        row_bytes = command.columns << size
+        start = source.start.p
+        words = (row_bytes + (self._config.bus_bytes - 1)) >> word_bits
+        return [
+            start.address.eq(address),
+            start.stride.eq(stride),
+            start.rows.eq(command.rows),
+            start.groups.eq(groups),
+            start.size.eq(size),
+            start.words.eq(Mux(start.hold, 1, words)),
+        ]

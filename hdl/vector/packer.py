@@ -1,4 +1,4 @@
-"""Collects results of part of a bus word into whole words of a strided matrix."""
+"""Collects groups of elements into whole words of a strided matrix."""
 
 from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
@@ -8,19 +8,21 @@ from amaranth.utils import exact_log2
 from hdl.config import ADDRESS_BITS, CardConfig
 from hdl.memory.port import WritePort
 
+_QUARTERS = 4  # of a bus word: what a group of bytes fills
 
-class BytePacker(wiring.Component):
-    """Writes rows of bytes that come in groups; each row starts with a new group and a new word.
+MATRIX = data.StructLayout(
+    {"address": ADDRESS_BITS, "stride": 24, "rows": 32, "columns": 32, "size": 2}
+)
+"""Rows of `columns` elements of `1 << size` bytes."""
 
-    Parameters
-    ----------
-    group : int
-        Bytes of a group; divides `config.bus_bytes`.
+
+class RowPacker(wiring.Component):
+    """Writes rows that come as groups of `bus_bytes / 4` elements; rows start a group and a word.
 
     Members
     -------
-    start : In(stream of {address, stride, rows, columns}), a matrix of bytes, each size 1 or more
-    i : In(stream of `group` bytes); bytes beyond a row's end are ignored
+    start : In(stream of `MATRIX`), each size 1 or more
+    i : In(stream of lanes x 32), elements in the low bits; those beyond a row's end are ignored
     port : Out(WritePort), writes only the bytes of the matrix
     busy : Out(1), a matrix is not written to its end
 
@@ -29,14 +31,13 @@ class BytePacker(wiring.Component):
 
     latency = 1
 
-    def __init__(self, config: CardConfig, group: int):
+    def __init__(self, config: CardConfig):
         self._config = config
-        self._group = group
-        matrix = {"address": ADDRESS_BITS, "stride": 32, "rows": 32, "columns": 32}
+        self.lanes = config.bus_bytes // _QUARTERS
         super().__init__(
             {
-                "start": In(stream.Signature(data.StructLayout(matrix))),
-                "i": In(stream.Signature(8 * group)),
+                "start": In(stream.Signature(MATRIX)),
+                "i": In(stream.Signature(data.ArrayLayout(32, self.lanes))),
                 "port": Out(WritePort(config)),
                 "busy": Out(1),
             }
@@ -44,31 +45,32 @@ class BytePacker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        group = self._group
-        groups = self._config.bus_bytes // group
+        lanes = self.lanes
         request = self.port.request
 
-        matrix = Signal.like(self.start.p)
+        matrix = Signal(MATRIX)
         rows_left = Signal(32)
-        bytes_left = Signal(32)
+        elements_left = Signal(32)
         word_address = Signal(ADDRESS_BITS)
         next_row = Signal(ADDRESS_BITS)
-        position = Signal(range(max(2, groups)))
+        position = Signal(range(_QUARTERS))
 
         take = Signal()
         end_of_row = Signal()
         end_of_word = Signal()
-        mask = Signal(group)
-        more = bytes_left[exact_log2(group) :].any()
-        low = bytes_left[: exact_log2(group)]
+        next_position = Signal(range(_QUARTERS + 1))
+        present = Signal(lanes)
+        more = elements_left[exact_log2(lanes) :].any()
+        low = elements_left[: exact_log2(lanes)]
         m.d.comb += [
             self.start.ready.eq(~self.busy),
             self.busy.eq((rows_left != 0) | request.valid),
             self.i.ready.eq((rows_left != 0) & (~request.valid | request.ready)),
             take.eq(self.i.valid & self.i.ready),
-            end_of_row.eq(bytes_left <= group),
-            end_of_word.eq(end_of_row | (position == groups - 1)),
-            mask.eq(Cat(more | (low > k) for k in range(group))),
+            end_of_row.eq(elements_left <= lanes),
+            next_position.eq(position + (1 << matrix.size)),
+            end_of_word.eq(end_of_row | next_position[-1]),
+            present.eq(Cat(more | (low > k) for k in range(lanes))),
         ]
         with m.If(request.ready):
             m.d.sync += request.valid.eq(0)
@@ -76,19 +78,10 @@ class BytePacker(wiring.Component):
             m.d.sync += [
                 request.valid.eq(end_of_word),
                 request.p.address.eq(word_address),
-                bytes_left.eq(bytes_left - group),
-                position.eq(position + 1),
+                elements_left.eq(elements_left - lanes),
+                position.eq(next_position),
             ]
-            with m.Switch(position):
-                for k in range(groups):
-                    with m.Case(k):
-                        m.d.sync += [
-                            request.p.data.word_select(k, 8 * group).eq(self.i.p),
-                            # The first group of a word clears the strobes of the word before.
-                            request.p.strobe.eq(
-                                Cat(request.p.strobe[: k * group], mask) if k else mask
-                            ),
-                        ]
+            self._place(m, matrix.size, position, present)
             with m.If(end_of_word):
                 m.d.sync += [
                     position.eq(0),
@@ -98,16 +91,42 @@ class BytePacker(wiring.Component):
                 m.d.sync += [
                     word_address.eq(next_row),
                     next_row.eq(next_row + matrix.stride),
-                    bytes_left.eq(matrix.columns),
+                    elements_left.eq(matrix.columns),
                     rows_left.eq(rows_left - 1),
                 ]
         with m.If(self.start.valid & self.start.ready):
             m.d.sync += [
                 matrix.eq(self.start.p),
                 rows_left.eq(self.start.p.rows),
-                bytes_left.eq(self.start.p.columns),
+                elements_left.eq(self.start.p.columns),
                 word_address.eq(self.start.p.address),
                 next_row.eq(self.start.p.address + self.start.p.stride),
                 position.eq(0),
             ]
         return m
+
+    def _place(self, m, size, position, present):
+        """Puts a group at `position`; the first group of a word clears the other strobes."""
+        lanes, request = self.lanes, self.port.request
+        widths = (1, 2, 4)
+        packed = {w: Cat(self.i.p[k][: 8 * w] for k in range(lanes)) for w in widths}
+        strobes = {w: Cat(present[k].replicate(w) for k in range(lanes)) for w in widths}
+        for quarter in range(_QUARTERS):
+            here, value, strobe = (Signal(n) for n in (1, 8 * lanes, lanes))
+            with m.Switch(size):
+                for code, width in enumerate(widths):
+                    part = quarter % width
+                    with m.Case(code):
+                        m.d.comb += [
+                            here.eq(position == quarter - part),
+                            value.eq(packed[width].word_select(part, 8 * lanes)),
+                            strobe.eq(strobes[width].word_select(part, lanes)),
+                        ]
+            target = request.p.strobe.word_select(quarter, lanes)
+            with m.If(here):
+                m.d.sync += [
+                    request.p.data.word_select(quarter, 8 * lanes).eq(value),
+                    target.eq(strobe),
+                ]
+            with m.Elif(position == 0):
+                m.d.sync += target.eq(0)

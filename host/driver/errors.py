@@ -3,6 +3,15 @@
 from hdl.commands import Field, Opcode, Status, field_at, fields, unpack
 from host.driver.completion import Completion
 
+_CONSTANTS = {
+    "multiplier": "must be finite and not zero",
+    "scale": "must be finite and not zero",
+    "shift": "must be finite",
+    "low": "must not be NaN",
+    "high": "must not be NaN nor below low",
+}
+"""What the constants of vector commands must be."""
+
 
 class CardError(RuntimeError):
     """A card is not what the driver expects, or does not answer."""
@@ -50,6 +59,7 @@ class CommandError(RuntimeError):
             Status.BAD_DIMENSION: "zero, too large, or rows overlap",
             Status.BAD_ALIGNMENT: "not a multiple of the bus word",
             Status.BAD_RANGE: "the operand leaves its memory",
-            Status.BAD_FORMAT: "no such flag, format or mode",
+            Status.BAD_FORMAT: _CONSTANTS.get(name, "no such flag, format, mode or function"),
+            Status.BAD_OVERLAP: "the output overlaps the operand",
         }[self.status]
         return f"{prefix}{name}={unpack(table, descriptor)[name]:#x}: {rule}"

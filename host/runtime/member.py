@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hdl.commands import Flag, Opcode
+from hdl.commands import ElementFormat, Flag, Opcode
 from host.driver.bus import DmaBuffer
 from host.models.features import Batch
 from host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm, QuantisedLinear
@@ -226,17 +226,20 @@ class Member:
         label: str,
     ) -> Event:  # fmt: skip
         done = self.card.timeline.issue(
-            Opcode.QUANTISE,
+            Opcode.AFFINE,
             after=after,
             label=label,
-            source=pooled.block.address,
-            source_stride=self._pooled_stride,
-            destination=target.address,
-            destination_stride=target.stride,
+            a=pooled.block.address,
+            a_stride=self._pooled_stride,
+            a_format=ElementFormat.FLOAT32,
+            y=target.address,
+            y_stride=target.stride,
+            y_format=ElementFormat.UINT8,
+            y_zero_point=INTERACTION_ZERO_POINT,
             rows=samples,
             columns=self._dim,
+            scale=_bits(np.float32(1)),
             multiplier=_bits(self._model.pooled_multiplier[index]),
-            zero_point=INTERACTION_ZERO_POINT,
         )
         pooled.free_after = (done,)
         return done
@@ -308,17 +311,20 @@ class Member:
         nbytes = samples * self.floats_stride
         loaded = self._load(staging, floats.block, nbytes, floats.free_after, f"{label} dense")
         quantised = self.card.timeline.issue(
-            Opcode.QUANTISE,
+            Opcode.AFFINE,
             after=(loaded, *features.free_after),
             label=f"{label} dense",
-            source=floats.block.address,
-            source_stride=self.floats_stride,
-            destination=features.block.address,
-            destination_stride=self._dense_stride,
+            a=floats.block.address,
+            a_stride=self.floats_stride,
+            a_format=ElementFormat.FLOAT32,
+            y=features.block.address,
+            y_stride=self._dense_stride,
+            y_format=ElementFormat.UINT8,
+            y_zero_point=self._model.dense_zero_point,
             rows=samples,
             columns=self._features,
+            scale=_bits(np.float32(1)),
             multiplier=_bits(self._model.dense_multiplier),
-            zero_point=self._model.dense_zero_point,
         )
         floats.free_after = (quantised,)
         return features, quantised

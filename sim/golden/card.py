@@ -4,12 +4,12 @@ from typing import Protocol
 
 import numpy as np
 
-from hdl.commands import Flag, IndexMode, Opcode, RowFormat, Status, fields, unpack
+from hdl.commands import ElementFormat, Flag, IndexMode, Opcode, RowFormat, Status, fields, unpack
 from hdl.config import CardConfig
 from sim.golden.check import check
 from sim.golden.gather import sparse_lengths_sum
 from sim.golden.matmul import PARAM, matmul, unpack_weights
-from sim.golden.vector import quantise
+from sim.golden.vector import decode, result
 
 
 class Host(Protocol):
@@ -53,11 +53,8 @@ class GoldenCard:
                 return self._gather(values)
             case Opcode.MATMUL:
                 self._matmul(values)
-            case Opcode.QUANTISE:
-                source = self._rows(values, "source", 4 * values["columns"]).view(np.float32)
-                multiplier = np.uint32(values["multiplier"]).view(np.float32)
-                result = quantise(source, multiplier, values["zero_point"])
-                self._set_rows(values["destination"], values["destination_stride"], result)
+            case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+                self._vector(opcode, values)
         return Status.OK, 0
 
     def _bytes(self, address: int, nbytes: int) -> np.ndarray:
@@ -72,6 +69,19 @@ class GoldenCard:
         for index, row in enumerate(rows):
             raw = np.ascontiguousarray(row).view(np.uint8)
             self._bytes(start + index * stride, raw.size)[:] = raw
+
+    def _vector(self, opcode: Opcode, values: dict[str, int]) -> None:
+        def decoded(name: str, columns: int) -> np.ndarray:
+            element = ElementFormat(values[f"{name}_format"])
+            raw = self._rows(values, name, columns * element.nbytes)
+            return decode(raw, element, values[f"{name}_zero_point"])
+
+        columns = values["columns"]
+        a, b = decoded("a", columns), None
+        if opcode in (Opcode.ADD, Opcode.MULTIPLY):
+            b = decoded("b", 1 if values["flags"] & Flag.BROADCAST else columns)
+        y = result(opcode, values, a, b, self.config.bus_bytes // 4)
+        self._set_rows(values["y"], values["y_stride"], y)
 
     def _move(self, opcode: Opcode, values: dict[str, int]) -> None:
         for row in range(values["rows"]):

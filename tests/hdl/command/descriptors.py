@@ -9,6 +9,13 @@ TINY = PRESETS["tiny"]
 _PAD = TINY.scratchpad_address(0)
 _MOVE = {"rows": 3, "row_bytes": 47, "source_stride": 48, "destination_stride": 64}
 
+_UNARY = {
+    "y": _PAD, "a": 0x5000, "rows": 3, "columns": 11, "y_stride": 32, "a_stride": 48,
+    "multiplier": 0x3F80_0000, "y_zero_point": 128, "a_zero_point": 5, "y_format": 2,
+    "a_format": 3, "function": 4,
+}  # fmt: skip
+_SECOND = {"b": 0x6000, "b_stride": 16, "b_zero_point": 7, "b_format": 1}
+
 GOOD: dict[Opcode, dict[str, int]] = {
     Opcode.LOAD: _MOVE | {"source": 1 << 45, "destination": _PAD},
     Opcode.COPY: _MOVE | {"source": 0x400, "destination": _PAD + 0x100},
@@ -23,10 +30,10 @@ GOOD: dict[Opcode, dict[str, int]] = {
         "x": _PAD + 0x100, "w": 0x8000, "params": 0x9000, "y": _PAD + 0x200, "m": 7, "k": 18,
         "n": 9, "x_stride": 32, "y_stride": 16, "y_zero_point": 3,
     },
-    Opcode.QUANTISE: {
-        "source": 0x5000, "destination": _PAD, "rows": 3, "columns": 11, "source_stride": 48,
-        "destination_stride": 16, "multiplier": 0x3F80_0000, "zero_point": 128,
-    },
+    Opcode.AFFINE: _UNARY | {"scale": 0x4000_0000, "shift": 0xBF80_0000},
+    Opcode.ADD: _UNARY | {"scale": 0xBF80_0000} | _SECOND,
+    Opcode.MULTIPLY: _UNARY | {"shift": 0x8000_0000} | _SECOND,
+    Opcode.CLAMP: _UNARY | {"low": 0xFF80_0000, "high": 0x40C0_0000},
 }  # fmt: skip
 
 _EDGES = (0, 1, 2, 15, 16, 17, 48, 64, 255, 256, 257, 65535, 65536, 2**31, 2**32 - 1)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hdl.command.checker import DescriptorChecker
 from hdl.command.range_checker import RangeChecker
-from hdl.commands import Engine, Opcode, Status, pack
+from hdl.command.rules import VECTOR
+from hdl.commands import Engine, Opcode, Status, fields, pack
 from hdl.config import PRESETS
 from sim.golden.check import check
 from tests.bench import as_dict, get, monitor, put, simulate, sink, source
@@ -57,6 +58,25 @@ def test_noise_gets_the_golden_verdict(seed, stall):
     compare(TINY, descriptors, seed=seed, stall=stall)
 
 
+def test_operands_side_by_side_get_the_golden_verdict():
+    rng = random.Random(3)
+    descriptors = []
+    for _ in range(600):
+        opcode = rng.choice(VECTOR)
+        values = GOOD[opcode] | {
+            "rows": rng.choice((1, 2, 3)), "columns": rng.choice((1, 8, 20)),
+            "flags": rng.choice((0, 0, 1)), "y": 0x5000 + 16 * rng.randint(-6, 6),
+        }  # fmt: skip
+        strides = rng.choice([(80, 80, 80), (80, 96, 80), (160, 160, 0)])
+        values |= dict(zip(("y_stride", "a_stride", "b_stride"), strides, strict=True))
+        values["b"] = 0x5000 + 16 * rng.randint(-12, 12)
+        known = {field.name for field in fields(opcode)}
+        descriptors.append(pack(opcode, **{k: v for k, v in values.items() if k in known}))
+    verdicts = [check(raw, TINY)[0] for raw in descriptors]
+    assert min(map(verdicts.count, (Status.OK, Status.BAD_OVERLAP))) > 100
+    compare(TINY, descriptors)
+
+
 def test_the_largest_preset_is_checked_too():
     rng = random.Random(2)
     compare(PRESETS["m2"], [mutated(rng, PRESETS["m2"]) for _ in range(100)])
@@ -65,7 +85,8 @@ def test_the_largest_preset_is_checked_too():
 @pytest.mark.parametrize("opcode", Opcode)
 def test_latency_is_as_stated(opcode):
     dut = DescriptorChecker(TINY)
-    operands = {"LOAD": 1, "COPY": 2, "STORE": 1, "GATHER": 5, "MATMUL": 4, "QUANTISE": 2}
+    operands = {"LOAD": 1, "COPY": 2, "STORE": 1, "GATHER": 5, "MATMUL": 4, "AFFINE": 2,
+                "ADD": 3, "MULTIPLY": 3, "CLAMP": 2}  # fmt: skip
 
     async def bench(ctx):
         raw = pack(opcode, **GOOD.get(opcode, {}))

@@ -1,154 +1,130 @@
-"""The vector engine writes exactly the golden bytes, whatever the shape and the memory do."""
+"""The vector engine writes exactly the golden bytes, whatever the command and the memory do."""
+
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hdl.commands import Opcode, Status, pack
+from hdl.commands import ElementFormat, Flag, Function, Opcode
 from hdl.config import PRESETS
 from hdl.engine import Activity
 from hdl.vector.engine import VectorEngine
-from sim.golden.vector import quantise
-from tests.bench import Memory, get, monitor, put, simulate
+from tests.bench import Memory, get, put, simulate
+from tests.hdl.vector.jobs import OUTPUTS, SOURCES, Job, bits, random_job, run
 
 TINY = PRESETS["tiny"]
-UNTOUCHED = 0x5A
-
-SPECIAL = np.float32(
-    [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 0.5, 1.5, 2.5,
-     -0.5, -1.5, 127.5, 128.5, 254.5, 255.5, 256.0, -256.5, 2.0**31, -(2.0**31), 2.0**32, 2.0**63]
-)  # fmt: skip
+OPCODES = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
+PLAIN = {"multiplier": bits(1), "scale": bits(1), "shift": bits(0)}
 
 
-class Job:
-    """One QUANTISE at an address of `memory`, its input in place and its output known."""
-
-    def __init__(self, memory, config, position, rows, columns, multiplier, zero_point, rng):
-        bus = config.bus_bytes
-        source_stride = -(-columns * 4 // bus) * bus + bus * int(rng.integers(3))
-        destination_stride = -(-columns // bus) * bus + bus * int(rng.integers(3))
-        source = position
-        destination = source + rows * source_stride
-        self.end = destination + rows * destination_stride
-        x = (rng.normal(size=(rows, columns)) * rng.choice([1, 100, 1e30])).astype(np.float32)
-        special = rng.random((rows, columns)) < 0.3
-        x[special] = rng.choice(SPECIAL, special.sum())
-        for row in range(rows):
-            start = source + row * source_stride
-            memory.data[start : start + 4 * columns] = x[row].view(np.uint8)
-        self.image = np.full(rows * destination_stride, UNTOUCHED, np.uint8)
-        self.where = slice(destination, self.end)
-        memory.data[self.where] = UNTOUCHED
-        y = quantise(x, multiplier, zero_point)
-        for row in range(rows):
-            self.image[row * destination_stride :][:columns] = y[row]
-        self.descriptor = int.from_bytes(
-            pack(
-                Opcode.QUANTISE,
-                source=source,
-                destination=destination,
-                rows=rows,
-                columns=columns,
-                source_stride=source_stride,
-                destination_stride=destination_stride,
-                multiplier=int(np.float32(multiplier).view(np.uint32)),
-                zero_point=zero_point,
-            ),
-            "little",
-        )
+def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
+    """An engine, the memory it reads and the one it writes, and a generator."""
+    inputs = Memory(config, 1 << 16, seed=seed, stall=stall, latency=latency)
+    output = Memory(config, 1 << 16, seed=seed + 1, stall=write_stall, latency=latency)
+    return VectorEngine(config), inputs, output, np.random.default_rng(seed)
 
 
-def run(dut, source, destination, jobs):
-    """Runs `jobs` one after another; returns cycles per activity and per job.
-
-    Both memories are views of the same bytes.
-    """
-    destination.data = source.data
-    counts = dict.fromkeys(Activity, 0)
-    durations = []
-    clock = [0]
-
-    async def host(ctx):
-        for job in jobs:
-            await put(ctx, dut.command, job.descriptor)
-            start = clock[0]
-            result = await get(ctx, dut.result)
-            durations.append(clock[0] - start)
-            assert result.status == Status.OK
-            assert result.detail == 0
-            np.testing.assert_array_equal(source.data[job.where], job.image)
-
-    async def count(ctx):
-        while True:
-            _, _, activity = await ctx.tick().sample(dut.activity)
-            counts[Activity(activity)] += 1
-            clock[0] += 1
-
-    simulate(
-        dut,
-        host,
-        background=[
-            count,
-            source.read_port(dut.source),
-            destination.write_port(dut.destination),
-            monitor(dut.source.request, "source.request"),
-            monitor(dut.destination.request, "destination.request"),
-            monitor(dut.result, "result"),
-        ],
-    )
-    assert sum(counts.values()) == clock[0]
-    return counts, durations
-
-
-@example([(2, 70), (3, 1)], 128, 0.7, 9, 0.3, 0.3, 0)
-@example([(4, 64)], 16, 1.0, 0, 0.0, 0.95, 0)
+@example([(Opcode.ADD, 2, 70), (Opcode.AFFINE, 3, 1)], 32, 0.3, 0.3, 0)
+@example([(Opcode.MULTIPLY, 4, 33)], 16, 0.0, 0.95, 1)
 @given(
-    shapes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 70)), min_size=1, max_size=3),
-    bus_bytes=st.sampled_from([16, 32]),
-    multiplier=st.one_of(
-        st.sampled_from([1.0, 0.0, -1.0, 2.0, 1e-40, 3.4028235e38]),
-        st.floats(-100, 100, width=32),
+    shapes=st.lists(
+        st.tuples(st.sampled_from(OPCODES), st.integers(1, 5), st.integers(1, 70)),
+        min_size=1,
+        max_size=4,
     ),
-    zero_point=st.integers(0, 255),
+    bus_bytes=st.sampled_from([16, 32]),
     read_stall=st.sampled_from([0.0, 0.3, 0.7]),
     write_stall=st.sampled_from([0.0, 0.3, 0.7]),
     seed=st.integers(0, 2**16),
 )
 def test_output_is_golden_and_nothing_else_is_written(
-    shapes, bus_bytes, multiplier, zero_point, read_stall, write_stall, seed
+    shapes, bus_bytes, read_stall, write_stall, seed
 ):
     config = TINY.replace(bus_bytes=bus_bytes)
-    memory = Memory(config, 1 << 16, seed=seed, stall=read_stall, latency=(1, 12))
-    output = Memory(config, 1 << 16, seed=seed + 1, stall=write_stall, latency=(1, 12))
-    rng = np.random.default_rng(seed)
+    dut, inputs, output, rng = bench(config, seed, read_stall, write_stall)
     jobs, position = [], bus_bytes * int(rng.integers(5))
-    for rows, columns in shapes:
-        jobs.append(Job(memory, config, position, rows, columns, multiplier, zero_point, rng))
+    for opcode, rows, columns in shapes:
+        jobs.append(random_job(inputs, config, position, rng, opcode, rows, columns))
         position = jobs[-1].end
-    run(VectorEngine(config), memory, output, jobs)
+    run(dut, inputs, output, jobs)
 
 
-@pytest.mark.parametrize("bus_bytes", [16, 64])
-@pytest.mark.parametrize(("rows", "columns"), [(1, 600), (12, 64), (40, 3), (3, 257)])
-def test_a_matrix_streams_in_the_stated_cycles(bus_bytes, rows, columns):
+def many(cases, seed=0):
+    """Runs a job for each of `cases`, keyword arguments of `random_job`, in one simulation."""
+    dut, inputs, output, rng = bench(TINY, seed, latency=(2, 2))
+    jobs, position = [], 0
+    for case in cases:
+        jobs.append(random_job(inputs, TINY, position, rng, **case))
+        position = jobs[-1].end
+    run(dut, inputs, output, jobs)
+
+
+def test_every_command_function_and_pair_of_formats():
+    opcodes, outputs = itertools.cycle(OPCODES), itertools.cycle(OUTPUTS)
+    cases = [
+        {"opcode": next(opcodes), "function": function, "flags": 0} for function in Function
+    ] + [
+        {"opcode": Opcode.ADD, "a_format": a, "b_format": b, "y_format": next(outputs)}
+        for a, b in itertools.product(SOURCES, SOURCES)
+    ]
+    many({"rows": 2, "columns": 6} | case for case in cases)
+
+
+@pytest.mark.parametrize("in_place", ["a", "b"])
+def test_in_place(in_place):
+    dut, inputs, output, rng = bench(TINY, 3)
+    jobs, position = [], 0
+    for size, flags in itertools.product((1, 40), (0, Flag.SUM)):
+        job = Job(
+            inputs, TINY, position, rng, Opcode.ADD, rows=4, columns=size, flags=flags,
+            y_format=ElementFormat.FLOAT16, in_place=in_place, multiplier=bits(1), scale=bits(1),
+        )  # fmt: skip
+        jobs.append(job)
+        position = job.end
+    run(dut, inputs, output, jobs)
+
+
+@pytest.mark.parametrize("bus_bytes", [16, pytest.param(64, marks=pytest.mark.slow)])
+def test_matrices_stream_in_the_stated_cycles(bus_bytes):
     config = TINY.replace(bus_bytes=bus_bytes)
-    memory = Memory(config, 1 << 17, latency=(3, 3))
-    rng = np.random.default_rng(1)
-    job = Job(memory, config, 0, rows, columns, 1.0, 0, rng)
-    dut = VectorEngine(config)
-    _, durations = run(dut, memory, Memory(config, 0), [job])
-    # Rows that start inside a line take one burst more.
-    slack = rows if config.burst_words > 1 else 0
-    start_and_drain = dut.latency + 16
-    assert dut.cycles(rows, columns) <= durations[0]
-    assert durations[0] <= dut.cycles(rows, columns) + slack + start_and_drain
+    dut, inputs, output, rng = bench(config, latency=(3, 3))
+    cases = [
+        (1, 300, ElementFormat.FLOAT32, Function.IDENTITY, 0),
+        (3, 64, ElementFormat.FLOAT32, Function.TANH, 0),
+        (20, 3, ElementFormat.UINT8, Function.IDENTITY, 0),
+        (2, 129, ElementFormat.UINT8, Function.IDENTITY, 0),
+        (4, 32, ElementFormat.FLOAT16, Function.EXP, Flag.SUM),
+    ]
+    jobs, position = [], 0
+    for rows, columns, a_format, function, flags in cases:
+        job = Job(
+            inputs, config, position, rng, Opcode.AFFINE, rows=rows, columns=columns,
+            a_format=a_format, y_format=ElementFormat.UINT8, function=function, flags=flags,
+            **PLAIN,
+        )  # fmt: skip
+        jobs.append(job)
+        position = job.end
+    durations = run(dut, inputs, output, jobs)
+    for (rows, columns, a_format, function, flags), duration in zip(cases, durations, strict=True):
+        # Rows that start inside a line take one burst more.
+        slack = rows if config.burst_words > 1 else 0
+        start_and_drain = dut.latency + 16
+        start_and_drain += dut.table_latency * (function > Function.RELU)
+        start_and_drain += dut.reduce_latency * bool(flags)
+        bound = dut.cycles(rows, columns, a_format)
+        assert bound <= duration <= bound + slack + start_and_drain
 
 
-def test_latency_is_as_stated():
-    dut = VectorEngine(TINY)
-    memory = Memory(TINY, 4096)
-    job = Job(memory, TINY, 0, 1, 1, 1.0, 0, np.random.default_rng(0))
+@pytest.mark.parametrize("function", [Function.IDENTITY, Function.GELU])
+@pytest.mark.parametrize("flags", [0, Flag.SUM])
+def test_latency_is_as_stated(function, flags):
+    dut, inputs, output, rng = bench(TINY)
+    job = Job(
+        inputs, TINY, 0, rng, Opcode.AFFINE, rows=1, columns=1, function=function, flags=flags,
+        **PLAIN,
+    )  # fmt: skip
     seen = {}
 
     async def host(ctx):
@@ -158,32 +134,37 @@ def test_latency_is_as_stated():
     async def watch(ctx):
         cycle = 0
         while True:
-            _, _, word, write = await ctx.tick().sample(
-                dut.source.response.valid, dut.destination.request.valid
-            )
+            _, _, word, write = await ctx.tick().sample(dut.a.response.valid, dut.y.request.valid)
             if word:
                 seen.setdefault("word", cycle)
             if write:
                 seen.setdefault("write", cycle)
             cycle += 1
 
-    simulate(
-        dut,
-        host,
-        background=[watch, memory.read_port(dut.source), memory.write_port(dut.destination)],
-    )
-    assert seen["write"] - seen["word"] == dut.latency
+    simulate(dut, host, background=[watch, inputs.read_port(dut.a), output.write_port(dut.y)])
+    expected = dut.latency + bool(flags) * dut.reduce_latency
+    expected += (function > Function.RELU) * dut.table_latency
+    assert seen["write"] - seen["word"] == expected
 
 
 @pytest.mark.parametrize(
-    ("source_latency", "destination_stall", "expected"),
+    ("source_latency", "write_stall", "expected"),
     [(1, 0.0, Activity.BUSY), (60, 0.0, Activity.STARVED), (1, 0.95, Activity.BLOCKED)],
 )
-def test_activity_tells_which_side_is_slow(source_latency, destination_stall, expected):
-    memory = Memory(TINY, 1 << 14, latency=(source_latency, source_latency))
-    columns = 64 if source_latency == 1 else 4
-    job = Job(memory, TINY, 0, 8, columns, 1.0, 0, np.random.default_rng(2))
-    output = Memory(TINY, 0, stall=destination_stall, seed=3)
-    counts, _ = run(VectorEngine(TINY), memory, output, [job])
+def test_activity_tells_which_side_is_slow(source_latency, write_stall, expected):
+    latency = (source_latency, source_latency)
+    dut, inputs, output, rng = bench(TINY, 2, write_stall=write_stall, latency=latency)
+    job = Job(
+        inputs, TINY, 0, rng, Opcode.AFFINE, rows=8, columns=64 if source_latency == 1 else 4,
+        **PLAIN,
+    )  # fmt: skip
+    counts = dict.fromkeys(Activity, 0)
+
+    async def count(ctx):
+        while True:
+            _, _, activity = await ctx.tick().sample(dut.activity)
+            counts[Activity(activity)] += 1
+
+    run(dut, inputs, output, [job], background=[count])
     working = {activity: n for activity, n in counts.items() if activity != Activity.IDLE}
     assert max(working, key=working.get) == expected

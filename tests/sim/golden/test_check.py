@@ -17,6 +17,7 @@ def test_good_descriptors_pass(opcode):
 
 TOP = TINY.dram_bytes
 PAD = TINY.scratchpad_address(0)
+INFINITY = 0x7F80_0000
 
 CASES = [
     (Opcode.LOAD, {"core": 1}, Status.BAD_CORE, "core"),
@@ -59,11 +60,53 @@ CASES = [
     (Opcode.MATMUL, {"w": PAD + TINY.scratchpad_bytes - 16 * 5 * 3}, Status.OK, None),
     (Opcode.MATMUL, {"w": PAD + TINY.scratchpad_bytes - 16 * 14}, Status.BAD_RANGE, "w"),
     (Opcode.MATMUL, {"params": TOP - 64}, Status.BAD_RANGE, "params"),
-    (Opcode.QUANTISE, {"multiplier": 0x7F80_0000}, Status.BAD_FORMAT, "multiplier"),
-    (Opcode.QUANTISE, {"multiplier": 0xFFC0_0000}, Status.BAD_FORMAT, "multiplier"),
-    (Opcode.QUANTISE, {"columns": 0}, Status.BAD_DIMENSION, "columns"),
-    (Opcode.QUANTISE, {"columns": 2**30 + 1}, Status.BAD_DIMENSION, "source_stride"),
-    (Opcode.QUANTISE, {"columns": 2**30, "rows": 1}, Status.BAD_RANGE, "source"),
+    (Opcode.AFFINE, {"flags": 3}, Status.BAD_FORMAT, "flags"),
+    (Opcode.AFFINE, {"flags": 4}, Status.BAD_FORMAT, "flags"),
+    (Opcode.ADD, {"flags": 4}, Status.OK, None),
+    (Opcode.AFFINE, {"multiplier": INFINITY}, Status.BAD_FORMAT, "multiplier"),
+    (Opcode.AFFINE, {"multiplier": 0xFFC0_0000}, Status.BAD_FORMAT, "multiplier"),
+    (Opcode.CLAMP, {"multiplier": 0x8000_0000}, Status.BAD_FORMAT, "multiplier"),
+    (Opcode.AFFINE, {"multiplier": 1}, Status.OK, None),
+    (Opcode.AFFINE, {"scale": 0}, Status.BAD_FORMAT, "scale"),
+    (Opcode.ADD, {"scale": INFINITY}, Status.BAD_FORMAT, "scale"),
+    (Opcode.AFFINE, {"shift": INFINITY | 1}, Status.BAD_FORMAT, "shift"),
+    (Opcode.MULTIPLY, {"shift": INFINITY}, Status.BAD_FORMAT, "shift"),
+    (Opcode.CLAMP, {"low": INFINITY | 1}, Status.BAD_FORMAT, "low"),
+    (Opcode.CLAMP, {"low": INFINITY, "high": INFINITY}, Status.OK, None),
+    (Opcode.CLAMP, {"low": 0x40C0_0001}, Status.BAD_FORMAT, "high"),
+    (Opcode.CLAMP, {"low": 0, "high": 0x8000_0000}, Status.BAD_FORMAT, "high"),
+    (Opcode.CLAMP, {"low": 0xBF80_0000, "high": 0xBF80_0001}, Status.BAD_FORMAT, "high"),
+    (Opcode.AFFINE, {"y_format": 4}, Status.BAD_FORMAT, "y_format"),
+    (Opcode.AFFINE, {"a_format": 5}, Status.BAD_FORMAT, "a_format"),
+    (Opcode.MULTIPLY, {"b_format": 4, "b_stride": 48}, Status.OK, None),
+    (Opcode.MULTIPLY, {"b_format": 5}, Status.BAD_FORMAT, "b_format"),
+    (Opcode.AFFINE, {"function": 8}, Status.BAD_FORMAT, "function"),
+    (Opcode.AFFINE, {"columns": 0}, Status.BAD_DIMENSION, "columns"),
+    (Opcode.AFFINE, {"columns": 13}, Status.BAD_DIMENSION, "a_stride"),
+    (Opcode.AFFINE, {"columns": 17}, Status.BAD_DIMENSION, "y_stride"),
+    (Opcode.AFFINE, {"columns": 12, "flags": 1, "y_stride": 16}, Status.OK, None),
+    (Opcode.AFFINE, {"columns": 2**31, "rows": 1}, Status.BAD_RANGE, "y"),
+    (Opcode.ADD, {"b_stride": 0}, Status.OK, None),
+    (Opcode.ADD, {"b_format": 2}, Status.BAD_DIMENSION, "b_stride"),
+    (Opcode.ADD, {"b_format": 2, "flags": 4}, Status.OK, None),
+    (Opcode.ADD, {"b_stride": 24}, Status.BAD_ALIGNMENT, "b_stride"),
+    (Opcode.ADD, {"b": TOP - 43}, Status.BAD_ALIGNMENT, "b"),
+    (Opcode.ADD, {"b": TOP - 32}, Status.BAD_RANGE, "b"),
+    # y has rows of 22 bytes, a of 44, b of 11, three of them.
+    (Opcode.AFFINE, {"y": 0x5000, "y_stride": 48}, Status.OK, None),
+    (Opcode.AFFINE, {"y": 0x5000}, Status.BAD_OVERLAP, "a"),
+    (Opcode.AFFINE, {"y": 0x5000, "rows": 1}, Status.OK, None),
+    (Opcode.AFFINE, {"y": 0x5010, "rows": 1}, Status.BAD_OVERLAP, "a"),
+    (Opcode.AFFINE, {"y": 0x5010, "y_stride": 48}, Status.BAD_OVERLAP, "a"),
+    (Opcode.AFFINE, {"y": 0x5030, "y_stride": 80, "a_stride": 80}, Status.OK, None),
+    (Opcode.AFFINE, {"y": 0x5030, "y_stride": 64, "a_stride": 64}, Status.BAD_OVERLAP, "a"),
+    (Opcode.AFFINE, {"a": 0x5020, "y": 0x5000, "y_stride": 80, "a_stride": 80}, Status.OK, None),
+    (Opcode.AFFINE, {"y": 0x5000 + 140}, Status.BAD_ALIGNMENT, "y"),
+    (Opcode.AFFINE, {"y": 0x5090}, Status.OK, None),
+    (Opcode.AFFINE, {"y": 0x5080}, Status.BAD_OVERLAP, "a"),
+    (Opcode.ADD, {"y": 0x6000}, Status.BAD_OVERLAP, "b"),
+    (Opcode.ADD, {"y": 0x6000, "b_stride": 32}, Status.BAD_OVERLAP, "b"),
+    (Opcode.ADD, {"y": 0x6000, "b_stride": 32, "b_format": 2}, Status.OK, None),
 ]  # fmt: skip
 
 
@@ -88,7 +131,8 @@ def test_earlier_rules_win():
 
 def test_every_flag_of_a_command_is_accepted():
     for opcode, flags in FLAGS.items():
-        assert check(pack(opcode, **GOOD[opcode] | {"flags": int(flags)}), TINY)[0] == Status.OK
+        for flag in (1 << bit for bit in range(8) if flags >> bit & 1):
+            assert check(pack(opcode, **GOOD[opcode] | {"flags": flag}), TINY)[0] == Status.OK
 
 
 def test_another_cores_scratchpad_is_out_of_range():

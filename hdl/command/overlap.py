@@ -1,0 +1,94 @@
+"""Whether a command's output overlaps an input where it must not."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.config import ADDRESS_BITS
+
+_END_BITS = ADDRESS_BITS + 1
+
+EXTENT = data.StructLayout(
+    {
+        "start": ADDRESS_BITS,
+        "end": _END_BITS,
+        "many": 1,
+        "stride": 32,
+        "row_bytes": 35,
+        "written": 1,
+        "in_place": 1,
+        "detail": 8,
+    }
+)
+"""Bytes from `start` to before `end`; if `many`, rows of `row_bytes`, `stride` apart. `written`: by
+the command, which may do so `in_place`."""
+
+FINDING = data.StructLayout({"overlaps": 1, "detail": 8})
+"""Whether the operand overlaps the one written, and the `detail` that came with it."""
+
+
+class OverlapChecker(wiring.Component):
+    """Compares each operand of a command with the one that is written, which comes first if any.
+
+    Two operands whose extents meet are apart all the same if their rows have one stride and lie in
+    different columns. A command that works `in_place` may write the very rows that it reads, if
+    they are as long as what it writes.
+
+    Members
+    -------
+    restart : In(1), a new command: forget what the one before writes
+    i : In(stream of `EXTENT`, always ready)
+    o : Out(stream of `FINDING`, always ready), in the order of `i`
+
+    One operand a cycle; `latency` cycles from operand to finding.
+    """
+
+    latency = 1
+
+    def __init__(self):
+        super().__init__(
+            {
+                "restart": In(1),
+                "i": In(stream.Signature(EXTENT, always_ready=True)),
+                "o": Out(stream.Signature(FINDING, always_ready=True)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        i = self.i.p
+        output = Signal(EXTENT)
+        valid = Signal()
+        read = Signal(EXTENT)
+        with m.If(self.restart):
+            m.d.sync += output.eq(0)
+        with m.Elif(self.i.valid & i.written):
+            m.d.sync += output.eq(i)
+        m.d.sync += [valid.eq(self.i.valid), read.eq(i)]
+
+        # All comparisons in the cycle before they are combined.
+        meets, same_start, same_stride, long_enough = (
+            Signal(name=name) for name in ("meets", "same_start", "same_stride", "long_enough")
+        )
+        ahead = Signal(_END_BITS)  # of the output's start; two's complement
+        behind = Signal(_END_BITS)
+        m.d.sync += [
+            meets.eq((i.start < output.end) & (output.start < i.end)),
+            same_start.eq(i.start == output.start),
+            same_stride.eq(~i.many | (i.stride == output.stride)),
+            long_enough.eq(i.row_bytes >= output.row_bytes),
+            ahead.eq(i.start - output.start),
+            behind.eq(output.start - i.start),
+        ]
+        later = ~ahead[-1]
+        gap = Mux(later, ahead, behind)
+        first = Mux(later, output.row_bytes, read.row_bytes)
+        second = Mux(later, read.row_bytes, output.row_bytes)
+        apart = read.many & same_stride & (gap >= first) & (gap + second <= output.stride)
+        itself = output.in_place & same_start & same_stride & long_enough
+        m.d.comb += [
+            self.o.valid.eq(valid & ~read.written),
+            self.o.p.overlaps.eq(meets & ~apart & ~itself),
+            self.o.p.detail.eq(read.detail),
+        ]
+        return m

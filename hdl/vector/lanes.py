@@ -1,0 +1,274 @@
+"""The arithmetic of the vector engine: from stored elements to stored elements."""
+
+from amaranth import Cat, EnableInserter, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arith.convert import FloatNarrow, FloatWiden, IntToFloat
+from hdl.arith.fma import FloatFma
+from hdl.arith.format import FLOAT32
+from hdl.arith.mul import FloatMul
+from hdl.arith.pipeline import register
+from hdl.arith.quantise import RoundToByte
+from hdl.commands import ElementFormat, Function, Opcode
+from hdl.vector.function import FunctionLane, FunctionTables
+from hdl.vector.reduce import RowReducer, larger
+
+_ONE = FLOAT32.bias << FLOAT32.significand_bits
+_MINUS_ZERO = 1 << 31
+
+SETTINGS = data.StructLayout(
+    {
+        "opcode": Opcode,
+        "function": Function,
+        "sum": 1,
+        "max": 1,
+        "a_format": ElementFormat,
+        "a_zero_point": 8,
+        "b_format": ElementFormat,
+        "b_zero_point": 8,
+        "y_format": ElementFormat,
+        "y_zero_point": 8,
+        "first": 32,
+        "second": 32,
+        "multiplier": 32,
+        "tail": 8,
+    }
+)
+"""What a command does to its elements. `first`: scale, MULTIPLY's shift, low. `second`: AFFINE's
+shift, high. `tail`: elements of a row's last group."""
+
+
+class ElementDecoder(wiring.Component):
+    """A stored element as fp32, exactly as `sim.golden.vector.decode`.
+
+    Members
+    -------
+    format : In(ElementFormat), zero_point : In(8), constant while anything is inside
+    i : In(32), the element in the low bits
+    o : Out(32), `latency` cycles later
+    """
+
+    latency = 2 + IntToFloat.latency
+
+    def __init__(self):
+        super().__init__(
+            {"format": In(ElementFormat), "zero_point": In(8), "i": In(32), "o": Out(32)}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.from_int = from_int = IntToFloat(FLOAT32)
+        m.submodules.from_half = from_half = FloatWiden()
+        # Flipping their top bits makes unsigned bytes of two signed ones of the same distance.
+        flip = (self.format == ElementFormat.INT8) << 7
+        difference = Signal(32)
+        m.d.comb += difference.eq((self.i[:8] ^ flip) - (self.zero_point ^ flip))
+        integer = Mux(self.format == ElementFormat.INT32, self.i, difference)
+        stored = register(m, self.i, "stored")
+        later = IntToFloat.latency - FloatWiden.latency
+        m.d.comb += [
+            from_int.i.eq(register(m, integer, "integer")),
+            from_half.i.eq(stored[:16]),
+        ]
+        half = register(m, from_half.o, "half", cycles=later)
+        single = register(m, stored, "single", cycles=IntToFloat.latency)
+        number = Signal(32)
+        with m.Switch(self.format):
+            with m.Case(ElementFormat.FLOAT32):
+                m.d.comb += number.eq(single)
+            with m.Case(ElementFormat.FLOAT16):
+                m.d.comb += number.eq(half)
+            with m.Default():
+                m.d.comb += number.eq(from_int.o)
+        m.d.comb += self.o.eq(register(m, number, "number"))
+        return m
+
+
+class ElementEncoder(wiring.Component):
+    """i * multiplier in a stored format, exactly as `sim.golden.vector.encode`.
+
+    Members
+    -------
+    format : In(ElementFormat), zero_point : In(8), constant while anything is inside
+    multiplier : In(32), likewise
+    i : In(32)
+    o : Out(32), the element in the low bits, `latency` cycles later
+    """
+
+    latency = FloatMul.latency + RoundToByte.latency
+
+    def __init__(self):
+        super().__init__(
+            {
+                "format": In(ElementFormat),
+                "zero_point": In(8),
+                "multiplier": In(32),
+                "i": In(32),
+                "o": Out(32),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.mul = mul = FloatMul(FLOAT32)
+        m.submodules.to_byte = to_byte = RoundToByte()
+        m.submodules.to_half = to_half = FloatNarrow()
+        flip = (self.format == ElementFormat.INT8) << 7
+        m.d.comb += [
+            mul.a.eq(self.i),
+            mul.b.eq(self.multiplier),
+            to_byte.i.eq(mul.o),
+            to_byte.zero_point.eq(self.zero_point ^ flip),
+            to_byte.floor.eq(0),
+            to_half.i.eq(mul.o),
+        ]
+        single = register(m, mul.o, "single", cycles=RoundToByte.latency)
+        with m.Switch(self.format):
+            with m.Case(ElementFormat.FLOAT32):
+                m.d.comb += self.o.eq(single)
+            with m.Case(ElementFormat.FLOAT16):
+                m.d.comb += self.o.eq(to_half.o)
+            with m.Default():
+                m.d.comb += self.o.eq(to_byte.o ^ flip)
+        return m
+
+
+class VectorLanes(wiring.Component):
+    """One group of elements a cycle through decode, combine, function, reduce and encode.
+
+    Members
+    -------
+    settings : In(`SETTINGS`), constant while anything is inside
+    valid : In(1), a group comes
+    a, b : In(lanes x 32), stored elements in the low bits
+    last : In(1), the group ends a row
+    o : Out(lanes x 32), stored elements, with `o_valid`; one in lane 0 if rows are reduced
+
+    A group comes out `latency` cycles later, `table_latency` more if the function has a table,
+    `reduce_latency` more after a row's last group if rows are reduced. Wrap it in `EnableInserter`
+    to stall.
+    """
+
+    latency = ElementDecoder.latency + 1 + FloatFma.latency + 1 + ElementEncoder.latency
+    table_latency = FunctionLane.latency
+
+    def __init__(self, lanes: int):
+        self._lanes = lanes
+        self._reducer = RowReducer(lanes)
+        self.reduce_latency = self._reducer.latency
+        elements = data.ArrayLayout(32, lanes)
+        super().__init__(
+            {
+                "settings": In(SETTINGS),
+                "valid": In(1),
+                "a": In(elements),
+                "b": In(elements),
+                "last": In(1),
+                "o": Out(elements),
+                "o_valid": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        settings, lanes = self.settings, self._lanes
+        uses_table = Signal()
+        reduces = Signal()
+        m.d.comb += [
+            uses_table.eq(settings.function > Function.RELU),
+            reduces.eq(settings.sum | settings.max),
+        ]
+        reducer = self._reducer
+        tables = FunctionTables(lanes)
+        m.submodules.reducer = EnableInserter(reduces)(reducer)
+        m.submodules.tables = EnableInserter(uses_table)(tables)
+
+        combined_after = ElementDecoder.latency + 1 + FloatFma.latency
+        tags = [Cat(self.valid, self.valid & self.last)]
+        for cycle in range(combined_after + FunctionLane.latency):
+            tag = Signal(2, name=f"tag_{cycle}")
+            m.d.sync += tag.eq(tags[-1])
+            if cycle == combined_after:  # without a table the way ends here
+                m.d.sync += tag.eq(Mux(uses_table, tags[-1], 0))
+            tags.append(tag)
+        chosen = Signal(2)
+        m.d.sync += chosen.eq(Mux(uses_table, tags[-1], tags[combined_after]))
+        m.d.comb += [
+            reducer.largest.eq(settings.max),
+            reducer.valid.eq(chosen[0]),
+            reducer.last.eq(chosen[1]),
+            reducer.present.eq(Cat(~chosen[1] | (settings.tail > k) for k in range(lanes))),
+        ]
+        leaves = Mux(reduces, reducer.o_valid, chosen[0])
+        for cycle in range(ElementEncoder.latency):
+            late = Signal(name=f"leaves_{cycle}")
+            m.d.sync += late.eq(leaves)
+            leaves = late
+        m.d.comb += self.o_valid.eq(leaves)
+
+        for lane in range(lanes):
+            x = self._combine(m, lane)
+            function = FunctionLane()
+            m.submodules[f"function_{lane}"] = EnableInserter(uses_table)(function)
+            m.submodules[f"encode_{lane}"] = encode = ElementEncoder()
+            value = Signal(32, name=f"value_{lane}")
+            with m.If(uses_table):
+                m.d.comb += value.eq(function.o)
+            with m.Elif(~((settings.function == Function.RELU) & x[-1])):
+                m.d.comb += value.eq(x)
+            result = register(m, value, f"result_{lane}")
+            m.d.comb += [
+                function.function.eq(settings.function),
+                function.i.eq(x),
+                tables.index[lane].eq(function.index),
+                tables.power_index[lane].eq(function.power_index),
+                function.row.eq(tables.row[lane]),
+                function.power.eq(tables.power[lane]),
+                reducer.i[lane].eq(result),
+                encode.format.eq(settings.y_format),
+                encode.zero_point.eq(settings.y_zero_point),
+                encode.multiplier.eq(settings.multiplier),
+                encode.i.eq(Mux(reduces, reducer.o, result) if lane == 0 else result),
+                self.o[lane].eq(encode.o),
+            ]
+        return m
+
+    def _combine(self, m: Module, lane: int) -> Signal:
+        """Decodes the elements of a lane and combines them as the opcode says."""
+        settings = self.settings
+        m.submodules[f"a_{lane}"] = a = ElementDecoder()
+        m.submodules[f"b_{lane}"] = b = ElementDecoder()
+        m.submodules[f"fma_{lane}"] = fma = FloatFma(FLOAT32)
+        m.d.comb += [
+            a.format.eq(settings.a_format),
+            a.zero_point.eq(settings.a_zero_point),
+            a.i.eq(self.a[lane]),
+            b.format.eq(settings.b_format),
+            b.zero_point.eq(settings.b_zero_point),
+            b.i.eq(self.b[lane]),
+        ]
+        lifted = larger(m, a.o, settings.first, f"lifted_{lane}")
+        # The smaller of two numbers is minus the larger of their negatives.
+        lowered = larger(m, _negated(lifted), _negated(settings.second), f"lowered_{lane}")
+        factors = [Signal(32, name=f"{name}_{lane}") for name in ("left", "right", "addend")]
+        chosen = {
+            Opcode.ADD: (b.o, settings.first, a.o),
+            Opcode.MULTIPLY: (a.o, b.o, settings.first),
+            Opcode.CLAMP: (_negated(lowered), _ONE, _MINUS_ZERO),
+        }
+        with m.Switch(settings.opcode):
+            for opcode, values in chosen.items():
+                with m.Case(opcode):
+                    m.d.sync += [f.eq(v) for f, v in zip(factors, values, strict=True)]
+            with m.Default():
+                affine = (a.o, settings.first, settings.second)
+                m.d.sync += [f.eq(v) for f, v in zip(factors, affine, strict=True)]
+        m.d.comb += [port.eq(f) for port, f in zip((fma.a, fma.b, fma.c), factors, strict=True)]
+        x = Signal(32, name=f"combined_{lane}")
+        m.d.comb += x.eq(fma.o)
+        return x
+
+
+def _negated(x):
+    return Cat(x[:-1], ~x[-1])

@@ -1,0 +1,159 @@
+"""Vector commands for tests: descriptors with their operands in memory and the golden output."""
+
+import numpy as np
+
+from hdl.commands import ElementFormat, Flag, Function, Opcode, pack
+from sim.golden.vector import decode, result
+from tests.bench import get, monitor, put, simulate
+
+UNTOUCHED = 0x5A
+SOURCES = tuple(ElementFormat)
+OUTPUTS = tuple(element for element in ElementFormat if element is not ElementFormat.INT32)
+TWO_SOURCES = (Opcode.ADD, Opcode.MULTIPLY)
+
+_SPECIAL = np.float32(
+    [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 0.5, 1.5, 2.5,
+     -0.5, -1.5, 127.5, 128.5, 254.5, 255.5, 256.0, -256.5, 2.0**31, -(2.0**31), 2.0**32, 2.0**63]
+)  # fmt: skip
+_NUMPY = {ElementFormat.FLOAT16: np.float16, ElementFormat.FLOAT32: np.float32}
+
+
+def bits(x: float) -> int:
+    """A float32 as a descriptor carries it."""
+    return int(np.float32(x).view(np.uint32))
+
+
+def elements(element: ElementFormat, rows: int, columns: int, rng) -> np.ndarray:
+    """uint8[rows, columns * nbytes] of an element format: any integers, floats of every kind."""
+    if element not in _NUMPY:
+        return rng.integers(0, 256, (rows, columns * element.nbytes), np.uint8)
+    x = (rng.normal(size=(rows, columns)) * rng.choice([0.1, 1, 5, 100, 1e30])).astype(np.float32)
+    special = rng.random((rows, columns)) < 0.2
+    x[special] = rng.choice(_SPECIAL, special.sum())
+    with np.errstate(all="ignore"):
+        return x.astype(_NUMPY[element]).view(np.uint8).reshape(rows, -1)
+
+
+class Job:
+    """One command whose operands follow each other from `position` of a memory."""
+
+    def __init__(
+        self, memory, config, position, rng, opcode, *, rows, columns, function=Function.IDENTITY,
+        flags=0, a_format=ElementFormat.FLOAT32, b_format=ElementFormat.FLOAT32,
+        y_format=ElementFormat.FLOAT32, same_row=False, gap=0, in_place=None, **constants,
+    ):  # fmt: skip
+        bus = config.bus_bytes
+
+        def stride(size):
+            return -(-size // bus) * bus + gap * bus
+
+        width = 1 if flags & (Flag.SUM | Flag.MAX) else columns
+        a_raw = elements(a_format, rows, columns, rng)
+        fields = {"a": position, "a_stride": stride(a_raw.shape[1])}
+        end = position + rows * fields["a_stride"]
+        placed = [(position, fields["a_stride"], a_raw)]
+        a = decode(a_raw, a_format, constants.get("a_zero_point", 0))
+        b = None
+        if opcode in TWO_SOURCES:
+            b_columns = 1 if flags & Flag.BROADCAST else columns
+            b_raw = elements(b_format, 1 if same_row else rows, b_columns, rng)
+            fields |= {"b": end, "b_format": b_format}
+            fields["b_stride"] = 0 if same_row else stride(b_raw.shape[1])
+            placed.append((end, fields["b_stride"], b_raw))
+            end += len(b_raw) * stride(b_raw.shape[1])
+            b = decode(b_raw, b_format, constants.get("b_zero_point", 0))
+        y_stride = fields[f"{in_place}_stride"] if in_place else stride(width * y_format.nbytes)
+        fields |= {"y": fields[in_place] if in_place else end, "y_stride": y_stride}
+        if not in_place:
+            end += rows * y_stride
+        self.end = end
+        for start, step, raw in placed:
+            for row, values in enumerate(raw):
+                memory.data[start + row * step :][: values.size] = values
+        self.values = {
+            "rows": rows, "columns": columns, "flags": int(flags), "function": function,
+            "a_format": a_format, "y_format": y_format, "y_zero_point": 0, **fields, **constants,
+        }  # fmt: skip
+        y = result(opcode, self.values | {"opcode": opcode}, a, b, bus // 4)
+        self.y = y
+        self.where = slice(self.values["y"], self.values["y"] + rows * y_stride)
+        if not in_place:
+            memory.data[self.where] = UNTOUCHED
+        self.image = memory.data[self.where].copy()
+        for row, values in enumerate(y):
+            raw = np.ascontiguousarray(values).view(np.uint8)
+            self.image[row * y_stride :][: raw.size] = raw
+        self.descriptor = int.from_bytes(pack(opcode, **self.values), "little")
+
+
+def random_job(memory, config, position, rng, opcode, rows, columns, **fixed) -> Job:
+    """A job of random formats, function, reduction and constants, but for what is `fixed`."""
+    choices: dict = {
+        "function": rng.choice(list(Function)),
+        "flags": int(rng.choice([0, 0, Flag.SUM, Flag.MAX])),
+        "a_format": rng.choice(SOURCES),
+        "y_format": rng.choice(OUTPUTS),
+        "multiplier": bits(rng.choice([1.0, 0.7, -3.0, 1e-40, 1 / 255])),
+        "a_zero_point": int(rng.integers(256)),
+        "y_zero_point": int(rng.integers(256)),
+        "gap": int(rng.integers(2)),
+    }
+    some = [1.0, -1.0, 0.01, 1e-3, 1e30]
+    if opcode in TWO_SOURCES:
+        choices |= {
+            "b_format": rng.choice(SOURCES),
+            "b_zero_point": int(rng.integers(256)),
+            "same_row": bool(rng.integers(2)),
+        }
+        choices["flags"] |= int(rng.choice([0, Flag.BROADCAST]))
+    if opcode in (Opcode.AFFINE, Opcode.ADD):
+        choices["scale"] = bits(rng.choice(some))
+    if opcode in (Opcode.AFFINE, Opcode.MULTIPLY):
+        choices["shift"] = bits(rng.choice([0.0, -0.0, 0.5, -3e5]))
+    if opcode is Opcode.CLAMP:
+        choices |= {"low": bits(rng.choice([-np.inf, -6, 0.0, -0.0])), "high": bits(6.0)}
+    choices = {name: getattr(value, "item", lambda v=value: v)() for name, value in choices.items()}
+    for name, kind in (("function", Function), *((f"{x}_format", ElementFormat) for x in "aby")):
+        if name in choices:
+            choices[name] = kind(choices[name])
+    return Job(memory, config, position, rng, opcode, rows=rows, columns=columns, **choices | fixed)
+
+
+def run(dut, inputs, output, jobs, background=()):
+    """Runs `jobs` one after another and compares their outputs; returns the cycles of each.
+
+    Both memories are views of the same bytes.
+    """
+    output.data = inputs.data
+    durations = []
+    clock = [0]
+
+    async def host(ctx):
+        for job in jobs:
+            await put(ctx, dut.command, job.descriptor)
+            start = clock[0]
+            outcome = await get(ctx, dut.result)
+            durations.append(clock[0] - start)
+            assert (outcome.status, outcome.detail) == (0, 0)
+            np.testing.assert_array_equal(inputs.data[job.where], job.image, str(job.values))
+
+    async def count(ctx):
+        while True:
+            await ctx.tick()
+            clock[0] += 1
+
+    simulate(
+        dut,
+        host,
+        background=[
+            count,
+            inputs.read_port(dut.a),
+            inputs.read_port(dut.b),
+            output.write_port(dut.y),
+            *(monitor(port.request, name) for name, port in
+              (("a", dut.a), ("b", dut.b), ("y", dut.y))),
+            monitor(dut.result, "result"),
+            *background,
+        ],
+    )  # fmt: skip
+    return durations

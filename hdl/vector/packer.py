@@ -112,7 +112,9 @@ class RowPacker(wiring.Component):
         packed = {w: Cat(self.i.p[k][: 8 * w] for k in range(lanes)) for w in widths}
         strobes = {w: Cat(present[k].replicate(w) for k in range(lanes)) for w in widths}
         for quarter in range(_QUARTERS):
-            here, value, strobe = (Signal(n) for n in (1, 8 * lanes, lanes))
+            here = Signal(name=f"here_{quarter}")
+            value = Signal(8 * lanes, name=f"value_{quarter}")
+            strobe = Signal(lanes, name=f"strobe_{quarter}")
             with m.Switch(size):
                 for code, width in enumerate(widths):
                     part = quarter % width

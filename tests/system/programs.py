@@ -101,7 +101,8 @@ def matmul(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
 
 def vector(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random AFFINE, ADD, MULTIPLY or CLAMP over operands in one slot."""
-    opcode = Opcode(changes.pop("opcode", int(rng.choice(VECTOR))))
+    choices = [op for op in VECTOR if set(changes) <= {field.name for field in fields(op)}]
+    opcode = Opcode(int(rng.choice(choices)))
     rows, columns = int(rng.integers(1, 8)), int(rng.integers(1, 40))
     stride = round_up(4 * columns, config.bus_bytes)
     one, small = (int(np.float32(x).view(np.uint32)) for x in (1.0, rng.random() + 0.1))
@@ -118,7 +119,7 @@ def vector(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     if "b" in known:
         values["flags"] |= int(rng.choice([0, Flag.BROADCAST]))
         values["b_stride"] *= int(rng.integers(2))
-    values = {name: value for name, value in (values | changes).items() if name in known}
+    values = {name: value for name, value in values.items() if name in known} | changes
     task = Task(opcode, values)
     for address in (operands, operands + 2048):
         if rng.integers(2):

@@ -113,7 +113,7 @@ def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag
         (programs.vector, {"multiplier": 0x8000_0000}, Status.BAD_FORMAT, "must be finite and not"),
         (
             programs.vector,
-            {"opcode": Opcode.ADD, "flags": 0, "b": programs.SLOT},
+            {"flags": 0, "b_stride": 0, "b": programs.SLOT},
             Status.BAD_OVERLAP,
             "b=0x1000: the output overlaps the operand",
         ),

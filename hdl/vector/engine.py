@@ -1,6 +1,6 @@
 """The vector engine: element-wise work on matrices, one pass over memory a command."""
 
-from amaranth import EnableInserter, Module, Mux, Signal
+from amaranth import EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
@@ -17,7 +17,7 @@ from hdl.vector.source import GroupSource
 _QUEUE_WORDS = 4
 
 
-def element_size(element) -> Signal:
+def element_size(element: Value) -> Value:
     """log2 of an element's bytes."""
     half = element == ElementFormat.FLOAT16
     return Mux(half, 1, Mux(element > ElementFormat.FLOAT16, 2, 0))
@@ -124,7 +124,7 @@ class VectorEngine(wiring.Component):
             packer.start.p.stride.eq(command.y_stride),
             packer.start.p.rows.eq(command.rows),
             packer.start.p.columns.eq(Mux(reduces, 1, command.columns)),
-            packer.start.p.size.eq(element_size(command.y_format)),
+            packer.start.p.size.eq(element_size(Value.cast(command.y_format))),
         ]  # fmt: skip
 
         # From the sources through the lanes to the packer.

@@ -1,8 +1,19 @@
 """Commands in words: what they do, how much, from where to where."""
 
 from collections.abc import Callable
+from enum import IntEnum
 
-from hdl.commands import NO_COUNTER, Engine, Flag, Opcode, RowFormat, offset, unpack
+from hdl.commands import (
+    NO_COUNTER,
+    ElementFormat,
+    Engine,
+    Flag,
+    Function,
+    Opcode,
+    RowFormat,
+    offset,
+    unpack,
+)
 from hdl.commands import fields as fields_of
 from hdl.config import CardConfig
 from hdl.registers import BAR0_BYTES, COUNTER_BASE
@@ -115,7 +126,7 @@ class Describer:
             "bags": bags,
             "rows_read": rows,
             "dim": dim,
-            "format": RowFormat(form).name if form in set(RowFormat) else form,
+            "format": _name(RowFormat, form),
             "bytes_of_rows": nbytes,
             "table": f"{self.local(card, values['table'])} {values['table']:#x}",
             "table_rows": values["rows"],
@@ -136,15 +147,29 @@ class Describer:
             "weights": f"{self.local(card, values['w'])} {values['w']:#x}",
         }
 
-    def quantise(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+    def vector(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
         rows, columns = values["rows"], values["columns"]
-        title = f"{rows}x{columns}, {size(4 * rows * columns)} to {size(rows * columns)}"
-        return title, {
+        reduction = values["flags"] & (Flag.SUM | Flag.MAX)
+        words = [str(_name(Function, values["function"]))] if values["function"] else []
+        words += [{Flag.SUM: "SUM", Flag.MAX: "MAX"}.get(reduction, "SUM MAX")] * bool(reduction)
+        formats = {
+            name: _name(ElementFormat, values[f"{name}_format"])
+            for name in "aby"
+            if f"{name}_format" in values
+        }
+        words.append(f"{rows}x{columns} {formats['a']} to {formats['y']}")
+        return " ".join(words), {
             "rows": rows,
             "columns": columns,
-            "bytes_read": 4 * rows * columns,
-            "bytes_written": rows * columns,
+            "elements": rows * columns,
+            "function": _name(Function, values["function"]),
+            **{f"{name}_format": form for name, form in formats.items()},
         }
+
+
+def _name(names: type[IntEnum], value: int) -> str | int:
+    """The name of a value, or the value of a descriptor that will be refused."""
+    return names(value).name if value in set(names) else value
 
 
 def _fence(describer: Describer, card: int, values: dict[str, int]) -> tuple[str, dict]:
@@ -158,5 +183,8 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.SIGNAL: Describer.signal,
     Opcode.GATHER: Describer.gather,
     Opcode.MATMUL: Describer.matmul,
-    Opcode.QUANTISE: Describer.quantise,
+    Opcode.AFFINE: Describer.vector,
+    Opcode.ADD: Describer.vector,
+    Opcode.MULTIPLY: Describer.vector,
+    Opcode.CLAMP: Describer.vector,
 }

@@ -187,7 +187,7 @@ def _constant_broken(name: str, v: dict[str, int]) -> bool:
         case "low":
             return _is_nan(v[name])
         case "high":
-            low, high = float_of(v["low"]), float_of(v["high"])
+            low, high = (float(float_of(v[side])) for side in ("low", "high"))
             signs = bool(v["low"] >> 31), bool(v["high"] >> 31)
             return _is_nan(v[name]) or high < low or (high == low == 0 and signs == (False, True))
         case "function":

@@ -68,8 +68,7 @@ def test_an_index_outside_the_table(card, rejected, index, position):
 
 def raw(card, kind, lengths=None, **changes):
     """Runs one command of a program, operands at the start of DRAM, where all is free."""
-    task = kind(np.random.default_rng(1), TINY, 0, programs.SLOT)
-    task.fields.update(changes)
+    task = kind(np.random.default_rng(1), TINY, 0, programs.SLOT, **changes)
     for address, values in task.contents:
         if lengths is not None and address == task.fields["lengths"]:
             values = np.asarray(lengths, np.int32).view(np.uint8)

@@ -1,4 +1,4 @@
-"""QUANTISE means what PyTorch and ONNX mean by affine quantisation."""
+"""AFFINE from FLOAT32 to UINT8 means what PyTorch and ONNX mean by affine quantisation."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """Whether proofs notice: faults put into a component, one at a time, that its proof must refuse.
 
-`FORMAL_MUTANTS=24 pytest tests/formal/test_readers.py` runs each proof so and prints the score.
+`FORMAL_MUTANTS=24 pytest -s tests/formal/test_readers.py` runs each proof so and prints the score.
 Survivors are named by the Python line that they change; some change nothing that can be seen.
 """
 
@@ -20,7 +20,10 @@ def survivors(spec: Spec, folder: Path, count: int, depth: int, induction: int |
     listed = f"mutate -list {count} -seed {_SEED} -o mutants.txt top.dut*"
     run_wheel("yosys", ["-q", "-p", f"{spec.script(READ)}; write_rtlil read.il; {listed}"], folder)
     lines = (folder / "mutants.txt").read_text().splitlines()
-    mutants = [line for line in lines if line.startswith("mutate") and "\\CLK" not in line]
+    mutants = [line for line in lines if line.startswith("mutate") and "-port CLK" not in line]
+    ways = [["-t", str(depth)], ["-c", "-t", str(depth)]]
+    if induction is not None:
+        ways.append(["-i", "-t", str(induction)])
     tried, unnoticed = 0, []
     for mutant in mutants:
         (folder / "mutant.ys").write_text(f"read_rtlil read.il\n{mutant}\n{PREPARE}\n")
@@ -29,7 +32,6 @@ def survivors(spec: Spec, folder: Path, count: int, depth: int, induction: int |
         except ToolError:  # no hardware any more, such as a memory whose first contents change
             continue
         tried += 1
-        ways = [("-t", str(depth))] + ([("-i", "-t", str(induction))] if induction else [])
         if all(decide(folder, "--noinfo", *way) is None for way in ways):
             unnoticed.append(mutant)
     return tried, unnoticed

@@ -22,6 +22,8 @@ from tests.formal.rules import fifo_is_sound, obey_stream_rules
 PAGE_BYTES = 4096
 HEADER_BYTES = 16
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("bus_bytes", [16, 128])
 def test_fetcher_reads_only_valid_descriptors_and_only_with_room(prove, monkeypatch, bus_bytes):

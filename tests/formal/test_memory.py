@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal
 
 import hdl.memory.axi_arbiter
@@ -15,6 +16,8 @@ from tests.formal.rules import Scoreboard, obey_stream_rules
 CONFIG = preset("tiny").replace(cores=2, dram_bytes=1 << 16, scratchpad_bytes=4096)
 SMALL = SimpleNamespace(bus_bytes=2, burst_words=4, scratchpad_bytes=16, scratchpad_banks=2)
 """Less than any card has: how many bytes a word or a memory has changes nothing in its control."""
+
+pytestmark = pytest.mark.slow
 
 
 def place_of(address):

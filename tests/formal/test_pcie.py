@@ -18,6 +18,8 @@ from tests.formal.rules import obey_packet_rules, obey_stream_rules
 CONFIG = preset("tiny")
 BUS = CONFIG.bus_bytes
 
+pytestmark = pytest.mark.slow
+
 
 def test_splitter_pieces_are_the_transfer_and_fit_a_packet(prove):
     limit = 64
@@ -90,7 +92,7 @@ def test_splitter_pieces_are_the_transfer_and_fit_a_packet(prove):
         Assert(~busy | ((spec.inside("remaining") == rest.left) & (rest.left != 0))),
         Assert(~busy | (spec.inside("skip") == rest.skip)),
     ]
-    prove(spec, depth=8, induction=1)
+    prove(spec, depth=5, induction=1)
 
 
 def test_fetch_buffer_hands_over_what_was_asked_once(prove):
@@ -185,7 +187,7 @@ def test_packet_buffer_never_blocks_on_a_packet_it_waits_for(prove, small_packet
         Cover(~dut.i.ready & ~dut.o.ready),
         Cover(dut.o.valid & dut.o.p.malformed),
     ]
-    prove(spec, depth=10, induction=2)
+    prove(spec, depth=8, induction=2)
 
 
 def test_packet_buffer_passes_whole_packets_on_and_cuts_malformed_ones(prove, small_packets):

@@ -1,5 +1,6 @@
 """Readers ask for what they have room for, and pass every word on once, in order."""
 
+import pytest
 from amaranth.hdl import Assert, Assume, Cover, Signal
 
 from hdl.config import preset
@@ -46,6 +47,7 @@ def test_read_buffer_never_refuses_a_word_it_asked_for(prove, narrow):
     prove(spec, depth=10, induction=2)
 
 
+@pytest.mark.slow
 def test_read_buffer_passes_words_on_in_order(prove, narrow):
     spec, _ = in_its_world(ReadBuffer(CONFIG, 4), 4)
     response, o = spec.dut.port.response, spec.dut.o
@@ -63,6 +65,7 @@ def test_read_buffer_passes_words_on_in_order(prove, narrow):
     prove(spec, depth=10)
 
 
+@pytest.mark.slow
 def test_sequential_reader_asks_for_each_word_of_a_run_once(prove, narrow):
     depth = 4
     spec, due = in_its_world(SequentialReader(CONFIG, depth), depth)

@@ -1,5 +1,6 @@
 """Every PCIe read that is opened ends once; tags, and what a client waits for, are never lost."""
 
+import pytest
 from amaranth.hdl import Assert, Assume, Cover, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
@@ -13,6 +14,8 @@ from tests.formal.rules import fifo_is_sound, obey_packet_rules, obey_stream_rul
 
 CONFIG = preset("tiny")
 TAGS = CONFIG.dma_tags
+
+pytestmark = pytest.mark.slow
 
 
 class Cut(wiring.Component):
@@ -68,7 +71,7 @@ def test_every_opened_read_retires_once_whatever_completions_say(prove):
         Cover(dut.retired.valid & ~dut.retired.p.failed & (in_use == 3)),
         Cover(dut.unexpected_completion),
     ]
-    prove(spec, depth=8, induction=2)
+    prove(spec, depth=6, induction=2)
 
 
 def requester(monkeypatch):
@@ -106,7 +109,7 @@ def test_a_tag_in_use_is_not_given_out(prove, monkeypatch):
     with m.If(closes):
         m.d.sync += again.eq(1)
     m.d.comb += Cover(again & opens & (tag == 1))
-    prove(spec, depth=12)
+    prove(spec, depth=10)
 
 
 def test_tags_and_reads_in_flight_are_conserved(prove, monkeypatch):
@@ -136,7 +139,7 @@ def test_tags_and_reads_in_flight_are_conserved(prove, monkeypatch):
         Assert(~closes | spec.inside("free_tags.w_rdy")),
         Cover(sum(flights) == TAGS - 1),
     ]
-    prove(spec, depth=10, induction=2)
+    prove(spec, depth=8, induction=2)
 
 
 def test_no_byte_of_a_refused_completion_or_beyond_its_read_is_written(prove):
@@ -182,4 +185,4 @@ def test_no_byte_of_a_refused_completion_or_beyond_its_read_is_written(prove):
         Assert((write.p.strobe & (write.p.strobe + 1)) == 0),
         Cover(mine & (write.p.address == start + 16) & (strobes == 3)),
     ]
-    prove(spec, depth=7)
+    prove(spec, depth=6)

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, Value
+from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal, Value
 from amaranth.lib import data
 
 import hdl.pcie.packet_buffer
@@ -13,7 +13,7 @@ from hdl.pcie.packet_buffer import PacketBuffer
 from hdl.pcie.splitter import Splitter
 from hdl.pcie.tlp import HEADER_BYTES, RequestHeader
 from tests.formal.prove import Spec
-from tests.formal.rules import obey_packet_rules, obey_stream_rules
+from tests.formal.rules import Scoreboard, obey_packet_rules, obey_stream_rules
 
 CONFIG = preset("tiny")
 BUS = CONFIG.bus_bytes
@@ -199,4 +199,22 @@ def test_packet_buffer_passes_whole_packets_on_and_cuts_malformed_ones(prove, sm
         Cover(dut.o.valid & dut.o.p.last & ~dut.o.p.first),
         Cover(dut.o.valid & dut.o.p.first & dut.o.p.last & ~dut.o.p.malformed),
     ]
+    prove(spec, depth=9)
+
+
+def test_packet_buffer_passes_the_beats_of_good_packets_on_in_order(prove, small_packets):
+    spec, beats, expected = packet_buffer()
+    m, i, o = spec.m, spec.dut.i, spec.dut.o
+    m.d.comb += Assume(i.p.last == (beats + 1 == expected))
+    board = Scoreboard(
+        spec,
+        "beats",
+        6,  # four in memory, one fetched, one at the exit
+        put=i.valid & i.ready,
+        put_value=Cat(i.p.data[-4:], i.p.last, i.p.bar),
+        offered=o.valid,
+        take=o.valid & o.ready,
+        take_value=Cat(o.p.data[-4:], o.p.last, o.p.bar),
+    )
+    m.d.comb += [Assert(~o.valid | ~o.p.malformed), Cover((board.level == 6) & o.valid)]
     prove(spec, depth=9)

@@ -42,6 +42,10 @@ class CardConfig:
     """Longest embedding row in elements."""
     gather_outstanding: int = 160
     """Memory bursts of row data the gather unit keeps in flight."""
+    gather_cache_bytes: int = 0
+    """Hot-row cache of a core's gather unit in bytes; 0 for none."""
+    gather_cache_ways: int = 4
+    """Places a line may have in the hot-row cache."""
     scratchpad_bytes: int = 256 * 1024
     """Scratchpad of one core in bytes."""
     scratchpad_banks: int = 4
@@ -81,7 +85,8 @@ class CardConfig:
         bounds = {
             "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
             "accumulator_rows": (4, 65536), "lanes": (1, 64), "max_dim": (1, 1024),
-            "gather_outstanding": (2, 256), "scratchpad_bytes": (4096, 1 << 26),
+            "gather_outstanding": (2, 256), "gather_cache_bytes": (0, 1 << 20),
+            "gather_cache_ways": (1, 8), "scratchpad_bytes": (4096, 1 << 26),
             "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
             "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
             "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
@@ -94,7 +99,7 @@ class CardConfig:
         powers = (
             "array_rows", "array_columns", "lanes", "scratchpad_bytes", "scratchpad_banks",
             "bus_bytes", "dram_bytes", "pcie_lanes", "max_payload_bytes",
-            "max_read_request_bytes", "dram_channels", "accumulator_rows",
+            "max_read_request_bytes", "dram_channels", "accumulator_rows", "gather_cache_ways",
         )  # fmt: skip
         for name in powers:
             if not _is_power_of_two(getattr(self, name)):
@@ -111,6 +116,18 @@ class CardConfig:
                 f"so at most 2*bus_bytes={2 * self.bus_bytes}"
             )
 
+        if self.gather_cache_bytes:
+            least = 2 * self.gather_cache_ways * max(LINE_BYTES, self.bus_bytes)
+            if not _is_power_of_two(self.gather_cache_bytes):
+                rule = "0 or a power of two"
+            elif self.gather_cache_bytes < least:
+                rule = f"0 or hold two lines in each of its ways, at least {least}"
+            elif self.gather_cache_bytes >= self.dram_bytes:
+                rule = f"smaller than dram_bytes={self.dram_bytes}"
+            else:
+                rule = ""
+            if rule:
+                raise ConfigError(f"gather_cache_bytes={self.gather_cache_bytes}: must be {rule}")
         if sorted(self.dram_mapping.split("-")) != ["bank", "channel", "column", "row"]:
             raise ConfigError(
                 f"dram_mapping={self.dram_mapping!r}: must be row, bank, column and channel in any "

@@ -86,8 +86,10 @@ class Card(wiring.Component):
             processor.dram_write_bytes.eq(memory.dram_write_bytes),
         ]
 
+        cores = []
         for index in range(config.cores):
             m.submodules[f"core_{index}"] = core = self._make_core(config)
+            cores.append(core)
             connect(m, core.dma, pcie.dma_reads[index])
             connect(m, core.posted, pcie.posted[index])
             for number in range(READ_PORTS):
@@ -100,4 +102,10 @@ class Card(wiring.Component):
                 connect(m, outer.command, inner.command)
                 connect(m, inner.result, outer.result)
                 m.d.comb += outer.activity.eq(inner.activity)
+        if config.gather_cache_bytes:
+            m.d.comb += [core.dram_writes.eq(memory.dram_writes) for core in cores]
+            m.d.comb += [
+                processor.gather_cache_hits.eq(sum(core.gather_cache_hits for core in cores)),
+                processor.gather_cache_misses.eq(sum(core.gather_cache_misses for core in cores)),
+            ]
         return m

@@ -1,16 +1,19 @@
 """One core: its five engines and their ports to memory and PCIe."""
 
 from amaranth import EnableInserter, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import Out, connect, flipped
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.commands import Engine
+from hdl.commands import Engine, Opcode, fields, layout
 from hdl.config import CardConfig
 from hdl.dma.load import LoadEngine
 from hdl.dma.store import StoreEngine
 from hdl.engine import Activity, engine_members
+from hdl.gather.cache import RowCache
 from hdl.gather.engine import GatherEngine
+from hdl.gather.watch import WriteWatch
 from hdl.matmul.engine import MatmulEngine
+from hdl.memory.axi_arbiter import DramWrites
 from hdl.memory.port import ReadPort, WritePort
 from hdl.pcie.port import DmaReadPort, PostedWritePort
 from hdl.vector.engine import VectorEngine
@@ -19,6 +22,13 @@ READ_PORTS = 11
 """Memory read ports of a core."""
 WRITE_PORTS = 4
 """Memory write ports of a core."""
+
+
+CACHE_MEMBERS = {
+    "dram_writes": In(DramWrites),
+    "gather_cache_hits": Out(1),
+    "gather_cache_misses": Out(1),
+}
 
 
 class Core(wiring.Component):
@@ -34,6 +44,10 @@ class Core(wiring.Component):
     writes : Out(WritePort), `WRITE_PORTS` of them
     dma : Out(DmaReadPort)
     posted : Out(PostedWritePort)
+
+    With a hot-row cache (`config.gather_cache_bytes`) also
+    dram_writes : In(DramWrites)
+    gather_cache_hits, gather_cache_misses : Out(1), pulses
     """
 
     def __init__(self, config: CardConfig):
@@ -46,6 +60,7 @@ class Core(wiring.Component):
                 "dma": Out(DmaReadPort(config)),
                 "posted": Out(PostedWritePort(config)),
             }
+            | (CACHE_MEMBERS if config.gather_cache_bytes else {})
         )
 
     def elaborate(self, platform):
@@ -72,9 +87,28 @@ class Core(wiring.Component):
             connect(m, unit.result, flipped(outer.result))
             m.d.comb += outer.activity.eq(unit.activity)
 
+        rows = gather.rows
+        if self._config.gather_cache_bytes:
+            m.submodules.gather_cache = cache = RowCache(self._config)
+            m.submodules.gather_watch = watch = WriteWatch()
+            connect(m, gather.rows, cache.client)
+            rows = cache.memory
+            command = data.View(layout(fields(Opcode.GATHER)), gather.command.p)
+            m.d.comb += [
+                watch.start.eq(gather.command.valid & gather.command.ready),
+                watch.table.eq(command.table),
+                watch.rows.eq(command.rows),
+                watch.row_stride.eq(command.row_stride),
+                watch.writes.eq(self.dram_writes),
+                cache.flush.eq(watch.flush),
+                cache.hold.eq(watch.busy),
+                self.gather_cache_hits.eq(cache.hit),
+                self.gather_cache_misses.eq(cache.miss),
+            ]
+
         reads = [
             load.source, store.source, vector.a, vector.b,
-            gather.lengths, gather.indices, gather.weights, gather.rows,
+            gather.lengths, gather.indices, gather.weights, rows,
             matmul.x, matmul.w, matmul.params,
         ]  # fmt: skip
         writes = [load.destination, vector.y, gather.output, matmul.y]

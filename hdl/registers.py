@@ -65,12 +65,16 @@ COUNTER_BASE = 0x400
 ACTIVITY_BASE = 0x800
 """64-bit cycle counts at the last read of CYCLES_LO, see `activity_offset`."""
 TRAFFIC_BASE = 0x1000
-"""64-bit byte counts at the last read of CYCLES_LO, one for each of `TRAFFIC`."""
+"""64-bit counts at the last read of CYCLES_LO, one for each of `TRAFFIC`."""
 
 ACTIVITIES = ("idle", "busy", "starved", "blocked")
 """What an engine does in a cycle; exactly one, so the four counts sum to the cycles elapsed."""
-TRAFFIC = ("dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes")
-"""Payload bytes since reset: DRAM reads and writes, PCIe reads and posted writes by the card."""
+TRAFFIC = (
+    "dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes",
+    "gather_cache_hits", "gather_cache_misses",
+)  # fmt: skip
+"""Since reset: payload bytes of DRAM reads and writes and of the card's PCIe reads and posted
+writes; requests of gather units that their hot-row caches answered, and those they passed on."""
 
 
 def offset(name: str) -> int:
@@ -93,7 +97,7 @@ def activity_offset(core: int, engine: Engine, activity: str) -> int:
 
 
 def traffic_offset(name: str) -> int:
-    """Byte offset of the low half of a byte count."""
+    """Byte offset of the low half of a count of traffic."""
     return TRAFFIC_BASE + 8 * TRAFFIC.index(name)
 
 

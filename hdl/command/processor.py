@@ -30,7 +30,7 @@ class CommandProcessor(wiring.Component):
     posted : Out(PostedWritePort), completions and interrupts
     engines : In(engine_members()).array(cores, engines)
     dropped_request, unexpected_completion : In(1), pulses, counted
-    dram_read_bytes, dram_write_bytes, pcie_read_bytes, pcie_write_bytes : In(13), in this cycle
+    every name of `registers.TRAFFIC` : In(13), what this cycle adds
 
     Descriptors reach their queues in the order of the ring: a full queue holds up all that follow,
     so a host must not let the head of a full queue wait for a command behind it. Every descriptor

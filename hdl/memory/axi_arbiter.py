@@ -1,17 +1,28 @@
 """Every DRAM client of the card on one AXI4 manager port."""
 
-from amaranth import Const, Module, Signal
-from amaranth.lib import wiring
+from amaranth import Cat, Const, Module, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
+from hdl.config import ADDRESS_BITS, CardConfig
 from hdl.memory.arbiter import StreamArbiter, index_bits
 from hdl.memory.axi import BURST_INCR, Axi4
 from hdl.memory.port import ReadPort, WritePort, read_request, write_request
 
 OUTSTANDING_WRITES = 255
 """Writes of one port between acceptance and response; the port waits at this many."""
+
+
+class DramWrites(data.Struct):
+    """What happens to DRAM, a cycle late: a write goes out; writes are asked for but not done."""
+
+    #: A write has gone out.
+    valid: 1
+    #: Of its word.
+    address: ADDRESS_BITS
+    #: Some port has a write that reads may not see yet.
+    pending: 1
 
 
 class AxiArbiter(wiring.Component):
@@ -29,6 +40,7 @@ class AxiArbiter(wiring.Component):
     axi : Out(Axi4)
     read_bytes : Out, bytes read in this cycle
     write_bytes : Out, bytes written in this cycle (whose strobe is set)
+    dram_writes : Out(DramWrites)
 
     A request reaches AXI `request_latency` cycles after it is taken, a read word its port
     `response_latency` cycles after its beat. One read burst, one read word and one write a cycle.
@@ -49,6 +61,7 @@ class AxiArbiter(wiring.Component):
                 "axi": Out(Axi4(config, self.id_bits)),
                 "read_bytes": Out(range(config.bus_bytes + 1)),
                 "write_bytes": Out(range(config.bus_bytes + 1)),
+                "dram_writes": Out(DramWrites),
             }
         )
 
@@ -107,6 +120,11 @@ class AxiArbiter(wiring.Component):
             m.d.sync += waiting.eq(
                 waiting + (i.valid & i.ready) - (axi.bvalid & (axi.bid == number))
             )
+        m.d.sync += [
+            self.dram_writes.pending.eq(Cat(~port.idle for port in self.writes).any()),
+            self.dram_writes.valid.eq(axi.awvalid & axi.awready),
+            self.dram_writes.address.eq(axi.awaddr),
+        ]
         chosen = arbiter.o
         # Address and data of a write may be taken in different cycles.
         address_taken = Signal()

@@ -102,6 +102,7 @@ class _Run:
         rows = memory[block.address : block.address + block.nbytes]
         rows = rows[: point.table_rows(config) * point.row_stride].reshape(-1, point.row_stride)
         rows[unique, : point.row_bytes] = content
+        card.announce(block)
 
         # Lengths, then indices, in one transfer.
         lengths = round_up(lookups.lengths.nbytes, config.bus_bytes)

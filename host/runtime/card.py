@@ -130,6 +130,15 @@ class Card:
             destination_stride=stride,
         )
 
+    def announce(self, block: Block) -> None:
+        """Tells the card that DRAM in a block was changed behind its back, for its hot-row cache.
+
+        Writes the first bytes of the block through the window, as they are.
+        """
+        if self.config.gather_cache_bytes and self._backdoor:
+            first = self._backdoor()[block.address : block.address + 4].tobytes()
+            self.device.bus.write(self.device.bar2 + block.address, first)
+
     def table(self, table: np.ndarray, *, bits: int = 8, preload: bool = False) -> Table:
         """Places fused rows in card DRAM, to be used by many `embedding_bag` calls.
 
@@ -159,6 +168,7 @@ class Card:
             unless_done.callback(self.dram.release, block)
             if preload and self._backdoor:
                 self._backdoor()[block.address : block.address + table.size] = table.reshape(-1)
+                self.announce(block)
             else:
                 self.upload(block, table.reshape(-1))
             unless_done.pop_all()

@@ -12,7 +12,8 @@ from hdl.config import PRESETS, CardConfig, ConfigError, preset
 BOUNDS = {
     "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
     "accumulator_rows": (4, 65536), "lanes": (1, 64), "max_dim": (1, 1024),
-    "gather_outstanding": (2, 256), "scratchpad_bytes": (4096, 1 << 26),
+    "gather_outstanding": (2, 256), "gather_cache_ways": (1, 8),
+    "scratchpad_bytes": (4096, 1 << 26),
     "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
     "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
     "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
@@ -22,8 +23,8 @@ BOUNDS = {
 
 POWERS_OF_TWO = (
     "accumulator_rows", "array_columns", "array_rows", "bus_bytes", "dram_bytes", "dram_channels",
-    "lanes", "max_payload_bytes", "max_read_request_bytes", "pcie_lanes", "scratchpad_banks",
-    "scratchpad_bytes",
+    "gather_cache_ways", "lanes", "max_payload_bytes", "max_read_request_bytes", "pcie_lanes",
+    "scratchpad_banks", "scratchpad_bytes",
 )  # fmt: skip
 
 WIDE = CardConfig(bus_bytes=128)
@@ -31,7 +32,9 @@ WIDE = CardConfig(bus_bytes=128)
 
 
 def test_every_number_of_a_configuration_has_bounds():
-    numbers = {f.name for f in dataclasses.fields(CardConfig)} - {"dram_mapping", "dram_preset"}
+    numbers = {f.name for f in dataclasses.fields(CardConfig)} - {
+        "dram_mapping", "dram_preset", "gather_cache_bytes",
+    }  # fmt: skip
     assert numbers == set(BOUNDS)
 
 
@@ -136,6 +139,7 @@ def test_every_field_changes_the_hash():
     } | {
         "dram_preset": "LPDDR4-4266",
         "dram_mapping": "channel-row-bank-column",
+        "gather_cache_bytes": 4096,
     }
     changed["bus_bytes"] = 64
     hashes = {WIDE.replace(**{name: value}).hash for name, value in changed.items()}

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow  # a model of the card is compiled first
 TINY = PRESETS["tiny"]
 SHAPES = {
     "tiny": TINY,
+    "cached": TINY.replace(gather_cache_bytes=1024, gather_cache_ways=2),
     "wide": TINY.replace(bus_bytes=32, array_rows=2, array_columns=8, lanes=2, queue_depth=2),
 }
 

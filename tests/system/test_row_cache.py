@@ -1,0 +1,89 @@
+"""A card with a hot-row cache: the same bits, whoever rewrites a table and however."""
+
+import numpy as np
+import pytest
+
+import host
+from hdl.commands import Opcode
+from hdl.config import PRESETS
+from host.models.fused_rows import fuse_8bit
+
+pytestmark = pytest.mark.slow  # a model of the card is compiled first
+
+CACHED = PRESETS["tiny"].replace(gather_cache_bytes=4096)
+ROWS, DIM = 40, 24
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    with host.open(cards=1, config=CACHED) as runtime:
+        yield runtime
+
+
+def fused(seed):
+    return fuse_8bit(np.random.default_rng(seed).normal(size=(ROWS, DIM)).astype(np.float32))
+
+
+def load(runtime, table, rows):
+    runtime.cards[0].upload(table.block, rows.reshape(-1))
+
+
+def window(runtime, table, rows):
+    card = runtime.cards[0]
+    card.device.bus.write(card.device.bar2 + table.block.address, rows.tobytes())
+
+
+def copy(runtime, table, rows):
+    card = runtime.cards[0]
+    source = card.place(rows.size)
+    card.upload(source, rows.reshape(-1))
+    stride = -(-rows.size // 16) * 16
+    card.timeline.issue(
+        Opcode.COPY, source=source.address, destination=table.block.address, rows=1,
+        row_bytes=rows.size, source_stride=stride, destination_stride=stride,
+    )  # fmt: skip
+    card.timeline.wait(card.timeline.flush())
+    card.release(source)
+
+
+def backdoor(runtime, table, rows):
+    card = runtime.cards[0]
+    start = table.block.address
+    runtime.platform.memory(0)[start : start + rows.size] = rows.reshape(-1)
+    card.announce(table.block)
+
+
+@pytest.mark.parametrize("rewrite", [load, window, copy, backdoor])
+def test_a_table_that_is_rewritten_is_read_anew(runtime, rewrite):
+    card = runtime.cards[0]
+    table = card.table(fused(0))
+    indices = np.random.default_rng(1).integers(0, ROWS, 60)
+    offsets = np.arange(0, 60, 5)
+    for seed in range(3):
+        rows = fused(seed)
+        if seed:
+            rewrite(runtime, table, rows)
+        before = card.counters()
+        golden = runtime.reference.embedding_bag(rows, indices, np.full(12, 5))
+        for _ in range(2):
+            pooled = card.embedding_bag(table, indices, offsets)
+            np.testing.assert_array_equal(pooled.view(np.uint32), golden.view(np.uint32))
+        after = card.counters()
+        hits = after["gather_cache_hits"] - before["gather_cache_hits"]
+        misses = after["gather_cache_misses"] - before["gather_cache_misses"]
+        # 60 lookups of rows on one or two lines, twice; the table's 20 lines fit the cache.
+        assert 120 <= hits + misses <= 240
+        assert 12 <= misses <= 24 + 2
+    card.release(table.block)
+
+
+def test_a_preloaded_table_takes_the_place_of_another(runtime):
+    card = runtime.cards[0]
+    indices = np.arange(ROWS)
+    for seed in range(4):
+        rows = fused(seed)
+        table = card.table(rows, preload=True)
+        pooled = card.embedding_bag(table, indices, np.arange(0, ROWS, 4))
+        golden = runtime.reference.embedding_bag(rows, indices, np.full(ROWS // 4, 4))
+        np.testing.assert_array_equal(pooled.view(np.uint32), golden.view(np.uint32))
+        card.release(table.block)

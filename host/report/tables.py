@@ -75,6 +75,14 @@ def print_dlrm(report: dict, console: Console) -> None:
         names = ("dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes")
         traffic.add_row(str(index), *(f"{card[name]:,}" for name in names))
     console.print(traffic)
+    if any(card["gather_cache_hits"] + card["gather_cache_misses"] for card in report["per_card"]):
+        caches = Table(title="Hot-row caches")
+        for column in ("card", "hits", "misses"):
+            caches.add_column(column, justify="right")
+        for index, card in enumerate(report["per_card"]):
+            counts = (card["gather_cache_hits"], card["gather_cache_misses"])
+            caches.add_row(str(index), *(f"{count:,}" for count in counts))
+        console.print(caches)
 
     latency = Table(title="Latency per batch")
     for column in ("batch", "cycles", "µs"):

@@ -98,6 +98,7 @@ def test_stream_arbiter_keeps_every_inputs_order_and_waits_in_turn(prove):
     prove(spec, depth=6, induction=1)
 
 
+@pytest.mark.slow
 def test_stream_arbiter_in_stages_keeps_every_inputs_order(prove, monkeypatch):
     monkeypatch.setattr(hdl.memory.arbiter, "FAN_IN", 2)
     spec = Spec(StreamArbiter(8, 4))

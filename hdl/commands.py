@@ -14,7 +14,7 @@ COMPLETION_BYTES = 16
 NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
 MATMUL_LIMIT = 65535
-"""Largest m, k or n of a MATMUL."""
+"""Largest m, k or n of a matrix product; of a CONV2D, largest height, width, k or n."""
 
 
 class Engine(enum.IntEnum, shape=4):
@@ -39,6 +39,8 @@ class Opcode(enum.IntEnum, shape=8):
     GATHER = 0x21
     FENCE_GATHER = 0x2F
     MATMUL = 0x31
+    BATCH_MATMUL = 0x32
+    CONV2D = 0x33
     FENCE_MATMUL = 0x3F
     AFFINE = 0x41
     ADD = 0x42
@@ -85,6 +87,8 @@ class Status(enum.IntEnum, shape=8):
     READ_FAILED = 11
     #: The output overlaps an operand. Detail: byte offset of the operand's address field.
     BAD_OVERLAP = 12
+    #: The multiplier of an output channel is zero, infinite or NaN. Detail: the channel.
+    BAD_MULTIPLIER = 13
 
 
 class RowFormat(enum.IntEnum, shape=8):
@@ -108,7 +112,7 @@ class IndexMode(enum.IntEnum, shape=8):
 
 
 class ElementFormat(enum.IntEnum, shape=8):
-    """How an element of a vector command is stored."""
+    """How an element is stored, in vector commands and in the output of matrix products."""
 
     #: Stands for `q - zero_point`.
     UINT8 = 0
@@ -118,13 +122,18 @@ class ElementFormat(enum.IntEnum, shape=8):
     FLOAT16 = 2
     #: IEEE 754 binary32.
     FLOAT32 = 3
-    #: Sources only; rounded to the nearest fp32.
+    #: Vector sources, rounded to the nearest fp32; of a matrix product, the sums of products.
     INT32 = 4
 
     @property
     def nbytes(self) -> int:
         """Bytes of an element."""
         return (1, 1, 2, 4, 4)[self.value]
+
+
+PRODUCT_FORMATS = (ElementFormat.UINT8, ElementFormat.INT8, ElementFormat.INT32)
+"""What a matrix product writes: totals requantised to 8 bits, or the int32 sums of products as they
+are, without bias and multiplier; `params` is not read then."""
 
 
 class Function(enum.IntEnum, shape=8):
@@ -149,7 +158,7 @@ class Flag(python_enum.IntFlag):
 
     #: GATHER: multiply each row by its fp32 weight.
     WEIGHTED = 1
-    #: MATMUL: clamp the output at the zero point.
+    #: Matrix products: clamp the output at the zero point; not with INT32.
     RELU = 1
     #: Vector commands: y is [rows, 1], the sum of each row.
     SUM = 1
@@ -157,6 +166,15 @@ class Flag(python_enum.IntFlag):
     MAX = 2
     #: ADD, MULTIPLY: b is [rows, 1], one element for all columns of a row.
     BROADCAST = 4
+    #: Matrix products: x is int8, not uint8.
+    X_INT8 = 2
+    #: Matrix products: w is uint8, not int8.
+    W_UINT8 = 4
+    #: BATCH_MATMUL: w is stored as n rows of k, not as k rows of n: y = x @ w.T.
+    TRANSPOSED = 8
+    #: BATCH_MATMUL: of each batch write only row i's columns j < i, one after the other: row 1,
+    #: row 2, and so on, n * (n - 1) / 2 bytes. Needs m = n, not with INT32.
+    TRIANGLE = 16
 
 
 class Field(NamedTuple):
@@ -234,16 +252,65 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         Field("mode", 8, "`IndexMode`"),
     ),
     Opcode.MATMUL: (
-        Field("x", 40, "card address of uint8[m, k], rows `x_stride` apart"),
+        Field("x", 40, "card address of 8-bit x[m, k], rows `x_stride` apart"),
         Field("w", 40, "card address of the packed weight tiles"),
         Field("params", 40, "card address of n pairs of int32 bias, float32 multiplier"),
-        Field("y", 40, "card address of uint8[m, n], rows `y_stride` apart"),
+        Field("y", 40, "card address of y[m, n], rows `y_stride` apart"),
         Field("m", 32, "rows of x and y"),
         Field("k", 32, "columns of x, rows of the weights"),
         Field("n", 32, "columns of y"),
         Field("x_stride", 32, "bytes from one row of x to the next"),
         Field("y_stride", 32, "bytes from one row of y to the next"),
         Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
+        Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
+        Field("w_zero_point", 8, "the w that stands for zero, in w's format"),
+        Field("y_format", 8, "of `PRODUCT_FORMATS`"),
+    ),
+    Opcode.BATCH_MATMUL: (
+        Field("x", 40, "card address of 8-bit x[batches, m, k]"),
+        Field("w", 40, "card address of 8-bit w[batches, k, n], or [batches, n, k] if TRANSPOSED"),
+        Field("params", 40, "card address of n pairs of int32 bias, float32 multiplier"),
+        Field("y", 40, "card address of y[batches, m, n]; any byte if TRIANGLE"),
+        Field("m", 16, "rows of x and y"),
+        Field("k", 16, "columns of x"),
+        Field("n", 16, "columns of y"),
+        Field("batches", 16, "independent products"),
+        Field("x_stride", 16, "bytes from one row of x to the next"),
+        Field("w_stride", 16, "bytes from one row of w to the next"),
+        Field("y_stride", 16, "bytes from one row of y to the next; of no meaning if TRIANGLE"),
+        Field("x_batch_stride", 24, "bytes from one batch of x to the next; 0: the same x"),
+        Field("w_batch_stride", 24, "bytes from one batch of w to the next; 0: the same w"),
+        Field("y_batch_stride", 24, "bytes from one batch of y to the next; any byte if TRIANGLE"),
+        Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
+        Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
+        Field("w_zero_point", 8, "the w that stands for zero, in w's format"),
+        Field("y_format", 8, "of `PRODUCT_FORMATS`"),
+    ),
+    Opcode.CONV2D: (
+        Field("x", 40, "card address of 8-bit x[height, width, k], pixels `x_stride` apart"),
+        Field("w", 40, "card address of the packed weight tiles, tap after tap"),
+        Field("params", 40, "card address of n pairs of int32 bias, float32 multiplier"),
+        Field("y", 40, "card address of y[out_height, out_width, n], pixels `y_stride` apart"),
+        Field("height", 16, "rows of pixels of x"),
+        Field("width", 16, "pixels of a row of x"),
+        Field("k", 16, "channels of x"),
+        Field("n", 16, "channels of y"),
+        Field("out_height", 16, "rows of pixels of y"),
+        Field("out_width", 16, "pixels of a row of y"),
+        Field("x_stride", 16, "bytes from one pixel of x to the next; rows follow without a gap"),
+        Field("y_stride", 16, "bytes from one pixel of y to the next; rows follow without a gap"),
+        Field("kernel_height", 8, "rows of the kernel"),
+        Field("kernel_width", 8, "columns of the kernel"),
+        Field("stride_height", 8, "rows of x from one row of y to the next"),
+        Field("stride_width", 8, "pixels of x from one pixel of y to the next"),
+        Field("pad_top", 8, "rows above x that stand for zero"),
+        Field("pad_left", 8, "columns left of x that stand for zero; likewise what y needs beyond"),
+        Field("dilation_height", 8, "rows of x from one row of the kernel to the next"),
+        Field("dilation_width", 8, "pixels of x from one column of the kernel to the next"),
+        Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
+        Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
+        Field("w_zero_point", 8, "the w that stands for zero, in w's format"),
+        Field("y_format", 8, "of `PRODUCT_FORMATS`"),
     ),
     # y = function(a * scale + shift)
     Opcode.AFFINE: (
@@ -264,9 +331,13 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
 
+_PRODUCT_FLAGS = Flag.RELU | Flag.X_INT8 | Flag.W_UINT8
+
 FLAGS: dict[Opcode, int] = {
     Opcode.GATHER: Flag.WEIGHTED,
-    Opcode.MATMUL: Flag.RELU,
+    Opcode.MATMUL: _PRODUCT_FLAGS,
+    Opcode.BATCH_MATMUL: _PRODUCT_FLAGS | Flag.TRANSPOSED | Flag.TRIANGLE,
+    Opcode.CONV2D: _PRODUCT_FLAGS,
     Opcode.AFFINE: Flag.SUM | Flag.MAX,
     Opcode.ADD: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,

@@ -35,7 +35,10 @@ class CardConfig:
     array_columns: int = 16
     """Columns of the systolic array: output channels along N."""
     accumulator_rows: int = 512
-    """Rows of int32 accumulators: rows of M that one weight tile serves before the next."""
+    """Rows of int32 accumulators: they hold `accumulator_rows / activation_rows` output tiles."""
+    activation_rows: int = 128
+    """Rows of activations kept beside the array: rows of M that one weight tile serves before the
+    next. Each takes two memory lines, one in use and one filling."""
     lanes: int = 16
     """fp32 accumulate lanes of the gather unit: row elements handled in a cycle."""
     max_dim: int = 1024
@@ -84,9 +87,10 @@ class CardConfig:
                 raise ConfigError(f"{field.name}={value!r}: must be {field.type}")
         bounds = {
             "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
-            "accumulator_rows": (4, 65536), "lanes": (1, 64), "max_dim": (1, 1024),
-            "gather_outstanding": (2, 256), "gather_cache_bytes": (0, 1 << 20),
-            "gather_cache_ways": (1, 8), "scratchpad_bytes": (4096, 1 << 26),
+            "accumulator_rows": (4, 65536), "activation_rows": (2, 4096), "lanes": (1, 64),
+            "max_dim": (1, 1024), "gather_outstanding": (2, 256),
+            "gather_cache_bytes": (0, 1 << 20), "gather_cache_ways": (1, 8),
+            "scratchpad_bytes": (4096, 1 << 26),
             "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
             "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
             "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
@@ -100,6 +104,7 @@ class CardConfig:
             "array_rows", "array_columns", "lanes", "scratchpad_bytes", "scratchpad_banks",
             "bus_bytes", "dram_bytes", "pcie_lanes", "max_payload_bytes",
             "max_read_request_bytes", "dram_channels", "accumulator_rows", "gather_cache_ways",
+            "activation_rows",
         )  # fmt: skip
         for name in powers:
             if not _is_power_of_two(getattr(self, name)):
@@ -110,6 +115,11 @@ class CardConfig:
                     f"{name}={getattr(self, name)}: one bus word must hold a row of the array, "
                     f"so at most bus_bytes={self.bus_bytes}"
                 )
+        if self.activation_rows > self.accumulator_rows:
+            raise ConfigError(
+                f"activation_rows={self.activation_rows}: each needs an accumulator, "
+                f"so at most accumulator_rows={self.accumulator_rows}"
+            )
         if self.lanes > 2 * self.bus_bytes:
             raise ConfigError(
                 f"lanes={self.lanes}: one bus word of 4-bit elements must feed every lane, "
@@ -155,6 +165,21 @@ class CardConfig:
         return max(1, LINE_BYTES // self.bus_bytes)
 
     @property
+    def line_bytes(self) -> int:
+        """Bytes of one burst: of each row of activations so many are at the array at a time."""
+        return self.burst_words * self.bus_bytes
+
+    @property
+    def line_tiles(self) -> int:
+        """Weight tiles along K that one line of activations serves."""
+        return self.line_bytes // self.array_rows
+
+    @property
+    def group_tiles(self) -> int:
+        """Weight tiles along N that one line of activations serves: output tiles held at once."""
+        return self.accumulator_rows // self.activation_rows
+
+    @property
     def weight_tile_bytes(self) -> int:
         """Bytes of one packed weight tile (`array_rows` x `array_columns`, whole bus words)."""
         tile = self.array_rows * self.array_columns
@@ -185,7 +210,8 @@ class CardConfig:
 
 PRESETS: dict[str, CardConfig] = {
     "tiny": CardConfig(
-        array_rows=4, array_columns=4, accumulator_rows=32, lanes=4, max_dim=256,
+        array_rows=4, array_columns=4, accumulator_rows=32, activation_rows=8, lanes=4,
+        max_dim=256,
         gather_outstanding=4, scratchpad_bytes=16 * 1024, scratchpad_banks=2, bus_bytes=16,
         dram_bytes=1 << 20, max_payload_bytes=128, max_read_request_bytes=128, dma_tags=4,
         queue_depth=4, counters=16,

@@ -100,6 +100,7 @@ class DescriptorChecker(wiring.Component):
                                     operand.detail.eq(entry.detail),
                                     access.eq(entry.access),
                                 ]
+        needed = register(m, operand.needed, "needed", cycles=RangeChecker.latency)
         m.d.sync += [operand.core.eq(core), issuing.eq(issue)]
         m.d.comb += [
             ranges.i.p.eq(operand),
@@ -113,7 +114,7 @@ class DescriptorChecker(wiring.Component):
             extent.detail.eq(operand.detail),
             overlap.i.p.eq(register(m, extent, "extent", cycles=RangeChecker.latency)),
             overlap.i.p.end.eq(ranges.o.p.end),
-            overlap.i.valid.eq(ranges.o.valid),
+            overlap.i.valid.eq(ranges.o.valid & needed),
         ]
 
         overlaps, overlap_detail = Signal(), Signal(8)

@@ -17,6 +17,7 @@ from hdl.commands import (
     HEADER,
     MATMUL_LIMIT,
     NO_COUNTER,
+    PRODUCT_FORMATS,
     ElementFormat,
     Flag,
     Function,
@@ -77,6 +78,8 @@ def rules(descriptor: Value, config: CardConfig) -> list[Rule]:
         *_signal_rules(descriptor),
         *_gather_rules(descriptor, config),
         *_matmul_rules(descriptor, config),
+        *_batch_matmul_rules(descriptor, config),
+        *_conv2d_rules(descriptor, config),
         *(rule for opcode in VECTOR for rule in _vector_rules(opcode, descriptor, config)),
     ]
 
@@ -171,17 +174,79 @@ def _gather_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     yield rule(bad, Status.BAD_ALIGNMENT, "output_stride")
 
 
+def _has(v: data.View, flag: Flag) -> Value:
+    return (v.flags & int(flag)).any()
+
+
+def _is_int32(v: data.View) -> Value:
+    return v.y_format == ElementFormat.INT32
+
+
+def _output_bytes(v: data.View) -> Value:
+    """Bytes of a row of a product."""
+    return _select(_is_int32(v), v.n << 2, v.n)
+
+
 def _matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.MATMUL,)), view(Opcode.MATMUL, descriptor)
     many = v.m > 1
+    yield from _format_rules(rule, v, _has(v, Flag.RELU))
     for name in ("m", "k", "n"):
         yield rule((v[name] == 0) | (v[name] > MATMUL_LIMIT), Status.BAD_DIMENSION, name)
-    for name, size in (("x_stride", v.k), ("y_stride", v.n)):
+    for name, size in (("x_stride", v.k), ("y_stride", _output_bytes(v))):
         yield rule(many & (v[name] < size), Status.BAD_DIMENSION, name)
-    for name in ("x", "w", "params", "y"):
-        yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
-    for name in ("x_stride", "y_stride"):
-        yield rule(many & _misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
+    yield from _alignment_rules(rule, v, config, {"x_stride": many, "y_stride": many})
+
+
+def _batch_matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.BATCH_MATMUL,)), view(Opcode.BATCH_MATMUL, descriptor)
+    square, transposed = ~_has(v, Flag.TRIANGLE), _has(v, Flag.TRANSPOSED)
+    yield from _format_rules(rule, v, _has(v, Flag.RELU) | ~square)
+    for name in ("m", "k", "n", "batches"):
+        yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    yield rule(~square & (v.m != v.n), Status.BAD_DIMENSION, "n")
+    many = {
+        "x_stride": v.m > 1,
+        "w_stride": _select(transposed, v.n, v.k) > 1,
+        "y_stride": square & (v.m > 1),
+    }
+    w_row = _select(transposed, v.k, v.n)
+    for name, size in zip(many, (v.k, w_row, _output_bytes(v)), strict=True):
+        yield rule(many[name] & (v[name] < size), Status.BAD_DIMENSION, name)
+    batches = v.batches > 1
+    steps = {"x_batch_stride": batches, "w_batch_stride": batches}
+    steps |= {"y_batch_stride": batches & square}
+    yield from _alignment_rules(rule, v, config, many | steps, square)
+
+
+def _conv2d_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.CONV2D,)), view(Opcode.CONV2D, descriptor)
+    yield from _format_rules(rule, v, _has(v, Flag.RELU))
+    sides = [f"{name}_{side}" for name in ("kernel", "stride", "dilation")
+             for side in ("height", "width")]  # fmt: skip
+    for name in ("height", "width", "k", "n", "out_height", "out_width", *sides):
+        yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    many = {
+        "x_stride": (v.height > 1) | (v.width > 1),
+        "y_stride": (v.out_height > 1) | (v.out_width > 1),
+    }
+    for name, size in zip(many, (v.k, _output_bytes(v)), strict=True):
+        yield rule(many[name] & (v[name] < size), Status.BAD_DIMENSION, name)
+    yield from _alignment_rules(rule, v, config, many)
+
+
+def _format_rules(rule: _Rules, v: data.View, only_bytes: Value) -> Iterator[Rule]:
+    yield rule(~is_one_of(v.y_format, PRODUCT_FORMATS), Status.BAD_FORMAT, "y_format")
+    yield rule(_is_int32(v) & only_bytes, Status.BAD_FORMAT, "y_format")
+
+
+def _alignment_rules(
+    rule: _Rules, v: data.View, config: CardConfig, strides: dict[str, Value], y: ValueLike = 1
+) -> Iterator[Rule]:
+    needed = {"x": 1, "w": 1, "params": ~_is_int32(v), "y": y} | strides
+    for name, condition in needed.items():
+        bad = condition & _misaligned(v[name], config.bus_bytes)
+        yield rule(bad, Status.BAD_ALIGNMENT, name)
 
 
 def _has_second(opcode: Opcode) -> bool:
@@ -255,6 +320,67 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
         yield rule(many & _misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
 
 
+def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand]]:
+    """What MATMUL, BATCH_MATMUL and CONV2D read and write."""
+
+    def operand(opcode, v, name, steps, stride, tail, needed=1):
+        access = Access.WRITE if name == "y" else Access.READ
+        return Operand(v[name], steps, stride, tail, needed, offset(opcode, name), access)
+
+    def params(opcode, v):
+        return operand(opcode, v, "params", 0, 0, v.n << 3, ~_is_int32(v))
+
+    def weights(opcode, v, taps):
+        # taps * k_tiles * (n_tiles * weight_tile_bytes); both factors fit 32 bits.
+        k_tiles = (v.k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
+        n_tiles = (v.n[:16] + config.array_columns - 1) >> exact_log2(config.array_columns)
+        tile_row = n_tiles << exact_log2(config.weight_tile_bytes)
+        return operand(opcode, v, "w", (taps * k_tiles - 1)[:32], tile_row, tile_row)
+
+    def matrix(opcode, v, name, rows, size):
+        """A strided matrix, or one for each batch."""
+        steps = (rows - 1)[: len(rows)]
+        if opcode is not Opcode.BATCH_MATMUL:
+            return operand(opcode, v, name, steps, v[f"{name}_stride"], size)
+        one = steps * v[f"{name}_stride"] + size
+        return operand(opcode, v, name, (v.batches - 1)[:16], v[f"{name}_batch_stride"], one)
+
+    matmul, batch, conv = (
+        view(opcode, descriptor) for opcode in (Opcode.MATMUL, Opcode.BATCH_MATMUL, Opcode.CONV2D)
+    )
+    transposed, triangle = _has(batch, Flag.TRANSPOSED), _has(batch, Flag.TRIANGLE)
+    w_rows = _select(transposed, batch.n, batch.k)
+    w_row = _select(transposed, batch.k, batch.n)
+    # n - 1 rows of on average n / 2 outputs.
+    below_diagonal = (batch.n * (batch.n - 1)[:16]) >> 1
+    y = matrix(Opcode.BATCH_MATMUL, batch, "y", batch.m, _output_bytes(batch))
+    y = y._replace(
+        tail=_select(triangle, below_diagonal, y.tail), needed=~triangle | (batch.n != 1)
+    )
+    taps = conv.kernel_height * conv.kernel_width
+    op = Opcode
+    return {
+        op.MATMUL: [
+            matrix(op.MATMUL, matmul, "y", matmul.m, _output_bytes(matmul)),
+            matrix(op.MATMUL, matmul, "x", matmul.m, matmul.k),
+            weights(op.MATMUL, matmul, 1),
+            params(op.MATMUL, matmul),
+        ],
+        op.BATCH_MATMUL: [
+            y,
+            matrix(op.BATCH_MATMUL, batch, "x", batch.m, batch.k),
+            matrix(op.BATCH_MATMUL, batch, "w", w_rows, w_row),
+            params(op.BATCH_MATMUL, batch),
+        ],
+        op.CONV2D: [
+            matrix(op.CONV2D, conv, "y", conv.out_height * conv.out_width, _output_bytes(conv)),
+            matrix(op.CONV2D, conv, "x", conv.height * conv.width, conv.k),
+            weights(op.CONV2D, conv, taps),
+            params(op.CONV2D, conv),
+        ],
+    }
+
+
 def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand]]:
     """What each command reads and writes in card memory, in the order it is checked."""
 
@@ -269,12 +395,7 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         return operand(opcode, name, 0, 0, tail, needed)
 
     move, gather = view(Opcode.LOAD, descriptor), view(Opcode.GATHER, descriptor)
-    matmul = view(Opcode.MATMUL, descriptor)
     weighted, indexed = gather.flags[0], gather.index_count.any()
-    # k_tiles * (n_tiles * weight_tile_bytes); both factors fit the multiplier's 32 bits.
-    k_tiles = (matmul.k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
-    n_tiles = (matmul.n[:16] + config.array_columns - 1) >> exact_log2(config.array_columns)
-    tile_row = n_tiles << exact_log2(config.weight_tile_bytes)
 
     def moved(opcode, *names):
         return [
@@ -301,11 +422,6 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
             run(op.GATHER, "weights", gather.index_count << 2, indexed & weighted),
             rows(op.GATHER, "output", gather.bags, gather.output_stride, gather.dim << 2),
         ],
-        op.MATMUL: [
-            rows(op.MATMUL, "x", matmul.m, matmul.x_stride, matmul.k),
-            operand(op.MATMUL, "w", k_tiles, tile_row, 0),
-            run(op.MATMUL, "params", matmul.n << 3),
-            rows(op.MATMUL, "y", matmul.m, matmul.y_stride, matmul.n),
-        ],
+        **_product_operands(descriptor, config),
         **{opcode: elements(opcode) for opcode in VECTOR},
     }  # fmt: skip

@@ -1,12 +1,13 @@
-"""int32 accumulators: one row for each row of the block that passes through the array."""
+"""int32 accumulators: a row for each row of the block, for each output tile of the group."""
 
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from hdl.config import CardConfig
+from hdl.matmul.array import OPERAND_BITS
 
 
 class Accumulators(wiring.Component):
@@ -16,12 +17,13 @@ class Accumulators(wiring.Component):
     -------
     row : In(1), the array gives a row of sums in the next cycle
     start : In(1), with `row`: it is row 0 of the block; rows follow in order
+    tile : In, with `start`: output tile within the group
     first : In(1), with `row`: nothing was accumulated before
     keep : In(1), with `row`: store the totals for the next pass
     sums : In(columns x signed), the row announced in the cycle before
     totals : Out(columns x signed(32))
 
-    `latency` = 1 from `sums` to `totals`. Throughput: one row a cycle. A row may return
+    `latency` = 1 from `sums` to `totals`. Throughput: one row a cycle. A row of a tile may return
     `reuse_cycles` after it was announced, no sooner.
     """
 
@@ -31,11 +33,12 @@ class Accumulators(wiring.Component):
     def __init__(self, config: CardConfig):
         self._config = config
         columns = config.array_columns
-        sum_bits = 16 + ceil_log2(config.array_rows)
+        sum_bits = 2 * OPERAND_BITS - 1 + ceil_log2(config.array_rows)
         super().__init__(
             {
                 "row": In(1),
                 "start": In(1),
+                "tile": In(range(config.group_tiles)),
                 "first": In(1),
                 "keep": In(1),
                 "sums": In(data.ArrayLayout(signed(sum_bits), columns)),
@@ -54,26 +57,30 @@ class Accumulators(wiring.Component):
         # Cycle 0: announced, address out. 1: sums and stored row meet. 2: totals out, written.
         following = Signal(range(depth))
         read_address = Signal(range(depth))
+        block = self.tile << exact_log2(self._config.activation_rows)
         m.d.comb += [
-            read_address.eq(Mux(self.start, 0, following)),
+            read_address.eq(Mux(self.start, block, following)),
             read.addr.eq(read_address),
             read.en.eq(self.row & ~self.first),
         ]
         with m.If(self.row):
             m.d.sync += following.eq(read_address + 1)
 
+        row = Signal()
         first = Signal()
         keep = Signal()
         add_address = Signal(range(depth))
         m.d.sync += [
+            row.eq(self.row),
             first.eq(self.first),
             keep.eq(self.row & self.keep),
             add_address.eq(read_address),
             write.en.eq(keep),
             write.addr.eq(add_address),
         ]
-        for column in range(columns):
-            stored = Mux(first, 0, read.data[column])
-            m.d.sync += self.totals[column].eq(stored + self.sums[column])
+        with m.If(row):
+            for column in range(columns):
+                stored = Mux(first, 0, read.data[column])
+                m.d.sync += self.totals[column].eq(stored + self.sums[column])
         m.d.comb += write.data.eq(self.totals)
         return m

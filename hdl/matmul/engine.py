@@ -1,66 +1,77 @@
-"""The matmul engine: quantised matrix multiplication of any size on a systolic array."""
+"""The matmul engine: matrix products and convolutions of any size on a systolic array."""
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.commands import Flag, Opcode, Status, fields, layout
+from hdl.commands import ElementFormat, Status
 from hdl.config import CardConfig
-from hdl.engine import Activity, engine_members
+from hdl.engine import DESCRIPTOR_BITS, Activity, engine_members
 from hdl.matmul.accumulators import Accumulators
+from hdl.matmul.activations import ActivationBuffer
 from hdl.matmul.array import SystolicArray
-from hdl.matmul.fetch import BlockReader, RowFetcher
+from hdl.matmul.feeder import Feeder
+from hdl.matmul.job import JobDecoder
 from hdl.matmul.params import PARAM_BYTES, ParamLoader
 from hdl.matmul.requantiser import Requantiser
-from hdl.matmul.sequencer import SIZE_BITS, PassSequencer, pass_layout
-from hdl.matmul.weights import TileLoader
+from hdl.matmul.sequencer import LineSequencer, feed_layout, weights_layout
+from hdl.matmul.weights import TileLoader, WeightFetcher, rows_per_stage
 from hdl.matmul.writer import RowWriter
 from hdl.memory.port import ReadPort, WritePort
+from hdl.memory.reader import SequentialReader
 
-ROW_WORDS = 32
-"""Words of x in flight or buffered: covers a memory latency of about as many cycles."""
-PASSES_AHEAD = 8
-"""Passes whose rows may be requested before they are fed."""
+WEIGHT_WORDS = 64
+"""Words of weights in flight or buffered: covers a memory latency of about as many cycles."""
+PARAM_WORDS = 16
+"""The same for parameters."""
+LINES_AHEAD = 3
+"""Lines whose operands may be requested before they are fed."""
 
 
 class MatmulEngine(wiring.Component):
-    """y = max(relu ? zp : 0, saturate(round_half_even(float32(x @ w + bias) * multiplier) + zp)).
+    """y = max(relu ? zp : low, saturate(round_half_even(float32(x @ w + bias) * multiplier) + zp)).
 
-    Weight stationary: for each block of `accumulator_rows` rows of x, for each tile of output
-    channels, for each tile along K, the rows of the block pass through the array. Totals stay in
-    the accumulators; in the last pass along K they leave as bytes. Weight tiles and parameters
-    of what comes next load meanwhile. A row enters only if its output has room, so nothing
-    behind the edge of the array ever waits.
+    Weight stationary: for each block of `activation_rows` rows of x, for each group of
+    `group_tiles` tiles of output channels, for each line along K, the line's activations pass
+    through the array once for each of its weight tiles. The activations of the line that follows,
+    weights and parameters load meanwhile. Totals stay in the accumulators; in the last pass along
+    K they leave, requantised to bytes or as they are. A row enters only if its output has room, so
+    nothing behind the edge of the array ever waits.
+
+    A convolution is a product whose rows are output pixels and whose lines walk the kernel's taps:
+    the fetch of activations knows where they lie. In a batch the second operand is no packed
+    tiles but a matrix of activations.
 
     Members
     -------
-    command, result, activity : `engine_members()`; descriptor `Opcode.MATMUL`
-    x, w, params : Out(ReadPort), activations, packed weight tiles, biases and multipliers
-    y : Out(WritePort), one word for each row and tile of output channels
+    command, result, activity : `engine_members()`; descriptors MATMUL, BATCH_MATMUL, CONV2D
+    x, w, params : Out(ReadPort), activations, weights, biases and multipliers
+    y : Out(WritePort)
 
     Throughput: a pass takes max(rows of the block, `tile_cycles`), passes follow without a gap
-    while memory gives one word a cycle on each port; tiles of output channels start at least
-    `channel_turnaround` apart. `cycles()` sums this up. A row of the last pass along K is handed
-    to `y` `latency` cycles after it enters.
+    while memory gives what it is asked for. `cycles()` sums this up. A row of the last pass along K
+    is handed to `y` `latency` cycles after it enters; from a command to its result it takes
+    `start_cycles` more than the passes, and what its first operands need to come.
     """
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self._array = SystolicArray(rows=config.array_rows, columns=config.array_columns)
-        self._loader = TileLoader(config)
-        self._params = ParamLoader(config)
-        self._tile_words = config.weight_tile_bytes // config.bus_bytes
-        self._requantiser = Requantiser(columns=config.array_columns)
-        self._totals_delay = self._array.latency + Accumulators.latency
-        self._output_delay = self._totals_delay + self._requantiser.latency
-        self._multiplier_delay = self._totals_delay + self._requantiser.multiplier_delay
-        self.latency = self._output_delay + RowWriter.latency
-        self.tile_cycles = self._loader.tile_cycles
-        self.channel_turnaround = 1 + max(
-            self._output_delay, self._multiplier_delay - 1 + self._params.tile_cycles
+        self._array = SystolicArray(
+            rows=config.array_rows,
+            columns=config.array_columns,
+            rows_per_stage=rows_per_stage(config),
         )
+        self._loader = TileLoader(config)
+        self._requantiser = Requantiser(columns=config.array_columns)
+        self.tile_cycles = max(self._loader.tile_cycles, Feeder.pass_cycles)
+        # Cycles from `feed` to the totals, to the bytes made of them.
+        self._totals_delay = Feeder.latency + self._array.latency + Accumulators.latency
+        output_delay = self._totals_delay + self._requantiser.latency
+        self.latency = output_delay + RowWriter.latency
+        # Tiles between the edge of the array and the writer, and one that waits for its turn.
+        self._tiles = -(-output_delay // self.tile_cycles) + 1
         super().__init__(
             engine_members()
             | {
@@ -71,209 +82,230 @@ class MatmulEngine(wiring.Component):
             }
         )
 
-    def cycles(self, m: int, k: int, n: int) -> int:
-        """Cycles of the array for a command: no memory stalls, start-up and drain left out."""
+    def cycles(self, m: int, k: int, n: int, *, batches: int = 1, taps: int = 1) -> int:
+        """Cycles of the array for `batches` products of packed weights, memory stalls, start-up
+        and drain left out. A convolution has m output pixels and k channels for each of its taps.
+        """
         config = self._config
-        k_tiles = -(-k // config.array_rows)
-        n_tiles = -(-n // config.array_columns)
-        total = 0
-        for start in range(0, m, config.accumulator_rows):
-            rows = min(config.accumulator_rows, m - start)
-            passes = k_tiles * max(rows, self.tile_cycles)
-            total += n_tiles * max(passes, self.channel_turnaround)
-        return total
+        passes = taps * -(-k // config.array_rows) * -(-n // config.array_columns)
+        whole, rest = divmod(m, config.activation_rows)
+        rows = whole * max(config.activation_rows, self.tile_cycles)
+        if rest:
+            rows += max(rest, self.tile_cycles)
+        return batches * passes * rows
 
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.array = array = self._array
+        m.submodules.decoder = decoder = JobDecoder()
+        m.submodules.sequencer = sequencer = LineSequencer(config)
+        m.submodules.activations = activations = ActivationBuffer(config)
+        m.submodules.weights = weights = WeightFetcher(config, WEIGHT_WORDS)
         m.submodules.loader = loader = self._loader
-        m.submodules.params_loader = params = self._params
-        m.submodules.requantiser = requantiser = self._requantiser
+        m.submodules.params_reader = params_reader = SequentialReader(config, PARAM_WORDS)
+        m.submodules.params_loader = params = ParamLoader(config, self._tiles)
+        m.submodules.feeder = feeder = Feeder(config)
+        m.submodules.array = self._array
         m.submodules.accumulators = accumulators = Accumulators(config)
-        m.submodules.sequencer = sequencer = PassSequencer(config)
-        m.submodules.fetcher = fetcher = RowFetcher(config, ROW_WORDS)
-        m.submodules.w_reader = w_reader = BlockReader(
-            config, max(2 * self._tile_words, config.burst_words, 16)
-        )
-        m.submodules.params_reader = params_reader = BlockReader(
-            config, max(2 * params.tile_cycles, config.burst_words, 4)
-        )
+        m.submodules.requantiser = requantiser = self._requantiser
         # Room for every row on its way, two in the queue, and two whose room is just returned.
-        m.submodules.writer = writer = RowWriter(config, self._output_delay + 4)
-        connect(m, fetcher.port, flipped(self.x))
-        connect(m, w_reader.port, flipped(self.w))
+        m.submodules.writer = writer = RowWriter(config, self.latency + 4, self._tiles)
+        connect(m, activations.port, flipped(self.x))
+        connect(m, weights.port, flipped(self.w))
         connect(m, params_reader.port, flipped(self.params))
         connect(m, writer.port, flipped(self.y))
-        connect(m, w_reader.o, loader.i)
+        connect(m, weights.o, loader.i)
         connect(m, params_reader.o, params.i)
 
-        command = Signal(layout(fields(Opcode.MATMUL)))
+        job = decoder.job
         begin = Signal()
+        int32 = Signal()
         m.d.comb += [
-            sequencer.command.eq(command),
+            int32.eq(job.y_format == ElementFormat.INT32),
             sequencer.start.eq(begin),
-            fetcher.stride.eq(command.x_stride),
-            writer.stride.eq(command.y_stride),
-            params.n.eq(command.n),
-            requantiser.zero_point.eq(command.y_zero_point),
-            requantiser.floor.eq(Mux(command.flags & Flag.RELU, command.y_zero_point, 0)),
+            activations.start.eq(begin),
+            params.start.eq(begin),
+            params.n.eq(job.n),
+            *(
+                unit.job.eq(job)
+                for unit in (sequencer, activations, weights, loader, feeder, writer)
+            ),
         ]
+        self._share_lines(m, sequencer, activations, weights, loader, feeder)
+        self._read_params(m, sequencer, params_reader, int32)
+        self._pass(m, activations, loader, feeder, writer, params, int32)
+        self._collect(m, feeder, accumulators, writer, params, int32)
 
-        # Weights and parameters are contiguous: one run for each block of rows.
-        k_tiles = Signal(SIZE_BITS)
-        n_tiles = Signal(SIZE_BITS)
-        w_words = Signal(32)
-        params_words = Signal(SIZE_BITS)
-        m.d.comb += [
-            k_tiles.eq((command.k + config.array_rows - 1) >> exact_log2(config.array_rows)),
-            n_tiles.eq((command.n + config.array_columns - 1) >> exact_log2(config.array_columns)),
-        ]
+        # int8 is uint8 with its ends moved by 128.
+        middle = Mux(job.y_format == ElementFormat.INT8, 0x80, 0)
+        zero_point = Signal(8)
+        m.d.comb += zero_point.eq(job.y_zero_point ^ middle)
         m.d.sync += [
-            w_words.eq((k_tiles * n_tiles) << exact_log2(self._tile_words)),
-            params_words.eq(
-                (command.n * PARAM_BYTES + config.bus_bytes - 1) >> exact_log2(config.bus_bytes)
-            ),
+            requantiser.zero_point.eq(zero_point),
+            requantiser.floor.eq(Mux(job.relu, zero_point, 0)),
         ]
-        for reader, address, words in (
-            (w_reader, command.w, w_words),
-            (params_reader, command.params, params_words),
-        ):
-            m.d.comb += [
-                reader.start.eq(begin),
-                reader.m.eq(command.m),
-                reader.address.eq(address),
-                reader.words.eq(words),
-            ]
-
-        # Each pass goes to the fetcher and, remembered, to the edge of the array.
-        layout_of_pass = pass_layout(config)
-        m.submodules.passes = passes = SyncFIFOBuffered(
-            width=layout_of_pass.size, depth=PASSES_AHEAD
-        )
         m.d.comb += [
-            fetcher.i.p.eq(sequencer.o.p),
-            fetcher.i.valid.eq(sequencer.o.valid & passes.w_rdy),
-            passes.w_data.eq(sequencer.o.p),
-            passes.w_en.eq(sequencer.o.valid & fetcher.i.ready),
-            sequencer.o.ready.eq(fetcher.i.ready & passes.w_rdy),
-        ]
-
-        # The edge of the array: what enters here comes out, whatever happens behind it.
-        current = data.View(layout_of_pass, passes.r_data)
-        row = Signal(range(config.accumulator_rows))
-        start = Signal()
-        end = Signal()
-        feed = Signal()
-        missing = Signal()
-        ended = Signal()
-        too_soon = Signal()
-        take = Signal()
-        taking = Signal()
-        taken = Signal()
-        x_slice = current.x_address[exact_log2(config.array_rows) : exact_log2(config.bus_bytes)]
-        m.d.comb += [
-            start.eq(row == 0),
-            end.eq(row == current.rows - 1),
-            missing.eq(
-                ~fetcher.o.valid
-                | (start & loader.starved)
-                | (start & current.last & params.starved)
-            ),
-            feed.eq(
-                passes.r_rdy
-                & fetcher.o.valid
-                & (~start | (loader.ready & ~too_soon))
-                & (~current.last | writer.room)
-                & (~(start & current.last) | (params.ready & ~taking))
-            ),
-            # Passes start far enough apart for their first rows; the second of two rows may have
-            # been late, and needs a cycle more to come back to its accumulators.
-            too_soon.eq(ended & (current.rows == Accumulators.reuse_cycles - 1)),
-            take.eq(feed & start & current.last),
-            fetcher.o.ready.eq(feed),
-            passes.r_en.eq(feed & end),
-            loader.swap.eq(feed & start),
-            writer.reserve.eq(feed & current.last),
-            array.x.as_value().eq(fetcher.o.p.data.word_select(x_slice, config.array_rows * 8)),
-            array.swap.eq(loader.swap),
-            array.w.eq(loader.w),
-            array.w_row.eq(loader.w_row),
-            array.w_valid.eq(loader.w_valid),
-        ]
-        m.d.sync += ended.eq(feed & end)
-        with m.If(feed):
-            m.d.sync += row.eq(Mux(end, 0, row + 1))
-
-        # The next tile of output channels: from `take` on its way through the array, until the
-        # first of its rows is `taken` by the writer.
-        with m.If(take):
-            m.d.sync += [
-                taking.eq(1),
-                writer.next_address.eq(current.y_address),
-                writer.next_columns.eq(current.columns),
-            ]
-        with m.Elif(taken):
-            m.d.sync += taking.eq(0)
-
-        def later(flag, cycles, name):
-            """A flag that follows its row through the pipeline: its value a given delay ago."""
-            line = Signal(cycles, name=f"{name}_line")
-            m.d.sync += line.eq(Cat(flag, line))
-            return lambda delay: line[delay - 1]
-
-        announced = array.latency - 1
-        row_later = later(feed, announced, "row")
-        start_later = later(start, announced, "start")
-        first_later = later(current.first, announced, "first")
-        output_later = later(writer.reserve, self._output_delay, "output")
-        take_later = later(take, self._output_delay, "take")
-        m.d.comb += [
-            accumulators.row.eq(row_later(announced)),
-            accumulators.start.eq(start_later(announced)),
-            accumulators.first.eq(first_later(announced)),
-            accumulators.keep.eq(~output_later(announced)),
-            accumulators.sums.eq(array.y),
             requantiser.totals.eq(accumulators.totals),
             requantiser.bias.eq(params.bias),
             requantiser.multiplier.eq(params.multiplier),
-            params.take_bias.eq(take_later(self._totals_delay - 1)),
-            params.take_multiplier.eq(take_later(self._multiplier_delay - 1)),
-            taken.eq(take_later(self._output_delay)),
-            writer.valid.eq(output_later(self._output_delay)),
-            writer.start.eq(taken),
-            writer.i.eq(requantiser.o),
+            writer.totals.as_value().eq(accumulators.totals.as_value()),
+            *(writer.requantised[c].eq(o ^ middle) for c, o in enumerate(requantiser.o)),
+        ]
+        self._control(m, decoder, begin, feeder, params, writer)
+        return m
+
+    def _share_lines(self, m, sequencer, activations, weights, loader, feeder):
+        """Each line goes to whoever fetches for it, and to the edge of the array."""
+        line = sequencer.o.p
+        queues = []
+        for name, part, layout, taker in (
+            ("weights", line.weights, weights_layout(self._config), weights.i),
+            ("tiles", line.weights, weights_layout(self._config), loader.tiles),
+            ("feeds", line.feed, feed_layout(self._config), feeder.i),
+        ):
+            m.submodules[f"{name}_queue"] = queue = SyncFIFOBuffered(
+                width=layout.size, depth=LINES_AHEAD
+            )
+            m.d.comb += [
+                queue.w_data.eq(part),
+                taker.p.eq(queue.r_data),
+                taker.valid.eq(queue.r_rdy),
+                queue.r_en.eq(taker.ready),
+            ]
+            queues.append(queue)
+        taken = Signal()
+        m.d.comb += [
+            sequencer.o.ready.eq(activations.i.ready & Cat(q.w_rdy for q in queues).all()),
+            taken.eq(sequencer.o.valid & sequencer.o.ready),
+            activations.i.p.eq(line.fill),
+            activations.i.valid.eq(taken),
+            *(queue.w_en.eq(taken) for queue in queues),
         ]
 
-        fed = Signal()
-        with m.If(feed & end & current.final):
-            m.d.sync += fed.eq(1)
+    def _read_params(self, m, sequencer, reader, int32):
+        """The parameters are contiguous: one run for each block of rows."""
+        job = sequencer.job
+        blocks = Signal(3)
+        bus_bytes = self._config.bus_bytes
+        begun, asked = Signal(), Signal()
+        m.d.comb += [
+            begun.eq(sequencer.o.valid & sequencer.o.ready & sequencer.o.p.block_first & ~int32),
+            asked.eq(reader.i.valid & reader.i.ready),
+            reader.i.valid.eq(blocks != 0),
+            reader.i.p.address.eq(job.params),
+            reader.i.p.words.eq((job.n * PARAM_BYTES + bus_bytes - 1) >> exact_log2(bus_bytes)),
+        ]
+        m.d.sync += blocks.eq(blocks + begun - asked)
 
+    def _pass(self, m, activations, loader, feeder, writer, params, int32):
+        """What enters the array comes out, whatever happens behind it."""
+        array = self._array
+        m.d.comb += [
+            activations.row.eq(feeder.row),
+            activations.word.eq(feeder.word),
+            activations.read.eq(feeder.read),
+            activations.release.eq(feeder.release),
+            feeder.available.eq(activations.available),
+            feeder.data.eq(activations.data),
+            feeder.outside.eq(activations.outside),
+            feeder.tile_ready.eq(loader.ready),
+            feeder.row_room.eq(writer.room),
+            feeder.params_ready.eq(params.ready | int32),
+            feeder.tile_room.eq(writer.tile_room),
+            loader.swap.eq(feeder.feed & feeder.start),
+            array.x.eq(feeder.x),
+            array.valid.eq(feeder.valid),
+            array.swap.eq(feeder.swap),
+            array.w.eq(loader.w),
+            array.w_stage.eq(loader.w_stage),
+            array.w_valid.eq(loader.w_valid),
+        ]
+
+    def _collect(self, m, feeder, accumulators, writer, params, int32):
+        """Follows each row through the pipeline and tells whoever it reaches."""
+        array = self._array
+        output, take = Signal(), Signal()
+        m.d.comb += [
+            output.eq(feeder.feed & feeder.last),
+            take.eq(output & feeder.start),
+            writer.reserve.eq(output),
+            writer.announce.eq(take),
+            writer.tile.eq(feeder.outputs),
+            params.claim.eq(take & ~int32),
+        ]
+
+        def later(value, cycles, name):
+            """What `value` was a given number of cycles ago, 1 to `cycles`."""
+            width = len(value)
+            line = Signal(width * cycles, name=f"{name}_line")
+            m.d.sync += line.eq(Cat(value, line))
+            return lambda delay: line.word_select(delay - 1, width)
+
+        announced = Feeder.latency + array.latency - 1
+        row_later = later(feeder.feed, announced, "row")
+        start_later = later(feeder.start, announced, "start")
+        tile_later = later(feeder.tile, announced, "tile")
+        first_later = later(feeder.first, announced, "first")
+        output_later = later(output, self._totals_delay, "output")
+        take_later = later(take, self._totals_delay, "take")
+        # Sums that leave as they are do not enter the requantiser.
+        rows, tiles = Signal(), Signal()
+        m.d.comb += [
+            rows.eq(output_later(self._totals_delay)),
+            tiles.eq(take_later(self._totals_delay)),
+        ]
+        row_in = later(rows & ~int32, self._requantiser.latency, "requantised")
+        tile_in = later(tiles & ~int32, self._requantiser.latency, "requantised_tile")
+        m.d.comb += [
+            accumulators.row.eq(row_later(announced)),
+            accumulators.start.eq(start_later(announced)),
+            accumulators.tile.eq(tile_later(announced)),
+            accumulators.first.eq(first_later(announced)),
+            accumulators.keep.eq(~output_later(announced)),
+            accumulators.sums.eq(array.y),
+            params.take_bias.eq(take_later(self._totals_delay - 1) & ~int32),
+            params.take_multiplier.eq(tile_in(self._requantiser.multiplier_delay - 1)),
+            writer.valid.eq(Mux(int32, rows, row_in(self._requantiser.latency))),
+            writer.start.eq(Mux(int32, tiles, tile_in(self._requantiser.latency))),
+        ]
+
+    def _control(self, m, decoder, begin, feeder, params, writer):
+        descriptor = Signal(DESCRIPTOR_BITS)
+        fed = Signal()
+        m.d.comb += decoder.descriptor.eq(descriptor)
+        with m.If(feeder.feed & feeder.final):
+            m.d.sync += fed.eq(1)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.command.ready.eq(1), self.activity.eq(Activity.IDLE)]
-                m.d.sync += [command.eq(self.command.p), fed.eq(0)]
+                m.d.sync += [descriptor.eq(self.command.p), fed.eq(0)]
                 with m.If(self.command.valid):
-                    m.next = "START"
+                    m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.comb += [decoder.start.eq(1), self.activity.eq(Activity.BUSY)]
+                m.next = "START"
             with m.State("START"):
-                m.d.comb += [begin.eq(1), self.activity.eq(Activity.BUSY)]
-                m.next = "RUN"
+                m.d.comb += [begin.eq(decoder.valid), self.activity.eq(Activity.BUSY)]
+                with m.If(decoder.valid):
+                    m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.If(fed & self.y.request.valid & ~self.y.request.ready):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(passes.r_rdy & missing):
+                with m.Elif(feeder.missing):
                     m.d.comb += self.activity.eq(Activity.STARVED)
-                with m.Elif(passes.r_rdy & current.last & ~writer.room):
+                with m.Elif(feeder.blocked):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
                 with m.If(fed & writer.empty & self.y.idle):
                     m.next = "REPORT"
             with m.State("REPORT"):
                 m.d.comb += [
                     self.result.valid.eq(1),
-                    self.result.p.status.eq(Status.OK),
+                    self.result.p.status.eq(
+                        Mux(params.bad, Status.BAD_MULTIPLIER.value, Status.OK.value)
+                    ),
+                    self.result.p.detail.eq(Mux(params.bad, params.bad_channel, 0)),
                     self.activity.eq(Mux(self.result.ready, Activity.BUSY, Activity.BLOCKED)),
                 ]
                 with m.If(self.result.ready):
                     m.next = "IDLE"
-        return m

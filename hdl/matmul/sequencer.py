@@ -1,32 +1,76 @@
-"""The tile loops of a matrix multiplication: which pass comes next, and where its operands are."""
+"""The tile loops of a matrix product: which line of activations comes next, and what it serves."""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.commands import MATMUL_LIMIT, Opcode, fields, layout
+from hdl.commands import ElementFormat
 from hdl.config import ADDRESS_BITS, CardConfig
-
-SIZE_BITS = MATMUL_LIMIT.bit_length()
-"""Width of m, k and n."""
+from hdl.matmul.job import JOB, SIZE_BITS, Weights
 
 
-def pass_layout(config: CardConfig) -> data.StructLayout:
-    """One pass: a block of rows of x against one weight tile.
+def fill_layout(config: CardConfig) -> data.StructLayout:
+    """What to fetch of x for a line.
 
-    x_address, y_address : of the tile's first byte in row 0 of the block; any byte of a word
-    rows : rows of the block
-    columns : output channels of the tile
-    first, last : the pass is the first, the last along K
-    final : the pass is the last of the command
+    rows, words : rows of the block, bus words of the line in each
+    offset : bytes from a row's first tap to the line
+    down, right : pixels of x from a row's first tap to the line's tap
+    block_last, batch_last : the next line is of the next block, of the next batch
     """
     return data.StructLayout(
         {
-            "x_address": ADDRESS_BITS,
+            "rows": range(config.activation_rows + 1),
+            "words": range(config.burst_words + 1),
+            "offset": ADDRESS_BITS,
+            "down": SIZE_BITS,
+            "right": SIZE_BITS,
+            "block_last": 1,
+            "batch_last": 1,
+        }
+    )
+
+
+def weights_layout(config: CardConfig) -> data.StructLayout:
+    """What to fetch of w for a line.
+
+    restart : of packed tiles, the line takes the first
+    address : of an operand that is not packed, its first element for this line
+    tiles : weight tiles along N
+    depth : weight tiles along K
+    last_rows, last_columns : rows and columns of the last tile that are used
+    """
+    return data.StructLayout(
+        {
+            "restart": 1,
+            "address": ADDRESS_BITS,
+            "tiles": range(config.group_tiles + 1),
+            "depth": range(config.line_tiles + 1),
+            "last_rows": range(config.array_rows + 1),
+            "last_columns": range(config.array_columns + 1),
+        }
+    )
+
+
+def feed_layout(config: CardConfig) -> data.StructLayout:
+    """How a line passes through the array: `tiles` times `depth` passes of `rows` rows.
+
+    last_rows, last_columns : rows and columns of the last tile that are used
+    y_address : of the first tile's first output
+    top, left : number of the block's first row, of the first tile's first column
+    first, last : the line is the first, the last along K
+    final : the line is the last of the job
+    """
+    return data.StructLayout(
+        {
+            "rows": range(config.activation_rows + 1),
+            "tiles": range(config.group_tiles + 1),
+            "depth": range(config.line_tiles + 1),
+            "last_rows": range(config.array_rows + 1),
+            "last_columns": range(config.array_columns + 1),
             "y_address": ADDRESS_BITS,
-            "rows": range(config.accumulator_rows + 1),
-            "columns": range(config.array_columns + 1),
+            "top": SIZE_BITS,
+            "left": SIZE_BITS,
             "first": 1,
             "last": 1,
             "final": 1,
@@ -34,97 +78,220 @@ def pass_layout(config: CardConfig) -> data.StructLayout:
     )
 
 
-class PassSequencer(wiring.Component):
-    """Walks `for m_block: for n_tile: for k_tile` and gives one pass for each step.
+def line_layout(config: CardConfig) -> data.StructLayout:
+    """One line of each row of a block, against the weights of a group of output tiles.
+
+    block_first : the line is the first of its block of rows
+    """
+    return data.StructLayout(
+        {
+            "fill": fill_layout(config),
+            "weights": weights_layout(config),
+            "feed": feed_layout(config),
+            "block_first": 1,
+        }
+    )
+
+
+class LineSequencer(wiring.Component):
+    """Walks `for batch: for m_block: for n_group: for tap: for k_line`, a line for each step.
+
+    A block is `activation_rows` rows, a group `group_tiles` tiles of output channels, a line
+    `line_bytes` bytes along K.
 
     Members
     -------
-    command : In(MATMUL descriptor), held from `start` until the final pass is taken
+    job : In(JOB), held from `start` until the final line is taken
     start : In(1), begin; only while `o` is not valid
-    o : Out(stream of `pass_layout`)
+    o : Out(stream of `line_layout`)
 
-    The first pass is offered in the cycle after `start`; then one a cycle.
+    The first line is offered in the cycle after `start`; then one a cycle.
     """
 
     def __init__(self, config: CardConfig):
         self._config = config
         super().__init__(
             {
-                "command": In(layout(fields(Opcode.MATMUL))),
+                "job": In(JOB),
                 "start": In(1),
-                "o": Out(stream.Signature(pass_layout(config))),
+                "o": Out(stream.Signature(line_layout(config))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        block_shift = exact_log2(config.accumulator_rows)
+        config, job = self._config, self.job
+        block, line = config.activation_rows, config.line_bytes
+        group = config.group_tiles * config.array_columns
 
-        m_left = Signal(SIZE_BITS)
+        batches_left = Signal(SIZE_BITS)
+        rows_left = Signal(32)
         n_left = Signal(SIZE_BITS)
+        taps_down = Signal(8)
+        taps_right = Signal(8)
         k_left = Signal(SIZE_BITS)
         first = Signal()
-        x_block = Signal(ADDRESS_BITS)
-        y_block = Signal(ADDRESS_BITS)
-        x_tile = Signal(ADDRESS_BITS)
-        y_tile = Signal(ADDRESS_BITS)
-
-        last_m = Signal()
-        last_n = Signal()
-        last_k = Signal()
+        block_first = Signal()
+        last_k, last_right, last, last_n, last_m, last_b = (
+            Signal(name=name)
+            for name in ("last_k", "last_right", "last", "last_n", "last_m", "last_b")
+        )
         m.d.comb += [
-            last_m.eq(m_left <= config.accumulator_rows),
-            last_n.eq(n_left <= config.array_columns),
-            last_k.eq(k_left <= config.array_rows),
-            self.o.p.x_address.eq(x_tile),
-            self.o.p.y_address.eq(y_tile),
-            self.o.p.rows.eq(Mux(last_m, m_left, config.accumulator_rows)),
-            self.o.p.columns.eq(Mux(last_n, n_left, config.array_columns)),
-            self.o.p.first.eq(first),
-            self.o.p.last.eq(last_k),
-            self.o.p.final.eq(last_k & last_n & last_m),
+            last_k.eq(k_left <= line),
+            last_right.eq(taps_right == 1),
+            last.eq(last_k & last_right & (taps_down == 1)),
+            last_n.eq(n_left <= group),
+            last_m.eq(rows_left <= block),
+            last_b.eq(batches_left == 1),
         ]
 
-        next_x_block = Signal(ADDRESS_BITS)
-        next_y_block = Signal(ADDRESS_BITS)
+        # Where the line is within its row, within the image, and among the weights; and the same
+        # for the loops around it.
+        offset, tap, tap_line = (
+            Signal(ADDRESS_BITS, name=name) for name in ("offset", "tap", "tap_line")
+        )
+        down, right = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        w_line, w_group, w_batch = (
+            Signal(ADDRESS_BITS, name=name) for name in ("w_line", "w_group", "w_batch")
+        )
+        y_group, y_block, y_batch = (
+            Signal(ADDRESS_BITS, name=name) for name in ("y_group", "y_block", "y_batch")
+        )
+        top, left = Signal(SIZE_BITS), Signal(SIZE_BITS)
+
+        rows = Signal(range(block + 1))
+        k = Signal(range(line + 1))
+        columns = Signal(range(group + 1))
+        row_bits, column_bits = exact_log2(config.array_rows), exact_log2(config.array_columns)
+        word_bits = exact_log2(config.bus_bytes)
+        p = self.o.p
         m.d.comb += [
-            next_x_block.eq(x_block + (self.command.x_stride << block_shift)),
-            next_y_block.eq(y_block + (self.command.y_stride << block_shift)),
+            rows.eq(Mux(last_m, rows_left, block)),
+            k.eq(Mux(last_k, k_left, line)),
+            columns.eq(Mux(last_n, n_left, group)),
+            p.fill.rows.eq(rows),
+            p.fill.words.eq((k + config.bus_bytes - 1) >> word_bits),
+            p.fill.offset.eq(offset),
+            p.fill.down.eq(down),
+            p.fill.right.eq(right),
+            p.fill.block_last.eq(last & last_n),
+            p.fill.batch_last.eq(last & last_n & last_m),
+            p.weights.restart.eq(block_first),
+            p.weights.address.eq(w_line),
+            p.feed.rows.eq(rows),
+            p.feed.y_address.eq(y_group),
+            p.feed.top.eq(top),
+            p.feed.left.eq(left),
+            p.feed.first.eq(first),
+            p.feed.last.eq(last),
+            p.feed.final.eq(last & last_n & last_m & last_b),
+            p.block_first.eq(block_first),
         ]
+        for part in (p.weights, p.feed):
+            m.d.comb += [
+                part.tiles.eq((columns + config.array_columns - 1) >> column_bits),
+                part.depth.eq((k + config.array_rows - 1) >> row_bits),
+                part.last_rows.eq(((k - 1)[:row_bits]) + 1),
+                part.last_columns.eq(((columns - 1)[:column_bits]) + 1),
+            ]
+
+        output_bits = Mux(job.y_format == ElementFormat.INT32, 2, 0)
+        along_k = Mux(job.weights == Weights.ROWS, job.w_stride << exact_log2(line), line)
+        along_n = Mux(job.weights == Weights.ROWS, group, job.w_stride << exact_log2(group))
+        # Row i of a triangle begins i * (i - 1) / 2 outputs after row 0.
+        down_y = Mux(
+            job.triangle,
+            (top << exact_log2(block)) + block * (block - 1) // 2,
+            job.y_stride << exact_log2(block),
+        )
+        next_tap, next_tap_line = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        next_w_group, next_w_batch = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        next_y_block, next_y_batch = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        m.d.comb += [
+            next_tap.eq(tap + job.tap_step),
+            next_tap_line.eq(tap_line + job.tap_line_step),
+            next_w_group.eq(w_group + along_n),
+            next_w_batch.eq(w_batch + job.w_batch_stride),
+            next_y_block.eq(y_block + down_y),
+            next_y_batch.eq(y_batch + job.y_batch_stride),
+        ]
+
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += [
-                first.eq(last_k),
-                k_left.eq(k_left - config.array_rows),
-                x_tile.eq(x_tile + config.array_rows),
+                first.eq(last),
+                block_first.eq(last & last_n),
+                k_left.eq(k_left - line),
+                offset.eq(offset + line),
+                w_line.eq(w_line + along_k),
             ]
             with m.If(last_k):
                 m.d.sync += [
-                    k_left.eq(self.command.k),
-                    x_tile.eq(x_block),
-                    n_left.eq(n_left - config.array_columns),
-                    y_tile.eq(y_tile + config.array_columns),
+                    k_left.eq(job.k),
+                    taps_right.eq(taps_right - 1),
+                    right.eq(right + job.dilation_width),
+                    tap.eq(next_tap),
+                    offset.eq(next_tap),
+                ]
+                with m.If(last_right):
+                    m.d.sync += [
+                        taps_right.eq(job.kernel_width),
+                        taps_down.eq(taps_down - 1),
+                        right.eq(0),
+                        down.eq(down + job.dilation_height),
+                        tap_line.eq(next_tap_line),
+                        tap.eq(next_tap_line),
+                        offset.eq(next_tap_line),
+                    ]
+            with m.If(last):
+                m.d.sync += [
+                    taps_down.eq(job.kernel_height),
+                    down.eq(0),
+                    tap_line.eq(0),
+                    tap.eq(0),
+                    offset.eq(0),
+                    n_left.eq(n_left - group),
+                    left.eq(left + group),
+                    w_group.eq(next_w_group),
+                    w_line.eq(next_w_group),
+                    y_group.eq(y_group + (group << output_bits)),
                 ]
                 with m.If(last_n):
                     m.d.sync += [
-                        n_left.eq(self.command.n),
-                        m_left.eq(m_left - config.accumulator_rows),
-                        x_block.eq(next_x_block),
-                        x_tile.eq(next_x_block),
+                        n_left.eq(job.n),
+                        left.eq(0),
+                        w_group.eq(w_batch),
+                        w_line.eq(w_batch),
+                        rows_left.eq(rows_left - block),
+                        top.eq(top + block),
                         y_block.eq(next_y_block),
-                        y_tile.eq(next_y_block),
-                        self.o.valid.eq(~last_m),
+                        y_group.eq(next_y_block),
                     ]
+                    with m.If(last_m):
+                        m.d.sync += [
+                            rows_left.eq(job.rows),
+                            top.eq(0),
+                            batches_left.eq(batches_left - 1),
+                            w_batch.eq(next_w_batch),
+                            w_group.eq(next_w_batch),
+                            w_line.eq(next_w_batch),
+                            y_batch.eq(next_y_batch),
+                            y_block.eq(next_y_batch),
+                            y_group.eq(next_y_batch),
+                            self.o.valid.eq(~last_b),
+                        ]
         with m.If(self.start):
             m.d.sync += [
-                m_left.eq(self.command.m),
-                n_left.eq(self.command.n),
-                k_left.eq(self.command.k),
+                batches_left.eq(job.batches),
+                rows_left.eq(job.rows),
+                n_left.eq(job.n),
+                taps_down.eq(job.kernel_height),
+                taps_right.eq(job.kernel_width),
+                k_left.eq(job.k),
+                *(value.eq(0) for value in (offset, tap, tap_line, down, right, top, left)),
+                *(value.eq(job.w) for value in (w_line, w_group, w_batch)),
+                *(value.eq(job.y) for value in (y_group, y_block, y_batch)),
                 first.eq(1),
-                x_block.eq(self.command.x),
-                x_tile.eq(self.command.x),
-                y_block.eq(self.command.y),
-                y_tile.eq(self.command.y),
+                block_first.eq(1),
                 self.o.valid.eq(1),
             ]
         return m

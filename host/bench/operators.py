@@ -9,7 +9,7 @@ from hdl.config import CardConfig
 from host.bench.dlrm import SEED
 from host.report.stamp import stamp
 from host.runtime.card import Card
-from host.runtime.layout import pack_weights, round_up
+from host.runtime.layout import pack_params, pack_weights, round_up
 from host.runtime.runtime import open
 
 
@@ -29,7 +29,8 @@ def matmul(config: CardConfig, shapes: Sequence[tuple[int, int, int]], engine: s
             x_stride, y_stride = round_up(k, config.bus_bytes), round_up(n, config.bus_bytes)
             weight = rng.integers(-128, 128, (n, k)).astype(np.int8)
             x = rng.integers(0, 256, m * x_stride).astype(np.uint8)
-            values = [x, pack_weights(weight, config), np.zeros(8 * n, np.uint8)]
+            params = pack_params(weight, np.full(n, 0.01, np.float32), np.zeros(n, np.int32), 0)
+            values = [x, pack_weights(weight, config), params]
             blocks = [card.place(v.size) for v in values] + [card.place(m * y_stride)]
             for block, value in zip(blocks, values, strict=False):
                 card.upload(block, value)

@@ -49,6 +49,11 @@ class CommandError(RuntimeError):
                 return f"{prefix}bag {self.detail} has a negative length"
             case Status.LENGTH_MISMATCH:
                 return f"{prefix}the lengths do not sum to index_count, seen at bag {self.detail}"
+            case Status.BAD_MULTIPLIER:
+                return (
+                    f"{prefix}the multiplier of output channel {self.detail} is zero, infinite or "
+                    "NaN"
+                )
             case Status.READ_FAILED:
                 return f"{prefix}a PCIe read was refused, aborted or poisoned"
         table: tuple[Field, ...] = fields(self.opcode)

@@ -11,14 +11,22 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def pack_weights(weight: np.ndarray, config: CardConfig) -> np.ndarray:
-    """int8[n, k] weights as uint8 tiles, in the order the array loads them."""
-    n, k = weight.shape
+    """8-bit weights [n, k], or [n, kernel_height, kernel_width, k], as uint8 tiles, in the order
+    in which the array takes them: group of tiles along n, tap, line along k, then each tile along n
+    of the group with the tiles along k of the line."""
+    n, k = weight.shape[0], weight.shape[-1]
     rows, columns = config.array_rows, config.array_columns
-    padded = np.zeros((round_up(k, rows), round_up(n, columns)), np.int8)
-    padded[:k, :n] = weight.T
-    tiles = padded.reshape(-1, rows, padded.shape[1] // columns, columns).transpose(2, 0, 1, 3)
-    packed = np.zeros((tiles.shape[0] * tiles.shape[1], config.weight_tile_bytes), np.uint8)
-    packed[:, : rows * columns] = tiles.reshape(len(packed), -1).view(np.uint8)
+    taps = weight.view(np.uint8).reshape(n, -1, k).transpose(1, 2, 0)
+    padded = np.zeros((len(taps), round_up(k, rows), round_up(n, columns)), np.uint8)
+    padded[:, :k, :n] = taps
+    tiles = padded.reshape(len(taps), -1, rows, padded.shape[2] // columns, columns)
+    tap, k_tile, n_tile = (
+        index.reshape(-1) for index in np.indices((tiles.shape[0], tiles.shape[1], tiles.shape[3]))
+    )
+    group, line = n_tile // config.group_tiles, k_tile // config.line_tiles
+    order = np.lexsort((k_tile, n_tile, line, tap, group))
+    packed = np.zeros((len(order), config.weight_tile_bytes), np.uint8)
+    packed[:, : rows * columns] = tiles.transpose(0, 1, 3, 2, 4).reshape(len(order), -1)[order]
     return packed.reshape(-1)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from hdl.commands import ElementFormat, Flag, IndexMode, Opcode, RowFormat, Status, fields, unpack
 from hdl.config import CardConfig
+from sim.golden import products
 from sim.golden.check import check
 from sim.golden.gather import sparse_lengths_sum
-from sim.golden.matmul import PARAM, matmul, unpack_weights
 from sim.golden.vector import decode, result
 
 
@@ -51,8 +51,8 @@ class GoldenCard:
                 self.host.write(values["address"], values["value"].to_bytes(4, "little"))
             case Opcode.GATHER:
                 return self._gather(values)
-            case Opcode.MATMUL:
-                self._matmul(values)
+            case Opcode.MATMUL | Opcode.BATCH_MATMUL | Opcode.CONV2D:
+                return products.execute(opcode, values, self.memory, self.config)
             case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
                 self._vector(opcode, values)
         return Status.OK, 0
@@ -118,20 +118,3 @@ class GoldenCard:
         )
         self._set_rows(values["output"], values["output_stride"], pooled)
         return status, detail
-
-    def _matmul(self, values: dict[str, int]) -> None:
-        m, k, n = values["m"], values["k"], values["n"]
-        config = self.config
-        tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
-        packed = self._bytes(values["w"], tiles * config.weight_tile_bytes)
-        params = self._bytes(values["params"], n * PARAM.itemsize).view(PARAM)
-        x = np.stack([self._bytes(values["x"] + i * values["x_stride"], k) for i in range(m)])
-        y = matmul(
-            x,
-            unpack_weights(packed, k, n, config),
-            params["bias"],
-            params["multiplier"],
-            values["y_zero_point"],
-            bool(values["flags"] & Flag.RELU),
-        )
-        self._set_rows(values["y"], values["y_stride"], y)

@@ -2,18 +2,21 @@
 
 The first rule that a descriptor breaks decides. The order is: header fields; formats, flags and
 scales; dimensions; strides that would let rows overlap (too small for a row: a dimension error);
-alignment; ranges; overlaps; each group in the order of the fields. Where there is only one row, its
-stride is irrelevant and never checked. An operand of no bytes (the indices of an empty GATHER) must
-be aligned but may point anywhere.
+alignment; ranges; overlaps; each group in the order of the fields, but for ranges an operand that
+is written comes first. Where there is only one row, its stride is irrelevant and never checked. An
+operand of no bytes (the indices of an empty GATHER) must be aligned but may point anywhere. The
+params of a product with INT32 output are not looked at.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
     NO_COUNTER,
+    PRODUCT_FORMATS,
     ElementFormat,
     Flag,
     Function,
@@ -61,8 +64,9 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
         yield Status.BAD_FORMAT, "reserved"
     rules = {
         Opcode.LOAD: _move, Opcode.COPY: _move, Opcode.STORE: _move, Opcode.SIGNAL: _signal,
-        Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.AFFINE: _vector,
-        Opcode.ADD: _vector, Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector,
+        Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
+        Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
+        Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -151,21 +155,124 @@ def _gather(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     yield from _ranges(v, config, **sizes)
 
 
+def _product_format(v: dict[str, int], *, triangle: bool = False) -> Iterator:
+    if v["y_format"] not in set(PRODUCT_FORMATS):
+        yield Status.BAD_FORMAT, "y_format"
+    if v["y_format"] == ElementFormat.INT32 and (v["flags"] & Flag.RELU or triangle):
+        yield Status.BAD_FORMAT, "y_format"
+
+
+def _output_bytes(v: dict[str, int]) -> int:
+    """Bytes of a row of a product."""
+    return v["n"] * (4 if v["y_format"] == ElementFormat.INT32 else 1)
+
+
+def _params(v: dict[str, int]) -> tuple[str, ...]:
+    return () if v["y_format"] == ElementFormat.INT32 else ("params",)
+
+
+class _Extent(NamedTuple):
+    """`count` runs of `size` bytes, `stride` apart."""
+
+    count: int
+    stride: int
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        return _rows(self.count, self.stride, self.size) if self.size else 0
+
+
+def _product_ranges(
+    v: dict[str, int], config: CardConfig, *, x: _Extent, w: _Extent, y: _Extent
+) -> Iterator:
+    """Whether the operands leave their memories; then whether y overlaps one of the others."""
+    inputs = {"x": x, "w": w}
+    if v["y_format"] != ElementFormat.INT32:
+        inputs["params"] = _Extent(1, 0, 8 * v["n"])
+    yield from _ranges(v, config, y=y.nbytes, **{n: e.nbytes for n, e in inputs.items()})
+    for name, other in inputs.items():
+        apart = v["y"] + y.nbytes <= v[name] or v[name] + other.nbytes <= v["y"]
+        runs = sorted([(v["y"], y.size), (v[name], other.size)])
+        gap = runs[1][0] - runs[0][0]
+        beside = runs[0][1] <= gap and gap + runs[1][1] <= y.stride
+        if not (apart or (other.count > 1 and other.stride == y.stride and beside)):
+            yield Status.BAD_OVERLAP, name
+
+
+def _weights(v: dict[str, int], config: CardConfig, taps: int) -> _Extent:
+    """Packed weights, one run for each tile along k."""
+    k_tiles, n_tiles = -(-v["k"] // config.array_rows), -(-v["n"] // config.array_columns)
+    run = n_tiles * config.weight_tile_bytes
+    return _Extent(taps * k_tiles, run, run)
+
+
 def _matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    yield from _product_format(v)
     yield from _dimensions(v, m=MATMUL_LIMIT, k=MATMUL_LIMIT, n=MATMUL_LIMIT)
+    y_row = _output_bytes(v)
     if v["m"] > 1:
-        yield from _strides(v, x_stride=v["k"], y_stride=v["n"])
+        yield from _strides(v, x_stride=v["k"], y_stride=y_row)
     strides = ("x_stride", "y_stride") if v["m"] > 1 else ()
-    yield from _aligned(v, config.bus_bytes, "x", "w", "params", "y", *strides)
-    tiles = -(-v["k"] // config.array_rows) * -(-v["n"] // config.array_columns)
-    yield from _ranges(
+    yield from _aligned(v, config.bus_bytes, "x", "w", *_params(v), "y", *strides)
+    yield from _product_ranges(
         v,
         config,
-        x=_rows(v["m"], v["x_stride"], v["k"]),
-        w=tiles * config.weight_tile_bytes,
-        params=8 * v["n"],
-        y=_rows(v["m"], v["y_stride"], v["n"]),
+        x=_Extent(v["m"], v["x_stride"], v["k"]),
+        w=_weights(v, config, 1),
+        y=_Extent(v["m"], v["y_stride"], y_row),
     )
+
+
+def _batch_matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    triangle, transposed = (bool(v["flags"] & flag) for flag in (Flag.TRIANGLE, Flag.TRANSPOSED))
+    yield from _product_format(v, triangle=triangle)
+    limits = dict.fromkeys(("m", "k", "n", "batches"), MATMUL_LIMIT)
+    yield from _dimensions(v, **limits)
+    if triangle and v["m"] != v["n"]:
+        yield Status.BAD_DIMENSION, "n"
+    y_row = _output_bytes(v)
+    w_rows, w_row = (v["n"], v["k"]) if transposed else (v["k"], v["n"])
+    matrices = {"x": (v["m"], v["k"]), "w": (w_rows, w_row)}
+    if not triangle:
+        matrices["y"] = (v["m"], y_row)
+    many = [name for name, (rows, _) in matrices.items() if rows > 1]
+    yield from _strides(v, **{f"{name}_stride": matrices[name][1] for name in many})
+    outputs = () if triangle else ("y",)
+    yield from _aligned(v, config.bus_bytes, "x", "w", *_params(v), *outputs)
+    yield from _aligned(v, config.bus_bytes, *(f"{name}_stride" for name in many))
+    if v["batches"] > 1:
+        yield from _aligned(v, config.bus_bytes, *(f"{name}_batch_stride" for name in matrices))
+    size = {name: _rows(rows, v[f"{name}_stride"], row) for name, (rows, row) in matrices.items()}
+    if triangle:
+        size["y"] = v["n"] * (v["n"] - 1) // 2
+    extents = {
+        name: _Extent(v["batches"], v[f"{name}_batch_stride"], one) for name, one in size.items()
+    }
+    yield from _product_ranges(v, config, **extents)
+
+
+def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    yield from _product_format(v)
+    sizes = ("height", "width", "k", "n", "out_height", "out_width")
+    steps = [
+        f"{name}_{side}"
+        for name in ("kernel", "stride", "dilation")
+        for side in ("height", "width")
+    ]
+    yield from _dimensions(v, **dict.fromkeys((*sizes, *steps), MATMUL_LIMIT))
+    y_row = _output_bytes(v)
+    pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
+    many = [name for name, count in pixels.items() if count > 1]
+    row = {"x": v["k"], "y": y_row}
+    yield from _strides(v, **{f"{name}_stride": row[name] for name in many})
+    yield from _aligned(v, config.bus_bytes, "x", "w", *_params(v), "y")
+    yield from _aligned(v, config.bus_bytes, *(f"{name}_stride" for name in many))
+    extents = {
+        name: _Extent(count, v[f"{name}_stride"], row[name]) for name, count in pixels.items()
+    }
+    taps = v["kernel_height"] * v["kernel_width"]
+    yield from _product_ranges(v, config, w=_weights(v, config, taps), **extents)
 
 
 def _is_nan_or_infinite(bits: int) -> bool:

@@ -11,8 +11,8 @@ from hdl.config import PRESETS, CardConfig, ConfigError, preset
 
 BOUNDS = {
     "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
-    "accumulator_rows": (4, 65536), "lanes": (1, 64), "max_dim": (1, 1024),
-    "gather_outstanding": (2, 256), "gather_cache_ways": (1, 8),
+    "accumulator_rows": (4, 65536), "activation_rows": (2, 4096), "lanes": (1, 64),
+    "max_dim": (1, 1024), "gather_outstanding": (2, 256), "gather_cache_ways": (1, 8),
     "scratchpad_bytes": (4096, 1 << 26),
     "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
     "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
@@ -22,8 +22,9 @@ BOUNDS = {
 }  # fmt: skip
 
 POWERS_OF_TWO = (
-    "accumulator_rows", "array_columns", "array_rows", "bus_bytes", "dram_bytes", "dram_channels",
-    "gather_cache_ways", "lanes", "max_payload_bytes", "max_read_request_bytes", "pcie_lanes",
+    "accumulator_rows", "activation_rows", "array_columns", "array_rows", "bus_bytes", "dram_bytes",
+    "dram_channels", "gather_cache_ways", "lanes", "max_payload_bytes", "max_read_request_bytes",
+    "pcie_lanes",
     "scratchpad_banks", "scratchpad_bytes",
 )  # fmt: skip
 
@@ -50,8 +51,12 @@ def test_bounds_belong_to_the_range_and_their_neighbours_do_not(name):
 
 
 def _room_for(name: str, value: int) -> dict[str, int]:
-    """The other fields that a narrow bus asks for."""
-    return {"array_rows": 16, "array_columns": 16} if name == "bus_bytes" else {}
+    """The other fields that a narrow bus or few accumulators ask for."""
+    if name == "bus_bytes":
+        return {"array_rows": 16, "array_columns": 16}
+    if name == "accumulator_rows":
+        return {"activation_rows": min(value, 128)}
+    return {"accumulator_rows": 4096} if name == "activation_rows" else {}
 
 
 @pytest.mark.parametrize("name", POWERS_OF_TWO)
@@ -86,6 +91,15 @@ def test_a_row_of_the_array_must_fit_a_bus_word(name):
         CardConfig(bus_bytes=32, **{name: 64})
     assert str(error.value) == (
         f"{name}=64: one bus word must hold a row of the array, so at most bus_bytes=32"
+    )
+
+
+def test_each_row_of_activations_needs_an_accumulator():
+    assert CardConfig(accumulator_rows=64, activation_rows=64).group_tiles == 1
+    with pytest.raises(ConfigError) as error:
+        CardConfig(accumulator_rows=64, activation_rows=128)
+    assert str(error.value) == (
+        "activation_rows=128: each needs an accumulator, so at most accumulator_rows=64"
     )
 
 
@@ -141,7 +155,7 @@ def test_every_field_changes_the_hash():
         "dram_mapping": "channel-row-bank-column",
         "gather_cache_bytes": 4096,
     }
-    changed["bus_bytes"] = 64
+    changed |= {"bus_bytes": 64, "accumulator_rows": 256}
     hashes = {WIDE.replace(**{name: value}).hash for name, value in changed.items()}
     assert len(hashes | {WIDE.hash}) == len(dataclasses.fields(CardConfig)) + 1
 

@@ -28,7 +28,21 @@ GOOD: dict[Opcode, dict[str, int]] = {
     },
     Opcode.MATMUL: {
         "x": _PAD + 0x100, "w": 0x8000, "params": 0x9000, "y": _PAD + 0x200, "m": 7, "k": 18,
-        "n": 9, "x_stride": 32, "y_stride": 16, "y_zero_point": 3,
+        "n": 9, "x_stride": 32, "y_stride": 16, "y_zero_point": 3, "x_zero_point": 2,
+        "w_zero_point": 1, "y_format": 0,
+    },
+    Opcode.BATCH_MATMUL: {
+        "x": 0x6000, "w": 0x7000, "params": 0x7800, "y": _PAD + 0x20, "m": 9, "k": 18, "n": 9,
+        "batches": 3, "x_stride": 32, "w_stride": 48, "y_stride": 16, "x_batch_stride": 0x200,
+        "w_batch_stride": 0, "y_batch_stride": 0x90, "y_zero_point": 3, "x_zero_point": 2,
+        "w_zero_point": 1, "y_format": 1,
+    },
+    Opcode.CONV2D: {
+        "x": 0x6000, "w": 0x8000, "params": 0x7800, "y": _PAD + 0x20, "height": 5, "width": 7,
+        "k": 18, "n": 9, "out_height": 3, "out_width": 4, "x_stride": 32, "y_stride": 48,
+        "kernel_height": 3, "kernel_width": 2, "stride_height": 2, "stride_width": 1,
+        "pad_top": 1, "pad_left": 0, "dilation_height": 1, "dilation_width": 2,
+        "y_zero_point": 3, "x_zero_point": 2, "w_zero_point": 1, "y_format": 0,
     },
     Opcode.AFFINE: _UNARY | {"scale": 0x4000_0000, "shift": 0xBF80_0000},
     Opcode.ADD: _UNARY | {"scale": 0xBF80_0000} | _SECOND,

@@ -5,136 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import Flag, Opcode, Status, pack
+from hdl.commands import PRODUCT_FORMATS, ElementFormat, Flag, Status
 from hdl.config import PRESETS
 from hdl.engine import Activity
 from hdl.matmul.engine import MatmulEngine
-from sim.golden.matmul import matmul, pack_params, pack_weights
-from tests.bench import Memory, get, monitor, put, simulate
+from tests.bench import get, put, simulate
+from tests.hdl.matmul.jobs import CardMemory, batch_matmul, conv2d, matmul, run
 
 TINY = PRESETS["tiny"]
+SMALL = TINY.replace(accumulator_rows=8, activation_rows=4)
 START_AND_DRAIN = 64
 
-
-class Layer:
-    """One command: its operands, in memory in any order, and what must be there after it."""
-
-    def __init__(self, memory, config, m, k, n, rng, *, relu=False, zero_point=0, extreme=False):
-        word = config.bus_bytes
-        if extreme:
-            self.x = rng.choice(np.array([0, 255], np.uint8), (m, k))
-            self.w = rng.choice(np.array([-128, 127], np.int8), (k, n))
-            self.bias = rng.choice(np.array([-(2**31), 0, 2**31 - 1], np.int32), n)
-            self.multiplier = rng.choice(np.array([1e-9, -1e-4, 1.0, 3e38], np.float32), n)
-        else:
-            self.x = rng.integers(0, 256, (m, k), np.uint8)
-            self.w = rng.integers(-128, 128, (k, n), np.int8)
-            self.bias = rng.integers(-20000, 20000, n, np.int32)
-            self.multiplier = (rng.uniform(0.2, 1.5, n) / (80 * np.sqrt(k))).astype(np.float32)
-        self.y = matmul(self.x, self.w, self.bias, self.multiplier, zero_point, relu)
-        x_stride, y_stride = (
-            word * (-(-size // word) + int(rng.integers(0, 2))) for size in (k, n)
-        )
-        packed = pack_weights(self.w, config)
-        params = pack_params(self.bias, self.multiplier)
-        sizes = {
-            "x": (m - 1) * x_stride + k,
-            "w": len(packed),
-            "params": len(params),
-            "y": (m - 1) * y_stride + n,
-        }
-        at = {name: memory.allocate(sizes[name]) for name in rng.permutation(list(sizes))}
-        for row in range(m):
-            memory.place(at["x"] + row * x_stride, self.x[row])
-        memory.place(at["w"], packed)
-        memory.place(at["params"], params)
-        self.outputs = at["y"] + y_stride * np.arange(m)[:, None] + np.arange(n)
-        self.descriptor = int.from_bytes(
-            pack(
-                Opcode.MATMUL, **at, m=m, k=k, n=n, x_stride=x_stride, y_stride=y_stride,
-                y_zero_point=zero_point, flags=Flag.RELU if relu else 0,
-            ),
-            "little",
-        )  # fmt: skip
-
-
-class CardMemory(Memory):
-    """A memory full of noise that hands out word-aligned pieces of itself, at random gaps."""
-
-    def __init__(self, config, size, *, seed=0, **timing):
-        super().__init__(config, size, base=3 * config.bus_bytes, seed=seed, **timing)
-        self.rng = np.random.default_rng(seed)
-        self.data[:] = self.rng.integers(0, 256, size)
-        self.top = 0
-
-    def allocate(self, size):
-        word = self.config.bus_bytes
-        start = self.top + word * int(self.rng.integers(0, 3))
-        self.top = start + -(-size // word) * word
-        assert self.top <= len(self.data)
-        return self.base + start
-
-    def place(self, address, values):
-        self.data[address - self.base : address - self.base + len(values)] = values.view(np.uint8)
-
-
-def run(config, memory, layers, *, slow=None):
-    """Runs the layers' commands; no read may go past the last operand.
-
-    The port called `slow` has a memory that stalls most of the time. Returns the unit, the cycles
-    of each command, and how often each activity was seen.
-    """
-    dut = MatmulEngine(config)
-    memory.data = memory.data[: memory.top]
-    lame = CardMemory(config, 0, stall=0.9, latency=(2, 2))
-    lame.data = memory.data
-    at = {port: lame if port == slow else memory for port in ("x", "w", "params", "y")}
-    expected = memory.data.copy()
-    for layer in layers:
-        expected[layer.outputs - memory.base] = layer.y
-    durations = []
-    activities = dict.fromkeys(Activity, 0)
-    clock = 0
-
-    async def host(ctx):
-        for layer in layers:
-            await put(ctx, dut.command, layer.descriptor)
-            begin = clock
-            result = await get(ctx, dut.result)
-            durations.append(clock - begin)
-            assert result.status == Status.OK
-            assert result.detail == 0
-            done = memory.data[layer.outputs - memory.base]
-            np.testing.assert_array_equal(done, layer.y)
-
-    async def count(ctx):
-        nonlocal clock
-        while True:
-            _, _, activity = await ctx.tick().sample(dut.activity)
-            activities[Activity(activity)] += 1
-            clock += 1
-
-    simulate(
-        dut,
-        host,
-        background=[
-            count,
-            at["x"].read_port(dut.x),
-            at["w"].read_port(dut.w),
-            at["params"].read_port(dut.params),
-            at["y"].write_port(dut.y),
-            monitor(dut.x.request, "x"),
-            monitor(dut.w.request, "w"),
-            monitor(dut.params.request, "params"),
-            monitor(dut.y.request, "y"),
-            monitor(dut.result, "result"),
-        ],
-    )
-    np.testing.assert_array_equal(memory.data, expected)
-    return dut, durations, activities
-
-
 stalls = st.sampled_from([0.0, 0.3, 0.7])
+seeds = st.integers(0, 2**16)
+formats = st.fixed_dictionaries(
+    {
+        "flags": st.integers(0, 7),
+        "y_format": st.sampled_from(PRODUCT_FORMATS),
+        "extreme": st.booleans(),
+    }
+)
 
 
 @given(
@@ -143,25 +33,69 @@ stalls = st.sampled_from([0.0, 0.3, 0.7])
         min_size=1,
         max_size=2,
     ),
-    relu=st.booleans(),
-    zero_point=st.sampled_from([0, 1, 128, 255]),
-    extreme=st.booleans(),
+    formats=formats,
     stall=stalls,
-    seed=st.integers(0, 2**16),
+    seed=seeds,
 )
-def test_output_is_golden_whatever_the_sizes_and_stalls(
-    sizes, relu, zero_point, extreme, stall, seed
-):
-    config = TINY.replace(accumulator_rows=8)
-    memory = CardMemory(config, 16384, seed=seed, stall=stall)
-    layers = [
-        Layer(
-            memory, config, m, k, n, memory.rng,
-            relu=relu, zero_point=zero_point, extreme=extreme,
-        )
-        for m, k, n in sizes
-    ]  # fmt: skip
-    run(config, memory, layers)
+def test_product_is_golden_whatever_the_sizes_and_stalls(sizes, formats, stall, seed):
+    memory = CardMemory(SMALL, 16384, seed=seed, stall=stall)
+    run(SMALL, memory, [matmul(memory, *size, **formats) for size in sizes])
+
+
+@given(
+    sizes=st.tuples(*(st.integers(1, limit) for limit in (4, 9, 20, 9))),
+    transposed=st.booleans(),
+    formats=formats,
+    stall=stalls,
+    seed=seeds,
+)
+def test_batches_of_two_activations_are_golden(sizes, transposed, formats, stall, seed):
+    memory = CardMemory(SMALL, 16384, seed=seed, stall=stall)
+    if transposed:
+        formats = formats | {"flags": formats["flags"] | Flag.TRANSPOSED}
+    run(SMALL, memory, [batch_matmul(memory, *sizes, **formats)])
+
+
+@given(
+    batches=st.integers(1, 4),
+    n=st.integers(1, 21),
+    k=st.integers(1, 18),
+    signed=st.booleans(),
+    stall=stalls,
+    seed=seeds,
+)
+def test_triangle_is_the_packed_part_below_the_diagonal(batches, n, k, signed, stall, seed):
+    memory = CardMemory(SMALL, 16384, seed=seed, stall=stall)
+    job = batch_matmul(
+        memory, batches, n, k, n,
+        flags=Flag.TRANSPOSED | Flag.TRIANGLE,
+        y_format=ElementFormat.INT8 if signed else ElementFormat.UINT8,
+    )  # fmt: skip
+    run(SMALL, memory, [job])
+
+
+@given(
+    size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    k=st.integers(1, 20),
+    n=st.integers(1, 9),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    formats=formats,
+    stall=stalls,
+    seed=seeds,
+)
+def test_convolution_is_golden(size, k, n, kernel, stride, dilation, formats, stall, seed):
+    pad = [
+        max(0, -(-(dilation[axis] * (kernel[axis] - 1) + 1 - size[axis]) // 2)) for axis in (0, 1)
+    ]
+    memory = CardMemory(SMALL, 32768, seed=seed, stall=stall)
+    for axis in (0, 1):
+        pad[axis] += int(memory.rng.integers(0, 3))
+    job = conv2d(
+        memory, size, k, n, kernel=kernel, stride=stride, pad=pad, dilation=dilation, **formats
+    )
+    run(SMALL, memory, [job])
 
 
 SHAPES = [(2, 2, 16), (2, 2, 64), (2, 8, 16), (8, 2, 16), (4, 16, 16), (16, 4, 32), (8, 8, 128)]
@@ -171,30 +105,60 @@ SHAPES = [(2, 2, 16), (2, 2, 64), (2, 8, 16), (8, 2, 16), (4, 16, 16), (16, 4, 3
 @pytest.mark.parametrize(("rows", "columns", "bus_bytes"), SHAPES)
 def test_any_array_shape_and_bus_width_gives_golden_output(rows, columns, bus_bytes):
     config = TINY.replace(
-        array_rows=rows, array_columns=columns, bus_bytes=bus_bytes, accumulator_rows=4
-    )
-    memory = CardMemory(config, 16384, seed=rows + columns, stall=0.3)
+        array_rows=rows, array_columns=columns, bus_bytes=bus_bytes, accumulator_rows=4,
+        activation_rows=2,
+    )  # fmt: skip
+    memory = CardMemory(config, 32768, seed=rows + columns, stall=0.3)
     sizes = [(1, 2 * rows + 1, 2 * columns + 1), (9, rows, columns), (2, 3 * rows, 1)]
-    run(config, memory, [Layer(memory, config, *size, memory.rng) for size in sizes])
+    jobs = [
+        matmul(memory, *size, y_format=y) for size, y in zip(sizes, PRODUCT_FORMATS, strict=True)
+    ]
+    jobs += [
+        batch_matmul(memory, 2, 3, rows + 1, columns + 1),
+        batch_matmul(memory, 2, 5, rows + 1, 5, flags=Flag.TRANSPOSED | Flag.TRIANGLE),
+        conv2d(memory, (3, 4), rows + 1, columns + 1, kernel=(2, 3), pad=(1, 1)),
+    ]
+    run(config, memory, jobs)
 
 
-@pytest.mark.parametrize("m", [1, 2, 3])
 @pytest.mark.parametrize("stall", [0.0, 0.7])
-def test_rows_that_return_to_their_accumulators_at_once_are_added(m, stall):
-    memory = CardMemory(TINY, 8192, seed=m, stall=stall)
-    run(TINY, memory, [Layer(memory, TINY, m, 100, 5, memory.rng, zero_point=128)])
+def test_rows_that_return_to_their_accumulators_at_once_are_added(stall):
+    memory = CardMemory(TINY, 8192, seed=1, stall=stall)
+    run(TINY, memory, [matmul(memory, m, 100, 5) for m in (1, 2, 3)])
+
+
+def test_multiplier_that_scales_nothing_fails_the_command_and_names_its_channel():
+    memory = CardMemory(TINY, 16384)
+    jobs = []
+    for value, channel in [(0.0, 0), (-0.0, 6), (np.inf, 10), (-np.inf, 3), (np.nan, 8)]:
+        jobs += [matmul(memory, 3, 9, 11), matmul(memory, 3, 9, 11)]
+        params = memory.data[jobs[-2].values["params"] :][: 8 * 11].view("<f4")
+        params[2 * 10 + 1] = np.nan
+        params[2 * channel + 1] = value
+        assert jobs[-2].expect(memory.data.copy()) == (Status.BAD_MULTIPLIER, channel)
+        assert jobs[-1].expect(memory.data.copy()) == (Status.OK, 0)
+    run(TINY, memory, jobs)
+
+
+def test_what_follows_the_last_channel_is_no_multiplier():
+    memory = CardMemory(TINY, 8192)
+    job = matmul(memory, 3, 9, 5)
+    after = job.values["params"] + 8 * 5
+    memory.data[after : after + 8] = 0
+    assert job.expect(memory.data.copy()) == (Status.OK, 0)
+    run(TINY, memory, [job])
 
 
 def test_row_is_handed_to_memory_after_the_stated_latency():
     memory = CardMemory(TINY, 4096, latency=(2, 2))
     slow = CardMemory(TINY, 4096, latency=(40, 40))
-    layer = Layer(memory, TINY, 1, 4, 4, memory.rng)
+    job = matmul(memory, 1, 4, 4)
     slow.data[:] = memory.data
     dut = MatmulEngine(TINY)
     seen = {}
 
     async def host(ctx):
-        await put(ctx, dut.command, layer.descriptor)
+        await put(ctx, dut.command, int.from_bytes(job.descriptor, "little"))
         await get(ctx, dut.result)
 
     async def watch(ctx):
@@ -217,8 +181,8 @@ def test_row_is_handed_to_memory_after_the_stated_latency():
             memory.write_port(dut.y),
         ],
     )
-    read_buffer = 2  # A word enters the array two cycles after it came.
-    assert seen["y"] - seen["x"] == read_buffer + dut.latency
+    buffered = 1  # A row enters in the cycle after its word came.
+    assert seen["y"] - seen["x"] == buffered + dut.latency
 
 
 @pytest.mark.slow
@@ -228,19 +192,19 @@ def test_row_is_handed_to_memory_after_the_stated_latency():
 )
 def test_cycles_are_those_of_the_array_plus_a_short_start_and_drain(m, k, n):
     memory = CardMemory(TINY, 32768, latency=(4, 4))
-    dut, (taken,), activities = run(TINY, memory, [Layer(memory, TINY, m, k, n, memory.rng)])
+    dut, (taken,), activities = run(TINY, memory, [matmul(memory, m, k, n)])
     lower = dut.cycles(m, k, n)
     assert lower <= taken <= lower + START_AND_DRAIN
     assert activities[Activity.BLOCKED] == 0
 
 
 @pytest.mark.slow
-def test_large_layer_keeps_97_percent_of_the_array_busy():
-    config = TINY.replace(accumulator_rows=64)
+def test_large_layer_keeps_98_percent_of_the_array_busy():
+    config = TINY.replace(accumulator_rows=64, activation_rows=16)
     memory = CardMemory(config, 32768, latency=(4, 4))
-    _, (taken,), _ = run(config, memory, [Layer(memory, config, 64, 64, 64, memory.rng)])
+    _, (taken,), _ = run(config, memory, [matmul(memory, 64, 64, 64)])
     size = config.array_rows * config.array_columns
-    assert 64 * 64 * 64 / (size * taken) >= 0.97
+    assert 64 * 64 * 64 / (size * taken) >= 0.98
 
 
 @pytest.mark.parametrize(
@@ -254,8 +218,8 @@ def test_large_layer_keeps_97_percent_of_the_array_busy():
 )
 def test_activity_tells_which_side_is_slow(slow, waiting):
     memory = CardMemory(TINY, 16384, latency=(2, 2))
-    layer = Layer(memory, TINY, 4 if slow in ("w", "params") else 8, 8, 24, memory.rng)
-    _, (taken,), seen = run(TINY, memory, [layer], slow=slow)
+    job = matmul(memory, 4 if slow in ("w", "params") else 8, 8, 24)
+    _, (taken,), seen = run(TINY, memory, [job], slow=slow)
     assert seen[Activity.IDLE] <= 2
     assert sum(seen.values()) == taken + seen[Activity.IDLE]
     assert seen[waiting] > 40

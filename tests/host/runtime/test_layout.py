@@ -10,21 +10,34 @@ from host.runtime.layout import pack_params, pack_weights, pad_rows
 TINY = PRESETS["tiny"]
 
 
-@given(n=st.integers(1, 11), k=st.integers(1, 11), shape=st.sampled_from([(4, 4), (2, 8), (8, 2)]))
-def test_every_weight_is_where_its_tile_says(n, k, shape):
-    config = TINY.replace(array_rows=shape[0], array_columns=shape[1])
-    weight = np.random.default_rng(n * 16 + k).integers(-128, 128, (n, k)).astype(np.int8)
-    packed = pack_weights(weight, config).view(np.int8)
-    k_tiles = -(-k // shape[0])
-    assert len(packed) == k_tiles * -(-n // shape[1]) * config.weight_tile_bytes
-    seen = 0
-    for row in range(n):
-        for column in range(k):
-            tile = (row // shape[1]) * k_tiles + column // shape[0]
-            place = (column % shape[0]) * shape[1] + row % shape[1]
-            assert packed[tile * config.weight_tile_bytes + place] == weight[row, column]
-            seen += abs(int(weight[row, column]))
-    assert np.abs(packed.astype(int)).sum() == seen, "padding must be zero"
+@given(
+    n=st.integers(1, 40),
+    k=st.integers(1, 40),
+    taps=st.sampled_from([(), (1, 1), (2, 3)]),
+    shape=st.sampled_from([(4, 4), (2, 8), (8, 2)]),
+)
+def test_tiles_lie_in_the_order_in_which_the_array_takes_them(n, k, taps, shape):
+    rows, columns = shape
+    config = TINY.replace(
+        array_rows=rows, array_columns=columns, accumulator_rows=8, activation_rows=4
+    )
+    assert config.group_tiles == 2
+    weight = np.random.default_rng(n * 64 + k).integers(-128, 128, (n, *taps, k)).astype(np.int8)
+    by_tap = weight.reshape(n, -1, k)
+    expected = []
+    for n_group in range(0, n, 2 * columns):
+        for tap in range(by_tap.shape[1]):
+            for k_line in range(0, k, config.line_bytes):
+                for first_n in range(n_group, min(n, n_group + 2 * columns), columns):
+                    for first_k in range(k_line, min(k, k_line + config.line_bytes), rows):
+                        tile = np.zeros(config.weight_tile_bytes, np.int8)
+                        piece = by_tap[first_n : first_n + columns, tap, first_k : first_k + rows]
+                        square = tile[: rows * columns].reshape(rows, columns)
+                        square[: piece.shape[1], : piece.shape[0]] = piece.T
+                        expected.append(tile)
+    np.testing.assert_array_equal(
+        pack_weights(weight, config).view(np.int8), np.concatenate(expected)
+    )
 
 
 def test_the_input_zero_point_moves_into_the_bias():

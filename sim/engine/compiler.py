@@ -88,6 +88,11 @@ def run(
     return done.stdout
 
 
+def _effort(source: Path) -> tuple[str, ...]:
+    """Verilator names what runs once, and what writes waveforms: not worth optimising."""
+    return ("-O0",) if "__Slow" in source.stem or "__Trace" in source.stem else ()
+
+
 def compile_objects(
     sources: Sequence[Path], folder: Path, *, include: Sequence[Path] = ()
 ) -> list[Path]:
@@ -97,8 +102,8 @@ def compile_objects(
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        command = (*compiler.command, *compiler.flags, *includes, "-c", source, "-o", target)
-        run(command, f"compiling {source.name}")
+        flags = (*compiler.flags, *_effort(source), *includes)
+        run((*compiler.command, *flags, "-c", source, "-o", target), f"compiling {source.name}")
         return target
 
     ordered = sorted(sources, key=lambda path: -path.stat().st_size)

@@ -468,6 +468,7 @@ def check_waveform(path, result):
     assert (stop - 1) * cycle <= times[-1] < stop * cycle
 
 
+@pytest.mark.slow
 def test_failing_test_leaves_the_waveform_of_every_card_and_says_where(run):
     result = run(WRONG.format(expected=5), "--waves-cycles=50")
     result.assert_outcomes(failed=1)
@@ -492,6 +493,7 @@ def test_failing_test_leaves_its_waveform_with_pysim(run):
     check_waveform(path, result)
 
 
+@pytest.mark.slow
 def test_test_that_passes_leaves_no_waveform_unless_asked_to(run):
     run(WRONG.format(expected=4)).assert_outcomes(passed=1)
     assert run.waveforms() == []
@@ -503,6 +505,7 @@ def test_test_that_passes_leaves_no_waveform_unless_asked_to(run):
     )
 
 
+@pytest.mark.slow
 def test_failing_fixture_leaves_the_waveforms_of_its_platform(run):
     source = (
         "import pytest\n"

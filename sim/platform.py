@@ -30,6 +30,7 @@ from sim.fabric.config import (
     assign_bars,
     settings,
 )
+from sim.fabric.faults import FaultCounts, FaultPlan
 from sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
 from sim.fabric.packets import Link
 from sim.waves import Waves, check_card
@@ -121,9 +122,10 @@ class Platform:
     waves : Waves or None
         Waveforms to write; the file is whole when the window has ended or after `close`. The
         results do not depend on it.
-
     keep_inputs : bool
         Remember what the cards were driven with, so that `write_waves` works.
+    faults : FaultPlan or None
+        What goes wrong on the links from the beginning; see `inject`.
 
     Raises `ValueError` for a bad argument or an unknown DRAM preset, `hdl.wheel.ToolError` and
     `sim.engine.compiler.BuildError` if a tool is missing or fails.
@@ -142,6 +144,7 @@ class Platform:
         skip_idle: bool = True,
         waves: Waves | None = None,
         keep_inputs: bool = False,
+        faults: FaultPlan | None = None,
     ):
         check(config, cards=cards, engine=engine)
         if window_cycles < 0:
@@ -178,6 +181,8 @@ class Platform:
         if keep_inputs:
             for index in range(cards):
                 self.world.keep_inputs(index, MOST_INPUT_BYTES)
+        if faults is not None:
+            self.inject(faults)
         self.bus = Bus(self.world, self._host_memory)
 
     def message(self, index: int) -> tuple[int, int]:
@@ -231,6 +236,22 @@ class Platform:
             return cycles / (time.perf_counter() - start)
         finally:
             model.close()
+
+    def inject(self, plan: FaultPlan) -> None:
+        """Makes faults happen on the links, from now on and beside those planned before.
+
+        Raises `ValueError` for a fault that does not fit the platform.
+        """
+        self.world.inject(plan.faults)
+
+    def fault_counts(self) -> dict[str, FaultCounts]:
+        """What faults did to each direction of each link: "card 0 down" is towards card 0."""
+        links = [*(f"card {index}" for index in range(len(self.bars))), "uplink"]
+        return {
+            f"{name} {'down' if down else 'up'}": self.world.faults(link, down)
+            for link, name in enumerate(links)
+            for down in (True, False)
+        }
 
     def traffic(self) -> dict:
         """What crossed the links, the uplink and the DRAMs, in packets, bytes and accesses.

@@ -83,7 +83,7 @@ void world_message(const Handle* handle, size_t index, Message* out) {
 
 void world_card_traffic(Handle* handle, size_t index, CardTraffic* out) {
   Card& card = *handle->world.cards[index];
-  *out = {traffic(handle->world.fabric.to_card(index)), traffic(card.endpoint.line.sent),
+  *out = {traffic(handle->world.fabric.to_card(index)), traffic(card.endpoint.line.wire.sent),
           card.dram.counters(card.cycle()), card.endpoint.counters.malformed};
 }
 
@@ -121,7 +121,7 @@ void world_record(Handle* handle, size_t index, int on) {
 void world_log_packets(Handle* handle, size_t most) {
   Fabric& fabric = handle->world.fabric;
   for (size_t i = 0; i < handle->world.cards.size() + 2; ++i) fabric.log(i).keep(most);
-  for (auto& card : handle->world.cards) card->endpoint.line.log.keep(most);
+  for (auto& card : handle->world.cards) card->endpoint.line.wire.log.keep(most);
 }
 
 // The packets kept of link `index` (the uplink comes after the cards), towards the cards or not.
@@ -129,7 +129,7 @@ size_t world_packets(Handle* handle, size_t index, int down, const PacketRecord*
                      uint64_t* left_out) {
   World& world = handle->world;
   const size_t cards = world.cards.size();
-  const PacketLog& log = index < cards && !down ? world.cards[index]->endpoint.line.log
+  const PacketLog& log = index < cards && !down ? world.cards[index]->endpoint.line.wire.log
                                                 : world.fabric.log(index < cards ? index : cards + down);
   *records = log.records.data();
   *left_out = log.left_out;
@@ -159,6 +159,27 @@ int world_repeat(const Handle* handle, size_t index, const CardModel* model, con
     return true;
   });
   return whole ? 0 : 1;
+}
+
+// Plans faults from now on. Those of what a card sends are its endpoint's, the others the fabric's.
+void world_inject(Handle* handle, const Fault* faults, size_t count) {
+  World& world = handle->world;
+  const size_t cards = world.cards.size();
+  for (size_t i = 0; i < count; ++i) {
+    const Fault& fault = faults[i];
+    const auto link = static_cast<size_t>(fault.link);
+    if (link < cards && !fault.down) world.cards[link]->endpoint.line.plan(fault);
+    else world.fabric.plan(link < cards ? link : cards + (fault.down ? 1 : 0), fault);
+  }
+}
+
+// What faults did to link `index` (the uplink comes after the cards), towards the cards or not.
+void world_faults(const Handle* handle, size_t index, int down, FaultCounters* out) {
+  const World& world = handle->world;
+  const size_t cards = world.cards.size();
+  const Line& line = index < cards && !down ? world.cards[index]->endpoint.line
+                                            : world.fabric.line(index < cards ? index : cards + down);
+  *out = line.data_link() ? line.data_link()->faults.counters : FaultCounters{};
 }
 
 size_t world_trace(const Handle* handle, size_t index, const uint8_t** data) {

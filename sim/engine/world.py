@@ -7,7 +7,7 @@ Python once, except where a card is simulated by Python.
 import ctypes
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from sim.dram.presets import DramSettings
 from sim.engine.compiler import SIM, library
 from sim.engine.ports import Pin, Port, Rest
 from sim.fabric.config import Bars, FabricSettings
+from sim.fabric.faults import Fault, FaultCounts, FaultRecord, records
 from sim.fabric.packets import RECORD
 
 READ_DONE = 1
@@ -128,6 +129,8 @@ def _library() -> ctypes.CDLL:
         "world_card_evaluated": (ctypes.c_int64, (handle, ctypes.c_size_t)),
         "world_card_time": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
         "world_record": (None, (handle, ctypes.c_size_t, ctypes.c_int)),
+        "world_inject": (None, (handle, ctypes.c_void_p, ctypes.c_size_t)),
+        "world_faults": (None, (handle, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)),
         "world_log_packets": (None, (handle, ctypes.c_size_t)),
         "world_packets": (ctypes.c_size_t, (handle, ctypes.c_size_t, ctypes.c_int,
                                             ctypes.c_void_p, ctypes.c_void_p)),
@@ -328,6 +331,19 @@ class World:
         nbytes = self._lib.world_trace(self._handle, index, ctypes.byref(data))
         raw = ctypes.string_at(data, nbytes) if nbytes else b""
         return np.frombuffer(raw, row)
+
+    def inject(self, faults: Sequence[Fault]) -> None:
+        """Plans faults from now on. Raises `ValueError` for one that does not fit."""
+        planned = records(faults, len(self._models))
+        array = (FaultRecord * len(planned))(*planned)
+        self._lib.world_inject(self._handle, array, len(planned))
+
+    def faults(self, link: int, down: bool) -> FaultCounts:
+        """What faults did to one direction of a link, the uplink after the cards."""
+        names = [field.name for field in fields(FaultCounts)]
+        raw = (ctypes.c_uint64 * len(names))()
+        self._lib.world_faults(self._handle, link, int(down), raw)
+        return FaultCounts(*raw)
 
     def log_packets(self, most: int) -> None:
         """Keeps up to `most` packets of each direction of each link from now on; 0 keeps none."""

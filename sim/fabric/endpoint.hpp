@@ -51,11 +51,6 @@ class CardClock {
   int64_t mhz_;
 };
 
-struct TimedTlp {
-  int64_t time;
-  Tlp tlp;
-};
-
 struct EndpointCounters {
   uint64_t malformed = 0;  // packets from the card that are no packet: dropped
 };
@@ -63,9 +58,9 @@ struct EndpointCounters {
 class Endpoint {
  public:
   // `line` leads to the switch; `room` is the endpoint's own.
-  Endpoint(CardClock clock, const Line& line, const CreditLimits& room, uint32_t id, Bars bars,
+  Endpoint(CardClock clock, Line&& transmitter, const CreditLimits& room, uint32_t id, Bars bars,
            unsigned bus_bytes, unsigned max_payload_bytes, const TlpPins& pins)
-      : line(line), clock_(clock), room_(room), id_(id), bars_(bars), bus_(bus_bytes),
+      : line(std::move(transmitter)), clock_(clock), room_(room), id_(id), bars_(bars), bus_(bus_bytes),
         capacity_(std::max(2048u, 4 * (max_payload_bytes + HEADER_BYTES))), pins_(pins) {}
 
   std::vector<TimedTlp> outbox;        // sent, with their arrival at the switch
@@ -73,13 +68,18 @@ class Endpoint {
   Line line;
   EndpointCounters counters;
 
-  // From the fabric, in order of arrival.
+  // From the fabric. Only packets that a fault delays come out of order.
   void deliver(int64_t time, Tlp&& tlp) {
-    inbox_.push_back({clock_.first_cycle(time), std::move(tlp)});
+    const int64_t cycle = clock_.first_cycle(time);
+    auto place = inbox_.end();
+    const auto first = inbox_.begin() + (receiving_ ? 1 : 0);
+    while (place != first && std::prev(place)->time > cycle) --place;
+    inbox_.insert(place, {cycle, std::move(tlp)});
   }
 
   // Drives the card's inputs of `cycle`.
   void drive(int64_t cycle) {
+    if (line.data_link()) tend(*line.data_link(), clock_.start(cycle));
     if (!waiting_.empty() && line.credits.next_return() <= clock_.start(cycle)) send(cycle);
     if (!receiving_ && !inbox_.empty() && inbox_.front().time <= cycle) {
       receiving_ = true;
@@ -118,7 +118,7 @@ class Endpoint {
 
   // The first cycle, from `cycle` on, in which the card's inputs may change without its doing.
   int64_t still_until(int64_t cycle) const {
-    if (receiving_ || !shown_ || !ready_ || !waiting_.empty()) return cycle;
+    if (receiving_ || !shown_ || !ready_ || !waiting_.empty() || line.data_link()) return cycle;
     return inbox_.empty() ? std::numeric_limits<int64_t>::max()
                           : std::max(cycle, inbox_.front().time);
   }
@@ -184,10 +184,25 @@ class Endpoint {
       const Tlp* next = waiting_.next(line.credits);
       if (!next) return;
       Tlp tlp = waiting_.pop(next->flow());
-      const int64_t arrival = line.transmit(now, tlp);
-      leaving_.push_back({clock_.first_cycle(line.free_at()), occupies(tlp)});
-      outbox.push_back({arrival, std::move(tlp)});
+      const size_t bytes = occupies(tlp);
+      line.transmit(now, std::move(tlp), outbox);
+      leaving_.push_back({clock_.first_cycle(line.wire.free_at), bytes});
     }
+  }
+
+  // What happens on a link with faults though no packet is sent.
+  void tend(DataLink& data_link, int64_t now) {
+    const bool down = data_link.faults.down(now, now);
+    if (down && !down_) {
+      data_link.reset(line.credits, now);
+      while (inbox_.size() > (receiving_ ? 1u : 0u)) {  // what the card is being shown is here whole
+        const Credit credit = inbox_.back().tlp.credit();
+        if (room_.limited(credit.flow)) returned.push_back({now, credit});
+        inbox_.pop_back();
+      }
+    }
+    down_ = down;
+    if (!down && data_link.wake() <= now) data_link.wake(line.wire, now, outbox);
   }
 
   CardClock clock_;
@@ -198,7 +213,7 @@ class Endpoint {
   size_t capacity_;
   TlpPins pins_;
   std::deque<TimedTlp> inbox_;  // `time` is the first cycle in which the packet is there
-  bool receiving_ = false, shown_ = false, ready_ = false;
+  bool receiving_ = false, shown_ = false, ready_ = false, down_ = false;
   unsigned beat_ = 0, beats_ = 0;
   std::vector<uint8_t> partial_;
   OrderedQueue waiting_;

@@ -37,9 +37,9 @@ class Fabric {
         card_rate_(settings.card_generation, settings.card_lanes),
         uplink_rate_(settings.uplink_generation, settings.uplink_lanes) {
     for (size_t i = 0; i < bars_.size(); ++i) {
-      egresses_.emplace_back(Line(card_rate_, link_latency_, s_.card_credits), uplink_ + 1);
+      egresses_.emplace_back(Line(card_rate_, link_latency_, s_.card_credits), uplink_ + 2);
     }
-    egresses_.emplace_back(Line(uplink_rate_, link_latency_, s_.root_credits), uplink_ + 1);
+    egresses_.emplace_back(Line(uplink_rate_, link_latency_, s_.root_credits), uplink_ + 2);
     egresses_.emplace_back(Line(uplink_rate_, link_latency_, s_.switch_credits), 1);
   }
 
@@ -76,6 +76,18 @@ class Fabric {
     return 0;
   }
 
+  // Plans a fault on a line of the switch or the root complex.
+  void plan(size_t egress, const Fault& fault) {
+    egresses_[egress].line.plan(fault);
+    if (fault.kind == LINK_DOWN) {
+      push({std::max(fault.after_fs, now_), LINK_FAILS, egress, ++sequence_, {}});
+    }
+  }
+
+  // The transmitter of what the switch sends to a card; after the cards, to and from the root
+  // complex.
+  const Line& line(size_t egress) const { return egresses_[egress].line; }
+
   int64_t now() const { return now_; }
 
   // The shortest time from what a card does to its first effect in the switch, and back.
@@ -84,19 +96,19 @@ class Fabric {
   }
   int64_t lookahead_down() const { return shortest(); }
 
-  const LinkCounters& to_card(size_t card) const { return egresses_[card].line.sent; }
-  const LinkCounters& uplink_up() const { return egresses_[uplink_].line.sent; }
-  const LinkCounters& uplink_down() const { return egresses_[root_egress_].line.sent; }
+  const LinkCounters& to_card(size_t card) const { return egresses_[card].line.wire.sent; }
+  const LinkCounters& uplink_up() const { return egresses_[uplink_].line.wire.sent; }
+  const LinkCounters& uplink_down() const { return egresses_[root_egress_].line.wire.sent; }
 
   // The log of what the switch sends to a card; after the cards, to and from the root complex.
-  PacketLog& log(size_t egress) { return egresses_[egress].line.log; }
+  PacketLog& log(size_t egress) { return egresses_[egress].line.wire.log; }
 
   std::vector<std::vector<TimedTlp>> received;      // per card, for its endpoint, by arrival
   std::vector<std::vector<CreditReturn>> returned;  // per card, for its line
   RootComplex root;
 
  private:
-  enum Kind { AT_SWITCH, AT_ROOT, HOST_DATA, LINE_FREE, CREDIT };
+  enum Kind { LINK_FAILS, AT_SWITCH, AT_ROOT, HOST_DATA, LINE_FREE, CREDIT, TEND };
   struct Event {
     int64_t time;
     Kind kind;
@@ -105,14 +117,16 @@ class Fabric {
     Tlp tlp;
   };
   struct Egress {
-    Egress(const Line& transmitter, size_t ingresses) : line(transmitter), queues(ingresses) {}
+    Egress(Line&& transmitter, size_t ingresses)
+        : line(std::move(transmitter)), queues(ingresses) {}
     Line line;
-    std::vector<OrderedQueue> queues;  // one for each ingress port
+    std::vector<OrderedQueue> queues;  // one for each ingress port, and one for the switch itself
     size_t next = 0, waiting = 0;      // whose turn it is, packets in `queues`
     bool busy = false;
     size_t source = 0;                 // of the packet on the line: where it is buffered
     Credit held{};                     // and the room it takes there
     int64_t wake = -1;                 // when the last `CREDIT` event is or was due
+    int64_t tended = -1;               // when the last `TEND` event is or was due
   };
 
   static bool later(const Event& a, const Event& b) {
@@ -136,6 +150,9 @@ class Fabric {
 
   void handle(Event& event) {
     switch (event.kind) {
+      case LINK_FAILS:
+        fail(event.port);
+        break;
       case AT_SWITCH:
         enqueue(route(event.tlp), event.port, std::move(event.tlp));
         break;
@@ -146,11 +163,18 @@ class Fabric {
         root.host_data_ready(now_);
         break;
       case LINE_FREE:
+        if (egresses_[event.port].line.wire.free_at > now_) {  // it is sending something again
+          push({egresses_[event.port].line.wire.free_at, LINE_FREE, event.port, ++sequence_, {}});
+          break;
+        }
         release(event.port);
         start(event.port);
         break;
       case CREDIT:
         start(event.port);
+        break;
+      case TEND:
+        tend(event.port);
         break;
     }
   }
@@ -172,7 +196,7 @@ class Fabric {
   void enter_switch(size_t ingress, const LinkRate& rate, int64_t arrival, Tlp&& tlp) {
     if (s_.cut_through) {
       const unsigned bytes = tlp.wire_bytes();
-      const LinkRate& out = egresses_[route(tlp)].line.rate;
+      const LinkRate& out = egresses_[route(tlp)].line.wire.rate;
       arrival = std::max(arrival - rate.time(bytes) + rate.time(ROUTABLE_BYTES),
                          arrival - out.time(bytes));
     }
@@ -197,6 +221,10 @@ class Fabric {
   }
 
   void enqueue(size_t port, size_t ingress, Tlp&& tlp) {
+    if (is_down(port)) {
+      discard(port, ingress, tlp);
+      return;
+    }
     egresses_[port].queues[ingress].push(std::move(tlp));
     ++egresses_[port].waiting;
     start(port);
@@ -227,23 +255,85 @@ class Fabric {
     egress.busy = true;
     egress.source = ingress;
     egress.held = tlp.credit();
-    const int64_t arrival = egress.line.transmit(now_, tlp);
-    push({egress.line.free_at(), LINE_FREE, port, ++sequence_, {}});
-    if (port < uplink_) received[port].push_back({arrival, std::move(tlp)});
-    else if (port == uplink_) push({arrival, AT_ROOT, 0, ++sequence_, std::move(tlp)});
-    else enter_switch(uplink_, uplink_rate_, arrival, std::move(tlp));
+    egress.line.transmit(now_, std::move(tlp), arrivals_);
+    push({std::max(egress.line.wire.free_at, now_), LINE_FREE, port, ++sequence_, {}});
+    pass_on(port);
+    if (egress.line.data_link()) schedule_tending(port);
   }
 
-  // The packet on the line has left its buffer in the switch.
-  void release(size_t port) {
-    Egress& egress = egresses_[port];
-    egress.busy = false;
-    if (port == root_egress_ || !s_.switch_credits.limited(egress.held.flow)) return;
-    if (egress.source < uplink_) {
-      returned[egress.source].push_back({now_ + credit_delay(card_rate_), egress.held});
-    } else {
-      give_back(root_egress_, {now_ + credit_delay(uplink_rate_), egress.held});
+  // Hands what arrives at the other end of a line to who is there.
+  void pass_on(size_t port) {
+    for (TimedTlp& item : arrivals_) {
+      if (port < uplink_) received[port].push_back(std::move(item));
+      else if (port == uplink_) push({item.time, AT_ROOT, 0, ++sequence_, std::move(item.tlp)});
+      else enter_switch(uplink_, uplink_rate_, item.time, std::move(item.tlp));
     }
+    arrivals_.clear();
+  }
+
+  // The packet on the line has left its buffer.
+  void release(size_t port) {
+    egresses_[port].busy = false;
+    if (port != root_egress_) free_room(egresses_[port].source, egresses_[port].held);
+  }
+
+  // A buffer of the switch behind `ingress` is free again.
+  void free_room(size_t ingress, Credit credit) {
+    if (ingress > uplink_ || !s_.switch_credits.limited(credit.flow)) return;
+    if (ingress < uplink_) {
+      returned[ingress].push_back({now_ + credit_delay(card_rate_), credit});
+    } else {
+      give_back(root_egress_, {now_ + credit_delay(uplink_rate_), credit});
+    }
+  }
+
+  bool is_down(size_t port) const {
+    const DataLink* data_link = egresses_[port].line.data_link();
+    return data_link && port < uplink_ && data_link->faults.down(now_, now_);
+  }
+
+  // A packet for a link that is down: the switch answers reads in place of who is behind it.
+  void discard(size_t port, size_t ingress, const Tlp& tlp) {
+    ++egresses_[port].line.data_link()->faults.counters.lost;
+    free_room(ingress, tlp.credit());
+    if (tlp.flow() != NON_POSTED) return;
+    Tlp answer = completion(tlp, UNSUPPORTED_REQUEST, switch_id(port), tlp.byte_count(),
+                            static_cast<unsigned>(tlp.address()) + tlp.first_byte());
+    const size_t back = route(answer);
+    enqueue(back, uplink_ + 1, std::move(answer));
+  }
+
+  static uint32_t switch_id(size_t port) { return 2u << 8 | static_cast<uint32_t>(port) << 3; }
+
+  // The link of a card goes down, with what waits for it.
+  void fail(size_t port) {
+    Egress& egress = egresses_[port];
+    egress.line.data_link()->reset(egress.line.credits, now_);
+    for (size_t ingress = 0; ingress < egress.queues.size(); ++ingress) {
+      for (const Flow flow : {POSTED, NON_POSTED, COMPLETIONS}) {
+        while (egress.queues[ingress].holds(flow)) {
+          const Tlp tlp = egress.queues[ingress].pop(flow);
+          --egress.waiting;
+          discard(port, ingress, tlp);
+        }
+      }
+    }
+  }
+
+  void tend(size_t port) {
+    Line& line = egresses_[port].line;
+    if (line.data_link()->wake() <= now_) line.data_link()->wake(line.wire, now_, arrivals_);
+    pass_on(port);
+    schedule_tending(port);
+  }
+
+  void schedule_tending(size_t port) {
+    Egress& egress = egresses_[port];
+    const int64_t time = egress.line.data_link()->wake();
+    if (time == std::numeric_limits<int64_t>::max()) return;
+    if (egress.tended > now_ && egress.tended <= time) return;
+    egress.tended = std::max(time, now_);
+    push({egress.tended, TEND, port, ++sequence_, {}});
   }
 
   void give_back(size_t port, const CreditReturn& item) {
@@ -269,6 +359,7 @@ class Fabric {
   LinkRate card_rate_, uplink_rate_;
   std::vector<Egress> egresses_;
   std::vector<Event> events_;
+  std::vector<TimedTlp> arrivals_;  // of the moment
   uint64_t sequence_ = 0;
   int64_t now_ = 0;
 };

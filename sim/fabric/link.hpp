@@ -1,105 +1,13 @@
-// One direction of a link: its rate, the credits of its receiver, and who may go next.
+// One direction of a link: who may go next, and how it gets across.
 //
-// Sources: PCI Express Base Specification 3.0, sections 2.4.1 (ordering), 2.6.1 (flow control) and
-// 4.2 (coding). Times are femtoseconds.
+// Source of the ordering: PCI Express Base Specification 3.0, section 2.4.1.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
-#include <deque>
-#include <limits>
+#include <memory>
 
-#include "packet_log.hpp"
-#include "tlp.hpp"
+#include "data_link.hpp"
 
 namespace halfdome {
-
-// How long a link takes to send. Generations 1 and 2 code 8b/10b, later ones 128b/130b.
-class LinkRate {
- public:
-  LinkRate(int64_t generation, int64_t lanes) : lanes_(lanes) {
-    constexpr int64_t quarter_fs_per_byte[] = {16'000'000, 8'000'000, 4'062'500, 2'031'250,
-                                               1'015'625};
-    byte_ = quarter_fs_per_byte[generation - 1];
-  }
-  int64_t time(unsigned bytes) const { return (bytes * byte_ + 4 * lanes_ - 1) / (4 * lanes_); }
-
- private:
-  int64_t byte_, lanes_;  // quarter femtoseconds a byte takes on one lane
-};
-
-constexpr unsigned DLLP_BYTES = 8;          // a credit update or acknowledgement with its framing
-constexpr unsigned ROUTABLE_BYTES = 4 + 12;  // framing and header: enough to know where to
-
-// What went over one direction of a link.
-struct LinkCounters {
-  uint64_t tlps = 0, payload_bytes = 0, wire_bytes = 0;
-  void add(const Tlp& tlp) {
-    ++tlps;
-    payload_bytes += tlp.payload.size();
-    wire_bytes += tlp.wire_bytes();
-  }
-};
-
-// Room of a receiver by `Flow`: headers, and data in units of CREDIT_BYTES. 0 headers: no limit.
-struct CreditLimits {
-  int64_t headers[FLOWS], data[FLOWS];
-  bool limited(Flow flow) const { return headers[flow] != 0; }
-};
-
-struct CreditReturn {
-  int64_t time;
-  Credit credit;
-};
-
-// What a transmitter knows of its receiver's room.
-class CreditPool {
- public:
-  explicit CreditPool(const CreditLimits& limits) : limits_(limits) {
-    for (unsigned flow = 0; flow < FLOWS; ++flow) {
-      free_headers_[flow] = limits.headers[flow];
-      free_data_[flow] = limits.data[flow];
-    }
-  }
-
-
-  // A packet larger than all the room goes when the room is empty.
-  bool allows(Credit credit) const {
-    if (!limits_.limited(credit.flow)) return true;
-    return free_headers_[credit.flow] > 0 &&
-           free_data_[credit.flow] >= std::min<int64_t>(credit.data, limits_.data[credit.flow]);
-  }
-
-  void take(Credit credit) {
-    free_headers_[credit.flow] -= 1;
-    free_data_[credit.flow] -= credit.data;
-  }
-
-  // Room that this transmitter will know of at `item.time`.
-  void give(const CreditReturn& item) {
-    auto place = returning_.end();
-    while (place != returning_.begin() && std::prev(place)->time > item.time) --place;
-    returning_.insert(place, item);
-  }
-
-  void collect(int64_t now) {
-    while (!returning_.empty() && returning_.front().time <= now) {
-      free_headers_[returning_.front().credit.flow] += 1;
-      free_data_[returning_.front().credit.flow] += returning_.front().credit.data;
-      returning_.pop_front();
-    }
-  }
-
-  // When more is known next; the largest time if nothing is on its way.
-  int64_t next_return() const {
-    return returning_.empty() ? std::numeric_limits<int64_t>::max() : returning_.front().time;
-  }
-
- private:
-  CreditLimits limits_;
-  int64_t free_headers_[FLOWS], free_data_[FLOWS];
-  std::deque<CreditReturn> returning_;  // by time
-};
 
 // Packets on their way from one place to another, and which of them may overtake.
 //
@@ -110,6 +18,7 @@ class OrderedQueue {
  public:
   bool empty() const { return size_ == 0; }
   size_t size() const { return size_; }
+  bool holds(Flow flow) const { return !queues_[flow].empty(); }
 
   void push(Tlp&& tlp) {
     const Flow flow = tlp.flow();
@@ -150,31 +59,37 @@ class OrderedQueue {
   size_t size_ = 0;
 };
 
-// The transmitter's end of one direction.
+// The transmitter's end of one direction. Without planned faults every packet arrives, and nothing
+// is kept for replay.
 class Line {
  public:
-  Line(LinkRate link_rate, int64_t latency, const CreditLimits& receiver)
-      : rate(link_rate), credits(receiver), latency_(latency) {}
+  Line(LinkRate rate, int64_t latency, const CreditLimits& receiver)
+      : wire{rate, latency, 0, {}, {}}, credits(receiver) {}
 
-  LinkRate rate;
+  Wire wire;
   CreditPool credits;
-  LinkCounters sent;
-  PacketLog log;
 
-  // Sends at `start`, or when the line is free; returns when the last byte arrives.
-  int64_t transmit(int64_t start, const Tlp& tlp) {
-    sent.add(tlp);
+  // Sends at `start`, or when the line is free; adds what arrives, and when, to `out`.
+  void transmit(int64_t start, Tlp&& tlp, std::vector<TimedTlp>& out) {
+    if (data_link_) {
+      data_link_->send(wire, credits, start, std::move(tlp), out);
+      return;
+    }
     credits.take(tlp.credit());
-    start = std::max(free_at_, start);
-    free_at_ = start + rate.time(tlp.wire_bytes());
-    log.add(start, free_at_, tlp);
-    return free_at_ + latency_;
+    const int64_t arrival = wire.carry(start, tlp);
+    out.push_back({arrival, std::move(tlp)});
   }
 
-  int64_t free_at() const { return free_at_; }
+  void plan(const Fault& fault) {
+    if (!data_link_) data_link_ = std::make_unique<DataLink>(wire);
+    data_link_->faults.add(fault);
+  }
+
+  // Null where no faults are planned.
+  DataLink* data_link() const { return data_link_.get(); }
 
  private:
-  int64_t latency_, free_at_ = 0;
+  std::unique_ptr<DataLink> data_link_;
 };
 
 }  // namespace halfdome

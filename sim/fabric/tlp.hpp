@@ -11,7 +11,7 @@ namespace halfdome {
 constexpr uint32_t MEMORY_READ = 0b000'00000, MEMORY_WRITE = 0b010'00000;  // 64-bit: | ADDRESS_64
 constexpr uint32_t ADDRESS_64 = 0b001'00000, WITH_DATA = 0b010'00000;
 constexpr uint32_t COMPLETION = 0b000'01010, COMPLETION_DATA = 0b010'01010;
-constexpr uint32_t SUCCESSFUL = 0, UNSUPPORTED_REQUEST = 1;
+constexpr uint32_t SUCCESSFUL = 0, UNSUPPORTED_REQUEST = 1, COMPLETER_ABORT = 4;
 constexpr unsigned HEADER_BYTES = 16;
 constexpr unsigned LINK_OVERHEAD_BYTES = 8;  // framing, sequence number, LCRC
 constexpr unsigned CREDIT_BYTES = 16;

@@ -7,6 +7,7 @@ from amaranth.hdl import Assert
 
 from hdl.config import PRESETS, CardConfig
 from sim.fabric.config import FabricConfig
+from sim.fabric.faults import Fault, FaultKind, FaultPlan
 from sim.fabric.host_memory import PAGE_BYTES, HostMemory
 from sim.platform import Platform
 from tests.sim.engine.program import start_transfer
@@ -243,3 +244,29 @@ def test_buffers_are_given_back_and_merged():
     whole = memory.map(6 * PAGE_BYTES)
     assert whole.address == 0x1000 + 2 * PAGE_BYTES
     assert not whole.array.any()
+
+
+def test_faults_of_a_platform_are_made_good_and_counted_by_link():
+    faults = [
+        Fault(kind=FaultKind.CORRUPT, card=card, to_card=to_card, skip=skip)
+        for card, to_card, skip in [(0, False, 3), (1, True, 2), (None, True, 4), (None, False, 5)]
+    ]
+    with open_platform(cards=2, faults=FaultPlan(tuple(faults[:2]))) as platform:
+        platform.inject(FaultPlan(tuple(faults[2:])))
+        buffer = platform.bus.map(1 << 14)
+        start_transfer(platform, 0, WRITES, buffer.address, 32)
+        for number in range(8):
+            platform.bus.write(platform.bars[1].bar2 + 32 * number, bytes([number + 1]) * 32)
+        assert platform.bus.wait(100_000)
+        assert platform.bus.read(platform.bars[1].bar2 + 7 * 32, 32) == bytes([8] * 32)
+        counts = platform.fault_counts()
+        assert platform.traffic()["cards"][0]["malformed_packets"] == 0
+    struck = {name for name, count in counts.items() if count.injected}
+    assert struck == {"card 0 up", "card 1 down", "uplink up", "uplink down"}
+    assert all(counts[name].corrected == counts[name].injected == 1 for name in struck)
+    assert all(counts[name].naks == 1 for name in struck)
+
+
+def test_a_fault_on_a_card_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="card=2: must be 0 to 1, or None for the uplink"):
+        open_platform(cards=2, faults=FaultPlan((Fault(kind=FaultKind.CORRUPT, card=2),)))

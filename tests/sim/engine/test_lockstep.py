@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdl.config import PRESETS
+from sim.fabric.faults import Fault, FaultKind, FaultPlan
 from tests.sim.engine.program import assert_same, run_program
 
 TINY = PRESETS["tiny"]
@@ -29,6 +30,17 @@ def test_threads_do_not_change_a_run(seed, threads):
 def test_windows_do_not_change_a_run(seed, window):
     widest = run_program(TINY, seed, cards=3, threads=1, steps=20)
     assert_same(widest, run_program(TINY, seed, cards=3, threads=1, window_cycles=window, steps=20))
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 1 << 30), window=st.integers(1, 12), threads=st.sampled_from([1, 3]))
+def test_faults_are_the_same_in_every_run(seed, window, threads):
+    kinds = (FaultKind.CORRUPT, FaultKind.LOSE_ACK, FaultKind.POISON)
+    plan = FaultPlan.random(seed, cards=3, count=8, kinds=kinds, packets=20)
+    down = Fault(kind=FaultKind.LINK_DOWN, card=2, after_ns=3_000, for_ns=500)
+    options = {"cards": 3, "steps": 20, "faults": FaultPlan((*plan.faults, down))}
+    widest = run_program(TINY, seed, threads=1, **options)
+    assert_same(widest, run_program(TINY, seed, threads=threads, window_cycles=window, **options))
 
 
 @pytest.mark.parametrize("clock_mhz", [100, 333, 1000])

@@ -25,7 +25,7 @@ struct Probe {
   std::vector<uint8_t*> memory;  // what both BARs of each probe show
   std::vector<Line> lines;
   std::vector<OrderedQueue> waiting;
-  std::vector<bool> full;        // probes that give no room back
+  std::vector<bool> full, down;  // probes that give no room back; whose links are down
   std::vector<std::vector<CreditReturn>> kept;
   std::vector<Dma> dma;
   unsigned max_payload_bytes;
@@ -33,14 +33,35 @@ struct Probe {
   std::vector<uint8_t> read_data;
 };
 
+static void pass_on(Probe* probe, uint64_t card, std::vector<TimedTlp>& arrivals) {
+  for (TimedTlp& item : arrivals) {
+    probe->fabric.arrive_from_card(card, item.time, std::move(item.tlp));
+  }
+}
+
 static void pump(Probe* probe, uint64_t card, int64_t time) {
   Line& line = probe->lines[card];
   line.credits.collect(time);
   while (const Tlp* next = probe->waiting[card].next(line.credits)) {
     Tlp tlp = probe->waiting[card].pop(next->flow());
-    const int64_t arrival = line.transmit(time, tlp);
-    probe->fabric.arrive_from_card(card, arrival, std::move(tlp));
+    std::vector<TimedTlp> arrivals;
+    line.transmit(time, std::move(tlp), arrivals);
+    pass_on(probe, card, arrivals);
   }
+}
+
+// What happens on a link with faults though no packet is sent.
+static void tend(Probe* probe, uint64_t card, int64_t time) {
+  Line& line = probe->lines[card];
+  DataLink* data_link = line.data_link();
+  if (!data_link) return;
+  const bool down = data_link->faults.down(time, time);
+  if (down && !probe->down[card]) data_link->reset(line.credits, time);
+  probe->down[card] = down;
+  if (down || data_link->wake() > time) return;
+  std::vector<TimedTlp> arrivals;
+  data_link->wake(line.wire, time, arrivals);
+  pass_on(probe, card, arrivals);
 }
 
 static void send(Probe* probe, uint64_t card, int64_t time, Tlp&& tlp) {
@@ -107,9 +128,10 @@ Probe* probe_create(const FabricSettings* settings, uint64_t cards, uint8_t* hos
                     const Bars* bars, uint8_t* const* memory) {
   std::vector<Bars> list(bars, bars + cards);
   Fabric fabric(*settings, host_memory, list);
-  const std::vector<Line> lines(cards, fabric.card_line());
-  return new Probe{std::move(fabric), list, std::vector<uint8_t*>(memory, memory + cards), lines,
-                   std::vector<OrderedQueue>(cards), std::vector<bool>(cards),
+  std::vector<Line> lines;
+  for (uint64_t card = 0; card < cards; ++card) lines.push_back(fabric.card_line());
+  return new Probe{std::move(fabric), list, std::vector<uint8_t*>(memory, memory + cards), std::move(lines),
+                   std::vector<OrderedQueue>(cards), std::vector<bool>(cards), std::vector<bool>(cards),
                    std::vector<std::vector<CreditReturn>>(cards), std::vector<Dma>(cards),
                    static_cast<unsigned>(settings->max_payload_bytes), {}, {}};
 }
@@ -126,6 +148,7 @@ int probe_run(Probe* probe, int64_t limit) {
       probe->fabric.returned[i].clear();
       for (const TimedTlp& item : probe->fabric.received[i]) receive(probe, i, item.time, item.tlp);
       probe->fabric.received[i].clear();
+      tend(probe, i, next);
       pump(probe, i, next);
     }
   }
@@ -171,6 +194,22 @@ void probe_full(Probe* probe, uint64_t card, int full) {
     probe->fabric.credit_from_card(card, probe->fabric.now(), item.credit);
   }
   probe->kept[card].clear();
+}
+
+void probe_inject(Probe* probe, const Fault* faults, uint64_t count) {
+  const uint64_t cards = probe->bars.size();
+  for (uint64_t i = 0; i < count; ++i) {
+    const auto link = static_cast<uint64_t>(faults[i].link);
+    if (link < cards && !faults[i].down) probe->lines[link].plan(faults[i]);
+    else probe->fabric.plan(link < cards ? link : cards + (faults[i].down ? 1 : 0), faults[i]);
+  }
+}
+
+void probe_faults(const Probe* probe, uint64_t link, int down, FaultCounters* out) {
+  const uint64_t cards = probe->bars.size();
+  const Line& line = link < cards && !down ? probe->lines[link]
+                                           : probe->fabric.line(link < cards ? link : cards + down);
+  *out = line.data_link() ? line.data_link()->faults.counters : FaultCounters{};
 }
 
 uint64_t probe_log_count(const Probe* probe) { return probe->log.size(); }

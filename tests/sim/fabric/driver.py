@@ -1,6 +1,7 @@
 """Python side of driver.cpp: the fabric with probes that answer at once."""
 
 import ctypes
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from amaranth.lib import data
 from hdl.pcie.tlp import CompletionHeader, RequestHeader
 from sim.engine.compiler import library
 from sim.fabric.config import HOST_BASE, FabricConfig, assign_bars, settings
+from sim.fabric.faults import FaultCounts, FaultRecord, records
 
 COUNTERS = (
     "unsupported_reads", "unsupported_requests", "unexpected_completions",
@@ -34,6 +36,7 @@ def _lib():
         ("write", None, (p, n, ctypes.c_char_p, n)),
         ("send", None, (p, n, p, ctypes.c_char_p, n)),
         ("full", None, (p, n, ctypes.c_int)), ("dma", None, (p, n, n, n, n, n)),
+        ("inject", None, (p, p, n)), ("faults", None, (p, n, ctypes.c_int, p)),
         ("log_count", n, (p,)), ("log", p, (p,)), ("counters", None, (p, p)),
     ):  # fmt: skip
         function = getattr(lib, f"probe_{name}")
@@ -128,6 +131,19 @@ class Probe:
         received = self.log()[before:]
         assert received["bytes"].sum() == cards * nbytes
         return received["time"].max() / 1e6 - start
+
+    def inject(self, *faults):
+        """Plans faults, as a platform does."""
+        planned = records(faults, len(self.bars))
+        array = (FaultRecord * len(planned))(*planned)
+        _lib().probe_inject(self._handle, array, len(planned))
+
+    def faults(self, card, to_card=True):
+        """What faults did to one direction of a link; card None is the uplink."""
+        raw = np.zeros(len(fields(FaultCounts)), np.uint64)
+        link = len(self.bars) if card is None else card
+        _lib().probe_faults(self._handle, link, to_card, raw.ctypes.data)
+        return FaultCounts(*map(int, raw))
 
     def full(self, card, full=True):
         """Whether a probe keeps the room of the requests it receives."""

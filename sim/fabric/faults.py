@@ -1,0 +1,170 @@
+"""Faults that a fabric is told to make, and what came of them."""
+
+import ctypes
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+FOREVER = (1 << 62) - 1
+
+
+class FaultKind(enum.IntEnum):
+    """What goes wrong. The first three are made good by the link, the others reach its ends."""
+
+    CORRUPT = 0
+    """A bit flips on the wire: the receiver refuses the packet and gets it again."""
+    LOSE_ACK = 1
+    """The acknowledgement of a packet is lost."""
+    DUPLICATE_ACK = 2
+    """It arrives twice."""
+    POISON = 3
+    """The payload is marked as bad."""
+    REFUSE = 4
+    """A completion becomes "unsupported request"; the rest of its read is not sent."""
+    ABORT = 5
+    """A completion becomes "completer abort"; likewise."""
+    DROP = 6
+    """A packet vanishes without trace."""
+    DELAY = 7
+    """A read or completion arrives `for_ns` late, and the rest of its read after it."""
+    LINK_DOWN = 8
+    """The link is down for `for_ns`: both ways everything is lost, the switch answers reads."""
+
+
+class Flow(enum.IntEnum):
+    """Kinds of packets; same order as in sim/fabric/tlp.hpp."""
+
+    POSTED = 0
+    NON_POSTED = 1
+    COMPLETION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that goes wrong on one direction of one link.
+
+    Of the packets that fit, sent at `after_ns` or later, the first `skip` pass and the next `count`
+    are hit. `after_ns` is time of the platform, or counts from when the plan is injected if that
+    is later.
+    """
+
+    kind: FaultKind
+    card: int | None
+    """The card whose link it is; None is the uplink."""
+    to_card: bool = True
+    """Away from the host, or towards it. LINK_DOWN always is both."""
+    flow: Flow | None = None
+    """Which packets fit; None is any. Only what has a payload is poisoned, only completions are
+    refused or aborted, no posted packet is delayed."""
+    after_ns: float = 0
+    skip: int = 0
+    count: int = 1
+    for_ns: float = 0
+    """Length of DELAY and LINK_DOWN."""
+
+    def check(self, cards: int) -> None:
+        """Raises `ValueError` for what does not fit a platform of `cards` cards."""
+        if self.card is not None and not 0 <= self.card < cards:
+            raise ValueError(f"card={self.card}: must be 0 to {cards - 1}, or None for the uplink")
+        if self.card is None and self.kind is FaultKind.LINK_DOWN:
+            raise ValueError("card=None: only the link of a card can go down")
+        for name in ("after_ns", "skip", "for_ns"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if self.count < 1:
+            raise ValueError(f"count={self.count}: must be 1 or more")
+        if self.kind in (FaultKind.DELAY, FaultKind.LINK_DOWN) and self.for_ns == 0:
+            raise ValueError(f"for_ns=0: {self.kind.name} needs a length")
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """What goes wrong in a run. The same plan gives the same run."""
+
+    faults: tuple[Fault, ...]
+
+    @classmethod
+    def random(
+        cls, seed: int, *, cards: int, count: int, kinds: Sequence[FaultKind], packets: int
+    ) -> "FaultPlan":
+        """`count` faults of `kinds`, each among the first `packets` packets of some card's link.
+
+        A delay lasts 1 to 100 us, a link is down for as long.
+        """
+        rng = np.random.default_rng(seed)
+        return cls(
+            tuple(
+                Fault(
+                    kind=kinds[rng.integers(len(kinds))],
+                    card=int(rng.integers(cards)),
+                    to_card=bool(rng.integers(2)),
+                    skip=int(rng.integers(packets)),
+                    for_ns=float(rng.integers(1_000, 100_000)),
+                )
+                for _ in range(count)
+            )
+        )
+
+
+def silence(card: int, after_ns: float = 0) -> Fault:
+    """A card that stops answering: from `after_ns` on, nothing that it sends arrives."""
+    return Fault(
+        kind=FaultKind.DROP, card=card, to_card=False, after_ns=after_ns, count=FOREVER
+    )  # fmt: skip
+
+
+class FaultRecord(ctypes.Structure):
+    """`Fault` of sim/fabric/faults.hpp."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("kind", "link", "down", "flow", "after_fs", "skip", "count", "for_fs")
+    )
+
+
+def records(faults: Iterable[Fault], cards: int) -> list[FaultRecord]:
+    """What the simulation takes; a link that goes down does so in both directions."""
+    found = []
+    for fault in faults:
+        fault.check(cards)
+        both = fault.kind is FaultKind.LINK_DOWN
+        for down in (True, False) if both else (fault.to_card,):
+            found.append(
+                FaultRecord(
+                    kind=fault.kind,
+                    link=cards if fault.card is None else fault.card,
+                    down=down,
+                    flow=-1 if fault.flow is None else fault.flow,
+                    after_fs=round(fault.after_ns * 1e6),
+                    skip=fault.skip,
+                    count=fault.count,
+                    for_fs=round(fault.for_ns * 1e6),
+                )
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class FaultCounts:
+    """What one direction of a link has been through.
+
+    `injected` is `corrected` + `passed_on` when nothing is under way. LINK_DOWN strikes no packet:
+    it shows in `lost`, the packets that a link that was down did not carry.
+    """
+
+    injected: int
+    corrected: int
+    passed_on: int
+    naks: int
+    replay_timeouts: int
+    replayed: int
+    duplicates: int
+    retrains: int
+    lost: int
+
+    def __add__(self, other: "FaultCounts") -> "FaultCounts":
+        return FaultCounts(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(FaultCounts))
+        )

@@ -16,7 +16,9 @@ from hdl.arith.format import FLOAT32
 from hdl.arith.quantise import FloatToByte
 from hdl.config import CardConfig
 from hdl.matmul.array import SystolicArray
+from hdl.matmul.engine import MatmulEngine
 from hdl.matmul.requantiser import Requantiser
+from hdl.matmul.weights import rows_per_stage
 from hdl.wheel import run_wheel
 
 _CLOCK_MHZ = 100
@@ -53,12 +55,18 @@ class _Lane(wiring.Component):
 
 
 UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
-    "array": lambda config: SystolicArray(rows=config.array_rows, columns=config.array_columns),
+    "array": lambda config: SystolicArray(
+        rows=config.array_rows,
+        columns=config.array_columns,
+        rows_per_stage=rows_per_stage(config),
+    ),
+    "matmul": MatmulEngine,
     "lane": lambda config: _Lane(),
     "quantiser": lambda config: FloatToByte(),
     "requantiser": lambda config: Requantiser(columns=1),
 }
-"""What decides a card's size, by name: the whole systolic array, one gather lane, one fp32 to uint8
+"""What decides a card's size, by name: the whole systolic array, the engine around it, one gather
+lane, one fp32 to uint8
 conversion, one column of the matmul requantiser."""
 
 

@@ -245,26 +245,55 @@ def explore(
 
 @bench_app.command("matmul")
 def bench_matmul(
-    shapes: Annotated[list[str], typer.Option("--shape", metavar="MxKxN")] = ["256x256x256"],  # noqa: B006
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="MxKxN", help="May be given more than once."),
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Instead 1331 shapes against their closed form.")
+    ] = False,
     config: ConfigOption = "default",
     engine: EngineOption = "native",
     json_file: JsonOption = None,
 ) -> None:
     """MAC utilisation: useful multiply-accumulates over what the array could do.
 
+    Operands in the scratchpad as far as they fit, then in DRAM; by default large layers and those
+    of a recommendation model with their sum. Outputs are compared with the golden model; any
+    difference, or with --grid any shape outside its bounds, makes the exit status 1.
+
     Example: `halfdome bench matmul --shape 256x256x256 --shape 64x512x512`
     """
-    from host.bench import operators
+    from host.bench import matmul
 
-    parsed = []
-    for shape in shapes:
+    parsed: list[tuple[int, int, int]] = []
+    for shape in shapes or ():
         sizes = shape.split("x")
         if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
             raise ValueError(f"--shape {shape}: must be MxKxN, like 256x256x256")
         parsed.append((int(sizes[0]), int(sizes[1]), int(sizes[2])))
-    result = operators.matmul(preset(config), parsed, engine)
-    console.print(tables.of_rows("MATMUL on one card", result["rows"]))
+    design, chosen = preset(config), parsed or list(matmul.SHAPES)
+    with _progress() as bar:
+        if grid:
+            task = bar.add_task("products", total=len(matmul.GRID) ** 3)
+            result = matmul.grid(design, matmul.GRID, engine, lambda n: bar.advance(task, n))
+        else:
+            task = bar.add_task("products", total=len(chosen) * len(matmul.PLACES))
+            result = matmul.measure(design, chosen, engine, lambda n: bar.advance(task, n))
     _write_json(json_file, result)
+    if grid:
+        outside = result["outside"]
+        console.print(f"{len(result['rows'])} products, {len(outside)} outside their bounds")
+        if outside:
+            console.print(tables.of_rows("Outside their bounds", outside))
+            raise typer.Exit(1)
+        return
+    console.print(tables.of_rows("MATMUL on one card", result["rows"]))
+    if "dlrm" in result:
+        console.print(tables.of_rows("Both nets of a recommendation model", result["dlrm"]))
+    if wrong := sum(row["mismatching_values"] for row in result["rows"]):
+        console.print(f"[red]{wrong} values differ from the golden model[/red]")
+        raise typer.Exit(1)
 
 
 @bench_app.command("gather")

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import MATMUL_LIMIT, Flag, Opcode, RowFormat
+from hdl.commands import Flag, Opcode, RowFormat
 from host.driver.device import Device
-from host.runtime.layout import pack_params, pack_weights, pad_rows, round_up
+from host.runtime.layout import round_up
 from host.runtime.memory import Allocator, Block
+from host.runtime.products import MatrixProducts, checked
 from host.runtime.timeline import Event, Timeline
 
 STAGING_BYTES = 1 << 20
@@ -36,16 +37,6 @@ class Table:
     preloaded: bool
 
 
-def _checked(name: str, array: np.ndarray, dtype: type, ndim: int) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype != dtype or array.ndim != ndim:
-        raise ValueError(
-            f"{name}: is {array.dtype}[{', '.join(map(str, array.shape))}], "
-            f"must be {np.dtype(dtype)} with {ndim} dimension{'s' * (ndim != 1)}"
-        )
-    return np.ascontiguousarray(array)
-
-
 def _integers(name: str, values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     if values.size == 0:
@@ -59,7 +50,7 @@ def _integers(name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int32)
 
 
-class Card:
+class Card(MatrixProducts):
     """One card. Operands are copied to it over PCIe, results copied back.
 
     Parameters
@@ -153,7 +144,7 @@ class Card:
         """
         if bits not in _FORMATS:
             raise ValueError(f"bits={bits}: must be 8 or 4")
-        table = _checked("table", table, np.uint8, 2)
+        table = checked("table", table, (np.uint8,), 2)
         rows, row_bytes = table.shape
         dim = (row_bytes - _TAIL_BYTES[bits]) * (8 // bits)
         if rows < 1 or not 1 <= dim <= self.config.max_dim:
@@ -211,7 +202,7 @@ class Card:
         weighted = per_sample_weights is not None
         operands = [indices.view(np.uint8), lengths.view(np.uint8)]
         if weighted:
-            weights = _checked("per_sample_weights", per_sample_weights, np.float32, 1)
+            weights = checked("per_sample_weights", per_sample_weights, (np.float32,), 1)
             if len(weights) != len(indices):
                 raise ValueError(
                     f"per_sample_weights: {len(weights)} values for {len(indices)} indices"
@@ -225,7 +216,7 @@ class Card:
                 raise ValueError(f"table: is on card {table.card}, not on card {self.index}")
             bags, dim = len(lengths), table.dim
             stride = round_up(4 * dim, self.config.bus_bytes)
-            blocks = self._blocks(stack, *(operand.size for operand in operands), bags * stride)
+            blocks = self.blocks(stack, *(operand.size for operand in operands), bags * stride)
             for block, operand in zip(blocks, operands, strict=False):
                 self.upload(block, operand)
             output = blocks[-1]
@@ -245,102 +236,24 @@ class Card:
                 output_stride=stride,
                 format=_FORMATS[table.bits],
             )
-            result = self._download(stack, output, bags * stride, pooled)
+            result = self.download(output, bags * stride, pooled)
         return result.view(np.float32).reshape(bags, -1)[:, :dim].copy()
 
-    def linear(
-        self,
-        x: np.ndarray,
-        weight: np.ndarray,
-        multiplier: np.ndarray | float,
-        bias: np.ndarray | None = None,
-        x_zero_point: int = 0,
-        y_zero_point: int = 0,
-        relu: bool = False,
-    ) -> np.ndarray:
-        """Multiplies int8 matrices on the card and requantises.
-
-        Parameters
-        ----------
-        x : uint8[m, k]
-        weight : int8[n, k]
-        multiplier : float32[n] or scalar, x_scale * w_scale / y_scale
-        bias : int32[n] or None for 0, in units of x_scale * w_scale
-        relu : clamp at the output zero point
-
-        Returns
-        -------
-        uint8[m, n], bit for bit what ONNX Runtime's QLinearMatMul computes.
-
-        Raises `ValueError` for operands that do not fit together and `MemoryError` for operands
-        that do not fit the card.
-        """
-        x = _checked("x", x, np.uint8, 2)
-        weight = _checked("weight", weight, np.int8, 2)
-        (m, k), n = x.shape, len(weight)
-        if weight.shape[1] != k:
-            raise ValueError(
-                f"weight: int8[{n}, {weight.shape[1]}] does not fit x: uint8[{m}, {k}]"
-            )
-        if 0 in (m, k, n):
-            raise ValueError(
-                f"x: uint8[{m}, {k}], weight: int8[{n}, {k}]: no dimension may be zero"
-            )
-        for name, size in (("m", m), ("k", k), ("n", n)):
-            if size > MATMUL_LIMIT:
-                raise ValueError(f"{name}={size}: must be at most {MATMUL_LIMIT}")
-        for name, value in (("x_zero_point", x_zero_point), ("y_zero_point", y_zero_point)):
-            if not (isinstance(value, int | np.integer) and 0 <= value <= 255):
-                raise ValueError(f"{name}={value}: must be an integer from 0 to 255")
-        multiplier = np.asarray(multiplier, np.float32)
-        if multiplier.shape not in ((), (n,)):
-            raise ValueError(
-                f"multiplier: is {multiplier.dtype}[{', '.join(map(str, multiplier.shape))}], "
-                f"must be one number or one for each of {n} output channels"
-            )
-        multiplier = np.broadcast_to(multiplier, (n,))
-        bias = np.zeros(n, np.int32) if bias is None else _checked("bias", bias, np.int32, 1)
-        if len(bias) != n:
-            raise ValueError(f"bias: {len(bias)} values for {n} output channels")
-        x_stride = round_up(k, self.config.bus_bytes)
-        y_stride = round_up(n, self.config.bus_bytes)
-        operands = [
-            pad_rows(x, x_stride),
-            pack_weights(weight, self.config),
-            pack_params(weight, multiplier, bias, x_zero_point),
-        ]
-        with ExitStack() as stack:
-            blocks = self._blocks(stack, *(operand.size for operand in operands), m * y_stride)
-            for block, operand in zip(blocks, operands, strict=False):
-                self.upload(block, operand)
-            product = self.timeline.issue(
-                Opcode.MATMUL,
-                flags=Flag.RELU if relu else 0,
-                x=blocks[0].address,
-                w=blocks[1].address,
-                params=blocks[2].address,
-                y=blocks[3].address,
-                m=m,
-                k=k,
-                n=n,
-                x_stride=x_stride,
-                y_stride=y_stride,
-                y_zero_point=y_zero_point,
-            )
-            result = self._download(stack, blocks[3], m * y_stride, product)
-        return result.reshape(m, -1)[:, :n].copy()
-
-    def _blocks(self, stack: ExitStack, *sizes: int) -> list[Block]:
+    def blocks(self, stack: ExitStack, *sizes: int) -> list[Block]:
+        """A block for each size, placed as `place` does, until `stack` closes."""
         blocks = []
         for size in sizes:
             blocks.append(self.place(size))
             stack.callback(self.release, blocks[-1])
         return blocks
 
-    def _download(self, stack: ExitStack, block: Block, nbytes: int, after: Event) -> np.ndarray:
-        """Brings a result home and waits for everything issued, raising what failed first."""
+    def download(self, block: Block, nbytes: int, *after: Event) -> np.ndarray:
+        """Brings a block's first bytes home after some events, as uint8[nbytes], and waits for
+        everything issued, raising what failed first."""
         landing = self.device.bus.map(nbytes)
-        stack.callback(landing.release)
-        self._move(Opcode.STORE, block.address, landing.address, nbytes, after)
-        self.timeline.wait(self.timeline.flush())
-        return landing.array[:nbytes].copy()
+        try:
+            self._move(Opcode.STORE, block.address, landing.address, nbytes, *after)
+            self.timeline.wait(self.timeline.flush())
+            return landing.array[:nbytes].copy()
+        finally:
+            landing.release()

@@ -98,7 +98,10 @@ def test_convolution_is_golden(size, k, n, kernel, stride, dilation, formats, st
     run(SMALL, memory, [job])
 
 
-SHAPES = [(2, 2, 16), (2, 2, 64), (2, 8, 16), (8, 2, 16), (4, 16, 16), (16, 4, 32), (8, 8, 128)]
+SHAPES = [
+    (2, 2, 16), (2, 2, 64), (2, 8, 16), (8, 2, 16), (4, 16, 16), (16, 4, 32), (8, 8, 128),
+    (32, 2, 32), (2, 32, 32), (64, 2, 64), (2, 64, 64),
+]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -6,8 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdl.config import PRESETS
-from sim.golden.matmul import matmul, pack_params, pack_weights, unpack_weights
-from tests.oracles import matmul_vectors
+from sim.golden.matmul import (
+    matmul,
+    pack_params,
+    pack_weights,
+    product,
+    requantise,
+    unpack_weights,
+)
+from sim.golden.products import convolution
+from tests.oracles import matmul_vectors, onnx_products
 
 
 def golden(case):
@@ -42,6 +50,112 @@ def test_golden_equals_live_qlinear_matmul(m, k, n, extreme, seed):
     pytest.importorskip("onnxruntime")
     case = matmul_vectors.random_case(np.random.default_rng(seed), m, k, n, extreme)
     np.testing.assert_array_equal(golden(case), matmul_vectors.qlinear_matmul(case))
+
+
+def some(rng, shape, dtype, extreme=False):
+    ends = np.iinfo(dtype)
+    if extreme:
+        return rng.choice(np.array([ends.min, ends.max], dtype), shape)
+    return rng.integers(ends.min, ends.max, shape, dtype, endpoint=True)
+
+
+BYTES = st.sampled_from([np.uint8, np.int8])
+QUANTISED = st.sampled_from(
+    [(np.uint8, np.uint8, np.uint8), (np.uint8, np.int8, np.uint8), (np.int8, np.int8, np.int8)]
+)
+"""Formats of x, w and y that ONNX Runtime implements."""
+
+
+@given(
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 200), st.integers(1, 40)),
+    x_type=BYTES,
+    w_type=BYTES,
+    extreme=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_sums_of_products_equal_live_matmul_integer(sizes, x_type, w_type, extreme, seed):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    (m, k, n), rng = sizes, np.random.default_rng(seed)
+    x, w = some(rng, (m, k), x_type, extreme), some(rng, (k, n), w_type, extreme)
+    x_zero, w_zero = some(rng, (), x_type), some(rng, (), w_type)
+    y = onnx_products.run("MatMulInteger", {"x": x, "w": w, "x_zero": x_zero, "w_zero": w_zero})
+    np.testing.assert_array_equal(product(x, w, int(x_zero), int(w_zero)), y)
+
+
+@given(
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 200), st.integers(1, 40)),
+    types=QUANTISED,
+    extreme=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_product_with_two_zero_points_equals_live_qlinear_matmul(sizes, types, extreme, seed):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    (m, k, n), rng = sizes, np.random.default_rng(seed)
+    x, w = some(rng, (m, k), types[0], extreme), some(rng, (k, n), types[1], extreme)
+    x_zero, w_zero, y_zero = (some(rng, (), kind) for kind in types)
+    x_scale, y_scale = np.float32(rng.uniform(0.01, 0.1)), np.float32(rng.uniform(1, 9))
+    w_scale = rng.uniform(0.001, 0.01, n).astype(np.float32)
+    y = onnx_products.run(
+        "QLinearMatMul",
+        {
+            "x": x, "x_scale": x_scale, "x_zero": x_zero, "w": w, "w_scale": w_scale,
+            "w_zero": np.full(n, w_zero, types[1]), "y_scale": y_scale, "y_zero_point": y_zero,
+        },
+        opset=21,
+    )  # fmt: skip
+    got = matmul(
+        x, w, np.zeros(n, np.int32), x_scale * w_scale / y_scale, int(y_zero), False,
+        x_zero_point=int(x_zero), w_zero_point=int(w_zero), dtype=types[2],
+    )  # fmt: skip
+    np.testing.assert_array_equal(got, y)
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 6)),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.tuples(*[st.integers(2, 5)] * 4),
+    w_type=BYTES,
+    seed=st.integers(0, 2**16),
+)
+def test_convolution_equals_live_qlinear_conv(
+    size, channels, kernel, stride, dilation, pads, w_type, seed
+):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    (groups, k, n), rng = channels, np.random.default_rng(seed)
+    x = some(rng, (1, groups * k, *size), np.uint8)
+    w = some(rng, (groups * n, k, *kernel), w_type)
+    x_zero, y_zero = some(rng, (), np.uint8), some(rng, (), np.uint8)
+    w_zero = some(rng, (), w_type) if w_type is np.uint8 else np.int8(0)
+    bias = rng.integers(-5000, 5000, groups * n).astype(np.int32)
+    x_scale, y_scale = np.float32(rng.uniform(0.01, 0.1)), np.float32(rng.uniform(1, 9))
+    w_scale = rng.uniform(0.001, 0.01, groups * n).astype(np.float32)
+    y = onnx_products.run(
+        "QLinearConv",
+        {
+            "x": x, "x_scale": x_scale, "x_zero": x_zero, "w": w, "w_scale": w_scale,
+            "w_zero": np.full(groups * n, w_zero, w_type), "y_scale": y_scale,
+            "y_zero_point": y_zero, "bias": bias,
+        },
+        group=groups, pads=pads, strides=stride, dilations=dilation,
+    )  # fmt: skip
+    image, taps = x[0].transpose(1, 2, 0), w.transpose(2, 3, 1, 0)
+    sums = [
+        convolution(
+            image[:, :, g * k : (g + 1) * k], taps[..., g * n : (g + 1) * n], out=y.shape[2:],
+            stride=stride, pad=pads[:2], dilation=dilation, x_zero_point=int(x_zero),
+            w_zero_point=int(w_zero),
+        )
+        for g in range(groups)
+    ]  # fmt: skip
+    multiplier = x_scale * w_scale / y_scale
+    got = requantise(np.concatenate(sums, axis=2), bias, multiplier, int(y_zero))
+    np.testing.assert_array_equal(got.transpose(2, 0, 1), y[0])
 
 
 def test_relu_clamps_at_the_zero_point():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -463,7 +464,7 @@ def check_waveform(path, result):
     head, body = path.read_text().split("$enddefinitions", 1)
     assert " axi__arvalid " in head
     times = [int(line[1:]) for line in body.splitlines() if line.startswith("#")]
-    cycle = 1_000_000 if "1 fs" in head or "1fs" in head else 1000
+    cycle = {"fs": 1_000_000, "ps": 1000}[re.search(r"timescale\s+1\s*(\ws)", head)[1]]
     assert times[0] == start * cycle
     assert (stop - 1) * cycle <= times[-1] < stop * cycle
 

@@ -12,6 +12,11 @@ from dataclasses import dataclass
 LINE_BYTES = 64
 """Bytes of one DRAM burst (LPDDR4: x32 channel, burst length 16) and the largest memory burst."""
 
+DRAM_BANKS = 8
+"""Banks of a DRAM channel."""
+DRAM_ROW_BYTES = 4096
+"""Bytes of a DRAM row, what one activate opens: 1024 columns of 32 bits."""
+
 ADDRESS_BITS = 40
 """Width of a card address: DRAM from 0, then the scratchpads (see `CardConfig.scratchpad_base`)."""
 
@@ -158,6 +163,26 @@ class CardConfig:
         """Size of BAR2, which shows all card memory at its card address. A power of two."""
         top = self.scratchpad_address(self.cores)
         return 1 << (top - 1).bit_length()
+
+    @property
+    def dram_fields(self) -> dict[str, tuple[int, int]]:
+        """Lowest bit and width of each field of `dram_mapping` in a card address.
+
+        Where DRAM is smaller than a row of every bank, the highest fields are not used to the full.
+        """
+        widths = {
+            "channel": self.dram_channels.bit_length() - 1,
+            "bank": DRAM_BANKS.bit_length() - 1,
+            "column": (DRAM_ROW_BYTES // LINE_BYTES).bit_length() - 1,
+        }
+        lines = (self.dram_bytes // LINE_BYTES).bit_length() - 1
+        widths["row"] = max(0, lines - sum(widths.values()))
+        fields = {}
+        low = LINE_BYTES.bit_length() - 1
+        for name in reversed(self.dram_mapping.split("-")):
+            fields[name] = (low, widths[name])
+            low += widths[name]
+        return fields
 
     @property
     def burst_words(self) -> int:

@@ -13,7 +13,7 @@ from hdl.gather.cache import RowCache
 from hdl.gather.engine import GatherEngine
 from hdl.gather.watch import WriteWatch
 from hdl.matmul.engine import MatmulEngine
-from hdl.memory.axi_arbiter import DramWrites
+from hdl.memory.axi_arbiter import DRAM_WRITES
 from hdl.memory.port import ReadPort, WritePort
 from hdl.pcie.port import DmaReadPort, PostedWritePort
 from hdl.vector.engine import VectorEngine
@@ -25,7 +25,7 @@ WRITE_PORTS = 4
 
 
 CACHE_MEMBERS = {
-    "dram_writes": In(DramWrites),
+    "dram_writes": In(DRAM_WRITES),
     "gather_cache_hits": Out(1),
     "gather_cache_misses": Out(1),
 }
@@ -46,7 +46,7 @@ class Core(wiring.Component):
     posted : Out(PostedWritePort)
 
     With a hot-row cache (`config.gather_cache_bytes`) also
-    dram_writes : In(DramWrites)
+    dram_writes : In(DRAM_WRITES)
     gather_cache_hits, gather_cache_misses : Out(1), pulses
     """
 

@@ -310,6 +310,10 @@ def bench_gather(
     shapes: Annotated[
         list[str] | None, typer.Option("--shape", metavar="NAME", help="RM1, RM2 or RM3.")
     ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="cache or placement: what it is worth on production lookups."),
+    ] = None,
     lookups: Annotated[
         int | None,
         typer.Option(min=1, help="Rows a command pools; by default about 20,000 cycles' worth."),
@@ -327,25 +331,39 @@ def bench_gather(
 
     Example: `halfdome bench gather --dim 64 --bits 8 --pooling 32 --json gather.json`
     """
-    from host.bench import gather, gather_run
+    from host.bench import gather, gather_run, gather_study
 
     axes = {"dims": dims, "bits": bits, "poolings": poolings, "reuses": reuses, "strides": strides}
     chosen = {name: values for name, values in axes.items() if values}
+    design = preset(config)
+    options = {"engine": engine, "cards": cards, "seed": seed, "lookups": lookups}
+    if study is not None:
+        if reuses or shapes:
+            raise ValueError("--study: takes --dim, --bits, --pooling and --stride alone")
+        points = gather_study.points(**chosen)
+        total = len(points) * len(gather_study.variants(study, design))
+        with _progress() as bar:
+            task = bar.add_task(study, total=total)
+            result = gather_study.compare(
+                study, points, design, **options, progress=lambda done: bar.advance(task, done)
+            )
+        tables.print_gather_study(result, console)
+        _finish_gather(json_file, result)
+        return
     points = [] if shapes and not chosen else gather.sweep(**chosen)
     if shapes or not chosen:
         points += gather.shapes(shapes or gather.SHAPES)
     with _progress() as bar:
         task = bar.add_task("points", total=len(points))
         result = gather_run.measure(
-            points,
-            preset(config),
-            engine=engine,
-            cards=cards,
-            seed=seed,
-            lookups=lookups,
-            progress=lambda done: bar.advance(task, done),
+            points, design, **options, progress=lambda done: bar.advance(task, done)
         )
     tables.print_gather(result, console)
+    _finish_gather(json_file, result)
+
+
+def _finish_gather(json_file: Path | None, result: dict) -> None:
+    """Writes the result; ends with status 1 if an answer was wrong."""
     _write_json(json_file, result)
     if wrong := sum(row["mismatching_values"] for row in result["rows"]):
         console.print(f"[red]{wrong} values differ from the golden model[/red]")

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.config import ADDRESS_BITS
-from hdl.memory.axi_arbiter import DramWrites
+from hdl.memory.axi_arbiter import DRAM_WRITES
 
 
 class WriteWatch(wiring.Component):
@@ -15,7 +15,7 @@ class WriteWatch(wiring.Component):
     -------
     start : In(1), a command begins
     table, rows, row_stride : In, of that command, while `start` is high
-    writes : In(DramWrites)
+    writes : In(DRAM_WRITES)
     flush : Out(1), in the cycle of `start`
     busy : Out(1), the table's end is being computed: the command must not read rows yet
 
@@ -32,7 +32,7 @@ class WriteWatch(wiring.Component):
                 "table": In(ADDRESS_BITS),
                 "rows": In(32),
                 "row_stride": In(16),
-                "writes": In(DramWrites),
+                "writes": In(DRAM_WRITES),
                 "flush": Out(1),
                 "busy": Out(1),
             }

@@ -14,15 +14,9 @@ OUTSTANDING_WRITES = 255
 """Writes of one port between acceptance and response; the port waits at this many."""
 
 
-class DramWrites(data.Struct):
-    """What happens to DRAM, a cycle late: a write goes out; writes are asked for but not done."""
-
-    #: A write has gone out.
-    valid: 1
-    #: Of its word.
-    address: ADDRESS_BITS
-    #: Some port has a write that reads may not see yet.
-    pending: 1
+DRAM_WRITES = data.StructLayout({"valid": 1, "address": ADDRESS_BITS, "pending": 1})
+"""What happens to DRAM, a cycle late: a write goes out (`valid`), to the word at `address`; some
+port has a write that reads may not see yet (`pending`)."""
 
 
 class AxiArbiter(wiring.Component):
@@ -40,7 +34,7 @@ class AxiArbiter(wiring.Component):
     axi : Out(Axi4)
     read_bytes : Out, bytes read in this cycle
     write_bytes : Out, bytes written in this cycle (whose strobe is set)
-    dram_writes : Out(DramWrites)
+    dram_writes : Out(DRAM_WRITES)
 
     A request reaches AXI `request_latency` cycles after it is taken, a read word its port
     `response_latency` cycles after its beat. One read burst, one read word and one write a cycle.
@@ -61,7 +55,7 @@ class AxiArbiter(wiring.Component):
                 "axi": Out(Axi4(config, self.id_bits)),
                 "read_bytes": Out(range(config.bus_bytes + 1)),
                 "write_bytes": Out(range(config.bus_bytes + 1)),
-                "dram_writes": Out(DramWrites),
+                "dram_writes": Out(DRAM_WRITES),
             }
         )
 

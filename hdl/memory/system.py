@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.config import CardConfig
 from hdl.memory.axi import Axi4
-from hdl.memory.axi_arbiter import AxiArbiter, DramWrites
+from hdl.memory.axi_arbiter import DRAM_WRITES, AxiArbiter
 from hdl.memory.core_memory import CoreMemory
 from hdl.memory.port import ReadPort, WritePort
 from hdl.memory.switch import ReadSwitch, WriteSwitch
@@ -34,7 +34,7 @@ class MemorySystem(wiring.Component):
     global_writes : In(WritePort).array(global_writes)
     axi : Out(Axi4), with `id_bits` bits of ID
     dram_read_bytes, dram_write_bytes : Out, bytes that DRAM answered and took in this cycle
-    dram_writes : Out(DramWrites)
+    dram_writes : Out(DRAM_WRITES)
 
     See `Scratchpad` and `AxiArbiter` for latencies.
     """
@@ -63,7 +63,7 @@ class MemorySystem(wiring.Component):
                 "axi": Out(Axi4(config, self.id_bits)),
                 "dram_read_bytes": Out(range(config.bus_bytes + 1)),
                 "dram_write_bytes": Out(range(config.bus_bytes + 1)),
-                "dram_writes": Out(DramWrites),
+                "dram_writes": Out(DRAM_WRITES),
             }
         )
 

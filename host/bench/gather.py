@@ -10,6 +10,7 @@ from hdl.commands import RowFormat
 from hdl.config import LINE_BYTES, CardConfig
 from host.bench.traces import TRACES
 from host.runtime.layout import round_up
+from host.runtime.placement import popular_first
 
 DIMS = (16, 32, 64, 128, 256)
 BITS = (8, 4)
@@ -20,7 +21,8 @@ STRIDES = {"packed": 1, "padded": LINE_BYTES}
 FORMATS = {8: RowFormat.INT8, 4: RowFormat.INT4}
 COMMAND_CYCLES = 20_000
 """Length of a command, roughly: a start of some hundred cycles does not show."""
-FEWEST_BAGS = 16
+FEWEST_BAGS = 64
+"""A batch: fewer bags would not fill the unit at the end of a command."""
 TABLE_BYTES = 64 << 20
 """Size of a sweep point's table, where DRAM has room: far more than the rows DRAM can keep open."""
 
@@ -30,6 +32,7 @@ class Point:
     """One GATHER to measure, for each of `tables` tables one after the other.
 
     `rows` of each table are scaled to the card's DRAM; 0 means as many as `TABLE_BYTES` hold.
+    `order` of the rows is "plain" or "popular", as `placement.popular_first` has it.
     """
 
     dim: int
@@ -40,6 +43,7 @@ class Point:
     tables: int = 1
     rows: int = 0
     label: str = ""
+    order: str = "plain"
 
     @property
     def name(self) -> str:
@@ -141,10 +145,14 @@ def draw(point: Point, config: CardConfig, seed: int, lookups: int | None = None
             list(STRIDES).index(point.stride))  # fmt: skip
     rng = np.random.default_rng([seed, *axes])
     rows = point.table_rows(config)
-    return [
-        Bags(TRACES[point.reuse](rng, rows, bags * point.pooling), bags)
-        for _ in range(point.tables)
-    ]
+    lookups_of_tables = []
+    for _ in range(point.tables):
+        indices = TRACES[point.reuse](rng, rows, bags * point.pooling)
+        if point.order == "popular":
+            counts = np.bincount(indices, minlength=rows)
+            indices = popular_first(counts, point.row_stride, config)[indices].astype(np.int32)
+        lookups_of_tables.append(Bags(indices, bags))
+    return lookups_of_tables
 
 
 def _cycles(point: Point, config: CardConfig) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hdl.commands import Engine, Opcode
 from hdl.config import CardConfig
-from hdl.registers import ACTIVITIES, activity_offset
+from hdl.registers import ACTIVITIES, activity_offset, traffic_offset
 from host.bench.gather import FORMATS, Bags, Point, bounds, draw, row_lines, row_starts, summary
 from host.driver.bus import DmaBuffer
 from host.report.stamp import stamp
@@ -18,6 +18,7 @@ from host.runtime.runtime import Runtime, open
 
 CHECKED_BAGS = 16
 """Bags of each table that are brought home and compared with the golden model."""
+CACHE_COUNTS = ("gather_cache_hits", "gather_cache_misses")
 
 
 def measure(
@@ -83,7 +84,7 @@ class _Run:
         self._lookups = lookups
         self._blocks: list[Block] = []
         self._buffers: list[DmaBuffer] = []
-        self._activity = _activity(card)
+        self._counts = _counts(card)
         self._traffic = self._dram()
         rng = np.random.default_rng(len(lookups[0].indices))
         self._commands = 0
@@ -166,10 +167,9 @@ class _Run:
         limits = {"dram": self._runtime.platform.dram_cycles(np.concatenate(lines), start)} | limits
         tightest = max(limits, key=lambda name: limits[name])
         wrong = sum(self._mismatches(table) for table in self._tables)
-        activity = {
-            f"{name}_cycles": (after - before) & 0xFFFF_FFFF
-            for name, before, after in zip(ACTIVITIES, self._activity, _activity(card), strict=True)
-            if name != "idle"
+        counts = {
+            name: (count - self._counts[name]) & 0xFFFF_FFFF
+            for name, count in _counts(card).items()
         }
         dram = {name: count - self._traffic[name] for name, count in self._dram().items()}
         for block in self._blocks:
@@ -196,7 +196,7 @@ class _Run:
             "tightest_bound": tightest,
             "gather_efficiency": limits[tightest] / cycles,
             "row_gb_per_s": lookups * point.row_bytes / cycles * card.config.clock_mhz / 1e3,
-            **activity,
+            **counts,
             **dram,
             "mismatching_values": wrong,
         }
@@ -222,7 +222,15 @@ def _checked(lookups: Bags) -> np.ndarray:
     return np.arange(0, lookups.bags, step)[:CHECKED_BAGS]
 
 
-def _activity(card: Card) -> list[int]:
-    """Cycles the gather engine has spent in each activity, modulo 2**32."""
+def _counts(card: Card) -> dict[str, int]:
+    """What the gather engine and its cache have counted, modulo 2**32."""
     card.device.read("CYCLES_LO")
-    return [card.device.read_at(activity_offset(0, Engine.GATHER, name), 4) for name in ACTIVITIES]
+    offsets = {
+        f"{name}_cycles": activity_offset(0, Engine.GATHER, name)
+        for name in ACTIVITIES
+        if name != "idle"
+    }
+    if card.config.gather_cache_bytes:
+        offsets |= {name: traffic_offset(name) for name in CACHE_COUNTS}
+    counts = {name: card.device.read_at(offset, 4) for name, offset in offsets.items()}
+    return dict.fromkeys(CACHE_COUNTS, 0) | counts

@@ -120,3 +120,25 @@ def print_gather(result: dict, console: Console) -> None:
     console.print(of_rows("Efficiency", [{"of": name} | of for name, of in groups_of.items()]))
     for point in result["summary"]["worst"]:
         console.print(f"{point['point']} {point['reuse']} {point['stride']}: {point['why']}")
+
+
+def print_gather_study(result: dict, console: Console) -> None:
+    """The result of `halfdome bench gather --study`."""
+    table = Table(title=f"{result['study']}, production lookups", box=SIMPLE_HEAD)
+    for name in ("point", "stride", "variant"):
+        table.add_column(name)
+    for name in ("cycles", "speed-up", "cache hits", "row hits"):
+        table.add_column(name, justify="right")
+    names = [(row["point"], row["stride"]) for row in result["rows"]]
+    # The variants of a point under each other.
+    for row in sorted(result["rows"], key=lambda r: names.index((r["point"], r["stride"]))):
+        table.add_row(
+            row["point"],
+            row["stride"],
+            row["variant"],
+            f"{row['cycles']:,}",
+            f"{row['speed_up']:.2f}",
+            f"{row['cache_hit_rate']:.0%}",
+            f"{row['dram_row_hits'] / max(1, row['dram_reads']):.0%}",
+        )
+    console.print(table)

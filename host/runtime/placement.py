@@ -1,7 +1,11 @@
-"""Which card holds which embedding table."""
+"""Which card holds which embedding table, and where in its DRAM a table's rows lie."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from hdl.config import CardConfig
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,43 @@ def place(tables: Sequence[TableLoad], cards: int, capacity_bytes: int) -> list[
         cost[card] += table.cost
         used[card] += table.nbytes
     return placement
+
+
+def popular_first(
+    counts: np.ndarray, row_stride: int, config: CardConfig, start: int = 0
+) -> np.ndarray:
+    """An order of a table's rows in which those looked up often share few DRAM rows, in all banks.
+
+    Rows met more than once come first, the most popular dealt round the channels and banks that the
+    first places of the table lie in; the others follow in the order they had. Popular rows then
+    fill whole DRAM rows, which stay open, and no bank has two that fight for it.
+
+    Parameters
+    ----------
+    counts : int[rows], how often each row was looked up in the past
+    row_stride : bytes from one row to the next
+    start : card address of the table
+
+    Returns
+    -------
+    int64[rows], the place of each row: `placed[place] = table`, and look up `place[indices]`.
+    """
+    by_count = np.argsort(-counts, kind="stable")
+    popular = by_count[: int((counts > 1).sum())]
+    address = start + np.arange(len(popular), dtype=np.int64) * row_stride
+    bank = np.zeros_like(address)
+    for field in ("channel", "bank"):
+        low, width = config.dram_fields[field]
+        bank = bank << width | address >> low & ((1 << width) - 1)
+    # The first place of every bank, then the second of every bank, and so on.
+    order = np.argsort(bank, kind="stable")
+    first_of_bank = np.searchsorted(bank[order], bank[order])
+    turn = np.empty_like(bank)
+    turn[order] = np.arange(len(bank)) - first_of_bank
+    dealt = np.lexsort((bank, turn))
+
+    place = np.empty(len(counts), np.int64)
+    place[popular] = dealt
+    rest = np.setdiff1d(np.arange(len(counts)), popular, assume_unique=True)
+    place[rest] = np.arange(len(popular), len(counts))
+    return place

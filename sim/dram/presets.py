@@ -12,9 +12,6 @@ from amaranth.utils import exact_log2
 
 from hdl.config import LINE_BYTES, CardConfig
 
-BANKS = 8
-ROW_BYTES = 4096
-"""Bytes of an open row: 1024 columns of 32 bits."""
 BURST_CLOCKS = 8
 """Clocks of the data bus one line takes: burst length 16 at double data rate."""
 FAW_PICOSECONDS = 40_000
@@ -77,20 +74,12 @@ class DramSettings(ctypes.Structure):
 
 
 def _mapping(config: CardConfig) -> dict[str, int]:
-    """Where the fields of `CardConfig.dram_mapping` lie in a line number, lowest bit and width."""
-    widths = {
-        "channel": exact_log2(config.dram_channels),
-        "bank": exact_log2(BANKS),
-        "column": exact_log2(ROW_BYTES // LINE_BYTES),
+    """The shifts of a line number, and the width of its row."""
+    fields = config.dram_fields
+    line = exact_log2(LINE_BYTES)
+    return {f"{name}_shift": low - line for name, (low, _) in fields.items()} | {
+        "row_bits": fields["row"][1]
     }
-    # Where DRAM is smaller than a row of every bank, the highest fields are not used to the full.
-    widths["row"] = max(0, exact_log2(config.dram_bytes // LINE_BYTES) - sum(widths.values()))
-    shifts = {}
-    shift = 0
-    for name in reversed(config.dram_mapping.split("-")):
-        shifts[f"{name}_shift"] = shift
-        shift += widths[name]
-    return shifts | {"row_bits": widths["row"]}
 
 
 def settings(config: CardConfig) -> DramSettings:

@@ -314,10 +314,24 @@ def test_bench_gather_tells_wrong_answers(halfdome, monkeypatch):
     assert "values differ from the golden model" in text
 
 
+def test_bench_gather_studies_placement(halfdome, tmp_path):
+    path = tmp_path / "study.json"
+    status, text, _ = halfdome("bench", "gather", "--study", "placement", "--config", "tiny",
+                               "--dim", 16, "--bits", 8, "--stride", "packed", "--lookups", 40,
+                               "--json", path)  # fmt: skip
+    assert status == 0
+    result = json.loads(path.read_text())
+    assert [row["variant"] for row in result["rows"]] == ["plain", "popular"]
+    assert f"{result['rows'][1]['speed_up']:.2f}" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
 def test_bench_gather_refuses_what_it_does_not_know(refused):
     refused("shape=RM9: unknown; known are RM1, RM2, RM3", "bench", "gather", "--shape", "RM9")
     refused("bits=2: unknown; known are 8, 4", "bench", "gather", "--bits", 2)
     refused("reuse=zipf: unknown", "bench", "gather", "--reuse", "zipf")
+    refused("study=x: unknown; known are cache, placement", "bench", "gather", "--study", "x")
+    refused("--study: takes --dim", "bench", "gather", "--study", "cache", "--shape", "RM1")
 
 
 def test_bench_link_shows_its_table_and_the_tags(halfdome, monkeypatch, tmp_path):

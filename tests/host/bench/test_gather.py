@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdl.config import preset
-from host.bench import gather, gather_run
+from host.bench import gather, gather_run, gather_study
 from host.bench.gather import Bags, Point
 from sim.golden import operators
 
@@ -163,3 +163,32 @@ def test_a_wrong_answer_is_counted(monkeypatch):
     (row,) = gather_run.measure(gather.sweep([8], [8], [3], ["uniform"], ["packed"]), TINY,
                                 lookups=30)["rows"]  # fmt: skip
     assert row["mismatching_values"] == 8 * row["bags"]
+
+
+def test_popular_rows_first_are_the_same_lookups_in_other_places():
+    (point,) = gather.sweep([16], [8], [10], ["production"], ["packed"])
+    (plain,) = gather.draw(point, TINY, 0)
+    (popular,) = gather.draw(dataclasses.replace(point, order="popular"), TINY, 0)
+    _, plain_rows = np.unique(plain.indices, return_inverse=True)
+    _, popular_rows = np.unique(popular.indices, return_inverse=True)
+    # One to one.
+    pairs = set(zip(plain_rows, popular_rows, strict=True))
+    assert len(pairs) == len(set(plain.indices)) == len(set(popular.indices))
+    hottest = np.bincount(popular.indices).argmax()
+    assert hottest * point.row_stride < 4096
+
+
+def test_a_study_holds_every_variant_to_the_first():
+    points = gather.sweep([16, 32], [8], [4], ["production"], ["packed"])
+    result = gather_study.compare("placement", points, TINY, cards=2, lookups=60)
+    assert [row["variant"] for row in result["rows"]] == ["plain"] * 2 + ["popular"] * 2
+    plain, popular = result["rows"][:2], result["rows"][2:]
+    for before, after in zip(plain, popular, strict=True):
+        assert before["speed_up"] == 1
+        assert after["speed_up"] == before["cycles"] / after["cycles"]
+        assert before["unique_rows"] == after["unique_rows"]
+        assert before["mismatching_values"] == after["mismatching_values"] == 0
+    sizes = [c.gather_cache_bytes for _, c, _ in gather_study.variants("cache", DEFAULT)]
+    assert sizes[0] == 0 < sizes[1] < sizes[2]
+    with pytest.raises(ValueError, match="study=reuse: unknown; known are cache, placement"):
+        gather_study.variants("reuse", TINY)

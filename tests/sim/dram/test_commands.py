@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import CardConfig
+from hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
 from sim.dram import presets
 from sim.dram.replay import COMMANDS, replay
 from tests.sim.dram.rules import violations
@@ -18,9 +18,9 @@ BASE = CardConfig(dram_bytes=1 << 28)
 def traffic(seed: int, count: int, *, rows=16, banks=8, columns=64, writes=0.4, gap=6.0):
     """Addresses, arrival clocks and write flags; `gap` is the mean of clocks between arrivals."""
     rng = np.random.default_rng(seed)
-    row = rng.integers(0, rows, count) * presets.BANKS
+    row = rng.integers(0, rows, count) * DRAM_BANKS
     page = row + rng.integers(0, banks, count)
-    address = page * presets.ROW_BYTES + rng.integers(0, columns, count) * 64
+    address = page * DRAM_ROW_BYTES + rng.integers(0, columns, count) * 64
     # Mostly bursts, sometimes a pause in which the channel falls idle.
     gaps = rng.exponential(gap, count) * (1 + 100 * (rng.random(count) < 0.02))
     return address, np.cumsum(gaps).astype(np.int64), rng.random(count) < writes
@@ -126,7 +126,7 @@ def test_writes_are_served_while_reads_never_end():
 def test_row_hits_do_not_hold_up_an_older_request_for_ever():
     # One read of another row among a long run of hits to the open row of its bank.
     address = np.arange(4000) % 64 * 64
-    address[100] = 4096 * presets.BANKS
+    address[100] = 4096 * DRAM_BANKS
     done = replay(BASE, address).done
     # Its bank is held by those before it in the queue and by a few that pass it.
     assert done[100] - done[99] < 400

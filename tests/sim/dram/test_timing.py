@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hdl.config import CardConfig
+from hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
 from sim.dram import presets
 from sim.dram import replay as dram_replay
 from sim.dram.replay import replay
@@ -93,12 +93,12 @@ def second_read_clocks(config, first, second):
 def test_idle_latency_is_exact(preset):
     config = card(preset)
     t = presets.settings(config)
-    row = presets.ROW_BYTES
+    row = DRAM_ROW_BYTES
     column = t.read_latency + t.dqsck + presets.BURST_CLOCKS
     assert replay(config, [0]).done[0] == t.rcd + column  # closed
     assert second_read_clocks(config, 0, row) == t.rcd + column  # another bank, closed
     assert second_read_clocks(config, 0, 64) == column  # the row that the first read opened
-    assert second_read_clocks(config, 0, row * presets.BANKS) == t.rp_bank + t.rcd + column
+    assert second_read_clocks(config, 0, row * DRAM_BANKS) == t.rp_bank + t.rcd + column
 
 
 def test_3200_closed_bank_takes_68_clocks():
@@ -153,8 +153,8 @@ def test_every_timing_parameter_costs_time(name):
     def clocks(timing):
         # Pairs of lines in random rows of two banks, some written, with few requests in flight:
         # every kind of turn-around happens.
-        rows = rng.integers(0, 64, count // 2) * presets.ROW_BYTES * presets.BANKS
-        banks = rng.integers(0, 2, count // 2) * presets.ROW_BYTES
+        rows = rng.integers(0, 64, count // 2) * DRAM_ROW_BYTES * DRAM_BANKS
+        banks = rng.integers(0, 2, count // 2) * DRAM_ROW_BYTES
         pairs = (rows + banks)[:, None] + [0, 64]
         ops = line_reads(config, pairs.ravel())
         ops["write"] = rng.integers(0, 2, count)

@@ -77,9 +77,8 @@ class Card(wiring.Component):
         connect(m, pcie.window_read, memory.global_reads[0])
         connect(m, pcie.window_write, memory.global_writes[0])
         connect(m, pcie.dma_write, memory.global_writes[1])
+        connect(m, processor.pcie, pcie.control)
         m.d.comb += [
-            processor.dropped_request.eq(pcie.dropped_request),
-            processor.unexpected_completion.eq(pcie.unexpected_completion),
             processor.pcie_read_bytes.eq(pcie.read_bytes),
             processor.pcie_write_bytes.eq(pcie.write_bytes),
             processor.dram_read_bytes.eq(memory.dram_read_bytes),

@@ -83,12 +83,30 @@ class Status(enum.IntEnum, shape=8):
     BAD_LENGTH = 9
     #: The lengths do not sum to `index_count`. Detail: number of the bag that overruns, or `bags`.
     LENGTH_MISMATCH = 10
-    #: A PCIe read failed (unsupported, aborted or poisoned). Detail: 0.
+    #: A PCIe read failed. Detail: `ReadFailure`, of the first part that failed.
     READ_FAILED = 11
     #: The output overlaps an operand. Detail: byte offset of the operand's address field.
     BAD_OVERLAP = 12
     #: The multiplier of an output channel is zero, infinite or NaN. Detail: the channel.
     BAD_MULTIPLIER = 13
+
+
+class ReadFailure(enum.IntEnum, shape=3):
+    """Why a PCIe read failed."""
+
+    NONE = 0
+    #: A completion was poisoned.
+    POISONED = 1
+    #: A completion said unsupported request, completer abort or configuration retry.
+    UNSUCCESSFUL = 2
+    #: A completion was not what its header said, or not what the read still needed.
+    MALFORMED = 3
+    #: Not all completions came in time.
+    TIMED_OUT = 4
+    #: Every tag is in quarantine.
+    NO_TAG = 5
+    #: Bus mastering is off.
+    NOT_BUS_MASTER = 6
 
 
 class RowFormat(enum.IntEnum, shape=8):

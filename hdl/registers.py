@@ -53,6 +53,21 @@ REGISTERS: tuple[Register, ...] = (
     Register("DROPPED_REQUESTS", 0x050, "ro", "PCIe requests the card refused"),
     Register("UNEXPECTED_COMPLETIONS", 0x054, "ro", "PCIe completions with no request"),
     Register("REJECTED_DOORBELLS", 0x058, "ro", "doorbell writes beyond the ring"),
+    Register("POISONED_REQUESTS", 0x05C, "ro", "of the requests refused, those with poisoned data"),
+    Register("LATE_COMPLETIONS", 0x060, "ro", "completions of reads that had failed, dropped"),
+    Register("MALFORMED_COMPLETIONS", 0x064, "ro", "completions that contradict header or read"),
+    Register("UNSUCCESSFUL_COMPLETIONS", 0x068, "ro", "completions with an error status"),
+    Register("POISONED_COMPLETIONS", 0x06C, "ro", "completions whose data is known to be wrong"),
+    Register("COMPLETION_TIMEOUTS", 0x070, "ro", "reads not completed in time"),
+    Register("QUARANTINED_TAGS", 0x074, "ro", "tags whose failed read may still be completed, now"),
+    Register("OUTSTANDING_READS", 0x078, "ro", "tags in flight now; other tags are free"),
+    Register(
+        "COMPLETION_TIMEOUT_CYCLES",
+        0x080,
+        "rw",
+        "cycles from a read's request to its failure, 0 for never; 10 ms after reset",
+    ),
+    Register("BUS_MASTER", 0x084, "rw", "bit 0: requests may leave the card; set after reset"),
     Register("MSIX_ADDRESS_LO", 0x100, "rw", "vector 0: message address"),
     Register("MSIX_ADDRESS_HI", 0x104, "rw", "vector 0: high half"),
     Register("MSIX_DATA", 0x108, "rw", "vector 0: message data"),
@@ -75,6 +90,12 @@ TRAFFIC = (
 )  # fmt: skip
 """Since reset: payload bytes of DRAM reads and writes and of the card's PCIe reads and posted
 writes; requests of gather units that their hot-row caches answered, and those they passed on."""
+
+
+def default_completion_timeout_cycles(config: CardConfig) -> int:
+    """COMPLETION_TIMEOUT_CYCLES after reset: 10 ms, the least that the PCI Express Base
+    Specification recommends for the default range (2.1, section 7.8.16)."""
+    return 10_000 * config.clock_mhz
 
 
 def offset(name: str) -> int:

@@ -153,6 +153,7 @@ def c_header(config: CardConfig) -> str:
     for title, values in (
         ("opcode", commands.Opcode),
         ("status", commands.Status),
+        ("read_failure", commands.ReadFailure),
         ("row_format", commands.RowFormat),
         ("index_mode", commands.IndexMode),
         ("flag", commands.Flag),

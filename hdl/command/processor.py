@@ -15,7 +15,7 @@ from hdl.command.statistics import TRAFFIC_BITS, Statistics
 from hdl.commands import Engine
 from hdl.config import CardConfig
 from hdl.engine import engine_members
-from hdl.pcie.port import FetchPort, PostedWritePort
+from hdl.pcie.port import FetchPort, PcieControl, PostedWritePort
 from hdl.pcie.register_bus import RegisterBus
 from hdl.registers import TRAFFIC
 
@@ -29,7 +29,7 @@ class CommandProcessor(wiring.Component):
     fetch : Out(FetchPort), descriptors
     posted : Out(PostedWritePort), completions and interrupts
     engines : In(engine_members()).array(cores, engines)
-    dropped_request, unexpected_completion : In(1), pulses, counted
+    pcie : Out(PcieControl)
     every name of `registers.TRAFFIC` : In(13), what this cycle adds
 
     Descriptors reach their queues in the order of the ring: a full queue holds up all that follow,
@@ -46,8 +46,7 @@ class CommandProcessor(wiring.Component):
                 "fetch": Out(FetchPort(config)),
                 "posted": Out(PostedWritePort(config)),
                 "engines": In(wiring.Signature(engine_members())).array(config.cores, len(Engine)),
-                "dropped_request": In(1),
-                "unexpected_completion": In(1),
+                "pcie": Out(PcieControl()),
             }
             | {name: In(TRAFFIC_BITS) for name in TRAFFIC}
         )
@@ -65,6 +64,7 @@ class CommandProcessor(wiring.Component):
         m.submodules.completion = completion = CompletionWriter(config)
 
         connect(m, flipped(self.registers), registers.bus)
+        connect(m, registers.pcie, flipped(self.pcie))
         connect(m, fetcher.fetch, flipped(self.fetch))
         connect(m, fetcher.o, checker.i)
         connect(m, signals.o, counters.i_signal)
@@ -72,8 +72,6 @@ class CommandProcessor(wiring.Component):
         connect(m, completion.posted, flipped(self.posted))
         connect(m, registers.counter_write, counters.i_host)
         m.d.comb += [
-            registers.dropped_request.eq(self.dropped_request),
-            registers.unexpected_completion.eq(self.unexpected_completion),
             registers.fetch_failed.eq(fetcher.failed),
             registers.state.sq_head.eq(fetcher.head),
             registers.state.cq_tail.eq(completion.tail),

@@ -9,6 +9,7 @@ from hdl.command import completion, fetcher
 from hdl.command.counters import COUNTER_WRITE
 from hdl.command.statistics import COUNT_BITS
 from hdl.config import CardConfig
+from hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS, PcieControl
 from hdl.pcie.register_bus import RegisterBus
 
 STATE = data.StructLayout({"idle": 1, "sq_head": 12, "cq_tail": 12, "msix_pending": 1})
@@ -28,7 +29,7 @@ class RegisterFile(wiring.Component):
     restart : Out(1), CONTROL bit 0 goes from 0 to 1 in this cycle
     fetch_failed : In(1), stops the submission ring
     state : In(`STATE`)
-    dropped_request, unexpected_completion : In(1), count them
+    pcie : Out(PcieControl), its events are counted
     counter_write : Out(stream of `COUNTER_WRITE`, always ready)
     counter_index, counter_value : a read port of the `CounterBank`
     snapshot, snapshot_cycles, statistic_read, statistic_value : to `Statistics`, whose `address`
@@ -51,8 +52,7 @@ class RegisterFile(wiring.Component):
                 "restart": Out(1),
                 "fetch_failed": In(1),
                 "state": In(STATE),
-                "dropped_request": In(1),
-                "unexpected_completion": In(1),
+                "pcie": Out(PcieControl()),
                 "counter_write": Out(stream.Signature(COUNTER_WRITE, always_ready=True)),
                 "counter_index": Out(8),
                 "counter_value": In(32),
@@ -63,6 +63,11 @@ class RegisterFile(wiring.Component):
                 "statistic_value": In(COUNT_BITS),
             }
         )
+
+        # Not called ..._cycles, which is for what counts them.
+        timeout = registers.default_completion_timeout_cycles(config)
+        self._completion_timeout = Signal(32, init=timeout, name="completion_timeout")
+        self._bus_master = Signal(init=1, name="bus_master")
 
     def elaborate(self, platform):
         m = Module()
@@ -83,6 +88,10 @@ class RegisterFile(wiring.Component):
 
         fetch_has_failed = Signal()
         rejected = Signal()
+        m.d.comb += [
+            self.pcie.completion_timeout.eq(self._completion_timeout),
+            self.pcie.bus_master.eq(self._bus_master),
+        ]
         with m.If(bus.write & in_registers):
             self._write(m, rejected)
         with m.If(self.restart):
@@ -95,10 +104,8 @@ class RegisterFile(wiring.Component):
             m.d.sync += [self.submission.enable.eq(0), fetch_has_failed.eq(1)]
 
         events = {
-            "DROPPED_REQUESTS": self.dropped_request,
-            "UNEXPECTED_COMPLETIONS": self.unexpected_completion,
-            "REJECTED_DOORBELLS": rejected,
-        }
+            f"{name.upper()}S": self.pcie.events[name] for name in REQUEST_EVENTS + READ_EVENTS
+        } | {"REJECTED_DOORBELLS": rejected}
         counts = {name: Signal(32, name=name.lower()) for name in events}
         for name, event in events.items():
             with m.If(event):
@@ -152,6 +159,10 @@ class RegisterFile(wiring.Component):
             "CQ_SIZE": ring.size,
             "CQ_HEAD": ring.head,
             "CQ_TAIL": state.cq_tail,
+            "QUARANTINED_TAGS": self.pcie.quarantined_tags,
+            "OUTSTANDING_READS": self.pcie.outstanding_reads,
+            "COMPLETION_TIMEOUT_CYCLES": self._completion_timeout,
+            "BUS_MASTER": self._bus_master,
             "MSIX_ADDRESS_LO": message.address[:32],
             "MSIX_ADDRESS_HI": message.address[32:],
             "MSIX_DATA": message.data,
@@ -191,6 +202,10 @@ class RegisterFile(wiring.Component):
                 with m.Case(registers.offset(f"{prefix}_SIZE")):
                     with m.If(~submission.enable & is_size):
                         m.d.sync += target.size.eq(value)
+            with m.Case(registers.offset("COMPLETION_TIMEOUT_CYCLES")):
+                m.d.sync += self._completion_timeout.eq(value)
+            with m.Case(registers.offset("BUS_MASTER")):
+                m.d.sync += self._bus_master.eq(value[0])
             with m.Case(registers.offset("MSIX_ADDRESS_LO")):
                 m.d.sync += message.address[2:32].eq(value[2:])
             with m.Case(registers.offset("MSIX_ADDRESS_HI")):

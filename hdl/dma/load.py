@@ -4,7 +4,7 @@ from amaranth import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
-from hdl.commands import Opcode, Status
+from hdl.commands import Opcode, ReadFailure, Status
 from hdl.config import CardConfig
 from hdl.dma.merge import MOVE, RowMerger
 from hdl.dma.rows import RowReader, RowWriter
@@ -72,9 +72,9 @@ class LoadEngine(wiring.Component):
         source_stride = Signal(32)
         destination_stride = Signal(32)
         asked = Signal()
-        failed = Signal()
-        with m.If(asked & self.dma.failed):
-            m.d.sync += failed.eq(1)
+        failure = Signal(ReadFailure)
+        with m.If(asked & (failure == ReadFailure.NONE)):
+            m.d.sync += failure.eq(self.dma.failure)
         with m.If(active):
             m.d.comb += self.activity.eq(Activity.BUSY)
 
@@ -90,7 +90,7 @@ class LoadEngine(wiring.Component):
                     source_stride.eq(move.source_stride),
                     destination_stride.eq(move.destination_stride),
                     asked.eq(0),
-                    failed.eq(0),
+                    failure.eq(ReadFailure.NONE),
                 ]
                 m.d.comb += merger.o.ready.eq(1)
                 with m.If(merger.o.valid):
@@ -128,8 +128,11 @@ class LoadEngine(wiring.Component):
                     m.next = "RESULT"
             with m.State("RESULT"):
                 m.d.comb += self.result.valid.eq(1)
-                with m.If(failed):
-                    m.d.comb += self.result.p.status.eq(Status.READ_FAILED)
+                with m.If(failure != ReadFailure.NONE):
+                    m.d.comb += [
+                        self.result.p.status.eq(Status.READ_FAILED),
+                        self.result.p.detail.eq(failure),
+                    ]
                 with m.If(self.result.ready):
                     m.d.sync += active.eq(0)
                     m.next = "IDLE"

@@ -10,6 +10,7 @@ from hdl.memory.port import ReadPort, WritePort
 from hdl.memory.reader import SequentialReader
 from hdl.pcie.decoder import Action, RequestDecoder
 from hdl.pcie.packet_buffer import packet_beat
+from hdl.pcie.port import REQUEST_EVENTS, events
 from hdl.pcie.register_bus import RegisterBus
 from hdl.pcie.tlp import (
     HEADER_BYTES,
@@ -34,7 +35,7 @@ class Completer(wiring.Component):
     registers : Out(RegisterBus), BAR 0
     window_read : Out(ReadPort), BAR 2
     window_write : Out(WritePort), BAR 2
-    dropped_request : Out(1), pulse: a request was refused
+    events : Out(of `REQUEST_EVENTS`), pulses
 
     A register write, and any read, waits until every earlier window write can be seen in memory.
     Reads of BAR 2 are answered in completions that end at multiples of `max_payload_bytes`, hence
@@ -56,7 +57,7 @@ class Completer(wiring.Component):
                 "registers": Out(RegisterBus()),
                 "window_read": Out(ReadPort(config)),
                 "window_write": Out(WritePort(config)),
-                "dropped_request": Out(1),
+                "events": Out(events(REQUEST_EVENTS)),
             }
         )
 
@@ -155,7 +156,10 @@ class Completer(wiring.Component):
                     with m.Case(Action.FLUSH):
                         m.next = "FLUSH"
                     with m.Default():
-                        m.d.comb += self.dropped_request.eq(1)
+                        m.d.comb += [
+                            self.events.dropped_request.eq(1),
+                            self.events.poisoned_request.eq(decision.poisoned),
+                        ]
                         m.d.sync += status.eq(CompletionStatus.UNSUPPORTED_REQUEST)
                         with m.If(payload_follows):
                             m.next = "DISCARD"

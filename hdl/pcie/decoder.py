@@ -28,12 +28,14 @@ class Action(enum.Enum, shape=3):
 
 class Decision(data.Struct):
     """`bytes` and `lower_address` are those of the first completion of a read (table 2-38 of the
-    PCI Express Base Specification 3.0), or the bytes to write."""
+    PCI Express Base Specification 3.0), or the bytes to write. `poisoned` says that it carries
+    data which is known to be wrong."""
 
     action: Action
     posted: 1
     bytes: 13
     lower_address: 7
+    poisoned: 1
 
 
 class RequestDecoder(wiring.Component):
@@ -73,6 +75,7 @@ class RequestDecoder(wiring.Component):
         memory, prefix = Signal(), header.type[7]
         m.d.comb += [
             memory.eq((kind == 0) & ~prefix),
+            decision.poisoned.eq(with_data & header.poisoned & ~prefix),
             # Memory writes and messages (type 10xxx). A prefix hides what follows: never answer.
             decision.posted.eq((memory & with_data) | (kind[3:] == 0b10) | prefix),
         ]
@@ -131,7 +134,7 @@ class RequestDecoder(wiring.Component):
             sane.eq(
                 memory
                 & ~self.malformed
-                & ~(with_data & header.poisoned)
+                & ~decision.poisoned
                 & (self.address[: exact_log2(PAGE_BYTES)] + (dwords << 2) <= PAGE_BYTES)
             ),
             register.eq((self.bar == REGISTER_BAR) & whole & (single | (header.length == 2))),

@@ -9,10 +9,17 @@ from hdl.memory.port import ReadPort, WritePort
 from hdl.pcie.completer import Completer
 from hdl.pcie.demux import TlpDemux
 from hdl.pcie.mux import PacketMux
-from hdl.pcie.port import DmaReadPort, FetchPort, PostedWritePort
+from hdl.pcie.port import (
+    READ_EVENTS,
+    REQUEST_EVENTS,
+    DmaReadPort,
+    FetchPort,
+    PcieControl,
+    PostedWritePort,
+)
 from hdl.pcie.register_bus import RegisterBus
 from hdl.pcie.requester import Requester
-from hdl.pcie.tlp import rx_beat, tx_beat
+from hdl.pcie.tlp import HEADER_BYTES, RequestHeader, rx_beat, tx_beat
 from hdl.pcie.writer import PostedWriter
 
 
@@ -29,8 +36,7 @@ class PcieEndpoint(wiring.Component):
     dma_reads : In(DmaReadPort), one for each core
     fetch : In(FetchPort)
     posted : In(PostedWritePort), one for each core, then that of the completion writer
-    dropped_request : Out(1), pulse: a request from PCIe was refused
-    unexpected_completion : Out(1), pulse: a completion belongs to no read
+    control : In(PcieControl)
     read_bytes : Out(13), payload bytes of card reads whose completion is accepted in this cycle
     write_bytes : Out(13), payload bytes of the posted write whose header leaves in this cycle
 
@@ -42,6 +48,9 @@ class PcieEndpoint(wiring.Component):
     memory. A request may wait for `tx` (its answer) and so hold `rx`; since no packet on `tx`, and
     no data that a packet has begun to take, ever waits for `rx`, that wait ends.
     `rx.ready` depends on registers alone.
+
+    While `control.bus_master` is 0 no request leaves but those already offered: reads fail, posted
+    writes wait.
     """
 
     register_read_latency = TlpDemux.latency + Completer.register_read_latency + PacketMux.latency
@@ -59,8 +68,7 @@ class PcieEndpoint(wiring.Component):
                 "dma_reads": In(DmaReadPort(config)).array(config.cores),
                 "fetch": In(FetchPort(config)),
                 "posted": In(PostedWritePort(config)).array(config.cores + 1),
-                "dropped_request": Out(1),
-                "unexpected_completion": Out(1),
+                "control": In(PcieControl()),
                 "read_bytes": Out(13),
                 "write_bytes": Out(13),
             }
@@ -91,18 +99,32 @@ class PcieEndpoint(wiring.Component):
         for index in range(config.cores):
             connect(m, flipped(self.dma_reads[index]), requester.reads[index])
 
+        # A read is on its way, and its time runs, once its header is taken from `tx`.
+        left = RequestHeader(mux.o.p.data[: HEADER_BYTES * 8])
+        m.d.comb += [
+            requester.sent.valid.eq(mux.held[1] & self.tx.ready),
+            requester.sent.p.eq(left.tag),
+        ]
+
         sent_bytes = Signal(13)
         for index, writer in enumerate(writers):
             m.submodules[f"writer_{index}"] = writer
             connect(m, flipped(self.posted[index]), writer.port)
             connect(m, writer.o, mux.i[2 + index])
-            m.d.comb += writer.leaving.eq(mux.held[2 + index])
+            m.d.comb += [
+                writer.enable.eq(self.control.bus_master),
+                writer.leaving.eq(mux.held[2 + index]),
+            ]
             with m.If(writer.sent_bytes != 0):
                 m.d.comb += sent_bytes.eq(writer.sent_bytes)
 
+        for source, names in ((completer, REQUEST_EVENTS), (requester, READ_EVENTS)):
+            m.d.comb += [self.control.events[name].eq(source.events[name]) for name in names]
         m.d.comb += [
-            self.dropped_request.eq(completer.dropped_request),
-            self.unexpected_completion.eq(requester.unexpected_completion),
+            requester.timeout.eq(self.control.completion_timeout),
+            requester.enable.eq(self.control.bus_master),
+            self.control.outstanding_reads.eq(requester.outstanding),
+            self.control.quarantined_tags.eq(requester.quarantined),
             self.read_bytes.eq(requester.read_bytes),
             self.write_bytes.eq(sent_bytes),
         ]

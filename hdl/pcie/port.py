@@ -3,7 +3,47 @@
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.commands import ReadFailure
 from hdl.config import ADDRESS_BITS, CardConfig
+
+REQUEST_EVENTS = ("dropped_request", "poisoned_request")
+"""What may befall a request to the card: it was refused; of those, it carried poison."""
+READ_EVENTS = (
+    "unexpected_completion", "late_completion", "malformed_completion", "unsuccessful_completion",
+    "poisoned_completion", "completion_timeout",
+)  # fmt: skip
+"""What may go wrong with the card's reads. A bad completion is one of these, the first that fits:
+no read was open under its tag, its read had already failed, it is not what its header says or not
+what its read needs next, its status is an error, it is poisoned. A timeout is none."""
+
+
+def events(names: tuple[str, ...]) -> data.StructLayout:
+    """One pulse for each."""
+    return data.StructLayout(dict.fromkeys(names, 1))
+
+
+class PcieControl(wiring.Signature):
+    """What the host sets and sees of the card's side of PCIe, seen from the registers.
+
+    Members
+    -------
+    completion_timeout : Out(32), cycles from a read's request to its failure; 0 for never
+    bus_master : Out(1), requests may leave the card
+    events : In(of `REQUEST_EVENTS` and `READ_EVENTS`), pulses
+    outstanding_reads : In(9), tags in flight
+    quarantined_tags : In(9), tags whose read failed and whose completions may still come
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "completion_timeout": Out(32),
+                "bus_master": Out(1),
+                "events": In(events(REQUEST_EVENTS + READ_EVENTS)),
+                "outstanding_reads": In(9),
+                "quarantined_tags": In(9),
+            }
+        )
 
 
 def dma_read(config: CardConfig) -> data.StructLayout:
@@ -22,8 +62,9 @@ class DmaReadPort(wiring.Signature):
     -------
     request : Out(stream of `dma_read`)
     idle : In(1), the data of every accepted read can be seen in card memory, or the read failed
-    failed : In(1), a read failed since `idle` was last left; no byte of the refused completions was
-        written, other parts of the read may have been
+    failure : In(ReadFailure), why the first of the reads since `idle` was last left failed; no byte
+        of a refused completion was written, other parts may have been, and what was not yet asked
+        for then never is
     """
 
     def __init__(self, config: CardConfig):
@@ -31,7 +72,7 @@ class DmaReadPort(wiring.Signature):
             {
                 "request": Out(stream.Signature(dma_read(config))),
                 "idle": In(1),
-                "failed": In(1),
+                "failure": In(ReadFailure),
             }
         )
 

@@ -18,6 +18,7 @@ class PostedWriter(wiring.Component):
     -------
     port : In(PostedWritePort)
     o : Out(stream of `tx_beat`)
+    enable : In(1), packets may start; what is offered stays
     leaving : In(1), a beat of this writer waits behind `o`; holds `port.idle` down
     sent_bytes : Out(13), payload bytes of the packet whose header is taken in this cycle, else 0
 
@@ -34,6 +35,7 @@ class PostedWriter(wiring.Component):
             {
                 "port": In(PostedWritePort(config)),
                 "o": Out(stream.Signature(tx_beat(config))),
+                "enable": In(1),
                 "leaving": In(1),
                 "sent_bytes": Out(13),
             }
@@ -66,12 +68,16 @@ class PostedWriter(wiring.Component):
             end.eq(piece.skip + piece.bytes[: exact_log2(bus)]),
             word_done.eq(piece.last | (end[: exact_log2(bus)] == 0)),
         ]
+        offered = Signal()
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += [
                     self.o.p.data.eq(header),
-                    self.o.valid.eq(splitter.o.valid & self.port.data.valid),
+                    self.o.valid.eq(
+                        splitter.o.valid & self.port.data.valid & (self.enable | offered)
+                    ),
                 ]
+                m.d.sync += offered.eq(self.o.valid & ~self.o.ready)
                 m.d.sync += [
                     left.eq(piece.bytes),
                     shifted.eq(self.port.data.p),

@@ -15,6 +15,8 @@ from host.driver.errors import CardError, CommandError
 RING_ENTRIES = 1024
 WAIT_CYCLES = 1_000_000
 """Cycles without any interrupt after which a card on which no engine was busy counts as hung."""
+COMPLETION_TIMEOUT_CYCLES = WAIT_CYCLES // 4
+"""Cycles after which a card gives up a read of its own: before the host gives up the card."""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Device:
     bar0, bar2 : int, bus addresses
     message : (int, int), address and data of the interrupt message
     clock : function that returns the time in card cycles, for `history`
+    completion_timeout_cycles : int, cycles after which a read by the card fails; 0 for never
 
     Attributes
     ----------
@@ -56,6 +59,7 @@ class Device:
         bar2: int,
         message: tuple[int, int],
         clock: Callable[[], int] = lambda: 0,
+        completion_timeout_cycles: int = COMPLETION_TIMEOUT_CYCLES,
     ):
         self.bus = bus
         self.config = config
@@ -81,6 +85,7 @@ class Device:
         self._write64("MSIX_ADDRESS", message[0])
         self.write("MSIX_DATA", message[1])
         self.write("MSIX_CONTROL", 0)
+        self.write("COMPLETION_TIMEOUT_CYCLES", completion_timeout_cycles)
         self.write("CONTROL", 1)
 
     def _identify(self) -> None:

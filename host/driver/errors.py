@@ -1,6 +1,6 @@
 """What can go wrong between host and card, in words."""
 
-from hdl.commands import Field, Opcode, Status, field_at, fields, unpack
+from hdl.commands import Field, Opcode, ReadFailure, Status, field_at, fields, unpack
 from host.driver.completion import Completion
 
 _CONSTANTS = {
@@ -11,6 +11,16 @@ _CONSTANTS = {
     "high": "must not be NaN nor below low",
 }
 """What the constants of vector commands must be."""
+
+
+_READ_FAILURES = {
+    ReadFailure.POISONED: "the data of a PCIe read came poisoned",
+    ReadFailure.UNSUCCESSFUL: "a PCIe read was refused or aborted by its target",
+    ReadFailure.MALFORMED: "a PCIe read was answered by a malformed completion",
+    ReadFailure.TIMED_OUT: "a PCIe read was not answered in time",
+    ReadFailure.NO_TAG: "all PCIe tags are in quarantine; wait for late completions or reset",
+    ReadFailure.NOT_BUS_MASTER: "the card may not send PCIe requests, BUS_MASTER is 0",
+}
 
 
 class CardError(RuntimeError):
@@ -55,7 +65,7 @@ class CommandError(RuntimeError):
                     "NaN"
                 )
             case Status.READ_FAILED:
-                return f"{prefix}a PCIe read was refused, aborted or poisoned"
+                return f"{prefix}{_READ_FAILURES[ReadFailure(self.detail)]}"
         table: tuple[Field, ...] = fields(self.opcode)
         name = field_at(self.opcode, self.detail)
         rule = {

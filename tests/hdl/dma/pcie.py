@@ -4,6 +4,8 @@ import random
 
 import numpy as np
 
+from hdl.commands import ReadFailure
+
 HOST_BASE = 1 << 45
 """Bus address of byte 0 of the host memory."""
 
@@ -11,7 +13,8 @@ HOST_BASE = 1 << 45
 class HostMemory:
     """Bytes on the far side of PCIe, and benches that serve a card's ports from them.
 
-    `requests` lists every (address, bytes) asked for. Reads of an address in `failing` fail.
+    `requests` lists every (address, bytes) asked for. Reads of an address in `failing` fail, DMA
+    reads as `POISONED`.
     """
 
     def __init__(self, config, size: int, *, seed=0, stall=0.0):
@@ -37,7 +40,7 @@ class HostMemory:
                 while pending and pending[0][0] <= cycle:
                     _, r = pending.pop(0)
                     if r["address"] in self.failing:
-                        ctx.set(port.failed, 1)
+                        ctx.set(port.failure, ReadFailure.POISONED)
                     else:
                         start = r["destination"] - memory.base
                         chunk = self.data[self.slice(r["address"], r["bytes"])]
@@ -50,7 +53,7 @@ class HostMemory:
                 cycle += 1
                 if valid and ready:
                     if was_idle:
-                        ctx.set(port.failed, 0)
+                        ctx.set(port.failure, ReadFailure.NONE)
                     r = {n: int(payload[n]) for n in ("address", "destination", "bytes")}
                     assert r["address"] % self.config.bus_bytes == 0
                     assert r["destination"] % self.config.bus_bytes == 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import Opcode, Status, pack
+from hdl.commands import Opcode, ReadFailure, Status, pack
 from hdl.config import PRESETS
 from hdl.dma.load import LoadEngine
 from hdl.dma.store import StoreEngine
@@ -188,7 +188,7 @@ def test_failed_read_is_reported_and_forgotten(bad_row):
     good = pack(Opcode.LOAD, source=HOST_BASE + 0x1000, destination=0x800, **move)
     copy = pack(Opcode.COPY, source=0, destination=0x1000, **move)
     run(bad, good, bad, copy, good)
-    failed, fine = (Status.READ_FAILED, 0), (Status.OK, 0)
+    failed, fine = (Status.READ_FAILED, ReadFailure.POISONED), (Status.OK, 0)
     assert run.results == [failed, fine, failed, fine, fine]
 
 

@@ -1,7 +1,10 @@
 """An endpoint with a host on its link, card memory and registers behind it, and its clients."""
 
+from collections import Counter
+
 from hdl.config import PRESETS
 from hdl.pcie.endpoint import PcieEndpoint
+from hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
 from tests.bench import Memory, get, monitor, put, simulate
 from tests.hdl.pcie.host_model import Host, Registers
 
@@ -14,29 +17,44 @@ CONFIGS = {
 CARD_BYTES = 128 * 1024
 
 
-class Bench:
-    """An endpoint between a host, card memory and registers."""
+EVENTS = REQUEST_EVENTS + READ_EVENTS
 
-    def __init__(self, config, *, seed=0, stall=0.0, latency=(1, 8), **host):
+
+class Bench:
+    """An endpoint between a host, card memory and registers.
+
+    `events` counts each of `EVENTS`.
+    """
+
+    def __init__(self, config, *, seed=0, stall=0.0, latency=(1, 8), timeout=0, **host):
         self.config = config
         self.dut = PcieEndpoint(config)
         self.host = Host(config, seed=seed, stall=stall, **host)
         self.card = Memory(config, CARD_BYTES, seed=seed, stall=stall, latency=latency)
         self.registers = Registers()
-        self.dropped = self.unexpected = self.read_bytes = self.write_bytes = 0
+        self.events = Counter()
+        self.cycle = self.read_bytes = self.write_bytes = 0
+        self._timeout = timeout
 
     def run(self, *benches, cycles=60_000):
         dut = self.dut
 
-        async def events(ctx):
+        async def count(ctx):
+            ctx.set(dut.control.bus_master, 1)
+            ctx.set(dut.control.completion_timeout, self._timeout)
             while True:
-                _, _, *events = await ctx.tick().sample(
-                    dut.dropped_request, dut.unexpected_completion, dut.read_bytes, dut.write_bytes
+                _, _, seen, read_bytes, write_bytes, *tags = await ctx.tick().sample(
+                    dut.control.events,
+                    dut.read_bytes,
+                    dut.write_bytes,
+                    dut.control.outstanding_reads,
+                    dut.control.quarantined_tags,
                 )
-                self.dropped += events[0]
-                self.unexpected += events[1]
-                self.read_bytes += events[2]
-                self.write_bytes += events[3]
+                assert sum(tags) <= self.config.dma_tags
+                self.events.update({name: 1 for name in EVENTS if seen[name]})
+                self.cycle += 1
+                self.read_bytes += read_bytes
+                self.write_bytes += write_bytes
 
         simulate(
             dut,
@@ -47,7 +65,7 @@ class Bench:
                 self.card.write_port(dut.window_write),
                 self.card.write_port(dut.dma_write),
                 self.registers.serve(dut.registers),
-                events,
+                count,
                 monitor(dut.tx, "tx"),
                 monitor(dut.window_read.request, "window_read"),
                 monitor(dut.window_write.request, "window_write"),
@@ -74,7 +92,7 @@ class Bench:
                 )
             while not ctx.get(port.idle):
                 await ctx.tick()
-            outcome.append(ctx.get(port.failed))
+            outcome.append(ctx.get(port.failure))
 
         return bench
 

@@ -15,6 +15,8 @@ POISON, ABORT, UNSUPPORTED, COUNT, SHORT, LONG = (
     "poison", "abort", "unsupported", "count", "short", "long",
 )  # fmt: skip
 FAULTS = (POISON, ABORT, UNSUPPORTED, COUNT, SHORT, LONG)
+SILENT, CUT, TWICE = "silent", "cut", "twice"
+"""No completion, all but the last, or the first of several once more."""
 
 
 class Host:
@@ -29,7 +31,8 @@ class Host:
     alter : callable
         Given the completions of the first read, returns those to send instead.
 
-    `memory` is what the card reads and writes; `answers` are the completions the card sent.
+    `memory` is what the card reads and writes; `answers` are the completions the card sent;
+    `withheld` are those that a silent host has not sent, by tag.
     """
 
     def __init__(self, config, *, seed=0, stall=0.0, split=0.5, faults=None, alter=None):
@@ -40,6 +43,7 @@ class Host:
         self.reads: list[Tlp] = []
         self.writes: list[Tlp] = []
         self.strays: deque[Tlp] = deque()
+        self.withheld: dict[int, list[Tlp]] = {}
         self.hold_completions = False
         self.faulty: list[Tlp] = []
         self._rng = random.Random(seed)
@@ -62,6 +66,7 @@ class Host:
         check_request(request, self.config.max_read_request_bytes)
         assert request.tag < self.config.dma_tags
         assert request.tag not in self._due, f"tag {request.tag} is in use"
+        assert request.tag not in self.withheld, f"tag {request.tag} may still be answered"
         end = request.address + 4 * request.length
         cuts = [
             cut
@@ -89,7 +94,15 @@ class Host:
                 last = replace(last, payload=b"")
             case "long":
                 last = replace(last, payload=last.payload + bytes(self.config.bus_bytes))
-        packets[-1] = last
+            case "twice" if len(packets) > 1:
+                packets[1:1] = packets[:1]
+            case "cut" if len(packets) > 1:
+                self.withheld[request.tag] = [packets.pop()]
+            case "silent" | "cut":
+                self.withheld[request.tag] = packets
+                return
+        if fault not in (CUT, TWICE):
+            packets[-1] = last
         if self._alter and len(self.reads) == 1:
             packets = self._alter(packets)
         self._due[request.tag] = deque(packets)

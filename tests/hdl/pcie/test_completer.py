@@ -105,7 +105,7 @@ def test_refused_requests_are_counted_and_the_next_one_is_served():
     for request, _ in [*other, refused[-1]]:
         assert (answers[request.tag].kind, answers[request.tag].status) == (0x0A, UR)
     assert [answers[t].byte_count for t in (20, 21, 22, 23)] == [4] * 4
-    assert bench.dropped == len(mixed)
+    assert bench.events["dropped_request"] == len(mixed)
     assert answers[99].payload == good.payload
     assert not bench.registers.writes
     assert {address for address, _ in bench.card.writes} == {0x80, 0xA0, 0xC0}

@@ -20,8 +20,8 @@ def test_a_completion_that_waits_while_its_tag_is_opened_is_unexpected():
                 dut.memory.valid,
                 dut.memory.p.address,
                 dut.retired.valid,
-                dut.retired.p.failed,
-                dut.unexpected_completion,
+                dut.retired.p.failure,
+                dut.events.unexpected_completion,
             )
             writes.extend([address] * write)
             retired.extend([failed] * retire)
@@ -32,6 +32,10 @@ def test_a_completion_that_waits_while_its_tag_is_opened_is_unexpected():
         ctx.set(dut.opened.valid, 1)
         await ctx.tick()
         ctx.set(dut.opened.valid, 0)
+        ctx.set(dut.sent.p, TAG)
+        ctx.set(dut.sent.valid, 1)
+        await ctx.tick()
+        ctx.set(dut.sent.valid, 0)
 
     async def send(ctx, beat, *, first):
         ctx.set(dut.i.p, {"data": beat["data"], "first": first, "last": beat["last"]})

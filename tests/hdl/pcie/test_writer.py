@@ -75,7 +75,7 @@ class Link(Elaboratable):
         m.submodules.writer = self.writer
         m.submodules.mux = self.mux
         connect(m, self.writer.o, self.mux.i[0])
-        m.d.comb += self.writer.leaving.eq(self.mux.held[0])
+        m.d.comb += [self.writer.leaving.eq(self.mux.held[0]), self.writer.enable.eq(1)]
         return m
 
 
@@ -172,6 +172,7 @@ def test_aligned_writes_run_at_a_word_a_cycle_plus_headers(bus_bytes):
     cycles = []
 
     async def watch(ctx):
+        ctx.set(dut.enable, 1)
         ctx.set(dut.o.ready, 1)
         cycle = 0
         while len(cycles) < 4096 // bus_bytes + 16:
@@ -199,6 +200,7 @@ def test_a_write_of_no_bytes_is_over_at_once():
         await put(ctx, dut.port.request, {"address": 0x100, "bytes": 4})
 
     async def receive(ctx):
+        ctx.set(dut.enable, 1)
         packets.append([int((await get(ctx, dut.o)).data) for _ in range(2)])
 
     simulate(dut, client, source(dut.port.data, [0xAABBCCDD]), receive)

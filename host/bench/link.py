@@ -137,7 +137,7 @@ def measure(
 def _few_engines(config: CardConfig) -> CardConfig:
     """The same card with engines as small as they come: it compiles sooner, its DMA is the same."""
     return config.replace(
-        cores=1, array_rows=4, array_columns=4, accumulator_rows=32, lanes=1,
+        cores=1, array_rows=4, array_columns=4, lanes=1,
         gather_outstanding=2, max_dim=64,
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ COMMANDS = [
     "bench matmul",
     "bench gather",
     "bench engine",
+    "bench link",
     "info",
 ]
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 
-from amaranth import Module
+from amaranth import Module, Mux, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from hdl.command.processor import CommandProcessor
 from hdl.command.queues import CoreQueues
 from hdl.commands import Engine
 from hdl.config import CardConfig
-from hdl.core import READ_PORTS, WRITE_PORTS, Core
+from hdl.core import READ_PORTS, WEIGHT_PORT, WRITE_PORTS, Core
 from hdl.memory.axi import Axi4
 from hdl.memory.system import MemorySystem
 from hdl.pcie.endpoint import PcieEndpoint
@@ -101,6 +102,11 @@ class Card(wiring.Component):
                 connect(m, outer.command, inner.command)
                 connect(m, inner.result, outer.result)
                 m.d.comb += outer.activity.eq(inner.activity)
+        requests = [core.reads[WEIGHT_PORT].request for core in cores]
+        m.d.comb += [
+            processor.weight_dram_bytes.eq(sum(self._asked(r, 1) for r in requests)),
+            processor.weight_scratchpad_bytes.eq(sum(self._asked(r, 0) for r in requests)),
+        ]
         if config.gather_cache_bytes:
             m.d.comb += [core.dram_writes.eq(memory.dram_writes) for core in cores]
             m.d.comb += [
@@ -108,3 +114,10 @@ class Card(wiring.Component):
                 processor.gather_cache_misses.eq(sum(core.gather_cache_misses for core in cores)),
             ]
         return m
+
+    def _asked(self, request, of_dram: int) -> Value:
+        """Bytes that a read port asks DRAM, or a scratchpad, for in this cycle."""
+        config = self.config
+        in_dram = request.p.address < config.scratchpad_base
+        taken = request.valid & request.ready & (in_dram == of_dram)
+        return Mux(taken, (request.p.count_minus_1 + 1) << exact_log2(config.bus_bytes), 0)

@@ -20,6 +20,8 @@ from hdl.vector.engine import VectorEngine
 
 READ_PORTS = 11
 """Memory read ports of a core."""
+WEIGHT_PORT = 9
+"""Read port of the matmul engine's second operand."""
 WRITE_PORTS = 4
 """Memory write ports of a core."""
 

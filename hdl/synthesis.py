@@ -60,14 +60,13 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
         columns=config.array_columns,
         rows_per_stage=rows_per_stage(config),
     ),
-    "matmul": MatmulEngine,
     "lane": lambda config: _Lane(),
     "quantiser": lambda config: FloatToByte(),
     "requantiser": lambda config: Requantiser(columns=1),
+    "matmul": MatmulEngine,
 }
-"""What decides a card's size, by name: the whole systolic array, the engine around it, one gather
-lane, one fp32 to uint8
-conversion, one column of the matmul requantiser."""
+"""What decides a card's size, by name: the whole systolic array, one gather lane, one fp32 to uint8
+conversion, one column of the matmul requantiser, the whole matmul engine."""
 
 
 class _FewPins(wiring.Component):

@@ -52,8 +52,7 @@ class MatmulEngine(wiring.Component):
 
     Throughput: a pass takes max(rows of the block, `tile_cycles`), passes follow without a gap
     while memory gives what it is asked for. `cycles()` sums this up. A row of the last pass along K
-    is handed to `y` `latency` cycles after it enters; from a command to its result it takes
-    `start_cycles` more than the passes, and what its first operands need to come.
+    is handed to `y` `latency` cycles after it enters.
     """
 
     def __init__(self, config: CardConfig):

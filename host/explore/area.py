@@ -6,8 +6,8 @@ a multiplier block and a kilobit of block RAM count as the logic that would stan
 
 from hdl.config import CardConfig
 
-LUT4_PER_MAC = 18
-"""A processing element of the systolic array, 296 LUT4 for 4x4; plus one 18x18 multiplier."""
+LUT4_PER_MAC = 22
+"""A processing element of the systolic array, 360 LUT4 for 4x4; plus one 18x18 multiplier."""
 LUT4_PER_REQUANTISER = 1265
 """One column: bias, `IntToFloat(32)` and `FloatToByte`."""
 LUT4_PER_LANE = 2018
@@ -24,11 +24,12 @@ def area_lut4(config: CardConfig) -> int:
     """Area of the parts that grow with the configuration: array, requantisers, lanes, memories."""
     macs = config.array_rows * config.array_columns
     accumulator_kbit = config.accumulator_rows * config.array_columns * 32 / 1024
+    activation_kbit = 2 * config.activation_rows * config.line_bytes * 8 / 1024
     scratchpad_kbit = config.scratchpad_bytes * 8 / 1024
     core = (
         macs * (LUT4_PER_MAC + LUT4_PER_DSP)
         + config.array_columns * (LUT4_PER_REQUANTISER + DSP_PER_FLOAT_MULTIPLY * LUT4_PER_DSP)
         + config.lanes * (LUT4_PER_LANE + DSP_PER_FLOAT_MULTIPLY * LUT4_PER_DSP)
-        + (accumulator_kbit + scratchpad_kbit) * LUT4_PER_RAM_KBIT
+        + (accumulator_kbit + activation_kbit + scratchpad_kbit) * LUT4_PER_RAM_KBIT
     )
     return round(config.cores * core)

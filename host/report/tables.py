@@ -75,6 +75,13 @@ def print_dlrm(report: dict, console: Console) -> None:
         names = ("dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes")
         traffic.add_row(str(index), *(f"{card[name]:,}" for name in names))
     console.print(traffic)
+    weights = Table(title="Weight bytes read")
+    for column in ("card", "from DRAM", "from the scratchpad"):
+        weights.add_column(column, justify="right")
+    for index, card in enumerate(report["per_card"]):
+        counts = (card["weight_dram_bytes"], card["weight_scratchpad_bytes"])
+        weights.add_row(str(index), *(f"{count:,}" for count in counts))
+    console.print(weights)
     if any(card["gather_cache_hits"] + card["gather_cache_misses"] for card in report["per_card"]):
         caches = Table(title="Hot-row caches")
         for column in ("card", "hits", "misses"):

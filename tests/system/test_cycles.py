@@ -49,11 +49,31 @@ def test_gather_takes_the_recorded_cycles(card, measure, dim, bags, pooling):
     )
 
 
-@pytest.mark.parametrize(
-    ("m", "k", "n"), [(1, 4, 4), (1, 64, 16), (16, 16, 16), (7, 13, 9), (64, 32, 8)]
-)
+GRID = [(1, 4, 4), (1, 64, 16), (16, 16, 16), (7, 13, 9), (64, 32, 8)] + [
+    (m, k, n) for m in (1, 5, 33) for k in (3, 70) for n in (1, 9, 40)
+]
+
+
+@pytest.mark.parametrize(("m", "k", "n"), GRID)
 def test_matmul_takes_the_recorded_cycles(card, measure, m, k, n):
     rng = np.random.default_rng(1)
     x = rng.integers(0, 256, (m, k), np.uint8)
     weight = rng.integers(-128, 128, (n, k), np.int8)
     measure(f"matmul m={m} k={k} n={n}", "matmul", lambda: card.linear(x, weight, 0.01))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_batch_matmul_takes_the_recorded_cycles(card, measure, transposed):
+    rng = np.random.default_rng(1)
+    x, w = rng.integers(0, 256, (4, 9, 12), np.uint8), rng.integers(0, 256, (4, 12, 12), np.uint8)
+    name = "batch_matmul transposed" if transposed else "batch_matmul"
+    measure(name, "matmul", lambda: card.matmul(x, w, 0.01, transposed=transposed))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_conv2d_takes_the_recorded_cycles(card, measure, groups):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, (6, 5, 8), np.uint8)
+    weight = rng.integers(-128, 128, (8, 3, 3, 8 // groups), np.int8)
+    options = {"pads": (1, 1, 1, 1), "groups": groups}
+    measure(f"conv2d groups={groups}", "matmul", lambda: card.conv2d(x, weight, 0.01, **options))

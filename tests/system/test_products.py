@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from hdl.commands import Status
+from hdl.commands import Opcode, Status, pack
 from hdl.config import PRESETS
 from host.driver.errors import CommandError
+from host.runtime.layout import pack_params, pack_weights
 from host.runtime.products import groups_per_tile
 from sim.golden.matmul import matmul, product, requantise, triangle
 from sim.golden.products import convolution
@@ -82,6 +83,32 @@ def test_convolution_with_groups(card, groups):
     ]  # fmt: skip
     multiplier, bias = np.full(12, 2e-3, np.float32), np.zeros(12, np.int32)
     np.testing.assert_array_equal(y, requantise(np.concatenate(sums, axis=2), bias, multiplier, 20))
+
+
+@pytest.mark.parametrize("place", ["scratchpad", "dram"])
+def test_weight_bytes_are_counted_by_the_memory_they_come_from(card, place):
+    config = card.config
+    weight = np.ones((8, 20), np.int8)
+    memory = getattr(card, place)
+    values = [
+        np.zeros((3, 32), np.uint8).reshape(-1),
+        pack_weights(weight, config),
+        pack_params(weight, np.ones(8, np.float32), np.zeros(8, np.int32), 0),
+    ]
+    blocks = [memory.allocate(value.size) for value in values] + [memory.allocate(3 * 16)]
+    for block, value in zip(blocks, values, strict=False):
+        card.upload(block, value)
+    x, w, params, y = (block.address for block in blocks)
+    command = pack(Opcode.MATMUL, x=x, w=w, params=params, y=y, m=3, k=20, n=8, x_stride=32,
+                   y_stride=16)  # fmt: skip
+    before = card.counters()
+    card.device.check(card.device.submit([command, command]))
+    spent = {name: count - before[name] for name, count in card.counters().items()}
+    for block in blocks:
+        card.release(block)
+    expected = dict.fromkeys(("weight_dram_bytes", "weight_scratchpad_bytes"), 0)
+    expected[f"weight_{place}_bytes"] = 2 * len(values[1])
+    assert {name: spent[name] for name in expected} == expected
 
 
 def test_small_groups_share_weight_tiles():

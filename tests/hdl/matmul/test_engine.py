@@ -9,6 +9,8 @@ from hdl.commands import PRODUCT_FORMATS, ElementFormat, Flag, Status
 from hdl.config import PRESETS
 from hdl.engine import Activity
 from hdl.matmul.engine import MatmulEngine
+from hdl.matmul.feeder import Feeder
+from hdl.matmul.weights import TileLoader
 from tests.bench import get, put, simulate
 from tests.hdl.matmul.jobs import CardMemory, batch_matmul, conv2d, matmul, run
 
@@ -150,6 +152,10 @@ def test_what_follows_the_last_channel_is_no_multiplier():
     memory.data[after : after + 8] = 0
     assert job.expect(memory.data.copy()) == (Status.OK, 0)
     run(TINY, memory, [job])
+
+
+def test_weights_and_the_rows_they_meet_are_equally_late():
+    assert TileLoader.swap_delay == Feeder.latency
 
 
 def test_row_is_handed_to_memory_after_the_stated_latency():

@@ -16,6 +16,7 @@ DEFAULT = preset("default")
         {"lanes": 32},
         {"scratchpad_bytes": 1 << 19},
         {"accumulator_rows": 1024},
+        {"activation_rows": 256},
         {"cores": 2},
     ],
     ids=lambda changes: next(iter(changes)),

@@ -26,10 +26,11 @@ def area_lut4(config: CardConfig) -> int:
     accumulator_kbit = config.accumulator_rows * config.array_columns * 32 / 1024
     activation_kbit = 2 * config.activation_rows * config.line_bytes * 8 / 1024
     scratchpad_kbit = config.scratchpad_bytes * 8 / 1024
+    cache_kbit = config.gather_cache_bytes * 8 / 1024
     core = (
         macs * (LUT4_PER_MAC + LUT4_PER_DSP)
         + config.array_columns * (LUT4_PER_REQUANTISER + DSP_PER_FLOAT_MULTIPLY * LUT4_PER_DSP)
         + config.lanes * (LUT4_PER_LANE + DSP_PER_FLOAT_MULTIPLY * LUT4_PER_DSP)
-        + (accumulator_kbit + activation_kbit + scratchpad_kbit) * LUT4_PER_RAM_KBIT
+        + (accumulator_kbit + activation_kbit + scratchpad_kbit + cache_kbit) * LUT4_PER_RAM_KBIT
     )
     return round(config.cores * core)

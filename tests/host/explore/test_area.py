@@ -17,6 +17,7 @@ DEFAULT = preset("default")
         {"scratchpad_bytes": 1 << 19},
         {"accumulator_rows": 1024},
         {"activation_rows": 256},
+        {"gather_cache_bytes": 1 << 14},
         {"cores": 2},
     ],
     ids=lambda changes: next(iter(changes)),

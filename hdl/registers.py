@@ -30,13 +30,19 @@ REGISTERS: tuple[Register, ...] = (
     Register("VERSION", 0x004, "ro", "INTERFACE_VERSION"),
     Register("CONFIG_HASH_LO", 0x008, "ro", "low half of the configuration's hash"),
     Register("CONFIG_HASH_HI", 0x00C, "ro", "high half of the configuration's hash"),
-    Register("CONTROL", 0x010, "rw", "bit 0: run the submission ring; 0 -> 1 restarts both rings"),
+    Register(
+        "CONTROL",
+        0x010,
+        "rw",
+        "bit 0: run the submission ring; 0 -> 1 restarts both rings; bit 1: reset the card",
+    ),
     Register(
         "STATUS",
         0x014,
         "ro",
         "bit 0: idle, no descriptor is between fetch and completion; "
-        "bit 1: a descriptor fetch failed, which cleared CONTROL bit 0",
+        "bit 1: a descriptor fetch failed, which cleared CONTROL bit 0; "
+        "bit 2: a reset is under way",
     ),
     Register("CYCLES_LO", 0x018, "ro", "card cycles since reset; a read latches all counts"),
     Register("CYCLES_HI", 0x01C, "ro", "high half"),
@@ -68,12 +74,34 @@ REGISTERS: tuple[Register, ...] = (
         "cycles from a read's request to its failure, 0 for never; 10 ms after reset",
     ),
     Register("BUS_MASTER", 0x084, "rw", "bit 0: requests may leave the card; set after reset"),
-    Register("MSIX_ADDRESS_LO", 0x100, "rw", "vector 0: message address"),
+    Register("MSIX_ADDRESS_LO", 0x100, "rw", "vector 0, completions: message address"),
     Register("MSIX_ADDRESS_HI", 0x104, "rw", "vector 0: high half"),
     Register("MSIX_DATA", 0x108, "rw", "vector 0: message data"),
     Register("MSIX_CONTROL", 0x10C, "rw", "vector 0: bit 0 masks; set after reset"),
-    Register("MSIX_PENDING", 0x110, "ro", "bit 0: vector 0 waits for its mask to clear"),
+    Register("MSIX_ERROR_ADDRESS_LO", 0x110, "rw", "vector 1, errors: message address"),
+    Register("MSIX_ERROR_ADDRESS_HI", 0x114, "rw", "vector 1: high half"),
+    Register("MSIX_ERROR_DATA", 0x118, "rw", "vector 1: message data"),
+    Register("MSIX_ERROR_CONTROL", 0x11C, "rw", "vector 1: bit 0 masks; set after reset"),
+    Register("MSIX_PENDING", 0x180, "ro", "bit i: vector i waits for its mask to clear"),
+    Register("MSIX_FUNCTION_MASK", 0x188, "rw", "bit 0: masks every vector"),
 )
+
+
+def offset(name: str) -> int:
+    """Byte offset of a register in BAR0. Raises `KeyError` for an unknown name."""
+    for register in REGISTERS:
+        if register.name == name:
+            return register.offset
+    raise KeyError(f"no register {name!r}")
+
+
+MSIX_TABLE = offset("MSIX_ADDRESS_LO")
+"""The MSI-X table, 16 bytes a vector as PCI lays it out."""
+MSIX_PENDING_BITS = offset("MSIX_PENDING")
+"""The MSI-X pending bit array, 64 bits."""
+MSIX_VECTORS = ("MSIX", "MSIX_ERROR")
+"""What the registers of each vector begin with: that of completions, that of errors which no
+completion tells: a descriptor fetch failed, a doorbell was rejected."""
 
 COUNTER_BASE = 0x400
 """Timeline counter `i` at `COUNTER_BASE + 4*i`: a plain write sets it."""
@@ -98,14 +126,6 @@ def default_completion_timeout_cycles(config: CardConfig) -> int:
     """COMPLETION_TIMEOUT_CYCLES after reset: 10 ms, the least that the PCI Express Base
     Specification recommends for the default range (2.1, section 7.8.16)."""
     return 10_000 * config.clock_mhz
-
-
-def offset(name: str) -> int:
-    """Byte offset of a register in BAR0. Raises `KeyError` for an unknown name."""
-    for register in REGISTERS:
-        if register.name == name:
-            return register.offset
-    raise KeyError(f"no register {name!r}")
 
 
 def counter_offset(index: int) -> int:

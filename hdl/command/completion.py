@@ -8,6 +8,7 @@ from hdl.command.queues import FINISHED
 from hdl.commands import COMPLETION, COMPLETION_BYTES, layout
 from hdl.config import CardConfig
 from hdl.pcie.port import PostedWritePort
+from hdl.registers import MSIX_VECTORS
 
 MESSAGE_BYTES = 4
 """An MSI-X message: one doubleword."""
@@ -15,7 +16,9 @@ MESSAGE_BYTES = 4
 RING = data.StructLayout({"base": 64, "size": 13, "head": 12})
 """The completion ring: base address, entries (0: no ring yet), first entry not consumed."""
 MESSAGE = data.StructLayout({"address": 64, "data": 32, "masked": 1})
-"""MSI-X vector 0."""
+"""One MSI-X vector; `masked` by itself or with all others."""
+MESSAGES = data.ArrayLayout(MESSAGE, len(MSIX_VECTORS))
+_COMPLETIONS, _ERRORS = range(len(MSIX_VECTORS))
 
 
 class CompletionWriter(wiring.Component):
@@ -23,17 +26,20 @@ class CompletionWriter(wiring.Component):
 
     A full ring (one slot always stays free) makes commands wait; none is lost. One interrupt covers
     all entries written since the one before, and no entry stays without: it goes out as soon as
-    no command waits or the ring is full. While masked it is pending.
+    no command waits or the ring is full. Errors have an interrupt of their own. While masked an
+    interrupt is pending.
 
     Members
     -------
     i : In(stream of `FINISHED`)
     posted : Out(PostedWritePort)
     ring : In(`RING`)
-    message : In(`MESSAGE`)
+    messages : In(`MESSAGES`)
+    error : In(1), pulse: interrupt on vector 1
     restart : In(1), start at entry 0 and phase 1
+    flush : In(1), finished commands are forgotten, nobody is interrupted
     tail : Out(12), first entry not yet written
-    pending : Out(1), an interrupt waits for its mask to clear
+    pending : Out, bit i: vector i waits for its mask to clear
     idle : Out(1), everything taken has left the card
     """
 
@@ -44,10 +50,12 @@ class CompletionWriter(wiring.Component):
                 "i": In(stream.Signature(FINISHED)),
                 "posted": Out(PostedWritePort(config)),
                 "ring": In(RING),
-                "message": In(MESSAGE),
+                "messages": In(MESSAGES),
+                "error": In(1),
                 "restart": In(1),
+                "flush": In(1),
                 "tail": Out(12),
-                "pending": Out(1),
+                "pending": Out(len(MSIX_VECTORS)),
                 "idle": Out(1),
             }
         )
@@ -74,32 +82,37 @@ class CompletionWriter(wiring.Component):
 
         request, word = self.posted.request, Signal(COMPLETION_BYTES * 8)
         m.d.comb += self.posted.data.p.eq(word)
-        unannounced = Signal()
+        due = Signal(len(MSIX_VECTORS))
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.i.valid & ~unannounced & self.posted.idle)
-                with m.If(self.i.valid & ~full):
+                m.d.comb += self.idle.eq(~self.i.valid & (due == 0) & self.posted.idle)
+                with m.If(self.flush):
+                    m.d.comb += self.i.ready.eq(1)
+                    m.d.sync += [due.eq(0), self.pending.eq(0)]
+                with m.Elif(self.i.valid & ~full):
                     m.d.comb += self.i.ready.eq(1)
                     m.d.sync += [
                         request.p.address.eq(self.ring.base + self.tail * COMPLETION_BYTES),
                         request.p.bytes.eq(COMPLETION_BYTES),
                         word.eq(entry),
-                        unannounced.eq(1),
+                        due[_COMPLETIONS].eq(1),
                         self.tail.eq(following),
                         phase.eq(phase ^ (following == 0)),
                     ]
                     m.next = "REQUEST"
-                with m.Elif(unannounced & self.message.masked):
-                    m.d.sync += [unannounced.eq(0), self.pending.eq(1)]
-                with m.Elif((unannounced | self.pending) & ~self.message.masked):
-                    m.d.sync += [
-                        request.p.address.eq(self.message.address),
-                        request.p.bytes.eq(MESSAGE_BYTES),
-                        word.eq(self.message.data),
-                        unannounced.eq(0),
-                        self.pending.eq(0),
-                    ]
-                    m.next = "REQUEST"
+                for vector in (_COMPLETIONS, _ERRORS):
+                    message = self.messages[vector]
+                    with m.Elif(due[vector] & message.masked):
+                        m.d.sync += [due[vector].eq(0), self.pending[vector].eq(1)]
+                    with m.Elif((due[vector] | self.pending[vector]) & ~message.masked):
+                        m.d.sync += [
+                            request.p.address.eq(message.address),
+                            request.p.bytes.eq(MESSAGE_BYTES),
+                            word.eq(message.data),
+                            due[vector].eq(0),
+                            self.pending[vector].eq(0),
+                        ]
+                        m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += request.valid.eq(1)
                 with m.If(request.ready):
@@ -108,6 +121,8 @@ class CompletionWriter(wiring.Component):
                 m.d.comb += self.posted.data.valid.eq(1)
                 with m.If(self.posted.data.ready):
                     m.next = "IDLE"
+        with m.If(self.error & ~self.flush):
+            m.d.sync += due[_ERRORS].eq(1)
         with m.If(self.restart):
             m.d.sync += [self.tail.eq(0), phase.eq(1)]
         return m

@@ -11,6 +11,7 @@ from hdl.command.fetcher import CommandFetcher
 from hdl.command.merge import RoundRobinMerge
 from hdl.command.queues import FINISHED, CoreQueues
 from hdl.command.register_file import RegisterFile
+from hdl.command.reset import ResetSequence
 from hdl.command.statistics import TRAFFIC_BITS, Statistics
 from hdl.commands import Engine
 from hdl.config import CardConfig
@@ -35,7 +36,7 @@ class CommandProcessor(wiring.Component):
     Descriptors reach their queues in the order of the ring: a full queue holds up all that follow,
     so a host must not let the head of a full queue wait for a command behind it. Every descriptor
     completes exactly once. To restart the rings the host waits for STATUS idle first: commands
-    still running would complete into the new ring.
+    still running would complete into the new ring. Or it resets the card, see `ResetSequence`.
     """
 
     def __init__(self, config: CardConfig):
@@ -62,15 +63,27 @@ class CommandProcessor(wiring.Component):
         m.submodules.signals = signals = RoundRobinMerge(COUNTER_WRITE, config.cores)
         m.submodules.finishes = finishes = RoundRobinMerge(FINISHED, config.cores)
         m.submodules.completion = completion = CompletionWriter(config)
+        m.submodules.reset = reset = ResetSequence(config)
 
         connect(m, flipped(self.registers), registers.bus)
         connect(m, registers.pcie, flipped(self.pcie))
+        m.d.comb += [
+            reset.request.eq(registers.reset),
+            reset.idle.eq(registers.state.idle & (self.pcie.outstanding_reads == 0)),
+            registers.state.resetting.eq(reset.flush),
+            registers.clear.eq(reset.clear),
+        ]
         connect(m, fetcher.fetch, flipped(self.fetch))
         connect(m, fetcher.o, checker.i)
         connect(m, signals.o, counters.i_signal)
         connect(m, finishes.o, completion.i)
         connect(m, completion.posted, flipped(self.posted))
-        connect(m, registers.counter_write, counters.i_host)
+        m.d.comb += [
+            counters.i_host.p.eq(registers.counter_write.p),
+            counters.i_host.valid.eq(registers.counter_write.valid | reset.counter_write.valid),
+        ]
+        with m.If(reset.counter_write.valid):
+            m.d.comb += counters.i_host.p.eq(reset.counter_write.p)
         m.d.comb += [
             registers.fetch_failed.eq(fetcher.failed),
             registers.state.sq_head.eq(fetcher.head),
@@ -85,11 +98,15 @@ class CommandProcessor(wiring.Component):
             statistics.address.eq(self.registers.address),
             statistics.read.eq(registers.statistic_read),
             fetcher.ring.eq(registers.submission),
-            fetcher.restart.eq(registers.restart),
+            fetcher.restart.eq(registers.restart | reset.flush),
             completion.ring.eq(registers.completion),
-            completion.message.eq(registers.message),
-            completion.restart.eq(registers.restart),
+            completion.messages.eq(registers.messages),
+            completion.error.eq(registers.error),
+            completion.restart.eq(registers.restart | reset.flush),
+            completion.flush.eq(reset.flush),
         ]
+        with m.If(reset.flush):
+            m.d.comb += fetcher.ring.enable.eq(0)
         m.d.comb += [
             statistics.traffic[number].eq(getattr(self, name))
             for number, name in enumerate(TRAFFIC)
@@ -104,6 +121,7 @@ class CommandProcessor(wiring.Component):
                 queues.cycle.eq(statistics.cycles),
                 counters.index[core].eq(queues.index),
                 queues.value.eq(counters.value[core]),
+                queues.flush.eq(reset.flush),
             ]
             with m.If(checker.o.p.core == core):
                 m.d.comb += [

@@ -39,6 +39,7 @@ class EngineQueue(wiring.Component):
     value : In(32)
     signal : Out(stream of `COUNTER_WRITE`)
     finished : Out(stream of `FINISHED`)
+    flush : In(1), descriptors that no engine was offered end without running
     empty : Out(1), no descriptor here or in the engine
     """
 
@@ -56,6 +57,7 @@ class EngineQueue(wiring.Component):
                 "value": In(32),
                 "signal": Out(stream.Signature(COUNTER_WRITE)),
                 "finished": Out(stream.Signature(FINISHED)),
+                "flush": In(1),
                 "empty": Out(1),
             }
         )
@@ -77,13 +79,16 @@ class EngineQueue(wiring.Component):
         waits = Signal()
         released = Signal()
         go = Signal()
+        offered = Signal()
+        dropped = Signal()
         difference = Signal(32)
         m.d.comb += [
             waits.eq(header.wait_counter < config.counters),
             self.waiting.eq(fifo.r_rdy & waits & ~released),
             self.counter.eq(header.wait_counter),
             difference.eq(self.value - header.wait_value),
-            go.eq(fifo.r_rdy & (~waits | released)),
+            dropped.eq(self.flush & ~offered),
+            go.eq(fifo.r_rdy & (~waits | released | dropped)),
         ]
         with m.If(self.looked_up & ~difference[31]):
             m.d.sync += released.eq(1)
@@ -120,9 +125,10 @@ class EngineQueue(wiring.Component):
         # Run.
         needs_engine = Signal()
         m.d.comb += [
-            needs_engine.eq((head.status == Status.OK) & (header.opcode[:4] != _FENCE)),
+            needs_engine.eq((head.status == Status.OK) & (header.opcode[:4] != _FENCE) & ~dropped),
             self.command.p.eq(head.descriptor),
         ]
+        m.d.sync += offered.eq(self.command.valid & ~self.command.ready)
         with m.FSM() as fsm:
             with m.State("HEAD"):
                 m.d.comb += [
@@ -173,6 +179,7 @@ class CoreQueues(wiring.Component):
     value : In(32), the counter of the last cycle's `index`
     signal : Out(stream of `COUNTER_WRITE`)
     finished : Out(stream of `FINISHED`)
+    flush : In(1), descriptors that no engine was offered end without running
     empty : Out(1), no descriptor here or in an engine
 
     A full queue holds up the descriptors behind it, whatever queue they are for.
@@ -194,6 +201,7 @@ class CoreQueues(wiring.Component):
                 "value": In(32),
                 "signal": Out(stream.Signature(COUNTER_WRITE)),
                 "finished": Out(stream.Signature(FINISHED)),
+                "flush": In(1),
                 "empty": Out(1),
             }
         )
@@ -223,6 +231,7 @@ class CoreQueues(wiring.Component):
                 queue.i.p.eq(self.i.p),
                 queue.cycle.eq(self.cycle),
                 queue.value.eq(self.value),
+                queue.flush.eq(self.flush),
                 empty[engine].eq(queue.empty),
             ]
             with m.If(self.i.p.engine == engine):

@@ -1,6 +1,6 @@
 """The registers of BAR0 (`hdl.registers`), but for the arrays of counters and statistics."""
 
-from amaranth import Cat, Module, Mux, Signal, ValueLike
+from amaranth import Cat, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +12,15 @@ from hdl.config import CardConfig
 from hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS, PcieControl
 from hdl.pcie.register_bus import RegisterBus
 
-STATE = data.StructLayout({"idle": 1, "sq_head": 12, "cq_tail": 12, "msix_pending": 1})
+STATE = data.StructLayout(
+    {
+        "idle": 1,
+        "resetting": 1,
+        "sq_head": 12,
+        "cq_tail": 12,
+        "msix_pending": len(registers.MSIX_VECTORS),
+    }
+)
 """What the registers show of the command processor."""
 
 _RING_SIZES = [1 << bits for bits in range(1, 13)]
@@ -25,8 +33,11 @@ class RegisterFile(wiring.Component):
     -------
     bus : In(RegisterBus)
     submission, completion : Out(`fetcher.RING`), Out(`completion.RING`)
-    message : Out(`completion.MESSAGE`)
+    messages : Out(`completion.MESSAGES`)
     restart : Out(1), CONTROL bit 0 goes from 0 to 1 in this cycle
+    reset : Out(1), CONTROL bit 1 is written
+    clear : In(1), registers are as after power-on in the next cycle
+    error : Out(1), pulse: something went wrong of which no completion tells
     fetch_failed : In(1), stops the submission ring
     state : In(`STATE`)
     pcie : Out(PcieControl), its events are counted
@@ -48,8 +59,11 @@ class RegisterFile(wiring.Component):
                 "bus": In(RegisterBus()),
                 "submission": Out(fetcher.RING),
                 "completion": Out(completion.RING),
-                "message": Out(completion.MESSAGE, init={"masked": 1}),
+                "messages": Out(completion.MESSAGES),
                 "restart": Out(1),
+                "reset": Out(1),
+                "clear": In(1),
+                "error": Out(1),
                 "fetch_failed": In(1),
                 "state": In(STATE),
                 "pcie": Out(PcieControl()),
@@ -68,6 +82,9 @@ class RegisterFile(wiring.Component):
         timeout = registers.default_completion_timeout_cycles(config)
         self._completion_timeout = Signal(32, init=timeout, name="completion_timeout")
         self._bus_master = Signal(init=1, name="bus_master")
+        vectors = [{"masked": 1}] * len(registers.MSIX_VECTORS)
+        self._messages = Signal(completion.MESSAGES, init=vectors, name="messages")
+        self._function_mask = Signal(name="function_mask")
 
     def elaborate(self, platform):
         m = Module()
@@ -90,8 +107,13 @@ class RegisterFile(wiring.Component):
         rejected = Signal()
         m.d.comb += [
             self.pcie.completion_timeout.eq(self._completion_timeout),
-            self.pcie.bus_master.eq(self._bus_master),
+            self.pcie.bus_master.eq(self._bus_master & ~self.state.resetting),
+            self.pcie.discard.eq(self.state.resetting),
+            self.pcie.reset.eq(self.clear),
+            self.error.eq(rejected | (self.fetch_failed & ~self.restart)),
         ]
+        for own, shown in zip(self._messages, self.messages, strict=True):
+            m.d.comb += [shown.eq(own), shown.masked.eq(own.masked | self._function_mask)]
         with m.If(bus.write & in_registers):
             self._write(m, rejected)
         with m.If(self.restart):
@@ -111,8 +133,15 @@ class RegisterFile(wiring.Component):
             with m.If(event):
                 m.d.sync += counts[name].eq(counts[name] + 1)
 
+        with m.If(self.clear):
+            held = (
+                self.submission, self.completion, self._messages, self._function_mask,
+                self._completion_timeout, self._bus_master, fetch_has_failed, *counts.values(),
+            )  # fmt: skip
+            m.d.sync += [Value.cast(each).eq(Value.cast(each).init) for each in held]
+
         values = self._constants() | self._settings() | counts
-        values["STATUS"] = Cat(self.state.idle, fetch_has_failed)
+        values["STATUS"] = Cat(self.state.idle, fetch_has_failed, self.state.resetting)
         value = Signal(32)
         counted = Signal()
         statistic = Signal()
@@ -142,10 +171,14 @@ class RegisterFile(wiring.Component):
         }
 
     def _settings(self) -> dict[str, ValueLike]:
-        submission, ring, message, state = (
-            self.submission, self.completion, self.message, self.state,
-        )  # fmt: skip
-        return {
+        submission, ring, state = self.submission, self.completion, self.state
+        vectors = {}
+        for prefix, message in zip(registers.MSIX_VECTORS, self._messages, strict=True):
+            vectors[f"{prefix}_ADDRESS_LO"] = message.address[:32]
+            vectors[f"{prefix}_ADDRESS_HI"] = message.address[32:]
+            vectors[f"{prefix}_DATA"] = message.data
+            vectors[f"{prefix}_CONTROL"] = message.masked
+        return vectors | {
             "CONTROL": submission.enable,
             "CYCLES_LO": self.cycles[:32],
             "CYCLES_HI": self.snapshot_cycles[32:],
@@ -163,16 +196,13 @@ class RegisterFile(wiring.Component):
             "OUTSTANDING_READS": self.pcie.outstanding_reads,
             "COMPLETION_TIMEOUT_CYCLES": self._completion_timeout,
             "BUS_MASTER": self._bus_master,
-            "MSIX_ADDRESS_LO": message.address[:32],
-            "MSIX_ADDRESS_HI": message.address[32:],
-            "MSIX_DATA": message.data,
-            "MSIX_CONTROL": message.masked,
             "MSIX_PENDING": state.msix_pending,
+            "MSIX_FUNCTION_MASK": self._function_mask,
         }
 
     def _write(self, m: Module, rejected: Signal):
         """The write accesses; any register but these ignores them."""
-        submission, ring, message = self.submission, self.completion, self.message
+        submission, ring = self.submission, self.completion
         value = self.bus.write_data
         is_size = Cat(value == size for size in _RING_SIZES).any()
         # What the host says it has consumed must have been written.
@@ -180,8 +210,10 @@ class RegisterFile(wiring.Component):
         written = ((self.state.cq_tail - ring.head) & (ring.size - 1))[:12]
         with m.Switch(self.bus.address):
             with m.Case(registers.offset("CONTROL")):
-                m.d.comb += self.restart.eq(value[0] & ~submission.enable)
-                m.d.sync += submission.enable.eq(value[0])
+                m.d.comb += self.reset.eq(value[1])
+                with m.If(~value[1] & ~self.state.resetting):
+                    m.d.comb += self.restart.eq(value[0] & ~submission.enable)
+                    m.d.sync += submission.enable.eq(value[0])
             with m.Case(registers.offset("SQ_TAIL")):
                 with m.If(value < submission.size):
                     m.d.sync += submission.tail.eq(value)
@@ -206,11 +238,14 @@ class RegisterFile(wiring.Component):
                 m.d.sync += self._completion_timeout.eq(value)
             with m.Case(registers.offset("BUS_MASTER")):
                 m.d.sync += self._bus_master.eq(value[0])
-            with m.Case(registers.offset("MSIX_ADDRESS_LO")):
-                m.d.sync += message.address[2:32].eq(value[2:])
-            with m.Case(registers.offset("MSIX_ADDRESS_HI")):
-                m.d.sync += message.address[32:].eq(value)
-            with m.Case(registers.offset("MSIX_DATA")):
-                m.d.sync += message.data.eq(value)
-            with m.Case(registers.offset("MSIX_CONTROL")):
-                m.d.sync += message.masked.eq(value[0])
+            with m.Case(registers.offset("MSIX_FUNCTION_MASK")):
+                m.d.sync += self._function_mask.eq(value[0])
+            for name, message in zip(registers.MSIX_VECTORS, self._messages, strict=True):
+                with m.Case(registers.offset(f"{name}_ADDRESS_LO")):
+                    m.d.sync += message.address[2:32].eq(value[2:])
+                with m.Case(registers.offset(f"{name}_ADDRESS_HI")):
+                    m.d.sync += message.address[32:].eq(value)
+                with m.Case(registers.offset(f"{name}_DATA")):
+                    m.d.sync += message.data.eq(value)
+                with m.Case(registers.offset(f"{name}_CONTROL")):
+                    m.d.sync += message.masked.eq(value[0])

@@ -1,6 +1,6 @@
 """The card's side of PCIe: everything between the two packet streams and the card's blocks."""
 
-from amaranth import Module, Signal
+from amaranth import Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -79,7 +79,8 @@ class PcieEndpoint(wiring.Component):
         config = self._config
         m.submodules.demux = demux = TlpDemux(config)
         m.submodules.completer = completer = Completer(config)
-        m.submodules.requester = requester = Requester(config, config.cores)
+        requester = Requester(config, config.cores)
+        m.submodules.requester = ResetInserter(self.control.reset)(requester)
         writers = [PostedWriter(config) for _ in range(config.cores + 1)]
         m.submodules.mux = mux = PacketMux(tx_beat(config), 2 + len(writers))
 
@@ -113,6 +114,7 @@ class PcieEndpoint(wiring.Component):
             connect(m, writer.o, mux.i[2 + index])
             m.d.comb += [
                 writer.enable.eq(self.control.bus_master),
+                writer.discard.eq(self.control.discard),
                 writer.leaving.eq(mux.held[2 + index]),
             ]
             with m.If(writer.sent_bytes != 0):

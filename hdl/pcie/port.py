@@ -29,6 +29,8 @@ class PcieControl(wiring.Signature):
     -------
     completion_timeout : Out(32), cycles from a read's request to its failure; 0 for never
     bus_master : Out(1), requests may leave the card
+    discard : Out(1), without `bus_master`: posted writes are dropped instead of held
+    reset : Out(1), with no read in flight: every tag is free again
     events : In(of `REQUEST_EVENTS` and `READ_EVENTS`), pulses
     outstanding_reads : In(9), tags in flight
     quarantined_tags : In(9), tags whose read failed and whose completions may still come
@@ -39,6 +41,8 @@ class PcieControl(wiring.Signature):
             {
                 "completion_timeout": Out(32),
                 "bus_master": Out(1),
+                "discard": Out(1),
+                "reset": Out(1),
                 "events": In(events(REQUEST_EVENTS + READ_EVENTS)),
                 "outstanding_reads": In(9),
                 "quarantined_tags": In(9),

@@ -19,6 +19,7 @@ class PostedWriter(wiring.Component):
     port : In(PostedWritePort)
     o : Out(stream of `tx_beat`)
     enable : In(1), packets may start; what is offered stays
+    discard : In(1), without `enable`: packets that would start are dropped
     leaving : In(1), a beat of this writer waits behind `o`; holds `port.idle` down
     sent_bytes : Out(13), payload bytes of the packet whose header is taken in this cycle, else 0
 
@@ -36,6 +37,7 @@ class PostedWriter(wiring.Component):
                 "port": In(PostedWritePort(config)),
                 "o": Out(stream.Signature(tx_beat(config))),
                 "enable": In(1),
+                "discard": In(1),
                 "leaving": In(1),
                 "sent_bytes": Out(13),
             }
@@ -69,6 +71,8 @@ class PostedWriter(wiring.Component):
             word_done.eq(piece.last | (end[: exact_log2(bus)] == 0)),
         ]
         offered = Signal()
+        silent = Signal()
+        taken = Signal()
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += [
@@ -77,7 +81,7 @@ class PostedWriter(wiring.Component):
                         splitter.o.valid & self.port.data.valid & (self.enable | offered)
                     ),
                 ]
-                m.d.sync += offered.eq(self.o.valid & ~self.o.ready)
+                m.d.sync += [offered.eq(self.o.valid & ~self.o.ready), silent.eq(0)]
                 m.d.sync += [
                     left.eq(piece.bytes),
                     shifted.eq(self.port.data.p),
@@ -88,6 +92,9 @@ class PostedWriter(wiring.Component):
                     m.next = "DATA"
                     with m.If(piece.skip != 0):
                         m.next = "SHIFT"
+                with m.Elif(splitter.o.valid & self.port.data.valid & ~self.o.valid & self.discard):
+                    m.d.sync += silent.eq(1)
+                    m.next = "DATA"
             with m.State("SHIFT"):
                 m.d.sync += [shifted.eq(shifted >> 32), shifts.eq(shifts - 1)]
                 with m.If(shifts == 1):
@@ -96,10 +103,11 @@ class PostedWriter(wiring.Component):
                 m.d.comb += [
                     self.o.p.data.eq(Mux(piece.skip != 0, shifted, self.port.data.p)),
                     self.o.p.last.eq(left <= bus),
-                    self.o.valid.eq(self.port.data.valid),
-                    self.port.data.ready.eq(self.o.ready & (~self.o.p.last | word_done)),
+                    self.o.valid.eq(self.port.data.valid & ~silent),
+                    taken.eq(self.port.data.valid & (self.o.ready | silent)),
+                    self.port.data.ready.eq((self.o.ready | silent) & (~self.o.p.last | word_done)),
                 ]
-                with m.If(self.o.valid & self.o.ready):
+                with m.If(taken):
                     m.d.sync += left.eq(left - bus)
                     with m.If(self.o.p.last):
                         m.d.comb += splitter.o.ready.eq(1)

@@ -15,6 +15,10 @@ from host.driver.errors import CardError, CommandError
 RING_ENTRIES = 1024
 WAIT_CYCLES = 1_000_000
 """Cycles without any interrupt after which a card on which no engine was busy counts as hung."""
+RESET_POLL_CYCLES = 1000
+"""Cycles between two looks at a card that is being reset."""
+CONTROL_RUN, CONTROL_RESET = 1, 2
+STATUS_FETCH_FAILED, STATUS_RESETTING = 2, 4
 COMPLETION_TIMEOUT_CYCLES = WAIT_CYCLES // 4
 """Cycles after which a card gives up a read of its own: before the host gives up the card."""
 
@@ -70,23 +74,54 @@ class Device:
         self._identify()
         self._submission = bus.map(RING_ENTRIES * DESCRIPTOR_BYTES)
         self._completion = bus.map(RING_ENTRIES * COMPLETION_BYTES)
-        self._completion.array[:] = 0
-        self._tail = 0
-        self._completion_head = 0
-        self._phase = 1
+        self._message = message
+        self._completion_timeout_cycles = completion_timeout_cycles
         self._next_id = 0
         self._submitted: dict[int, Submitted] = {}
         self._order: deque[Submitted] = deque()
         self._busy_cycles = 0
+        self._start()
+
+    def _start(self) -> None:
+        """Sets up a card that is as after power-on."""
+        self._completion.array[:] = 0
+        self._tail = 0
+        self._completion_head = 0
+        self._phase = 1
         self._write64("SQ_BASE", self._submission.address)
         self.write("SQ_SIZE", RING_ENTRIES)
         self._write64("CQ_BASE", self._completion.address)
         self.write("CQ_SIZE", RING_ENTRIES)
-        self._write64("MSIX_ADDRESS", message[0])
-        self.write("MSIX_DATA", message[1])
-        self.write("MSIX_CONTROL", 0)
-        self.write("COMPLETION_TIMEOUT_CYCLES", completion_timeout_cycles)
-        self.write("CONTROL", 1)
+        for vector in registers.MSIX_VECTORS:
+            self._write64(f"{vector}_ADDRESS", self._message[0])
+            self.write(f"{vector}_DATA", self._message[1])
+            self.write(f"{vector}_CONTROL", 0)
+        self.write("COMPLETION_TIMEOUT_CYCLES", self._completion_timeout_cycles)
+        self.write("CONTROL", CONTROL_RUN)
+
+    def reset(self) -> list[Submitted]:
+        """Makes the card as after power-on, its memory excepted, and starts it again.
+
+        Commands that run end first, reads wait for their completions until they time out. Returns
+        what was submitted and has not completed: it never will. Raises `TimeoutError` if the card
+        has not finished after `WAIT_CYCLES`.
+        """
+        self.poll()
+        lost = list(self._order)
+        self.write("CONTROL", CONTROL_RESET)
+        for _ in range(WAIT_CYCLES // RESET_POLL_CYCLES):
+            if not self.read("STATUS") & STATUS_RESETTING:
+                break
+            self.bus.wait(RESET_POLL_CYCLES)
+        else:
+            raise TimeoutError(
+                f"card {self.index}: a reset is not over after {WAIT_CYCLES} cycles; power it off"
+            )
+        lost = [each for each in lost if each.completion is None]
+        self._order.clear()
+        self._submitted = {i: s for i, s in self._submitted.items() if s.completion is not None}
+        self._start()
+        return lost
 
     def _identify(self) -> None:
         if (found := self.read("ID")) != registers.IDENTIFICATION:
@@ -196,6 +231,11 @@ class Device:
         self.poll()
         if self._order and not self.bus.wait(WAIT_CYCLES):
             self.poll()
+            if self._order and self.read("STATUS") & STATUS_FETCH_FAILED:
+                raise CardError(
+                    f"card {self.index}: a descriptor could not be fetched, so the card stopped; "
+                    "reset it and submit again"
+                )
             if self._order and not self._has_worked():
                 oldest = self._order[0].descriptor
                 identifier = int.from_bytes(oldest[2:4], "little")

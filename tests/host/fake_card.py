@@ -33,6 +33,11 @@ class FakeBus:
         self._written = 0
         self._head = 0
 
+    def restart(self):
+        """As CONTROL does: both rings from their start."""
+        self._written = self._head = 0
+        self.values[registers.offset("SQ_TAIL")] = 0
+
     def read(self, address, nbytes):
         return self.values.get(address, 0).to_bytes(nbytes, "little")
 

@@ -16,10 +16,12 @@ SQ, CQ, MESSAGE = 0x1000, 0x2000, 0x800
 class Card:
     """The unit under test with its surroundings; `run` simulates host programs on it."""
 
-    def __init__(self, config, *, seed=0, stall=0.0, sq_size=8, cq_size=8, longest=20):
+    def __init__(
+        self, config, *, seed=0, stall=0.0, sq_size=8, cq_size=8, longest=20, lenient=False
+    ):
         self.config = config
         self.dut = CommandProcessor(config)
-        self.memory = HostMemory(config, 1 << 15, seed=seed, stall=stall)
+        self.memory = HostMemory(config, 1 << 15, seed=seed, stall=stall, lenient=lenient)
         self.memory.data[:] = 0
         self.rng = random.Random(seed)
         self.sq_size, self.cq_size = sq_size, cq_size

@@ -14,16 +14,21 @@ class HostMemory:
     """Bytes on the far side of PCIe, and benches that serve a card's ports from them.
 
     `requests` lists every (address, bytes) asked for. Reads of an address in `failing` fail, DMA
-    reads as `POISONED`.
+    reads as `POISONED`. With `lenient`, fetches from elsewhere fail and writes to elsewhere vanish.
     """
 
-    def __init__(self, config, size: int, *, seed=0, stall=0.0):
+    def __init__(self, config, size: int, *, seed=0, stall=0.0, lenient=False):
         self.config = config
         self.data = np.random.default_rng(seed).integers(0, 256, size).astype(np.uint8)
         self.requests: list[tuple[int, int]] = []
         self.failing: set[int] = set()
         self._rng = random.Random(seed)
         self._stall = stall
+        self._lenient = lenient
+
+    def _vanishes(self, address: int, size: int) -> bool:
+        start = address - HOST_BASE
+        return self._lenient and not 0 <= start <= start + size <= len(self.data)
 
     def slice(self, address: int, size: int) -> slice:
         start = address - HOST_BASE
@@ -84,7 +89,8 @@ class HostMemory:
                 if left > 0 and data:
                     count = min(word, left)
                     raw = np.frombuffer(int(value).to_bytes(word, "little"), np.uint8)
-                    self.data[self.slice(address, count)] = raw[:count]
+                    if not self._vanishes(address, count):
+                        self.data[self.slice(address, count)] = raw[:count]
                     left, address, quiet = left - count, address + count, self._rng.randint(0, 9)
                 elif left == 0 and request:
                     address, left = int(r.address), int(r.bytes)
@@ -111,9 +117,9 @@ class HostMemory:
                 assert size % word == 0
                 assert 1 <= size <= self.config.max_read_request_bytes
                 assert address // 4096 == (address + size - 1) // 4096
-                chunk = self.data[self.slice(address, size)].tobytes()
+                failed = address in self.failing or self._vanishes(address, size)
+                chunk = bytes(size) if failed else self.data[self.slice(address, size)].tobytes()
                 words = [chunk[i : i + word] for i in range(0, size, word)]
-                failed = address in self.failing
                 if failed:
                     words = [*words[: self._rng.randrange(len(words))], bytes(word)]
                 for _ in range(self._rng.randint(1, 12)):

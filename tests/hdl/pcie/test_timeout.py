@@ -212,6 +212,48 @@ def test_without_bus_mastering_reads_fail_and_writes_wait():
     assert bench.host.read(BASE + 8192, 96) == data
 
 
+def test_a_reset_frees_every_tag_and_drops_what_was_to_be_written():
+    config = CONFIGS[32].replace(dma_tags=3)
+    bench = Bench(config, timeout=TIMEOUT, faults={0: SILENT, 1: SILENT}, split=1.0)
+    outcomes, data = [], bytes(range(256)) * 3
+    control, port = bench.dut.control, bench.dut.posted[0]
+    stored = []
+
+    async def store(ctx):
+        await bench.store(0, [(BASE + 4, data)])(ctx)
+        stored.append(bench.cycle)
+
+    async def go(ctx):
+        await bench.load(0, [(BASE, 0, 2 * config.max_read_request_bytes)], outcomes)(ctx)
+        assert ctx.get(control.quarantined_tags) == 2
+        ctx.set(control.bus_master, 0)
+        ctx.set(control.discard, 1)
+        await bench.until(ctx, lambda: stored)
+        while not ctx.get(port.idle):
+            await ctx.tick()
+        ctx.set(control.reset, 1)
+        await ctx.tick()
+        ctx.set(control.reset, 0)
+        ctx.set(control.discard, 0)
+        ctx.set(control.bus_master, 1)
+        assert ctx.get(control.quarantined_tags) == ctx.get(control.outstanding_reads) == 0
+        await answer_late(ctx, bench)
+        await bench.load(0, [(BASE, 0, 2000)], outcomes)(ctx)
+
+    async def late_store(ctx):
+        # Some of it is on its way when the reset comes.
+        await bench.until(ctx, lambda: outcomes)
+        await store(ctx)
+
+    bench.run(go, late_store)
+    assert outcomes == [ReadFailure.TIMED_OUT, ReadFailure.NONE]
+    whole = b"".join(bytes(write.payload) for write in bench.host.writes)
+    assert data.startswith(whole)
+    assert len(whole) < len(data)
+    late = 2 * config.max_read_request_bytes // 64
+    assert bench.events == {"completion_timeout": 2, "unexpected_completion": late}
+
+
 @pytest.mark.parametrize("bus_bytes", [16, 128])
 def test_no_tag_is_lost_to_any_fault(bus_bytes):
     config = CONFIGS[bus_bytes].replace(dma_tags=4)

@@ -113,3 +113,40 @@ def test_a_value_that_does_not_fit_its_field_is_named():
 def test_unpacking_gives_back_what_was_packed():
     values = unpack(fields(Opcode.SIGNAL), pack(Opcode.SIGNAL, address=0x1234_5678_9ABC, id=5))
     assert (values["address"], values["id"]) == (0x1234_5678_9ABC, 5)
+
+
+def test_a_reset_forgets_what_was_submitted_and_starts_anew():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    done = card.submit([SIGNAL])
+    card.wait(done)
+    lost = card.submit([SIGNAL] * 3, ["a", "b", "c"])
+    control, write = [], bus.write
+
+    def watched(address, data):
+        if address == registers.offset("CONTROL"):
+            control.append(data[0])
+            bus.restart()
+        write(address, data)
+
+    bus.write = watched
+    assert [each.label for each in card.reset()] == ["a", "b", "c"]
+    assert control == [2, 1]
+    assert card.room == RING_ENTRIES - 1
+    assert [c.status for c in card.check(card.submit([SIGNAL] * 2))] == [Status.OK] * 2
+    with pytest.raises(KeyError):
+        card.done(lost[0])
+
+
+def test_a_reset_that_does_not_end_and_a_fetch_that_failed_are_told():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    card.submit([SIGNAL])
+    bus.silent = True
+    bus.values[registers.offset("STATUS")] = 4
+    with pytest.raises(TimeoutError, match="card 2: a reset is not over after 1000000 cycles"):
+        card.reset()
+    bus.values[registers.offset("STATUS")] = 2
+    identifiers = card.submit([SIGNAL])
+    with pytest.raises(CardError, match="card 2: a descriptor could not be fetched"):
+        card.wait(identifiers)

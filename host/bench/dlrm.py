@@ -41,7 +41,7 @@ class Outcome:
     """What came of a run.
 
     `report` is the machine-readable result: names carry units. `mismatches` counts samples whose
-    logit differs from the golden model.
+    probability differs from the golden model.
     """
 
     report: dict
@@ -99,7 +99,7 @@ def run(
         after = [card.counters() for card in runtime.cards]
         expected = [work.quantised.forward(batch, runtime.reference) for batch in work.batches]
     mismatches = sum(
-        int((answer.logits != golden).sum())
+        int((answer.probabilities != golden).sum())
         for answer, golden in zip(answers, expected, strict=True)
     )
     report = {
@@ -124,7 +124,7 @@ def run(
 def _quality(work: Workload, answers: Sequence[Answer]) -> dict:
     label = np.concatenate([batch.label for batch in work.batches])
     fp32 = np.concatenate([work.model.forward(batch) for batch in work.batches])
-    cards = work.quantised.probability(np.concatenate([answer.logits for answer in answers]))
+    cards = np.concatenate([answer.probabilities for answer in answers])
     auc_fp32, auc_cards = roc_auc(label, fp32), roc_auc(label, cards)
     return {
         "auc_fp32": auc_fp32,

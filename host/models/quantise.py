@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from host.models.dlrm import Architecture, Dlrm, sigmoid
+from host.models.dlrm import Architecture, Dlrm
 from host.models.features import Batch
 from host.models.fused_rows import fuse_8bit
 
@@ -46,6 +46,10 @@ class Operators(Protocol):
 
     def quantise(self, x: np.ndarray, multiplier: np.float32, zero_point: int) -> np.ndarray:
         """float32 to uint8: saturate(round_half_even(x * multiplier) + zero_point)."""
+        ...
+
+    def sigmoid(self, x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
+        """uint8 to float32: 1 / (1 + exp(-(x - zero_point) * scale))."""
         ...
 
 
@@ -89,12 +93,12 @@ class QuantisedDlrm:
     dense_multiplier: np.float32
     dense_zero_point: int
     pooled_multiplier: tuple[np.float32, ...]
-    logit_scale: float
+    logit_scale: np.float32
     logit_zero_point: int
     mean_bag_length: tuple[float, ...]
 
     def forward(self, batch: Batch, operators: Operators) -> np.ndarray:
-        """Logits as uint8[n], every operation done by `operators`."""
+        """Probability of the label 1, float32[n], every operation done by `operators`."""
         x = operators.quantise(batch.dense, self.dense_multiplier, self.dense_zero_point)
         for layer in self.bottom:
             x = layer.apply(x, operators)
@@ -107,11 +111,7 @@ class QuantisedDlrm:
         x = np.concatenate(segments, axis=1)
         for layer in self.top:
             x = layer.apply(x, operators)
-        return x[:, 0]
-
-    def probability(self, logits: np.ndarray) -> np.ndarray:
-        """uint8[n] logits to float32[n] probabilities of the label 1; done on the host."""
-        return sigmoid((logits.astype(np.float32) - self.logit_zero_point) * self.logit_scale)
+        return operators.sigmoid(x[:, 0], self.logit_scale, self.logit_zero_point)
 
 
 def quantise(model: Dlrm, calibration: Batch) -> QuantisedDlrm:
@@ -162,7 +162,7 @@ def quantise(model: Dlrm, calibration: Batch) -> QuantisedDlrm:
 
     return QuantisedDlrm(
         model.architecture, tuple(map(fuse_8bit, model.tables)), tuple(bottom), tuple(top),
-        dense_multiplier, dense_zero_point, pooled_multiplier, x_scale, x_zero_point,
+        dense_multiplier, dense_zero_point, pooled_multiplier, np.float32(x_scale), x_zero_point,
         tuple(float(bags.lengths.mean()) for bags in calibration.sparse),
     )  # fmt: skip
 

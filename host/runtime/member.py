@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Flag, Opcode
+from hdl.commands import ElementFormat, Flag, Function, Opcode
 from host.driver.bus import DmaBuffer
 from host.models.features import Batch
 from host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm, QuantisedLinear
@@ -18,6 +18,8 @@ from host.runtime.layout import pack_params, pack_weights, round_up
 from host.runtime.memory import Block
 from host.runtime.timeline import Event
 
+PROBABILITY_BYTES = ElementFormat.FLOAT32.nbytes
+"""Bytes of an answer."""
 SLOTS = 2
 """Copies of every buffer, so that one batch can be written while the one before is read."""
 
@@ -83,9 +85,13 @@ def _bits(value: np.float32) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
+_ONE = _bits(np.float32(1))
+
+
 @dataclass(frozen=True)
-class Logits:
-    """What `run_dense` leaves in card memory once `computed` has happened."""
+class Outputs:
+    """What `run_dense` leaves in card memory once `computed` has happened: fp32 probabilities, one
+    at the start of each bus word."""
 
     buffer: Buffer
     nbytes: int
@@ -125,6 +131,7 @@ class Member:
         self._floats = Ring(card, batch_size * self.floats_stride)
         self._dense = Ring(card, batch_size * self._dense_stride)
         self._logits = Ring(card, batch_size * config.bus_bytes)
+        self._probabilities = Ring(card, batch_size * config.bus_bytes)
         if tables:
             self._pooled = Ring(card, batch_size * self._pooled_stride)
             self._quantised = Ring(card, batch_size * self._dim)
@@ -238,7 +245,7 @@ class Member:
             y_zero_point=INTERACTION_ZERO_POINT,
             rows=samples,
             columns=self._dim,
-            scale=_bits(np.float32(1)),
+            scale=_ONE,
             multiplier=_bits(self._model.pooled_multiplier[index]),
         )
         pooled.free_after = (done,)
@@ -269,8 +276,8 @@ class Member:
     def run_dense(
         self, samples: int, staging: DmaBuffer, joined: Matrix, arrivals: Sequence[Event],
         label: str,
-    ) -> Logits:  # fmt: skip
-        """Dense features through the bottom net into `joined`, then the top net over `joined`.
+    ) -> Outputs:  # fmt: skip
+        """Dense features through the bottom net into `joined`, the top net over it, the sigmoid.
 
         `staging` holds float32 rows `floats_stride` apart. The top net starts after `arrivals`.
         """
@@ -286,22 +293,42 @@ class Member:
         layers = self._run_net(
             self._top, joined, target, samples, arrivals, logits.free_after, f"{label} top"
         )
-        return Logits(logits, samples * word, layers[-1])
+        outputs = self._probabilities.take()
+        computed = self.card.timeline.issue(
+            Opcode.AFFINE,
+            after=(layers[-1], *outputs.free_after),
+            label=f"{label} sigmoid",
+            function=Function.SIGMOID,
+            a=logits.block.address,
+            a_stride=word,
+            a_format=ElementFormat.UINT8,
+            a_zero_point=self._model.logit_zero_point,
+            y=outputs.block.address,
+            y_stride=word,
+            y_format=ElementFormat.FLOAT32,
+            rows=samples,
+            columns=1,
+            scale=_bits(self._model.logit_scale),
+            shift=_bits(np.float32(-0.0)),
+            multiplier=_ONE,
+        )
+        logits.free_after = (computed,)
+        return Outputs(outputs, samples * word, computed)
 
-    def store_logits(self, logits: Logits, landing: DmaBuffer, label: str) -> None:
-        """Sends logits to host memory: one bus word a sample, the logit in its first byte."""
+    def store_outputs(self, outputs: Outputs, landing: DmaBuffer, label: str) -> None:
+        """Sends probabilities to host memory as they lie, a bus word a sample."""
         stored = self.card.timeline.issue(
             Opcode.STORE,
-            after=(logits.computed,),
-            label=f"{label} logits",
-            source=logits.buffer.block.address,
-            source_stride=logits.nbytes,
+            after=(outputs.computed,),
+            label=f"{label} answers",
+            source=outputs.buffer.block.address,
+            source_stride=outputs.nbytes,
             destination=landing.address,
-            destination_stride=logits.nbytes,
+            destination_stride=outputs.nbytes,
             rows=1,
-            row_bytes=logits.nbytes,
+            row_bytes=outputs.nbytes,
         )
-        logits.buffer.free_after = (stored,)
+        outputs.buffer.free_after = (stored,)
 
     def _quantise_features(
         self, samples: int, staging: DmaBuffer, label: str
@@ -323,7 +350,7 @@ class Member:
             y_zero_point=self._model.dense_zero_point,
             rows=samples,
             columns=self._features,
-            scale=_bits(np.float32(1)),
+            scale=_ONE,
             multiplier=_bits(self._model.dense_multiplier),
         )
         floats.free_after = (quantised,)

@@ -2,8 +2,8 @@
 
 One batch: every card that owns tables loads its share of the indices, pools, quantises, and stores
 its columns of the top net's input straight into the memory of the card whose turn it is; that card
-has meanwhile run the bottom net, waits for its peers, runs the top net and stores the logits in
-host memory. Nothing passes through the host in between.
+has meanwhile run the bottom net, waits for its peers, runs the top net and stores the
+probabilities in host memory. Nothing passes through the host in between.
 """
 
 from collections import deque
@@ -20,25 +20,25 @@ from host.driver.errors import CommandError
 from host.models.features import Batch
 from host.models.quantise import QuantisedDlrm
 from host.runtime.layout import pad_rows
-from host.runtime.member import SLOTS, Logits, Member
+from host.runtime.member import PROBABILITY_BYTES, SLOTS, Member, Outputs
 from host.runtime.placement import TableLoad, place
 from host.runtime.runtime import Runtime
 from host.runtime.timeline import Event
 
 LAG = 3
-"""Batches issued between a batch and the store of its logits. That store waits for a dense net, and
-the pooled rows of later batches would wait behind it in the same queue."""
+"""Batches issued between a batch and the store of its answers. That store waits for a dense net,
+and the pooled rows of later batches would wait behind it in the same queue."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the cards said of one batch.
 
-    `logits` are uint8[samples]; `latency_cycles` runs from the first command that any card starts
-    to the end of the last.
+    `probabilities` of the label 1 are float32[samples]; `latency_cycles` runs from the first
+    command that any card starts to the end of the last.
     """
 
-    logits: np.ndarray
+    probabilities: np.ndarray
     dense_card: int
     latency_cycles: int
 
@@ -47,7 +47,7 @@ class Answer:
 class _InFlight:
     """A batch the cards work on: its host memory, and the command ids of each card.
 
-    `logits` is None once their store has been issued.
+    `outputs` is None once their store has been issued.
     """
 
     label: str
@@ -56,7 +56,7 @@ class _InFlight:
     staging: list[DmaBuffer]
     landing: DmaBuffer
     submitted: list[list[int]]
-    logits: Logits | None
+    outputs: Outputs | None
 
     def release(self) -> None:
         """Gives the host memory back; no command may be using it."""
@@ -166,17 +166,17 @@ class Recommender:
         rows = np.ascontiguousarray(batch.dense, np.float32).view(np.uint8)
         staging.append(self._stage(pad_rows(rows, dense.floats_stride)))
         landing = self._runtime.platform.bus.map(len(batch) * self._runtime.config.bus_bytes)
-        logits = dense.run_dense(len(batch), staging[-1], joined, arrivals, label)
+        outputs = dense.run_dense(len(batch), staging[-1], joined, arrivals, label)
         submitted = [member.card.timeline.flush() for member in members]
-        return _InFlight(label, len(batch), dense, staging, landing, submitted, logits)
+        return _InFlight(label, len(batch), dense, staging, landing, submitted, outputs)
 
     def _deliver(self, batch: _InFlight) -> None:
-        """Issues the store of a batch's logits, once."""
-        if batch.logits is not None:
+        """Issues the store of a batch's answers, once."""
+        if batch.outputs is not None:
             card = batch.dense.card
-            batch.dense.store_logits(batch.logits, batch.landing, batch.label)
+            batch.dense.store_outputs(batch.outputs, batch.landing, batch.label)
             batch.submitted[card.index] += card.timeline.flush()
-            batch.logits = None
+            batch.outputs = None
 
     def _stage(self, values: np.ndarray) -> DmaBuffer:
         """uint8[n] in host memory that cards can read."""
@@ -194,11 +194,12 @@ class Recommender:
                 completions += member.card.timeline.wait(identifiers)
             except CommandError as error:
                 failures.append(error)
-        logits = batch.landing.array.reshape(batch.samples, -1)[:, 0].copy()
+        rows = batch.landing.array.reshape(batch.samples, -1)[:, :PROBABILITY_BYTES]
+        probabilities = rows.copy().view(np.float32)[:, 0]
         batch.release()
         if failures:
             raise failures[0]
         first = min(completion.start_cycle for completion in completions)
         last = max(completion.end_cycle for completion in completions)
         progress(batch.samples)
-        return Answer(logits, batch.dense.card.index, last - first)
+        return Answer(probabilities, batch.dense.card.index, last - first)

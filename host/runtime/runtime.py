@@ -25,7 +25,7 @@ class Runtime:
     cards : list of Card
     config : CardConfig
     engine : str
-    reference : module with `embedding_bag`, `linear` and `quantise`, the golden functions
+    reference : module with the golden functions `embedding_bag`, `linear`, `quantise`, `sigmoid`
     """
 
     def __init__(

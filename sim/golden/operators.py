@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from hdl.commands import RowFormat, Status
+from hdl.commands import ElementFormat, Function, RowFormat, Status
+from sim.golden import floats, functions
 from sim.golden.gather import sparse_lengths_sum
 from sim.golden.matmul import matmul
-from sim.golden.vector import quantise
+from sim.golden.vector import decode, quantise
 
-__all__ = ["embedding_bag", "linear", "quantise"]
+__all__ = ["embedding_bag", "linear", "quantise", "sigmoid"]
 
 
 def embedding_bag(
@@ -44,3 +45,9 @@ def linear(
     """uint8[m, k], int8[n, k], float32[n], int32[n] to uint8[m, n]."""
     folded = bias.astype(np.int64) - x_zero_point * weight.astype(np.int64).sum(axis=1)
     return matmul(x, weight.T, folded.astype(np.int32), multiplier, y_zero_point, relu)
+
+
+def sigmoid(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
+    """uint8 to float32 of the same shape: sigmoid((x - zero_point) * scale)."""
+    scaled = floats.multiply(decode(x, ElementFormat.UINT8, zero_point), scale)
+    return functions.apply(Function.SIGMOID, scaled)

@@ -63,8 +63,8 @@ def test_every_sample_has_the_bits_of_the_golden_model(work, outcome):
 
 def test_answers_differ_from_sample_to_sample(work, runtime):
     """Else equal bits would say little."""
-    logits = np.concatenate([work.quantised.forward(b, runtime.reference) for b in work.batches])
-    assert len(np.unique(logits)) > 5
+    answers = np.concatenate([work.quantised.forward(b, runtime.reference) for b in work.batches])
+    assert len(np.unique(answers)) > 5
 
 
 @pytest.mark.parametrize("cards", [1, 2])
@@ -105,7 +105,7 @@ def test_the_report_tells_cycles_bytes_and_latencies(work, outcome):
 
 
 def test_batches_are_dealt_to_the_cards_in_turn(work, outcome):
-    dense = [command.card for command in outcome.commands if command.label.endswith("logits")]
+    dense = [command.card for command in outcome.commands if command.label.endswith("answers")]
     assert dense == [number % 3 for number in range(len(work.batches))]
 
 
@@ -155,8 +155,8 @@ def test_a_recommender_answers_again_without_more_memory(work, runtime):
     first = recommender.answer(work.batches)
     free = [card.dram.free_bytes + card.scratchpad.free_bytes for card in runtime.cards]
     again = recommender.answer(work.batches)
-    assert [answer.logits.tolist() for answer in again] == [
-        answer.logits.tolist() for answer in first
+    assert [answer.probabilities.tolist() for answer in again] == [
+        answer.probabilities.tolist() for answer in first
     ]
     assert recommender.answer([]) == []
     assert free == [card.dram.free_bytes + card.scratchpad.free_bytes for card in runtime.cards]
@@ -164,7 +164,7 @@ def test_a_recommender_answers_again_without_more_memory(work, runtime):
 
 def test_a_failed_batch_leaves_nothing_behind(work, runtime):
     recommender = Recommender(runtime, work.quantised, BATCH)
-    expected = [answer.logits.tolist() for answer in recommender.answer(work.batches)]
+    expected = [answer.probabilities.tolist() for answer in recommender.answer(work.batches)]
     bad = work.batches[1].sparse[0]
     bags = features.Bags(bad.indices + 1_000_000, bad.lengths)
     batch = work.batches[1]
@@ -174,7 +174,9 @@ def test_a_failed_batch_leaves_nothing_behind(work, runtime):
     with pytest.raises(host.CommandError, match="BAD_INDEX: the index at position 0 is outside"):
         recommender.answer(batches)
     assert runtime.platform._host_memory.free_bytes == mapped
-    assert [answer.logits.tolist() for answer in recommender.answer(work.batches)] == expected
+    assert [
+        answer.probabilities.tolist() for answer in recommender.answer(work.batches)
+    ] == expected
 
 
 def test_batches_larger_than_announced_are_refused(work, runtime):

@@ -31,3 +31,7 @@ class NumpyOperators:
     def quantise(self, x, multiplier, zero_point):
         assert x.dtype == np.float32
         return (np.rint(x * np.float32(multiplier)) + zero_point).clip(0, 255).astype(np.uint8)
+
+    def sigmoid(self, x, scale, zero_point):
+        assert (x.dtype, scale.dtype) == (np.uint8, np.float32)
+        return (0.5 + 0.5 * np.tanh((x.astype(float) - zero_point) * scale / 2)).astype(np.float32)

@@ -89,12 +89,11 @@ _ONE = _bits(np.float32(1))
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What `run_dense` leaves in card memory once `computed` has happened: fp32 probabilities, one
-    at the start of each bus word."""
+class Logits:
+    """What `run_dense` leaves in card memory after `computed`: uint8, one a bus word."""
 
     buffer: Buffer
-    nbytes: int
+    samples: int
     computed: Event
 
 
@@ -276,8 +275,8 @@ class Member:
     def run_dense(
         self, samples: int, staging: DmaBuffer, joined: Matrix, arrivals: Sequence[Event],
         label: str,
-    ) -> Outputs:  # fmt: skip
-        """Dense features through the bottom net into `joined`, the top net over it, the sigmoid.
+    ) -> Logits:  # fmt: skip
+        """Dense features through the bottom net into `joined`, the top net over it.
 
         `staging` holds float32 rows `floats_stride` apart. The top net starts after `arrivals`.
         """
@@ -293,42 +292,44 @@ class Member:
         layers = self._run_net(
             self._top, joined, target, samples, arrivals, logits.free_after, f"{label} top"
         )
+        return Logits(logits, samples, layers[-1])
+
+    def deliver(self, logits: Logits, landing: DmaBuffer, label: str) -> None:
+        """Stores the probabilities that logits stand for in host memory, one a bus word."""
+        word = self.card.config.bus_bytes
         outputs = self._probabilities.take()
         computed = self.card.timeline.issue(
             Opcode.AFFINE,
-            after=(layers[-1], *outputs.free_after),
+            after=(logits.computed, *outputs.free_after),
             label=f"{label} sigmoid",
             function=Function.SIGMOID,
-            a=logits.block.address,
+            a=logits.buffer.block.address,
             a_stride=word,
             a_format=ElementFormat.UINT8,
             a_zero_point=self._model.logit_zero_point,
             y=outputs.block.address,
             y_stride=word,
             y_format=ElementFormat.FLOAT32,
-            rows=samples,
+            rows=logits.samples,
             columns=1,
             scale=_bits(self._model.logit_scale),
             shift=_bits(np.float32(-0.0)),
             multiplier=_ONE,
         )
-        logits.free_after = (computed,)
-        return Outputs(outputs, samples * word, computed)
-
-    def store_outputs(self, outputs: Outputs, landing: DmaBuffer, label: str) -> None:
-        """Sends probabilities to host memory as they lie, a bus word a sample."""
+        logits.buffer.free_after = (computed,)
+        nbytes = logits.samples * word
         stored = self.card.timeline.issue(
             Opcode.STORE,
-            after=(outputs.computed,),
+            after=(computed,),
             label=f"{label} answers",
-            source=outputs.buffer.block.address,
-            source_stride=outputs.nbytes,
+            source=outputs.block.address,
+            source_stride=nbytes,
             destination=landing.address,
-            destination_stride=outputs.nbytes,
+            destination_stride=nbytes,
             rows=1,
-            row_bytes=outputs.nbytes,
+            row_bytes=nbytes,
         )
-        outputs.buffer.free_after = (stored,)
+        outputs.free_after = (stored,)
 
     def _quantise_features(
         self, samples: int, staging: DmaBuffer, label: str

@@ -20,14 +20,14 @@ from host.driver.errors import CommandError
 from host.models.features import Batch
 from host.models.quantise import QuantisedDlrm
 from host.runtime.layout import pad_rows
-from host.runtime.member import PROBABILITY_BYTES, SLOTS, Member, Outputs
+from host.runtime.member import PROBABILITY_BYTES, SLOTS, Logits, Member
 from host.runtime.placement import TableLoad, place
 from host.runtime.runtime import Runtime
 from host.runtime.timeline import Event
 
 LAG = 3
-"""Batches issued between a batch and the store of its answers. That store waits for a dense net,
-and the pooled rows of later batches would wait behind it in the same queue."""
+"""Batches issued between a batch and the delivery of its answers. That waits for a dense net, and
+the pooled rows of later batches would wait behind it in the same queues."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Answer:
 class _InFlight:
     """A batch the cards work on: its host memory, and the command ids of each card.
 
-    `outputs` is None once their store has been issued.
+    `logits` is None once their delivery has been issued.
     """
 
     label: str
@@ -56,7 +56,7 @@ class _InFlight:
     staging: list[DmaBuffer]
     landing: DmaBuffer
     submitted: list[list[int]]
-    outputs: Outputs | None
+    logits: Logits | None
 
     def release(self) -> None:
         """Gives the host memory back; no command may be using it."""
@@ -166,17 +166,17 @@ class Recommender:
         rows = np.ascontiguousarray(batch.dense, np.float32).view(np.uint8)
         staging.append(self._stage(pad_rows(rows, dense.floats_stride)))
         landing = self._runtime.platform.bus.map(len(batch) * self._runtime.config.bus_bytes)
-        outputs = dense.run_dense(len(batch), staging[-1], joined, arrivals, label)
+        logits = dense.run_dense(len(batch), staging[-1], joined, arrivals, label)
         submitted = [member.card.timeline.flush() for member in members]
-        return _InFlight(label, len(batch), dense, staging, landing, submitted, outputs)
+        return _InFlight(label, len(batch), dense, staging, landing, submitted, logits)
 
     def _deliver(self, batch: _InFlight) -> None:
         """Issues the store of a batch's answers, once."""
-        if batch.outputs is not None:
+        if batch.logits is not None:
             card = batch.dense.card
-            batch.dense.store_outputs(batch.outputs, batch.landing, batch.label)
+            batch.dense.deliver(batch.logits, batch.landing, batch.label)
             batch.submitted[card.index] += card.timeline.flush()
-            batch.outputs = None
+            batch.logits = None
 
     def _stage(self, values: np.ndarray) -> DmaBuffer:
         """uint8[n] in host memory that cards can read."""

@@ -98,7 +98,7 @@ def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag
         (programs.matmul, {"w": TINY.dram_bytes - 16}, Status.BAD_RANGE, "w=0xffff0"),
         (programs.matmul, {"y": 1 << 39}, Status.BAD_RANGE, "y=0x8000000000"),
         (programs.copy, {"destination": TINY.dram_bytes - 16}, Status.BAD_RANGE, "destination="),
-        (programs.gather, {"output": 4097}, Status.BAD_ALIGNMENT, "output=0x1001: not a multiple"),
+        (programs.gather, {"lengths": 8}, Status.BAD_ALIGNMENT, "lengths=0x8: not a multiple"),
         (programs.matmul, {"x": 8}, Status.BAD_ALIGNMENT, "x=0x8: not a multiple of the bus word"),
         (programs.vector, {"a": 4}, Status.BAD_ALIGNMENT, "a=0x4"),
         (programs.gather, {"bags": 0}, Status.BAD_DIMENSION, "bags=0x0: zero"),

@@ -55,7 +55,7 @@ REGISTERS: tuple[Register, ...] = (
     Register("CQ_BASE_HI", 0x038, "rw", "high half"),
     Register("CQ_SIZE", 0x03C, "rw", "completions in the ring, a power of two from 2 to 4096"),
     Register("CQ_HEAD", 0x040, "rw", "doorbell: first completion the host has not consumed"),
-    Register("CQ_TAIL", 0x044, "ro", "first completion not yet written"),
+    Register("CQ_TAIL", 0x044, "ro", "first completion not yet sent: memory may lag, phases never"),
     Register("DROPPED_REQUESTS", 0x050, "ro", "PCIe requests the card refused"),
     Register("UNEXPECTED_COMPLETIONS", 0x054, "ro", "PCIe completions with no request"),
     Register("REJECTED_DOORBELLS", 0x058, "ro", "doorbell writes beyond the ring"),

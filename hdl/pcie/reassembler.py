@@ -151,12 +151,15 @@ class Reassembler(wiring.Component):
         tag = Signal(tag_bits)
         valid = Signal()
         take = Signal()
+        step = Signal()  # a header is judged, or a timeout
+        mine = Signal()  # it is of an open read
         between = Signal(init=1)
         timed_out = Signal()
         load = Signal()
         insert = Signal()
         alien = Signal()
         premature = Signal()
+        begun = Signal()  # a completion of its read came before
         arriving = CompletionHeader(self.i.p.data[: HEADER_BYTES * 8])
         arriving_tag = Signal(tag_bits)
         header = CompletionHeader(beat.data[: HEADER_BYTES * 8])
@@ -182,6 +185,9 @@ class Reassembler(wiring.Component):
                 tag.eq(arriving_tag),
                 alien.eq(~insert & (arriving.tag >= tags)),
                 premature.eq(self.sent.valid & (self.sent.p == arriving_tag)),
+                begun.eq(
+                    started.bit_select(arriving_tag, 1) | (step & mine & (tag == arriving_tag))
+                ),
             ]
         with m.If(load & ~insert):
             m.d.sync += [beat.eq(self.i.p), between.eq(self.i.p.last)]
@@ -193,7 +199,6 @@ class Reassembler(wiring.Component):
         lower_address = Signal(7)
         end_offset = Signal(exact_log2(READ_COMPLETION_BOUNDARY))
         excess = Signal(14)
-        mine = Signal()
         late = Signal()
         drains = Signal()
         final, last, in_sequence, successful, good = (
@@ -204,7 +209,7 @@ class Reassembler(wiring.Component):
             mine.eq(is_open.bit_select(tag, 1) & ~alien & ~premature),
             late.eq(quarantined.bit_select(tag, 1) & ~alien & ~premature),
             drains.eq(draining.bit_select(tag, 1) & late),
-            done.eq(Mux(started.bit_select(tag, 1), progress_read.data, 0)),
+            done.eq(Mux(begun, progress_read.data, 0)),
             needed.eq(read_read.data.bytes - done),
             carried.eq(Mux(header.length == 0, 1 << 12, header.length << 2)),
             announced.eq(Mux(header.byte_count == 0, 1 << 12, header.byte_count)),
@@ -227,9 +232,7 @@ class Reassembler(wiring.Component):
         # What that means for the read and for its tag.
         packet = Signal(retired_read(config, self._clients))
         writing = Signal()
-        step, ends, frees, enters = (
-            Signal(name=name) for name in ("step", "ends", "frees", "enters")
-        )
+        ends, frees, enters = (Signal(name=name) for name in ("ends", "frees", "enters"))
         failure = Signal(ReadFailure)
         m.d.comb += [
             step.eq(valid & (timed_out | (beat.first & ~self.hold))),

@@ -167,6 +167,9 @@ def check_request(request: Tlp, limit: int) -> None:
     assert bool(request.kind & 0x20) == bool(request.address >> 32), "wrong header size"
     assert request.first_be
     assert bool(request.last_be) == (request.length > 1)
+    # Neither relaxed nor ID-based ordering, no "no snoop", the only traffic class.
+    assert request.attributes == request.traffic_class == 0
+    assert not request.poisoned
 
 
 def completions(

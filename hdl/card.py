@@ -16,6 +16,7 @@ from hdl.memory.axi import Axi4
 from hdl.memory.system import MemorySystem
 from hdl.pcie.endpoint import PcieEndpoint
 from hdl.pcie.tlp import rx_beat, tx_beat
+from hdl.registers import GATHER_WAITS
 
 
 class Card(wiring.Component):
@@ -107,6 +108,9 @@ class Card(wiring.Component):
             processor.weight_dram_bytes.eq(sum(self._asked(r, 1) for r in requests)),
             processor.weight_scratchpad_bytes.eq(sum(self._asked(r, 0) for r in requests)),
         ]
+        for number, wait in enumerate(GATHER_WAITS):
+            count = getattr(processor, f"gather_{wait}_cycles")
+            m.d.comb += count.eq(sum(core.gather_waits[number] for core in cores))
         if config.gather_cache_bytes:
             m.d.comb += [core.dram_writes.eq(memory.dram_writes) for core in cores]
             m.d.comb += [

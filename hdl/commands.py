@@ -77,11 +77,12 @@ class Status(enum.IntEnum, shape=8):
     BAD_RANGE = 6
     #: A flag, format, mode or scale has no meaning. Detail: byte offset of the field.
     BAD_FORMAT = 7
-    #: An index is outside its table (mode FATAL). Detail: position in the index array.
+    #: An index is outside its table (`IndexMode.FATAL`). Detail: position in the index array.
     BAD_INDEX = 8
-    #: A bag length is negative. Detail: bag number.
+    #: A bag length is negative, or the next bag starts before it. Detail: bag number.
     BAD_LENGTH = 9
-    #: The lengths do not sum to `index_count`. Detail: number of the bag that overruns, or `bags`.
+    #: The lengths do not sum to `index_count`, or offsets do not start at 0. Detail: number of the
+    #: bag that overruns, or `bags`.
     LENGTH_MISMATCH = 10
     #: A PCIe read failed. Detail: `ReadFailure`, of the first part that failed.
     READ_FAILED = 11
@@ -116,10 +117,30 @@ class RowFormat(enum.IntEnum, shape=8):
     INT8 = 0
     #: `dim` 4-bit values, even column in the low nibble, then fp16 scale, fp16 bias.
     INT4 = 1
+    #: `dim` uint8, then fp16 scale, fp16 bias.
+    INT8_HALF = 2
+    #: `dim` fp16, neither scale nor bias.
+    FLOAT16 = 3
+    #: `dim` fp32, neither scale nor bias.
+    FLOAT32 = 4
+
+    @property
+    def element_bits(self) -> int:
+        """Bits of an element."""
+        return (8, 4, 8, 16, 32)[self.value]
+
+    @property
+    def tail_bytes(self) -> int:
+        """Bytes of scale and bias, behind the elements."""
+        return (8, 4, 4, 0, 0)[self.value]
+
+    def row_bytes(self, dim: int) -> int:
+        """Bytes of a row of `dim` elements, scale and bias included."""
+        return -(-dim * self.element_bits // 8) + self.tail_bytes
 
 
-class IndexMode(enum.IntEnum, shape=8):
-    """What an index outside its table means."""
+class IndexMode(enum.IntEnum, shape=2):
+    """What an index outside its table means: bits 6:5 of a GATHER's flags."""
 
     #: The command fails and names the position.
     FATAL = 0
@@ -149,6 +170,10 @@ class ElementFormat(enum.IntEnum, shape=8):
         return (1, 1, 2, 4, 4)[self.value]
 
 
+POOLED_FORMATS = (
+    ElementFormat.FLOAT32, ElementFormat.FLOAT16, ElementFormat.UINT8, ElementFormat.INT8,
+)  # fmt: skip
+"""What GATHER writes."""
 PRODUCT_FORMATS = (ElementFormat.UINT8, ElementFormat.INT8, ElementFormat.INT32)
 """What a matrix product writes: totals requantised to 8 bits, or the int32 sums of products as they
 are, without bias and multiplier; `params` is not read then."""
@@ -171,11 +196,26 @@ class Function(enum.IntEnum, shape=8):
     RSQRT = 7
 
 
+_MODE_SHIFT = 5
+
+
 class Flag(python_enum.IntFlag):
     """Bits of the `flags` field; each command accepts only its own (`FLAGS`)."""
 
     #: GATHER: multiply each row by its fp32 weight.
     WEIGHTED = 1
+    #: GATHER: divide each sum by the number of rows in it.
+    MEAN = 2
+    #: GATHER: indices and lengths are int64, not int32.
+    WIDE = 4
+    #: GATHER: `lengths` holds where each bag starts in the indices, not its length.
+    OFFSETS = 8
+    #: GATHER: index -1 stands for a pruned row, which contributes nothing and is not bad.
+    PRUNED = 16
+    #: GATHER: `IndexMode.WARN`. Not with IGNORE.
+    WARN = IndexMode.WARN << _MODE_SHIFT
+    #: GATHER: `IndexMode.IGNORE`.
+    IGNORE = IndexMode.IGNORE << _MODE_SHIFT
     #: Matrix products: clamp the output at the zero point; not with INT32.
     RELU = 1
     #: Vector commands: y is [rows, 1], the sum of each row.
@@ -193,6 +233,16 @@ class Flag(python_enum.IntFlag):
     #: BATCH_MATMUL: of each batch write only row i's columns j < i, one after the other: row 1,
     #: row 2, and so on, n * (n - 1) / 2 bytes. Needs m = n, not with INT32.
     TRIANGLE = 16
+
+
+def mode_flags(mode: IndexMode) -> Flag:
+    """The flags of a GATHER that stand for `mode`."""
+    return Flag(mode << _MODE_SHIFT)
+
+
+def index_mode(flags: int) -> IndexMode:
+    """The mode that a GATHER's flags stand for; `ValueError` if they stand for none."""
+    return IndexMode(flags >> _MODE_SHIFT & 3)
 
 
 class Field(NamedTuple):
@@ -256,18 +306,20 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
     ),
     Opcode.GATHER: (
         Field("table", 40, "card address of row 0; any byte"),
-        Field("indices", 40, "card address of int32[index_count]"),
-        Field("lengths", 40, "card address of int32[bags]"),
+        Field("indices", 40, "card address of int[index_count]"),
+        Field("lengths", 40, "card address of int[bags]: lengths or, OFFSETS, starts"),
         Field("weights", 40, "card address of float32[index_count]; read if WEIGHTED"),
-        Field("output", 40, "card address of float32[bags, dim]"),
+        Field("output", 40, "card address of [bags, dim] elements; any byte"),
         Field("rows", 32, "rows of the table"),
-        Field("index_count", 32, "indices in all bags; may be 0"),
-        Field("bags", 32, "bags"),
+        Field("index_count", 24, "indices in all bags; may be 0"),
+        Field("bags", 24, "bags"),
         Field("row_stride", 16, "bytes from one table row to the next"),
         Field("dim", 16, "elements of a row"),
-        Field("output_stride", 16, "bytes from one pooled row to the next"),
+        Field("output_stride", 16, "bytes from one pooled row to the next; any number"),
         Field("format", 8, "`RowFormat`"),
-        Field("mode", 8, "`IndexMode`"),
+        Field("output_format", 8, "of `POOLED_FORMATS`"),
+        Field("multiplier", 32, "float32, finite: 8 bits are round(pooled * this) + zero_point"),
+        Field("zero_point", 8, "what stands for 0 in an output of 8 bits"),
     ),
     Opcode.MATMUL: (
         Field("x", 40, "card address of 8-bit x[m, k], rows `x_stride` apart"),
@@ -352,7 +404,7 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
 _PRODUCT_FLAGS = Flag.RELU | Flag.X_INT8 | Flag.W_UINT8
 
 FLAGS: dict[Opcode, int] = {
-    Opcode.GATHER: Flag.WEIGHTED,
+    Opcode.GATHER: Flag(0x7F),
     Opcode.MATMUL: _PRODUCT_FLAGS,
     Opcode.BATCH_MATMUL: _PRODUCT_FLAGS | Flag.TRANSPOSED | Flag.TRIANGLE,
     Opcode.CONV2D: _PRODUCT_FLAGS,

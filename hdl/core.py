@@ -16,6 +16,7 @@ from hdl.matmul.engine import MatmulEngine
 from hdl.memory.axi_arbiter import DRAM_WRITES
 from hdl.memory.port import ReadPort, WritePort
 from hdl.pcie.port import DmaReadPort, PostedWritePort
+from hdl.registers import GATHER_WAITS
 from hdl.vector.engine import VectorEngine
 
 READ_PORTS = 11
@@ -46,6 +47,7 @@ class Core(wiring.Component):
     writes : Out(WritePort), `WRITE_PORTS` of them
     dma : Out(DmaReadPort)
     posted : Out(PostedWritePort)
+    gather_waits : Out(4), see `GatherEngine`
 
     With a hot-row cache (`config.gather_cache_bytes`) also
     dram_writes : In(DRAM_WRITES)
@@ -61,6 +63,7 @@ class Core(wiring.Component):
                 "writes": Out(WritePort(config)).array(WRITE_PORTS),
                 "dma": Out(DmaReadPort(config)),
                 "posted": Out(PostedWritePort(config)),
+                "gather_waits": Out(len(GATHER_WAITS)),
             }
             | (CACHE_MEMBERS if config.gather_cache_bytes else {})
         )
@@ -89,6 +92,7 @@ class Core(wiring.Component):
             connect(m, unit.result, flipped(outer.result))
             m.d.comb += outer.activity.eq(unit.activity)
 
+        m.d.comb += self.gather_waits.eq(gather.waits)
         rows = gather.rows
         if self._config.gather_cache_bytes:
             m.submodules.gather_cache = cache = RowCache(self._config)

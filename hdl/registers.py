@@ -112,14 +112,18 @@ TRAFFIC_BASE = 0x1000
 
 ACTIVITIES = ("idle", "busy", "starved", "blocked")
 """What an engine does in a cycle; exactly one, so the four counts sum to the cycles elapsed."""
+GATHER_WAITS = ("memory", "lanes", "indices", "output")
+"""What a gather unit with a command waits for, or works at: exactly one in every such cycle."""
 TRAFFIC = (
     "dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes",
     "gather_cache_hits", "gather_cache_misses", "weight_dram_bytes", "weight_scratchpad_bytes",
+    *(f"gather_{wait}_cycles" for wait in GATHER_WAITS),
 )  # fmt: skip
 """Since reset: payload bytes of DRAM reads and writes and of the card's PCIe reads and posted
 writes; requests of gather units that their hot-row caches answered, and those they passed on; bytes
 of second operands that matmul engines asked DRAM and scratchpads for: weights that stay in the
-scratchpad cost no DRAM bytes."""
+scratchpad cost no DRAM bytes; cycles that gather units spent on each of `GATHER_WAITS`: the largest
+names their bound."""
 
 
 def default_completion_timeout_cycles(config: CardConfig) -> int:

@@ -5,7 +5,9 @@ dimensions, strides too small for their rows, alignment. A stride of a single ro
 Ranges and then overlaps come last: see `operands`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 from amaranth import Cat, Const, Value, ValueLike
@@ -17,11 +19,11 @@ from hdl.commands import (
     HEADER,
     MATMUL_LIMIT,
     NO_COUNTER,
+    POOLED_FORMATS,
     PRODUCT_FORMATS,
     ElementFormat,
     Flag,
     Function,
-    IndexMode,
     Opcode,
     RowFormat,
     Status,
@@ -120,6 +122,16 @@ class _Rules:
         return Rule(self._applies & broken, status, offset(self._opcode, name))
 
 
+def _has(v: data.View, flag: Flag) -> Value:
+    return (v.flags & int(flag)).any()
+
+
+def _select(condition: Value, yes: Value, no: Value) -> Value:
+    width = max(len(yes), len(no))
+    mask = condition.replicate(width)
+    return ((yes & mask) | (no & ~mask))[:width]
+
+
 def _misaligned(address: Value, unit: int) -> Value:
     return address[: exact_log2(unit)].any()
 
@@ -143,39 +155,53 @@ def _signal_rules(descriptor: Value) -> Iterator[Rule]:
     yield rule(_misaligned(v.address, 4), Status.BAD_ALIGNMENT, "address")
 
 
-def _row_size(v: data.View) -> Value:
+def _by_value(value: Value, choices: Mapping[int, Value]) -> Value:
+    """The choice for `value`; 0 for a value that has none."""
+    width = max(len(choice) for choice in choices.values())
+    return reduce(or_, (
+        (value == key).replicate(width) & choice for key, choice in choices.items()
+    ))  # fmt: skip
+
+
+def _row_bytes(v: data.View) -> Value:
     """Bytes of an embedding row with its scale and bias."""
-    return _select(v.format == RowFormat.INT8, v.dim + 8, ((v.dim + 1) >> 1) + 4)
+    elements = {32: v.dim << 2, 16: v.dim << 1, 8: v.dim, 4: (v.dim + 1) >> 1}
+    sizes = {
+        int(row_format): (elements[row_format.element_bits] + row_format.tail_bytes)
+        for row_format in RowFormat
+    }
+    return _by_value(v.format, sizes)
 
 
-def _select(condition: Value, yes: Value, no: Value) -> Value:
-    width = max(len(yes), len(no))
-    mask = condition.replicate(width)
-    return ((yes & mask) | (no & ~mask))[:width]
+def _pooled_bytes(v: data.View) -> Value:
+    """Bytes of a pooled row."""
+    elements = {4: v.dim << 2, 2: v.dim << 1, 1: v.dim}
+    return _by_value(v.output_format, {int(f): elements[f.nbytes] for f in POOLED_FORMATS})
+
+
+def _not_finite(x: Value) -> Value:
+    return x[23:31].all()
 
 
 def _gather_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.GATHER,)), view(Opcode.GATHER, descriptor)
-    weighted, many_bags = v.flags[0], v.bags > 1
+    many_bags = v.bags > 1
+    yield rule(_has(v, Flag.WARN) & _has(v, Flag.IGNORE), Status.BAD_FORMAT, "flags")
     yield rule(~is_one_of(v.format, RowFormat), Status.BAD_FORMAT, "format")
-    yield rule(~is_one_of(v.mode, IndexMode), Status.BAD_FORMAT, "mode")
+    yield rule(~is_one_of(v.output_format, POOLED_FORMATS), Status.BAD_FORMAT, "output_format")
+    scaled = is_one_of(v.output_format, [f for f in POOLED_FORMATS if f.nbytes == 1])
+    yield rule(scaled & _not_finite(v.multiplier), Status.BAD_FORMAT, "multiplier")
     for name in ("rows", "bags"):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     yield rule((v.dim == 0) | (v.dim > config.max_dim), Status.BAD_DIMENSION, "dim")
-    too_small = (v.rows > 1) & (v.row_stride < _row_size(v))
+    too_small = (v.rows > 1) & (v.row_stride < _row_bytes(v))
     yield rule(too_small, Status.BAD_DIMENSION, "row_stride")
-    too_small = many_bags & (v.output_stride < v.dim << 2)
+    too_small = many_bags & (v.output_stride < _pooled_bytes(v))
     yield rule(too_small, Status.BAD_DIMENSION, "output_stride")
-    for name in ("indices", "lengths", "weights", "output"):
-        needed = weighted if name == "weights" else 1
+    for name in ("indices", "lengths", "weights"):
+        needed = _has(v, Flag.WEIGHTED) if name == "weights" else 1
         bad = needed & _misaligned(v[name], config.bus_bytes)
         yield rule(bad, Status.BAD_ALIGNMENT, name)
-    bad = many_bags & _misaligned(v.output_stride, config.bus_bytes)
-    yield rule(bad, Status.BAD_ALIGNMENT, "output_stride")
-
-
-def _has(v: data.View, flag: Flag) -> Value:
-    return (v.flags & int(flag)).any()
 
 
 def _is_int32(v: data.View) -> Value:
@@ -269,10 +295,6 @@ def _vector_row_bytes(opcode: Opcode, v: data.View) -> dict[str, Value]:
     return {
         name: (count << _log2_size(v[f"{name}_format"]))[:34] for name, count in columns.items()
     }
-
-
-def _not_finite(x: Value) -> Value:
-    return x[23:31].all()
 
 
 def _order(x: Value) -> Value:
@@ -395,7 +417,12 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         return operand(opcode, name, 0, 0, tail, needed)
 
     move, gather = view(Opcode.LOAD, descriptor), view(Opcode.GATHER, descriptor)
-    weighted, indexed = gather.flags[0], gather.index_count.any()
+    weighted, indexed = _has(gather, Flag.WEIGHTED), gather.index_count.any()
+    wide = _has(gather, Flag.WIDE)
+
+    def integers(count: Value) -> Value:
+        """Bytes of that many int32, or int64."""
+        return (count << 2) << wide
 
     def moved(opcode, *names):
         return [
@@ -416,11 +443,11 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         op.COPY: moved(op.COPY, "source", "destination"),
         op.STORE: moved(op.STORE, "source"),
         op.GATHER: [
-            rows(op.GATHER, "table", gather.rows, gather.row_stride, _row_size(gather)),
-            run(op.GATHER, "indices", gather.index_count << 2, indexed),
-            run(op.GATHER, "lengths", gather.bags << 2),
+            rows(op.GATHER, "table", gather.rows, gather.row_stride, _row_bytes(gather)),
+            run(op.GATHER, "indices", integers(gather.index_count), indexed),
+            run(op.GATHER, "lengths", integers(gather.bags)),
             run(op.GATHER, "weights", gather.index_count << 2, indexed & weighted),
-            rows(op.GATHER, "output", gather.bags, gather.output_stride, gather.dim << 2),
+            rows(op.GATHER, "output", gather.bags, gather.output_stride, _pooled_bytes(gather)),
         ],
         **_product_operands(descriptor, config),
         **{opcode: elements(opcode) for opcode in VECTOR},

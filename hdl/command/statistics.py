@@ -21,7 +21,7 @@ class Statistics(wiring.Component):
     Members
     -------
     activity : In(Activity).array(cores, engines)
-    traffic : In(13).array(6), what this cycle adds to each of `registers.TRAFFIC`
+    traffic : In(13).array(len(TRAFFIC)), what this cycle adds to each of `registers.TRAFFIC`
     cycles : Out(48)
     snapshot : In(1), keep all counts of this moment
     snapshot_cycles : Out(48)

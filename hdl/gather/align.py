@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.config import CardConfig
 from hdl.gather.rows import row_tag
-from hdl.gather.shape import INT8_TAIL_BYTES, row_shape
+from hdl.gather.shape import TAIL_BYTES, Factors, row_shape
 from hdl.memory.port import read_word
 
 
@@ -17,7 +17,7 @@ def row_word(config: CardConfig) -> data.StructLayout:
 
 def row_tail(config: CardConfig) -> data.StructLayout:
     """A row's tag and its last eight bytes, which end with scale and bias."""
-    return data.StructLayout({"raw": INT8_TAIL_BYTES * 8, "tag": row_tag(config)})
+    return data.StructLayout({"raw": TAIL_BYTES * 8, "tag": row_tag(config)})
 
 
 class RowAligner(wiring.Component):
@@ -29,8 +29,8 @@ class RowAligner(wiring.Component):
     tags : In(stream of `row_tag`)
     words : In(stream of `read_word`), the bus words of tags with `row` set
     o : Out(stream of `row_word`), the words that hold elements
-    tail : Out(stream of `row_tail`), one per tag, after the row's last word; `raw` means nothing
-        without `row`
+    tail : Out(stream of `row_tail`), one per tag: with the row's last word, or with its first if
+        the row has neither scale nor bias; then, and without `row`, `raw` means nothing
 
     Throughput is one bus word a cycle while rows follow each other.
     """
@@ -54,16 +54,16 @@ class RowAligner(wiring.Component):
         active = Signal()  # a row's first bus word is in `held`
         tag = Signal(row_tag(self._config))
         tail_tag = Signal(row_tag(self._config))
-        number = Signal(range(self._config.max_dim))  # of the next row word
+        number = Signal(len(self.shape.last_word) + 1)  # of the next row word
         held = Signal(word_bytes * 8)
         previous = Signal(word_bytes * 8)
         current = Signal(word_bytes * 8)
 
         # The tail ends at byte `last_byte` of the row's last word, which is then in `current`.
-        window = Cat(previous[-8 * (INT8_TAIL_BYTES - 1) :], current)
+        window = Cat(previous[-8 * (TAIL_BYTES - 1) :], current)
         m.d.comb += [
             self.o.p.data.eq(current),
-            self.tail.p.raw.eq(window.bit_select(shape.last_byte << 3, 8 * INT8_TAIL_BYTES)),
+            self.tail.p.raw.eq(window.bit_select(shape.last_byte << 3, 8 * TAIL_BYTES)),
             self.tail.p.tag.eq(tail_tag),
         ]
 
@@ -73,16 +73,18 @@ class RowAligner(wiring.Component):
         load_row = Signal()
         load_end = Signal()
         tail_free = Signal()
+        tail_last = Signal()  # the row ends with scale and bias
         shifted = Signal(word_bytes * 8)
         m.d.comb += [
             final.eq(number == shape.last_word),
             takes_word.eq(~final | (tag.offset + shape.last_byte >= word_bytes)),
+            tail_last.eq(shape.factors != Factors.NONE),
             tail_free.eq(~self.tail.valid | self.tail.ready),
             step.eq(
                 active
                 & (~takes_word | self.words.valid)
                 & (~self.o.valid | self.o.ready)
-                & tail_free
+                & (tail_free | ~tail_last)
             ),
             # The next row's first word may come with this row's last step.
             load_row.eq(
@@ -90,6 +92,7 @@ class RowAligner(wiring.Component):
                 & self.tags.valid
                 & self.tags.p.row
                 & self.words.valid
+                & (tail_free | tail_last)
             ),
             load_end.eq(~active & self.tags.valid & ~self.tags.p.row & tail_free),
             self.tags.ready.eq(load_row | load_end),
@@ -111,7 +114,9 @@ class RowAligner(wiring.Component):
                 self.o.p.last.eq(number == shape.last_data_word),
             ]
             with m.If(final):
-                m.d.sync += [active.eq(0), self.tail.valid.eq(1), tail_tag.eq(tag)]
+                m.d.sync += active.eq(0)
+                with m.If(tail_last):
+                    m.d.sync += [self.tail.valid.eq(1), tail_tag.eq(tag)]
         with m.If(load_row):
             m.d.sync += [
                 active.eq(1),
@@ -119,6 +124,6 @@ class RowAligner(wiring.Component):
                 number.eq(0),
                 held.eq(self.words.p.data),
             ]
-        with m.If(load_end):
+        with m.If(load_end | (load_row & ~tail_last)):
             m.d.sync += [self.tail.valid.eq(1), tail_tag.eq(self.tags.p)]
         return m

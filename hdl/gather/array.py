@@ -1,6 +1,6 @@
-"""Reads an array of 32-bit elements, one element at a time."""
+"""Reads an array of integers or floats, one element at a time."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -9,20 +9,22 @@ from hdl.config import ADDRESS_BITS, CardConfig
 from hdl.memory.port import ReadPort
 from hdl.memory.reader import SequentialReader
 
+COUNT_BITS = 24
+"""Width of a number of elements."""
 PREFETCH_LINES = 32
 """Lines read ahead. Up to 256 lines of others, two cycles each, may be queued in DRAM before them:
-still more than one element a cycle."""
+still an element every two or four cycles."""
 RUN_WORDS = 64
 """Words asked for at once: what may have to be thrown away when an array is abandoned."""
 
 
 class ArrayReader(wiring.Component):
-    """Streams the elements of a word-aligned array of 32-bit elements, in order.
+    """Streams the elements of a word-aligned array of 32-bit or 64-bit elements, in order.
 
     Members
     -------
-    i : In(stream of {address, count}), taken while `idle`
-    o : Out(stream of 32 bits); withdrawn by `stop`
+    i : In(stream of {address, count, wide}), taken while `idle`; elements are 64 bits if `wide`
+    o : Out(stream of 64 bits), an element of 32 bits with its sign extended; withdrawn by `stop`
     stop : In(1), abandon the array; hold until `idle`
     idle : Out(1), no element is left and no read is in flight
     port : Out(ReadPort)
@@ -32,12 +34,11 @@ class ArrayReader(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
+        job = data.StructLayout({"address": ADDRESS_BITS, "count": COUNT_BITS, "wide": 1})
         super().__init__(
             {
-                "i": In(
-                    stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "count": 32}))
-                ),
-                "o": Out(stream.Signature(32)),
+                "i": In(stream.Signature(job)),
+                "o": Out(stream.Signature(64)),
                 "stop": In(1),
                 "idle": Out(1),
                 "port": Out(ReadPort(config)),
@@ -55,7 +56,7 @@ class ArrayReader(wiring.Component):
 
         # Words: asked for in runs, so that an abandoned array costs at most one run.
         address = Signal(ADDRESS_BITS)
-        words = Signal(32)
+        words = Signal(COUNT_BITS)
         in_flight = Signal(range(2 * RUN_WORDS + PREFETCH_LINES * config.burst_words))
         run = Signal(range(RUN_WORDS + 1))
         asked = Signal()
@@ -76,31 +77,38 @@ class ArrayReader(wiring.Component):
             m.d.sync += words.eq(0)
 
         # Elements: shifted out of one held word.
-        elements = Signal(32)
+        wide = Signal()
+        elements = Signal(COUNT_BITS)
         word = Signal(config.bus_bytes * 8)
         held = Signal(range(per_word + 1))
-        fill = Signal(range(per_word + 1))
+        capacity = Signal.like(held)
+        fill = Signal.like(held)
         m.d.comb += [
-            self.o.p.eq(word[:32]),
+            self.o.p.eq(Cat(word[:32], Mux(wide, word[32:64], word[31].replicate(32)))),
             self.o.valid.eq(held != 0),
             reader.o.ready.eq((held == 0) | ((held == 1) & self.o.ready) | self.stop),
-            fill.eq(Mux(elements < per_word, elements, per_word)),
+            capacity.eq(Mux(wide, per_word // 2, per_word)),
+            fill.eq(Mux(elements < capacity, elements, capacity)),
         ]
         with m.If(self.stop):
             m.d.sync += [held.eq(0), elements.eq(0)]
         with m.Elif(arrived):
             m.d.sync += [word.eq(reader.o.p.data), held.eq(fill), elements.eq(elements - fill)]
         with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += [word.eq(word >> 32), held.eq(held - 1)]
+            m.d.sync += [word.eq(Mux(wide, word >> 64, word >> 32)), held.eq(held - 1)]
 
         m.d.comb += [
             self.idle.eq((words == 0) & (in_flight == 0) & (held == 0)),
             self.i.ready.eq(self.idle & ~self.stop),
         ]
         with m.If(self.i.valid & self.i.ready):
+            job = self.i.p
+            singles = Signal(COUNT_BITS + 1)
+            m.d.comb += singles.eq(Mux(job.wide, job.count << 1, job.count))
             m.d.sync += [
-                address.eq(self.i.p.address),
-                words.eq((self.i.p.count + (per_word - 1)) >> exact_log2(per_word)),
-                elements.eq(self.i.p.count),
+                address.eq(job.address),
+                words.eq((singles + (per_word - 1)) >> exact_log2(per_word)),
+                elements.eq(job.count),
+                wide.eq(job.wide),
             ]
         return m

@@ -1,24 +1,29 @@
 """The gather engine: SparseLengthsSum over any number of bags."""
 
-from amaranth import Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 
-from hdl.commands import Flag, Opcode, fields, layout
+from hdl.commands import ElementFormat, Flag, Opcode, fields, layout
 from hdl.config import CardConfig
 from hdl.engine import Activity, Result, engine_members
-from hdl.gather.align import RowAligner
+from hdl.gather.align import RowAligner, row_word
 from hdl.gather.array import ArrayReader
+from hdl.gather.convert import PooledConverter
+from hdl.gather.group import ChunkSplitter
 from hdl.gather.interleave import BagInterleaver
 from hdl.gather.lanes import AccumulateLanes
+from hdl.gather.lengths import BagLengths
+from hdl.gather.mean import BagMean
 from hdl.gather.output import BagWriter
 from hdl.gather.rows import RowFetcher
 from hdl.gather.scale import RowScaler
 from hdl.gather.sequencer import BagSequencer
-from hdl.gather.shape import max_chunks, row_shape, shape_of
+from hdl.gather.shape import max_factored_words, row_shape, shape_of
 from hdl.gather.unpack import RowUnpacker
 from hdl.memory.port import ReadPort, WritePort
+from hdl.registers import GATHER_WAITS
 
 BUFFERED_ROWS = 16
 """Rows between aligner and lanes, if their chunks fit."""
@@ -32,6 +37,9 @@ class GatherEngine(wiring.Component):
     the members of `engine_members`
     lengths, indices, weights, rows : Out(ReadPort)
     output : Out(WritePort)
+    waits : Out(4), for which of `registers.GATHER_WAITS` this cycle of a command was spent: rows
+        that memory has not delivered, lanes that add or wait for a sum, indices and lengths, or
+        room at the output and the last writes; none without a command
 
     In steady state a row takes the largest of: its chunks (`ceil(dim / config.lanes)`), the bus
     words it touches, what memory takes for its bursts, and `AccumulateLanes.chain_latency` divided
@@ -46,7 +54,7 @@ class GatherEngine(wiring.Component):
         super().__init__(
             engine_members()
             | {name: Out(ReadPort(config)) for name in ("lengths", "indices", "weights", "rows")}
-            | {"output": Out(WritePort(config))}
+            | {"output": Out(WritePort(config)), "waits": Out(len(GATHER_WAITS))}
         )
 
     def elaborate(self, platform):
@@ -55,6 +63,7 @@ class GatherEngine(wiring.Component):
         m.submodules.lengths = lengths = ArrayReader(config)
         m.submodules.indices = indices = ArrayReader(config)
         m.submodules.weights = weights = ArrayReader(config)
+        m.submodules.bag_lengths = bag_lengths = BagLengths()
         m.submodules.sequencer = sequencer = BagSequencer()
         m.submodules.interleaver = interleaver = BagInterleaver(AccumulateLanes.chain_latency)
         m.submodules.fetcher = fetcher = RowFetcher(config)
@@ -62,68 +71,89 @@ class GatherEngine(wiring.Component):
         m.submodules.unpacker = unpacker = RowUnpacker(config)
         m.submodules.scaler = scaler = RowScaler(config, depth=BUFFERED_ROWS)
         m.submodules.lanes = lanes = AccumulateLanes(config)
+        m.submodules.splitter = splitter = ChunkSplitter(config)
+        m.submodules.mean = mean = BagMean(config)
+        m.submodules.converter = converter = PooledConverter(config)
         m.submodules.writer = writer = BagWriter(config)
-        # Scale and bias come last in a row: its chunks wait for them, and the next row's with it.
-        m.submodules.chunks = chunks = SyncFIFOBuffered(
-            width=8 * config.lanes, depth=2 * max_chunks(config)
+        # Scale and bias come last in a row: its words wait for them, and the next row's with it.
+        m.submodules.row_words = row_words = SyncFIFOBuffered(
+            width=row_word(config).size, depth=2 * max_factored_words(config)
         )
 
         connect(m, lengths.port, flipped(self.lengths))
         connect(m, indices.port, flipped(self.indices))
         connect(m, weights.port, flipped(self.weights))
         connect(m, fetcher.port, flipped(self.rows))
-        connect(m, lengths.o, sequencer.lengths)
+        connect(m, lengths.o, bag_lengths.i)
+        connect(m, bag_lengths.o, sequencer.lengths)
         connect(m, indices.o, sequencer.indices)
-        connect(m, weights.o, sequencer.weights)
         connect(m, sequencer.o, interleaver.i)
         connect(m, interleaver.o, fetcher.i)
         connect(m, fetcher.tags, aligner.tags)
         connect(m, fetcher.words, aligner.words)
-        connect(m, aligner.o, unpacker.i)
         connect(m, aligner.tail, scaler.i)
+        connect(m, unpacker.o, lanes.chunks)
         connect(m, scaler.o, lanes.factors)
-        connect(m, lanes.o, writer.i)
+        connect(m, lanes.o, splitter.i)
+        connect(m, splitter.o, mean.i)
+        connect(m, mean.o, converter.i)
+        connect(m, converter.o, writer.i)
         connect(m, writer.o, flipped(self.output.request))
         m.d.comb += [
-            chunks.w_data.eq(unpacker.o.p),
-            chunks.w_en.eq(unpacker.o.valid),
-            unpacker.o.ready.eq(chunks.w_rdy),
-            lanes.chunks.p.eq(chunks.r_data),
-            lanes.chunks.valid.eq(chunks.r_rdy),
-            chunks.r_en.eq(lanes.chunks.ready),
+            weights.o.ready.eq(sequencer.weights.ready),
+            sequencer.weights.valid.eq(weights.o.valid),
+            sequencer.weights.p.eq(weights.o.p[:32]),
+            row_words.w_data.eq(aligner.o.p),
+            row_words.w_en.eq(aligner.o.valid),
+            aligner.o.ready.eq(row_words.w_rdy),
+            unpacker.i.p.eq(data.View(row_word(config), row_words.r_data)),
+            unpacker.i.valid.eq(row_words.r_rdy),
+            row_words.r_en.eq(unpacker.i.ready),
         ]
 
         # The command in progress.
         command = Signal(layout(fields(Opcode.GATHER)))
         shape = Signal(row_shape(config))
-        weighted = Signal()
         start = Signal()
+
+        def flag(flag: Flag) -> Value:
+            return (command.flags & flag.value).any()
+
+        wide, weighted = flag(Flag.WIDE), flag(Flag.WEIGHTED)
         m.d.comb += [
-            weighted.eq((command.flags & Flag.WEIGHTED.value) != 0),
             lengths.i.p.address.eq(command.lengths),
             lengths.i.p.count.eq(command.bags),
+            lengths.i.p.wide.eq(wide),
             indices.i.p.address.eq(command.indices),
             indices.i.p.count.eq(command.index_count),
+            indices.i.p.wide.eq(wide),
             weights.i.p.address.eq(command.weights),
             weights.i.p.count.eq(Mux(weighted, command.index_count, 0)),
+            bag_lengths.offsets.eq(flag(Flag.OFFSETS)),
+            bag_lengths.bags.eq(command.bags),
+            bag_lengths.end.eq(command.index_count),
             sequencer.i.p.bags.eq(command.bags),
             sequencer.i.p.rows.eq(command.rows),
             sequencer.i.p.index_count.eq(command.index_count),
-            sequencer.i.p.mode.eq(command.mode),
+            sequencer.i.p.mode.eq(Cat(flag(Flag.WARN), flag(Flag.IGNORE))),
             sequencer.i.p.weighted.eq(weighted),
+            sequencer.i.p.pruned.eq(flag(Flag.PRUNED)),
             fetcher.table.eq(command.table),
             fetcher.row_stride.eq(command.row_stride),
+            scaler.factors.eq(shape.factors),
+            mean.mean.eq(flag(Flag.MEAN)),
+            mean.half.eq(command.output_format == ElementFormat.FLOAT16),
+            converter.output_format.eq(command.output_format),
+            converter.multiplier.eq(command.multiplier),
+            converter.zero_point.eq(command.zero_point),
             writer.output.eq(command.output),
             writer.output_stride.eq(command.output_stride),
-            interleaver.restart.eq(start),
-            lanes.restart.eq(start),
-            writer.restart.eq(start),
-            scaler.int4.eq(shape.int4),
         ]
-        for reader in (lengths, indices, weights):
-            m.d.comb += reader.i.valid.eq(start)
-        m.d.comb += sequencer.i.valid.eq(start)
-        for unit in (fetcher, aligner, unpacker, lanes, writer):
+        for unit in (bag_lengths, interleaver, lanes, writer):
+            m.d.comb += unit.restart.eq(start)
+        for unit in (lengths, indices, weights, sequencer):
+            m.d.comb += unit.i.valid.eq(start)
+        for unit in (fetcher, aligner, unpacker, lanes, splitter):
             m.d.comb += unit.shape.eq(shape)
 
         # Lookups between sequencer and lanes; far fewer than 2**16 fit.
@@ -134,15 +164,26 @@ class GatherEngine(wiring.Component):
 
         readers_idle = lengths.idle & indices.idle & weights.idle
         rows_done = in_flight == 0
-        written = lanes.drained & ~writer.o.valid & self.output.idle
+        written = lanes.drained & mean.empty & converter.empty & writer.idle & self.output.idle
         result = Signal(Result)
         working = Signal(Activity)
+        wait = {name: self.waits[number] for number, name in enumerate(GATHER_WAITS)}
         with m.If(lanes.blocked):
             m.d.comb += working.eq(Activity.BLOCKED)
         with m.Elif(lanes.working):
             m.d.comb += working.eq(Activity.BUSY)
         with m.Else():
             m.d.comb += working.eq(Activity.STARVED)
+        with m.If(self.activity == Activity.BLOCKED):
+            m.d.comb += wait["output"].eq(1)
+        with m.Elif(lanes.working):
+            m.d.comb += wait["lanes"].eq(1)
+        with m.Elif(fetcher.waiting):
+            m.d.comb += wait["memory"].eq(1)
+        with m.Elif(~rows_done):
+            m.d.comb += wait["lanes"].eq(1)
+        with m.Elif(self.activity != Activity.IDLE):
+            m.d.comb += wait["indices"].eq(1)
 
         m.d.comb += self.result.p.eq(result)
         with m.FSM():

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, EnableInserter, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
@@ -10,29 +10,29 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hdl.arith.add import FloatAdd
-from hdl.arith.fma import FloatFma
-from hdl.arith.format import FLOAT32
 from hdl.arith.pipeline import register
 from hdl.config import CardConfig
+from hdl.gather.array import COUNT_BITS
 from hdl.gather.interleave import CONTEXTS
+from hdl.gather.lane import Lane
 from hdl.gather.scale import RowFactors
 from hdl.gather.shape import max_chunks, row_shape
-
-
-def byte_to_float(q: Value) -> Value:
-    """The fp32 bits of an unsigned byte, which every fp32 holds exactly."""
-    zeros = []
-    for distance in (4, 2, 1):
-        empty = ~q[8 - distance :].any()
-        zeros.append(empty)
-        q = Mux(empty, Cat(Const(0, distance), q[: 8 - distance]), q)
-    exponent = 127 + 7 - Cat(reversed(zeros))
-    return Mux(q[7], Cat(Const(0, 16), q[:7], exponent[:8], Const(0, 1)), 0)
+from hdl.gather.unpack import ELEMENT_BITS
 
 
 def pooled_chunk(config: CardConfig) -> data.StructLayout:
-    """A chunk of a pooled row: fp32 of `config.lanes` elements; `last` ends the row."""
-    return data.StructLayout({"data": 32 * config.lanes, "context": range(CONTEXTS), "last": 1})
+    """A chunk of a pooled row: fp32 of `config.lanes` elements; `last` ends the row.
+
+    `rows` is how many rows the bag has been summed from.
+    """
+    return data.StructLayout(
+        {
+            "data": data.ArrayLayout(32, config.lanes),
+            "context": range(CONTEXTS),
+            "last": 1,
+            "rows": COUNT_BITS,
+        }
+    )
 
 
 class AccumulateLanes(wiring.Component):
@@ -43,7 +43,7 @@ class AccumulateLanes(wiring.Component):
     restart : In(1), every context starts a new bag
     shape : In(`row_shape`)
     factors : In(stream of `RowFactors`), one per row or bag end
-    chunks : In(stream of `8 * config.lanes` bits), the chunks of every `factors` with `row` set
+    chunks : In(stream of `32 * config.lanes` bits), the chunks of every `factors` with `row` set
     o : Out(stream of `pooled_chunk`), the chunks of every `factors` with `last` set
     working : Out(1), a chunk enters the lanes or waits for the sum it must be added to
     blocked : Out(1), a chunk waits for room at the output
@@ -55,7 +55,7 @@ class AccumulateLanes(wiring.Component):
     Invariant: what enters has room at the output, so nothing stalls between the two.
     """
 
-    chain_latency = FloatAdd.latency + FloatFma.latency + 1
+    chain_latency = Lane.latency + 1
     """Cycles from an addition to the next one to the same accumulator."""
 
     def __init__(self, config: CardConfig):
@@ -65,7 +65,7 @@ class AccumulateLanes(wiring.Component):
                 "restart": In(1),
                 "shape": In(row_shape(config)),
                 "factors": In(stream.Signature(RowFactors)),
-                "chunks": In(stream.Signature(8 * config.lanes)),
+                "chunks": In(stream.Signature(ELEMENT_BITS * config.lanes)),
                 "o": Out(stream.Signature(pooled_chunk(config))),
                 "working": Out(1),
                 "blocked": Out(1),
@@ -91,10 +91,13 @@ class AccumulateLanes(wiring.Component):
                 "address": len(address),
                 "last": 1,  # of the bag
                 "last_chunk": 1,
+                "rows": COUNT_BITS,
             }
         )
         tags = [Signal(tag_layout, name=f"tag_{i}") for i in range(self.chain_latency + 1)]
         fresh = Signal(CONTEXTS, init=-1)  # contexts whose bag has no row yet
+        counts = [Signal(COUNT_BITS, name=f"count_{i}") for i in range(CONTEXTS)]  # of others
+        count = Signal(COUNT_BITS)  # with this row
         is_fresh = Signal()
         present = Signal()
         pending = Signal()  # the sum to be added to is on its way
@@ -118,24 +121,34 @@ class AccumulateLanes(wiring.Component):
             tags[0].address.eq(address),
             tags[0].last.eq(factors.last),
             tags[0].last_chunk.eq(last_chunk),
+            tags[0].rows.eq(count),
         ]
         for earlier, later in pairwise(tags):
             m.d.sync += later.eq(earlier)
         with m.If(issue):
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+        with m.Switch(factors.context):
+            for context, before in enumerate(counts):
+                with m.Case(context):
+                    m.d.comb += count.eq(Mux(is_fresh, 0, before) + factors.row)
+                    with m.If(issue & last_chunk):
+                        m.d.sync += before.eq(count)
         with m.If(self.restart):
             m.d.sync += fresh.eq(-1)
-        with m.Elif(self.factors.valid & self.factors.ready):
+        with m.Elif(issue & last_chunk):
             m.d.sync += fresh.bit_select(factors.context, 1).eq(factors.last)
 
-        # Accumulators: read one cycle after issue, written as the sum leaves the fma.
+        # Accumulators: read one cycle after issue, written as the sum leaves the lane.
         m.submodules.accumulators = accumulators = Memory(
-            shape=32 * config.lanes, depth=CONTEXTS << chunk_bits, init=[]
+            shape=data.ArrayLayout(32, config.lanes), depth=CONTEXTS << chunk_bits, init=[]
         )
         write = accumulators.write_port()
         read = accumulators.read_port(transparent_for=(write,))
         retired = tags[-1]
+        active = Signal()  # something is in the lanes
         m.d.comb += [
+            active.eq(Cat(tag.valid for tag in tags[:-1]).any()),
+            read.en.eq(issue),
             read.addr.eq(address),
             write.addr.eq(retired.address),
             write.en.eq(retired.valid & ~retired.last),
@@ -143,20 +156,18 @@ class AccumulateLanes(wiring.Component):
         starts = register(m, is_fresh, "starts")
         scale = register(m, factors.scale, "scale", cycles=1 + FloatAdd.latency)
         bias = register(m, factors.bias, "bias")
-        q = register(
-            m, self.chunks.p & factors.row.replicate(8 * config.lanes), "q", cycles=FloatAdd.latency
-        )
-        for lane in range(config.lanes):
-            m.submodules[f"add_{lane}"] = add = FloatAdd(FLOAT32)
-            m.submodules[f"fma_{lane}"] = fma = FloatFma(FLOAT32)
-            accumulator = read.data.word_select(lane, 32)
+        elements = self.chunks.p & factors.row.replicate(ELEMENT_BITS * config.lanes)
+        for number in range(config.lanes):
+            lane = Lane()
+            # Idle lanes hold still: less power, and less work for a simulator.
+            m.submodules[f"lane_{number}"] = EnableInserter(active)(lane)
             m.d.comb += [
-                add.a.eq(Mux(starts, 0, accumulator)),
-                add.b.eq(bias),
-                fma.a.eq(scale),
-                fma.b.eq(register(m, byte_to_float(q.word_select(lane, 8)), f"q_{lane}")),
-                fma.c.eq(add.o),
-                write.data.word_select(lane, 32).eq(fma.o),
+                lane.width.eq(self.shape.width),
+                lane.element.eq(elements.word_select(number, ELEMENT_BITS)),
+                lane.accumulator.eq(Mux(starts, 0, read.data[number])),
+                lane.bias.eq(bias),
+                lane.scale.eq(scale),
+                write.data[number].eq(lane.o),
             ]
 
         # Finished bags.
@@ -166,6 +177,7 @@ class AccumulateLanes(wiring.Component):
             pooled.data.eq(write.data),
             pooled.context.eq(retired.address[chunk_bits:]),
             pooled.last.eq(retired.last_chunk),
+            pooled.rows.eq(retired.rows),
             queue.w_data.eq(pooled),
             queue.w_en.eq(retired.valid & retired.last),
             self.o.p.eq(data.View(output, queue.r_data)),

@@ -1,29 +1,29 @@
-"""Writes pooled rows to memory."""
+"""Writes pooled rows to memory, at any byte."""
 
-from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hdl.config import ADDRESS_BITS, CardConfig
+from hdl.gather.convert import byte_group
 from hdl.gather.interleave import CONTEXTS
-from hdl.gather.lanes import pooled_chunk
-from hdl.gather.shape import row_shape
 from hdl.memory.port import write_request
 
 
 class BagWriter(wiring.Component):
-    """Writes the chunks of pooled rows as bus words, strobing only the row's own bytes.
+    """Shifts the bytes of pooled rows to where they belong and writes them as bus words.
 
     Members
     -------
     restart : In(1), the next row of context `c` is that of bag `c`
     output, output_stride : In, of the command in progress
-    shape : In(`row_shape`)
-    i : In(stream of `pooled_chunk`), row after row
-    o : Out(stream of `write_request`)
+    i : In(stream of `byte_group`), row after row
+    o : Out(stream of `write_request`), strobing only the rows' own bytes
+    idle : Out(1), everything taken has been offered and accepted
 
-    Bag `b` of context `b % CONTEXTS` goes to `output + b * output_stride`. Throughput is one word
-    or one chunk a cycle, whichever is smaller.
+    Bag `b` of context `b % CONTEXTS` goes to `output + b * output_stride`. Throughput is one group
+    or one word a cycle; a row takes one cycle for each bus word that it touches, or more.
     """
 
     def __init__(self, config: CardConfig):
@@ -33,83 +33,110 @@ class BagWriter(wiring.Component):
                 "restart": In(1),
                 "output": In(ADDRESS_BITS),
                 "output_stride": In(16),
-                "shape": In(row_shape(config)),
-                "i": In(stream.Signature(pooled_chunk(config))),
+                "i": In(stream.Signature(byte_group(config))),
                 "o": Out(stream.Signature(write_request(config))),
+                "idle": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        chunk_bytes = 4 * config.lanes
-        word_bytes = config.bus_bytes
-        free = Signal()
-        row_done = Signal()
-        strobe = Signal(chunk_bytes)
-        lane_on = Mux(self.i.p.last, self.shape.last_mask, -1)
+        word_bytes = self._config.bus_bytes
+        word_bits = exact_log2(word_bytes)
+        # A group in its place within two words.
+        placed = Signal(
+            data.StructLayout(
+                {
+                    "word": ADDRESS_BITS - word_bits,
+                    "data": data.ArrayLayout(8 * word_bytes, 2),
+                    "strobe": data.ArrayLayout(word_bytes, 2),
+                    "last": 1,
+                }
+            )
+        )
+        placed_valid, merges = Signal(), Signal()
+
+        # Where the group goes: a row starts at its context's address, a stride of CONTEXTS bags
+        # from that context's row before.
+        first = Signal(init=1)
+        follows = Signal(ADDRESS_BITS)
+        start = Signal(ADDRESS_BITS)
+        at = Signal(ADDRESS_BITS)
+        takes = Signal()
+        m.d.comb += [
+            at.eq(Mux(first, start, follows)),
+            self.i.ready.eq(~placed_valid | merges),
+            takes.eq(self.i.valid & self.i.ready),
+        ]
+        for context in range(CONTEXTS):
+            address = Signal(ADDRESS_BITS, name=f"address_{context}")
+            with m.If(self.i.p.context == context):
+                m.d.comb += start.eq(address)
+                with m.If(takes & first):
+                    m.d.sync += address.eq(address + (self.output_stride * CONTEXTS))
+            with m.If(self.restart):
+                m.d.sync += address.eq(self.output + self.output_stride * context)
+        offset = at[:word_bits]
+        ones = Cat(self.i.p.count > byte for byte in range(len(self.i.p.data) // 8))
+        with m.If(merges):
+            m.d.sync += placed_valid.eq(0)
+        with m.If(takes):
+            m.d.sync += [
+                first.eq(self.i.p.last),
+                follows.eq(at + self.i.p.count),
+                placed_valid.eq(1),
+                placed.word.eq(at[word_bits:]),
+                Cat(*placed.data).eq(self.i.p.data << (offset << 3)),
+                Cat(*placed.strobe).eq(ones << offset),
+                placed.last.eq(self.i.p.last),
+            ]
+
+        # Words fill up with group after group; what goes beyond a word starts the next.
+        held = Signal(8 * word_bytes)
+        held_strobe = Signal(word_bytes)
+        flush = Signal()  # `held` is the end of a row
+        free, beyond, ends = Signal(), Signal(), Signal()
+        word = placed.word
+        merged = Cat(
+            Mux(
+                placed.strobe[0][byte],
+                placed.data[0].word_select(byte, 8),
+                held.word_select(byte, 8),
+            )
+            for byte in range(word_bytes)
+        )
         m.d.comb += [
             free.eq(~self.o.valid | self.o.ready),
-            strobe.eq(Cat(lane_on[lane].replicate(4) for lane in range(config.lanes))),
+            beyond.eq(placed.strobe[1].any()),
+            ends.eq(beyond | placed.strobe[0][-1] | placed.last),
+            merges.eq(placed_valid & free & ~flush),
+            self.idle.eq(~(placed_valid | flush | self.o.valid)),
         ]
-
-        # One address per context, a stride of CONTEXTS bags apart.
-        addresses = [Signal(ADDRESS_BITS, name=f"address_{c}") for c in range(CONTEXTS)]
-        row_offset = Signal(range(4 * config.max_dim + 1))
-        base = Signal(ADDRESS_BITS)
-        with m.Switch(self.i.p.context):
-            for context, address in enumerate(addresses):
-                with m.Case(context):
-                    m.d.comb += base.eq(address)
-                    with m.If(row_done):
-                        m.d.sync += address.eq(address + (self.output_stride * CONTEXTS))
-        with m.If(self.restart):
-            for context, address in enumerate(addresses):
-                m.d.sync += address.eq(self.output + self.output_stride * context)
-
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        send = Signal()
-        with m.If(send):
+        with m.If(flush & free):
             m.d.sync += [
+                flush.eq(0),
+                held_strobe.eq(0),
                 self.o.valid.eq(1),
-                self.o.p.address.eq(base + row_offset),
-                row_offset.eq(Mux(row_done, 0, row_offset + word_bytes)),
+                self.o.p.address.eq(self.o.p.address + word_bytes),
+                self.o.p.data.eq(held),
+                self.o.p.strobe.eq(held_strobe),
             ]
-
-        if chunk_bytes >= word_bytes:
-            # A chunk is one word or more; those beyond the row's end are not sent.
-            parts = chunk_bytes // word_bytes
-            part = Signal(range(parts)) if parts > 1 else Signal(1)
-            rest = strobe.word_select(part + 1, word_bytes) if parts > 1 else 0
-            chunk_done = Signal()
-            m.d.comb += [
-                chunk_done.eq((part == parts - 1) | (rest == 0)),
-                send.eq(self.i.valid & free),
-                self.i.ready.eq(free & chunk_done),
-                row_done.eq(send & chunk_done & self.i.p.last),
-            ]
-            with m.If(send):
+        with m.Elif(merges):
+            with m.If(ends):
                 m.d.sync += [
-                    part.eq(Mux(chunk_done, 0, part + 1)),
-                    self.o.p.data.eq(self.i.p.data.word_select(part, 8 * word_bytes)),
-                    self.o.p.strobe.eq(strobe.word_select(part, word_bytes)),
+                    self.o.valid.eq(1),
+                    self.o.p.address.eq(Cat(Const(0, word_bits), word)),
+                    self.o.p.data.eq(merged),
+                    self.o.p.strobe.eq(held_strobe | placed.strobe[0]),
+                    held.eq(placed.data[1]),
+                    held_strobe.eq(placed.strobe[1]),
+                    flush.eq(beyond & placed.last),
                 ]
-        else:
-            # Several chunks make a word.
-            parts = word_bytes // chunk_bytes
-            part = Signal(range(parts))
-            m.d.comb += [
-                self.i.ready.eq(free),
-                row_done.eq(self.i.valid & free & self.i.p.last),
-                send.eq(self.i.valid & free & ((part == parts - 1) | self.i.p.last)),
-            ]
-            with m.If(self.i.valid & free):
-                with m.If(part == 0):
-                    m.d.sync += self.o.p.strobe.eq(0)
+            with m.Else():
                 m.d.sync += [
-                    part.eq(Mux(send, 0, part + 1)),
-                    self.o.p.data.word_select(part, 8 * chunk_bytes).eq(self.i.p.data),
-                    self.o.p.strobe.word_select(part, chunk_bytes).eq(strobe),
+                    held.eq(merged),
+                    held_strobe.eq(held_strobe | placed.strobe[0]),
                 ]
         return m

@@ -35,6 +35,7 @@ class RowFetcher(wiring.Component):
     i : In(stream of `ContextLookup`)
     tags : Out(stream of `row_tag`), one per lookup, in order
     words : Out(stream of `read_word`), the words of every tag with `row` set, in order
+    waiting : Out(1), words that were asked for have not been taken from `words`
     port : Out(ReadPort)
 
     Up to `config.gather_outstanding` bursts are in flight or wait in `words`. A row takes as many
@@ -54,6 +55,7 @@ class RowFetcher(wiring.Component):
                 "i": In(stream.Signature(ContextLookup)),
                 "tags": Out(stream.Signature(row_tag(config))),
                 "words": Out(stream.Signature(read_word(config))),
+                "waiting": Out(1),
                 "port": Out(ReadPort(config)),
             }
         )
@@ -151,6 +153,7 @@ class RowFetcher(wiring.Component):
             asked.eq(request.valid & request.ready),
             returned.eq(self.words.valid & self.words.ready & self.words.p.last),
             free.eq((left == 0) | (asked & last)),
+            self.waiting.eq((left != 0) | (credit != outstanding)),
         ]
         m.d.sync += credit.eq(credit - asked + returned)
         with m.If(starts):

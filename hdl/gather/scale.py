@@ -1,6 +1,6 @@
 """From a row's tail to the two factors of every lane: weight x scale and weight x bias."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -14,6 +14,7 @@ from hdl.gather.align import row_tail
 from hdl.gather.interleave import CONTEXTS
 from hdl.gather.rows import row_tag
 from hdl.gather.sequencer import FLOAT_ONE
+from hdl.gather.shape import Factors
 
 MINUS_ZERO = 0x80000000
 """The scale and bias of no row: x + -0 = x for every x, zeros included."""
@@ -34,7 +35,7 @@ class RowScaler(wiring.Component):
 
     Members
     -------
-    int4 : In(1), scale and bias are fp16
+    factors : In(Factors), what scale and bias are; of rows that have neither, 1 and -0
     i : In(stream of `row_tail`)
     o : Out(stream of `RowFactors`); factors of a tag without `row` change no accumulator
 
@@ -51,7 +52,7 @@ class RowScaler(wiring.Component):
         self._tail = row_tail(config)
         super().__init__(
             {
-                "int4": In(1),
+                "factors": In(Factors),
                 "i": In(stream.Signature(self._tail)),
                 "o": Out(stream.Signature(RowFactors)),
             }
@@ -83,11 +84,14 @@ class RowScaler(wiring.Component):
             mul_bias.b.eq(mul_scale.b),
         ]
         with m.If(widened.tag.row):
-            m.d.comb += [
-                mul_scale.a.eq(Mux(self.int4, widen_scale.o, widened.raw[:32])),
-                mul_bias.a.eq(Mux(self.int4, widen_bias.o, widened.raw[32:])),
-                mul_scale.b.eq(widened.tag.weight),
-            ]
+            m.d.comb += mul_scale.b.eq(widened.tag.weight)
+            with m.Switch(self.factors):
+                with m.Case(Factors.NONE):
+                    m.d.comb += [mul_scale.a.eq(FLOAT_ONE), mul_bias.b.eq(FLOAT_ONE)]
+                with m.Case(Factors.HALF):
+                    m.d.comb += [mul_scale.a.eq(widen_scale.o), mul_bias.a.eq(widen_bias.o)]
+                with m.Case(Factors.SINGLE):
+                    m.d.comb += [mul_scale.a.eq(widened.raw[:32]), mul_bias.a.eq(widened.raw[32:])]
         tag = row_tag(self._config)(register(m, widened.tag, "multiplied", cycles=FloatMul.latency))
         arrivals = Signal(self.latency)
         m.d.sync += arrivals.eq(Cat(taken, arrivals))

@@ -6,6 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.commands import IndexMode, Status
 from hdl.engine import Result
+from hdl.gather.array import COUNT_BITS
+from hdl.gather.lengths import BagLength
 
 FLOAT_ONE = 0x3F800000
 
@@ -19,8 +21,10 @@ class BagSequencer(wiring.Component):
 
     Members
     -------
-    i : In(stream of {bags, rows, index_count, mode, weighted}), one per command
-    lengths, indices, weights : In(stream of 32 bits); weights are taken only if `weighted`
+    i : In(stream of {bags, rows, index_count, mode, weighted, pruned}), one per command
+    lengths : In(stream of `BagLength`)
+    indices : In(stream of 64 bits), signed
+    weights : In(stream of 32 bits), taken only if `weighted`
     o : Out(stream of `Lookup`); a bag has exactly one `last`, rows that do not count are left out
     result : Out(stream of `Result`), after the command's last lookup
 
@@ -33,13 +37,20 @@ class BagSequencer(wiring.Component):
 
     def __init__(self):
         job = data.StructLayout(
-            {"bags": 32, "rows": 32, "index_count": 32, "mode": IndexMode, "weighted": 1}
+            {
+                "bags": COUNT_BITS,
+                "rows": 32,
+                "index_count": COUNT_BITS,
+                "mode": IndexMode,
+                "weighted": 1,
+                "pruned": 1,
+            }
         )
         super().__init__(
             {
                 "i": In(stream.Signature(job)),
-                "lengths": In(stream.Signature(32)),
-                "indices": In(stream.Signature(32)),
+                "lengths": In(stream.Signature(BagLength)),
+                "indices": In(stream.Signature(64)),
                 "weights": In(stream.Signature(32)),
                 "o": Out(stream.Signature(Lookup)),
                 "result": Out(stream.Signature(Result)),
@@ -49,16 +60,17 @@ class BagSequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = Signal(self.i.p.shape())
-        bag = Signal(32)
-        unclaimed = Signal(32)  # indices that no bag so far has claimed
-        remaining = Signal(32)  # indices left in this bag
-        position = Signal(32)
-        skipped = Signal(32)
+        bag = Signal(COUNT_BITS)
+        unclaimed = Signal(COUNT_BITS)  # indices that no bag so far has claimed
+        remaining = Signal(COUNT_BITS)  # indices left in this bag
+        position = Signal(COUNT_BITS)
+        skipped = Signal(COUNT_BITS)
         result = Signal(Result)
 
         length = self.lengths.p
         index = self.indices.p
         present = Signal()
+        counts = Signal()  # the row is to be added
         bad = Signal()
         fatal = Signal()
         last = Signal()
@@ -66,10 +78,11 @@ class BagSequencer(wiring.Component):
         advance = Signal()
         m.d.comb += [
             present.eq(self.indices.valid & (self.weights.valid | ~job.weighted)),
-            bad.eq(index[31] | (index >= job.rows)),
+            counts.eq(~index[32:].any() & (index[:32] < job.rows)),
+            bad.eq(~counts & ~(job.pruned & index.all())),
             fatal.eq(bad & (job.mode == IndexMode.FATAL)),
             last.eq(remaining == 1),
-            sends.eq(~bad | (last & ~fatal)),
+            sends.eq(counts | (last & ~fatal)),
             self.result.p.eq(result),
         ]
 
@@ -95,27 +108,27 @@ class BagSequencer(wiring.Component):
                     ]
                     m.next = "DONE"
                 with m.Elif(self.lengths.valid):
-                    m.d.sync += [remaining.eq(length), result.detail.eq(bag)]
-                    with m.If(length[31]):
+                    m.d.sync += [remaining.eq(length.length), result.detail.eq(bag)]
+                    with m.If(length.negative):
                         m.d.sync += result.status.eq(Status.BAD_LENGTH)
                         m.next = "DONE"
-                    with m.Elif(length > unclaimed):
+                    with m.Elif(length.long | (length.length > unclaimed)):
                         m.d.sync += result.status.eq(Status.LENGTH_MISMATCH)
                         m.next = "DONE"
-                    with m.Elif(length == 0):
+                    with m.Elif(length.length == 0):
                         m.d.comb += [self.o.valid.eq(1), self.lengths.ready.eq(self.o.ready)]
                         with m.If(self.o.ready):
                             m.d.sync += bag.eq(bag + 1)
                     with m.Else():
                         m.d.comb += self.lengths.ready.eq(1)
-                        m.d.sync += unclaimed.eq(unclaimed - length)
+                        m.d.sync += unclaimed.eq(unclaimed - length.length)
                         m.next = "ROWS"
 
             with m.State("ROWS"):
                 m.d.comb += [
-                    self.o.p.index.eq(index),
+                    self.o.p.index.eq(index[:32]),
                     self.o.p.weight.eq(Mux(job.weighted, self.weights.p, Const(FLOAT_ONE, 32))),
-                    self.o.p.row.eq(~bad),
+                    self.o.p.row.eq(counts),
                     self.o.p.last.eq(last),
                     self.o.valid.eq(present & sends),
                     advance.eq(present & Mux(sends, self.o.ready, ~fatal)),

@@ -1,25 +1,28 @@
 """Cuts row-aligned words into chunks of one element per lane."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.config import CardConfig
 from hdl.gather.align import row_word
-from hdl.gather.shape import row_shape
+from hdl.gather.shape import ElementWidth, row_shape
+
+ELEMENT_BITS = 32
+"""Width of an element in a chunk: that of the widest, narrower ones have zeros above."""
 
 
 class RowUnpacker(wiring.Component):
-    """From the words of a row to its chunks: `config.lanes` elements of 8 bits.
+    """From the words of a row to its chunks: `config.lanes` elements of up to 32 bits.
 
     Members
     -------
     shape : In(`row_shape`)
     i : In(stream of `row_word`)
-    o : Out(stream of `8 * config.lanes` bits), element 0 in bits 7:0; beyond the row's last
+    o : Out(stream of `32 * config.lanes` bits), element 0 in bits 31:0; beyond the row's last
         element the bits mean nothing
 
-    Throughput is one chunk a cycle; one every two cycles where a chunk takes two words.
+    Throughput is one chunk a cycle, or one word a cycle where a chunk takes several.
     """
 
     def __init__(self, config: CardConfig):
@@ -28,52 +31,63 @@ class RowUnpacker(wiring.Component):
             {
                 "shape": In(row_shape(config)),
                 "i": In(stream.Signature(row_word(config))),
-                "o": Out(stream.Signature(8 * config.lanes)),
+                "o": Out(stream.Signature(ELEMENT_BITS * config.lanes)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         lanes = self._config.lanes
-        word_bytes = self._config.bus_bytes
-        # 8-bit chunks of twice the bus width are put together from two words.
-        pairs = lanes > word_bytes
-        word = Signal(max(lanes, word_bytes) * 8)
+        word_bits = 8 * self._config.bus_bytes
+        chunk_bits = {width: lanes * width.bits for width in ElementWidth}
+        most_words = max(1, max(chunk_bits.values()) // word_bits)
+        buffer = Signal(word_bits * most_words)
         full = Signal()
+        slot = Signal(range(max(2, most_words)))  # of the next word in `buffer`
+        part = Signal(range(max(2, word_bits // min(chunk_bits.values()))))  # of the word
         chunk = Signal.like(self.shape.last_chunk)  # of the row
-        part = Signal(range(2 * word_bytes // min(lanes, word_bytes)))  # of the word
-        last_part = Signal.like(part)
-        word_done = Signal()
+        last_slot, last_part = Signal.like(slot), Signal.like(part)
+        shifted = Signal.like(buffer)
+        done = Signal()  # with this chunk, what the buffer holds of the row
         taken = Signal()
-        nibbles = Cat(Cat(word[4 * lane : 4 * lane + 4], Cat(0, 0, 0, 0)) for lane in range(lanes))
         m.d.comb += [
-            last_part.eq(
-                Mux(self.shape.int4, 2 * word_bytes // lanes, max(1, word_bytes // lanes)) - 1
-            ),
-            word_done.eq((part == last_part) | (chunk == self.shape.last_chunk)),
-            self.o.p.eq(Mux(self.shape.int4, nibbles, word[: 8 * lanes])),
+            done.eq((part == last_part) | (chunk == self.shape.last_chunk)),
             self.o.valid.eq(full),
             taken.eq(full & self.o.ready),
-            self.i.ready.eq(~full | (taken & word_done)),
+            self.i.ready.eq(~full | (taken & done)),
         ]
+        with m.Switch(self.shape.width):
+            for width, bits in chunk_bits.items():
+                with m.Case(width):
+                    parts, slots = max(1, word_bits // bits), max(1, bits // word_bits)
+                    zeros = Const(0, ELEMENT_BITS - width.bits)
+                    elements = [
+                        Cat(buffer.word_select(lane, width.bits), zeros) for lane in range(lanes)
+                    ]
+                    m.d.comb += [
+                        last_part.eq(parts - 1),
+                        last_slot.eq(slots - 1),
+                        self.o.p.eq(Cat(elements)),
+                        shifted.eq(buffer >> bits if parts > 1 else buffer),
+                    ]
+
         with m.If(taken):
             m.d.sync += [
-                part.eq(Mux(word_done, 0, part + 1)),
-                chunk.eq(Mux(chunk == self.shape.last_chunk, 0, chunk + 1)),
-                word.eq(Mux(self.shape.int4, word >> 4 * lanes, word >> 8 * lanes)),
-                full.eq(~word_done),
+                part.eq(part + 1),
+                chunk.eq(chunk + 1),
+                buffer.eq(shifted),
+                full.eq(~done),
             ]
+            with m.If(done):
+                m.d.sync += part.eq(0)
+            with m.If(chunk == self.shape.last_chunk):
+                m.d.sync += chunk.eq(0)
         with m.If(self.i.valid & self.i.ready):
-            if pairs:
-                odd = Signal()
-                m.d.sync += full.eq(self.shape.int4 | odd | self.i.p.last)
-                with m.If(odd & ~self.shape.int4):
-                    m.d.sync += [word[8 * word_bytes :].eq(self.i.p.data), odd.eq(0)]
-                with m.Else():
-                    m.d.sync += [
-                        word.eq(self.i.p.data),
-                        odd.eq(~self.shape.int4 & ~self.i.p.last),
-                    ]
-            else:
-                m.d.sync += [word.eq(self.i.p.data), full.eq(1)]
+            complete = (slot == last_slot) | self.i.p.last
+            m.d.sync += [full.eq(complete), slot.eq(slot + 1)]
+            with m.If(complete):
+                m.d.sync += slot.eq(0)
+            for number in range(most_words):
+                with m.If(slot == number):
+                    m.d.sync += buffer.word_select(number, word_bits).eq(self.i.p.data)
         return m

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import Engine, Opcode
+from hdl.commands import ElementFormat, Engine, Opcode
 from hdl.config import CardConfig
 from hdl.registers import ACTIVITIES, activity_offset, traffic_offset
 from host.bench.gather import FORMATS, Bags, Point, bounds, draw, row_lines, row_starts, summary
@@ -127,7 +127,7 @@ class _Run:
             rows=point.table_rows(config), row_stride=point.row_stride, dim=point.dim,
             format=FORMATS[point.bits], indices=operands.address + lengths,
             index_count=len(lookups.indices), lengths=operands.address, bags=lookups.bags,
-            output=output.address, output_stride=stride,
+            output=output.address, output_stride=stride, output_format=ElementFormat.FLOAT32,
         )  # fmt: skip
         step = stride * (checked[1] - checked[0] if len(checked) > 1 else 1)
         timeline.issue(

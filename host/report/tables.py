@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hdl.commands import Engine
+from hdl.registers import GATHER_WAITS
 
 
 def of_rows(title: str, rows: Sequence[dict]) -> Table:
@@ -67,6 +68,14 @@ def print_dlrm(report: dict, console: Console) -> None:
                 end_section=engine is Engine.VECTOR,
             )
     console.print(engines)
+
+    waits = Table(title="Gather units: cycles spent on")
+    for column in ("card", *GATHER_WAITS):
+        waits.add_column(column, justify="right")
+    for index, card in enumerate(report["per_card"]):
+        counts = (card[f"gather_{wait}_cycles"] for wait in GATHER_WAITS)
+        waits.add_row(str(index), *(f"{count:,}" for count in counts))
+    console.print(waits)
 
     traffic = Table(title="Payload bytes")
     for column in ("card", "DRAM read", "DRAM written", "PCIe read", "PCIe written"):

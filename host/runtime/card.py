@@ -1,13 +1,22 @@
 """One card as its user sees it: numpy arrays in, numpy arrays out."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from hdl.commands import Flag, Opcode, RowFormat
+from hdl.commands import Flag, IndexMode, Opcode, RowFormat, mode_flags
 from host.driver.device import Device
+from host.runtime.embedding import (
+    Table,
+    bag_starts,
+    integers,
+    output_format,
+    row_format_of,
+    table_bytes,
+)
 from host.runtime.layout import round_up
 from host.runtime.memory import Allocator, Block
 from host.runtime.products import MatrixProducts, checked
@@ -15,39 +24,6 @@ from host.runtime.timeline import Event, Timeline
 
 STAGING_BYTES = 1 << 20
 """Largest piece of an upload: bounds the host memory it needs."""
-
-_FORMATS = {8: RowFormat.INT8, 4: RowFormat.INT4}
-_TAIL_BYTES = {8: 8, 4: 4}
-"""Bytes of scale and bias behind a row's elements."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """An embedding table in the DRAM of card number `card`.
-
-    `preloaded` says that it was placed there without simulating the transfer.
-    """
-
-    card: int
-    block: Block
-    rows: int
-    row_bytes: int
-    dim: int
-    bits: int
-    preloaded: bool
-
-
-def _integers(name: str, values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values)
-    if values.size == 0:
-        values = values.astype(np.int32)
-    if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise ValueError(
-            f"{name}: is {values.dtype} with {values.ndim} dimensions, must be 1-D int"
-        )
-    if values.size and not -(2**31) <= values.min() <= values.max() < 2**31:
-        raise ValueError(f"{name}: a value does not fit int32")
-    return values.astype(np.int32)
 
 
 class Card(MatrixProducts):
@@ -130,40 +106,42 @@ class Card(MatrixProducts):
             first = self._backdoor()[block.address : block.address + 4].tobytes()
             self.device.bus.write(self.device.bar2 + block.address, first)
 
-    def table(self, table: np.ndarray, *, bits: int = 8, preload: bool = False) -> Table:
-        """Places fused rows in card DRAM, to be used by many `embedding_bag` calls.
+    def table(
+        self,
+        table: np.ndarray,
+        *,
+        bits: int = 8,
+        row_format: RowFormat | None = None,
+        preload: bool = False,
+    ) -> Table:
+        """Places a table in card DRAM, to be used by many `embedding_bag` calls.
 
         Parameters
         ----------
-        table : uint8[rows, row_bytes], rows of `bits`-bit elements, then scale and bias
-        bits : 8 (fp32 scale and bias) or 4 (fp16)
+        table : uint8[rows, row_bytes], rows of elements, then scale and bias; or float32 or
+            float16 [rows, dim]
+        bits : 8 (fp32 scale and bias) or 4 (fp16), of a uint8 table
+        row_format : names the format instead, for one that array and bits do not tell
         preload : place the bytes without simulating the transfer
 
         Raises `ValueError` for an array that is no such table and `MemoryError` if DRAM is full.
         `release` gives the table's `block` back.
         """
-        if bits not in _FORMATS:
-            raise ValueError(f"bits={bits}: must be 8 or 4")
-        table = checked("table", table, (np.uint8,), 2)
-        rows, row_bytes = table.shape
-        dim = (row_bytes - _TAIL_BYTES[bits]) * (8 // bits)
-        if rows < 1 or not 1 <= dim <= self.config.max_dim:
-            raise ValueError(
-                f"table: uint8[{rows}, {row_bytes}] has {rows} rows of {dim} elements, must have "
-                f"at least one row and 1 to max_dim={self.config.max_dim} elements"
-            )
+        table = np.asarray(table)
+        row_format = row_format_of(table, bits, row_format)
+        raw, dim = table_bytes(table, row_format, self.config.max_dim)
         if preload and self._backdoor is None:
             raise ValueError("preload: this platform offers no direct access to card memory")
         with ExitStack() as unless_done:
-            block = self.dram.allocate(table.size)
+            block = self.dram.allocate(raw.size)
             unless_done.callback(self.dram.release, block)
             if preload and self._backdoor:
-                self._backdoor()[block.address : block.address + table.size] = table.reshape(-1)
+                self._backdoor()[block.address : block.address + raw.size] = raw.reshape(-1)
                 self.announce(block)
             else:
-                self.upload(block, table.reshape(-1))
+                self.upload(block, raw.reshape(-1))
             unless_done.pop_all()
-        return Table(self.index, block, rows, row_bytes, dim, bits, preload)
+        return Table(self.index, block, len(raw), raw.shape[1], dim, row_format, preload)
 
     def embedding_bag(
         self,
@@ -172,36 +150,55 @@ class Card(MatrixProducts):
         offsets: np.ndarray,
         bits: int = 8,
         per_sample_weights: np.ndarray | None = None,
+        *,
+        row_format: RowFormat | None = None,
+        mode: str = "sum",
+        include_last_offset: bool = False,
+        pruned: bool = False,
+        bad_indices: IndexMode = IndexMode.FATAL,
+        dtype: DTypeLike = np.float32,
+        multiplier: float = 1.0,
+        zero_point: int = 0,
     ) -> np.ndarray:
-        """Sums the rows of each bag on the card.
+        """Pools the rows of each bag on the card.
 
         Parameters
         ----------
-        table : uint8[rows, row_bytes] fused rows, or a `Table` already on the card
+        table : uint8[rows, row_bytes] fused rows, float32 or float16 [rows, dim], or a `Table`
+            already on the card
         indices : int[n]
         offsets : int[bags], where each bag starts in `indices`
-        bits : 8 or 4, of the rows' elements; a `Table` knows its own
+        bits, row_format : of the rows, see `table`; a `Table` knows its own
         per_sample_weights : float32[n] or None for 1
+        mode : "sum", or "mean": divided by the number of rows that were added
+        include_last_offset : `offsets` has one entry more, the end of the last bag
+        pruned : index -1 stands for a row that contributes nothing
+        bad_indices : what an index outside the table means; `WARN` issues a `RuntimeWarning`
+        dtype : float32, float16, or uint8 or int8: saturate(round(x * multiplier) + zero_point)
 
         Returns
         -------
-        float32[bags, dim], bit for bit what PyTorch's quantised embedding bag computes.
+        dtype[bags, dim], bit for bit what PyTorch computes: its quantised embedding bags, or
+        `torch.nn.functional.embedding_bag` of float rows with an output of the same dtype.
 
         Raises `ValueError` for operands that do not fit together and `CommandError` for an index
         outside the table.
         """
-        indices = _integers("indices", indices)
-        offsets = _integers("offsets", offsets)
-        if len(offsets) == 0:
-            raise ValueError("offsets: empty, must name the start of at least one bag")
-        lengths = np.diff(offsets, append=np.int32(len(indices))).astype(np.int32)
-        if offsets[0] != 0 or (lengths < 0).any():
-            raise ValueError(
-                f"offsets: must start at 0, not decrease and stay within {len(indices)} indices"
-            )
-        weighted = per_sample_weights is not None
-        operands = [indices.view(np.uint8), lengths.view(np.uint8)]
-        if weighted:
+        indices = integers("indices", indices)
+        starts = bag_starts(offsets, len(indices), include_last_offset).astype(indices.dtype)
+        if mode not in ("sum", "mean"):
+            raise ValueError(f"mode={mode!r}: must be 'sum' or 'mean'")
+        output_type = output_format(dtype, multiplier, zero_point)
+        chosen = {
+            Flag.WEIGHTED: per_sample_weights is not None,
+            Flag.MEAN: mode == "mean",
+            Flag.WIDE: indices.dtype == np.int64,
+            Flag.OFFSETS: True,
+            Flag.PRUNED: pruned,
+        }
+        flags = sum((flag for flag, on in chosen.items() if on), mode_flags(bad_indices))
+        operands = [indices.view(np.uint8), starts.view(np.uint8)]
+        if per_sample_weights is not None:
             weights = checked("per_sample_weights", per_sample_weights, (np.float32,), 1)
             if len(weights) != len(indices):
                 raise ValueError(
@@ -210,34 +207,42 @@ class Card(MatrixProducts):
             operands.append(weights.view(np.uint8))
         with ExitStack() as stack:
             if not isinstance(table, Table):
-                table = self.table(table, bits=bits)
+                table = self.table(table, bits=bits, row_format=row_format)
                 stack.callback(self.dram.release, table.block)
             elif table.card != self.index:
                 raise ValueError(f"table: is on card {table.card}, not on card {self.index}")
-            bags, dim = len(lengths), table.dim
-            stride = round_up(4 * dim, self.config.bus_bytes)
+            bags, stride = len(starts), table.dim * output_type.nbytes
             blocks = self.blocks(stack, *(operand.size for operand in operands), bags * stride)
             for block, operand in zip(blocks, operands, strict=False):
                 self.upload(block, operand)
             output = blocks[-1]
             pooled = self.timeline.issue(
                 Opcode.GATHER,
-                flags=Flag.WEIGHTED if weighted else 0,
+                flags=flags,
                 table=table.block.address,
                 indices=blocks[0].address,
                 lengths=blocks[1].address,
-                weights=blocks[2].address if weighted else 0,
+                weights=blocks[2].address if flags & Flag.WEIGHTED else 0,
                 output=output.address,
                 rows=table.rows,
                 index_count=len(indices),
                 bags=bags,
                 row_stride=table.row_bytes,
-                dim=dim,
+                dim=table.dim,
                 output_stride=stride,
-                format=_FORMATS[table.bits],
+                format=table.row_format,
+                output_format=output_type,
+                multiplier=int(np.float32(multiplier).view(np.uint32)),
+                zero_point=zero_point & 0xFF,
             )
+            skipped = 0
+            if bad_indices == IndexMode.WARN:
+                skipped = self.timeline.wait(self.timeline.flush())[-1].detail
             result = self.download(output, bags * stride, pooled)
-        return result.view(np.float32).reshape(bags, -1)[:, :dim].copy()
+        if skipped:
+            message = f"{skipped} indices outside the table contributed nothing"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return result.view(dtype).reshape(bags, table.dim)
 
     def blocks(self, stack: ExitStack, *sizes: int) -> list[Block]:
         """A block for each size, placed as `place` does, until `stack` closes."""

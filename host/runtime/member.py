@@ -215,6 +215,7 @@ class Member:
                     row_stride=table.row_bytes,
                     dim=table.dim,
                     output_stride=self._pooled_stride,
+                    output_format=ElementFormat.FLOAT32,
                 )
             )
             if dense is self:

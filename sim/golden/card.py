@@ -3,12 +3,22 @@
 from typing import Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from hdl.commands import ElementFormat, Flag, IndexMode, Opcode, RowFormat, Status, fields, unpack
+from hdl.commands import (
+    ElementFormat,
+    Flag,
+    Opcode,
+    RowFormat,
+    Status,
+    fields,
+    index_mode,
+    unpack,
+)
 from hdl.config import CardConfig
 from sim.golden import products
 from sim.golden.check import check
-from sim.golden.gather import sparse_lengths_sum
+from sim.golden.gather import lengths_of, sparse_lengths_sum
 from sim.golden.vector import decode, result
 
 
@@ -99,22 +109,34 @@ class GoldenCard:
     def _gather(self, values: dict[str, int]) -> tuple[Status, int]:
         rows, stride = values["rows"], values["row_stride"]
         start = values["table"]
-        # The last row need not be followed by a whole stride.
-        window = np.zeros(rows * stride, np.uint8)
-        available = self.memory[start : start + rows * stride]
-        window[: available.size] = available
-        count = values["index_count"]
+        # The last row need not be followed by a whole stride, an only row need not fit it.
+        row_format = RowFormat(values["format"])
+        size = row_format.row_bytes(values["dim"])
+        table = as_strided(self.memory[start:], (rows, size), (stride, 1), writeable=False)
+        count, flags = values["index_count"], Flag(values["flags"])
+        integer = np.dtype(np.int64 if flags & Flag.WIDE else np.int32)
+        indices, lengths = (
+            self._bytes(values[name], integer.itemsize * size).view(integer)
+            for name, size in (("indices", count), ("lengths", values["bags"]))
+        )
+        if flags & Flag.OFFSETS:
+            lengths = lengths_of(lengths, count)
         weights = None
-        if values["flags"] & Flag.WEIGHTED:
+        if flags & Flag.WEIGHTED:
             weights = self._bytes(values["weights"], 4 * count).view(np.float32)
         pooled, status, detail = sparse_lengths_sum(
-            window.reshape(rows, stride),
-            self._bytes(values["indices"], 4 * count).view(np.int32),
-            self._bytes(values["lengths"], 4 * values["bags"]).view(np.int32),
+            table,
+            indices,
+            lengths,
             values["dim"],
-            RowFormat(values["format"]),
+            row_format,
             weights,
-            IndexMode(values["mode"]),
+            index_mode(flags),
+            pruned=bool(flags & Flag.PRUNED),
+            mean=bool(flags & Flag.MEAN),
+            output_format=ElementFormat(values["output_format"]),
+            multiplier=np.uint32(values["multiplier"]).view(np.float32),
+            zero_point=values["zero_point"],
         )
         self._set_rows(values["output"], values["output_stride"], pooled)
         return status, detail

@@ -16,11 +16,11 @@ from hdl.commands import (
     HEADER,
     MATMUL_LIMIT,
     NO_COUNTER,
+    POOLED_FORMATS,
     PRODUCT_FORMATS,
     ElementFormat,
     Flag,
     Function,
-    IndexMode,
     Opcode,
     RowFormat,
     Status,
@@ -32,11 +32,6 @@ from hdl.config import CardConfig
 from sim.golden.vector import float_of
 
 _PCIE_OPERANDS = {(Opcode.LOAD, "source"), (Opcode.STORE, "destination")}
-
-
-def row_size(row_format: RowFormat, dim: int) -> int:
-    """Bytes of an embedding row with its scale and bias."""
-    return dim + 8 if row_format == RowFormat.INT8 else (dim + 1) // 2 + 4
 
 
 def check(descriptor: bytes, config: CardConfig) -> tuple[Status, int]:
@@ -130,27 +125,31 @@ def _signal(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
 
 
 def _gather(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    if v["flags"] & Flag.WARN and v["flags"] & Flag.IGNORE:
+        yield Status.BAD_FORMAT, "flags"
     if v["format"] not in set(RowFormat):
         yield Status.BAD_FORMAT, "format"
-    if v["mode"] not in set(IndexMode):
-        yield Status.BAD_FORMAT, "mode"
+    if v["output_format"] not in POOLED_FORMATS:
+        yield Status.BAD_FORMAT, "output_format"
+    element_bytes = ElementFormat(v["output_format"]).nbytes
+    if element_bytes == 1 and _is_nan_or_infinite(v["multiplier"]):
+        yield Status.BAD_FORMAT, "multiplier"
     limit = 2**32 - 1
     yield from _dimensions(v, rows=limit, bags=limit, dim=config.max_dim)
-    size = row_size(RowFormat(v["format"]), v["dim"])
+    size = RowFormat(v["format"]).row_bytes(v["dim"])
     if v["rows"] > 1:
         yield from _strides(v, row_stride=size)
     if v["bags"] > 1:
-        yield from _strides(v, output_stride=4 * v["dim"])
-    weights = ("weights",) if v["flags"] else ()
-    yield from _aligned(v, config.bus_bytes, "indices", "lengths", *weights, "output")
-    if v["bags"] > 1:
-        yield from _aligned(v, config.bus_bytes, "output_stride")
+        yield from _strides(v, output_stride=element_bytes * v["dim"])
+    weights = ("weights",) if v["flags"] & Flag.WEIGHTED else ()
+    yield from _aligned(v, config.bus_bytes, "indices", "lengths", *weights)
+    integer_bytes = 8 if v["flags"] & Flag.WIDE else 4
     sizes = {
         "table": _rows(v["rows"], v["row_stride"], size),
-        "indices": 4 * v["index_count"],
-        "lengths": 4 * v["bags"],
+        "indices": integer_bytes * v["index_count"],
+        "lengths": integer_bytes * v["bags"],
         **dict.fromkeys(weights, 4 * v["index_count"]),
-        "output": _rows(v["bags"], v["output_stride"], 4 * v["dim"]),
+        "output": _rows(v["bags"], v["output_stride"], element_bytes * v["dim"]),
     }
     yield from _ranges(v, config, **sizes)
 

@@ -27,6 +27,12 @@ def multiply(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
         return _canonical(np.multiply(np.float32(a), np.float32(b)))
 
 
+def divide(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
+    """float32 `a / b`, as `hdl.arith.div.FloatDiv`."""
+    with np.errstate(all="ignore"):
+        return _canonical(np.divide(np.float32(a), np.float32(b)))
+
+
 def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
     """float32 `a * b + c` with a single rounding, as `hdl.arith.fma.FloatFma`.
 
@@ -52,6 +58,13 @@ def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
 def int_to_float(x: ArrayLike) -> NDArray[np.float32]:
     """float32 of int32 `x`, as `hdl.arith.convert.IntToFloat`."""
     return np.asarray(x, np.int32).astype(np.float32)
+
+
+def narrow(x: ArrayLike) -> NDArray[np.float16]:
+    """float16 of float32 `x`, as `hdl.arith.convert.FloatNarrow`."""
+    with np.errstate(all="ignore"):
+        half = np.asarray(np.float32(x)).astype(np.float16)
+    return np.where(np.isnan(half), np.uint16(0x7E00).view(np.float16), half)
 
 
 def round_half_even_to_int(x: ArrayLike, width: int = 32) -> NDArray[np.int64]:

@@ -1,38 +1,55 @@
-"""SparseLengthsSum as the card computes it, bit for bit."""
+"""Embedding pooling as the card computes it, bit for bit."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hdl.commands import IndexMode, RowFormat, Status
-from sim.golden.floats import add, fma, multiply
+from hdl.commands import ElementFormat, IndexMode, RowFormat, Status
+from sim.golden.floats import add, divide, fma, multiply, narrow, quantise
 
-
-def row_bytes(dim: int, row_format: RowFormat) -> int:
-    """Bytes of a table row of `dim` elements, scale and bias included."""
-    return dim + 8 if row_format == RowFormat.INT8 else (dim + 1) // 2 + 4
+_FAR = 1 << 40
+"""Beyond every sum of good lengths."""
 
 
 def unpack_rows(
     table: NDArray[np.uint8], dim: int, row_format: RowFormat
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-    """Elements uint8[rows, dim], scales float32[rows] and biases float32[rows] of fused rows.
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Elements float32[rows, dim], scales float32[rows] and biases float32[rows] of rows.
 
-    `table` is uint8[rows, stride]; bytes beyond `row_bytes` are ignored. The layouts are those of
-    `hdl.commands.RowFormat`. Raises `ValueError` if a row does not fit its stride.
+    `table` is uint8[rows, stride]; bytes beyond a row are ignored. The layouts are those of
+    `hdl.commands.RowFormat`; what has no scale and bias has 1 and -0, which change nothing. Raises
+    `ValueError` if a row does not fit its stride.
     """
-    size = row_bytes(dim, row_format)
+    size = row_format.row_bytes(dim)
     if table.ndim != 2 or table.shape[1] < size:
         raise ValueError(f"table of shape {table.shape}: a row of dim {dim} takes {size} bytes")
-    q: NDArray[np.uint8]
-    if row_format == RowFormat.INT8:
-        q = table[:, :dim]
-        tail = np.ascontiguousarray(table[:, dim:size]).view("<f4")
+    end = size - row_format.tail_bytes
+    raw = np.ascontiguousarray(table[:, :end])
+    if row_format.element_bits == 4:
+        nibbles = np.stack([raw & np.uint8(15), raw >> np.uint8(4)], axis=2)
+        q = nibbles.reshape(len(table), -1)[:, :dim].astype(np.float32)
     else:
-        pairs = table[:, : (dim + 1) // 2]
-        nibbles = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=2)
-        q = nibbles.reshape(len(table), -1)[:, :dim]
-        tail = np.ascontiguousarray(table[:, size - 4 : size]).view("<f2").astype(np.float32)
+        real = {8: np.uint8, 16: np.float16, 32: np.float32}[row_format.element_bits]
+        with np.errstate(invalid="ignore"):  # A signalling NaN.
+            q = raw.view(real).astype(np.float32)
+    if not row_format.tail_bytes:
+        ones = np.ones(len(table), np.float32)
+        return q, ones, np.float32(-0.0) * ones
+    real = np.float32 if row_format.tail_bytes == 8 else np.float16
+    with np.errstate(invalid="ignore"):
+        tail = np.ascontiguousarray(table[:, end:size]).view(real).astype(np.float32)
     return q, tail[:, 0], tail[:, 1]
+
+
+def lengths_of(offsets: ArrayLike, index_count: int) -> NDArray[np.int64]:
+    """The length of each bag from where it starts; the last ends at `index_count`.
+
+    Indices before the first bag make it too long.
+    """
+    start = np.clip(np.asarray(offsets, np.int64).reshape(-1), -_FAR, _FAR)
+    length = np.diff(start, append=index_count)
+    if len(start) and start[0] != 0:
+        length[0] = _FAR
+    return length
 
 
 def sparse_lengths_sum(
@@ -43,21 +60,33 @@ def sparse_lengths_sum(
     row_format: RowFormat,
     weights: ArrayLike | None = None,
     mode: IndexMode = IndexMode.FATAL,
-) -> tuple[NDArray[np.float32], Status, int]:
+    *,
+    pruned: bool = False,
+    mean: bool = False,
+    output_format: ElementFormat = ElementFormat.FLOAT32,
+    multiplier: ArrayLike = 1.0,
+    zero_point: int = 0,
+) -> tuple[NDArray, Status, int]:
     """Pools rows into bags: the meaning of `commands.Opcode.GATHER`.
 
     Parameters
     ----------
     table : uint8[rows, stride]
-        Fused rows; `stride` is at least `row_bytes(dim, row_format)`.
+        Rows; `stride` is at least `row_format.row_bytes(dim)`.
     indices : int[index_count]
     lengths : int[bags]
     weights : float32[index_count] or None
         Weight of each row; None means 1.
+    pruned : bool
+        Index -1 is not bad and contributes nothing.
+    mean : bool
+        Divide each sum by the number of rows in it.
+    output_format, multiplier, zero_point
+        See `pooled_as`.
 
     Returns
     -------
-    pooled : float32[completed, dim]
+    pooled : float32, float16, uint8 or int8 [completed, dim]
         The bags that were written: all of them if the status is OK, else those before the fault.
     status : Status
         `OK`, `BAD_LENGTH`, `LENGTH_MISMATCH` or `BAD_INDEX`: the first fault in the order of bags,
@@ -67,10 +96,11 @@ def sparse_lengths_sum(
 
     In index order, `acc = fma(weight * scale, q, acc + weight * bias)` from +0 in fp32, every step
     rounded to nearest even: what FBGEMM computes, checked against
-    `torch.ops.quantized.embedding_bag_byte_rowwise_offsets` and its 4-bit twin.
+    `torch.ops.quantized.embedding_bag_byte_rowwise_offsets` and its 4-bit twin. Of float rows that
+    leaves `acc = fma(weight, x, acc)`: `torch.nn.functional.embedding_bag`.
     """
     index = np.asarray(indices, np.int64).reshape(-1)
-    length = np.asarray(lengths, np.int64).reshape(-1)
+    length = np.clip(np.asarray(lengths, np.int64).reshape(-1), -_FAR, _FAR)
     ends = np.cumsum(np.maximum(length, 0))
     starts = ends - np.maximum(length, 0)
     faulty = np.flatnonzero((length < 0) | (ends > len(index)))
@@ -85,7 +115,8 @@ def sparse_lengths_sum(
         status, detail = (Status.OK, 0)
         if checked != len(index):
             status, detail = Status.LENGTH_MISMATCH, completed
-    bad = (index[:checked] < 0) | (index[:checked] >= len(table))
+    out = (index[:checked] < 0) | (index[:checked] >= len(table))
+    bad = out & ~(pruned & (index[:checked] == -1))
     if mode == IndexMode.FATAL and bad.any():
         status, detail = Status.BAD_INDEX, int(np.argmax(bad))
         completed = int(np.searchsorted(ends, detail, side="right"))
@@ -94,17 +125,60 @@ def sparse_lengths_sum(
 
     # Step `i` adds the i-th row of every bag that has one.
     pooled = np.zeros((completed, dim), np.float32)
+    counts = np.zeros(completed, np.int64)
     starts, length = starts[:completed], length[:completed]
     for step in range(int(length.max(initial=0))):
         bags = np.flatnonzero(length > step)
         position = starts[bags] + step
-        bags, position = bags[~bad[position]], position[~bad[position]]
+        bags, position = bags[~out[position]], position[~out[position]]
         if not len(bags):
             continue
+        counts[bags] += 1
         q, scale, bias = unpack_rows(table[index[position]], dim, row_format)
         if weights is not None:
             weight = np.asarray(weights, np.float32).reshape(-1)[position]
-            scale, bias = multiply(weight, scale), multiply(weight, bias)
+            scale = multiply(weight, scale)
+            if row_format.tail_bytes:
+                bias = multiply(weight, bias)
         shifted = add(pooled[bags], bias[:, None])
-        pooled[bags] = fma(scale[:, None], q.astype(np.float32), shifted)
-    return pooled, status, detail
+        pooled[bags] = fma(scale[:, None], q, shifted)
+    if mean:
+        pooled = means(pooled, counts, output_format)
+    return pooled_as(pooled, output_format, multiplier, zero_point), status, detail
+
+
+def means(
+    sums: NDArray[np.float32], counts: NDArray[np.int64], output_format: ElementFormat
+) -> NDArray[np.float32]:
+    """Each row of `sums` divided by its count, or by 1 if that is 0.
+
+    For an output in fp16 both are rounded to fp16 first, as PyTorch does, which divides what it
+    has put out.
+    """
+    divisor = np.maximum(counts, 1).astype(np.float32)[:, None]
+    if output_format == ElementFormat.FLOAT16:
+        sums, divisor = narrow(sums).astype(np.float32), narrow(divisor).astype(np.float32)
+    return divide(sums, divisor)
+
+
+def pooled_as(
+    pooled: NDArray[np.float32],
+    output_format: ElementFormat,
+    multiplier: ArrayLike,
+    zero_point: int,
+) -> NDArray:
+    """`pooled` as float32, rounded to float16, or as 8 bits: `quantise` with `zero_point`.
+
+    `zero_point` is the byte of the descriptor: of an int8 its two's complement.
+    """
+    match output_format:
+        case ElementFormat.FLOAT32:
+            return pooled
+        case ElementFormat.FLOAT16:
+            return narrow(pooled)
+        case ElementFormat.UINT8:
+            return quantise(pooled, multiplier, zero_point)
+        case ElementFormat.INT8:
+            # 128 more in zero point and result moves -128..127 to 0..255 and back.
+            return (quantise(pooled, multiplier, zero_point ^ 128) ^ np.uint8(128)).view(np.int8)
+    raise ValueError(f"output_format={output_format!r}: GATHER cannot write it")

@@ -12,7 +12,7 @@ from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiRam
 
 from hdl import registers
-from hdl.commands import COMPLETION, Opcode, RowFormat, Status, fields, pack, unpack
+from hdl.commands import COMPLETION, ElementFormat, Opcode, RowFormat, Status, fields, pack, unpack
 from hdl.config import PRESETS
 from sim.golden.card import GoldenCard
 from sim.golden.matmul import pack_params, pack_weights
@@ -135,7 +135,8 @@ def random_operands(rng):
     gather = pack(
         Opcode.GATHER, id=1, table=0, rows=rows, row_stride=dim + 8, dim=dim, format=RowFormat.INT8,
         indices=0x1000, index_count=len(indices), lengths=0x1100, bags=len(lengths),
-        output=0x3000, output_stride=96, signal_counter=2, signal_value=1,
+        output=0x3000, output_stride=96, output_format=ElementFormat.FLOAT32, signal_counter=2,
+        signal_value=1,
     )  # fmt: skip
     matmul = pack(
         Opcode.MATMUL, id=2, x=0x2000, x_stride=16, w=0x2100, params=0x2200, m=m, k=k, n=n,

@@ -13,10 +13,14 @@ from hdl.commands import (
     HEADER,
     NO_COUNTER,
     Engine,
+    Flag,
+    IndexMode,
     Opcode,
     field_at,
     fields,
+    index_mode,
     layout,
+    mode_flags,
     offset,
     pack,
     unpack,
@@ -64,6 +68,18 @@ def test_every_command_has_a_body_and_every_engine_a_fence():
     assert {opcode.engine for opcode in Opcode if opcode.is_fence} == set(Engine)
     assert {opcode.engine for opcode in BODIES} == set(Engine)
     assert set(FLAGS) <= set(BODIES)
+    gather = "WEIGHTED MEAN WIDE OFFSETS PRUNED WARN IGNORE"
+    assert FLAGS[Opcode.GATHER] == sum(Flag[name] for name in gather.split())
+
+
+@pytest.mark.parametrize("mode", IndexMode)
+def test_index_modes_are_two_flags(mode):
+    assert index_mode(mode_flags(mode) | Flag.WEIGHTED | Flag.PRUNED) is mode
+
+
+def test_both_mode_flags_are_no_mode():
+    with pytest.raises(ValueError, match="3"):
+        index_mode(Flag.WARN | Flag.IGNORE)
 
 
 @pytest.mark.parametrize("opcode", Opcode)

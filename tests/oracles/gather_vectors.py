@@ -32,6 +32,23 @@ def torch_embedding_bag(table, indices, lengths, bits, weights=None) -> np.ndarr
     return pooled.numpy()
 
 
+def torch_float_bags(
+    table, indices, offsets, *, weights=None, mode="sum", padding=None, last=False
+) -> np.ndarray:
+    """`torch.nn.functional.embedding_bag` of float rows, in the dtype of `table`."""
+    import torch
+
+    return torch.nn.functional.embedding_bag(
+        torch.from_numpy(np.asarray(indices, np.int64)),
+        torch.from_numpy(table),
+        torch.from_numpy(np.asarray(offsets, np.int64)),
+        mode=mode,
+        per_sample_weights=None if weights is None else torch.from_numpy(weights),
+        padding_idx=padding,
+        include_last_offset=last,
+    ).numpy()
+
+
 def random_case(rng: np.random.Generator, dim: int, bits: int, weighted: bool, special: bool):
     """One case; `special` mixes zeros, subnormals, infinities and NaN into scales and biases."""
     rows = 24

@@ -8,6 +8,7 @@ import numpy as np
 import host
 from hdl.command.rules import VECTOR
 from hdl.commands import (
+    POOLED_FORMATS,
     ElementFormat,
     Flag,
     Function,
@@ -16,6 +17,7 @@ from hdl.commands import (
     RowFormat,
     Status,
     fields,
+    mode_flags,
     pack,
 )
 from hdl.config import CardConfig
@@ -45,34 +47,51 @@ def _place(task: Task, address: int, values: np.ndarray) -> None:
 
 
 def gather(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
-    """A random GATHER over operands in one slot."""
-    bits = rng.choice([8, 4])
+    """A random GATHER over operands in one slot, some with a bad index or length."""
+    row_format = RowFormat(rng.integers(len(RowFormat)))
+    output_format = rng.choice(POOLED_FORMATS)
     dim = int(rng.integers(1, 24))
-    rows = int(rng.integers(1, 20))
-    size = dim + 8 if bits == 8 else (dim + 1) // 2 + 4
+    rows = int(rng.integers(1, 10))
+    size = row_format.row_bytes(dim)
     stride = size + int(rng.integers(0, 5))
-    lengths = rng.integers(0, 7, int(rng.integers(1, 9))).astype(np.int32)
+    lengths = rng.integers(0, 7, int(rng.integers(1, 9)))
     count = int(lengths.sum())
     table = rng.integers(0, 256, (rows, stride)).astype(np.uint8)
-    tail = rng.normal(size=(rows, 2)).astype(np.float32 if bits == 8 else np.float16)
-    raw = tail.view(np.uint8)
-    table[:, size - raw.shape[1] : size] = raw
-    weighted = bool(rng.integers(2))
+    if row_format.tail_bytes:
+        tail = rng.normal(size=(rows, 2)).astype(
+            np.float32 if row_format.tail_bytes == 8 else np.float16
+        )
+        table[:, size - row_format.tail_bytes : size] = tail.view(np.uint8)
+    indices = rng.integers(0, rows, count)
+    if count and rng.random() < 0.3:
+        indices[rng.integers(count)] = rng.choice([-1, rows, 2**31 - 1])
+    flags = Flag(0)
+    for flag in (Flag.WEIGHTED, Flag.MEAN, Flag.WIDE, Flag.OFFSETS, Flag.PRUNED):
+        flags |= flag if rng.integers(2) else 0
+    delimiters = lengths
+    if flags & Flag.OFFSETS:
+        delimiters = np.cumsum(lengths) - lengths
+    if rng.random() < 0.1:
+        delimiters[rng.integers(len(delimiters))] = rng.choice([-3, 99])
+    integer = np.int64 if flags & Flag.WIDE else np.int32
     task = Task(
         Opcode.GATHER,
         {
-            "table": operands, "indices": operands + 1024, "lengths": operands + 1280,
-            "weights": operands + 1536, "output": output, "rows": rows, "index_count": count,
+            "table": operands, "indices": operands + 1024, "lengths": operands + 1536,
+            "weights": operands + 2048, "output": output + int(rng.integers(config.bus_bytes)),
+            "rows": rows, "index_count": count,
             "bags": len(lengths), "row_stride": stride, "dim": dim,
-            "output_stride": round_up(4 * dim, config.bus_bytes),
-            "format": RowFormat.INT8 if bits == 8 else RowFormat.INT4,
-            "mode": IndexMode.FATAL, "flags": Flag.WEIGHTED if weighted else 0,
+            "output_stride": dim * output_format.nbytes + int(rng.integers(20)),
+            "format": row_format, "output_format": output_format,
+            "multiplier": int(np.float32(rng.normal() * 20).view(np.uint32)),
+            "zero_point": int(rng.integers(256)),
+            "flags": flags | mode_flags(IndexMode(rng.integers(3))),
         } | changes,
     )  # fmt: skip
     _place(task, operands, table)
-    _place(task, operands + 1024, rng.integers(0, rows, count).astype(np.int32))
-    _place(task, operands + 1280, lengths)
-    _place(task, operands + 1536, rng.normal(size=count).astype(np.float32))
+    _place(task, operands + 1024, indices.astype(integer))
+    _place(task, operands + 1536, delimiters.astype(integer))
+    _place(task, operands + 2048, rng.normal(size=count).astype(np.float32))
     return task
 
 
@@ -148,8 +167,8 @@ def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
 KINDS = (gather, matmul, vector, copy)
 
 DAMAGES = {
-    gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 4}, {"table": 1 << 39}, {"mode": 9},
-             {"index_count": 999}, {"core": 5}, {"lengths": 8}),
+    gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
+             {"flags": 96}, {"index_count": 999, "flags": 0}, {"core": 5}, {"lengths": 8}),
     matmul: ({"m": 0}, {"k": 70000}, {"x": 3}, {"y": (1 << 40) - 16}, {"flags": 0x80}),
     vector: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"y": 1}, {"function": 99}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),

@@ -83,6 +83,19 @@ def multiply(format: FloatFormat, a: int, b: int) -> int:
     return fma(format, a, b, sign << format.width - 1)
 
 
+def divide(format: FloatFormat, a: int, b: int) -> int:
+    """a / b."""
+    sign = sign_of(format, a) ^ sign_of(format, b)
+    zeros, infinities = ([test(format, x) for x in (a, b)] for test in (_is_zero, is_infinite))
+    if is_nan(format, a) or is_nan(format, b) or all(zeros) or all(infinities):
+        return format.quiet_nan
+    if infinities[0] or zeros[1]:
+        return sign << format.width - 1 | format.infinity
+    if infinities[1]:
+        return sign << format.width - 1
+    return nearest(format, value(format, a) / value(format, b), sign)
+
+
 def to_int(format: FloatFormat, bits: int, width: int) -> int:
     """The integer nearest to a number, saturated; 0 for NaN."""
     low, high = -(1 << width - 1), (1 << width - 1) - 1

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hdl.arith.add import FloatAdd
+from hdl.arith.div import FloatDiv
 from hdl.arith.fma import FloatFma
 from hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
 from hdl.arith.mul import FloatMul
@@ -20,6 +21,7 @@ FORMATS = [SMALL, NARROW, FloatFormat(4, 3), FLOAT16, FLOAT32]
 OPERATIONS = {
     FloatAdd: (reference.add, ("a", "b")),
     FloatMul: (reference.multiply, ("a", "b")),
+    FloatDiv: (reference.divide, ("a", "b")),
     FloatFma: (reference.fma, ("a", "b", "c")),
 }
 
@@ -35,16 +37,17 @@ def check(unit, format, rows):
 
 def test_latencies_are_as_stated():
     assert (FloatAdd.latency, FloatMul.latency, FloatFma.latency) == (4, 4, 5)
+    assert (FloatDiv(FLOAT32).latency, FloatDiv(FLOAT16).latency) == (17, 11)
 
 
-@pytest.mark.parametrize("unit", [FloatAdd, FloatMul])
+@pytest.mark.parametrize("unit", [FloatAdd, FloatMul, FloatDiv])
 @pytest.mark.parametrize("format", [SMALL, NARROW], ids=["e3f2", "e2f3"])
 def test_every_pair_of_a_small_format(unit, format):
     check(unit, format, list(itertools.product(range(1 << format.width), repeat=2)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unit", [FloatAdd, FloatMul])
+@pytest.mark.parametrize("unit", [FloatAdd, FloatMul, FloatDiv])
 def test_every_pair_of_an_eight_bit_format(unit):
     check(unit, FloatFormat(4, 3), list(itertools.product(range(256), repeat=2)))
 
@@ -113,10 +116,10 @@ ones = st.integers(0, 2**32 - 1)
 @given(rows=st.lists(st.tuples(ones, ones), min_size=1, max_size=30))
 @example(rows=[(0x00000001, 0x80000001), (0x7F7FFFFF, 0x73000000), (0x7F7FFFFF, 0x72FFFFFF)])
 @example(rows=[(0x3F800000, 0x33800000), (0x3F800001, 0x33800000), (0x7F800000, 0xFF800000)])
-def test_binary32_sums_and_products_are_those_of_numpy(rows):
+def test_binary32_sums_products_and_quotients_are_those_of_numpy(rows):
     a, b = np.array(rows, np.uint32).T.copy().view(np.float32)
     with np.errstate(all="ignore"):
-        for unit, exact in ((FloatAdd, a + b), (FloatMul, a * b)):
+        for unit, exact in ((FloatAdd, a + b), (FloatMul, a * b), (FloatDiv, a / b)):
             got = np.array(
                 stream(unit(FLOAT32), a=a.view(np.uint32), b=b.view(np.uint32)), np.uint32
             )
@@ -140,6 +143,15 @@ def test_binary32_sums_and_products_are_those_of_numpy(rows):
         (FloatMul, (0x80000001, 0x3E800000), 0x80000000),  # underflow keeps its sign
         (FloatMul, (0x7F800000, 0x80000000), 0x7FC00000),  # inf * 0
         (FloatMul, (0x7F7FFFFF, 0x40000000), 0x7F800000),  # overflow
+        (FloatDiv, (0x3F800000, 0x40400000), 0x3EAAAAAB),  # 1 / 3
+        (FloatDiv, (0x00000001, 0x40000000), 0x00000000),  # half the least subnormal: tie to 0
+        (FloatDiv, (0x00000003, 0x40000000), 0x00000002),  # one and a half: tie to 2
+        (FloatDiv, (0x00800000, 0x00000001), 0x4B000000),  # a subnormal divisor
+        (FloatDiv, (0x7F7FFFFF, 0x3F000000), 0x7F800000),  # overflow
+        (FloatDiv, (0xBF800000, 0x00000000), 0xFF800000),  # x / 0
+        (FloatDiv, (0x3F800000, 0xFF800000), 0x80000000),  # x / inf
+        (FloatDiv, (0x00000000, 0x80000000), 0x7FC00000),  # 0 / 0
+        (FloatDiv, (0x7F800000, 0x7F800000), 0x7FC00000),  # inf / inf
         (FloatFma, (0x80000000, 0x3F800000, 0x80000000), 0x80000000),  # -0 * 1 - 0 = -0
         (FloatFma, (0x80000000, 0x3F800000, 0x00000000), 0x00000000),  # -0 * 1 + 0 = +0
         (FloatFma, (0x3F800000, 0x3F800000, 0xBF800000), 0x00000000),  # exact cancellation = +0

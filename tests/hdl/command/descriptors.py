@@ -2,7 +2,7 @@
 
 import random
 
-from hdl.commands import Opcode, fields, pack
+from hdl.commands import ElementFormat, Opcode, fields, pack
 from hdl.config import PRESETS
 
 TINY = PRESETS["tiny"]
@@ -24,7 +24,8 @@ GOOD: dict[Opcode, dict[str, int]] = {
     Opcode.GATHER: {
         "table": 0x1003, "indices": 0x2000, "lengths": _PAD, "weights": 0x3000, "output": 0x4000,
         "rows": 10, "index_count": 21, "bags": 5, "row_stride": 40, "dim": 32,
-        "output_stride": 128, "format": 0, "mode": 0,
+        "output_stride": 128, "format": 0, "output_format": ElementFormat.FLOAT32,
+        "multiplier": 0x3F80_0000, "zero_point": 3,
     },
     Opcode.MATMUL: {
         "x": _PAD + 0x100, "w": 0x8000, "params": 0x9000, "y": _PAD + 0x200, "m": 7, "k": 18,

@@ -5,11 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import Flag, IndexMode, Opcode, RowFormat, Status, pack
+from hdl.commands import (
+    ElementFormat,
+    Flag,
+    IndexMode,
+    Opcode,
+    RowFormat,
+    Status,
+    mode_flags,
+    pack,
+)
 from hdl.config import CardConfig
 from hdl.engine import Activity
 from hdl.gather.engine import GatherEngine
-from sim.golden.gather import row_bytes, sparse_lengths_sum
+from hdl.registers import GATHER_WAITS
+from sim.golden.gather import lengths_of, sparse_lengths_sum
 from tests.bench import Memory, get, monitor, put, simulate
 
 FILL = 0xA5
@@ -29,13 +39,46 @@ class Gather:
     mode: IndexMode = IndexMode.FATAL
     offset: int = 0
     """Bytes from a word boundary to row 0."""
+    output_offset: int = 0
+    """Bytes from a word boundary to the first pooled row."""
     output_padding: int = 0
-    """Bus words between two pooled rows."""
+    """Bytes between two pooled rows."""
+    output_format: ElementFormat = ElementFormat.FLOAT32
+    multiplier: float = 1.0
+    zero_point: int = 0
+    mean: bool = False
+    wide: bool = False
+    pruned: bool = False
+    offsets: np.ndarray | None = None
+    """Where bags start, in place of `lengths`."""
+
+    @property
+    def bags(self) -> int:
+        return len(self.lengths if self.offsets is None else self.offsets)
+
+    @property
+    def pooled_bytes(self) -> int:
+        return self.dim * self.output_format.nbytes
+
+    @property
+    def flags(self) -> Flag:
+        chosen = {
+            Flag.WEIGHTED: self.weights is not None,
+            Flag.MEAN: self.mean,
+            Flag.WIDE: self.wide,
+            Flag.OFFSETS: self.offsets is not None,
+            Flag.PRUNED: self.pruned,
+        }
+        return sum((f for f, on in chosen.items() if on), mode_flags(self.mode))
 
     def golden(self):
+        lengths = self.lengths
+        if self.offsets is not None:
+            lengths = lengths_of(self.offsets, len(self.indices))
         return sparse_lengths_sum(
-            self.table, self.indices, self.lengths, self.dim, self.row_format, self.weights,
-            self.mode,
+            self.table, self.indices, lengths, self.dim, self.row_format, self.weights,
+            self.mode, pruned=self.pruned, mean=self.mean, output_format=self.output_format,
+            multiplier=self.multiplier, zero_point=self.zero_point,
         )  # fmt: skip
 
 
@@ -47,20 +90,27 @@ class Outcome:
     detail: int
     cycles: int
     activity: dict[Activity, int]
+    waits: dict[str, int]
+    """Cycles by `GATHER_WAITS`."""
 
 
 def make_table(rng, rows: int, dim: int, row_format: RowFormat, padding=0, special=False):
-    """Random fused rows; `special` mixes in zeros, subnormals, infinities and NaN as factors."""
-    table = rng.integers(0, 256, (rows, row_bytes(dim, row_format) + padding), np.uint8)
-    real = np.float32 if row_format == RowFormat.INT8 else np.float16
-    factors = rng.standard_normal((rows, 2)).astype(real)
+    """Random rows; `special` mixes zeros, subnormals, infinities and NaN among their floats."""
+    size = row_format.row_bytes(dim)
+    table = rng.integers(0, 256, (rows, size + padding), np.uint8)
+    tail = row_format.tail_bytes
+    real, count = (
+        (np.float16 if tail == 4 else np.float32, 2)
+        if tail
+        else (np.float16 if row_format == RowFormat.FLOAT16 else np.float32, dim)
+    )
+    floats = rng.standard_normal((rows, count)).astype(real)
     if special:
         tiny = np.finfo(real).smallest_subnormal
         large = np.finfo(real).max
         odd = np.array([0, -0.0, tiny, -tiny * 7, large, -large, np.inf, -np.inf, np.nan], real)
-        factors = np.where(rng.random((rows, 2)) < 0.3, rng.choice(odd, (rows, 2)), factors)
-    size = row_bytes(dim, row_format)
-    table[:, size - factors.itemsize * 2 : size] = factors.view(np.uint8)
+        floats = np.where(rng.random((rows, count)) < 0.3, rng.choice(odd, (rows, count)), floats)
+    table[:, size - floats.itemsize * count : size] = floats.view(np.uint8)
     return table
 
 
@@ -100,30 +150,32 @@ def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latenc
 
     goldens = []
     for number, c in enumerate(commands):
+        integer = np.int64 if c.wide else np.int32
         top = -(-top // 256) * 256  # equal commands meet equal line boundaries
         operands = {
             "table": place(c.table, c.offset),
-            "indices": place(np.asarray(c.indices, np.int32)),
-            "lengths": place(np.asarray(c.lengths, np.int32)),
+            "indices": place(np.asarray(c.indices, integer)),
+            "lengths": place(np.asarray(c.lengths if c.offsets is None else c.offsets, integer)),
         }
         if c.weights is not None:
             operands["weights"] = place(np.asarray(c.weights, np.float32))
-        stride = -(-c.dim * 4 // word) * word + c.output_padding * word
-        output = top
-        top += stride * len(c.lengths) + word
+        stride = c.pooled_bytes + c.output_padding
+        output = top + c.output_offset
+        top = -(-(output + stride * c.bags) // word) * word + word
         golden = c.golden()
         goldens.append(golden)
         for bag, row in enumerate(golden[0]):
             start = output + bag * stride
-            expected[start : start + 4 * c.dim] = row.view(np.uint8)
-            allowed.update(range(start, start + 4 * c.dim))
+            expected[start : start + c.pooled_bytes] = row.view(np.uint8)
+            allowed.update(range(start, start + c.pooled_bytes))
         outputs.append((output, stride))
         # fmt: off
         descriptor = pack(
-            Opcode.GATHER, flags=0 if c.weights is None else Flag.WEIGHTED, id=number,
-            output=output, output_stride=stride, rows=len(c.table), bags=len(c.lengths),
+            Opcode.GATHER, flags=c.flags, id=number,
+            output=output, output_stride=stride, rows=len(c.table), bags=c.bags,
             index_count=len(c.indices), row_stride=c.table.shape[1], dim=c.dim,
-            format=c.row_format, mode=c.mode, **operands,
+            format=c.row_format, output_format=c.output_format, zero_point=c.zero_point,
+            multiplier=int(np.float32(c.multiplier).view(np.uint32)), **operands,
         )
         # fmt: on
         descriptors.append(descriptor)
@@ -132,6 +184,7 @@ def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latenc
     dut = GatherEngine(config)
     outcomes = []
     counts = []
+    waits = []
     wait = random.Random(seed)
 
     async def host(ctx):
@@ -140,25 +193,28 @@ def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latenc
         ):
             await put(ctx, dut.command, int.from_bytes(descriptor, "little"))
             counts.append(dict.fromkeys(Activity, 0))
+            waits.append(dict.fromkeys(GATHER_WAITS, 0))
             while wait.random() < stall:
                 await ctx.tick()
             result = await get(ctx, dut.result)
-            taken = dict(counts[-1])
-            outcomes.append(
-                Outcome(Status(result.status), int(result.detail), sum(taken.values()), taken)
-            )
+            taken, waited = dict(counts[-1]), dict(waits[-1])
+            status = Status(result.status)
+            outcomes.append(Outcome(status, int(result.detail), sum(taken.values()), taken, waited))
             assert [outcomes[-1].status, outcomes[-1].detail] == ending
             # A result promises that every bag can be seen by now.
             for bag, row in enumerate(pooled):
                 start = output + bag * stride
-                written = memory.data[start : start + 4 * len(row)].view(np.uint32)
-                np.testing.assert_array_equal(written, row.view(np.uint32))
+                written = memory.data[start : start + row.nbytes]
+                np.testing.assert_array_equal(written, row.view(np.uint8))
 
     async def account(ctx):
         while True:
-            _, _, activity = await ctx.tick().sample(dut.activity)
+            _, _, activity, chosen = await ctx.tick().sample(dut.activity, dut.waits)
+            assert bin(chosen).count("1") == (activity != Activity.IDLE)
             if counts:
                 counts[-1][Activity(activity)] += 1
+                if chosen:
+                    waits[-1][GATHER_WAITS[chosen.bit_length() - 1]] += 1
 
     reads = ("lengths", "indices", "weights", "rows")
     simulate(

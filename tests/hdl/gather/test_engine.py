@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import IndexMode, RowFormat, Status
+from hdl.commands import POOLED_FORMATS, IndexMode, RowFormat, Status
 from hdl.config import PRESETS
 from hdl.engine import Activity
 from tests.hdl.gather.harness import Gather, make_table, plain, run
@@ -24,6 +24,9 @@ def gathers(draw, max_dim=17, max_bags=5, max_length=5):
     lengths = draw(st.lists(st.integers(0, max_length), max_size=max_bags))
     count = sum(lengths)
     indices = rng.integers(0, rows, count)
+    pruned = draw(st.booleans())
+    if pruned:
+        indices = np.where(rng.random(count) < 0.2, -1, indices)
     if mode != IndexMode.FATAL:
         bad = rng.choice([-1, rows, 2**31 - 1, -(2**31)], count)
         indices = np.where(rng.random(count) < 0.3, bad, indices)
@@ -41,7 +44,15 @@ def gathers(draw, max_dim=17, max_bags=5, max_length=5):
         weights=weights,
         mode=mode,
         offset=draw(st.integers(0, TINY.bus_bytes - 1)),
-        output_padding=draw(st.integers(0, 2)),
+        output_offset=draw(st.integers(0, TINY.bus_bytes - 1)),
+        output_padding=draw(st.integers(0, 2 * TINY.bus_bytes)),
+        output_format=draw(st.sampled_from(POOLED_FORMATS)),
+        multiplier=draw(st.sampled_from([0.0, 0.37, -12.5])),
+        zero_point=draw(st.integers(0, 255)),
+        mean=draw(st.booleans()),
+        wide=draw(st.booleans()),
+        pruned=pruned,
+        offsets=np.cumsum([0, *lengths[:-1]]) if lengths and draw(st.booleans()) else None,
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import IndexMode, RowFormat, Status
-from sim.golden.gather import row_bytes, sparse_lengths_sum, unpack_rows
+from hdl.commands import ElementFormat, IndexMode, RowFormat, Status
+from sim.golden.gather import lengths_of, pooled_as, sparse_lengths_sum, unpack_rows
 from tests.oracles import gather_vectors
 
 FORMATS = {8: RowFormat.INT8, 4: RowFormat.INT4}
@@ -15,8 +15,10 @@ FORMATS = {8: RowFormat.INT8, 4: RowFormat.INT4}
 def assert_same_bits(ours, theirs):
     """Equal bits; any NaN equals any other, whose payload is nobody's contract."""
     np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+    assert ours.dtype == theirs.dtype
     number = ~np.isnan(theirs)
-    np.testing.assert_array_equal(ours[number].view(np.uint32), theirs[number].view(np.uint32))
+    bits = f"u{theirs.itemsize}"
+    np.testing.assert_array_equal(ours[number].view(bits), theirs[number].view(bits))
 
 
 def test_committed_vectors():
@@ -60,6 +62,90 @@ def test_live_operators(pairs, bits, weighted, special, seed):
     )
 
 
+@given(
+    dim=st.integers(1, 70),
+    row_format=st.sampled_from([RowFormat.FLOAT16, RowFormat.FLOAT32]),
+    mode=st.sampled_from(["sum", "weighted", "mean"]),
+    padded=st.booleans(),
+    wide=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_live_operator_of_float_rows(dim, row_format, mode, padded, wide, seed):
+    """A padding index contributes nothing and does not count, as index -1 on the card."""
+    pytest.importorskip("torch")
+    real = np.float16 if row_format == RowFormat.FLOAT16 else np.float32
+    rng = np.random.default_rng(seed)
+    rows = 30
+    # Powers of ten make sums that overflow fp16, and differences that cancel.
+    table = rng.standard_normal((rows, dim)) * 10.0 ** rng.integers(-4, 5, (rows, 1))
+    table = np.clip(table, -60_000, 60_000).astype(real)
+    lengths = rng.integers(0, 12, 9)
+    indices = rng.integers(0, rows, lengths.sum())
+    weights = rng.standard_normal(len(indices)).astype(real) if mode == "weighted" else None
+    theirs = gather_vectors.torch_float_bags(
+        table, indices, np.cumsum(lengths) - lengths, weights=weights,
+        mode="mean" if mode == "mean" else "sum", padding=7 if padded else None,
+    )  # fmt: skip
+    pooled, status, _ = sparse_lengths_sum(
+        table.view(np.uint8),
+        np.where(padded & (indices == 7), -1, indices),
+        lengths,
+        dim,
+        row_format,
+        weights if weights is None else weights.astype(np.float32),
+        pruned=padded,
+        mean=mode == "mean",
+        output_format=ElementFormat.FLOAT16 if real == np.float16 else ElementFormat.FLOAT32,
+    )
+    assert status == Status.OK
+    assert_same_bits(pooled, theirs)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_quantised_bags_are_those_of_torch(dtype):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32) * 30
+    x[0] = [0, 1e8, -1e8, 0.25, 0.75]
+    scale, zero_point = np.float32(0.5), -3 if dtype == np.int8 else 131
+    limits = np.iinfo(dtype)
+    theirs = torch.fake_quantize_per_tensor_affine(
+        torch.from_numpy(x), float(scale), zero_point, limits.min, limits.max
+    )
+    output_format = ElementFormat.INT8 if dtype == np.int8 else ElementFormat.UINT8
+    ours = pooled_as(x, output_format, 1 / scale, zero_point & 0xFF)
+    assert ours.dtype == dtype
+    # PyTorch answers in the scale of x.
+    np.testing.assert_array_equal((ours.astype(np.float32) - zero_point) * scale, theirs.numpy())
+
+
+@pytest.mark.parametrize(
+    ("offsets", "count", "expected"),
+    [
+        ([0, 2, 2], 5, [2, 0, 3]),
+        ([0], 0, [0]),
+        ([], 0, []),
+        ([0, 3, 1], 4, [3, -2, 3]),
+        ([0, 9], 4, [9, -5]),
+    ],
+)
+def test_lengths_from_offsets(offsets, count, expected):
+    np.testing.assert_array_equal(lengths_of(offsets, count), expected)
+
+
+def test_offsets_that_do_not_start_at_0_are_a_fault_of_bag_0(table):
+    lengths = lengths_of([1, 2], 3)
+    _, status, detail = sparse_lengths_sum(table, [0, 1, 2], lengths, 1, RowFormat.INT8)
+    assert (status, detail) == (Status.LENGTH_MISMATCH, 0)
+
+
+def test_a_pruned_row_is_neither_added_nor_counted_nor_bad(table):
+    pooled, status, detail = sparse_lengths_sum(
+        table, [-1, 2, 1, -1, -2], [3, 2], 1, RowFormat.INT8, mode=IndexMode.WARN,
+        pruned=True, mean=True,
+    )  # fmt: skip
+    assert (pooled.tolist(), status, detail) == ([[55], [0]], Status.OK, 1)
+
+
 @pytest.fixture
 def table():
     """Three 8-bit rows of one element, worth 1, 10 and 100."""
@@ -100,7 +186,7 @@ def test_faults_are_reported_in_order(table, indices, lengths, mode, expected):
 
 def test_odd_int4_rows_leave_a_nibble_before_the_scale():
     row = np.array([[0x21, 0xF3, 0x00, 0x3C, 0x00, 0xC0]], np.uint8)
-    assert row.shape[1] == row_bytes(3, RowFormat.INT4)
+    assert row.shape[1] == RowFormat.INT4.row_bytes(3)
     q, scale, bias = unpack_rows(row, 3, RowFormat.INT4)
     np.testing.assert_array_equal(q, [[1, 2, 3]])
     assert (scale[0], bias[0]) == (1, -2)

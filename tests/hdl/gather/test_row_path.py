@@ -15,7 +15,7 @@ from hdl.gather.interleave import CONTEXTS, BagInterleaver
 from hdl.gather.rows import RowFetcher
 from hdl.gather.shape import shape_of
 from hdl.gather.unpack import RowUnpacker
-from sim.golden.gather import row_bytes, unpack_rows
+from sim.golden.gather import unpack_rows
 from tests.bench import Memory, monitor, put, simulate, sink, source
 from tests.hdl.gather.harness import make_table
 
@@ -62,7 +62,7 @@ def test_rows_at_any_byte_become_chunks_and_tails(dim, row_format, rows, stall, 
     rng = np.random.default_rng(seed)
     word = TINY.bus_bytes
     table = make_table(rng, len(rows), dim, row_format)
-    size = row_bytes(dim, row_format)
+    size = row_format.row_bytes(dim)
     tags, words, tails = [], [], []
     for number, start in enumerate(rows):
         tag = {"offset": start or 0, "weight": number, "row": start is not None}
@@ -72,7 +72,7 @@ def test_rows_at_any_byte_become_chunks_and_tails(dim, row_format, rows, stall, 
             raw += rng.bytes(-len(raw) % word)
             pieces = [raw[i : i + word] for i in range(0, len(raw), word)]
             words += [{"data": int.from_bytes(piece, "little"), "last": 0} for piece in pieces]
-            tail = 8 if row_format == RowFormat.INT8 else 4
+            tail = row_format.tail_bytes
             tails.append((number, table[number, size - tail : size].tobytes()))
 
     dut = AlignAndUnpack(dim, row_format)
@@ -93,9 +93,11 @@ def test_rows_at_any_byte_become_chunks_and_tails(dim, row_format, rows, stall, 
         ],
     )
     elements = np.frombuffer(
-        b"".join(int(c).to_bytes(TINY.lanes, "little") for c in chunks), np.uint8
-    ).reshape(len(real), per_row * TINY.lanes)
-    np.testing.assert_array_equal(elements[:, :dim], q[real])
+        b"".join(int(c).to_bytes(4 * TINY.lanes, "little") for c in chunks), np.uint32
+    ).reshape(len(real), per_row * TINY.lanes)[:, :dim]
+    stored = {32: np.float32, 16: np.float16}.get(row_format.element_bits, np.uint8)
+    unsigned = np.dtype(f"u{np.dtype(stored).itemsize}")
+    np.testing.assert_array_equal(elements, q[real].astype(stored).view(unsigned))
     assert [t.tag.weight for t in seen] == list(range(len(rows)))
     assert [t.tag.row for t in seen] == [start is not None for start in rows]
     for number, raw in tails:

@@ -11,14 +11,17 @@ from tests.bench import monitor, simulate, sink, source
 STALLS = st.sampled_from([0.0, 0.3, 0.7])
 
 
-def sequence(lengths, indices, rows, mode, weighted, index_count, expected, stall=0.0, seed=0):
+def sequence(
+    lengths, indices, rows, mode, weighted, index_count, expected, stall=0.0, seed=0, pruned=False
+):
     """Runs one command; returns its `expected` first lookups and its (status, detail)."""
     dut = BagSequencer()
     job = {
         "bags": len(lengths), "rows": rows, "index_count": index_count, "mode": mode,
-        "weighted": weighted,
+        "weighted": weighted, "pruned": pruned,
     }  # fmt: skip
-    mask = 2**32 - 1
+    mask = 2**64 - 1
+    bags = [{"length": v & 0xFFFFFF, "negative": v < 0, "long": v >= 1 << 24} for v in lengths]
     lookups, results = [], []
     simulate(
         dut,
@@ -26,7 +29,7 @@ def sequence(lengths, indices, rows, mode, weighted, index_count, expected, stal
         sink(dut.o, expected, lookups, seed=seed, stall=stall),
         sink(dut.result, 1, results, seed=seed + 1, stall=stall),
         background=[
-            source(dut.lengths, [v & mask for v in lengths], seed=seed + 2, stall=stall),
+            source(dut.lengths, bags, seed=seed + 2, stall=stall),
             source(dut.indices, [v & mask for v in indices], seed=seed + 3, stall=stall),
             source(dut.weights, range(len(indices)), seed=seed + 4, stall=stall),
             monitor(dut.o, "o"),
@@ -41,11 +44,14 @@ def sequence(lengths, indices, rows, mode, weighted, index_count, expected, stal
     lengths=st.lists(st.integers(0, 5), max_size=8),
     mode=st.sampled_from([IndexMode.WARN, IndexMode.IGNORE]),
     weighted=st.booleans(),
+    pruned=st.booleans(),
     data=st.data(),
     stall=STALLS,
     seed=st.integers(0, 2**16),
 )
-def test_each_bag_ends_once_and_bad_rows_are_left_out(lengths, mode, weighted, data, stall, seed):
+def test_each_bag_ends_once_and_bad_rows_are_left_out(
+    lengths, mode, weighted, pruned, data, stall, seed
+):
     count = sum(lengths)
     indices = data.draw(st.lists(st.integers(-2, 9), min_size=count, max_size=count))
     expected, position, skipped = [], 0, 0
@@ -58,11 +64,11 @@ def test_each_bag_ends_once_and_bad_rows_are_left_out(lengths, mode, weighted, d
                 bag.append((index, position if weighted else FLOAT_ONE, 1, int(last)))
             elif last:
                 bag.append((None, None, 0, 1))
-            skipped += not 0 <= index < 8
+            skipped += not 0 <= index < 8 and not (pruned and index == -1)
             position += 1
         expected += bag or [(None, None, 0, 1)]
     lookups, result = sequence(
-        lengths, indices, 8, mode, weighted, count, len(expected), stall, seed
+        lengths, indices, 8, mode, weighted, count, len(expected), stall, seed, pruned
     )
     assert [
         (p.index, p.weight, 1, p.last) if p.row else (None, None, 0, p.last) for p in lookups
@@ -70,13 +76,23 @@ def test_each_bag_ends_once_and_bad_rows_are_left_out(lengths, mode, weighted, d
     assert result == (Status.OK, skipped if mode == IndexMode.WARN else 0)
 
 
-@pytest.mark.parametrize("index", [-1, -(2**31)])
-def test_a_negative_index_is_bad_in_the_largest_table(index):
-    _, result = sequence([2], [2**31 - 1, index], 2**32 - 1, IndexMode.FATAL, 0, 2, 1)
+@pytest.mark.parametrize("index", [-1, -(2**31), 2**32, 2**32 + 1, 2**63 - 1, -(2**63)])
+def test_an_index_of_64_bits_is_bad_whatever_its_low_half(index):
+    _, result = sequence([2], [2**32 - 2, index], 2**32 - 1, IndexMode.FATAL, 0, 2, 1)
     assert result == (Status.BAD_INDEX, 1)
 
 
-def test_lengths_that_wrap_around_32_bits_do_not_add_up():
-    lengths = [2, 2**31 - 1, 2**31 - 1, 2]
+def test_only_minus_one_is_a_pruned_row():
+    indices = [-1, 3, -1, -2]
+    lookups, result = sequence([3, 1], indices, 8, IndexMode.FATAL, 0, 4, 2, pruned=True)
+    assert [(p.row, p.last) for p in lookups] == [(1, 0), (0, 1)]
+    assert lookups[0].index == 3
+    assert result == (Status.BAD_INDEX, 3)
+
+
+def test_lengths_that_wrap_around_24_bits_do_not_add_up():
+    lengths = [2, 2**24 - 1, 2]
     _, result = sequence(lengths, [0, 1], 8, IndexMode.FATAL, 0, 2, 2)
+    assert result == (Status.LENGTH_MISMATCH, 1)
+    _, result = sequence([2, 2**24, 2], [0, 1], 8, IndexMode.FATAL, 0, 2, 2)
     assert result == (Status.LENGTH_MISMATCH, 1)

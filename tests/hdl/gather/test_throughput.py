@@ -9,7 +9,8 @@ from hdl.commands import RowFormat
 from hdl.config import PRESETS
 from hdl.engine import Activity
 from hdl.gather.interleave import CONTEXTS
-from hdl.gather.lanes import AccumulateLanes, byte_to_float
+from hdl.gather.lane import byte_to_float
+from hdl.gather.lanes import AccumulateLanes
 from tests.hdl.gather.harness import make_table, plain, run
 
 TINY = PRESETS["tiny"]
@@ -60,6 +61,26 @@ def test_waiting_for_memory_counts_as_starved():
     (outcome,) = run(TINY, [plain(lengths=(1, 1, 1), weights=None)], latency=(80, 80))
     assert outcome.activity[Activity.STARVED] > 2 * outcome.activity[Activity.BUSY]
     assert sum(outcome.activity.values()) == outcome.cycles
+    assert sum(outcome.waits.values()) == outcome.cycles - outcome.activity[Activity.IDLE]
+
+
+PRUNED = {"lengths": (100, 100), "indices": np.full(200, -1), "pruned": True}
+BOUNDS = {
+    # Few reads in flight; a bag alone; nothing but pruned rows; pooled rows of many words.
+    "memory": ({"lengths": (20,) * 6}, {"gather_outstanding": 2}, 30),
+    "lanes": ({"lengths": (60,), "dim": 4}, {"gather_outstanding": 16}, 1),
+    "indices": (PRUNED, {}, 1),
+    "output": ({"lengths": (1,) * 60, "dim": 16}, {"gather_outstanding": 16}, 1),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_the_largest_count_names_the_bound(bound):
+    command, card, latency = BOUNDS[bound]
+    command = {"weights": None, "row_format": RowFormat.INT4} | command
+    config = TINY.replace(lanes=16, **card)
+    (outcome,) = run(config, [plain(**command)], latency=(latency, latency))
+    assert outcome.waits[bound] > 0.5 * outcome.cycles, outcome.waits
 
 
 @pytest.mark.slow

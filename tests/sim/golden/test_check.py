@@ -2,7 +2,17 @@
 
 import pytest
 
-from hdl.commands import FLAGS, Opcode, Status, fields, offset, pack
+from hdl.commands import (
+    FLAGS,
+    ElementFormat,
+    Flag,
+    Opcode,
+    RowFormat,
+    Status,
+    fields,
+    offset,
+    pack,
+)
 from hdl.config import PRESETS
 from sim.golden.check import check
 from tests.hdl.command.descriptors import GOOD
@@ -22,7 +32,8 @@ INFINITY = 0x7F80_0000
 CASES = [
     (Opcode.LOAD, {"core": 1}, Status.BAD_CORE, "core"),
     (Opcode.LOAD, {"flags": 1}, Status.BAD_FORMAT, "flags"),
-    (Opcode.GATHER, {"flags": 2}, Status.BAD_FORMAT, "flags"),
+    (Opcode.GATHER, {"flags": 128}, Status.BAD_FORMAT, "flags"),
+    (Opcode.GATHER, {"flags": Flag.WARN | Flag.IGNORE}, Status.BAD_FORMAT, "flags"),
     (Opcode.FENCE_VECTOR, {"wait_counter": 16}, Status.BAD_COUNTER, "wait_counter"),
     (Opcode.FENCE_VECTOR, {"signal_counter": 0xFE}, Status.BAD_COUNTER, "signal_counter"),
     (Opcode.STORE, {"reserved": 1}, Status.BAD_FORMAT, "reserved"),
@@ -40,18 +51,34 @@ CASES = [
     (Opcode.STORE, {"rows": 2**32 - 1, "source_stride": 0xFFFF_FFF0}, Status.BAD_RANGE, "source"),
     (Opcode.STORE, {"destination": 4}, Status.BAD_ALIGNMENT, "destination"),
     (Opcode.SIGNAL, {"address": 2}, Status.BAD_ALIGNMENT, "address"),
-    (Opcode.GATHER, {"format": 2}, Status.BAD_FORMAT, "format"),
-    (Opcode.GATHER, {"mode": 3}, Status.BAD_FORMAT, "mode"),
+    (Opcode.GATHER, {"format": 5}, Status.BAD_FORMAT, "format"),
+    (Opcode.GATHER, {"output_format": ElementFormat.INT32}, Status.BAD_FORMAT, "output_format"),
+    (Opcode.GATHER, {"multiplier": 0x7F80_0000}, Status.OK, None),
+    (Opcode.GATHER, {"multiplier": 0x7F80_0000, "output_format": ElementFormat.INT8},
+     Status.BAD_FORMAT, "multiplier"),
     (Opcode.GATHER, {"dim": 257}, Status.BAD_DIMENSION, "dim"),
     (Opcode.GATHER, {"bags": 0}, Status.BAD_DIMENSION, "bags"),
     (Opcode.GATHER, {"row_stride": 39}, Status.BAD_DIMENSION, "row_stride"),
     (Opcode.GATHER, {"row_stride": 20, "format": 1}, Status.OK, None),
     (Opcode.GATHER, {"row_stride": 19, "format": 1}, Status.BAD_DIMENSION, "row_stride"),
-    (Opcode.GATHER, {"output_stride": 112}, Status.BAD_DIMENSION, "output_stride"),
+    (Opcode.GATHER, {"row_stride": 36, "format": RowFormat.INT8_HALF}, Status.OK, None),
+    (Opcode.GATHER, {"row_stride": 35, "format": RowFormat.INT8_HALF},
+     Status.BAD_DIMENSION, "row_stride"),
+    (Opcode.GATHER, {"row_stride": 63, "format": RowFormat.FLOAT16},
+     Status.BAD_DIMENSION, "row_stride"),
+    (Opcode.GATHER, {"row_stride": 128, "format": RowFormat.FLOAT32}, Status.OK, None),
+    (Opcode.GATHER, {"output_stride": 127}, Status.BAD_DIMENSION, "output_stride"),
+    (Opcode.GATHER, {"output_stride": 33, "output_format": ElementFormat.UINT8,
+                     "output": TOP - 4 * 33 - 32}, Status.OK, None),
+    (Opcode.GATHER, {"output_stride": 64, "output_format": ElementFormat.FLOAT16,
+                     "output": TOP - 4 * 64 - 63}, Status.BAD_RANGE, "output"),
     (Opcode.GATHER, {"table": TOP - 400}, Status.OK, None),
     (Opcode.GATHER, {"table": TOP - 399}, Status.BAD_RANGE, "table"),
     (Opcode.GATHER, {"index_count": 0, "indices": 2**39}, Status.OK, None),
     (Opcode.GATHER, {"indices": 2**39}, Status.BAD_RANGE, "indices"),
+    (Opcode.GATHER, {"indices": TOP - 96}, Status.OK, None),
+    (Opcode.GATHER, {"indices": TOP - 96, "flags": Flag.WIDE}, Status.BAD_RANGE, "indices"),
+    (Opcode.GATHER, {"lengths": TOP - 32, "flags": Flag.WIDE}, Status.BAD_RANGE, "lengths"),
     (Opcode.GATHER, {"weights": 2**39 + 1}, Status.OK, None),
     (Opcode.GATHER, {"weights": 2**39 + 1, "flags": 1}, Status.BAD_ALIGNMENT, "weights"),
     (Opcode.GATHER, {"weights": 2**39, "flags": 1}, Status.BAD_RANGE, "weights"),

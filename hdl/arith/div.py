@@ -1,0 +1,122 @@
+"""Floating-point division."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arith.format import FloatFormat, FloatView
+from hdl.arith.pipeline import register
+from hdl.arith.round import RoundPack
+
+_STEP_BITS = 2
+"""Quotient bits of one stage: two subtractions in a row."""
+
+
+class FloatDiv(wiring.Component):
+    """o = a / b, rounded to nearest, ties to even. One quotient a cycle, no flow control.
+
+    IEEE 754 with subnormals and infinities. Every NaN result is `format.quiet_nan`, 0 / 0 and
+    inf / inf included; x / 0 is infinite.
+
+    Long division, two bits of the quotient a stage. The quotient of two significands has its
+    leading 1 in the first or second bit, so two bits more than the precision, and whether anything
+    remains, are enough to round.
+
+    Parameters
+    ----------
+    format : FloatFormat
+        Format of operands and result.
+
+    Members
+    -------
+    a, b : In(format.width)
+        Operands.
+    o : Out(format.width)
+        The quotient, `latency` cycles later.
+    """
+
+    def __init__(self, format: FloatFormat):
+        self.format = format
+        self._stages = -(-(format.precision + 2) // _STEP_BITS)
+        #: Cycles from operands to result.
+        self.latency = 1 + self._stages + 1 + RoundPack.latency
+        super().__init__({"a": In(format.width), "b": In(format.width), "o": Out(format.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        precision = self.format.precision
+        quotient_bits = self._stages * _STEP_BITS
+        # Below the quotient there is room to move it down by a whole significand, for subnormals;
+        # the two zeros above it allow for an exponent of -1.
+        window_bits = 2 + quotient_bits + 1 + precision
+        m.submodules.round = round = RoundPack(self.format, window_bits)
+        cycles = self._stages + 1
+
+        # Stage 1: decode and normalise. `scale` is the biased exponent of the first quotient bit.
+        a, b = self.format.layout(self.a), self.format.layout(self.b)
+        a_normal, a_scale = self._normalised(m, a, "a")
+        b_normal, b_scale = self._normalised(m, b, "b")
+        scale = Signal(signed(self.format.exponent_bits + 3))
+        m.d.comb += scale.eq(a_scale - b_scale + self.format.bias)
+        invalid = (a.is_zero & b.is_zero) | (a.is_infinite & b.is_infinite)
+        infinite = a.is_infinite | b.is_zero
+        sign = register(m, a.sign ^ b.sign, "sign", cycles=1 + cycles)
+        scale_1 = register(m, scale, "scale", cycles=1 + self._stages)
+        infinite_1 = register(m, infinite, "infinite", cycles=1 + cycles)
+        nan_1 = register(m, a.is_nan | b.is_nan | invalid, "nan", cycles=1 + cycles)
+
+        # Stages 2 and on: remainder and divisor, first bit of the quotient first.
+        remainder = register(m, Mux(b.is_infinite, 0, a_normal), "remainder_0")
+        divisor = register(m, b_normal, "divisor_0")
+        quotient: Value = Const(0, 0)
+        for stage in range(1, self._stages + 1):
+            for step in range(_STEP_BITS):
+                rest = Signal(precision + 2, name=f"rest_{stage}_{step}")
+                m.d.comb += rest.eq(remainder - divisor)
+                fits = ~rest[-1]
+                quotient = Cat(fits, quotient)
+                remainder = Cat(0, Mux(fits, rest[:precision], remainder[:precision]))
+            quotient = register(m, quotient, f"quotient_{stage}")
+            remainder = register(m, remainder, f"remainder_{stage}")
+            if stage < self._stages:
+                divisor = register(m, divisor, f"divisor_{stage}")
+
+        # Last stage before rounding: place the quotient, see `FloatMul`.
+        exact = Cat(remainder.any(), quotient)
+        low = Signal()
+        down = Signal(signed(len(scale) + 1))
+        headroom = Signal(len(round.headroom))
+        window = Signal(window_bits)
+        m.d.comb += [
+            low.eq(scale_1 < -1),
+            down.eq(scale_1 + (precision + 1)),
+            headroom.eq(Mux(low, Mux(down < 0, 0, down), scale_1 + 1)),
+            window.eq(Mux(low, exact, Cat(Const(0, precision), exact))),
+        ]
+        m.d.comb += [
+            round.window.eq(register(m, window, "window")),
+            round.headroom.eq(register(m, headroom, "headroom")),
+            round.sign.eq(sign),
+            round.zero_sign.eq(sign),
+            round.is_infinite.eq(infinite_1),
+            round.is_nan.eq(nan_1),
+            self.o.eq(round.o),
+        ]
+        return m
+
+    def _normalised(self, m: Module, x: FloatView, name: str) -> tuple[Value, Value]:
+        """The significand of `x` with its leading 1 on top, and the biased exponent of that bit."""
+        precision = self.format.precision
+        value: Value = x.significand
+        steps = []
+        for k in reversed(range((precision - 1).bit_length())):
+            distance = 1 << k
+            empty = Signal(name=f"{name}_empty_{k}")
+            moved = Signal(precision, name=f"{name}_moved_{k}")
+            m.d.comb += [
+                empty.eq(~value[-distance:].any()),
+                moved.eq(Mux(empty, value << distance, value)),
+            ]
+            value = moved
+            steps.insert(0, empty)
+        return value, x.scale - Cat(steps)

@@ -1,0 +1,77 @@
+"""One accumulate lane: from an element as it is stored to the sum that it changes."""
+
+from amaranth import Cat, Const, Module, Mux, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arith.add import FloatAdd
+from hdl.arith.convert import FloatWiden
+from hdl.arith.fma import FloatFma
+from hdl.arith.format import FLOAT32
+from hdl.arith.pipeline import register
+from hdl.gather.shape import ElementWidth
+from hdl.gather.unpack import ELEMENT_BITS
+
+
+def byte_to_float(q: Value) -> Value:
+    """The fp32 bits of an unsigned byte, which every fp32 holds exactly."""
+    zeros = []
+    for distance in (4, 2, 1):
+        empty = ~q[8 - distance :].any()
+        zeros.append(empty)
+        q = Mux(empty, Cat(Const(0, distance), q[: 8 - distance]), q)
+    exponent = 127 + 7 - Cat(reversed(zeros))
+    return Mux(q[7], Cat(Const(0, 16), q[:7], exponent[:8], Const(0, 1)), 0)
+
+
+class Lane(wiring.Component):
+    """o = fma(scale, element, accumulator + bias) in fp32. One a cycle, no flow control.
+
+    Members
+    -------
+    width : In(ElementWidth), of the elements: up to 8 bits unsigned integers, else floats
+    accumulator, bias : In(32), fp32
+    scale : In(32), fp32, `FloatAdd.latency` cycles after them
+    element : In(32), a cycle before them
+    o : Out(32), fp32, `latency` cycles after `accumulator`
+    """
+
+    latency = FloatAdd.latency + FloatFma.latency
+    element_lead = 1
+    """Cycles from an element to the accumulator it is for."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "width": In(ElementWidth),
+                "accumulator": In(32),
+                "bias": In(32),
+                "scale": In(32),
+                "element": In(ELEMENT_BITS),
+                "o": Out(32),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.add = add = FloatAdd(FLOAT32)
+        m.submodules.fma = fma = FloatFma(FLOAT32)
+        m.submodules.widen = widen = FloatWiden()
+
+        # The element waits for the sum, and becomes a float in the last two cycles of that.
+        wait = self.element_lead + FloatAdd.latency - FloatWiden.latency - 1
+        element = register(m, self.element, "element", cycles=wait)
+        integer = register(m, byte_to_float(element[:8]), "integer", cycles=FloatWiden.latency)
+        single = register(m, element, "single", cycles=FloatWiden.latency)
+        small = self.width <= ElementWidth.BYTE
+        value = Mux(small, integer, Mux(self.width == ElementWidth.HALF, widen.o, single))
+        m.d.comb += [
+            widen.i.eq(element[:16]),
+            add.a.eq(self.accumulator),
+            add.b.eq(self.bias),
+            fma.a.eq(self.scale),
+            fma.b.eq(register(m, value, "value")),
+            fma.c.eq(add.o),
+            self.o.eq(fma.o),
+        ]
+        return m

@@ -545,6 +545,7 @@ def test_window_without_cycles_ends_the_run(run, text, message):
     result.stderr.fnmatch_lines([f"*--waves-cycles {text}: {message}"])
 
 
+@pytest.mark.slow
 def test_timeline_of_every_test_that_uses_a_platform(run, pytester):
     source = WRONG.format(expected=5) + (
         "import pytest\n"

@@ -60,7 +60,7 @@ def test_bare_speed_moves_no_card():
 
 
 def test_time_is_measured_only_on_demand():
-    with open(cards=1, config=TINY) as runtime:
+    with open(cards=1, config=TINY, skip_idle=False) as runtime:
         world = runtime.platform.world
         runtime.platform.run(500)
         assert set(world.time_spent().values()) == {0.0}

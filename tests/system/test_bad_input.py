@@ -78,7 +78,7 @@ def raw(card, kind, lengths=None, **changes):
 
 def test_a_negative_length(card, rejected):
     with rejected(host.CommandError, "BAD_LENGTH: bag 1 has a negative length") as caught:
-        raw(card, programs.gather, lengths=[2, -1, 2], bags=3, index_count=3)
+        raw(card, programs.gather, lengths=[2, -1, 2], bags=3, index_count=3, flags=0)
     assert (caught.value.status, caught.value.detail) == (Status.BAD_LENGTH, 1)
 
 
@@ -86,7 +86,7 @@ def test_a_negative_length(card, rejected):
 def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag):
     message = f"LENGTH_MISMATCH: the lengths do not sum to index_count, seen at bag {bag}"
     with rejected(host.CommandError, message) as caught:
-        raw(card, programs.gather, lengths=lengths, bags=3, index_count=3)
+        raw(card, programs.gather, lengths=lengths, bags=3, index_count=3, flags=0)
     assert caught.value.status is Status.LENGTH_MISMATCH
 
 
@@ -98,7 +98,7 @@ def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag
         (programs.matmul, {"w": TINY.dram_bytes - 16}, Status.BAD_RANGE, "w=0xffff0"),
         (programs.matmul, {"y": 1 << 39}, Status.BAD_RANGE, "y=0x8000000000"),
         (programs.copy, {"destination": TINY.dram_bytes - 16}, Status.BAD_RANGE, "destination="),
-        (programs.gather, {"lengths": 8}, Status.BAD_ALIGNMENT, "lengths=0x8: not a multiple"),
+        (programs.gather, {"indices": 8}, Status.BAD_ALIGNMENT, "indices=0x8: not a multiple"),
         (programs.matmul, {"x": 8}, Status.BAD_ALIGNMENT, "x=0x8: not a multiple of the bus word"),
         (programs.vector, {"a": 4}, Status.BAD_ALIGNMENT, "a=0x4"),
         (programs.gather, {"bags": 0}, Status.BAD_DIMENSION, "bags=0x0: zero"),

@@ -28,12 +28,21 @@ def extra_cycles(config, short, long, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row_format", RowFormat)
-def test_a_row_takes_as_many_cycles_as_it_has_chunks(row_format):
-    dim = 64
-    rows = 4 * 4
-    taken = extra_cycles(TINY, (4,) * 4, (4,) * 8, dim=dim, row_format=row_format, offset=5)
-    assert taken == rows * dim // TINY.lanes
+@pytest.mark.parametrize(
+    ("row_format", "bound"),
+    [(RowFormat.INT8, "chunks"), (RowFormat.FLOAT16, "chunks"), (RowFormat.FLOAT32, "words")],
+)
+def test_a_row_takes_a_cycle_for_each_chunk_or_bus_word(row_format, bound):
+    dim, rows, offset, word = 64, 4 * 4, 5, TINY.bus_bytes
+    row_bytes = row_format.row_bytes(dim)
+    table = make_table(np.random.default_rng(0), 12, dim, row_format, padding=-row_bytes % word)
+    taken = extra_cycles(
+        TINY, (4,) * 4, (4,) * 8, dim=dim, row_format=row_format, table=table, offset=offset
+    )
+    # A row of four-byte elements is as many words as chunks, and one more where it starts within.
+    cycles = {"chunks": dim // TINY.lanes, "words": -(-(offset + row_bytes) // word)}
+    assert bound == max(cycles, key=cycles.__getitem__)
+    assert taken == rows * cycles[bound]
 
 
 @pytest.mark.slow

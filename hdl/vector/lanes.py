@@ -12,7 +12,7 @@ from hdl.arith.pipeline import register
 from hdl.arith.quantise import RoundToByte
 from hdl.commands import ElementFormat, Function, Opcode
 from hdl.vector.function import FunctionLane, FunctionTables
-from hdl.vector.reduce import RowReducer, larger
+from hdl.vector.reduce import RowReducer, above
 
 _ONE = FLOAT32.bias << FLOAT32.significand_bits
 _MINUS_ZERO = 1 << 31
@@ -248,14 +248,20 @@ class VectorLanes(wiring.Component):
             b.zero_point.eq(settings.b_zero_point),
             b.i.eq(self.b[lane]),
         ]
-        lifted = larger(m, a.o, settings.first, f"lifted_{lane}")
-        # The smaller of two numbers is minus the larger of their negatives.
-        lowered = larger(m, _negated(lifted), _negated(settings.second), f"lowered_{lane}")
+        # Low is not above high, so that both bounds can be looked at together.
+        clamped = Signal(32, name=f"clamped_{lane}")
+        m.d.comb += clamped.eq(a.o)
+        with m.If(FLOAT32.layout(a.o).is_nan):
+            m.d.comb += clamped.eq(FLOAT32.quiet_nan)
+        with m.Elif(above(settings.first, a.o)):
+            m.d.comb += clamped.eq(settings.first)
+        with m.Elif(above(a.o, settings.second)):
+            m.d.comb += clamped.eq(settings.second)
         factors = [Signal(32, name=f"{name}_{lane}") for name in ("left", "right", "addend")]
         chosen = {
             Opcode.ADD: (b.o, settings.first, a.o),
             Opcode.MULTIPLY: (a.o, b.o, settings.first),
-            Opcode.CLAMP: (_negated(lowered), _ONE, _MINUS_ZERO),
+            Opcode.CLAMP: (clamped, _ONE, _MINUS_ZERO),
         }
         with m.Switch(settings.opcode):
             for opcode, values in chosen.items():
@@ -268,7 +274,3 @@ class VectorLanes(wiring.Component):
         x = Signal(32, name=f"combined_{lane}")
         m.d.comb += x.eq(fma.o)
         return x
-
-
-def _negated(x):
-    return Cat(x[:-1], ~x[-1])

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -19,19 +19,14 @@ _MINUS_ZERO = 1 << 31
 _MINUS_INFINITY = 1 << 31 | FLOAT32.infinity
 
 
-def larger(m: Module, a, b, name: str) -> Signal:
-    """fp32 `a` or `b`, whichever is larger; +0 above -0; NaN if either is."""
+def above(a, b) -> Value:
+    """Whether fp32 `a` is above `b`, +0 being above -0; neither may be NaN."""
     a, b = FLOAT32.layout(a), FLOAT32.layout(b)
-    above = Mux(a.sign ^ b.sign, b.sign, (a.magnitude > b.magnitude) ^ a.sign)
-    result = Signal(32, name=name)
-    m.d.comb += result.eq(Mux(above, a.as_value(), b.as_value()))
-    with m.If(a.is_nan | b.is_nan):
-        m.d.comb += result.eq(FLOAT32.quiet_nan)
-    return result
+    return Mux(a.sign ^ b.sign, b.sign, (a.magnitude > b.magnitude) ^ a.sign)
 
 
 class _Node(wiring.Component):
-    """o = a + b or the larger of both, `latency` cycles later."""
+    """o = a + b, or the larger of both, NaN if either is; `latency` cycles later."""
 
     latency = FloatAdd.latency
 
@@ -41,7 +36,11 @@ class _Node(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.add = add = FloatAdd(FLOAT32)
-        top = register(m, larger(m, self.a, self.b, "top"), "top", cycles=self.latency)
+        larger = Signal(32)
+        m.d.comb += larger.eq(Mux(above(self.a, self.b), self.a, self.b))
+        with m.If(FLOAT32.layout(self.a).is_nan | FLOAT32.layout(self.b).is_nan):
+            m.d.comb += larger.eq(FLOAT32.quiet_nan)
+        top = register(m, larger, "top", cycles=self.latency)
         m.d.comb += [
             add.a.eq(self.a),
             add.b.eq(self.b),

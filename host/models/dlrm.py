@@ -1,13 +1,14 @@
 """A deep learning recommendation model in fp32: embedding bags and a bottom MLP, then a top MLP.
 
 The architecture is that of Naumov et al., "Deep Learning Recommendation Model for Personalization
-and Recommendation Systems" (arXiv:1906.00091), with concatenation as the feature interaction.
-Parameters carry the names that `facebookresearch/dlrm` gives them.
+and Recommendation Systems" (arXiv:1906.00091), with concatenation ("cat") or the dot products of
+all pairs ("dot") as the feature interaction. Parameters carry the names that
+`facebookresearch/dlrm` gives them.
 """
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,14 +31,17 @@ class WeightsError(ValueError):
 class Architecture:
     """Sizes of a DLRM: `table_rows` per table, `dim` of every row, widths of the two MLPs.
 
-    `bottom` starts with the dense features and ends with `dim`; `top` starts with the concatenation
-    of the bottom output and one pooled row per table, and ends with the one logit.
+    The segments of a sample are the bottom output and one pooled row per table. `bottom` starts
+    with the dense features and ends with `dim`; `top` starts with all segments ("cat"), or with the
+    bottom output and the dot product of each segment with each one before it ("dot"), and ends with
+    the one logit.
     """
 
     table_rows: tuple[int, ...]
     dim: int
     bottom: tuple[int, ...]
     top: tuple[int, ...]
+    interaction: str = "cat"
 
     def __post_init__(self) -> None:
         widths = (*self.table_rows, self.dim, *self.bottom, *self.top)
@@ -45,15 +49,42 @@ class Architecture:
             raise ValueError(f"{self}: every size must be a positive int")
         if len(self.bottom) < 2 or self.bottom[-1] != self.dim:
             raise ValueError(f"bottom={self.bottom}: must end with dim={self.dim}")
-        joined = (len(self.table_rows) + 1) * self.dim
+        if self.interaction not in ("cat", "dot"):
+            raise ValueError(f"interaction={self.interaction!r}: must be 'cat' or 'dot'")
+        joined = self.interaction_width(len(self.table_rows), self.dim, self.interaction)
         if len(self.top) < 2 or (self.top[0], self.top[-1]) != (joined, 1):
             raise ValueError(f"top={self.top}: must lead from {joined} to 1")
 
     @classmethod
-    def for_tables(cls, table_rows: tuple[int, ...], dim: int = 32) -> "Architecture":
-        """The demo's model: bottom features-64-32, top (tables + 1) * 32-128-64-1."""
-        joined = (len(table_rows) + 1) * dim
-        return cls(table_rows, dim, (len(features.DENSE), 64, dim), (joined, 128, 64, 1))
+    def for_tables(
+        cls, table_rows: tuple[int, ...], dim: int = 32, interaction: str = "cat"
+    ) -> "Architecture":
+        """The demo's model: bottom features-64-32, top interaction-128-64-1."""
+        joined = cls.interaction_width(len(table_rows), dim, interaction)
+        bottom = (len(features.DENSE), 64, dim)
+        return cls(table_rows, dim, bottom, (joined, 128, 64, 1), interaction)
+
+    @staticmethod
+    def interaction_width(tables: int, dim: int, interaction: str) -> int:
+        """Columns of the top net's input."""
+        if interaction == "cat":
+            return (tables + 1) * dim
+        return dim + tables * (tables + 1) // 2
+
+    def top_columns(self, segments: Sequence[int]) -> np.ndarray:
+        """The columns of the top net's input if a sample's segments come in another order.
+
+        `segments` starts with 0, the bottom output; 1 + t is table t. Returns int[columns]: for
+        each column in that order its number in the model's own.
+        """
+        order = np.asarray(segments)
+        if self.interaction == "cat":
+            return (order[:, None] * self.dim + np.arange(self.dim)).reshape(-1)
+        rows, columns = np.tril_indices(len(order), -1)
+        one, other = order[rows], order[columns]
+        high, low = np.maximum(one, other), np.minimum(one, other)
+        pairs = self.dim + high * (high - 1) // 2 + low
+        return np.concatenate([np.arange(self.dim), pairs])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each parameter by name, in order of use."""
@@ -102,13 +133,15 @@ class Dlrm:
     def activations(self, batch: Batch) -> dict[str, np.ndarray]:
         """The output of every layer by its name (`bot_l.0`, ...), after ReLU but for the logit.
 
-        Entry `interaction` is the input of `top_l.0`: the bottom output, then the pooled rows.
+        Entry `segments` is the bottom output, then the pooled rows: float32[n, tables + 1, dim];
+        entry `interaction` is the input of `top_l.0`.
         """
         seen = {}
         x = batch.dense
         for number, (weight, bias) in enumerate(self.layers("bot_l")):
             x = seen[f"bot_l.{2 * number}"] = np.maximum(x @ weight.T + bias, 0)
-        x = seen["interaction"] = np.concatenate([x, *self.pooled(batch)], axis=1)
+        segments = seen["segments"] = np.stack([x, *self.pooled(batch)], axis=1)
+        x = seen["interaction"] = interact(segments, self.architecture.interaction)
         last = len(self.architecture.top) - 2
         for number, (weight, bias) in enumerate(self.layers("top_l")):
             x = x @ weight.T + bias
@@ -136,6 +169,15 @@ class Dlrm:
                 f"table_rows={self.architecture.table_rows}: the data needs {tuple(table_rows)}; "
                 "train on this data with `python -m host.models.train --data DIR`"
             )
+
+
+def interact(segments: np.ndarray, interaction: str) -> np.ndarray:
+    """float32[n, segments, dim] as the input of the top net: float32[n, columns]."""
+    if interaction == "cat":
+        return segments.reshape(len(segments), -1)
+    products = segments @ segments.transpose(0, 2, 1)
+    rows, columns = np.tril_indices(segments.shape[1], -1)
+    return np.concatenate([segments[:, 0], products[:, rows, columns]], axis=1)
 
 
 def embedding_bag(table: np.ndarray, bags: Bags) -> np.ndarray:

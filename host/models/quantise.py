@@ -7,6 +7,8 @@ is the requantisation of ONNX's QLinearMatMul; see `Operators` for the rest.
 The input of the top MLP is one uint8 matrix, and a matmul knows one zero point for it. Its segments
 (bottom output, then each table's pooled rows) therefore share `INTERACTION_ZERO_POINT`, while each
 keeps its own scale, which is folded into the columns of the top weights before they are quantised.
+Dot products of segments are requantised with one multiplier, so that a product is the same number
+whichever segment comes first; their scales, too, go into the columns of the top weights.
 """
 
 from dataclasses import dataclass
@@ -48,6 +50,14 @@ class Operators(Protocol):
         """float32 to uint8: saturate(round_half_even(x * multiplier) + zero_point)."""
         ...
 
+    def dot_interaction(self, x: np.ndarray, multiplier: np.float32, zero_point: int) -> np.ndarray:
+        """uint8[n, segments, dim] to uint8[n, segments * (segments - 1) / 2].
+
+        The dot product of each segment with each before it, both less `zero_point`, in int32, then
+        saturate(round_half_even(float32(product) * multiplier) + zero_point).
+        """
+        ...
+
     def sigmoid(self, x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
         """uint8 to float32: 1 / (1 + exp(-(x - zero_point) * scale))."""
         ...
@@ -81,7 +91,8 @@ class QuantisedDlrm:
     """All that the cards need: fused tables, layers, and how floats become uint8.
 
     `tables` are uint8[rows, dim + 8]. `dense_multiplier` and `dense_zero_point` quantise the dense
-    features; `pooled_multiplier[table]` and `INTERACTION_ZERO_POINT` the pooled rows of a table.
+    features; `pooled_multiplier[table]` and `INTERACTION_ZERO_POINT` the pooled rows of a table,
+    `pair_multiplier` and the same zero point the dot products, if there are any.
     A logit is worth `(q - logit_zero_point) * logit_scale`. `mean_bag_length[table]` is that of the
     calibration samples, for placement.
     """
@@ -93,6 +104,7 @@ class QuantisedDlrm:
     dense_multiplier: np.float32
     dense_zero_point: int
     pooled_multiplier: tuple[np.float32, ...]
+    pair_multiplier: np.float32
     logit_scale: np.float32
     logit_zero_point: int
     mean_bag_length: tuple[float, ...]
@@ -108,6 +120,11 @@ class QuantisedDlrm:
         ):
             pooled = operators.embedding_bag(table, bags.indices, bags.lengths)
             segments.append(operators.quantise(pooled, multiplier, INTERACTION_ZERO_POINT))
+        if self.architecture.interaction == "dot":
+            stacked = np.stack(segments, axis=1)
+            segments[1:] = [
+                operators.dot_interaction(stacked, self.pair_multiplier, INTERACTION_ZERO_POINT)
+            ]
         x = np.concatenate(segments, axis=1)
         for layer in self.top:
             x = layer.apply(x, operators)
@@ -126,15 +143,20 @@ def quantise(model: Dlrm, calibration: Batch) -> QuantisedDlrm:
     dense_scale, dense_zero_point = _affine(calibration.dense)
     dense_multiplier = np.float32(1 / dense_scale)
 
-    scales = [
-        _magnitude(seen["interaction"][:, dim * segment : dim * (segment + 1)]) / 127
-        for segment in range(tables + 1)
-    ]
+    scales = [_magnitude(seen["segments"][:, segment]) / 127 for segment in range(tables + 1)]
     pooled_multiplier = tuple(np.float32(1 / scale) for scale in scales[1:])
     # What the card multiplies by is the rounded reciprocal, so that is what a step is worth.
-    column_scale = np.repeat(
-        [scales[0], *(1 / float(multiplier) for multiplier in pooled_multiplier)], dim
-    )
+    steps = np.array([scales[0], *(1 / float(multiplier) for multiplier in pooled_multiplier)])
+    pair_multiplier = np.float32(1)
+    if model.architecture.interaction == "cat":
+        column_scale = np.repeat(steps, dim)
+    else:
+        rows, columns = np.tril_indices(tables + 1, -1)
+        pair_steps = steps[rows] * steps[columns]
+        pair_multiplier = np.float32(127 / _magnitude(seen["interaction"][:, dim:] / pair_steps))
+        column_scale = np.concatenate(
+            [np.repeat(steps[0], dim), pair_steps / float(pair_multiplier)]
+        )
 
     bottom = []
     layers = list(model.layers("bot_l"))
@@ -162,7 +184,8 @@ def quantise(model: Dlrm, calibration: Batch) -> QuantisedDlrm:
 
     return QuantisedDlrm(
         model.architecture, tuple(map(fuse_8bit, model.tables)), tuple(bottom), tuple(top),
-        dense_multiplier, dense_zero_point, pooled_multiplier, np.float32(x_scale), x_zero_point,
+        dense_multiplier, dense_zero_point, pooled_multiplier, pair_multiplier,
+        np.float32(x_scale), x_zero_point,
         tuple(float(bags.lengths.mean()) for bags in calibration.sparse),
     )  # fmt: skip
 

@@ -47,6 +47,8 @@ class Recipe:
     """Share of pooled rows dropped whole."""
     identity_dropout: float = 0.1
     """Share of users and items shown as unknown (row 0)."""
+    interaction: str = "cat"
+    """How segments meet in front of the top net: "cat" or "dot"."""
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.patience, self.batch) < 1:
@@ -85,7 +87,7 @@ def train(
 
 
 def _train(torch: Any, samples: Samples, recipe: Recipe, log: Callable[[str], None]) -> Dlrm:
-    architecture = Architecture.for_tables(samples.table_rows)
+    architecture = Architecture.for_tables(samples.table_rows, interaction=recipe.interaction)
     rng = np.random.default_rng(recipe.seed)
     fitted = int(len(samples.train) * (1 - recipe.validation))
     fit = samples.train.take(range(fitted))
@@ -176,6 +178,10 @@ def _forward(torch: Any, network: Any, batch: Batch, recipe: Recipe) -> Any:
         pooled = table(torch.from_numpy(bags.indices.astype(np.int64)), torch.from_numpy(offsets))
         kept = torch.rand(len(batch), 1) >= recipe.table_dropout
         joined.append(pooled * kept / (1 - recipe.table_dropout))
+    if recipe.interaction == "dot":
+        segments = torch.stack(joined, 1)
+        rows, columns = torch.tril_indices(len(joined), len(joined), -1)
+        joined[1:] = [(segments @ segments.transpose(1, 2))[:, rows, columns]]
     x = torch.nn.functional.dropout(torch.cat(joined, 1), recipe.dropout)
     return network["top_l"](x)[:, 0]
 
@@ -200,11 +206,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with ml-100k.inter etc.")
     parser.add_argument("--output", type=Path, default=dlrm.WEIGHTS, metavar="FILE")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--interaction", choices=("cat", "dot"), default="cat")
     options = parser.parse_args()
     console = Console()
     try:
         samples = features.build(movielens.load(options.data))
-        model = train(samples, Recipe(seed=options.seed), console.print)
+        model = train(
+            samples, Recipe(seed=options.seed, interaction=options.interaction), console.print
+        )
     except (movielens.DataError, RuntimeError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     dlrm.save(model, options.output)

@@ -113,6 +113,7 @@ class Card(MatrixProducts):
         bits: int = 8,
         row_format: RowFormat | None = None,
         preload: bool = False,
+        near: bool = False,
     ) -> Table:
         """Places a table in card DRAM, to be used by many `embedding_bag` calls.
 
@@ -122,7 +123,8 @@ class Card(MatrixProducts):
             float16 [rows, dim]
         bits : 8 (fp32 scale and bias) or 4 (fp16), of a uint8 table
         row_format : names the format instead, for one that array and bits do not tell
-        preload : place the bytes without simulating the transfer
+        preload : place the bytes without simulating the transfer, if they go to DRAM
+        near : rather in the scratchpad, if there is room
 
         Raises `ValueError` for an array that is no such table and `MemoryError` if DRAM is full.
         `release` gives the table's `block` back.
@@ -133,8 +135,9 @@ class Card(MatrixProducts):
         if preload and self._backdoor is None:
             raise ValueError("preload: this platform offers no direct access to card memory")
         with ExitStack() as unless_done:
-            block = self.dram.allocate(raw.size)
-            unless_done.callback(self.dram.release, block)
+            block = self.place(raw.size) if near else self.dram.allocate(raw.size)
+            unless_done.callback(self.release, block)
+            preload &= block.address < self.config.scratchpad_base
             if preload and self._backdoor:
                 self._backdoor()[block.address : block.address + raw.size] = raw.reshape(-1)
                 self.announce(block)

@@ -1,15 +1,16 @@
 """A quantised DLRM served by all cards: tables sharded, dense nets replicated, batches in flight.
 
-One batch: every card that owns tables loads its share of the indices, pools, quantises, and stores
-its columns of the top net's input straight into the memory of the card whose turn it is; that card
-has meanwhile run the bottom net, waits for its peers, runs the top net and stores the
-probabilities in host memory. Nothing passes through the host in between.
+One batch: every card that owns tables loads its indices, pools all samples, and stores its columns
+of each card's share of the samples straight into that card's memory. Every card meanwhile runs the
+bottom net on its share, waits for its peers, runs the top net, and stores probabilities in host
+memory. Nothing passes through the host in between.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,15 +20,19 @@ from host.driver.completion import Completion
 from host.driver.errors import CommandError
 from host.models.features import Batch
 from host.models.quantise import QuantisedDlrm
+from host.runtime.dense import PROBABILITY_BYTES, Logits
 from host.runtime.layout import pad_rows
-from host.runtime.member import PROBABILITY_BYTES, SLOTS, Logits, Member
+from host.runtime.member import IN_FLIGHT, Member
 from host.runtime.placement import TableLoad, place
 from host.runtime.runtime import Runtime
 from host.runtime.timeline import Event
 
-LAG = 3
-"""Batches issued between a batch and the delivery of its answers. That waits for a dense net, and
-the pooled rows of later batches would wait behind it in the same queues."""
+TOP_LAG = 1
+"""Batches pooled between a batch and its top net. That waits for the slowest card's rows, and what
+a card pools for that batch's successors must not wait behind it."""
+ANSWER_LAG = 3
+"""Batches pooled between a batch and the delivery of its answers, which waits for its dense nets,
+while the pooled rows of later batches would wait behind it in the same queues."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,6 @@ class Answer:
     """
 
     probabilities: np.ndarray
-    dense_card: int
     latency_cycles: int
 
 
@@ -47,16 +51,25 @@ class Answer:
 class _InFlight:
     """A batch the cards work on: its host memory, and the command ids of each card.
 
-    `logits` is None once their delivery has been issued.
+    `staging` holds the dense features and the bags of each card. `bottoms[card]` and
+    `arrivals[card]` are the events after which the card's rows of the top net's input are there.
+    `logits` are those of each card whose top net has been issued and whose answers have not.
     """
 
     label: str
-    samples: int
-    dense: Member
+    slot: int
+    shares: list[range]
     staging: list[DmaBuffer]
     landing: DmaBuffer
     submitted: list[list[int]]
-    logits: Logits | None
+    bottoms: dict[int, Event]
+    arrivals: list[list[Event]]
+    logits: dict[int, Logits] = field(default_factory=dict)
+    top_issued: bool = False
+
+    @property
+    def samples(self) -> int:
+        return self.shares[-1].stop
 
     def release(self) -> None:
         """Gives the host memory back; no command may be using it."""
@@ -85,6 +98,12 @@ def placement(model: QuantisedDlrm, config: CardConfig, cards: int) -> list[int]
     return place(loads, cards, config.dram_bytes // 2)
 
 
+def shares(samples: int, cards: int) -> list[range]:
+    """The samples of a batch whose dense nets each card runs: as equal as can be."""
+    ends = [samples * card // cards for card in range(cards + 1)]
+    return [range(start, end) for start, end in pairwise(ends)]
+
+
 class Recommender:
     """Answers batches with a model placed on the cards of a runtime.
 
@@ -101,19 +120,11 @@ class Recommender:
     def __init__(self, runtime: Runtime, model: QuantisedDlrm, batch_size: int):
         self._runtime = runtime
         self._batch_size = batch_size
-        self.placement = placement(model, runtime.config, len(runtime.cards))
+        cards = len(runtime.cards)
+        self.placement = placement(model, runtime.config, cards)
+        share = -(-batch_size // cards)
         self._members = [
-            Member(
-                card,
-                model,
-                {
-                    index: card.table(model.tables[index])
-                    for index, owner in enumerate(self.placement)
-                    if owner == card.index
-                },
-                batch_size,
-            )
-            for card in runtime.cards
+            Member(card, model, self.placement, batch_size, share) for card in runtime.cards
         ]
 
     def answer(
@@ -132,17 +143,17 @@ class Recommender:
             )
         answers: list[Answer] = []
         flying: deque[_InFlight] = deque()
-        # A card's slot for the top input is free again once the batch that used it is answered.
-        most = SLOTS * len(self._members)
         try:
             for number, batch in enumerate(batches):
-                if len(flying) == most:
+                if len(flying) == IN_FLIGHT:
                     answers.append(self._land(flying.popleft(), progress))
-                flying.append(self._launch(number, batch))
-                if len(flying) > LAG:
-                    self._deliver(flying[-1 - LAG])
+                flying.append(self._pool(number, batch))
+                if len(flying) > TOP_LAG:
+                    self._run_top(flying[-1 - TOP_LAG])
+                if len(flying) > ANSWER_LAG:
+                    self._deliver(flying[-1 - ANSWER_LAG])
             for batch in flying:
-                self._deliver(batch)
+                self._run_top(batch)
             while flying:
                 answers.append(self._land(flying.popleft(), progress))
         except CommandError:
@@ -152,31 +163,57 @@ class Recommender:
             raise
         return answers
 
-    def _launch(self, number: int, batch: Batch) -> _InFlight:
-        members, label = self._members, f"batch {number}"
-        dense = members[number % len(members)]
-        joined = dense.joined[number // len(members) % SLOTS]
-        staging: list[DmaBuffer] = []
-        arrivals: list[Event] = []
-        for member in members:
+    def _pool(self, number: int, batch: Batch) -> _InFlight:
+        """Issues what brings each card its rows of the top net's input, bottom net included."""
+        members, label, slot = self._members, f"batch {number}", number % IN_FLIGHT
+        parts = shares(len(batch), len(members))
+        rows = np.ascontiguousarray(batch.dense, np.float32).view(np.uint8)
+        staging = [self._stage(pad_rows(rows, members[0].dense.floats_stride))]
+        arrivals: list[list[Event]] = [[] for _ in members]
+        bottoms: dict[int, Event] = {}
+        for member, share in zip(members, parts, strict=True):
+            pooled = None
             if member.tables:
                 bags = member.pack(batch)
                 staging.append(self._stage(bags.raw))
-                arrivals += member.pool(batch, bags, staging[-1], dense, joined, label)
-        rows = np.ascontiguousarray(batch.dense, np.float32).view(np.uint8)
-        staging.append(self._stage(pad_rows(rows, dense.floats_stride)))
+                pooled = member.pool(batch, bags, staging[-1], label)
+            # Before this card's own pooled rows, for which later commands of that queue wait.
+            if len(share):
+                features = staging[0].address + share.start * member.dense.floats_stride
+                bottoms[member.card.index] = member.dense.run_bottom(
+                    len(share), features, member.joined[slot], f"{label} bottom"
+                )
+            if pooled:
+                for card, event in member.send(pooled, parts, members, slot, label).items():
+                    arrivals[card].append(event)
         landing = self._runtime.platform.bus.map(len(batch) * self._runtime.config.bus_bytes)
-        logits = dense.run_dense(len(batch), staging[-1], joined, arrivals, label)
         submitted = [member.card.timeline.flush() for member in members]
-        return _InFlight(label, len(batch), dense, staging, landing, submitted, logits)
+        return _InFlight(label, slot, parts, staging, landing, submitted, bottoms, arrivals)
+
+    def _run_top(self, batch: _InFlight) -> None:
+        """Issues the top net of a batch on every card that has a share of it, once."""
+        if batch.top_issued:
+            return
+        batch.top_issued = True
+        for member, share in zip(self._members, batch.shares, strict=True):
+            if len(share):
+                card = member.card.index
+                batch.logits[card] = member.dense.run_top(
+                    len(share), member.joined[batch.slot], batch.bottoms[card],
+                    batch.arrivals[card], f"{batch.label} top",
+                )  # fmt: skip
+                batch.submitted[card] += member.card.timeline.flush()
 
     def _deliver(self, batch: _InFlight) -> None:
-        """Issues the store of a batch's answers, once."""
-        if batch.logits is not None:
-            card = batch.dense.card
-            batch.dense.deliver(batch.logits, batch.landing, batch.label)
-            batch.submitted[card.index] += card.timeline.flush()
-            batch.logits = None
+        """Issues the delivery of a batch's answers, once."""
+        self._run_top(batch)
+        word = self._runtime.config.bus_bytes
+        for card, logits in batch.logits.items():
+            member = self._members[card]
+            landing = batch.landing.address + batch.shares[card].start * word
+            member.dense.deliver(logits, landing, batch.label)
+            batch.submitted[card] += member.card.timeline.flush()
+        batch.logits = {}
 
     def _stage(self, values: np.ndarray) -> DmaBuffer:
         """uint8[n] in host memory that cards can read."""
@@ -187,11 +224,11 @@ class Recommender:
     def _land(self, batch: _InFlight, progress: Callable[[int], None]) -> Answer:
         """Waits for one batch and gives its host memory back, whatever became of it."""
         self._deliver(batch)
-        completions: list[Completion] = []
+        commands: list[Completion] = []
         failures: list[CommandError] = []
         for member, identifiers in zip(self._members, batch.submitted, strict=True):
             try:
-                completions += member.card.timeline.wait(identifiers)
+                commands += member.card.timeline.wait(identifiers)
             except CommandError as error:
                 failures.append(error)
         rows = batch.landing.array.reshape(batch.samples, -1)[:, :PROBABILITY_BYTES]
@@ -199,7 +236,7 @@ class Recommender:
         batch.release()
         if failures:
             raise failures[0]
-        first = min(completion.start_cycle for completion in completions)
-        last = max(completion.end_cycle for completion in completions)
+        first = min(command.start_cycle for command in commands)
+        last = max(command.end_cycle for command in commands)
         progress(batch.samples)
-        return Answer(probabilities, batch.dense.card.index, last - first)
+        return Answer(probabilities, last - first)

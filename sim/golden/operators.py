@@ -5,10 +5,10 @@ import numpy as np
 from hdl.commands import ElementFormat, Function, RowFormat, Status
 from sim.golden import floats, functions
 from sim.golden.gather import sparse_lengths_sum
-from sim.golden.matmul import matmul
+from sim.golden.matmul import matmul, product, requantise, triangle
 from sim.golden.vector import decode, quantise
 
-__all__ = ["embedding_bag", "linear", "quantise", "sigmoid"]
+__all__ = ["dot_interaction", "embedding_bag", "linear", "quantise", "sigmoid"]
 
 
 def embedding_bag(
@@ -45,6 +45,17 @@ def linear(
     """uint8[m, k], int8[n, k], float32[n], int32[n] to uint8[m, n]."""
     folded = bias.astype(np.int64) - x_zero_point * weight.astype(np.int64).sum(axis=1)
     return matmul(x, weight.T, folded.astype(np.int32), multiplier, y_zero_point, relu)
+
+
+def dot_interaction(x: np.ndarray, multiplier: np.float32, zero_point: int) -> np.ndarray:
+    """uint8[n, segments, dim] to uint8[n, segments * (segments - 1) / 2].
+
+    Of each sample the products of segments i and j < i, row after row, requantised.
+    """
+    total = product(x, x.transpose(0, 2, 1), zero_point, zero_point)
+    count = x.shape[1]
+    bias, multipliers = np.zeros(count, np.int32), np.full(count, multiplier, np.float32)
+    return triangle(requantise(total, bias, multipliers, zero_point))
 
 
 def sigmoid(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:

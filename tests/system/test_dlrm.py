@@ -1,5 +1,6 @@
 """A recommendation model on several cards: golden bits, whole reports, timelines."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,21 +14,22 @@ from host.bench import dlrm as bench
 from host.models import dlrm, features, movielens
 from host.models.dlrm import Architecture, Dlrm
 from host.models.quantise import quantise
-from host.runtime.recommender import Recommender
+from host.runtime.member import IN_FLIGHT
+from host.runtime.recommender import Recommender, shares
 from tests.host.models import synthetic
 
 TINY = preset("tiny")
 BATCH = 6
 
 
-def small_workload(folder, top=(8,), batches=5):
+def small_workload(folder, top=(8,), batches=5, interaction="cat"):
     """Made-up ratings, random weights, the demo's features; the last batch is short."""
     samples = features.build(movielens.load(synthetic.write(folder)), train=0.6, calibration=0.2)
     rng = np.random.default_rng(1)
     dim = 16
-    joined = (len(samples.table_rows) + 1) * dim
+    joined = Architecture.interaction_width(len(samples.table_rows), dim, interaction)
     architecture = Architecture(
-        samples.table_rows, dim, (len(features.DENSE), 8, dim), (joined, *top, 1)
+        samples.table_rows, dim, (len(features.DENSE), 8, dim), (joined, *top, 1), interaction
     )
     parameters = {
         name: rng.normal(0, 0.3, shape).astype(np.float32)
@@ -107,8 +109,7 @@ def test_the_report_tells_cycles_bytes_and_latencies(work, outcome):
     assert set(report["placement_card_of_table"]) == {0, 1, 2}
     assert len(report["per_card"]) == 3
     for card in report["per_card"]:
-        assert all(card[name] >= 0 for name in TRAFFIC)  # all but the tables fit the scratchpad
-        assert card["dram_read_bytes"] > 0
+        assert all(card[name] >= 0 for name in TRAFFIC)  # what fits stays in the scratchpad
         assert card["pcie_read_bytes"] > 0
         for engine in Engine:
             spent = [card[f"{engine.name.lower()}_{what}_cycles"] for what in ACTIVITIES]
@@ -117,14 +118,42 @@ def test_the_report_tells_cycles_bytes_and_latencies(work, outcome):
     assert json.loads(json.dumps(report)) == report
 
 
-def test_batches_are_dealt_to_the_cards_in_turn(work, commands):
-    dense = {label: card for card, label in commands if label.endswith("answers")}
-    assert dense == {f"batch {i} answers": f"card {i % 3}" for i in range(len(work.batches))}
+def test_every_card_answers_its_share_of_every_batch(work, commands):
+    answered = {(card, label) for card, label in commands if label.endswith("answers")}
+    batches = range(len(work.batches))
+    assert answered == {(f"card {c}", f"batch {i} answers") for c in range(3) for i in batches}
 
 
 def test_pooled_rows_go_from_card_to_card(commands):
     sent = {(card, label.partition(" to ")[2]) for card, label in commands if " to card " in label}
     assert sent == {(f"card {a}", f"card {b}") for a in range(3) for b in range(3) if a != b}
+
+
+@pytest.mark.parametrize(("samples", "cards"), [(128, 6), (1, 3), (2, 3), (7, 3), (6, 1)])
+def test_shares_cover_a_batch_and_are_as_equal_as_can_be(samples, cards):
+    parts = shares(samples, cards)
+    assert [sample for part in parts for sample in part] == list(range(samples))
+    sizes = [len(part) for part in parts]
+    assert len(sizes) == cards
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("cards", [1, 3])
+def test_dot_products_as_interaction(tmp_path, runtime, cards):
+    work = small_workload(tmp_path, interaction="dot")
+    assert bench.run(work, TINY, cards=cards).mismatches == 0
+    answers = np.concatenate([work.quantised.forward(b, runtime.reference) for b in work.batches])
+    assert len(np.unique(answers)) > 5
+
+
+def test_batches_of_fewer_samples_than_cards(work):
+    small = tuple(work.batches[0].take(range(k)) for k in (1, 2))
+    assert bench.run(dataclasses.replace(work, batches=small), TINY, cards=3).mismatches == 0
+
+
+def test_more_batches_than_can_be_in_flight(work):
+    many = tuple(work.batches[k % len(work.batches)] for k in range(2 * IN_FLIGHT + 1))
+    assert bench.run(dataclasses.replace(work, batches=many), TINY, cards=2).mismatches == 0
 
 
 def test_a_wrong_answer_is_counted(work, monkeypatch):

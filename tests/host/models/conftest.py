@@ -18,11 +18,10 @@ def samples(interactions):
     return features.build(interactions, train=0.6, calibration=0.2)
 
 
-@pytest.fixture(scope="session")
-def model(samples):
+def random_model(samples, interaction):
     """Random weights, large enough for the answers to differ."""
     rng = np.random.default_rng(1)
-    architecture = Architecture.for_tables(samples.table_rows)
+    architecture = Architecture.for_tables(samples.table_rows, interaction=interaction)
     parameters = {}
     for name, shape in architecture.shapes().items():
         spread = (
@@ -30,3 +29,13 @@ def model(samples):
         )
         parameters[name] = rng.normal(0, spread, shape).astype(np.float32)
     return Dlrm(architecture, parameters, {"feature_version": features.VERSION})
+
+
+@pytest.fixture(scope="session")
+def model(samples):
+    return random_model(samples, "cat")
+
+
+@pytest.fixture(scope="session")
+def dot_model(samples):
+    return random_model(samples, "dot")

@@ -32,6 +32,15 @@ class NumpyOperators:
         assert x.dtype == np.float32
         return (np.rint(x * np.float32(multiplier)) + zero_point).clip(0, 255).astype(np.uint8)
 
+    def dot_interaction(self, x, multiplier, zero_point):
+        assert (x.dtype, multiplier.dtype) == (np.uint8, np.float32)
+        y = []
+        for i in range(x.shape[1]):
+            for j in range(i):
+                pair = (x[:, i].astype(np.int64) - zero_point) * (x[:, j] - float(zero_point))
+                y.append(np.rint(pair.sum(axis=1).astype(np.float32) * multiplier) + zero_point)
+        return np.stack(y, axis=1).clip(0, 255).astype(np.uint8)
+
     def sigmoid(self, x, scale, zero_point):
         assert (x.dtype, scale.dtype) == (np.uint8, np.float32)
         return (0.5 + 0.5 * np.tanh((x.astype(float) - zero_point) * scale / 2)).astype(np.float32)

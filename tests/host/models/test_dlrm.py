@@ -34,8 +34,10 @@ def test_forward_is_the_definition_sample_by_sample(model, samples):
         assert probability[n] == pytest.approx(1 / (1 + np.exp(-logit[0])), abs=1e-6)
 
 
-def test_forward_is_that_of_torch(model, samples):
+@pytest.mark.parametrize("interaction", ["cat", "dot"])
+def test_forward_is_that_of_torch(request, samples, interaction):
     torch = pytest.importorskip("torch")
+    model = request.getfixturevalue("model" if interaction == "cat" else "dot_model")
     batch = samples.held_out
     p = {name: torch.from_numpy(tensor) for name, tensor in model.parameters.items()}
     linear, relu = torch.nn.functional.linear, torch.relu
@@ -51,11 +53,31 @@ def test_forward_is_that_of_torch(model, samples):
                 mode="sum",
             )
         )  # fmt: skip
+    if interaction == "dot":
+        pairs = [(segments[i] * segments[j]).sum(1) for i in range(len(segments)) for j in range(i)]
+        segments[1:] = [torch.stack(pairs, 1)]
     x = torch.cat(segments, 1)
     for layer in ("top_l.0", "top_l.2"):
         x = relu(linear(x, p[f"{layer}.weight"], p[f"{layer}.bias"]))
     x = linear(x, p["top_l.4.weight"], p["top_l.4.bias"])[:, 0]
     np.testing.assert_allclose(model.logits(batch), x.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("interaction", ["cat", "dot"])
+def test_columns_of_the_top_input_follow_their_segments(interaction):
+    rng = np.random.default_rng(2)
+    segments = rng.normal(size=(5, 4, 3)).astype(np.float32)
+    width = Architecture.interaction_width(3, 3, interaction)
+    architecture = Architecture((1, 1, 1), 3, (2, 3), (width, 1), interaction)
+    order = [0, 3, 1, 2]
+    expected = dlrm.interact(segments, interaction)[:, architecture.top_columns(order)]
+    moved = dlrm.interact(segments[:, order], interaction)
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)
+
+
+def test_an_interaction_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="interaction='sum': must be 'cat' or 'dot'"):
+        Architecture((1,), 3, (2, 3), (6, 1), "sum")
 
 
 def test_an_empty_bag_pools_to_zeros():

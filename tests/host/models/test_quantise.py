@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from host.models.dlrm import Dlrm
 from host.models.quantise import INTERACTION_ZERO_POINT, quantise
+from sim.golden import operators
 from tests.host.models.reference import NumpyOperators
 
 
@@ -43,6 +44,22 @@ def test_the_probability_is_near_that_of_fp32(model, samples, quantised):
     assert expected.std() > 0.05  # there is something to get wrong
     assert np.abs(probability - expected).max() < 0.05
     assert np.abs(probability - expected).mean() < 0.01
+
+
+def test_the_probability_with_dot_products_is_near_that_of_fp32(dot_model, samples):
+    quantised = quantise(dot_model, samples.calibration)
+    expected = dot_model.forward(samples.held_out)
+    assert expected.std() > 0.05
+    probability = quantised.forward(samples.held_out, NumpyOperators())
+    # A product's error is a segment's length times as large as an element's.
+    assert np.abs(probability - expected).max() < 0.12
+    assert np.abs(probability - expected).mean() < 0.02
+
+
+def test_golden_dot_products_are_those_of_numpy(dot_model, samples):
+    quantised = quantise(dot_model, samples.calibration)
+    theirs = quantised.forward(samples.held_out, NumpyOperators())
+    np.testing.assert_allclose(quantised.forward(samples.held_out, operators), theirs, atol=1e-6)
 
 
 def test_every_stage_is_near_its_fp32_value(model, samples, quantised):

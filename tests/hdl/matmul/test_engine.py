@@ -113,7 +113,7 @@ def test_any_array_shape_and_bus_width_gives_golden_output(rows, columns, bus_by
         array_rows=rows, array_columns=columns, bus_bytes=bus_bytes, accumulator_rows=4,
         activation_rows=2,
     )  # fmt: skip
-    memory = CardMemory(config, 32768, seed=rows + columns, stall=0.3)
+    memory = CardMemory(config, 65536, seed=rows + columns, stall=0.3)
     sizes = [(1, 2 * rows + 1, 2 * columns + 1), (9, rows, columns), (2, 3 * rows, 1)]
     jobs = [
         matmul(memory, *size, y_format=y) for size, y in zip(sizes, PRODUCT_FORMATS, strict=True)

@@ -22,17 +22,19 @@ from host.models.features import Batch
 from host.models.quantise import QuantisedDlrm
 from host.runtime.dense import PROBABILITY_BYTES, Logits
 from host.runtime.layout import pad_rows
-from host.runtime.member import IN_FLIGHT, Member
+from host.runtime.member import IN_FLIGHT, Member, Pooled
 from host.runtime.placement import TableLoad, place
 from host.runtime.runtime import Runtime
 from host.runtime.timeline import Event
 
-TOP_LAG = 1
-"""Batches pooled between a batch and its top net. That waits for the slowest card's rows, and what
-a card pools for that batch's successors must not wait behind it."""
-ANSWER_LAG = 3
-"""Batches pooled between a batch and the delivery of its answers, which waits for its dense nets,
-while the pooled rows of later batches would wait behind it in the same queues."""
+STAGES = ("run_bottom", "send", "run_top", "deliver")
+"""What follows the pooling of a batch, in the order in which it needs one another."""
+STAGE_LAGS = {"run_top": 2, "run_bottom": 0, "deliver": 3, "send": 1}
+"""What is issued after the pooling of a batch, and for which batch: the one so many before it.
+
+A card takes commands in the order in which they are issued, and stops at one whose queue is full.
+What waits longest therefore comes last: rows are sent when the gathers are done, and those of the
+next batch must be at hand by then; a top net waits for the slowest card's rows."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Answer:
 class _InFlight:
     """A batch the cards work on: its host memory, and the command ids of each card.
 
-    `staging` holds the dense features and the bags of each card. `bottoms[card]` and
-    `arrivals[card]` are the events after which the card's rows of the top net's input are there.
-    `logits` are those of each card whose top net has been issued and whose answers have not.
+    `staging` holds the dense features, then the bags of each card. By card: `pooled` rows not yet
+    sent, events after which its `bottoms` and all `arrivals` of pooled rows are in the top net's
+    input, `logits` not yet delivered. `stages_left` are those of `STAGES` to issue.
     """
 
     label: str
@@ -62,10 +64,11 @@ class _InFlight:
     staging: list[DmaBuffer]
     landing: DmaBuffer
     submitted: list[list[int]]
-    bottoms: dict[int, Event]
+    pooled: dict[int, Pooled]
     arrivals: list[list[Event]]
+    bottoms: dict[int, Event] = field(default_factory=dict)
     logits: dict[int, Logits] = field(default_factory=dict)
-    top_issued: bool = False
+    stages_left: deque[str] = field(default_factory=lambda: deque(STAGES))
 
     @property
     def samples(self) -> int:
@@ -144,16 +147,15 @@ class Recommender:
         answers: list[Answer] = []
         flying: deque[_InFlight] = deque()
         try:
-            for number, batch in enumerate(batches):
-                if len(flying) == IN_FLIGHT:
-                    answers.append(self._land(flying.popleft(), progress))
-                flying.append(self._pool(number, batch))
-                if len(flying) > TOP_LAG:
-                    self._run_top(flying[-1 - TOP_LAG])
-                if len(flying) > ANSWER_LAG:
-                    self._deliver(flying[-1 - ANSWER_LAG])
-            for batch in flying:
-                self._run_top(batch)
+            for number in range(len(batches) + max(STAGE_LAGS.values())):
+                if number < len(batches):
+                    if len(flying) == IN_FLIGHT:
+                        answers.append(self._land(flying.popleft(), progress))
+                    flying.append(self._pool(number, batches[number]))
+                for stage, lag in STAGE_LAGS.items():
+                    position = number - lag - len(answers)
+                    if 0 <= position < len(flying):
+                        self._issue(flying[position], stage)
             while flying:
                 answers.append(self._land(flying.popleft(), progress))
         except CommandError:
@@ -164,56 +166,65 @@ class Recommender:
         return answers
 
     def _pool(self, number: int, batch: Batch) -> _InFlight:
-        """Issues what brings each card its rows of the top net's input, bottom net included."""
-        members, label, slot = self._members, f"batch {number}", number % IN_FLIGHT
-        parts = shares(len(batch), len(members))
+        """Issues what every card pools of a batch."""
+        members, label = self._members, f"batch {number}"
         rows = np.ascontiguousarray(batch.dense, np.float32).view(np.uint8)
         staging = [self._stage(pad_rows(rows, members[0].dense.floats_stride))]
-        arrivals: list[list[Event]] = [[] for _ in members]
-        bottoms: dict[int, Event] = {}
-        for member, share in zip(members, parts, strict=True):
-            pooled = None
+        pooled = {}
+        for member in members:
             if member.tables:
                 bags = member.pack(batch)
                 staging.append(self._stage(bags.raw))
-                pooled = member.pool(batch, bags, staging[-1], label)
-            # Before this card's own pooled rows, for which later commands of that queue wait.
-            if len(share):
-                features = staging[0].address + share.start * member.dense.floats_stride
-                bottoms[member.card.index] = member.dense.run_bottom(
-                    len(share), features, member.joined[slot], f"{label} bottom"
-                )
-            if pooled:
-                for card, event in member.send(pooled, parts, members, slot, label).items():
-                    arrivals[card].append(event)
-        landing = self._runtime.platform.bus.map(len(batch) * self._runtime.config.bus_bytes)
-        submitted = [member.card.timeline.flush() for member in members]
-        return _InFlight(label, slot, parts, staging, landing, submitted, bottoms, arrivals)
+                pooled[member.card.index] = member.pool(batch, bags, staging[-1], label)
+        return _InFlight(
+            label=label,
+            slot=number % IN_FLIGHT,
+            shares=shares(len(batch), len(members)),
+            staging=staging,
+            landing=self._runtime.platform.bus.map(len(batch) * self._runtime.config.bus_bytes),
+            submitted=[member.card.timeline.flush() for member in members],
+            pooled=pooled,
+            arrivals=[[] for _ in members],
+        )
 
-    def _run_top(self, batch: _InFlight) -> None:
-        """Issues the top net of a batch on every card that has a share of it, once."""
-        if batch.top_issued:
+    def _issue(self, batch: _InFlight, stage: str) -> None:
+        """Issues what is left of a batch up to and with `stage`."""
+        while stage in batch.stages_left:
+            issue = getattr(self, f"_{batch.stages_left.popleft()}")
+            for member, share in zip(self._members, batch.shares, strict=True):
+                issue(batch, member, share)
+                batch.submitted[member.card.index] += member.card.timeline.flush()
+
+    def _run_bottom(self, batch: _InFlight, member: Member, share: range) -> None:
+        if not len(share):
             return
-        batch.top_issued = True
-        for member, share in zip(self._members, batch.shares, strict=True):
-            if len(share):
-                card = member.card.index
-                batch.logits[card] = member.dense.run_top(
-                    len(share), member.joined[batch.slot], batch.bottoms[card],
-                    batch.arrivals[card], f"{batch.label} top",
-                )  # fmt: skip
-                batch.submitted[card] += member.card.timeline.flush()
+        features = batch.staging[0].address + share.start * member.dense.floats_stride
+        batch.bottoms[member.card.index] = member.dense.run_bottom(
+            len(share), features, member.joined[batch.slot], f"{batch.label} bottom"
+        )
 
-    def _deliver(self, batch: _InFlight) -> None:
-        """Issues the delivery of a batch's answers, once."""
-        self._run_top(batch)
-        word = self._runtime.config.bus_bytes
-        for card, logits in batch.logits.items():
-            member = self._members[card]
-            landing = batch.landing.address + batch.shares[card].start * word
-            member.dense.deliver(logits, landing, batch.label)
-            batch.submitted[card] += member.card.timeline.flush()
-        batch.logits = {}
+    def _send(self, batch: _InFlight, member: Member, share: range) -> None:
+        pooled = batch.pooled.pop(member.card.index, None)
+        if pooled is None:
+            return
+        sent = member.send(pooled, batch.shares, self._members, batch.slot, batch.label)
+        for card, event in sent.items():
+            batch.arrivals[card].append(event)
+
+    def _run_top(self, batch: _InFlight, member: Member, share: range) -> None:
+        if not len(share):
+            return
+        card = member.card.index
+        batch.logits[card] = member.dense.run_top(
+            len(share), member.joined[batch.slot], batch.bottoms[card],
+            batch.arrivals[card], f"{batch.label} top",
+        )  # fmt: skip
+
+    def _deliver(self, batch: _InFlight, member: Member, share: range) -> None:
+        if not len(share):
+            return
+        landing = batch.landing.address + share.start * self._runtime.config.bus_bytes
+        member.dense.deliver(batch.logits.pop(member.card.index), landing, batch.label)
 
     def _stage(self, values: np.ndarray) -> DmaBuffer:
         """uint8[n] in host memory that cards can read."""
@@ -223,7 +234,7 @@ class Recommender:
 
     def _land(self, batch: _InFlight, progress: Callable[[int], None]) -> Answer:
         """Waits for one batch and gives its host memory back, whatever became of it."""
-        self._deliver(batch)
+        self._issue(batch, "deliver")
         commands: list[Completion] = []
         failures: list[CommandError] = []
         for member, identifiers in zip(self._members, batch.submitted, strict=True):

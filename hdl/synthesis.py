@@ -10,11 +10,10 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.add import FloatAdd
-from hdl.arith.fma import FloatFma
-from hdl.arith.format import FLOAT32
 from hdl.arith.quantise import FloatToByte
 from hdl.config import CardConfig
+from hdl.gather.engine import GatherEngine
+from hdl.gather.lane import Lane
 from hdl.matmul.array import SystolicArray
 from hdl.matmul.engine import MatmulEngine
 from hdl.matmul.requantiser import Requantiser
@@ -25,48 +24,21 @@ _CLOCK_MHZ = 100
 """The clock that placement and routing aim at."""
 
 
-class _Lane(wiring.Component):
-    """The arithmetic of one gather lane: fma(scale, q, accumulator + bias)."""
-
-    def __init__(self):
-        super().__init__(
-            {
-                "accumulator": In(32),
-                "bias": In(32),
-                "scale": In(32),
-                "q": In(32),
-                "o": Out(32),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.add = add = FloatAdd(FLOAT32)
-        m.submodules.fma = fma = FloatFma(FLOAT32)
-        m.d.comb += [
-            add.a.eq(self.accumulator),
-            add.b.eq(self.bias),
-            fma.a.eq(self.scale),
-            fma.b.eq(self.q),
-            fma.c.eq(add.o),
-            self.o.eq(fma.o),
-        ]
-        return m
-
-
 UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "array": lambda config: SystolicArray(
         rows=config.array_rows,
         columns=config.array_columns,
         rows_per_stage=rows_per_stage(config),
     ),
-    "lane": lambda config: _Lane(),
+    "lane": lambda config: Lane(),
     "quantiser": lambda config: FloatToByte(),
     "requantiser": lambda config: Requantiser(columns=1),
     "matmul": MatmulEngine,
+    "gather": GatherEngine,
 }
 """What decides a card's size, by name: the whole systolic array, one gather lane, one fp32 to uint8
-conversion, one column of the matmul requantiser, the whole matmul engine."""
+conversion, one column of the matmul requantiser, the whole matmul engine, the whole gather
+engine."""
 
 
 class _FewPins(wiring.Component):

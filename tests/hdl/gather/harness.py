@@ -128,58 +128,81 @@ def plain(seed=0, dim=10, lengths=(3, 0, 5, 1, 2, 4), rows=12, **changes):
     return Gather(**fields | changes)
 
 
-def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latency=(1, 8)):
-    """Runs the commands one after the other; checks memory bit for bit; returns their outcomes."""
-    word = config.bus_bytes
-    memory = Memory(config, 1 << 18, seed=seed, stall=stall, latency=latency)
-    memory.data[:] = FILL
-    expected = memory.data.copy()
-    allowed: set[int] = set()
-    descriptors = []
-    outputs = []
-    top = 0
+@dataclass
+class Laid:
+    """A command whose operands lie in memory."""
+
+    descriptor: bytes
+    output: int
+    stride: int
+    end: int
+    """Where the next command may lie."""
+
+    def pooled(self, memory: np.ndarray, bag: int, nbytes: int) -> np.ndarray:
+        """A pooled row as a part of `memory`."""
+        start = self.output + bag * self.stride
+        return memory[start : start + nbytes]
+
+
+def lay(command: Gather, memory: np.ndarray, start: int, word: int, **changes) -> Laid:
+    """Places operands in `memory`, uint8[bytes], from `start`; room for the output behind them.
+
+    `word` is the size of a bus word; `changes` replace fields of the descriptor.
+    """
+    c = command
+    top = start
 
     def place(array, offset=0) -> int:
         nonlocal top
         raw = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
         address = top + offset
-        memory.data[address : address + len(raw)] = raw
-        expected[address : address + len(raw)] = raw
         top = -(-(address + len(raw)) // word) * word + word
+        assert top <= len(memory)
+        memory[address : address + len(raw)] = raw
         return address
 
-    goldens = []
-    for number, c in enumerate(commands):
-        integer = np.int64 if c.wide else np.int32
+    integer = np.int64 if c.wide else np.int32
+    operands = {
+        "table": place(c.table, c.offset),
+        "indices": place(np.asarray(c.indices, integer)),
+        "lengths": place(np.asarray(c.lengths if c.offsets is None else c.offsets, integer)),
+    }
+    if c.weights is not None:
+        operands["weights"] = place(np.asarray(c.weights, np.float32))
+    stride = c.pooled_bytes + c.output_padding
+    output = top + c.output_offset
+    end = -(-(output + stride * c.bags) // word) * word + word
+    assert end <= len(memory)
+    descriptor = {
+        "flags": c.flags, "output": output, "output_stride": stride, "rows": len(c.table),
+        "bags": c.bags, "index_count": len(c.indices), "row_stride": c.table.shape[1],
+        "dim": c.dim, "format": c.row_format, "output_format": c.output_format,
+        "zero_point": c.zero_point,
+        "multiplier": int(np.float32(c.multiplier).view(np.uint32)),
+    } | operands | changes  # fmt: skip
+    return Laid(pack(Opcode.GATHER, **descriptor), output, stride, end)
+
+
+def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latency=(1, 8)):
+    """Runs the commands one after the other; returns their outcomes.
+
+    Checks memory bit for bit, and of every write that it lies in the output of the command that
+    runs.
+    """
+    word = config.bus_bytes
+    memory = Memory(config, 1 << 18, seed=seed, stall=stall, latency=latency)
+    memory.data[:] = FILL
+    goldens = [command.golden() for command in commands]
+    laid = []
+    top = 0
+    for number, command in enumerate(commands):
         top = -(-top // 256) * 256  # equal commands meet equal line boundaries
-        operands = {
-            "table": place(c.table, c.offset),
-            "indices": place(np.asarray(c.indices, integer)),
-            "lengths": place(np.asarray(c.lengths if c.offsets is None else c.offsets, integer)),
-        }
-        if c.weights is not None:
-            operands["weights"] = place(np.asarray(c.weights, np.float32))
-        stride = c.pooled_bytes + c.output_padding
-        output = top + c.output_offset
-        top = -(-(output + stride * c.bags) // word) * word + word
-        golden = c.golden()
-        goldens.append(golden)
-        for bag, row in enumerate(golden[0]):
-            start = output + bag * stride
-            expected[start : start + c.pooled_bytes] = row.view(np.uint8)
-            allowed.update(range(start, start + c.pooled_bytes))
-        outputs.append((output, stride))
-        # fmt: off
-        descriptor = pack(
-            Opcode.GATHER, flags=c.flags, id=number,
-            output=output, output_stride=stride, rows=len(c.table), bags=c.bags,
-            index_count=len(c.indices), row_stride=c.table.shape[1], dim=c.dim,
-            format=c.row_format, output_format=c.output_format, zero_point=c.zero_point,
-            multiplier=int(np.float32(c.multiplier).view(np.uint32)), **operands,
-        )
-        # fmt: on
-        descriptors.append(descriptor)
-    assert top < len(memory.data)
+        laid.append(lay(command, memory.data, top, word, id=number))
+        top = laid[-1].end
+    expected = memory.data.copy()
+    for place, (pooled, *_) in zip(laid, goldens, strict=True):
+        for bag, row in enumerate(pooled):
+            place.pooled(expected, bag, row.nbytes)[:] = row.view(np.uint8)
 
     dut = GatherEngine(config)
     outcomes = []
@@ -187,11 +210,19 @@ def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latenc
     waits = []
     wait = random.Random(seed)
 
+    def check_writes(place, pooled):
+        """Every byte written since the last call is one of the pooled rows."""
+        for address, strobe in memory.writes:
+            assert strobe, "a write of nothing"
+            for byte in (address + i - place.output for i in range(word) if strobe >> i & 1):
+                bag, column = divmod(byte, place.stride)
+                assert 0 <= bag < len(pooled), f"a write at {byte} bytes from the output"
+                assert column < pooled[bag].nbytes, f"a write behind bag {bag}"
+        memory.writes.clear()
+
     async def host(ctx):
-        for descriptor, (pooled, *ending), (output, stride) in zip(
-            descriptors, goldens, outputs, strict=True
-        ):
-            await put(ctx, dut.command, int.from_bytes(descriptor, "little"))
+        for place, (pooled, *ending) in zip(laid, goldens, strict=True):
+            await put(ctx, dut.command, int.from_bytes(place.descriptor, "little"))
             counts.append(dict.fromkeys(Activity, 0))
             waits.append(dict.fromkeys(GATHER_WAITS, 0))
             while wait.random() < stall:
@@ -201,10 +232,10 @@ def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latenc
             status = Status(result.status)
             outcomes.append(Outcome(status, int(result.detail), sum(taken.values()), taken, waited))
             assert [outcomes[-1].status, outcomes[-1].detail] == ending
+            check_writes(place, pooled)
             # A result promises that every bag can be seen by now.
             for bag, row in enumerate(pooled):
-                start = output + bag * stride
-                written = memory.data[start : start + row.nbytes]
+                written = place.pooled(memory.data, bag, row.nbytes)
                 np.testing.assert_array_equal(written, row.view(np.uint8))
 
     async def account(ctx):
@@ -231,8 +262,6 @@ def run(config: CardConfig, commands: list[Gather], *, seed=0, stall=0.0, latenc
         cycles=30_000,
     )
     np.testing.assert_array_equal(memory.data, expected)
-    for address, strobe in memory.writes:
-        assert strobe, "a write of nothing"
-        assert all(address + i in allowed for i in range(word) if strobe >> i & 1)
+    assert not memory.writes
     assert len(outcomes) == len(commands)
     return outcomes

@@ -392,6 +392,42 @@ def bench_link(
     _write_json(json_file, result)
 
 
+@bench_app.command("transfers")
+def bench_transfers(
+    samples: Annotated[int, typer.Option(help="Held-out interactions to answer.")] = 1024,
+    batch: Annotated[int, typer.Option(help="Samples of a batch.")] = 128,
+    cards: Annotated[int, typer.Option(help="Cards, 1 to 6.")] = 6,
+    config: ConfigOption = "default",
+    engine: EngineOption = "native",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="MovieLens-100K in RecBole's format.")
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """What each trick of the transfers saves on a batch: bytes over the uplink and cycles.
+
+    Every switch on and off, the others as usual. Answers are compared with the golden model; any
+    difference makes the exit status 1.
+
+    Example: `halfdome bench transfers --samples 512 --json transfers.json`
+    """
+    from host.bench import dlrm, transfers
+    from host.models.dlrm import WEIGHTS
+
+    work = dlrm.workload(data, WEIGHTS, samples, batch)
+    design = preset(config)
+    with _progress() as bar:
+        task = bar.add_task("settings", total=transfers.steps())
+        result = transfers.measure(
+            work, design, cards=cards, engine=engine, progress=lambda n: bar.advance(task, n)
+        )
+    tables.print_transfers(result, console)
+    _write_json(json_file, result)
+    if wrong := result["mismatching_samples"]:
+        console.print(f"[red]{wrong} samples differ from the golden model[/red]")
+        raise typer.Exit(1)
+
+
 @bench_app.command("engine")
 def bench_engine(config: ConfigOption = "default", json_file: JsonOption = None) -> None:
     """Simulation speed: pysim, the bare compiled card, one native card, six; and their ratios.

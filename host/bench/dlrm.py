@@ -15,7 +15,8 @@ from host.models.features import Batch
 from host.models.metrics import roc_auc
 from host.models.quantise import QuantisedDlrm, quantise
 from host.report.stamp import stamp
-from host.runtime.recommender import Answer, Recommender, placement
+from host.runtime.pipeline import Answer
+from host.runtime.recommender import Recommender, placement
 from host.runtime.runtime import check, open
 
 SEED = 0
@@ -98,10 +99,7 @@ def run(
         cycles = runtime.cycles - start
         after = [card.counters() for card in runtime.cards]
         expected = [work.quantised.forward(batch, runtime.reference) for batch in work.batches]
-    mismatches = sum(
-        int((answer.probabilities != golden).sum())
-        for answer, golden in zip(answers, expected, strict=True)
-    )
+    mismatches = differing(answers, expected)
     report = {
         **stamp(config, SEED),
         "engine": engine,
@@ -119,6 +117,14 @@ def run(
         "per_card": [_card_report(*pair) for pair in zip(before, after, strict=True)],
     }
     return Outcome(report, mismatches)
+
+
+def differing(answers: Sequence[Answer], expected: Sequence[np.ndarray]) -> int:
+    """Samples of all batches whose probability is not bit for bit the expected one."""
+    return sum(
+        int((answer.probabilities != golden).sum())
+        for answer, golden in zip(answers, expected, strict=True)
+    )
 
 
 def _quality(work: Workload, answers: Sequence[Answer]) -> dict:

@@ -46,6 +46,11 @@ class CommandError(RuntimeError):
         self.opcode = Opcode(descriptor[0]) if descriptor[0] in values else None
         super().__init__(f"card {card}: {self._explain(descriptor)}")
 
+    @property
+    def is_transfer(self) -> bool:
+        """Whether what failed was a transfer over PCIe: the same command may succeed next time."""
+        return self.status == Status.READ_FAILED
+
     def _explain(self, descriptor: bytes) -> str:
         if self.opcode is None:
             return f"opcode {descriptor[0]:#04x} is unknown; known are " + ", ".join(

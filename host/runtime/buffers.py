@@ -2,10 +2,51 @@
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 from host.runtime.card import Card
 from host.runtime.memory import Block
 from host.runtime.timeline import Event
+
+
+class Memory(Protocol):
+    """What gives out card memory: a card, or a `Holding`."""
+
+    def place(self, nbytes: int) -> Block:
+        """A block of card memory. Raises `MemoryError` if there is none left."""
+        ...
+
+    def release(self, block: Block) -> None:
+        """Gives a block back."""
+        ...
+
+
+class Holding:
+    """Card memory of one owner, who gives it back all at once."""
+
+    def __init__(self, card: Card):
+        self._card = card
+        self._blocks: list[Block] = []
+
+    def place(self, nbytes: int) -> Block:
+        """See `Card.place`."""
+        self._blocks.append(self._card.place(nbytes))
+        return self._blocks[-1]
+
+    def adopt(self, block: Block) -> None:
+        """Owns a block that the card has given to someone else."""
+        self._blocks.append(block)
+
+    def release(self, block: Block) -> None:
+        """Gives one block back."""
+        self._blocks.remove(block)
+        self._card.release(block)
+
+    def release_all(self) -> None:
+        """Gives everything back; no command may be using it."""
+        for block in self._blocks:
+            self._card.release(block)
+        self._blocks = []
 
 
 @dataclass(frozen=True)
@@ -49,10 +90,10 @@ class Buffer:
 class Ring:
     """`slots` buffers of card memory used in turn, so that one is written while others are read."""
 
-    def __init__(self, card: Card, nbytes: int, slots: int):
+    def __init__(self, memory: Memory, nbytes: int, slots: int):
         self.nbytes = nbytes
-        self._card = card
-        self._buffers = deque(Buffer(card.place(nbytes)) for _ in range(slots))
+        self._memory = memory
+        self._buffers = deque(Buffer(memory.place(nbytes)) for _ in range(slots))
 
     def take(self) -> Buffer:
         """The buffer that was used longest ago; to be given back."""
@@ -63,4 +104,4 @@ class Ring:
     def release(self) -> None:
         """Gives the memory back; no command may be using it."""
         for buffer in self._buffers:
-            self._card.release(buffer.block)
+            self._memory.release(buffer.block)

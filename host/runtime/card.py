@@ -79,10 +79,10 @@ class Card(MatrixProducts):
             for start in range(0, len(values), STAGING_BYTES):
                 piece = values[start : start + STAGING_BYTES]
                 staging.array[: len(piece)] = piece
-                self._move(Opcode.LOAD, staging.address, block.address + start, len(piece))
+                self.move(Opcode.LOAD, staging.address, block.address + start, len(piece))
                 self.timeline.wait(self.timeline.flush())
 
-    def _move(
+    def move(
         self, opcode: Opcode, source: int, destination: int, nbytes: int, *after: Event
     ) -> Event:
         stride = round_up(nbytes, self.config.bus_bytes)
@@ -260,7 +260,7 @@ class Card(MatrixProducts):
         everything issued, raising what failed first."""
         landing = self.device.bus.map(nbytes)
         try:
-            self._move(Opcode.STORE, block.address, landing.address, nbytes, *after)
+            self.move(Opcode.STORE, block.address, landing.address, nbytes, *after)
             self.timeline.wait(self.timeline.flush())
             return landing.array[:nbytes].copy()
         finally:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hdl.commands import ElementFormat, Flag, Function, Opcode
 from host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm, QuantisedLinear
-from host.runtime.buffers import Buffer, Matrix, Ring
+from host.runtime.buffers import Buffer, Matrix, Memory, Ring
 from host.runtime.card import Card
 from host.runtime.layout import pack_params, pack_weights, round_up
 from host.runtime.memory import Block
@@ -74,71 +74,82 @@ class DenseNet:
     Parameters
     ----------
     card : Card
+    memory : of that card
     model : QuantisedDlrm
     columns : for each column of the top input as it lies in card memory, its number in the model
     samples : int, the most samples of a share
     in_flight : int, batches whose logits may wait to be delivered
+    half_inputs : the dense features come as float16, not float32
+
+    Attributes
+    ----------
+    operands : list of (Block, uint8[n])
+        What must be in card memory before the first batch, the same in every card.
+    features_stride : int, bytes from one sample's dense features to the next
 
     Raises `MemoryError` if weights and buffers do not fit.
     """
 
     def __init__(
-        self, card: Card, model: QuantisedDlrm, columns: np.ndarray, samples: int, in_flight: int
-    ):
+        self, card: Card, memory: Memory, model: QuantisedDlrm, columns: np.ndarray, samples: int,
+        in_flight: int, half_inputs: bool,
+    ):  # fmt: skip
         word = card.config.bus_bytes
+        self.operands: list[tuple[Block, np.ndarray]] = []
         self._card = card
+        self._memory = memory
         self._model = model
         self._features = model.bottom[0].weight.shape[1]
         self._segments = 1 + len(model.tables)
         self._dense_stride = round_up(self._features, word)
-        self.floats_stride = round_up(4 * self._features, word)
-        self._bottom = self._load_net(model.bottom, samples)
-        self._top = self._load_net(model.top, samples, columns)
+        self._format = ElementFormat.FLOAT16 if half_inputs else ElementFormat.FLOAT32
+        self.features_stride = round_up(self._format.nbytes * self._features, word)
+        self._bottom = self._place_net(model.bottom, samples)
+        self._top = self._place_net(model.top, samples, columns)
         self._paired: Ring | None = None
         if model.architecture.interaction == "dot":
             width = model.architecture.top[0]
             self._paired_stride = round_up(width, word)
-            self._paired = Ring(card, samples * self._paired_stride, _SLOTS)
-            self._pair_params = card.place(8 * self._segments)
+            self._paired = Ring(memory, samples * self._paired_stride, _SLOTS)
             multiplier = np.full(self._segments, model.pair_multiplier, np.float32)
             params = pack_params(
                 np.zeros((self._segments, 1), np.int8), multiplier,
                 np.zeros(self._segments, np.int32), 0,
             )  # fmt: skip
-            card.upload(self._pair_params, params)
-        self._floats = Ring(card, samples * self.floats_stride, _SLOTS)
-        self._dense = Ring(card, samples * self._dense_stride, _SLOTS)
-        self._logits = Ring(card, samples * word, in_flight)
-        self._probabilities = Ring(card, samples * word, _SLOTS)
+            self._pair_params = self._hold(params)
+        self._floats = Ring(memory, samples * self.features_stride, _SLOTS)
+        self._dense = Ring(memory, samples * self._dense_stride, _SLOTS)
+        self._logits = Ring(memory, samples * word, in_flight)
+        self._probabilities = Ring(memory, samples * word, _SLOTS)
 
-    def _load_net(
+    def _hold(self, operand: np.ndarray) -> Block:
+        self.operands.append((self._memory.place(operand.size), operand))
+        return self.operands[-1][0]
+
+    def _place_net(
         self, net: Sequence[QuantisedLinear], samples: int, columns: np.ndarray | None = None
     ) -> list[_Layer]:
         """Places layers; `columns` orders the inputs of the first."""
-        card, layers = self._card, []
+        config, layers = self._card.config, []
         for linear in net:
             weight = linear.weight
             if columns is not None and linear is net[0]:
                 weight = weight[:, columns]
-            operands = (
-                pack_weights(weight, card.config),
-                pack_params(weight, linear.multiplier, linear.bias, linear.x_zero_point),
+            weights = self._hold(pack_weights(weight, config))
+            params = self._hold(
+                pack_params(weight, linear.multiplier, linear.bias, linear.x_zero_point)
             )
-            weights, params = (card.place(operand.size) for operand in operands)
-            for block, operand in zip((weights, params), operands, strict=True):
-                card.upload(block, operand)
             output = None
             if linear is not net[-1]:
-                stride = round_up(weight.shape[0], card.config.bus_bytes)
-                output = Matrix(card.place(samples * stride).address, stride)
+                stride = round_up(weight.shape[0], config.bus_bytes)
+                output = Matrix(self._memory.place(samples * stride).address, stride)
             layers.append(_Layer(linear, weights, params, output))
         return layers
 
     def run_bottom(self, samples: int, features: int, joined: Matrix, label: str) -> Event:
         """Dense features through the bottom net into the first columns of `joined`.
 
-        `features` is the bus address of float32 rows `floats_stride` apart. Returns when they are
-        there.
+        `features` is the bus address of rows `features_stride` apart. Returns when they are there.
         """
         dense, quantised = self._quantise_features(samples, features, label)
         source = Matrix(dense.block.address, self._dense_stride)
@@ -240,7 +251,7 @@ class DenseNet:
         """Brings the dense features in and quantises them; where, and when they are there."""
         timeline = self._card.timeline
         floats, features = self._floats.take(), self._dense.take()
-        nbytes = samples * self.floats_stride
+        nbytes = samples * self.features_stride
         loaded = timeline.issue(
             Opcode.LOAD,
             after=floats.free_after,
@@ -257,8 +268,8 @@ class DenseNet:
             after=(loaded, *features.free_after),
             label=f"{label} dense",
             a=floats.block.address,
-            a_stride=self.floats_stride,
-            a_format=ElementFormat.FLOAT32,
+            a_stride=self.features_stride,
+            a_format=self._format,
             y=features.block.address,
             y_stride=self._dense_stride,
             y_format=ElementFormat.UINT8,

@@ -1,6 +1,6 @@
 """Which card holds which embedding table, and where in its DRAM a table's rows lie."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +27,24 @@ class TableLoad:
         return self.mean_bag_length * self.row_bytes
 
 
-def place(tables: Sequence[TableLoad], cards: int, capacity_bytes: int) -> list[int]:
+def place(
+    tables: Sequence[TableLoad], cards: int, capacity_bytes: int, kept: Mapping[int, int] = {}
+) -> list[int]:
     """The card of each table: costliest first, each to the card with the least cost that has room.
 
-    The greedy rule of Glow's table placement for small tables (lib/Partitioner, 2021); tables of
-    equal cost keep their order. Raises `MemoryError` naming a table that fits nowhere.
+    `kept` tells the card of tables that stay where they are. The greedy rule of Glow's table
+    placement for small tables (lib/Partitioner, 2021); tables of equal cost keep their order.
+    Raises `MemoryError` naming a table that fits nowhere.
     """
     cost = [0.0] * cards
     used = [0] * cards
-    placement = [0] * len(tables)
+    placement = [kept.get(table, 0) for table in range(len(tables))]
+    for index, card in kept.items():
+        cost[card] += tables[index].cost
+        used[card] += tables[index].nbytes
     for index in sorted(range(len(tables)), key=lambda i: -tables[i].cost):
+        if index in kept:
+            continue
         table = tables[index]
         fitting = [card for card in range(cards) if used[card] + table.nbytes <= capacity_bytes]
         if not fitting:

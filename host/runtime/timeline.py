@@ -81,13 +81,17 @@ class Timeline:
         self.issue(Opcode.SIGNAL, address=address, value=event.value, label=label)
         return event
 
-    def flush(self) -> list[int]:
-        """Submits what was issued with one doorbell; returns the commands' ids."""
-        identifiers = self._device.submit(
-            [raw for raw, _ in self._pending], [label for _, label in self._pending]
-        )
-        self._pending = []
-        return identifiers
+    def flush(self, as_list: bool = True) -> list[int]:
+        """Submits what was issued with one doorbell, or one each; returns the commands' ids."""
+        pending, self._pending = self._pending, []
+        lists = [pending] if as_list else [[command] for command in pending]
+        return [
+            identifier
+            for commands in lists
+            for identifier in self._device.submit(
+                [raw for raw, _ in commands], [label for _, label in commands]
+            )
+        ]
 
     def wait(self, identifiers: Sequence[int]) -> list[Completion]:
         """Sleeps until the commands are done. Raises `CommandError` for the first that failed."""

@@ -3,15 +3,17 @@
 import csv
 import json
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import typer
 
-from hdl.config import PRESETS
+from hdl.config import PRESETS, preset
 from host import cli
 from host.bench import dlrm as bench
-from host.bench import engines, link
+from host.bench import engines, link, transfers
 from host.explore import grid
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
@@ -25,6 +27,7 @@ COMMANDS = [
     "bench gather",
     "bench engine",
     "bench link",
+    "bench transfers",
     "info",
 ]
 
@@ -349,6 +352,31 @@ def test_bench_link_shows_its_table_and_the_tags(halfdome, monkeypatch, tmp_path
     assert "dma tags" in text
     assert f"{link.steps()}/{link.steps()}" in error
     assert json.loads(output.read_text())["tags"][0]["dma_tags"] == 5
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_bench_transfers_shows_every_switch(halfdome, monkeypatch, tmp_path, wrong):
+    def run(runtime, work, setting):
+        on = sum(getattr(setting, name) for name in transfers.SWITCHES)
+        return transfers.Cost(500, 50, 90), transfers.Cost(2000 - 100 * on, 7, 300), wrong
+
+    monkeypatch.setattr(transfers, "run", run)
+    monkeypatch.setattr(transfers, "open", lambda **_: nullcontext())
+    monkeypatch.setattr(bench, "workload", lambda *_: SimpleNamespace(samples=8, batches=(1, 2)))
+    monkeypatch.setattr(transfers, "check_design", lambda *_, **__: None)
+    output = tmp_path / "transfers.json"
+    status, text, error = halfdome("bench", "transfers", "--json", output)
+    assert status == bool(wrong)
+    assert ("samples differ" in text) == bool(wrong)
+    assert f"{transfers.steps()}/{transfers.steps()}" in error
+    result = json.loads(output.read_text())
+    rows = {(row["switch"], row["of"]): row for row in result["rows"]}
+    assert [switch for switch, _ in rows] == [*transfers.SWITCHES, "all", "all"]
+    assert all(switch in text for switch in transfers.SWITCHES)
+    assert rows["half_inputs", "batch"]["uplink_bytes_off"] == 1400
+    assert rows["half_inputs", "batch"]["uplink_bytes_on"] == 1300
+    assert rows["all", "batch"]["bytes_saved"] == pytest.approx(700 / 2000)
+    assert result["config_hash"] == preset("default").hash
 
 
 def test_bench_matmul_refuses_a_shape(refused):

@@ -15,7 +15,8 @@ from host.models import dlrm, features, movielens
 from host.models.dlrm import Architecture, Dlrm
 from host.models.quantise import quantise
 from host.runtime.member import IN_FLIGHT
-from host.runtime.recommender import Recommender, shares
+from host.runtime.pipeline import shares
+from host.runtime.recommender import Recommender
 from tests.host.models import synthetic
 
 TINY = preset("tiny")

@@ -111,5 +111,7 @@ def _row(name: str, of: str, off: Cost, on: Cost) -> dict:
 
 
 def steps() -> int:
-    """How often `measure` tells of progress: each switch turned over, the usual, none, all."""
-    return len(SWITCHES) + 3
+    """How often `measure` tells of progress: one setting for each that differs."""
+    usual = Transfers()
+    turned = {replace(usual, **{name: not getattr(usual, name)}) for name in SWITCHES}
+    return len({usual, NONE, ALL} | turned)

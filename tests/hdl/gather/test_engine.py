@@ -65,30 +65,26 @@ def test_bags_are_pooled_bit_for_bit(commands, stall, seed):
     run(TINY, commands, seed=seed, stall=stall)
 
 
-def test_no_bags_is_a_good_command():
-    (outcome,) = run(TINY, [plain(lengths=())])
-    assert outcome.status == Status.OK
+@pytest.mark.slow
+def test_the_longest_rows_fit():
+    commands = [
+        plain(dim=dim, row_format=row_format, lengths=(2, 0, 1), rows=4, offset=13)
+        for row_format in RowFormat
+        for dim in (TINY.max_dim, TINY.max_dim - 1)
+    ]
+    run(TINY, commands)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dim", [TINY.max_dim, TINY.max_dim - 1])
-@pytest.mark.parametrize("row_format", RowFormat)
-def test_the_longest_rows_fit(dim, row_format):
-    run(TINY, [plain(dim=dim, row_format=row_format, lengths=(2, 0, 1, 3), rows=4, offset=13)])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("bus_bytes", "lanes"), [(16, 1), (16, 2), (16, 32), (32, 4), (32, 16), (128, 8)]
-)
+@pytest.mark.parametrize(("bus_bytes", "lanes"), [(16, 1), (16, 32), (32, 4), (128, 8)])
 def test_every_ratio_of_lanes_to_bus(bus_bytes, lanes):
     config = TINY.replace(bus_bytes=bus_bytes, lanes=lanes)
     commands = [
         plain(dim=dim, row_format=row_format, lengths=(2, 0, 1), rows=5, offset=bus_bytes - 3)
         for row_format in RowFormat
-        for dim in (1, 2 * lanes, 2 * lanes + 1, 67)
+        for dim in (1, lanes + 1 if lanes > 8 else 67)
     ]
-    run(config, commands, stall=0.2)
+    run(config, commands, stall=0.1)
 
 
 @pytest.mark.slow
@@ -102,6 +98,8 @@ def test_the_default_card_pools_bit_for_bit():
 
 
 def test_the_same_command_takes_the_same_time_again():
-    first, second = run(TINY, [plain(), plain()], latency=(3, 3))
+    command = plain(lengths=(3, 0, 1))
+    first, none, second = run(TINY, [command, plain(lengths=()), command], latency=(3, 3))
     assert first == second
+    assert none.status == Status.OK
     assert first.activity[Activity.IDLE] == 1  # the cycle in which the command is taken

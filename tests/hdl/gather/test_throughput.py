@@ -52,44 +52,47 @@ def test_the_default_card_takes_four_cycles_for_a_row_of_64():
     assert taken == rows * 64 // DEFAULT.lanes == rows * 4
 
 
-def test_a_bag_alone_adds_a_row_every_chain_latency():
+def test_bags_share_the_chain_latency():
     assert AccumulateLanes.chain_latency == 10
-    assert extra_cycles(TINY, (20,), (40,), dim=4) == 20 * AccumulateLanes.chain_latency
-
-
-@pytest.mark.parametrize("length", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_bags_share_the_chain_latency(length):
-    bags = 80 // length
     config = TINY.replace(gather_outstanding=16)
-    taken = extra_cycles(config, (length,) * bags, (length,) * 2 * bags, dim=TINY.lanes)
+    bags = 2 * CONTEXTS
+    commands = [
+        plain(lengths=lengths, weights=None, dim=TINY.lanes)
+        for lengths in ((8,), (16,), (1,) * bags, (1,) * 2 * bags)
+    ]
+    cycles = [outcome.cycles for outcome in run(config, commands, latency=(1, 1))]
+    assert cycles[1] - cycles[0] == 8 * AccumulateLanes.chain_latency
     # The sequencer takes a cycle for each lookup and one for each bag.
-    assert taken <= bags * max(length * AccumulateLanes.chain_latency / CONTEXTS, length + 1)
+    assert cycles[3] - cycles[2] <= bags * max(AccumulateLanes.chain_latency / CONTEXTS, 1 + 1)
+
+
+@pytest.mark.slow
+def test_long_bags_take_a_cycle_for_a_lookup_and_one_for_each_bag():
+    config = TINY.replace(gather_outstanding=16)
+    taken = extra_cycles(config, (20,) * 8, (20,) * 16, dim=TINY.lanes)
+    assert taken <= 8 * (20 + 1)
 
 
 def test_waiting_for_memory_counts_as_starved():
-    (outcome,) = run(TINY, [plain(lengths=(1, 1, 1), weights=None)], latency=(80, 80))
+    command = plain(lengths=(4,) * 5, weights=None)
+    (outcome,) = run(TINY, [command], latency=(40, 40))
     assert outcome.activity[Activity.STARVED] > 2 * outcome.activity[Activity.BUSY]
+    assert outcome.waits["memory"] > 0.5 * outcome.cycles, outcome.waits
     assert sum(outcome.activity.values()) == outcome.cycles
     assert sum(outcome.waits.values()) == outcome.cycles - outcome.activity[Activity.IDLE]
 
 
-PRUNED = {"lengths": (100, 100), "indices": np.full(200, -1), "pruned": True}
-BOUNDS = {
-    # Few reads in flight; a bag alone; nothing but pruned rows; pooled rows of many words.
-    "memory": ({"lengths": (20,) * 6}, {"gather_outstanding": 2}, 30),
-    "lanes": ({"lengths": (60,), "dim": 4}, {"gather_outstanding": 16}, 1),
-    "indices": (PRUNED, {}, 1),
-    "output": ({"lengths": (1,) * 60, "dim": 16}, {"gather_outstanding": 16}, 1),
-}
-
-
-@pytest.mark.parametrize("bound", BOUNDS)
-def test_the_largest_count_names_the_bound(bound):
-    command, card, latency = BOUNDS[bound]
-    command = {"weights": None, "row_format": RowFormat.INT4} | command
-    config = TINY.replace(lanes=16, **card)
-    (outcome,) = run(config, [plain(**command)], latency=(latency, latency))
-    assert outcome.waits[bound] > 0.5 * outcome.cycles, outcome.waits
+def test_the_largest_count_names_the_bound():
+    bounds = {
+        # A bag alone; nothing but pruned rows; pooled rows of more words than chunks.
+        "lanes": plain(lengths=(20,), dim=4, weights=None),
+        "indices": plain(lengths=(40, 40), indices=[-1] * 80, pruned=True, weights=None),
+        "output": plain(lengths=(1,) * 30, dim=16, weights=None, row_format=RowFormat.INT4),
+    }
+    config = TINY.replace(lanes=8, gather_outstanding=16)
+    outcomes = run(config, list(bounds.values()), latency=(1, 1))
+    for bound, outcome in zip(bounds, outcomes, strict=True):
+        assert max(outcome.waits, key=outcome.waits.__getitem__) == bound, outcome.waits
 
 
 @pytest.mark.slow

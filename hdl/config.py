@@ -50,6 +50,8 @@ class CardConfig:
     """Longest embedding row in elements."""
     gather_outstanding: int = 160
     """Memory bursts of row data the gather unit keeps in flight."""
+    gather_float_stages: int = 1
+    """Cycles of each long step of the gather unit's fp32 arithmetic: 1, or 2 for a faster clock."""
     gather_cache_bytes: int = 0
     """Hot-row cache of a core's gather unit in bytes; 0 for none."""
     gather_cache_ways: int = 4
@@ -94,7 +96,8 @@ class CardConfig:
             "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
             "accumulator_rows": (4, 65536), "activation_rows": (2, 4096), "lanes": (1, 64),
             "max_dim": (1, 1024), "gather_outstanding": (2, 256),
-            "gather_cache_bytes": (0, 1 << 20), "gather_cache_ways": (1, 8),
+            "gather_float_stages": (1, 2), "gather_cache_bytes": (0, 1 << 20),
+            "gather_cache_ways": (1, 8),
             "scratchpad_bytes": (4096, 1 << 26),
             "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
             "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),

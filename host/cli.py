@@ -313,7 +313,7 @@ def bench_gather(
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option(help="cache or placement: what it is worth on production lookups."),
+        typer.Option(help="cache, placement or channels: the worth on production lookups."),
     ] = None,
     lookups: Annotated[
         int | None,

@@ -21,6 +21,8 @@ class FloatAdd(wiring.Component):
     ----------
     format : FloatFormat
         Format of operands and result.
+    stages : int
+        Cycles of each long step: 1, or 2 for a faster clock.
 
     Members
     -------
@@ -30,16 +32,19 @@ class FloatAdd(wiring.Component):
         The sum, `latency` cycles later.
     """
 
-    latency = 2 + RoundPack.latency
+    latency = 4
+    """With one stage; an instance has its own."""
 
-    def __init__(self, format: FloatFormat):
+    def __init__(self, format: FloatFormat, stages: int = 1):
+        self.latency = 2 + 2 * stages
+        self._stages = stages
         self.format = format
         super().__init__({"a": In(format.width), "b": In(format.width), "o": Out(format.width)})
 
     def elaborate(self, platform):
         m = Module()
         window_bits = self.format.precision + _GUARD_BITS
-        m.submodules.round = round = RoundPack(self.format, window_bits + 1)
+        m.submodules.round = round = RoundPack(self.format, window_bits + 1, self._stages)
 
         # Stage 1: order the operands by magnitude.
         large = Signal(self.format.layout)
@@ -65,18 +70,21 @@ class FloatAdd(wiring.Component):
         # NaN is the largest of magnitudes, so only two infinities need a look at the smaller one.
         nan_1 = register(m, large.is_nan | (small.is_infinite & (a.sign ^ b.sign)), "nan_1")
 
-        # Stage 2: align and add.
+        # Stage 2: align and add; here `stages` of 2 cut the way.
+        cut = self._stages - 1
         aligned = align(m, small_1, shift_1, window_bits, "small")
+        aligned = register(m, aligned, "aligned", cycles=cut)
+        placed = Cat(Const(0, _GUARD_BITS), register(m, large_1, "placed", cycles=cut))
+        subtract = register(m, subtract_1, "subtract", cycles=cut)
         total = Signal(window_bits + 1)
-        placed = Cat(Const(0, _GUARD_BITS), large_1)
-        m.d.comb += total.eq(Mux(subtract_1, placed - aligned, placed + aligned))
+        m.d.comb += total.eq(Mux(subtract, placed - aligned, placed + aligned))
         m.d.comb += [
             round.window.eq(register(m, total, "total")),
-            round.headroom.eq(register(m, scale_1, "scale_2")),
-            round.sign.eq(register(m, sign_1, "sign_2")),
-            round.zero_sign.eq(register(m, sign_1 & ~subtract_1, "zero_sign")),
-            round.is_infinite.eq(register(m, special_1, "is_infinite")),
-            round.is_nan.eq(register(m, nan_1, "is_nan")),
+            round.headroom.eq(register(m, scale_1, "scale_2", cycles=self._stages)),
+            round.sign.eq(register(m, sign_1, "sign_2", cycles=self._stages)),
+            round.zero_sign.eq(register(m, sign_1 & ~subtract_1, "zero_sign", cycles=self._stages)),
+            round.is_infinite.eq(register(m, special_1, "is_infinite", cycles=self._stages)),
+            round.is_nan.eq(register(m, nan_1, "is_nan", cycles=self._stages)),
             self.o.eq(round.o),
         ]
         return m

@@ -26,6 +26,8 @@ class FloatDiv(wiring.Component):
     ----------
     format : FloatFormat
         Format of operands and result.
+    rounding_stages : int
+        The `stages` of `RoundPack`.
 
     Members
     -------
@@ -35,11 +37,12 @@ class FloatDiv(wiring.Component):
         The quotient, `latency` cycles later.
     """
 
-    def __init__(self, format: FloatFormat):
+    def __init__(self, format: FloatFormat, rounding_stages: int = 1):
         self.format = format
+        self._rounding_stages = rounding_stages
         self._stages = -(-(format.precision + 2) // _STEP_BITS)
         #: Cycles from operands to result.
-        self.latency = 1 + self._stages + 1 + RoundPack.latency
+        self.latency = 1 + self._stages + 1 + 1 + rounding_stages
         super().__init__({"a": In(format.width), "b": In(format.width), "o": Out(format.width)})
 
     def elaborate(self, platform):
@@ -49,7 +52,7 @@ class FloatDiv(wiring.Component):
         # Below the quotient there is room to move it down by a whole significand, for subnormals;
         # the two zeros above it allow for an exponent of -1.
         window_bits = 2 + quotient_bits + 1 + precision
-        m.submodules.round = round = RoundPack(self.format, window_bits)
+        m.submodules.round = round = RoundPack(self.format, window_bits, self._rounding_stages)
         cycles = self._stages + 1
 
         # Stage 1: decode and normalise. `scale` is the biased exponent of the first quotient bit.

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.arith.format import FloatFormat
-from hdl.arith.pipeline import register
+from hdl.arith.pipeline import multiply, register
 from hdl.arith.round import RoundPack
 
 
@@ -19,6 +19,8 @@ class FloatMul(wiring.Component):
     ----------
     format : FloatFormat
         Format of operands and result.
+    stages : int
+        Cycles of each long step: 1, or 2 for a faster clock.
 
     Members
     -------
@@ -28,16 +30,19 @@ class FloatMul(wiring.Component):
         The product, `latency` cycles later.
     """
 
-    latency = 2 + RoundPack.latency
+    latency = 4
+    """With one stage; an instance has its own."""
 
-    def __init__(self, format: FloatFormat):
+    def __init__(self, format: FloatFormat, stages: int = 1):
+        self.latency = 2 + 2 * stages
+        self._stages = stages
         self.format = format
         super().__init__({"a": In(format.width), "b": In(format.width), "o": Out(format.width)})
 
     def elaborate(self, platform):
         m = Module()
         precision = self.format.precision
-        m.submodules.round = round = RoundPack(self.format, 2 * precision + 2)
+        m.submodules.round = round = RoundPack(self.format, 2 * precision + 2, self._stages)
 
         # Stage 1: decode. `scale` is the biased exponent of the product's top bit.
         a, b = self.format.layout(self.a), self.format.layout(self.b)
@@ -61,17 +66,17 @@ class FloatMul(wiring.Component):
             low.eq(scale_1 < -1),
             headroom.eq(Mux(low, Mux(down < 0, 0, down), scale_1 + 1)),
         ]
-        product = register(m, a_1 * b_1, "product")
-        low_2 = register(m, low, "low_2")
-        sign_2 = register(m, sign_1, "sign_2")
+        product = multiply(m, a_1, b_1, "product", cycles=self._stages)
+        low_2 = register(m, low, "low_2", cycles=self._stages)
+        sign_2 = register(m, sign_1, "sign_2", cycles=self._stages)
         lowered = Cat(product[: precision + 1].any(), product[precision + 1 :])
         m.d.comb += [
             round.window.eq(Mux(low_2, lowered, product)),
-            round.headroom.eq(register(m, headroom, "headroom")),
+            round.headroom.eq(register(m, headroom, "headroom", cycles=self._stages)),
             round.sign.eq(sign_2),
             round.zero_sign.eq(sign_2),
-            round.is_infinite.eq(register(m, infinite_1, "is_infinite")),
-            round.is_nan.eq(register(m, nan_1, "is_nan")),
+            round.is_infinite.eq(register(m, infinite_1, "is_infinite", cycles=self._stages)),
+            round.is_nan.eq(register(m, nan_1, "is_nan", cycles=self._stages)),
             self.o.eq(round.o),
         ]
         return m

@@ -13,6 +13,16 @@ def register(m: Module, value: Value, name: str, *, cycles: int = 1) -> Value:
     return value
 
 
+def multiply(m: Module, a: Value, b: Value, name: str, *, cycles: int) -> Value:
+    """`a * b`, 1 or 2 cycles later: with 2, products by the halves of `b` are registers."""
+    if cycles == 1:
+        return register(m, a * b, name)
+    half = len(b) // 2
+    low = register(m, a * b[:half], f"{name}_low")
+    high = register(m, a * b[half:], f"{name}_high")
+    return register(m, (low + (high << half))[: len(a) + len(b)], name)
+
+
 def align(m: Module, value: Value, amount: Value, width: int, name: str) -> Signal:
     """`value` at the top of `width` bits, shifted right by `amount <= width`.
 

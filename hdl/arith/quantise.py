@@ -73,8 +73,11 @@ class FloatToByte(wiring.Component):
     """
 
     latency = FloatMul.latency + RoundToByte.latency
+    """With one stage; an instance has its own."""
 
-    def __init__(self):
+    def __init__(self, stages: int = 1):
+        self._mul = FloatMul(FLOAT32, stages)
+        self.latency = self._mul.latency + RoundToByte.latency
         super().__init__(
             {
                 "i": In(FLOAT32.width),
@@ -87,16 +90,14 @@ class FloatToByte(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.mul = mul = FloatMul(FLOAT32)
+        m.submodules.mul = mul = self._mul
         m.submodules.round = round = RoundToByte()
         m.d.comb += [
             mul.a.eq(self.i),
             mul.b.eq(self.multiplier),
             round.i.eq(mul.o),
-            round.zero_point.eq(
-                register(m, self.zero_point, "zero_point", cycles=FloatMul.latency)
-            ),
-            round.floor.eq(register(m, self.floor, "floor", cycles=FloatMul.latency)),
+            round.zero_point.eq(register(m, self.zero_point, "zero_point", cycles=mul.latency)),
+            round.floor.eq(register(m, self.floor, "floor", cycles=mul.latency)),
             self.o.eq(round.o),
         ]
         return m

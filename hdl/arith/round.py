@@ -39,6 +39,8 @@ class RoundPack(wiring.Component):
         Format of the result.
     window_bits : int
         Width of the window.
+    stages : int
+        Cycles from the window in whole groups to the packed number: 1, or 2 for a faster clock.
 
     Members
     -------
@@ -58,7 +60,9 @@ class RoundPack(wiring.Component):
 
     latency = 2
 
-    def __init__(self, format: FloatFormat, window_bits: int):
+    def __init__(self, format: FloatFormat, window_bits: int, stages: int = 1):
+        self.latency = 1 + stages
+        self._stages = stages
         self.format = format
         self.window_bits = window_bits
         headroom_bits = max(format.exponent_bits + 2, bits_for(format.bias + window_bits))
@@ -118,31 +122,37 @@ class RoundPack(wiring.Component):
         top = coarse[width - (precision + _GROUP) :]
         for k in reversed(range(3)):
             top = Mux(step[k], Cat(Const(0, 1 << k), top[: -(1 << k)]), top)
-        fine = Signal(precision + _GROUP)
-        m.d.comb += fine.eq(top)
+        exponent = Signal(len(room))
+        m.d.comb += exponent.eq(room - step)
+
+        # Here `stages` of 2 cut the way.
+        cut = self._stages - 1
+        fine = register(m, top, "fine", cycles=cut)
+        below = register(m, coarse[: width - (precision + _GROUP)].any(), "below", cycles=cut)
+        exponent = register(m, exponent, "exponent", cycles=cut)
+        special_2 = register(m, special_1, "special_2", cycles=cut)
+        is_nan_2 = register(m, is_nan_1, "is_nan_2", cycles=cut)
+        is_zero_2 = register(m, is_zero_1, "is_zero_2", cycles=cut)
+        sign_2 = register(m, sign_1, "sign_2", cycles=cut)
         significand, guard = fine[_GROUP:], fine[_GROUP - 1]
-        sticky = coarse[: width - (precision + _GROUP)].any() | fine[: _GROUP - 1].any()
+        sticky = below | fine[: _GROUP - 1].any()
         # The leading bit adds 1 to the exponent, so that it comes out as 0 for subnormals, and a
         # carry out of the significand moves on to the next exponent by itself.
-        exponent = Signal(len(room))
         packed = Signal(len(room) + self.format.significand_bits)
-        m.d.comb += [
-            exponent.eq(room - step),
-            packed.eq(
-                Cat(Const(0, self.format.significand_bits), exponent)
-                + significand
-                + (guard & (sticky | significand[0]))
-            ),
-        ]
+        m.d.comb += packed.eq(
+            Cat(Const(0, self.format.significand_bits), exponent)
+            + significand
+            + (guard & (sticky | significand[0]))
+        )
         overflow = packed[self.format.significand_bits :] >= (1 << self.format.exponent_bits) - 1
         magnitude = Signal(self.format.width - 1)
-        with m.If(is_zero_1):
+        with m.If(is_zero_2):
             m.d.comb += magnitude.eq(0)
-        with m.Elif(special_1 | overflow):
+        with m.Elif(special_2 | overflow):
             m.d.comb += magnitude.eq(
-                self.format.infinity | is_nan_1 << self.format.significand_bits - 1
+                self.format.infinity | is_nan_2 << self.format.significand_bits - 1
             )
         with m.Else():
             m.d.comb += magnitude.eq(packed)
-        m.d.comb += self.o.eq(register(m, Cat(magnitude, sign_1), "result"))
+        m.d.comb += self.o.eq(register(m, Cat(magnitude, sign_2), "result"))
         return m

@@ -40,11 +40,13 @@ class PooledConverter(wiring.Component):
     the converters has room for it.
     """
 
-    latency = FloatToByte.latency
-    """Cycles from `i` to the queue in front of `o`, of 8-bit formats; others are faster."""
-
     def __init__(self, config: CardConfig):
         self._config = config
+        self._quantisers = [
+            FloatToByte(config.gather_float_stages) for _ in range(group_elements(config))
+        ]
+        #: Cycles from `i` to the queue in front of `o`, of 8-bit formats; others are faster.
+        self.latency = self._quantisers[0].latency
         super().__init__(
             {
                 "output_format": In(ElementFormat),
@@ -59,7 +61,6 @@ class PooledConverter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = byte_group(self._config)
-        elements = group_elements(self._config)
         depth = self.latency + 3
         m.submodules.queue = queue = SyncFIFOBuffered(width=layout.size, depth=depth)
         room = Signal(range(depth + 1), init=depth)
@@ -74,9 +75,9 @@ class PooledConverter(wiring.Component):
 
         signed = self.output_format == ElementFormat.INT8
         halves, bytes_ = [], []
-        for number in range(elements):
+        for number, quantise in enumerate(self._quantisers):
             m.submodules[f"narrow_{number}"] = narrow = FloatNarrow()
-            m.submodules[f"quantise_{number}"] = quantise = FloatToByte()
+            m.submodules[f"quantise_{number}"] = quantise
             flip = signed.replicate(8) & SIGN
             m.d.comb += [
                 narrow.i.eq(self.i.p.data[number]),
@@ -96,7 +97,7 @@ class PooledConverter(wiring.Component):
         for formats, values, delay in (
             ((ElementFormat.FLOAT32,), list(self.i.p.data), 0),
             ((ElementFormat.FLOAT16,), halves, FloatNarrow.latency),
-            ((ElementFormat.UINT8, ElementFormat.INT8), bytes_, FloatToByte.latency),
+            ((ElementFormat.UINT8, ElementFormat.INT8), bytes_, self.latency),
         ):
             size = formats[0].nbytes
             about = Cat(enters, self.i.p.last, self.i.p.context, (count * size)[: len(group.count)])

@@ -27,20 +27,30 @@ def byte_to_float(q: Value) -> Value:
 class Lane(wiring.Component):
     """o = fma(scale, element, accumulator + bias) in fp32. One a cycle, no flow control.
 
+    Parameters
+    ----------
+    stages : int
+        Cycles of each long step, of the addition and of the fused product: 1, or 2.
+
     Members
     -------
     width : In(ElementWidth), of the elements: up to 8 bits unsigned integers, else floats
     accumulator, bias : In(32), fp32
-    scale : In(32), fp32, `FloatAdd.latency` cycles after them
+    scale : In(32), fp32, `add_latency` cycles after them
     element : In(32), a cycle before them
     o : Out(32), fp32, `latency` cycles after `accumulator`
     """
 
-    latency = FloatAdd.latency + FloatFma.latency
     element_lead = 1
     """Cycles from an element to the accumulator it is for."""
 
-    def __init__(self):
+    def __init__(self, stages: int = 1):
+        self._add = FloatAdd(FLOAT32, stages)
+        self._fma = FloatFma(FLOAT32, stages)
+        #: Cycles of the addition alone.
+        self.add_latency = self._add.latency
+        #: Cycles from accumulator to result.
+        self.latency = self._add.latency + self._fma.latency
         super().__init__(
             {
                 "width": In(ElementWidth),
@@ -54,12 +64,12 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.add = add = FloatAdd(FLOAT32)
-        m.submodules.fma = fma = FloatFma(FLOAT32)
+        m.submodules.add = add = self._add
+        m.submodules.fma = fma = self._fma
         m.submodules.widen = widen = FloatWiden()
 
         # The element waits for the sum, and becomes a float in the last two cycles of that.
-        wait = self.element_lead + FloatAdd.latency - FloatWiden.latency - 1
+        wait = self.element_lead + self.add_latency - FloatWiden.latency - 1
         element = register(m, self.element, "element", cycles=wait)
         integer = register(m, byte_to_float(element[:8]), "integer", cycles=FloatWiden.latency)
         single = register(m, element, "single", cycles=FloatWiden.latency)

@@ -9,7 +9,6 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hdl.arith.add import FloatAdd
 from hdl.arith.pipeline import register
 from hdl.config import CardConfig
 from hdl.gather.array import COUNT_BITS
@@ -55,11 +54,11 @@ class AccumulateLanes(wiring.Component):
     Invariant: what enters has room at the output, so nothing stalls between the two.
     """
 
-    chain_latency = Lane.latency + 1
-    """Cycles from an addition to the next one to the same accumulator."""
-
     def __init__(self, config: CardConfig):
         self._config = config
+        self._lanes = [Lane(config.gather_float_stages) for _ in range(config.lanes)]
+        #: Cycles from an addition to the next one to the same accumulator.
+        self.chain_latency = self._lanes[0].latency + 1
         super().__init__(
             {
                 "restart": In(1),
@@ -154,11 +153,10 @@ class AccumulateLanes(wiring.Component):
             write.en.eq(retired.valid & ~retired.last),
         ]
         starts = register(m, is_fresh, "starts")
-        scale = register(m, factors.scale, "scale", cycles=1 + FloatAdd.latency)
+        scale = register(m, factors.scale, "scale", cycles=1 + self._lanes[0].add_latency)
         bias = register(m, factors.bias, "bias")
         elements = self.chunks.p & factors.row.replicate(ELEMENT_BITS * config.lanes)
-        for number in range(config.lanes):
-            lane = Lane()
+        for number, lane in enumerate(self._lanes):
             # Idle lanes hold still: less power, and less work for a simulator.
             m.submodules[f"lane_{number}"] = EnableInserter(active)(lane)
             m.d.comb += [

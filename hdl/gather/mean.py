@@ -54,6 +54,7 @@ class BagMean(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._elements = group_elements(config)
+        self._stages = config.gather_float_stages
         self._group = pooled_group(config)
         self.dividers = min(self._elements, max(1, config.lanes // LANES_PER_DIVIDER))
         super().__init__(
@@ -69,7 +70,7 @@ class BagMean(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         steps = self._elements // self.dividers
-        dividers = [FloatDiv(FLOAT32) for _ in range(self.dividers)]
+        dividers = [FloatDiv(FLOAT32, self._stages) for _ in range(self.dividers)]
         latency = IntToFloat.latency + _HalfRounder.latency + dividers[0].latency
         depth = 2 + latency // steps
         m.submodules.queue = queue = SyncFIFOBuffered(width=self._group.size, depth=depth)

@@ -43,13 +43,15 @@ class RowScaler(wiring.Component):
     multipliers has room for it.
     """
 
-    latency = FloatWiden.latency + FloatMul.latency
-    """Cycles from `i` to the queue in front of `o`."""
-
     def __init__(self, config: CardConfig, depth: int):
         self._config = config
         self._depth = depth
         self._tail = row_tail(config)
+        self._mul_scale, self._mul_bias = (
+            FloatMul(FLOAT32, config.gather_float_stages) for _ in range(2)
+        )
+        #: Cycles from `i` to the queue in front of `o`.
+        self.latency = FloatWiden.latency + self._mul_scale.latency
         super().__init__(
             {
                 "factors": In(Factors),
@@ -62,8 +64,8 @@ class RowScaler(wiring.Component):
         m = Module()
         m.submodules.widen_scale = widen_scale = FloatWiden(FLOAT16, FLOAT32)
         m.submodules.widen_bias = widen_bias = FloatWiden(FLOAT16, FLOAT32)
-        m.submodules.mul_scale = mul_scale = FloatMul(FLOAT32)
-        m.submodules.mul_bias = mul_bias = FloatMul(FLOAT32)
+        m.submodules.mul_scale = mul_scale = self._mul_scale
+        m.submodules.mul_bias = mul_bias = self._mul_bias
         m.submodules.queue = queue = SyncFIFOBuffered(width=RowFactors.size, depth=self._depth)
 
         free = Signal(range(self._depth + 1), init=self._depth)
@@ -92,7 +94,9 @@ class RowScaler(wiring.Component):
                     m.d.comb += [mul_scale.a.eq(widen_scale.o), mul_bias.a.eq(widen_bias.o)]
                 with m.Case(Factors.SINGLE):
                     m.d.comb += [mul_scale.a.eq(widened.raw[:32]), mul_bias.a.eq(widened.raw[32:])]
-        tag = row_tag(self._config)(register(m, widened.tag, "multiplied", cycles=FloatMul.latency))
+        tag = row_tag(self._config)(
+            register(m, widened.tag, "multiplied", cycles=mul_scale.latency)
+        )
         arrivals = Signal(self.latency)
         m.d.sync += arrivals.eq(Cat(taken, arrivals))
         factors = Signal(RowFactors)

@@ -8,6 +8,7 @@ import numpy as np
 
 from hdl.commands import RowFormat
 from hdl.config import LINE_BYTES, CardConfig
+from hdl.registers import GATHER_WAITS
 from host.bench.traces import TRACES
 from host.runtime.layout import round_up
 from host.runtime.placement import popular_first
@@ -231,12 +232,10 @@ def summary(rows: Sequence[dict]) -> dict:
 def why(row: dict) -> str:
     """What the counters say of a point, in words."""
     cycles = row["cycles"]
-    shares = ", ".join(
-        f"{name} {row[f'{name}_cycles'] / cycles:.0%}" for name in ("busy", "starved", "blocked")
-    )
+    shares = ", ".join(f"{w} {row[f'gather_{w}_cycles'] / cycles:.0%}" for w in GATHER_WAITS)
     lines = row["dram_reads"]
     return (
-        f"{row['gather_efficiency']:.3f} of the {row['tightest_bound']} bound; unit {shares}; "
+        f"{row['gather_efficiency']:.3f} of the {row['tightest_bound']} bound; {shares}; "
         f"{lines / row['lookups']:.2f} lines a lookup, {row['dram_row_hits'] / max(1, lines):.0%} "
         f"row hits, {row['dram_refreshes']} refreshes"
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from hdl.commands import ElementFormat, Engine, Opcode
 from hdl.config import CardConfig
-from hdl.registers import ACTIVITIES, activity_offset, traffic_offset
+from hdl.registers import ACTIVITIES, GATHER_WAITS, activity_offset, traffic_offset
 from host.bench.gather import FORMATS, Bags, Point, bounds, draw, row_lines, row_starts, summary
 from host.driver.bus import DmaBuffer
 from host.report.stamp import stamp
@@ -230,6 +230,7 @@ def _counts(card: Card) -> dict[str, int]:
         for name in ACTIVITIES
         if name != "idle"
     }
+    offsets |= {f"gather_{w}_cycles": traffic_offset(f"gather_{w}_cycles") for w in GATHER_WAITS}
     if card.config.gather_cache_bytes:
         offsets |= {name: traffic_offset(name) for name in CACHE_COUNTS}
     counts = {name: card.device.read_at(offset, 4) for name, offset in offsets.items()}

@@ -1,4 +1,5 @@
-"""What locality is worth: the same lookups with a hot-row cache, or with rows in another order."""
+"""What locality is worth: the same lookups with a hot-row cache, with rows in another order, with
+more DRAM channels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,7 +11,8 @@ from host.report.stamp import stamp
 
 CACHE_BYTES = (0, 16 << 10, 64 << 10)
 ORDERS = ("plain", "popular")
-STUDIES = ("cache", "placement")
+CHANNELS = (1, 2, 4)
+STUDIES = ("cache", "placement", "channels")
 
 
 def variants(study: str, config: CardConfig) -> list[tuple[str, CardConfig, str]]:
@@ -29,6 +31,12 @@ def variants(study: str, config: CardConfig) -> list[tuple[str, CardConfig, str]
         ]
     if study == "placement":
         return [(order, config, order) for order in ORDERS]
+    if study == "channels":
+        return [
+            (f"{channels} ch., {order}", config.replace(dram_channels=channels), order)
+            for channels in CHANNELS
+            for order in ORDERS
+        ]
     raise ValueError(f"study={study}: unknown; known are {', '.join(STUDIES)}")
 
 

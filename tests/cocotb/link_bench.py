@@ -1,7 +1,7 @@
 """Runs inside cocotb: what reads take in cocotbext-pcie's root complex, switch and six endpoints.
 
-Nothing is simulated but its event model: the top is an empty module. `LINK_BENCH` names the file
-that the figures are added to, `UPLINK_LANES` the width of the uplink.
+Nothing is simulated but its event model: the clock of the top stands still. `LINK_BENCH` names the
+file that the figures are added to, `UPLINK_LANES` the width of the uplink.
 """
 
 import json

@@ -21,14 +21,12 @@ from cocotbext.pcie.core.utils import PcieId
 
 from hdl import registers
 from hdl.commands import Opcode
-from hdl.config import PRESETS
 from hdl.pcie.tlp import HEADER_BYTES
 from host.driver.device import Device
 from host.runtime.card import Card
 from sim.golden import operators
+from tests.cocotb.cards import CARDS, CONFIG
 
-CONFIG = PRESETS["tiny"]
-CARDS = 6
 CLOCK_PS = 2500
 BUS = CONFIG.bus_bytes
 

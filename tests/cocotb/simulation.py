@@ -12,26 +12,40 @@ runner = pytest.importorskip("cocotb_tools.runner", reason="cocotb comes with th
 
 ROOT = Path(__file__).parent.parent.parent
 
+VERILATOR_FLAGS = (
+    "-cc", "--exe", "--vpi", "--public-depth", "1", "--output-split", "0", "-fno-merge-cond",
+)  # fmt: skip
+"""Only the top's ports are visible to cocotb (its own runner makes every signal so, for three times
+as much C++), and each module is one file, since a file costs a second for its headers alone."""
 
-def build(source: Path, folder: Path, top: str) -> None:
-    """Compiles `source` as cocotb's runner would, but with only the top's ports visible to it.
+MAKE_VARIABLES = ("CXX=c++", "LINK=c++", "OPT_FAST=-O0", "OPT_GLOBAL=-O0", "VM_PARALLEL_BUILDS=0")
 
-    The runner makes every signal visible, which takes three times as much C++. The wheel's
-    `verilated.mk` does not know how to include a precompiled header; the variable says how.
+
+def build(source: Path, folder: Path, top: str, *, block: str | None = None) -> None:
+    """Compiles `source` to the program `folder/top`, as cocotb's runner would.
+
+    The module `block` is compiled once, however often it is placed.
     """
     from cocotb_tools import config
 
     root = Path(sysconfig.get_path("purelib")) / "verilator"
+    sources = [config.share_dir / "lib" / "verilator" / "verilator.cpp", source]
+    hierarchy = []
+    if block:
+        control = folder / "blocks.vlt"
+        control.write_text(f'`verilator_config\nhier_block -module "{block}"\n')
+        sources.append(control)
+        hierarchy = ["--hierarchical"]
     commands = [
         [
-            root / "bin" / "verilator", "-cc", "--exe", "--vpi", "--public-depth", "1",
-            "-Mdir", folder, "--prefix", "Vtop", "--top-module", top, "-o", top,
+            root / "bin" / "verilator", *VERILATOR_FLAGS, *hierarchy, "-Mdir", folder,
+            "--prefix", "Vtop", "--top-module", top, "-o", top,
             "-LDFLAGS", f"-Wl,-rpath,{config.libs_dir} -L{config.libs_dir} -lcocotbvpi_verilator",
-            config.share_dir / "lib" / "verilator" / "verilator.cpp", source,
+            *sources,
         ],
         [
-            "make", "-s", "-j2", "-C", folder, "-f", "Vtop.mk", "CFG_CXXFLAGS_PCH_I=-include",
-            "CXX=c++", "LINK=c++", "OPT_FAST=-O0", "OPT_GLOBAL=-O0",
+            "make", "-s", "-j2", "-C", folder, "-f", "Vtop_hier.mk" if block else "Vtop.mk",
+            *MAKE_VARIABLES,
         ],
     ]  # fmt: skip
     for command in commands:
@@ -42,17 +56,18 @@ def build(source: Path, folder: Path, top: str) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def run(folder: Path, top: str, module: str, **environment: str) -> None:
-    """Runs the one test of `module` in what `build` left in `folder`; fails if it fails."""
+def run(program: Path, module: str, folder: Path, **environment: str) -> None:
+    """Runs the one test of `module` in what `build` made, inside `folder`; fails if it fails."""
     results = runner.get_runner("verilator").test(
-        hdl_toplevel=top,
+        hdl_toplevel=program.name,
         hdl_toplevel_lang="verilog",
         test_module=module,
-        build_dir=folder,
+        build_dir=program.parent,
+        test_dir=folder,
         results_xml=str(folder / "results.xml"),
         extra_env={
             "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-            "COCOTB_LOG_LEVEL": "WARNING",
+            "COCOTB_LOG_LEVEL": "ERROR",
             **environment,
         },
     )

@@ -2,16 +2,12 @@
 
 import pytest
 
-from hdl.config import PRESETS
-from hdl.verilog import TOP, card_verilog
-from tests.cocotb.simulation import build, run
+from tests.cocotb.cards import compiled
+from tests.cocotb.simulation import run
 
 pytest.importorskip("cocotbext.axi", reason="cocotbext-axi comes with the dev extra")
 
 
 @pytest.mark.slow
 def test_exported_verilog_answers_packets_over_independent_axi_memory(tmp_path):
-    source = tmp_path / f"{TOP}.v"
-    source.write_text(card_verilog(PRESETS["tiny"]))
-    build(source, tmp_path, TOP)
-    run(tmp_path, TOP, "tests.cocotb.card_bench")
+    run(compiled(), "tests.cocotb.card_bench", tmp_path)

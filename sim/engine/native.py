@@ -40,7 +40,9 @@ PASSES = "proc -norom; opt_expr; opt_clean; opt_dff; opt_clean"
 """Registers with clock enables: Verilator then guards their work with the same condition."""
 
 TRACE_FLAGS = ("--trace", "--trace-structs")
-"""What a model that writes waveforms is translated with besides."""
+KEEP_NAMED = "setattr -set keep 1 w:* w:$* %d"
+"""What a model that writes waveforms is translated with besides: a name that nothing reads is
+what its author wants to see."""
 
 TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
@@ -211,8 +213,9 @@ def build(
     root = _verilator_root()
     version = _verilator(root, "--version")
     verilator_flags = (*VERILATOR_FLAGS, *TRACE_FLAGS) if traced else VERILATOR_FLAGS
+    passes = f"{KEEP_NAMED}; {PASSES}" if traced else PASSES
     glue = _glue((), "", traced, 0, ()) + (SIM / "engine" / "rest.hpp").read_text()
-    flags = "\n".join((*verilator_flags, PASSES, *ARTEFACTS, version, compiler.identity(), glue))
+    flags = "\n".join((*verilator_flags, passes, *ARTEFACTS, version, compiler.identity(), glue))
     shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
     if shortcut is not None and (known := recall(shortcut)):
         return known
@@ -229,7 +232,7 @@ def build(
 
     def build_model(folder: Path) -> None:
         progress("writing Verilog")
-        (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text, passes=PASSES))
+        (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text, passes=passes))
         progress("translating with Verilator")
         prefix = f"V{key}"
         _verilator(

@@ -17,6 +17,7 @@ from host.bench import engines, link, transfers
 from host.explore import grid
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
+from tests.system.programs import CACHED
 
 COMMANDS = [
     "run dlrm",
@@ -427,8 +428,10 @@ def test_explore_writes_a_table_and_a_picture(halfdome, explored, monkeypatch, t
 @pytest.mark.slow
 def test_explore_measures_every_point(halfdome, explored, tmp_path):
     result = tmp_path / "rows.json"
-    status, text, _ = halfdome("explore", "--set", "lanes=4,1", *explored, "--json", result)
-    rows = check_explored(status, text, tmp_path / "grid", result, ["lanes=4", "lanes=1"])
+    setting = f"gather_cache_bytes={CACHED.gather_cache_bytes},0"
+    status, text, _ = halfdome("explore", "--set", setting, *explored, "--json", result)
+    points = [f"gather_cache_bytes={size}" for size in (CACHED.gather_cache_bytes, 0)]
+    rows = check_explored(status, text, tmp_path / "grid", result, points)
     assert all(row["mismatching_samples"] == "0" for row in rows)
     assert int(rows[0]["area_lut4_equivalents"]) > int(rows[1]["area_lut4_equivalents"])
     assert int(rows[0]["total_cycles"]) <= int(rows[1]["total_cycles"])

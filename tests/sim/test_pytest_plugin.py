@@ -306,7 +306,7 @@ def test_test_over_its_cycle_budget_fails_with_the_counters(run):
         "def test_waits(platform):\n"
         "    platform.platform.run(100)\n"
     )
-    result = run(source, "--engine=pysim")
+    result = run(source)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [

@@ -20,10 +20,13 @@ from hdl.commands import (
     mode_flags,
     pack,
 )
-from hdl.config import CardConfig
+from hdl.config import PRESETS, CardConfig
 from host.runtime.layout import pack_weights, round_up
 from sim.golden.card import GoldenCard
 from sim.golden.matmul import pack_params
+
+CACHED = PRESETS["tiny"].replace(gather_cache_bytes=2048)
+"""The one card with a hot-row cache that tests compile."""
 
 SLOT = 4096
 """DRAM is used in slots: operands of a task in one, its result in another."""

@@ -5,12 +5,11 @@ import pytest
 
 import host
 from hdl.commands import Opcode
-from hdl.config import PRESETS
 from host.models.fused_rows import fuse_8bit
+from tests.system.programs import CACHED
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first
 
-CACHED = PRESETS["tiny"].replace(gather_cache_bytes=4096)
 ROWS, DIM = 40, 24
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -21,7 +22,7 @@ from hdl.pcie.tlp import rx_beat, tx_beat
 from sim.dram import presets, replay
 from sim.engine import cache as artefacts
 from sim.engine import native, pysim
-from sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World
+from sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
 from sim.fabric.config import (
     HOST_BASE,
     MESSAGE_BASE,
@@ -165,9 +166,12 @@ class Platform:
         fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
         factory = card_factory or _real_card
         self._make = partial(ENGINES[engine], lambda: factory(config), fingerprint=fingerprint)
-        with _status() as progress:
+        with _status() as progress, ThreadPoolExecutor(1) as beside:
+            # A first time compiles this while the cards are elaborated.
+            library = beside.submit(load_library)
             self._models = self._make(cards, progress=progress, waves=waves)
             progress("opening the platform")
+            library.result()
             self.world = World(
                 **around,
                 host_memory=self._host_memory.array,

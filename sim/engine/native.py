@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,10 +32,11 @@ from sim.waves import Waves
 VERILATOR_FLAGS = (
     "--cc", "-O3", "--flatten", "--x-assign", "fast", "--x-initial", "fast", "--no-timing",
     "--no-assert",
-    "--output-split", "20000", "--output-split-cfuncs", "5000", "-Wno-fatal", "-Wno-lint",
+    "--output-split", "100000", "--output-split-cfuncs", "500", "-Wno-fatal", "-Wno-lint",
     "-Wno-style",
 )  # fmt: skip
-"""Two-state, optimised, all in one module. The output is split so that two compilers can work."""
+"""Two-state, optimised, all in one module. Few files, as each reads the same large header; short
+functions, as g++ takes longer than linear in their length."""
 
 PASSES = "proc -norom; opt_expr; opt_clean; opt_dff; opt_clean"
 """Registers with clock enables: Verilator then guards their work with the same condition."""
@@ -219,9 +221,11 @@ def build(
     shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
     if shortcut is not None and (known := recall(shortcut)):
         return known
-    progress("elaborating")
-    component = make()
-    text = to_rtlil(component, TOP)
+    with ThreadPoolExecutor(1) as beside:
+        runtime = beside.submit(_runtime, root, compiler, version, traced)
+        progress("elaborating")
+        component = make()
+        text = to_rtlil(component, TOP)
     ports = list(component_ports(component))
     top = text[text.index(f"module \\{TOP}\n") :].partition("\nend\n")[0]
     if domain := undriven_domain(re.findall(r" input \d+ +\\(\w+)", top), ports):
@@ -247,7 +251,7 @@ def build(
         progress(f"compiling {len(sources)} files")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]
         objects = compile_objects(sources, folder, include=include)
-        link([*objects, *_runtime(root, compiler, version, traced)], folder / "model.so")
+        link([*objects, *runtime.result()], folder / "model.so")
         (folder / "ports.json").write_text(json.dumps([dataclasses.astuple(p) for p in ports]))
         for path in folder.iterdir():
             if path.name not in ARTEFACTS:

@@ -48,8 +48,13 @@ class World {
     if (failed_) return STOPPED;
     if (!crew_) {
       const auto workers = static_cast<size_t>(s_.threads);
+      begun_ = std::vector<std::atomic<int64_t>>(cards.size());
       crew_ = std::make_unique<Crew>(workers, [this, workers](size_t worker) {
-        for (size_t i = worker; i < cards.size(); i += workers) {
+        // Its own cards first, which its processor's cache holds, then those nobody has begun.
+        const size_t count = cards.size(), first = worker * count / workers;
+        for (size_t step = 0; step < count; ++step) {
+          const size_t i = (first + step) % count;
+          if (begun_[i].exchange(end_) == end_) continue;
           if (!cards[i]->reached(end_) && !cards[i]->run(end_)) failed_ = true;
         }
       });
@@ -103,6 +108,7 @@ class World {
   CardClock clock_;
   std::vector<Bars> bars_;
   int64_t end_ = 0;  // the cards have simulated every cycle before this one
+  std::vector<std::atomic<int64_t>> begun_;  // the `end_` to which a card was last sent
   std::atomic<bool> failed_{false};
 
  public:

@@ -105,7 +105,8 @@ class Interrupt:
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def load_library() -> ctypes.CDLL:
+    """The compiled world; the first call on a machine compiles it."""
     lib = ctypes.CDLL(str(library(SIM / "engine" / "world.cpp", "world")))
     handle, number = ctypes.c_void_p, ctypes.c_uint64
     signatures: dict[str, tuple[object, tuple]] = {
@@ -176,7 +177,7 @@ class World:
         window_cycles: int = 0,
         skip_idle: bool = True,
     ):
-        self._lib = _library()
+        self._lib = load_library()
         self._models = list(models)
         self._skip_idle = skip_idle
         self._timing = False

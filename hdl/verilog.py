@@ -79,8 +79,7 @@ def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:
         source.write_text(text)
         script = (
             # A wire of no bits, which Verilog does not have, would be written with two.
-            f"read_rtlil top.il; delete s:0; {passes}; memory_collect; "
-            "write_verilog -noattr top.v"
+            f"read_rtlil top.il; delete s:0; {passes}; memory_collect; write_verilog -noattr top.v"
         )
         run_wheel("yosys", ["-q", "-p", script], Path(folder))
         return target.read_text()

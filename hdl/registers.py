@@ -11,6 +11,10 @@ from hdl.commands import Engine
 from hdl.config import CardConfig
 
 BAR0_BYTES = 64 * 1024
+CONTROL_RUN, CONTROL_RESET = 1, 2
+"""Bits of CONTROL."""
+STATUS_FETCH_FAILED, STATUS_RESETTING = 2, 4
+"""Bits of STATUS."""
 IDENTIFICATION = 0x464C4148
 """Value of ID: "HALF" in little-endian ASCII."""
 INTERFACE_VERSION = 1
@@ -101,7 +105,7 @@ MSIX_PENDING_BITS = offset("MSIX_PENDING")
 """The MSI-X pending bit array, 64 bits."""
 MSIX_VECTORS = ("MSIX", "MSIX_ERROR")
 """What the registers of each vector begin with: that of completions, that of errors which no
-completion tells: a descriptor fetch failed, a doorbell was rejected."""
+completion tells: a descriptor fetch failed, a doorbell was rejected, a request was dropped."""
 
 COUNTER_BASE = 0x400
 """Timeline counter `i` at `COUNTER_BASE + 4*i`: a plain write sets it."""

@@ -98,12 +98,25 @@ def run_dlrm(
     waves_cycles: Annotated[
         str, typer.Option(metavar="A:B", help="From cycle A to before cycle B.")
     ] = "0:10000",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:card=N,at=US,…]",
+            help="What goes wrong while answering, on the link of a card (0), from so many µs on "
+            "(0): corrupt, poison, poisoned-write, unsupported, abort, lost-completion, "
+            "late-completion, link-down, silent. Also `for=US`, how late or long (50), `skip=N` "
+            "and `count=N` packets. May be given more than once.",
+        ),
+    ] = None,
 ) -> None:
     """Will this user rate this item 4 or more? MovieLens-100K, answered by six cards.
 
-    Every answer is compared with the golden model; any difference makes the exit status 1.
+    Every answer is compared with the golden model; any difference makes the exit status 1, and so
+    does a fault that nobody noticed.
 
     Example: `halfdome run dlrm --samples 2048 --json result.json --trace timeline.json`
+
+    Example: `halfdome run dlrm --fault poison:card=2,at=40 --fault link-down:card=4,at=60,for=100`
     """
     from host.bench import dlrm as bench
     from host.models import dlrm
@@ -118,6 +131,8 @@ def run_dlrm(
         options["waves"] = runtime.waves(
             waves, card=waves_card, start=start, stop=stop, cards=cards
         )
+    if fault:
+        options["patience_cycles"] = bench.FAULT_PATIENCE_CYCLES
     with _progress() as bar:
         task = bar.add_task(f"{cards} cards, {engine}", total=samples)
         outcome = bench.run(
@@ -127,14 +142,20 @@ def run_dlrm(
             engine=engine,
             progress=lambda done: bar.advance(task, done),
             trace=trace,
+            faults=fault or (),
             **options,
         )
     if waves is not None and not waves.exists():
         console.print(f"[red]no waveforms: the run ended before cycle {start}[/red]")
     tables.print_dlrm(outcome.report, console)
+    unnoticed = 0
+    if fault:
+        tables.print_faults(outcome.report["faults"], console)
+        unnoticed = outcome.report["faults"]["total"]["unnoticed"]
     _write_json(json_file, outcome.report)
     if outcome.mismatches:
         console.print(f"[red]{outcome.mismatches} samples differ from the golden model[/red]")
+    if outcome.mismatches or unnoticed:
         raise typer.Exit(1)
 
 

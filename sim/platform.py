@@ -31,7 +31,7 @@ from sim.fabric.config import (
     assign_bars,
     settings,
 )
-from sim.fabric.faults import FaultCounts, FaultPlan
+from sim.fabric.faults import Fault, FaultCounts, FaultPlan, parse_fault
 from sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
 from sim.fabric.packets import Link
 from sim.waves import Waves, check_card
@@ -61,6 +61,13 @@ class Bus:
     def __init__(self, world: World, memory: HostMemory):
         self._world = world
         self._memory = memory
+
+    @property
+    def errors(self) -> int:
+        """What the root port has noticed: requests to nowhere or with bad data, links lost."""
+        counts = self._world.host_traffic()
+        names = ("unsupported_requests", "poisoned_requests", "links_lost")
+        return sum(counts[name] for name in names)
 
     def read(self, address: int, nbytes: int) -> bytes:
         """Reads device memory; returns when the completions have arrived.
@@ -241,12 +248,21 @@ class Platform:
         finally:
             model.close()
 
+    @staticmethod
+    def fault(text: str) -> Fault:
+        """The fault that a text means, see `sim.fabric.faults.parse_fault`."""
+        return parse_fault(text)
+
     def inject(self, plan: FaultPlan) -> None:
         """Makes faults happen on the links, from now on and beside those planned before.
 
         Raises `ValueError` for a fault that does not fit the platform.
         """
         self.world.inject(plan.faults)
+
+    def fault_strikes(self) -> list[tuple[Fault, int]]:
+        """Every fault planned so far, and how many packets it hit; a link that went down hit 1."""
+        return self.world.strikes()
 
     def fault_counts(self) -> dict[str, FaultCounts]:
         """What faults did to each direction of each link: "card 0 down" is towards card 0."""

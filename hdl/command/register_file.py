@@ -110,7 +110,9 @@ class RegisterFile(wiring.Component):
             self.pcie.bus_master.eq(self._bus_master & ~self.state.resetting),
             self.pcie.discard.eq(self.state.resetting),
             self.pcie.reset.eq(self.clear),
-            self.error.eq(rejected | (self.fetch_failed & ~self.restart)),
+            self.error.eq(
+                rejected | (self.fetch_failed & ~self.restart) | self.pcie.events.dropped_request
+            ),
         ]
         for own, shown in zip(self._messages, self.messages, strict=True):
             m.d.comb += [shown.eq(own), shown.masked.eq(own.masked | self._function_mask)]

@@ -14,6 +14,7 @@ from host.models import dlrm, features, movielens
 from host.models.features import Batch
 from host.models.metrics import roc_auc
 from host.models.quantise import QuantisedDlrm, quantise
+from host.report.faults import account as fault_account
 from host.report.stamp import stamp
 from host.runtime.pipeline import Answer
 from host.runtime.recommender import Recommender, placement
@@ -21,6 +22,9 @@ from host.runtime.runtime import check, open
 
 SEED = 0
 """The run itself draws nothing at random; data order and weights are fixed."""
+
+FAULT_PATIENCE_CYCLES = 100_000
+"""Patience where faults are awaited: longer than any card is idle while others work."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,15 @@ def run(
     engine: str = "native",
     progress: Callable[[int], None] = lambda samples: None,
     trace: Path | None = None,
+    faults: Sequence[str] = (),
     **platform_options: object,
 ) -> Outcome:
     """Answers the workload on a freshly opened platform and compares with golden model and fp32.
 
     `progress` is told the samples of each batch that is answered; a timeline of the answering goes
-    to the file `trace`; `platform_options` are those of `host.open`. Raises `ValueError` or
-    `MemoryError` for a configuration that cannot serve the model.
+    to the file `trace`; `faults` happen meanwhile, see `Runtime.inject`; `platform_options` are
+    those of `host.open`. Raises `ValueError` or `MemoryError` for a configuration that cannot serve
+    the model.
     """
     check_design(work, config, cards=cards, engine=engine)
     batch_size = max(len(batch) for batch in work.batches)
@@ -94,10 +100,12 @@ def run(
         recommender = Recommender(runtime, work.quantised, batch_size)
         before = [card.counters() for card in runtime.cards]
         start = runtime.cycles
+        runtime.inject(faults)
         with runtime.trace(trace) if trace else nullcontext():
             answers = recommender.answer(work.batches, progress)
         cycles = runtime.cycles - start
-        after = [card.counters() for card in runtime.cards]
+        after = {card.index: card.counters() for card in recommender.cards}
+        account = fault_account(runtime, recommender.incidents) if faults else None
         expected = [work.quantised.forward(batch, runtime.reference) for batch in work.batches]
     mismatches = differing(answers, expected)
     report = {
@@ -114,8 +122,13 @@ def run(
         **_quality(work, answers),
         "latency_cycles": [answer.latency_cycles for answer in answers],
         "latency_us": [answer.latency_cycles / config.clock_mhz for answer in answers],
-        "per_card": [_card_report(*pair) for pair in zip(before, after, strict=True)],
+        "per_card": [
+            {"card": index} | _card_report(before[index], counted)
+            for index, counted in after.items()
+        ],
     }
+    if account:
+        report["faults"] = account
     return Outcome(report, mismatches)
 
 

@@ -20,6 +20,11 @@ class DmaBuffer(Protocol):
 class Bus(Protocol):
     """A PCIe bus as the host processor sees it. Simulated platforms and boards both offer it."""
 
+    @property
+    def errors(self) -> int:
+        """Errors that the root port has noticed so far: bad requests of cards, links lost."""
+        ...
+
     def read(self, address: int, nbytes: int) -> bytes:
         """Reads device memory. Raises `TimeoutError` if the device does not answer."""
         ...

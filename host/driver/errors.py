@@ -27,6 +27,14 @@ class CardError(RuntimeError):
     """A card is not what the driver expects, or does not answer."""
 
 
+class CardLost(CardError):
+    """A card does not answer: its link is down, or it is dead."""
+
+
+class DataLost(RuntimeError):
+    """A write of a card did not arrive, so nothing is known of what was computed meanwhile."""
+
+
 class CommandError(RuntimeError):
     """A card completed a command with a bad status.
 

@@ -33,7 +33,7 @@ def _text(value: object) -> str:
 
 def print_dlrm(report: dict, console: Console) -> None:
     """The result of `halfdome run dlrm`."""
-    cards = len(report["per_card"])
+    cards = report["cards"]
     console.print(
         f"{report['samples']} samples in batches of {report['batch_size']} on {cards} cards, "
         f"engine {report['engine']}, configuration {report['config_hash']}"
@@ -56,12 +56,12 @@ def print_dlrm(report: dict, console: Console) -> None:
     for activity in shown:
         engines.add_column(activity, justify="right")
     engines.add_column("busy %", justify="right")
-    for index, card in enumerate(report["per_card"]):
+    for card in report["per_card"]:
         for engine in Engine:
             name = engine.name.lower()
             spent = [card[f"{name}_{activity}_cycles"] for activity in shown]
             engines.add_row(
-                str(index) if engine is Engine.LOAD else "",
+                str(card["card"]) if engine is Engine.LOAD else "",
                 name,
                 *(f"{cycles:,}" for cycles in spent),
                 f"{100 * spent[0] / max(1, sum(spent)):.1f}",
@@ -72,32 +72,32 @@ def print_dlrm(report: dict, console: Console) -> None:
     waits = Table(title="Gather units: cycles spent on")
     for column in ("card", *GATHER_WAITS):
         waits.add_column(column, justify="right")
-    for index, card in enumerate(report["per_card"]):
+    for card in report["per_card"]:
         counts = (card[f"gather_{wait}_cycles"] for wait in GATHER_WAITS)
-        waits.add_row(str(index), *(f"{count:,}" for count in counts))
+        waits.add_row(str(card["card"]), *(f"{count:,}" for count in counts))
     console.print(waits)
 
     traffic = Table(title="Payload bytes")
     for column in ("card", "DRAM read", "DRAM written", "PCIe read", "PCIe written"):
         traffic.add_column(column, justify="right")
-    for index, card in enumerate(report["per_card"]):
+    for card in report["per_card"]:
         names = ("dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes")
-        traffic.add_row(str(index), *(f"{card[name]:,}" for name in names))
+        traffic.add_row(str(card["card"]), *(f"{card[name]:,}" for name in names))
     console.print(traffic)
     weights = Table(title="Weight bytes read")
     for column in ("card", "from DRAM", "from the scratchpad"):
         weights.add_column(column, justify="right")
-    for index, card in enumerate(report["per_card"]):
+    for card in report["per_card"]:
         counts = (card["weight_dram_bytes"], card["weight_scratchpad_bytes"])
-        weights.add_row(str(index), *(f"{count:,}" for count in counts))
+        weights.add_row(str(card["card"]), *(f"{count:,}" for count in counts))
     console.print(weights)
     if any(card["gather_cache_hits"] + card["gather_cache_misses"] for card in report["per_card"]):
         caches = Table(title="Hot-row caches")
         for column in ("card", "hits", "misses"):
             caches.add_column(column, justify="right")
-        for index, card in enumerate(report["per_card"]):
+        for card in report["per_card"]:
             counts = (card["gather_cache_hits"], card["gather_cache_misses"])
-            caches.add_row(str(index), *(f"{count:,}" for count in counts))
+            caches.add_row(str(card["card"]), *(f"{count:,}" for count in counts))
         console.print(caches)
 
     latency = Table(title="Latency per batch")
@@ -185,3 +185,44 @@ def print_transfers(result: dict, console: Console) -> None:
         )
     console.print(table)
     console.print("* of placing the model, before the first batch")
+
+
+def print_faults(account: dict, console: Console) -> None:
+    """What was injected in a run, who noticed, and what the host did."""
+    table = Table(title="Faults: packets hit, and who noticed", box=SIMPLE_HEAD)
+    table.add_column("fault")
+    for name in ("injected", "corrected", "detected", "reported", "unnoticed"):
+        table.add_column(name, justify="right")
+    for row in account["faults"]:
+        table.add_row(row["fault"], *(f"{row[c.header]}" for c in table.columns[1:]))
+    console.print(table)
+    for incident in account["incidents"]:
+        batches = ", ".join(map(str, incident["batches"])) or "none"
+        console.print(
+            f"cycle {incident['cycle']:,}: {incident['error']}: {incident['action']}; "
+            f"batches answered again: {batches}",
+            highlight=False,
+        )
+    total = account["total"]
+    console.print(
+        f"injected {total['injected']} = corrected {total['corrected']} "
+        f"+ detected {total['detected']} + reported {total['reported']}"
+        + (f" + [red]unnoticed {total['unnoticed']}[/red]" if total["unnoticed"] else "")
+    )
+
+
+def print_fault_matrix(result: dict, console: Console) -> None:
+    """The result of `halfdome bench faults`: a row a phase, a column a fault."""
+    faults = list(dict.fromkeys(row["fault"] for row in result["rows"]))
+    cells: dict[str, dict[str, str]] = {}
+    for row in result["rows"]:
+        done = row["actions"].split("; ")[0] or "right at once"
+        text = done if row["outcome"] == "right" else f"[red]{row['outcome']}[/red]"
+        cells.setdefault(row["phase"], {})[row["fault"]] = f"{row['who']}: {text}"
+    table = Table(title="Faults, and who noticed them: what was done until the answers were right")
+    table.add_column("while")
+    for fault in faults:
+        table.add_column(fault)
+    for phase, of_fault in cells.items():
+        table.add_row(phase, *(of_fault.get(fault, "") for fault in faults))
+    console.print(table)

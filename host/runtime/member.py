@@ -4,6 +4,7 @@ Methods only issue commands; the caller flushes the timelines of all cards and w
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,11 +99,15 @@ class Member:
             self._pooled = Ring(self._memory, samples * self.width, _SLOTS)
         # What is gathered most often has the first claim to what the scratchpad has left.
         costliest = sorted(mine, key=lambda t: -model.mean_bag_length[t])
-        placed = {
-            table: tables.get(table) or card.table(model.tables[table], near=True)
-            for table in costliest
-        }
-        self.tables = {table: placed[table] for table in mine}
+        placed: dict[int, Table] = {}
+        with ExitStack() as unless_done:
+            unless_done.callback(self.release)
+            for table in costliest:
+                if table not in tables:
+                    placed[table] = card.table(model.tables[table], near=True)
+                    unless_done.callback(card.release, placed[table].block)
+            unless_done.pop_all()
+        self.tables = {table: tables.get(table) or placed[table] for table in mine}
 
     def release(self) -> None:
         """Gives back all card memory but that of the tables; no command may be using it."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from host.driver.bus import Bus, DmaBuffer
 from host.driver.completion import Completion
-from host.driver.errors import CommandError
+from host.driver.errors import CommandError, DataLost
 from host.models.features import Batch
 from host.runtime.dense import PROBABILITY_BYTES, Logits
 from host.runtime.layout import pad_rows
@@ -62,6 +62,7 @@ class _InFlight:
     landing: DmaBuffer
     submitted: list[list[int]]
     arrivals: list[list[Event]]
+    alarms: int
     staging: list[DmaBuffer] = field(default_factory=list)
     pooled: dict[int, Pooled] = field(default_factory=dict)
     relays: dict[int, DmaBuffer] = field(default_factory=dict)
@@ -119,6 +120,7 @@ class Pipeline:
             self._bus.map(len(batch) * self._members[0].card.config.bus_bytes),
             [[] for _ in self._members],
             [[] for _ in self._members],
+            self._alarms(),
         )
         self._issued += 1
         self._flying.append(flight)
@@ -129,7 +131,8 @@ class Pipeline:
         """The answer of the oldest batch, whose host memory is given back whatever became of it.
 
         `last` says that no other will be issued before the next `land`. Raises `CommandError` for
-        the first of its commands that failed, but for one whose PCIe read failed before others.
+        the first of its commands that failed, but for one whose PCIe read failed before others, and
+        `DataLost` if a card or the root port has told of an error since it was issued.
         """
         if last:
             for beyond in range(max(STAGE_LAGS.values())):
@@ -142,8 +145,13 @@ class Pipeline:
         probabilities = rows.copy().view(np.float32)[:, 0]
         for buffer in flight.buffers():
             buffer.release()
+        for failure in flight.failures:
+            if failure.is_transfer:
+                raise failure
+        if self._alarms() != flight.alarms:  # then others may have failed because of that
+            raise DataLost("a write was refused by a card or by the root port: it never arrived")
         if flight.failures:
-            raise min(flight.failures, key=lambda failure: not failure.is_transfer)
+            raise flight.failures[0]
         first = min(command.start_cycle for command in flight.completed)
         last_end = max(command.end_cycle for command in flight.completed)
         return Answer(probabilities, last_end - first)
@@ -151,8 +159,14 @@ class Pipeline:
     def abandon(self) -> list[DmaBuffer]:
         """Forgets every batch. Returns their host memory, which a card may still write."""
         left = [buffer for flight in self._flying for buffer in flight.buffers()]
+        for flight in self._flying:
+            for member, identifiers in zip(self._members, flight.submitted, strict=True):
+                member.card.device.forget(identifiers)
         self._flying.clear()
         return left
+
+    def _alarms(self) -> int:
+        return sum(member.card.device.alarms for member in self._members)
 
     def _pool(self, flight: _InFlight, batch: Batch) -> None:
         """Issues what every card pools of a batch."""

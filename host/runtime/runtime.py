@@ -1,14 +1,15 @@
 """The platform as a whole: its cards, its clock, its lifetime."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from hdl.commands import Engine
 from hdl.config import CardConfig, ConfigError, preset
-from host.driver.device import Device
+from host.driver.device import WAIT_CYCLES, Device
 from host.report import perfetto
 from host.report.recording import CardRecord, Recording
 from host.runtime.card import Card
@@ -29,8 +30,9 @@ class Runtime:
     """
 
     def __init__(
-        self, platform: "Platform", config: CardConfig, engine: str, reference: ModuleType
-    ):
+        self, platform: "Platform", config: CardConfig, engine: str, reference: ModuleType,
+        patience_cycles: int = WAIT_CYCLES,
+    ):  # fmt: skip
         self.platform = platform
         self.config = config
         self.engine = engine
@@ -46,6 +48,7 @@ class Runtime:
                     bar2=bars.bar2,
                     message=platform.message(index),
                     clock=lambda: platform.cycles,
+                    patience_cycles=patience_cycles,
                 ),
                 backdoor=lambda index=index: platform.memory(index),
             )
@@ -108,6 +111,19 @@ class Runtime:
         self.platform.write_waves(Waves(Path(path), card=card, start=start, stop=stop))
         return start, min(stop, now)
 
+    def inject(self, faults: Sequence[str]) -> None:
+        """Lets things go wrong on the links from now on: `NAME[:card=N,at=US,...]` each.
+
+        `sim.fabric.faults.parse_fault` tells what there is; `at` counts from now. Raises
+        `ValueError` for what it does not know or what does not fit the platform.
+        """
+        from sim.platform import FaultPlan
+
+        now = self.platform.time_ns
+        planned = [self.platform.fault(text) for text in faults]
+        late = [replace(fault, after_ns=fault.after_ns + now) for fault in planned]
+        self.platform.inject(FaultPlan(tuple(late)))
+
     def close(self) -> None:
         """Ends the simulation and frees its memory; a `trace` ends there, too."""
         self._end_trace()
@@ -155,6 +171,7 @@ def open(
     cards: int = 6,
     config: str | CardConfig = "default",
     engine: str = "native",
+    patience_cycles: int = WAIT_CYCLES,
     **platform_options: object,
 ) -> Runtime:
     """Opens a platform.
@@ -164,6 +181,7 @@ def open(
     cards : int, 1 to 6
     config : name of a preset, or a `CardConfig`
     engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles
+    patience_cycles : int, how long to wait for a card that does nothing, see `Device`
     platform_options : passed to `sim.platform.Platform`
 
     Raises `ConfigError` for an unknown preset or too few timeline counters for the cards, and
@@ -177,7 +195,7 @@ def open(
     check(design, cards, engine)
     platform = Platform(design, cards=cards, engine=engine, **platform_options)
     try:
-        return Runtime(platform, design, engine, operators)
+        return Runtime(platform, design, engine, operators, patience_cycles)
     except BaseException:
         platform.close()
         raise

@@ -81,6 +81,18 @@ class Timeline:
         self.issue(Opcode.SIGNAL, address=address, value=event.value, label=label)
         return event
 
+    def promised(self, peer: int) -> int:
+        """What counter `len(Engine) + card` of a peer will reach once all `notify`s are done."""
+        return self._values.get((peer, len(Engine) + self.card), 0)
+
+    def drop(self) -> None:
+        """Forgets what was issued and not flushed; its events never happen."""
+        self._pending = []
+
+    def restart(self, card: int) -> None:
+        """Card `card` has been reset: its counters are 0."""
+        self._values = {key: value for key, value in self._values.items() if key[0] != card}
+
     def flush(self, as_list: bool = True) -> list[int]:
         """Submits what was issued with one doorbell, or one each; returns the commands' ids."""
         pending, self._pending = self._pending, []

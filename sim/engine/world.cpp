@@ -182,6 +182,15 @@ void world_faults(const Handle* handle, size_t index, int down, FaultCounters* o
   *out = line.data_link() ? line.data_link()->faults.counters : FaultCounters{};
 }
 
+// Packets hit by the fault planned as number `place` for that direction of that link.
+uint64_t world_struck(const Handle* handle, size_t index, int down, size_t place) {
+  const World& world = handle->world;
+  const size_t cards = world.cards.size();
+  const Line& line = index < cards && !down ? world.cards[index]->endpoint.line
+                                            : world.fabric.line(index < cards ? index : cards + down);
+  return line.data_link()->faults.struck(place);
+}
+
 size_t world_trace(const Handle* handle, size_t index, const uint8_t** data) {
   const std::vector<uint8_t>& trace = handle->world.cards[index]->trace;
   *data = trace.data();

@@ -35,7 +35,7 @@ class World {
     const size_t index = cards.size();
     const FabricSettings& f = s_.fabric;
     Endpoint endpoint(clock_, fabric.card_line(), f.card_credits, Fabric::card_id(index),
-                      bars_[index],
+                      bars_[index], {f.reset_offset, f.reset_value},
                       static_cast<unsigned>(s_.dram.bus_bytes),
                       static_cast<unsigned>(f.max_payload_bytes), tlp);
     cards.push_back(std::make_unique<Card>(model, std::move(endpoint),

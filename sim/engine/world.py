@@ -6,6 +6,7 @@ Python once, except where a card is simulated by Python.
 
 import ctypes
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -17,7 +18,7 @@ from sim.dram.presets import DramSettings
 from sim.engine.compiler import SIM, library
 from sim.engine.ports import Pin, Port, Rest
 from sim.fabric.config import Bars, FabricSettings
-from sim.fabric.faults import Fault, FaultCounts, FaultRecord, records
+from sim.fabric.faults import Fault, FaultCounts, FaultKind, FaultRecord, records
 from sim.fabric.packets import RECORD
 
 READ_DONE = 1
@@ -90,7 +91,8 @@ _CARD_TRAFFIC = (
 _HOST_TRAFFIC = (
     *(f"to_cards_{name}" for name in _LINK),
     *(f"to_host_{name}" for name in _LINK),
-    "unsupported_reads", "unsupported_requests", "unexpected_completions",
+    "unsupported_reads", "unsupported_requests", "poisoned_requests", "unexpected_completions",
+    "links_lost",
 )  # fmt: skip
 
 
@@ -131,6 +133,9 @@ def load_library() -> ctypes.CDLL:
         "world_card_time": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
         "world_record": (None, (handle, ctypes.c_size_t, ctypes.c_int)),
         "world_inject": (None, (handle, ctypes.c_void_p, ctypes.c_size_t)),
+        "world_struck": (
+            ctypes.c_uint64, (handle, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t)
+        ),
         "world_faults": (None, (handle, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)),
         "world_log_packets": (None, (handle, ctypes.c_size_t)),
         "world_packets": (ctypes.c_size_t, (handle, ctypes.c_size_t, ctypes.c_int,
@@ -181,6 +186,8 @@ class World:
         self._models = list(models)
         self._skip_idle = skip_idle
         self._timing = False
+        self._planned: Counter[tuple[int, int]] = Counter()
+        self._injected: list[tuple[Fault, int, int, int]] = []
         self._run_seconds = 0.0
         self._arrays = [host_memory, *memories]
         settings = _Settings(fabric, dram, len(models), threads, window_cycles)
@@ -336,8 +343,23 @@ class World:
     def inject(self, faults: Sequence[Fault]) -> None:
         """Plans faults from now on. Raises `ValueError` for one that does not fit."""
         planned = records(faults, len(self._models))
+        for fault in faults:
+            for record in records([fault], len(self._models)):
+                line = record.link, record.down
+                place = self._planned[line]
+                self._planned[line] += 1
+            self._injected.append((fault, *line, place))
         array = (FaultRecord * len(planned))(*planned)
         self._lib.world_inject(self._handle, array, len(planned))
+
+    def strikes(self) -> list[tuple[Fault, int]]:
+        """Every fault planned so far, and the packets that it hit; a link that went down hit 1."""
+        return [
+            (fault, int(self.time_ns >= fault.after_ns))
+            if fault.kind is FaultKind.LINK_DOWN
+            else (fault, self._lib.world_struck(self._handle, link, down, place))
+            for fault, link, down, place in self._injected
+        ]
 
     def faults(self, link: int, down: bool) -> FaultCounts:
         """What faults did to one direction of a link, the uplink after the cards."""

@@ -3,6 +3,7 @@
 import ctypes
 from dataclasses import dataclass
 
+from hdl import registers
 from hdl.config import CardConfig, ConfigError
 from hdl.registers import BAR0_BYTES
 
@@ -84,8 +85,8 @@ class FabricSettings(ctypes.Structure):
                 "uplink_generation", "uplink_lanes", "card_generation", "card_lanes",
                 "port_latency_fs", "switch_latency_fs", "cut_through", "credit_update_fs",
                 "host_read_latency_fs", "host_bytes_per_us", "max_payload_bytes",
-                "max_read_request_bytes", "host_base", "host_bytes", "message_base",
-                "message_bytes",
+                "max_read_request_bytes", "reset_offset", "reset_value", "host_base", "host_bytes",
+                "message_base", "message_bytes",
             )
         ),
         ("switch_credits", CreditLimits),
@@ -120,6 +121,8 @@ def settings(fabric: FabricConfig, card: CardConfig) -> FabricSettings:
         host_bytes_per_us=fabric.host_bandwidth_mb_s,
         max_payload_bytes=card.max_payload_bytes,
         max_read_request_bytes=card.max_read_request_bytes,
+        reset_offset=registers.offset("CONTROL"),
+        reset_value=registers.CONTROL_RESET,
         host_base=HOST_BASE,
         host_bytes=fabric.host_memory_bytes,
         message_base=MESSAGE_BASE,

@@ -5,7 +5,8 @@
 // buffered whole, completed with the card's own ID, and sent at the rate of the link as far as the
 // switch has room; `tx.ready` falls while the buffer is full. Reads do not fill the buffer: a card
 // has no more of them than tags, and they must not keep completions from passing. An endpoint
-// belongs to its card's thread; what is for the switch waits until the fabric takes it.
+// belongs to its card's thread; what is for the switch waits until the fabric takes it. When the link
+// goes down, the endpoint resets the card, by the register write that the host would use.
 #pragma once
 
 #include <algorithm>
@@ -31,6 +32,11 @@ struct Window {
 
 struct Bars {
   Window bar0, bar2;
+};
+
+// The register write that makes a card start anew: `value` to `offset` of BAR0.
+struct ResetWrite {
+  int64_t offset, value;
 };
 
 // Card clock cycles and femtoseconds: cycle k starts k / clock_mhz microseconds after the beginning,
@@ -59,8 +65,9 @@ class Endpoint {
  public:
   // `line` leads to the switch; `room` is the endpoint's own.
   Endpoint(CardClock clock, Line&& transmitter, const CreditLimits& room, uint32_t id, Bars bars,
-           unsigned bus_bytes, unsigned max_payload_bytes, const TlpPins& pins)
-      : line(std::move(transmitter)), clock_(clock), room_(room), id_(id), bars_(bars), bus_(bus_bytes),
+           ResetWrite reset, unsigned bus_bytes, unsigned max_payload_bytes, const TlpPins& pins)
+      : line(std::move(transmitter)), clock_(clock), room_(room), id_(id), bars_(bars), reset_(reset),
+        bus_(bus_bytes),
         capacity_(std::max(2048u, 4 * (max_payload_bytes + HEADER_BYTES))), pins_(pins) {}
 
   std::vector<TimedTlp> outbox;        // sent, with their arrival at the switch
@@ -109,7 +116,9 @@ class Endpoint {
       if (++beat_ == beats_) {
         receiving_ = false;
         const Credit credit = inbox_.front().tlp.credit();
-        if (room_.limited(credit.flow)) returned.push_back({clock_.start(cycle + 1), credit});
+        if (room_.limited(credit.flow) && inbox_.front().time != OWN) {
+          returned.push_back({clock_.start(cycle + 1), credit});
+        }
         inbox_.pop_front();
       }
     }
@@ -197,18 +206,34 @@ class Endpoint {
       data_link.reset(line.credits, now);
       while (inbox_.size() > (receiving_ ? 1u : 0u)) {  // what the card is being shown is here whole
         const Credit credit = inbox_.back().tlp.credit();
-        if (room_.limited(credit.flow)) returned.push_back({now, credit});
+        if (room_.limited(credit.flow) && inbox_.back().time != OWN) {
+          returned.push_back({now, credit});
+        }
         inbox_.pop_back();
       }
+      inbox_.push_back({OWN, reset_request()});
     }
     down_ = down;
     if (!down && data_link.wake() <= now) data_link.wake(line.wire, now, outbox);
   }
 
+  Tlp reset_request() const {
+    Tlp tlp = memory_request(MEMORY_WRITE, bars_.bar0.base + static_cast<uint64_t>(reset_.offset),
+                             4, 0xF, id_, 0);
+    tlp.payload.resize(4);
+    for (unsigned i = 0; i < 4; ++i) {
+      tlp.payload[i] = static_cast<uint8_t>(reset_.value >> 8 * i);
+    }
+    return tlp;
+  }
+
+  static constexpr int64_t OWN = -1;  // time of a packet that did not come over the link
+
   CardClock clock_;
   CreditLimits room_;
   uint32_t id_;
   Bars bars_;
+  ResetWrite reset_;
   unsigned bus_;
   size_t capacity_;
   TlpPins pins_;

@@ -17,7 +17,7 @@ namespace halfdome {
 struct FabricSettings {
   int64_t uplink_generation, uplink_lanes, card_generation, card_lanes, port_latency_fs,
       switch_latency_fs, cut_through, credit_update_fs, host_read_latency_fs, host_bytes_per_us,
-      max_payload_bytes, max_read_request_bytes;
+      max_payload_bytes, max_read_request_bytes, reset_offset, reset_value;
   uint64_t host_base, host_bytes, message_base, message_bytes;
   CreditLimits switch_credits, root_credits, card_credits;
 };
@@ -307,6 +307,7 @@ class Fabric {
 
   // The link of a card goes down, with what waits for it.
   void fail(size_t port) {
+    ++root.counters.links_lost;
     Egress& egress = egresses_[port];
     egress.line.data_link()->reset(egress.line.credits, now_);
     for (size_t ingress = 0; ingress < egress.queues.size(); ++ingress) {

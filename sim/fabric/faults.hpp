@@ -41,7 +41,10 @@ class FaultList {
  public:
   FaultCounters counters;
 
-  void add(const Fault& fault) { planned_.push_back({fault, 0}); }
+  void add(const Fault& fault) { planned_.push_back({fault, 0, 0}); }
+
+  // Packets hit by the fault that was added as number `index`.
+  uint64_t struck(size_t index) const { return planned_[index].struck; }
 
   // The fault among those of kinds `first` to `last` that strikes this packet, or null.
   const Fault* strike(FaultKind first, FaultKind last, int64_t now, const Tlp& tlp) {
@@ -53,6 +56,7 @@ class FaultList {
       const int64_t number = planned.seen++ - fault.skip;
       if (number < 0 || number >= fault.count) continue;
       ++counters.injected;
+      ++planned.struck;
       if (fault.kind >= POISON) ++counters.passed_on;
       return &fault;
     }
@@ -75,6 +79,7 @@ class FaultList {
   struct Planned {
     Fault fault;
     int64_t seen;
+    uint64_t struck;
   };
 
   static bool suits(const Fault& fault, const Tlp& tlp) {

@@ -2,12 +2,15 @@
 
 import ctypes
 import enum
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 FOREVER = (1 << 62) - 1
+LEAST_DOWN_NS = 1_000
+"""A link that has gone down is not up again sooner: by then the card has begun its reset."""
 
 
 class FaultKind(enum.IntEnum):
@@ -30,7 +33,8 @@ class FaultKind(enum.IntEnum):
     DELAY = 7
     """A read or completion arrives `for_ns` late, and the rest of its read after it."""
     LINK_DOWN = 8
-    """The link is down for `for_ns`: both ways everything is lost, the switch answers reads."""
+    """The link is down for `for_ns`, at least `LEAST_DOWN_NS`: both ways everything is lost, the
+    switch answers reads, and the card is reset."""
 
 
 class Flow(enum.IntEnum):
@@ -77,6 +81,8 @@ class Fault:
             raise ValueError(f"count={self.count}: must be 1 or more")
         if self.kind in (FaultKind.DELAY, FaultKind.LINK_DOWN) and self.for_ns == 0:
             raise ValueError(f"for_ns=0: {self.kind.name} needs a length")
+        if self.kind is FaultKind.LINK_DOWN and self.for_ns < LEAST_DOWN_NS:
+            raise ValueError(f"for_ns={self.for_ns}: LINK_DOWN lasts at least {LEAST_DOWN_NS} ns")
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,57 @@ def silence(card: int, after_ns: float = 0) -> Fault:
     return Fault(
         kind=FaultKind.DROP, card=card, to_card=False, after_ns=after_ns, count=FOREVER
     )  # fmt: skip
+
+
+NAMES = {
+    "corrupt": (FaultKind.CORRUPT, True, None),
+    "poison": (FaultKind.POISON, True, Flow.COMPLETION),
+    "poisoned-write": (FaultKind.POISON, False, Flow.POSTED),
+    "unsupported": (FaultKind.REFUSE, True, Flow.COMPLETION),
+    "abort": (FaultKind.ABORT, True, Flow.COMPLETION),
+    "lost-completion": (FaultKind.DROP, True, Flow.COMPLETION),
+    "late-completion": (FaultKind.DELAY, True, Flow.COMPLETION),
+    "link-down": (FaultKind.LINK_DOWN, True, None),
+    "silent": (FaultKind.DROP, False, None),
+}
+"""Faults by the names that people write: kind, whether it is towards the card, what it hits."""
+
+
+def parse_fault(text: str) -> Fault:
+    """The fault that `NAME[:card=N,at=US,for=US,skip=N,count=N]` means.
+
+    By default the first packet that fits, of card 0, from the beginning; `for`, of what is down or
+    late, is 50 us. Raises `ValueError` naming what is wrong.
+    """
+    name, _, rest = text.partition(":")
+    if name not in NAMES:
+        raise ValueError(f"fault {text}: {name} is unknown; known are {', '.join(NAMES)}")
+    kind, to_card, flow = NAMES[name]
+    chosen = {"card": 0.0, "at": 0.0, "for": 50.0, "skip": 0.0, "count": 1.0}
+    if name == "silent":
+        chosen["count"] = FOREVER
+    for option in filter(None, rest.split(",")):
+        key, _, value = option.partition("=")
+        if key not in chosen:
+            raise ValueError(f"fault {text}: {key} is unknown; known are {', '.join(chosen)}")
+        try:
+            chosen[key] = float(value)
+        except ValueError:
+            chosen[key] = math.nan
+        whole = key in ("at", "for") or chosen[key] % 1 == 0
+        if not (whole and 0 <= chosen[key] < math.inf):
+            kind_of_number = "a number" if key in ("at", "for") else "a whole number"
+            raise ValueError(f"fault {text}: {key}={value} must be {kind_of_number}, 0 or more")
+    return Fault(
+        kind=kind,
+        card=int(chosen["card"]),
+        to_card=to_card,
+        flow=flow,
+        after_ns=1e3 * chosen["at"],
+        skip=int(chosen["skip"]),
+        count=int(chosen["count"]),
+        for_ns=1e3 * chosen["for"] if kind in (FaultKind.DELAY, FaultKind.LINK_DOWN) else 0,
+    )
 
 
 class FaultRecord(ctypes.Structure):

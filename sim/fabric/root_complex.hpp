@@ -26,7 +26,9 @@ struct RootSettings {
 struct RootCounters {
   uint64_t unsupported_reads = 0;    // reads of the host that no one could answer
   uint64_t unsupported_requests = 0; // requests of cards to an address nothing answers at
+  uint64_t poisoned_requests = 0;    // writes of cards whose data is marked as bad: dropped
   uint64_t unexpected_completions = 0;
+  uint64_t links_lost = 0;           // times that a card's link went down
 };
 
 struct Message {
@@ -192,13 +194,16 @@ class RootComplex {
   }
 
   void take_write(int64_t now, const Tlp& tlp) {
-    if (s_.messages.holds(tlp.address(), tlp.length_bytes())) {
+    if (tlp.poisoned()) {
+      ++counters.poisoned_requests;
+      returned.push_back({now, tlp.credit()});
+    } else if (s_.messages.holds(tlp.address(), tlp.length_bytes())) {
       uint32_t data = 0;
       std::memcpy(&data, tlp.payload.data(), 4);
       messages.push_back({now, tlp.requester(), tlp.address(), data});
       notices_ |= INTERRUPT;
       returned.push_back({now, tlp.credit()});
-    } else if (s_.memory.holds(tlp.address(), tlp.length_bytes()) && !tlp.poisoned()) {
+    } else if (s_.memory.holds(tlp.address(), tlp.length_bytes())) {
       uint8_t* out = memory_ + (tlp.address() - s_.memory.base);
       const size_t bytes = tlp.payload.size();
       for (size_t i = 0; i < 4; ++i) {

@@ -123,6 +123,8 @@ class Buffer:
 class Bus:
     """The host's bus over cocotbext-pcie, for a thread: each call lets simulated time pass."""
 
+    errors = 0  # its root complex counts none
+
     def __init__(self, root: RootComplex, interrupt: Event):
         self._root = root
         self._interrupt = interrupt

@@ -17,6 +17,8 @@ class FakeBuffer:
 class FakeBus:
     """A `Bus` with one card at BAR0 = 0. `statuses` maps a descriptor to (status, detail)."""
 
+    errors = 0
+
     def __init__(self, config):
         self.config = config
         self.values = {

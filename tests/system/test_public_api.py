@@ -7,7 +7,6 @@ import host
 from hdl.commands import Engine, Opcode, pack
 from hdl.config import preset
 from hdl.registers import ACTIVITIES
-from host.driver import device
 from tests.oracles.gather_vectors import random_case as gather_case
 from tests.oracles.gather_vectors import torch_embedding_bag
 from tests.oracles.matmul_vectors import qlinear_matmul
@@ -209,15 +208,14 @@ def test_two_cards_have_commands_in_flight_at_once(runtime):
 
 
 def test_a_command_longer_than_the_drivers_patience_is_no_hang(card, monkeypatch):
-    monkeypatch.setattr(device, "WAIT_CYCLES", 300)
+    monkeypatch.setattr(card.device, "patience_cycles", 300)
     start = card.counters()["core0_matmul_busy_cycles"]
     card.linear(np.ones((32, 32), np.uint8), np.ones((32, 32), np.int8), 1.0)
     assert card.counters()["core0_matmul_busy_cycles"] - start > 5 * 300
 
 
-def test_a_command_that_waits_for_ever_is_a_timeout(monkeypatch):
-    monkeypatch.setattr(device, "WAIT_CYCLES", 3000)
-    with host.open(cards=1, config="tiny") as runtime:
+def test_a_command_that_waits_for_ever_is_a_timeout():
+    with host.open(cards=1, config="tiny", patience_cycles=3000) as runtime:
         alone = runtime.cards[0].device
         identifiers = alone.submit([pack(Opcode.FENCE_GATHER, wait_counter=9, wait_value=1)])
         with pytest.raises(TimeoutError, match=r"card 0: nothing completed .* opcode 0x2f, id 0"):

@@ -140,6 +140,26 @@ def error_messages(card):
     return sum(request == (HOST_BASE + ERROR_MESSAGE, 4) for request in card.memory.requests)
 
 
+def test_a_request_that_is_refused_sends_an_error_message():
+    card = Card(TINY)
+
+    async def host(ctx):
+        await card.start(ctx)
+        address = HOST_BASE + ERROR_MESSAGE
+        await card.write(ctx, "MSIX_ERROR_ADDRESS_LO", address & 0xFFFF_FFFF)
+        await card.write(ctx, "MSIX_ERROR_ADDRESS_HI", address >> 32)
+        await card.write(ctx, "MSIX_ERROR_CONTROL", 0)
+        ctx.set(card.dut.pcie.events.dropped_request, 1)
+        await ctx.tick()
+        ctx.set(card.dut.pcie.events.dropped_request, 0)
+        for _ in range(60):
+            await ctx.tick()
+        assert await card.read(ctx, "DROPPED_REQUESTS") == 1
+
+    card.run(host)
+    assert error_messages(card) == 1
+
+
 @pytest.mark.parametrize("mask", ["MSIX_ERROR_CONTROL", "MSIX_FUNCTION_MASK", None])
 def test_each_vector_has_its_own_message_mask_and_pending_bit(mask):
     card = Card(TINY)

@@ -5,8 +5,8 @@ import pytest
 from hdl import registers
 from hdl.commands import Opcode, Status, fields, offset, pack, unpack
 from hdl.config import PRESETS
-from host.driver.device import RING_ENTRIES, Device
-from host.driver.errors import CardError, CommandError
+from host.driver.device import RING_ENTRIES, CardState, Device
+from host.driver.errors import CardError, CardLost, CommandError
 from tests.host.fake_card import FakeBus
 
 TINY = PRESETS["tiny"]
@@ -150,3 +150,100 @@ def test_a_reset_that_does_not_end_and_a_fetch_that_failed_are_told():
     identifiers = card.submit([SIGNAL])
     with pytest.raises(CardError, match="card 2: a descriptor could not be fetched"):
         card.wait(identifiers)
+
+
+def test_the_state_of_a_card_is_read_from_its_registers():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    status, control = registers.offset("STATUS"), registers.offset("CONTROL")
+    assert card.state() is CardState.RUNNING
+    bus.values[status] = registers.STATUS_FETCH_FAILED
+    assert card.state() is CardState.STOPPED
+    bus.values[status] = registers.STATUS_RESETTING
+    assert card.state() is CardState.RESET
+    bus.values |= {status: 0, control: 0}
+    assert card.state() is CardState.RESET
+    bus.read = lambda address, nbytes: b"\xff" * nbytes
+    assert card.state() is CardState.SILENT
+
+    def late(address, nbytes):
+        raise TimeoutError
+
+    bus.read = late
+    assert card.state() is CardState.SILENT
+
+
+def test_all_ones_are_a_value_or_nobody():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    place = registers.counter_offset(0)
+    bus.values[place] = 0xFFFF_FFFF
+    assert card.read_at(place, 4) == 0xFFFF_FFFF
+    bus.values[registers.offset("ID")] = 0xFFFF_FFFF
+    with pytest.raises(CardLost, match="card 2: nothing answers in its place"):
+        card.read_at(place, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"CONTROL": 0}, "card 2: was reset behind the driver's back"),
+        ({"ID": 0xFFFF_FFFF, "STATUS": 0xFFFF_FFFF}, "card 2: does not answer"),
+    ],
+)
+def test_an_alarm_makes_the_driver_look_before_its_patience_ends(values, words):
+    bus = FakeBus(TINY)
+    card = device(bus)
+    identifiers = card.submit([SIGNAL])
+    waits = []
+
+    def wait(cycles):
+        waits.append(cycles)
+        bus.errors = 1
+        return False
+
+    bus.wait = wait
+    bus.values |= {registers.offset(name): value for name, value in values.items()}
+    with pytest.raises(CardError, match=words):
+        card.wait(identifiers)
+    assert waits == [card.patience_cycles // 16]
+
+
+def test_error_messages_land_where_the_driver_looks():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    low = bus.values[registers.offset("MSIX_ERROR_ADDRESS_LO")]
+    flag = next(buffer.array for buffer in bus.mapped if buffer.address == low)
+    before = card.alarms
+    flag[0] = bus.values[registers.offset("MSIX_ERROR_DATA")]
+    assert card.alarms == card.alarms == before + 1
+    bus.errors = 3  # of the root port
+    assert card.alarms == before + 4
+
+
+def test_error_counts_go_on_over_resets():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    count = registers.offset("LATE_COMPLETIONS")
+    for value, total in ((3, 3), (5, 5), (1, 6)):  # the card has been reset before the last
+        bus.values[count] = value
+        assert card.error_counts()["LATE_COMPLETIONS"] == total
+    bus.values[registers.offset("ID")] = 0xFFFF_FFFF
+    bus.values[count] = 0xFFFF_FFFF
+    assert card.known_errors()["LATE_COMPLETIONS"] == 6
+
+
+def test_draining_tells_the_card_again_and_says_whether_it_ended():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    write = bus.write
+    bus.write = lambda address, data: None  # the doorbell is lost
+    identifiers = card.submit([SIGNAL])
+    bus.write = write
+    assert card.drain()
+    card.forget(identifiers)
+    with pytest.raises(KeyError):
+        card.done(identifiers[0])
+    bus.silent = True
+    card.submit([SIGNAL])
+    assert not card.drain()

@@ -23,7 +23,7 @@ REPORT = {
     "auc_fp32": 0.71234, "auc_cards": 0.7123, "auc_difference": -0.00004,
     "mismatching_samples": 3, "latency_cycles": [123_456, 7], "latency_us": [308.64, 0.0175],
     "total_cycles": 123_456_789, "total_us": 308_641.97, "samples_per_second": 3317.8,
-    "per_card": [CARD] * 6,
+    "cards": 6, "per_card": [{"card": index} | CARD for index in range(6)],
 }  # fmt: skip
 
 

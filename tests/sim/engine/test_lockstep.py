@@ -37,7 +37,7 @@ def test_windows_do_not_change_a_run(seed, window):
 def test_faults_are_the_same_in_every_run(seed, window, threads):
     kinds = (FaultKind.CORRUPT, FaultKind.LOSE_ACK, FaultKind.POISON)
     plan = FaultPlan.random(seed, cards=3, count=8, kinds=kinds, packets=20)
-    down = Fault(kind=FaultKind.LINK_DOWN, card=2, after_ns=3_000, for_ns=500)
+    down = Fault(kind=FaultKind.LINK_DOWN, card=2, after_ns=3_000, for_ns=1_000)
     options = {"cards": 3, "steps": 20, "faults": FaultPlan((*plan.faults, down))}
     widest = run_program(TINY, seed, threads=1, **options)
     assert_same(widest, run_program(TINY, seed, threads=threads, window_cycles=window, **options))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdl.config import CardConfig
-from sim.fabric.faults import Fault, FaultKind, FaultPlan, Flow, silence
+from sim.fabric.faults import Fault, FaultKind, FaultPlan, Flow, parse_fault, silence
 from tests.sim.fabric.driver import HOST, Probe
 
 CARD = CardConfig(dram_bytes=1 << 16, scratchpad_bytes=1 << 14)
@@ -245,8 +245,36 @@ def test_a_silent_card_still_takes_what_it_gets():
     ("fields", "message"),
     [({"card": 6}, "card=6: must be 0 to 5"), ({"skip": -1}, "skip=-1"), ({"count": 0}, "count=0"),
      ({"kind": FaultKind.DELAY}, "for_ns=0: DELAY needs a length"),
+     ({"kind": FaultKind.LINK_DOWN, "for_ns": 999}, "for_ns=999: LINK_DOWN lasts at least 1000 ns"),
      ({"kind": FaultKind.LINK_DOWN, "card": None, "for_ns": 1}, "card=None: only the link")],
 )  # fmt: skip
 def test_a_fault_that_fits_no_platform_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Probe(CARD).inject(Fault(**{"kind": FaultKind.CORRUPT, "card": 0} | fields))
+
+
+def test_faults_are_written_as_text():
+    assert parse_fault("corrupt") == Fault(kind=FaultKind.CORRUPT, card=0)
+    assert parse_fault("poison:card=2,at=1.5,skip=3,count=2") == Fault(
+        kind=FaultKind.POISON, card=2, flow=Flow.COMPLETION, after_ns=1500, skip=3, count=2
+    )
+    assert parse_fault("link-down:for=100") == Fault(
+        kind=FaultKind.LINK_DOWN, card=0, for_ns=100_000
+    )
+    assert parse_fault("silent:card=1,at=2") == silence(1, after_ns=2000)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sleepy:card=1", "fault sleepy:card=1: sleepy is unknown; known are corrupt, poison,"),
+        ("poison:where=1", "where is unknown; known are card, at, for, skip, count"),
+        ("poison:card", "card= must be a whole number, 0 or more"),
+        ("poison:card=1.5", r"card=1\.5 must be a whole number, 0 or more"),
+        ("poison:at=-1", "at=-1 must be a number, 0 or more"),
+        ("poison:at=inf", "at=inf must be a number, 0 or more"),
+    ],
+)
+def test_a_text_that_is_no_fault_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_fault(text)

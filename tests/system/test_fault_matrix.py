@@ -1,0 +1,78 @@
+"""Every fault at every phase of a batch: the right bits in the end, and somebody noticed."""
+
+import pytest
+from rich.console import Console
+
+import host
+from host.bench import faults
+from host.report import tables
+
+QUICK = ("input read", "peer copy")
+
+
+def opened():
+    return host.open(cards=faults.CARDS, config="tiny", patience_cycles=faults.PATIENCE_CYCLES)
+
+
+@pytest.fixture(scope="module")
+def service():
+    with opened() as runtime:
+        yield faults.serve(runtime)
+
+
+@pytest.fixture(scope="module")
+def phases(service):
+    return faults.find_phases(service)
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    """The rows so far; printed at the end, which `pytest -s` shows."""
+    rows = []
+    yield rows
+    tables.print_fault_matrix({"rows": rows}, Console(width=140))
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The host's reads of a card that does not answer end sooner: less to simulate."""
+    monkeypatch.setattr("sim.platform.READ_TIMEOUT_CYCLES", 5_000)
+
+
+@pytest.mark.parametrize(
+    ("phase", "fault"),
+    [
+        pytest.param(*cell, marks=() if cell[0] in QUICK else pytest.mark.slow)
+        for cell in faults.cells()
+    ],
+)
+def test_a_fault_is_noticed_and_the_answers_are_right(
+    service, phases, matrix, impatient, phase, fault
+):
+    if fault == "silent":  # for good
+        with opened() as runtime:
+            row = faults.strike(faults.serve(runtime), fault, phases[phase])
+    else:
+        row = faults.strike(service, fault, phases[phase])
+        free = service.runtime.platform._host_memory.free_bytes
+        row_again = service.recommender.answer(service.batches[:1])
+        assert len(row_again) == 1
+        assert service.runtime.platform._host_memory.free_bytes == free
+        for card in service.runtime.cards:
+            assert card.device.read("OUTSTANDING_READS") == 0
+    matrix.append({"phase": phase, **row})
+    assert row["outcome"] == "right"
+    assert row["injected"] == 1
+    assert row["who"] in ("corrected", "detected", "reported")
+    corrected = fault == "corrupt"
+    assert (row["who"] == "corrected") == corrected
+    assert (row["again"] == 0) == corrected
+    if fault == "silent":
+        assert row["actions"] == "card 0 given up"
+    if fault == "link-down":
+        assert row["actions"] == "card 0 reset and loaded anew"
+    if phase == "input read" and fault in ("poison", "unsupported", "abort", "lost-completion"):
+        assert row["actions"] == "answered again"  # no reset for that
+        assert "card 0: LOAD failed with READ_FAILED" in row["errors"]
+    if phase == "peer copy" and fault == "poisoned-write":
+        assert "a write was refused" in row["errors"]

@@ -1,0 +1,105 @@
+"""Cards that fail while a model is served: others take over, cards come back, retries end."""
+
+import numpy as np
+import pytest
+
+import host
+from host.bench import faults
+from host.bench.dlrm import differing
+from host.runtime import recommender
+from host.runtime.recovery import FAILURES
+
+CARDS = 3
+READ_TIMEOUT_CYCLES = 5_000
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setattr("sim.platform.READ_TIMEOUT_CYCLES", READ_TIMEOUT_CYCLES)
+    with host.open(cards=CARDS, config="tiny", patience_cycles=faults.PATIENCE_CYCLES) as runtime:
+        yield faults.serve(runtime)
+
+
+def numbers(service):
+    return [card.index for card in service.recommender.cards]
+
+
+def right(service):
+    return differing(service.recommender.answer(service.batches), service.expected) == 0
+
+
+def free_bytes(service):
+    return [(card.dram.free_bytes, card.scratchpad.free_bytes) for card in service.runtime.cards]
+
+
+def test_the_tables_of_a_dead_card_are_placed_on_the_others_until_it_is_back(service):
+    served = service.recommender
+    placed, free = list(served.placement), free_bytes(service)
+    mine = [table for table, card in enumerate(placed) if card == 1]
+    assert mine
+    service.runtime.inject(["link-down:card=1,at=3,for=150"])
+    assert right(service)
+    assert numbers(service) == [0, 2]
+    assert {served.placement[table] for table in mine} <= {0, 2}
+    kept = [table for table in range(len(placed)) if table not in mine]
+    assert [served.placement[table] for table in kept] == [placed[table] for table in kept]
+    assert [incident.action for incident in served.incidents] == ["card 1 given up"]
+    assert right(service)
+    service.runtime.platform.run(80_000)
+    assert right(service)
+    assert numbers(service) == [0, 1, 2]
+    assert [incident.action for incident in served.incidents[1:]] == ["card 1 back"]
+    served.release()
+    assert free_bytes(service) >= free
+    assert len(set(free_bytes(service))) == 1
+
+
+def test_two_of_three_cards_die_and_service_goes_on(service):
+    service.runtime.inject(["silent:card=2,at=3", "silent:card=0,at=60"])
+    assert right(service)
+    assert right(service)
+    service.runtime.platform.run(30_000)
+    assert right(service)
+    assert numbers(service) == [1]
+    assert set(service.recommender.placement) == {1}
+
+
+def test_no_card_left_is_told_and_no_hang(service):
+    service.runtime.inject([f"link-down:card={card},at=2,for=120" for card in range(CARDS)])
+    for _ in range(2):
+        with pytest.raises(host.CardError, match="no card answers: the model is nowhere"):
+            service.recommender.answer(service.batches)
+    service.runtime.platform.run(60_000)
+    assert right(service)
+    assert numbers(service) == [0, 1, 2]
+
+
+def test_retries_are_bounded_and_a_later_request_is_answered(service):
+    served = service.recommender
+    service.runtime.inject(["poison:card=1,skip=3,count=25"])
+    failures = []
+    for _ in range(10):
+        try:
+            assert right(service)
+            break
+        except FAILURES as error:
+            failures.append(str(error))
+    assert failures
+    assert all("card 1" in failure for failure in failures)
+    assert right(service)
+    assert numbers(service) == [0, 1, 2]
+    again = [batch for incident in served.incidents for batch in incident.batches]
+    assert max(map(again.count, again)) <= (1 + recommender.RETRIES) * (1 + len(failures))
+
+
+def test_requests_on_other_cards_go_on(service):
+    """Each card used by itself, one of them without its link."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.integers(0, 256, (4, 16), np.uint8), rng.integers(-9, 9, (8, 16), np.int8)
+    expected = service.runtime.cards[2].linear(x, weight, 0.01)
+    service.runtime.inject(["link-down:card=0,for=1000"])
+    service.runtime.platform.run(10)
+    assert (service.runtime.cards[2].linear(x, weight, 0.01) == expected).all()
+    with pytest.raises(host.CardError, match="card 0: does not answer"):
+        service.runtime.cards[0].linear(x, weight, 0.01)
+    assert (service.runtime.cards[1].linear(x, weight, 0.01) == expected).all()

@@ -157,8 +157,11 @@ def draw(point: Point, config: CardConfig, seed: int, lookups: int | None = None
 
 
 def _cycles(point: Point, config: CardConfig) -> float:
-    """Cycles of a lookup, roughly: its activate, four of which may fall in 40 ns, or more."""
-    activate = 10e-3 * config.clock_mhz / config.dram_channels
+    """Cycles of a lookup, roughly: its activate, four of which may fall in 40 ns, or more.
+
+    Of a card with one channel: designs with more of them pool the same lookups.
+    """
+    activate = 10e-3 * config.clock_mhz
     words = point.row_bytes / config.bus_bytes
     return max(activate, words, *(n / point.pooling for n in _per_bag(point, config)))
 

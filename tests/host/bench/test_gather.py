@@ -194,6 +194,10 @@ def test_a_study_holds_every_variant_to_the_first():
         assert before["mismatching_values"] == after["mismatching_values"] == 0
     sizes = [c.gather_cache_bytes for _, c, _ in gather_study.variants("cache", DEFAULT)]
     assert sizes[0] == 0 < sizes[1] < sizes[2]
+    (point,) = gather.sweep([32], [8], [32], ["production"], ["packed"])
+    designs = [design for _, design, _ in gather_study.variants("channels", DEFAULT)]
+    assert [design.dram_channels for design in designs] == [1, 1, 2, 2, 4, 4]
+    assert len({gather.draw(point, design, 0)[0].bags for design in designs}) == 1
     with pytest.raises(
         ValueError, match="study=reuse: unknown; known are cache, placement, channels"
     ):

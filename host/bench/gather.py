@@ -24,6 +24,8 @@ COMMAND_CYCLES = 20_000
 """Length of a command, roughly: a start of some hundred cycles does not show."""
 FEWEST_BAGS = 64
 """A batch: fewer bags would not fill the unit at the end of a command."""
+LEAST_WAIT = 0.03
+"""Share of the cycles of a command below which a wait does not bind: start and end of it."""
 TABLE_BYTES = 64 << 20
 """Size of a sweep point's table, where DRAM has room: far more than the rows DRAM can keep open."""
 
@@ -230,6 +232,17 @@ def summary(rows: Sequence[dict]) -> dict:
             for row in ordered[:5]
         ],
     }
+
+
+def counted_bound(row: dict) -> str:
+    """The bound as the card's counters name it, one of `GATHER_WAITS`.
+
+    Lanes are counted while they add, whatever the unit waits for between two additions. So of the
+    other counts the largest names the bound, unless it is below `LEAST_WAIT` of the cycles.
+    """
+    waits = {w: row[f"gather_{w}_cycles"] / row["cycles"] for w in GATHER_WAITS if w != "lanes"}
+    longest = max(waits, key=lambda wait: waits[wait])
+    return longest if waits[longest] >= LEAST_WAIT else "lanes"
 
 
 def why(row: dict) -> str:

@@ -8,7 +8,17 @@ import numpy as np
 from hdl.commands import ElementFormat, Engine, Opcode
 from hdl.config import CardConfig
 from hdl.registers import ACTIVITIES, GATHER_WAITS, activity_offset, traffic_offset
-from host.bench.gather import FORMATS, Bags, Point, bounds, draw, row_lines, row_starts, summary
+from host.bench.gather import (
+    FORMATS,
+    Bags,
+    Point,
+    bounds,
+    counted_bound,
+    draw,
+    row_lines,
+    row_starts,
+    summary,
+)
 from host.driver.bus import DmaBuffer
 from host.report.stamp import stamp
 from host.runtime.card import Card
@@ -177,7 +187,7 @@ class _Run:
         for buffer in self._buffers:
             buffer.release()
         lookups = sum(len(table.indices) for table in self._lookups)
-        return {
+        row = {
             "point": point.name,
             "dim": point.dim,
             "bits": point.bits,
@@ -200,6 +210,7 @@ class _Run:
             **dram,
             "mismatching_values": wrong,
         }
+        return row | {"counted_bound": counted_bound(row)}
 
     def _mismatches(self, table: _Table) -> int:
         """Values of the checked bags that differ from the golden model."""

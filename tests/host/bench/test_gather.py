@@ -161,6 +161,21 @@ def test_the_summary_tells_least_median_and_the_worst(measured):
     assert f"; memory {row['gather_memory_cycles'] / row['cycles']:.0%}, lanes" in gather.why(row)
 
 
+@pytest.mark.parametrize(
+    ("memory", "lanes", "indices", "output", "bound"),
+    [
+        (10, 85, 4, 1, "memory"),
+        (2, 50, 1, 47, "output"),
+        (2, 97, 0, 1, "lanes"),
+        (1, 40, 59, 0, "indices"),
+    ],
+)
+def test_counters_name_the_bound(memory, lanes, indices, output, bound):
+    waits = {"memory": memory, "lanes": lanes, "indices": indices, "output": output}
+    row = {f"gather_{name}_cycles": count for name, count in waits.items()}
+    assert gather.counted_bound(row | {"cycles": 100}) == bound
+
+
 def test_a_wrong_answer_is_counted(monkeypatch):
     right = operators.embedding_bag
     monkeypatch.setattr(operators, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)

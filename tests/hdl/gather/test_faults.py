@@ -11,7 +11,7 @@ TINY = PRESETS["tiny"]
 
 def faulty(*, index=None, length=None, **changes):
     """A command like `plain` with one index or length, or both, replaced: (place, value)."""
-    command = plain(**changes)
+    command = plain(**{"dim": 3} | changes)
     if index:
         command.indices[index[0]] = index[1]
     if length:
@@ -46,7 +46,7 @@ FAULTS = {
 def test_every_fault_is_named_and_the_command_after_it_is_good():
     commands, expected = [plain(0)], [(Status.OK, 0)]
     for number, (command, status, detail) in enumerate(FAULTS.values()):
-        commands += [command, plain(number + 1)]
+        commands += [command, plain(number + 1, dim=3)]
         expected += [(status, detail), (Status.OK, 0)]
     outcomes = run(TINY, commands, stall=0.3)
     assert [(o.status, o.detail) for o in outcomes] == expected

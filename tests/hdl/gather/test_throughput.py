@@ -14,7 +14,6 @@ from hdl.gather.lanes import AccumulateLanes
 from tests.hdl.gather.harness import make_table, plain, run
 
 TINY = PRESETS["tiny"]
-DEFAULT = PRESETS["default"]
 
 
 def extra_cycles(config, short, long, **changes):
@@ -43,13 +42,6 @@ def test_a_row_takes_a_cycle_for_each_chunk_or_bus_word(row_format, bound):
     cycles = {"chunks": dim // TINY.lanes, "words": -(-(offset + row_bytes) // word)}
     assert bound == max(cycles, key=cycles.__getitem__)
     assert taken == rows * cycles[bound]
-
-
-@pytest.mark.slow
-def test_the_default_card_takes_four_cycles_for_a_row_of_64():
-    rows = 4 * 8
-    taken = extra_cycles(DEFAULT, (4,) * 8, (4,) * 16, dim=64)
-    assert taken == rows * 64 // DEFAULT.lanes == rows * 4
 
 
 def test_bags_share_the_chain_latency():

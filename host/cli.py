@@ -124,7 +124,7 @@ def run_dlrm(
 
     design = preset(config)
     work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
-    bench.check_design(work, design, cards=cards, engine=engine)
+    bench.check_design(work, design, cards=cards, engine=engine, faults=fault or ())
     options = {}
     if waves is not None:
         start, stop = _cycles(waves_cycles)
@@ -446,6 +446,31 @@ def bench_transfers(
     _write_json(json_file, result)
     if wrong := result["mismatching_samples"]:
         console.print(f"[red]{wrong} samples differ from the golden model[/red]")
+        raise typer.Exit(1)
+
+
+@bench_app.command("faults")
+def bench_faults(
+    config: ConfigOption = "tiny", engine: EngineOption = "native", json_file: JsonOption = None
+) -> None:
+    """The fault matrix: every fault at every phase of a batch, who noticed, what was done.
+
+    A made-up model on two cards, with fewer cycles of patience than `run dlrm --fault` has. An
+    answer that is not right in the end, or a fault that nobody noticed, makes the exit status 1.
+
+    Example: `halfdome bench faults --config tiny --json faults.json`
+    """
+    from host.bench import faults
+
+    design = preset(config)
+    with _progress() as bar:
+        task = bar.add_task("faults", total=len(faults.cells()))
+        result = faults.measure(design, engine, lambda n: bar.advance(task, n))
+    tables.print_fault_matrix(result, console)
+    _write_json(json_file, result)
+    bad = [row for row in result["rows"] if row["outcome"] != "right" or "unnoticed" in row["who"]]
+    if bad:
+        console.print(f"[red]{len(bad)} faults were not noticed, or not made good[/red]")
         raise typer.Exit(1)
 
 

@@ -18,7 +18,7 @@ from host.report.faults import account as fault_account
 from host.report.stamp import stamp
 from host.runtime.pipeline import Answer
 from host.runtime.recommender import Recommender, placement
-from host.runtime.runtime import check, open
+from host.runtime.runtime import check, check_faults, open
 
 SEED = 0
 """The run itself draws nothing at random; data order and weights are fixed."""
@@ -70,9 +70,12 @@ def workload(data: Path | None, weights: Path, samples: int, batch_size: int) ->
     return Workload(model, quantised, tuple(held_out.batches(batch_size)))
 
 
-def check_design(work: Workload, config: CardConfig, *, cards: int, engine: str) -> None:
+def check_design(
+    work: Workload, config: CardConfig, *, cards: int, engine: str, faults: Sequence[str] = ()
+) -> None:
     """Raises what `run` would, as far as that is known without building the cards."""
     check(config, cards, engine)
+    check_faults(faults, cards)
     placement(work.quantised, config, cards)
 
 
@@ -94,7 +97,7 @@ def run(
     those of `host.open`. Raises `ValueError` or `MemoryError` for a configuration that cannot serve
     the model.
     """
-    check_design(work, config, cards=cards, engine=engine)
+    check_design(work, config, cards=cards, engine=engine, faults=faults)
     batch_size = max(len(batch) for batch in work.batches)
     with open(cards=cards, config=config, engine=engine, **platform_options) as runtime:
         recommender = Recommender(runtime, work.quantised, batch_size)

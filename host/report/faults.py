@@ -21,7 +21,7 @@ _COLUMNS = ("injected", "corrected", "detected", "reported", "unnoticed")
 
 
 def account(runtime: Runtime, incidents: Sequence[Incident]) -> dict:
-    """What became of every fault planned on a runtime's platform.
+    """What became of every fault that `Runtime.inject` was given.
 
     A fault is `injected` as often as it hit a packet; a link that goes down and a card that falls
     silent count once. Of these so many were `corrected` by the link or came late but in time,
@@ -41,7 +41,10 @@ def account(runtime: Runtime, incidents: Sequence[Incident]) -> dict:
     seen["root port", "links lost"] = uplink["links_lost"]
     for name, counts in platform.fault_counts().items():
         seen[name, "corrected"] = counts.corrected
-    rows = [_row(fault, struck, seen, incidents) for fault, struck in platform.fault_strikes()]
+    strikes = zip(runtime.injected, platform.fault_strikes(), strict=True)
+    rows = [
+        {"fault": name, **_row(fault, struck, seen, incidents)} for name, (fault, struck) in strikes
+    ]
     return {
         "faults": rows,
         "total": {column: sum(row[column] for row in rows) for column in _COLUMNS},
@@ -72,10 +75,9 @@ def _row(fault, struck: int, seen: Counter, incidents: Sequence[Incident]) -> di
     elif not silent:
         for name in _NOTICED[kind]:
             take("detected", fault.card, name)
-    if left and any(f"card {fault.card}:" in each.error for each in incidents):
+    if left and any(fault.card in incident.cards for incident in incidents):
         row["reported"], left = left, 0
     if kind == "DELAY":
         row["corrected"], left = left, 0
     row["unnoticed"] = left
-    since = f", from {fault.after_ns / 1e3:.1f} µs on" if fault.after_ns else ""
-    return {"fault": f"{kind}, {link}{since}", **row}
+    return row

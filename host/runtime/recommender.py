@@ -131,7 +131,8 @@ class Recommender:
             if not dead:  # else one of them might still write there
                 while self._held:
                     self._held.pop().release()
-            self._log(error, batches, _told(settled, dead, absent))
+            concerned = [*dead, *settled.reset]
+            self._log(error, batches, _told(settled, dead, absent), concerned)
             if not settled.living:
                 raise CardError(_NOWHERE) from error
             try:
@@ -148,9 +149,16 @@ class Recommender:
         self._members, self._absent = [], list(self._runtime.cards)
         raise error
 
-    def _log(self, error: Exception, batches: list[int], action: str) -> None:
+    def _log(
+        self, error: Exception, batches: list[int], action: str, concerned: Sequence[Card] = ()
+    ) -> None:
+        cards = {card.index for card in concerned}
+        if isinstance(error, CommandError):
+            cards.add(error.card)
         message = str(error).splitlines()[0]
-        self.incidents.append(Incident(self._runtime.cycles, batches, message, action))
+        self.incidents.append(
+            Incident(self._runtime.cycles, sorted(cards), batches, message, action)
+        )
 
     @property
     def cards(self) -> list[Card]:
@@ -256,7 +264,7 @@ def _told(settled: Settled, dead: Sequence[Card], absent: Sequence[Card]) -> str
         "reset": [card for card in settled.reset if card not in back and card not in anew],
     }
     parts = [
-        f"card {', '.join(str(card.index) for card in cards)} {what}"
+        f"card{'s' * (len(cards) > 1)} {', '.join(str(card.index) for card in cards)} {what}"
         for what, cards in groups.items()
         if cards
     ]

@@ -20,12 +20,14 @@ class Incident:
     Attributes
     ----------
     cycle : int, platform time
+    cards : list of int, those that it happened to, as far as is known
     batches : list of int, the batches that had to be answered again
     error : str, named
     action : str
     """
 
     cycle: int
+    cards: list[int]
     batches: list[int]
     error: str
     action: str
@@ -45,8 +47,8 @@ def settle(cards: Sequence[Card], suspects: Collection[Card] = ()) -> Settled:
 
     `suspects` are reset in any case and their memory is not trusted. Commands that wait for a card
     that has failed are let go by setting the counters that it would have set. A card that was
-    reset behind the driver's back may have lost its memory; one that
-    does not answer for the driver's patience, or cannot be reset, is dead.
+    reset behind the driver's back may have lost its memory; one that does not answer for the
+    driver's patience, or cannot be reset, is dead.
     """
     for card in cards:
         card.timeline.drop()
@@ -64,12 +66,9 @@ def settle(cards: Sequence[Card], suspects: Collection[Card] = ()) -> Settled:
     sound = [card for card in sound if card.device.drain()]
     dead = []
     for card in cards:
-        if card not in sound:
-            if states[card] is CardState.SILENT or not _restart(card):
-                card.device.give_up()
-                dead.append(card)
-            for each in cards:
-                each.timeline.restart(card.index)
+        if card not in sound and (states[card] is CardState.SILENT or not _restart(card)):
+            card.device.give_up()
+            dead.append(card)
     living = [card for card in cards if card not in dead]
     kept = (CardState.RUNNING, CardState.STOPPED)
     whole = [card for card in living if states[card] in kept and card not in suspects]

@@ -26,6 +26,7 @@ class Runtime:
     cards : list of Card
     config : CardConfig
     engine : str
+    injected : list of str, the faults that `inject` was given
     reference : module with the golden functions `embedding_bag`, `linear`, `quantise`, `sigmoid`
     """
 
@@ -37,6 +38,7 @@ class Runtime:
         self.config = config
         self.engine = engine
         self.reference = reference
+        self.injected: list[str] = []
         self._tracing: tuple[Path, int] | None = None
         self.cards = [
             Card(
@@ -123,6 +125,7 @@ class Runtime:
         planned = [self.platform.fault(text) for text in faults]
         late = [replace(fault, after_ns=fault.after_ns + now) for fault in planned]
         self.platform.inject(FaultPlan(tuple(late)))
+        self.injected += faults
 
     def close(self) -> None:
         """Ends the simulation and frees its memory; a `trace` ends there, too."""
@@ -146,6 +149,14 @@ def check(config: CardConfig, cards: int, engine: str) -> None:
             f"counters={config.counters}: every engine and every card of a platform needs one, "
             f"{cards} cards at least {needed}"
         )
+
+
+def check_faults(faults: Sequence[str], cards: int) -> None:
+    """Raises the `ValueError` with which `Runtime.inject` would refuse these."""
+    from sim.platform import Platform
+
+    for text in faults:
+        Platform.fault(text).check(cards)
 
 
 def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves":

@@ -89,10 +89,6 @@ class Timeline:
         """Forgets what was issued and not flushed; its events never happen."""
         self._pending = []
 
-    def restart(self, card: int) -> None:
-        """Card `card` has been reset: its counters are 0."""
-        self._values = {key: value for key, value in self._values.items() if key[0] != card}
-
     def flush(self, as_list: bool = True) -> list[int]:
         """Submits what was issued with one doorbell, or one each; returns the commands' ids."""
         pending, self._pending = self._pending, []

@@ -13,7 +13,7 @@ import typer
 from hdl.config import PRESETS, preset
 from host import cli
 from host.bench import dlrm as bench
-from host.bench import engines, link, transfers
+from host.bench import engines, faults, link, transfers
 from host.explore import grid
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
@@ -29,6 +29,7 @@ COMMANDS = [
     "bench engine",
     "bench link",
     "bench transfers",
+    "bench faults",
     "info",
 ]
 
@@ -126,6 +127,34 @@ def test_run_dlrm_writes_what_it_prints(halfdome, small, tmp_path):
         assert f"{card['gather_busy_cycles']:,}" in text
     assert max(len(line) for line in text.splitlines()) <= 80
     assert any(event["ph"] == "X" for event in json.loads(trace.read_text())["traceEvents"])
+
+
+@pytest.mark.slow
+def test_run_dlrm_tells_what_became_of_faults(halfdome, small, tmp_path):
+    result = tmp_path / "result.json"
+    status, text, _ = halfdome(
+        "run", "dlrm", *small, "--json", result,
+        "--fault", "poison:card=1,at=4", "--fault", "corrupt:card=0,count=2",
+    )  # fmt: skip
+    assert status == 0
+    report = json.loads(result.read_text())
+    assert report["mismatching_samples"] == 0
+    account = report["faults"]
+    assert [row["fault"] for row in account["faults"]] == [
+        "poison:card=1,at=4", "corrupt:card=0,count=2",
+    ]  # fmt: skip
+    assert account["total"] == {
+        "injected": 3, "corrected": 2, "detected": 1, "reported": 0, "unnoticed": 0,
+    }  # fmt: skip
+    (incident,) = account["incidents"]
+    assert incident["cards"] == [1]
+    assert "injected 3 = corrected 2 + detected 1 + reported 0" in text
+    assert incident["error"].split(":")[0] in text
+
+
+def test_a_fault_that_is_none_is_refused(refused, small):
+    refused("fault sleepy: sleepy is unknown; known are corrupt", "run", "dlrm", *small,
+            "--fault", "sleepy")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -353,6 +382,27 @@ def test_bench_link_shows_its_table_and_the_tags(halfdome, monkeypatch, tmp_path
     assert "dma tags" in text
     assert f"{link.steps()}/{link.steps()}" in error
     assert json.loads(output.read_text())["tags"][0]["dma_tags"] == 5
+
+
+@pytest.mark.parametrize(
+    ("who", "outcome", "bad"),
+    [("detected", "right", 0), ("unnoticed", "right", 1), ("detected", "wrong", 1)],
+)
+def test_bench_faults_prints_the_matrix(halfdome, monkeypatch, tmp_path, who, outcome, bad):
+    def measure(config, engine, progress):
+        progress(len(faults.cells()))
+        row = {"phase": "gather", "fault": "poison", "who": who, "outcome": outcome}
+        return {"rows": [{**row, "actions": "card 0 reset; answered again"}]}
+
+    monkeypatch.setattr(faults, "measure", measure)
+    output = tmp_path / "faults.json"
+    status, text, error = halfdome("bench", "faults", "--json", output)
+    assert status == bad
+    assert ("1 faults were not noticed" in text) == bad
+    for word in ("gather", "poison", who, "card 0 reset" if outcome == "right" else "wrong"):
+        assert word in text
+    assert f"{len(faults.cells())}/{len(faults.cells())}" in error
+    assert json.loads(output.read_text())["rows"][0]["outcome"] == outcome
 
 
 @pytest.mark.parametrize("wrong", [0, 2])

@@ -103,3 +103,15 @@ def test_requests_on_other_cards_go_on(service):
     with pytest.raises(host.CardError, match="card 0: does not answer"):
         service.runtime.cards[0].linear(x, weight, 0.01)
     assert (service.runtime.cards[1].linear(x, weight, 0.01) == expected).all()
+
+
+def test_a_card_that_runs_out_of_tags_is_reset(service):
+    """Each completion that is lost keeps a tag until a reset."""
+    phase = faults.find_phases(service)["input read"]
+    tags = service.runtime.config.dma_tags
+    rows = [faults.strike(service, "lost-completion", phase) for _ in range(tags)]
+    assert {row["outcome"] for row in rows} == {"right"}
+    assert "answered again" in rows[0]["actions"]
+    assert any("all PCIe tags are in quarantine" in row["errors"] for row in rows)
+    assert any("reset" in row["actions"] for row in rows)
+    assert service.runtime.cards[0].device.read("QUARANTINED_TAGS") < tags - 1

@@ -31,10 +31,10 @@ _HITS = {
 """Which packets a fault hits: those that pass before it is due are counted."""
 FAULTS = (*_HITS, "link-down")
 PHASES = (
-    "doorbell", "descriptor", "input read", "gather", "peer copy", "result write", "completion",
-    "interrupt",
+    "doorbell", "fetch", "input read", "gather", "peer copy", "result write", "entry", "interrupt",
 )  # fmt: skip
-"""What card 0 is doing when a fault strikes the next packet that it can hit."""
+"""What card 0 is doing when a fault strikes the next packet that it can hit; `entry` is that of
+the completion ring."""
 CARDS = 2
 PATIENCE_CYCLES = 12_000
 DOWN_US, LATE_US = 5, 12
@@ -126,7 +126,7 @@ def find_phases(service: Service) -> dict[str, Phase]:
     begun = min(each.start_cycle for each in gathers if each) / runtime.config.clock_mhz * 1e9
     starts = {
         "doorbell": next(packet for packet in logs["down"] if packet.kind == "MWr").start_fs,
-        "descriptor": next(p for p in logs["up"] if p.kind == "MRd").start_fs,
+        "fetch": next(p for p in logs["up"] if p.kind == "MRd").start_fs,
         "input read": next(
             p.start_fs
             for p in logs["down"]
@@ -137,7 +137,7 @@ def find_phases(service: Service) -> dict[str, Phase]:
         "result write": next(
             p for p in reversed(to_host) if p not in completions and p not in messages
         ).start_fs,
-        "completion": completions[-1].start_fs,
+        "entry": completions[-1].start_fs,
         "interrupt": messages[-1].start_fs,
     }
     return {

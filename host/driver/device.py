@@ -134,13 +134,15 @@ class Device:
     def reset(self) -> list[Submitted]:
         """Makes the card as after power-on, its memory excepted, and starts it again.
 
-        Commands that run end first, reads wait for their completions until they time out. Returns
-        what was submitted and has not completed: it never will. Raises `CardLost` if the card does
-        not answer and `TimeoutError` if it has not finished after `patience_cycles`.
+        Completions of reads that have timed out are waited for, up to `patience_cycles`: later they
+        must not come. Commands that run end first, reads wait for their completions until they time
+        out. Returns what was submitted and has not completed: it never will. Raises `CardLost` if
+        the card does not answer and `TimeoutError` if it has not finished after `patience_cycles`.
         """
         self.poll()
         lost = list(self._order)
         self.error_counts()
+        self._await_late_completions()
         self.write("CONTROL", CONTROL_RESET)
         for _ in range(max(1, self.patience_cycles // RESET_POLL_CYCLES)):
             if not self.read("STATUS") & STATUS_RESETTING:
@@ -156,6 +158,13 @@ class Device:
         self._drop_submitted()
         self._start()
         return lost
+
+    def _await_late_completions(self) -> None:
+        """What comes after a reset could be taken for the answer to another read of its tag."""
+        for _ in range(self.patience_cycles // RESET_POLL_CYCLES):
+            if not self.read("QUARANTINED_TAGS"):
+                return
+            self.bus.wait(RESET_POLL_CYCLES)
 
     def _drop_submitted(self) -> None:
         """Forgets what has not completed."""

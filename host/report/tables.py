@@ -211,18 +211,39 @@ def print_faults(account: dict, console: Console) -> None:
     )
 
 
+_DONE = {
+    "": ("replay", "the link corrected it"),
+    "answered again": ("again", "the batch was answered again"),
+    "card 0 reset": ("reset", "after a reset of the card"),
+    "card 0 reset and loaded anew": ("loaded", "whose memory was loaded again, too"),
+    "card 0 given up": ("gone", "by the other card, this one was given up"),
+}
+"""What was done about a fault: a word for it, and what it means."""
+
+
 def print_fault_matrix(result: dict, console: Console) -> None:
-    """The result of `halfdome bench faults`: a row a phase, a column a fault."""
-    faults = list(dict.fromkeys(row["fault"] for row in result["rows"]))
+    """The result of `halfdome bench faults`: a row a fault, a column a phase."""
+    phases = list(dict.fromkeys(row["phase"] for row in result["rows"]))
     cells: dict[str, dict[str, str]] = {}
     for row in result["rows"]:
-        done = row["actions"].split("; ")[0] or "right at once"
-        text = done if row["outcome"] == "right" else f"[red]{row['outcome']}[/red]"
-        cells.setdefault(row["phase"], {})[row["fault"]] = f"{row['who']}: {text}"
-    table = Table(title="Faults, and who noticed them: what was done until the answers were right")
-    table.add_column("while")
-    for fault in faults:
-        table.add_column(fault)
-    for phase, of_fault in cells.items():
-        table.add_row(phase, *(of_fault.get(fault, "") for fault in faults))
+        word, _ = _DONE.get(row["actions"].split("; ")[0], (row["actions"], ""))
+        if row["outcome"] != "right" or "unnoticed" in row["who"]:
+            word = f"[red]{row['outcome']}, {row['who']}[/red]"
+        cells.setdefault(row["fault"], {})[row["phase"]] = word
+    table = Table(
+        title="What made the answers right, by fault and phase",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("fault", no_wrap=True)
+    for phase in phases:
+        table.add_column(phase)
+    for fault, of_phase in cells.items():
+        table.add_row(fault, *(of_phase.get(phase, "") for phase in phases))
     console.print(table)
+    console.print("; ".join(f"{word}: {meaning}" for word, meaning in _DONE.values()))
+    who = [row["who"] for row in result["rows"]]
+    counts = ", ".join(f"{who.count(name)} {name}" for name in dict.fromkeys(who))
+    right = sum(row["outcome"] == "right" for row in result["rows"])
+    console.print(f"{len(who)} cells: {right} answered right in the end; {counts}")

@@ -399,8 +399,9 @@ def test_bench_faults_prints_the_matrix(halfdome, monkeypatch, tmp_path, who, ou
     status, text, error = halfdome("bench", "faults", "--json", output)
     assert status == bad
     assert ("1 faults were not noticed" in text) == bad
-    for word in ("gather", "poison", who, "card 0 reset" if outcome == "right" else "wrong"):
+    for word in ("gather", "poison", who, "wrong" if outcome == "wrong" else "reset"):
         assert word in text
+    assert max(map(len, text.splitlines())) <= 80
     assert f"{len(faults.cells())}/{len(faults.cells())}" in error
     assert json.loads(output.read_text())["rows"][0]["outcome"] == outcome
 

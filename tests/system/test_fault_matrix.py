@@ -30,7 +30,7 @@ def matrix():
     """The rows so far; printed at the end, which `pytest -s` shows."""
     rows = []
     yield rows
-    tables.print_fault_matrix({"rows": rows}, Console(width=140))
+    tables.print_fault_matrix({"rows": rows}, Console(width=80))
 
 
 @pytest.fixture

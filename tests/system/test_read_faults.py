@@ -41,6 +41,11 @@ def hit(runtime, kind, skip):
     runtime.platform.inject(FaultPlan((fault,)))
 
 
+def impatient(card, monkeypatch):
+    monkeypatch.setattr(card.device, "patience_cycles", 4 * TIMEOUT_CYCLES)
+    card.device.write("COMPLETION_TIMEOUT_CYCLES", TIMEOUT_CYCLES)
+
+
 def counts(card):
     return {name: card.device.read(name) for name in READ_COUNTERS}
 
@@ -57,9 +62,9 @@ def counts(card):
     ],
 )  # fmt: skip
 def test_a_bad_completion_fails_its_command_and_no_other(
-    runtime, card, load, kind, failure, counted
+    runtime, card, load, monkeypatch, kind, failure, counted
 ):
-    card.device.write("COMPLETION_TIMEOUT_CYCLES", TIMEOUT_CYCLES)
+    impatient(card, monkeypatch)
     before = counts(card)
     hit(runtime, kind, skip=2)
     completion = load(card)
@@ -79,8 +84,8 @@ def test_a_bad_completion_fails_its_command_and_no_other(
     assert load(card).status == Status.OK
 
 
-def test_a_lost_descriptor_stops_the_card_until_it_is_reset(runtime, card, load):
-    card.device.write("COMPLETION_TIMEOUT_CYCLES", TIMEOUT_CYCLES)
+def test_a_lost_descriptor_stops_the_card_until_it_is_reset(runtime, card, load, monkeypatch):
+    impatient(card, monkeypatch)
     hit(runtime, FaultKind.DROP, skip=0)
     with pytest.raises(host.CardError, match="card 0: a descriptor could not be fetched"):
         load(card)

@@ -9,6 +9,7 @@ import host
 from hdl.command.rules import VECTOR
 from hdl.commands import (
     POOLED_FORMATS,
+    PRODUCT_FORMATS,
     ElementFormat,
     Flag,
     Function,
@@ -98,26 +99,86 @@ def gather(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     return task
 
 
+def _product(rng, n: int, room: int) -> tuple[dict, np.ndarray]:
+    """Fields that all products have, and parameters of `n` channels, few of which scale nothing."""
+    y_format = ElementFormat(int(rng.choice(PRODUCT_FORMATS)))
+    flags = Flag(0)
+    for flag in (Flag.X_INT8, Flag.W_UINT8, Flag.RELU):
+        flags |= flag if rng.integers(2) else 0
+    if y_format == ElementFormat.INT32:
+        flags &= ~Flag.RELU
+    values = {f"{name}_zero_point": int(rng.integers(256)) for name in "xwy"}
+    multiplier = (rng.random(n) / 50 + 1e-6).astype(np.float32)
+    if rng.random() < 0.1:
+        multiplier[rng.integers(n)] = rng.choice([0, np.inf, np.nan])
+    bias = rng.integers(-3000, 3000, n).astype(np.int32)
+    values |= {
+        "y_format": y_format,
+        "flags": flags,
+        "y_stride": round_up(n * y_format.nbytes, room),
+    }
+    return values, pack_params(bias, multiplier)
+
+
+def _bytes(rng, *shape: int) -> np.ndarray:
+    return rng.integers(0, 256, shape).astype(np.uint8)
+
+
 def matmul(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random MATMUL over operands in one slot."""
     m, k, n = (int(rng.integers(1, 20)) for _ in range(3))
-    x_stride = round_up(k, config.bus_bytes)
-    x = rng.integers(0, 256, (m, x_stride)).astype(np.uint8)
-    weight = rng.integers(-128, 128, (n, k)).astype(np.int8)
-    bias = rng.integers(-3000, 3000, n).astype(np.int32)
-    multiplier = (rng.random(n) / 50).astype(np.float32)
-    task = Task(
-        Opcode.MATMUL,
-        {
-            "x": operands, "w": operands + 1024, "params": operands + 2048, "y": output,
-            "m": m, "k": k, "n": n, "x_stride": x_stride,
-            "y_stride": round_up(n, config.bus_bytes),
-            "y_zero_point": int(rng.integers(256)), "flags": Flag.RELU * int(rng.integers(2)),
-        } | changes,
-    )  # fmt: skip
-    _place(task, operands, x)
-    _place(task, operands + 1024, pack_weights(weight, config))
-    _place(task, operands + 2048, pack_params(bias, multiplier))
+    values, params = _product(rng, n, config.bus_bytes)
+    values |= {
+        "x": operands, "w": operands + 1024, "params": operands + 2048, "y": output,
+        "m": m, "k": k, "n": n, "x_stride": round_up(k, config.bus_bytes),
+    }  # fmt: skip
+    task = Task(Opcode.MATMUL, values | changes)
+    _place(task, operands, _bytes(rng, m, values["x_stride"]))
+    _place(task, operands + 1024, pack_weights(_bytes(rng, n, k).view(np.int8), config))
+    _place(task, operands + 2048, params)
+    return task
+
+
+def batch_matmul(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random BATCH_MATMUL over operands in one slot, a triangle among them."""
+    m, k, n = (int(rng.integers(1, 9)) for _ in range(3))
+    batches, word = int(rng.integers(1, 4)), config.bus_bytes
+    values, params = _product(rng, n, word)
+    batch_stride = m * values["y_stride"]
+    if rng.integers(2):
+        values["flags"] |= Flag.TRANSPOSED
+        if values["y_format"] != ElementFormat.INT32 and rng.integers(2):
+            values["flags"] |= Flag.TRIANGLE
+            m, batch_stride = n, n * n + int(rng.integers(5))
+    values |= {
+        "x": operands, "w": operands + 1024, "params": operands + 2048, "y": output,
+        "m": m, "k": k, "n": n, "batches": batches, "x_stride": word, "w_stride": word,
+        "x_batch_stride": 8 * word, "w_batch_stride": 8 * word * int(rng.integers(2)),
+        "y_batch_stride": batch_stride,
+    }  # fmt: skip
+    task = Task(Opcode.BATCH_MATMUL, values | changes)
+    for address in (operands, operands + 1024):
+        _place(task, address, _bytes(rng, 3 * 8 * word))
+    _place(task, operands + 2048, params)
+    return task
+
+
+def conv2d(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random CONV2D over operands in one slot; its output may lie beyond the image."""
+    height, width, k, n = (int(rng.integers(1, 6)) for _ in range(4))
+    values, params = _product(rng, n, config.bus_bytes)
+    for name, most in (("kernel", 3), ("stride", 2), ("dilation", 2)):
+        values |= {f"{name}_{side}": int(rng.integers(1, most + 1)) for side in ("height", "width")}
+    values |= {
+        "x": operands, "w": operands + 1024, "params": operands + 2048, "y": output,
+        "height": height, "width": width, "k": k, "n": n, "x_stride": config.bus_bytes,
+        "out_height": int(rng.integers(1, 6)), "out_width": int(rng.integers(1, 6)),
+        "pad_top": int(rng.integers(3)), "pad_left": int(rng.integers(3)),
+    }  # fmt: skip
+    task = Task(Opcode.CONV2D, values | changes)
+    _place(task, operands, _bytes(rng, height * width, config.bus_bytes))
+    _place(task, operands + 1024, _bytes(rng, 1024))  # tiles of whatever shape
+    _place(task, operands + 2048, params)
     return task
 
 
@@ -167,12 +228,16 @@ def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
-KINDS = (gather, matmul, vector, copy)
+KINDS = (gather, matmul, batch_matmul, conv2d, vector, copy)
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
              {"flags": 96}, {"index_count": 999, "flags": 0}, {"core": 5}, {"lengths": 8}),
-    matmul: ({"m": 0}, {"k": 70000}, {"x": 3}, {"y": (1 << 40) - 16}, {"flags": 0x80}),
+    matmul: ({"m": 0}, {"k": 70000}, {"x": 3}, {"y": (1 << 40) - 16}, {"flags": 0x80},
+             {"y_format": 1}),
+    batch_matmul: ({"k": 0}, {"batches": 0}, {"w": 8}, {"params": 1 << 39},
+                   {"w_stride": 0, "n": 9}),
+    conv2d: ({"kernel_height": 0}, {"out_width": 0}, {"x": 1}, {"x_stride": 0}, {"y": 1 << 39}),
     vector: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"y": 1}, {"function": 99}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
 }  # fmt: skip

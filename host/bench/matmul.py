@@ -33,15 +33,18 @@ PLACES = ("scratchpad", "dram")
 
 @dataclass(frozen=True)
 class Operands:
-    """Blocks of x, params, y and w, in this order."""
+    """Blocks of y, x, params and w: in this order they claim the scratchpad.
 
+    Outputs come in pieces of `array_columns` bytes, each of which costs DRAM a whole burst.
+    """
+
+    y: Block
     x: Block
     params: Block
-    y: Block
     w: Block
 
     def __iter__(self):
-        return iter((self.x, self.params, self.y, self.w))
+        return iter((self.y, self.x, self.params, self.w))
 
 
 def closed_form(config: CardConfig, m: int, k: int, n: int) -> int:
@@ -84,9 +87,9 @@ def measure(
             bias = rng.integers(-1000, 1000, n).astype(np.int32)
             x_stride, y_stride = (round_up(size, config.bus_bytes) for size in (k, n))
             values = {
+                "y": np.zeros(m * y_stride, np.uint8),
                 "x": pad_rows(x, x_stride),
                 "params": pack_params(weight, multiplier, bias, 0),
-                "y": np.zeros(m * y_stride, np.uint8),
                 "w": pack_weights(weight, config),
             }
             take = card.place if place == "scratchpad" else card.dram.allocate
@@ -147,7 +150,7 @@ def grid(
         for m, k, n in product(sizes, repeat=3):
             x_stride, y_stride = (round_up(size, config.bus_bytes) for size in (k, n))
             tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
-            nbytes = m * x_stride, 8 * n, m * y_stride, tiles * config.weight_tile_bytes
+            nbytes = m * y_stride, m * x_stride, 8 * n, tiles * config.weight_tile_bytes
             blocks = Operands(*map(card.place, nbytes))
             card.upload(blocks.params, params[: 8 * n])
             (cycles,) = _timed(card, [_command(config, blocks, m, k, n)])

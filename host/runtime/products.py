@@ -269,10 +269,11 @@ class MatrixProducts:
         x_stride = round_up(x.shape[1], bus_bytes)
         y_stride = round_up(max(1, columns * output.dtype.itemsize), bus_bytes)
         operands = [pad_rows(x.view(np.uint8), x_stride), w, output.params]
-        blocks = self.blocks(stack, *(operand.size for operand in operands), rows * y_stride)
-        for block, operand in zip(blocks, operands, strict=False):
+        # The output has the first claim to the scratchpad: DRAM takes a burst for each piece of it.
+        y, *blocks = self.blocks(stack, rows * y_stride, *(operand.size for operand in operands))
+        for block, operand in zip(blocks, operands, strict=True):
             self.upload(block, operand)
-        x_block, w_block, params, y = blocks
+        x_block, w_block, params = blocks
         named = {"x": x_block, "w": w_block, "params": params, "y": y}
         addresses = {name: block.address for name, block in named.items()}
         strides = {"x_stride": x_stride, "y_stride": y_stride}

@@ -30,7 +30,8 @@ class Lane(wiring.Component):
     Parameters
     ----------
     stages : int
-        Cycles of each long step, of the addition and of the fused product: 1, or 2.
+        Cycles of each long step, of the addition and of the fused product: 1, or 2. With 2 there
+        is a register in front of the addition, too: what it adds comes from a memory.
 
     Members
     -------
@@ -47,10 +48,11 @@ class Lane(wiring.Component):
     def __init__(self, stages: int = 1):
         self._add = FloatAdd(FLOAT32, stages)
         self._fma = FloatFma(FLOAT32, stages)
-        #: Cycles of the addition alone.
-        self.add_latency = self._add.latency
+        self._entry = stages - 1
+        #: Cycles from accumulator to sum.
+        self.add_latency = self._entry + self._add.latency
         #: Cycles from accumulator to result.
-        self.latency = self._add.latency + self._fma.latency
+        self.latency = self.add_latency + self._fma.latency
         super().__init__(
             {
                 "width": In(ElementWidth),
@@ -77,8 +79,8 @@ class Lane(wiring.Component):
         value = Mux(small, integer, Mux(self.width == ElementWidth.HALF, widen.o, single))
         m.d.comb += [
             widen.i.eq(element[:16]),
-            add.a.eq(self.accumulator),
-            add.b.eq(self.bias),
+            add.a.eq(register(m, self.accumulator, "accumulator_in", cycles=self._entry)),
+            add.b.eq(register(m, self.bias, "bias_in", cycles=self._entry)),
             fma.a.eq(self.scale),
             fma.b.eq(register(m, value, "value")),
             fma.c.eq(add.o),

@@ -86,7 +86,7 @@ def test_in_place(in_place):
     run(dut, inputs, output, jobs)
 
 
-@pytest.mark.parametrize("bus_bytes", [16, pytest.param(32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bus_bytes", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_matrices_stream_in_the_stated_cycles(bus_bytes):
     config = TINY.replace(bus_bytes=bus_bytes)
     dut, inputs, output, rng = bench(config, latency=(3, 3))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import host
-from hdl.commands import Engine
+from hdl.commands import Engine, Opcode
 from hdl.config import preset
 from hdl.registers import ACTIVITIES, TRAFFIC
 from host.bench import dlrm as bench
@@ -117,6 +117,23 @@ def test_the_report_tells_cycles_bytes_and_latencies(work, outcome):
             assert sum(spent) == card["cycles"]
             assert card[f"{engine.name.lower()}_busy_cycles"] > 0
     assert json.loads(json.dumps(report)) == report
+
+
+def test_engines_work_on_several_batches_at_once(outcome, timeline):
+    """While a card multiplies for one batch, each of its other engines works for another."""
+    spans = {engine: [] for engine in Engine}
+    for event in json.loads(timeline.read_text())["traceEvents"]:
+        args = event.get("args", {})
+        if "start_cycle" in args and args.get("for", "").startswith("batch"):
+            start, batch = args["start_cycle"], args["for"].split()[1]
+            span = event["pid"], batch, start, start + args["cycles"]
+            spans[Opcode[event["cat"]].engine].append(span)
+    for engine in set(Engine) - {Engine.MATMUL}:
+        assert any(
+            card == other_card and batch != other_batch and start < other_end and other_start < end
+            for card, batch, start, end in spans[Engine.MATMUL]
+            for other_card, other_batch, other_start, other_end in spans[engine]
+        ), f"{engine.name} waits while the array works"
 
 
 def test_every_card_answers_its_share_of_every_batch(work, commands):

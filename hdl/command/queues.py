@@ -90,7 +90,8 @@ class EngineQueue(wiring.Component):
             dropped.eq(self.flush & ~offered),
             go.eq(fifo.r_rdy & (~waits | released | dropped)),
         ]
-        with m.If(self.looked_up & ~difference[31]):
+        # What was looked up may have been dropped since, and nothing that waits needs it then.
+        with m.If(self.looked_up & ~difference[31] & ~self.flush):
             m.d.sync += released.eq(1)
         with m.If(fifo.r_en):
             m.d.sync += released.eq(0)

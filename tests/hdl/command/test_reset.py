@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdl import registers
+from hdl.command.queues import CoreQueues
 from hdl.commands import Opcode, pack
 from hdl.config import PRESETS
 from tests.hdl.command.card import CQ, MESSAGE, Card
@@ -77,6 +78,34 @@ def test_a_reset_card_is_as_after_power_on_and_works(seed, delay):
 
     card.run(host)
     assert [c["id"] for c in card.completions] == list(range(100, 105))
+
+
+@pytest.mark.parametrize("before", [2, 3])
+def test_a_command_dropped_when_its_counter_is_set_does_not_let_the_next_go(before):
+    """A dropped command signals, which another may wait for that is dropped a moment later."""
+    card = Card(TINY)
+    never = {"wait_counter": 2, "wait_value": 1}
+    dropped = [
+        pack(Opcode.FENCE_LOAD, signal_counter=3, signal_value=1, **never),
+        *[pack(Opcode.FENCE_STORE, **never)] * before,
+        pack(Opcode.FENCE_STORE, wait_counter=3, wait_value=1),
+    ]
+
+    async def host(ctx):
+        for delay in range(CoreQueues.rotation):
+            await card.start(ctx)
+            await card.submit(ctx, deque(dropped))
+            for _ in range(60 + delay):
+                await ctx.tick()
+            await reset(ctx, card)
+            await card.start(ctx)
+            await card.submit(ctx, deque([pack(Opcode.FENCE_STORE, **never)]))
+            for _ in range(60):
+                await ctx.tick()
+            assert card.poll() is None, delay
+            await reset(ctx, card)
+
+    card.run(host)
 
 
 @settings(max_examples=max(3, settings().max_examples // 2))

@@ -33,6 +33,8 @@ class Card(wiring.Component):
     Members
     -------
     rx : In(stream of `rx_beat`), packets to the card
+    rx_np_ok : Out(1), the card has room for non-posted requests; hold them back while it is low,
+        and let others pass
     tx : Out(stream of `tx_beat`), packets from the card
     axi : Out(Axi4), card DRAM
 
@@ -57,6 +59,7 @@ class Card(wiring.Component):
         super().__init__(
             {
                 "rx": In(stream.Signature(rx_beat(config))),
+                "rx_np_ok": Out(1),
                 "tx": Out(stream.Signature(tx_beat(config))),
                 "axi": Out(Axi4(config, self._memory.id_bits)),
             }
@@ -71,6 +74,7 @@ class Card(wiring.Component):
 
         connect(m, flipped(self.rx), pcie.rx)
         connect(m, pcie.tx, flipped(self.tx))
+        m.d.comb += self.rx_np_ok.eq(pcie.rx_np_ok)
         connect(m, memory.axi, flipped(self.axi))
 
         connect(m, pcie.registers, processor.registers)

@@ -547,3 +547,7 @@ def main() -> None:
         message = f"[red]error:[/red] {escape(str(error))}"
         Console(stderr=True).print(message, soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

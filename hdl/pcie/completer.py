@@ -3,30 +3,20 @@
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import ceil_log2
 
 from hdl.config import ADDRESS_BITS, CardConfig
 from hdl.memory.port import ReadPort, WritePort
-from hdl.memory.reader import SequentialReader
 from hdl.pcie.decoder import Action, RequestDecoder
 from hdl.pcie.packet_buffer import packet_beat
 from hdl.pcie.port import REQUEST_EVENTS, events
 from hdl.pcie.register_bus import RegisterBus
-from hdl.pcie.tlp import (
-    HEADER_BYTES,
-    CompletionHeader,
-    CompletionStatus,
-    RequestHeader,
-    TlpType,
-    tx_beat,
-)
-
-PREFETCH_BYTES = 512
-"""Room for card memory data on its way to a completion."""
+from hdl.pcie.replier import Answer, Replier
+from hdl.pcie.tlp import HEADER_BYTES, CompletionStatus, RequestHeader, tx_beat
 
 
 class Completer(wiring.Component):
-    """Serves requests one at a time, in order (see `RequestDecoder` for which it serves).
+    """Serves requests (see `RequestDecoder` for which), writes in order, reads in order.
 
     Members
     -------
@@ -36,17 +26,18 @@ class Completer(wiring.Component):
     window_read : Out(ReadPort), BAR 2
     window_write : Out(WritePort), BAR 2
     events : Out(of `REQUEST_EVENTS`), pulses
+    started : Out(1), a pulse: there is room for one more non-posted request, see `Replier`
 
     A register write, and any read, waits until every earlier window write can be seen in memory.
-    Reads of BAR 2 are answered in completions that end at multiples of `max_payload_bytes`, hence
-    at the read completion boundary.
+    A read then waits in a queue of its own until its answer may go, and writes behind it pass:
+    while the queue has room, nothing that `o` refuses keeps `i` waiting.
 
     `register_read_latency` cycles from a request's beat being taken to the completion's header
     being offered, for one register. Writes of the window take two cycles for the header, then
-    one word a cycle. While a read waits for `o`, later requests wait behind it.
+    one word a cycle; reads of the window three cycles, as their answers go on by themselves.
     """
 
-    register_read_latency = 4
+    register_read_latency = 4 + Replier.latency
 
     def __init__(self, config: CardConfig):
         self._config = config
@@ -58,6 +49,7 @@ class Completer(wiring.Component):
                 "window_read": Out(ReadPort(config)),
                 "window_write": Out(WritePort(config)),
                 "events": Out(events(REQUEST_EVENTS)),
+                "started": Out(1),
             }
         )
 
@@ -66,10 +58,9 @@ class Completer(wiring.Component):
         config = self._config
         bus = config.bus_bytes
         m.submodules.decoder = decoder = RequestDecoder(config)
-        m.submodules.reader = reader = SequentialReader(
-            config, depth=max(config.burst_words, PREFETCH_BYTES // bus)
-        )
-        connect(m, reader.port, flipped(self.window_read))
+        m.submodules.replier = replier = Replier(config)
+        connect(m, replier.window_read, flipped(self.window_read))
+        connect(m, replier.o, flipped(self.o))
 
         header = Signal(RequestHeader)
         bar = Signal(3)
@@ -80,49 +71,26 @@ class Completer(wiring.Component):
             decoder.header.eq(header),
             decoder.bar.eq(bar),
             decoder.malformed.eq(malformed),
+            self.started.eq(replier.started),
         ]
 
         posted = Signal()
-        address = Signal(ADDRESS_BITS)  # BAR offset of the next byte to move
-        remaining = Signal(13)  # bytes still to write, or to answer
-        lower_address = Signal(7)
-        status = Signal(CompletionStatus)
-        from_window = Signal()
+        address = Signal(ADDRESS_BITS)  # BAR offset of the next byte to write, or of the first read
+        remaining = Signal(13)  # bytes still to write
+        answer = Signal(Answer)
         registers_read = Signal(64)
 
         two_registers = remaining[3]
         second = Signal()
         earlier_writes_seen = self.window_write.idle
-        m.d.comb += self.registers.address.eq(Mux(second, address[:16] + 4, address[:16]))
-
         m.d.comb += [
+            self.registers.address.eq(Mux(second, address[:16] + 4, address[:16])),
             self.window_write.request.p.address.eq(address),
             self.window_write.request.p.data.eq(self.i.p.data),
             self.window_write.request.p.strobe.eq(Cat(remaining > byte for byte in range(bus))),
-            reader.i.p.address.eq(address),
-            reader.i.p.words.eq((remaining + (bus - 1)) >> exact_log2(bus)),
+            replier.i.p.eq(answer),
+            replier.i.p.value.eq(Mux(answer.from_window, address, registers_read)),
         ]
-
-        chunk = Signal(13)  # bytes of this completion
-        left = Signal(13)  # of those, bytes not sent yet
-        payload_boundary = Signal(13)
-        completion = Signal(CompletionHeader)
-        max_payload = config.max_payload_bytes
-        m.d.comb += [
-            payload_boundary.eq(max_payload - address[: exact_log2(max_payload)]),
-            chunk.eq(remaining),
-            completion.type.eq(Mux(status == 0, TlpType.COMPLETION_DATA, TlpType.COMPLETION)),
-            completion.length.eq(Mux(status == 0, (chunk + 3) >> 2, 0)),
-            completion.attributes.eq(header.attributes),
-            completion.traffic_class.eq(header.traffic_class),
-            completion.byte_count.eq(remaining),
-            completion.status.eq(status),
-            completion.lower_address.eq(lower_address),
-            completion.tag.eq(header.tag),
-            completion.requester_id.eq(header.requester_id),
-        ]
-        with m.If(from_window & (remaining > payload_boundary)):
-            m.d.comb += chunk.eq(payload_boundary)
 
         with m.FSM():
             with m.State("IDLE"):
@@ -140,9 +108,15 @@ class Completer(wiring.Component):
                     posted.eq(decision.posted),
                     address.eq(decoder.address[: ceil_log2(config.window_bytes)]),
                     remaining.eq(decision.bytes),
-                    lower_address.eq(decision.lower_address),
-                    status.eq(CompletionStatus.SUCCESSFUL),
-                    from_window.eq(decision.action == Action.WINDOW_READ),
+                    answer.from_window.eq(decision.action == Action.WINDOW_READ),
+                    answer.status.eq(CompletionStatus.SUCCESSFUL),
+                    answer.bytes.eq(decision.bytes),
+                    answer.lower_address.eq(decision.lower_address),
+                    answer.tag.eq(header.tag),
+                    answer.requester_id.eq(header.requester_id),
+                    answer.attributes.eq(header.attributes),
+                    answer.traffic_class.eq(header.traffic_class),
+                    registers_read.eq(0),
                 ]
                 with m.Switch(decision.action):
                     with m.Case(Action.REGISTER_WRITE):
@@ -151,26 +125,24 @@ class Completer(wiring.Component):
                         m.next = "WINDOW_WRITE"
                     with m.Case(Action.REGISTER_READ):
                         m.next = "REGISTER_READ"
-                    with m.Case(Action.WINDOW_READ):
-                        m.next = "WINDOW_READ"
-                    with m.Case(Action.FLUSH):
-                        m.next = "FLUSH"
+                    with m.Case(Action.WINDOW_READ, Action.FLUSH):
+                        m.next = "ANSWER"
                     with m.Default():
                         m.d.comb += [
                             self.events.dropped_request.eq(1),
                             self.events.poisoned_request.eq(decision.poisoned),
                         ]
-                        m.d.sync += status.eq(CompletionStatus.UNSUPPORTED_REQUEST)
+                        m.d.sync += answer.status.eq(CompletionStatus.UNSUPPORTED_REQUEST)
                         with m.If(payload_follows):
                             m.next = "DISCARD"
                         with m.Elif(decision.posted):
                             m.next = "IDLE"
                         with m.Else():
-                            m.next = "REPLY"
+                            m.next = "ANSWER"
             with m.State("DISCARD"):
                 m.d.comb += self.i.ready.eq(1)
                 with m.If(self.i.valid & self.i.p.last):
-                    m.next = "REPLY"
+                    m.next = "ANSWER"
                     with m.If(posted):
                         m.next = "IDLE"
 
@@ -208,49 +180,16 @@ class Completer(wiring.Component):
                     m.next = "REGISTER_DATA"
             with m.State("REGISTER_DATA"):
                 m.d.sync += registers_read[:32].eq(self.registers.read_data)
-                m.next = "REPLY"
+                m.next = "ANSWER"
                 with m.If(two_registers):
                     m.d.comb += [second.eq(1), self.registers.read.eq(1)]
                     m.next = "REGISTER_DATA_SECOND"
             with m.State("REGISTER_DATA_SECOND"):
                 m.d.sync += registers_read[32:].eq(self.registers.read_data)
-                m.next = "REPLY"
-            with m.State("WINDOW_READ"):
-                m.d.comb += reader.i.valid.eq(earlier_writes_seen)
-                with m.If(reader.i.valid & reader.i.ready):
-                    m.next = "REPLY"
-            with m.State("FLUSH"):
-                m.d.sync += registers_read.eq(0)
-                with m.If(earlier_writes_seen):
-                    m.next = "REPLY"
-
-            with m.State("REPLY"):
-                m.d.comb += [
-                    self.o.valid.eq(1),
-                    self.o.p.data.eq(completion),
-                    self.o.p.last.eq(status != 0),
-                ]
-                m.d.sync += left.eq(chunk)
-                with m.If(self.o.ready):
+                m.next = "ANSWER"
+            with m.State("ANSWER"):
+                # What it waits for stays once it is there, since writes come through here too.
+                m.d.comb += replier.i.valid.eq(earlier_writes_seen)
+                with m.If(replier.i.valid & replier.i.ready):
                     m.next = "IDLE"
-                    with m.If(status == 0):
-                        m.next = "REPLY_DATA"
-            with m.State("REPLY_DATA"):
-                m.d.comb += [
-                    self.o.valid.eq(reader.o.valid | ~from_window),
-                    self.o.p.data.eq(Mux(from_window, reader.o.p.data, registers_read)),
-                    self.o.p.last.eq(left <= bus),
-                    reader.o.ready.eq(self.o.ready & from_window),
-                ]
-                with m.If(self.o.valid & self.o.ready):
-                    m.d.sync += left.eq(left - bus)
-                    with m.If(self.o.p.last):
-                        m.d.sync += [
-                            address.eq(address + chunk),
-                            remaining.eq(remaining - chunk),
-                            lower_address.eq(0),
-                        ]
-                        m.next = "IDLE"
-                        with m.If(remaining != chunk):
-                            m.next = "REPLY"
         return m

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from hdl.config import CardConfig
-from hdl.pcie.tlp import RequestHeader
+from hdl.pcie.tlp import RequestHeader, is_non_posted
 
 REGISTER_BAR = 0
 WINDOW_BAR = 2
@@ -76,8 +76,7 @@ class RequestDecoder(wiring.Component):
         m.d.comb += [
             memory.eq((kind == 0) & ~prefix),
             decision.poisoned.eq(with_data & header.poisoned & ~prefix),
-            # Memory writes and messages (type 10xxx). A prefix hides what follows: never answer.
-            decision.posted.eq((memory & with_data) | (kind[3:] == 0b10) | prefix),
+            decision.posted.eq(~is_non_posted(header.type)),
         ]
         with m.If(header.type[5]):
             m.d.comb += self.address.eq(

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.config import CardConfig
 from hdl.pcie.packet_buffer import PacketBuffer, packet_beat
-from hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, rx_beat
+from hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, is_completion, rx_beat
 
 
 class TlpDemux(wiring.Component):
@@ -43,8 +43,7 @@ class TlpDemux(wiring.Component):
         completion = Signal()
         completion_before = Signal()
         m.d.comb += [
-            # Types 01010 and 01011, whatever the format.
-            completion.eq(Mux(buffer.o.p.first, header.type[1:5] == 0b0101, completion_before)),
+            completion.eq(Mux(buffer.o.p.first, is_completion(header.type), completion_before)),
             self.requests.p.eq(buffer.o.p),
             self.completions.p.eq(buffer.o.p),
             self.requests.valid.eq(buffer.o.valid & ~completion),

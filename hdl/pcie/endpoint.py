@@ -18,9 +18,20 @@ from hdl.pcie.port import (
     PostedWritePort,
 )
 from hdl.pcie.register_bus import RegisterBus
+from hdl.pcie.replier import READ_QUEUE
 from hdl.pcie.requester import Requester
-from hdl.pcie.tlp import HEADER_BYTES, RequestHeader, rx_beat, tx_beat
+from hdl.pcie.tlp import (
+    HEADER_BYTES,
+    MAX_PAYLOAD_BYTES,
+    RequestHeader,
+    is_non_posted,
+    rx_beat,
+    tx_beat,
+)
 from hdl.pcie.writer import PostedWriter
+
+NON_POSTED_LATE = 2
+"""Non-posted requests that there still is room for when `rx_np_ok` falls."""
 
 
 class PcieEndpoint(wiring.Component):
@@ -29,6 +40,7 @@ class PcieEndpoint(wiring.Component):
     Members
     -------
     rx : In(stream of `rx_beat`)
+    rx_np_ok : Out(1), non-posted requests may come; after it falls `NON_POSTED_LATE` more may
     tx : Out(stream of `tx_beat`), packets never interleave
     registers : Out(RegisterBus), BAR 0
     window_read, window_write : Out(ReadPort), Out(WritePort), BAR 2
@@ -44,10 +56,10 @@ class PcieEndpoint(wiring.Component):
     `register_read_latency` cycles from the request's beat being taken at `rx` to the completion's
     header at `tx`.
 
-    It cannot deadlock. `tx` needs nothing but the link's credits, and completions need nothing but
-    memory. A request may wait for `tx` (its answer) and so hold `rx`; since no packet on `tx`, and
-    no data that a packet has begun to take, ever waits for `rx`, that wait ends.
-    `rx.ready` depends on registers alone.
+    It cannot deadlock. What comes needs nothing but memory, if non-posted requests heed `rx_np_ok`:
+    those whose answers wait for `tx` stand in a queue of their own, and what comes later passes.
+    No packet on `tx`, and no data that a packet has begun to take, ever waits for `rx`.
+    `rx.ready` and `rx_np_ok` depend on registers alone.
 
     While `control.bus_master` is 0 no request leaves but those already offered: reads fail, posted
     writes wait.
@@ -60,6 +72,7 @@ class PcieEndpoint(wiring.Component):
         super().__init__(
             {
                 "rx": In(stream.Signature(rx_beat(config))),
+                "rx_np_ok": Out(1),
                 "tx": Out(stream.Signature(tx_beat(config))),
                 "registers": Out(RegisterBus()),
                 "window_read": Out(ReadPort(config)),
@@ -85,6 +98,7 @@ class PcieEndpoint(wiring.Component):
         m.submodules.mux = mux = PacketMux(tx_beat(config), 2 + len(writers))
 
         connect(m, flipped(self.rx), demux.rx)
+        self._count_non_posted(m, completer.started)
         connect(m, demux.requests, completer.i)
         connect(m, demux.completions, requester.completions)
         connect(m, mux.o, flipped(self.tx))
@@ -131,3 +145,19 @@ class PcieEndpoint(wiring.Component):
             self.write_bytes.eq(sent_bytes),
         ]
         return m
+
+    def _count_non_posted(self, m: Module, started: Signal) -> None:
+        """Drives `rx_np_ok` from how many non-posted requests have come and have not `started`."""
+        inside = Signal()
+        comes = Signal()
+        # Who does not heed `rx_np_ok` is held up by `rx.ready` once the packet buffer is full too.
+        waiting = Signal(range(READ_QUEUE + 2 * MAX_PAYLOAD_BYTES // self._config.bus_bytes + 8))
+        header = RequestHeader(self.rx.p.data[: HEADER_BYTES * 8])
+        taken = self.rx.valid & self.rx.ready
+        m.d.comb += [
+            comes.eq(taken & ~inside & is_non_posted(header.type)),
+            self.rx_np_ok.eq(waiting < READ_QUEUE - NON_POSTED_LATE),
+        ]
+        with m.If(taken):
+            m.d.sync += inside.eq(~self.rx.p.last)
+        m.d.sync += waiting.eq(waiting + comes - started)

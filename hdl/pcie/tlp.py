@@ -8,7 +8,7 @@ own requester and completer ID on transmit and says on receive which BAR a reque
 Source of the header formats: PCI Express Base Specification 3.0, section 2.2.
 """
 
-from amaranth import Const, Mux
+from amaranth import Const, Mux, Value
 from amaranth.hdl import ValueLike
 from amaranth.lib import data, enum
 
@@ -89,6 +89,21 @@ class CompletionHeader(data.Struct):
     tag: 8
     requester_id: 16
     _dw3: 32
+
+
+def is_completion(kind: ValueLike) -> Value:
+    """Whether a type byte is that of a completion: types 01010 and 01011, whatever the format."""
+    return Value.cast(kind)[1:5] == 0b0101
+
+
+def is_non_posted(kind: ValueLike) -> Value:
+    """Whether a type byte is that of a request that is answered.
+
+    Not so memory writes, messages (type 10xxx) and prefixes, which hide what follows.
+    """
+    kind = Value.cast(kind)
+    memory_write = (kind[:5] == 0) & kind[6]
+    return ~(memory_write | (kind[3:5] == 0b10) | kind[7] | is_completion(kind))
 
 
 def rx_beat(config: CardConfig) -> data.StructLayout:

@@ -3,7 +3,7 @@
 
 using namespace halfdome;
 
-static_assert(sizeof(TlpPins) == 6 * sizeof(Pin) && sizeof(AxiPins) == 29 * sizeof(Pin),
+static_assert(sizeof(TlpPins) == 7 * sizeof(Pin) && sizeof(AxiPins) == 29 * sizeof(Pin),
               "sim/engine/world.py passes pins as arrays");
 
 namespace {

@@ -25,7 +25,9 @@ READ_DONE = 1
 INTERRUPT = 2
 STOPPED = 4
 
-_TLP_PINS = ("rx__payload", "rx__valid", "rx__ready", "tx__payload", "tx__valid", "tx__ready")
+_TLP_PINS = (
+    "rx__payload", "rx__valid", "rx__ready", "rx_np_ok", "tx__payload", "tx__valid", "tx__ready",
+)  # fmt: skip
 _AXI_PINS = (
     "awid", "awaddr", "awlen", "awsize", "awburst", "awvalid", "awready",
     "wdata", "wstrb", "wlast", "wvalid", "wready",

@@ -1,7 +1,8 @@
 // The card's end of its link: what a PCIe hard IP does between wire and TLP streams.
 //
-// Received packets are shown to the card beat by beat, with the BAR a request hit; the room a request
-// took is given back to the switch when the card has taken its last beat. Packets the card sends are
+// Received packets are shown to the card beat by beat, with the BAR a request hit; while the card has
+// no room for reads (`rx_np_ok`), others pass them. The room a request took is given back to the switch
+// when the card has taken its last beat. Packets the card sends are
 // buffered whole, completed with the card's own ID, and sent at the rate of the link as far as the
 // switch has room; `tx.ready` falls while the buffer is full. Reads do not fill the buffer: a card
 // has no more of them than tags, and they must not keep completions from passing. An endpoint
@@ -20,7 +21,7 @@
 namespace halfdome {
 
 struct TlpPins {
-  Pin rx_payload, rx_valid, rx_ready, tx_payload, tx_valid, tx_ready;
+  Pin rx_payload, rx_valid, rx_ready, rx_np_ok, tx_payload, tx_valid, tx_ready;
 };
 
 struct Window {
@@ -79,8 +80,7 @@ class Endpoint {
   void deliver(int64_t time, Tlp&& tlp) {
     const int64_t cycle = clock_.first_cycle(time);
     auto place = inbox_.end();
-    const auto first = inbox_.begin() + (receiving_ ? 1 : 0);
-    while (place != first && std::prev(place)->time > cycle) --place;
+    while (place != inbox_.begin() && std::prev(place)->time > cycle) --place;
     inbox_.insert(place, {cycle, std::move(tlp)});
   }
 
@@ -88,12 +88,7 @@ class Endpoint {
   void drive(int64_t cycle) {
     if (line.data_link()) tend(*line.data_link(), clock_.start(cycle));
     if (!waiting_.empty() && line.credits.next_return() <= clock_.start(cycle)) send(cycle);
-    if (!receiving_ && !inbox_.empty() && inbox_.front().time <= cycle) {
-      receiving_ = true;
-      beat_ = 0;
-      beats_ = 1 + (static_cast<unsigned>(inbox_.front().tlp.payload.size()) + bus_ - 1) / bus_;
-      shown_ = false;
-    }
+    if (!receiving_) choose(cycle);
     if (!shown_) {
       shown_ = true;
       pins_.rx_valid.set(receiving_);
@@ -115,11 +110,10 @@ class Endpoint {
       shown_ = false;
       if (++beat_ == beats_) {
         receiving_ = false;
-        const Credit credit = inbox_.front().tlp.credit();
-        if (room_.limited(credit.flow) && inbox_.front().time != OWN) {
+        const Credit credit = current_.tlp.credit();
+        if (room_.limited(credit.flow) && current_.time != OWN) {
           returned.push_back({clock_.start(cycle + 1), credit});
         }
-        inbox_.pop_front();
       }
     }
     if (ready_ && pins_.tx_valid.high()) take_beat(cycle);
@@ -134,7 +128,7 @@ class Endpoint {
   // Whether the card hands over a beat.
   bool asked() const { return pins_.tx_valid.high(); }
 
-  size_t waiting_to_receive() const { return inbox_.size(); }
+  size_t waiting_to_receive() const { return inbox_.size() + receiving_; }
   size_t waiting_to_send() const { return waiting_.size() + leaving_.size(); }
 
  private:
@@ -144,8 +138,22 @@ class Endpoint {
   };
   static constexpr size_t KEPT_BYTES = 8192;  // more than any packet; the rest of a longer one is lost
 
+  // Takes the next packet for the card out of the inbox. Reads stay in order, and so do all others.
+  void choose(int64_t cycle) {
+    for (auto item = inbox_.begin(); item != inbox_.end() && item->time <= cycle; ++item) {
+      if (item->tlp.flow() == NON_POSTED && !pins_.rx_np_ok.high()) continue;
+      current_ = std::move(*item);
+      inbox_.erase(item);
+      receiving_ = true;
+      beat_ = 0;
+      beats_ = 1 + (static_cast<unsigned>(current_.tlp.payload.size()) + bus_ - 1) / bus_;
+      shown_ = false;
+      return;
+    }
+  }
+
   void show_beat() {
-    const Tlp& tlp = inbox_.front().tlp;
+    const Tlp& tlp = current_.tlp;
     uint8_t* out = pins_.rx_payload.data;
     std::memset(out, 0, bus_);
     uint8_t flags = beat_ + 1 == beats_;
@@ -204,7 +212,7 @@ class Endpoint {
     const bool down = data_link.faults.down(now, now);
     if (down && !down_) {
       data_link.reset(line.credits, now);
-      while (inbox_.size() > (receiving_ ? 1u : 0u)) {  // what the card is being shown is here whole
+      while (!inbox_.empty()) {  // what the card is being shown is here whole
         const Credit credit = inbox_.back().tlp.credit();
         if (room_.limited(credit.flow) && inbox_.back().time != OWN) {
           returned.push_back({now, credit});
@@ -238,6 +246,7 @@ class Endpoint {
   size_t capacity_;
   TlpPins pins_;
   std::deque<TimedTlp> inbox_;  // `time` is the first cycle in which the packet is there
+  TimedTlp current_;  // what the card is being shown, while `receiving_`
   bool receiving_ = false, shown_ = false, ready_ = false, down_ = false;
   unsigned beat_ = 0, beats_ = 0;
   std::vector<uint8_t> partial_;

@@ -7,13 +7,21 @@ from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal, Value
 from amaranth.lib import data
 
 import hdl.pcie.packet_buffer
+import hdl.pcie.replier
 from hdl.config import preset
 from hdl.pcie.fetch_buffer import FetchBuffer
 from hdl.pcie.packet_buffer import PacketBuffer
+from hdl.pcie.replier import Replier
 from hdl.pcie.splitter import Splitter
-from hdl.pcie.tlp import HEADER_BYTES, RequestHeader
+from hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, RequestHeader
 from tests.formal.prove import Spec
-from tests.formal.rules import Scoreboard, obey_packet_rules, obey_stream_rules
+from tests.formal.rules import (
+    Scoreboard,
+    answer_reads,
+    fifo_is_sound,
+    obey_packet_rules,
+    obey_stream_rules,
+)
 
 CONFIG = preset("tiny")
 BUS = CONFIG.bus_bytes
@@ -199,7 +207,7 @@ def test_packet_buffer_passes_whole_packets_on_and_cuts_malformed_ones(prove, sm
         Cover(dut.o.valid & dut.o.p.last & ~dut.o.p.first),
         Cover(dut.o.valid & dut.o.p.first & dut.o.p.last & ~dut.o.p.malformed),
     ]
-    prove(spec, depth=9)
+    prove(spec, depth=12)
 
 
 def test_packet_buffer_passes_the_beats_of_good_packets_on_in_order(prove, small_packets):
@@ -217,4 +225,43 @@ def test_packet_buffer_passes_the_beats_of_good_packets_on_in_order(prove, small
         take_value=Cat(o.p.data[-4:], o.p.last, o.p.bar),
     )
     m.d.comb += [Assert(~o.valid | ~o.p.malformed), Cover((board.level == 6) & o.valid)]
+    prove(spec, depth=12)
+
+
+def test_replier_takes_reads_whatever_becomes_of_their_answers(prove, narrow, monkeypatch):
+    """And answers each once, in order."""
+    queue, in_flight, words = 3, 2, 4
+    sizes = {"READ_QUEUE": queue, "READS_IN_FLIGHT": in_flight, "PREFETCH_BYTES": words * BUS}
+    for name, value in sizes.items():
+        monkeypatch.setattr(hdl.pcie.replier, name, value)
+    spec = Spec(Replier(CONFIG))
+    m, dut = spec.m, spec.dut
+    i, o = dut.i, dut.o
+    obey_stream_rules(spec, "i", i, Assume)
+    obey_stream_rules(spec, "o", o, Assert)
+    obey_stream_rules(spec, "request", dut.window_read.request, Assert)
+    answer_reads(spec, "window", dut.window_read, words)
+    level = fifo_is_sound(spec, "waiting", queue)
+    taken, given = i.valid & i.ready, o.valid & o.ready
+    waiting = Signal(range(queue + 1))
+    m.d.sync += waiting.eq(waiting + taken - dut.started)
+    inside = Signal()
+    with m.If(given):
+        m.d.sync += inside.eq(~o.p.last)
+    header = CompletionHeader(o.p.data[: HEADER_BYTES * 8])
+    ends = given & ~inside & ((header.status != 0) | (header.byte_count <= header.length << 2))
+    Scoreboard(
+        spec, "tags", queue + in_flight + 1, put=taken, put_value=i.p.tag, take=ends,
+        take_value=header.tag,
+    )  # fmt: skip
+    m.d.comb += [
+        Assume(~i.valid | ((i.p.bytes != 0) & (i.p.bytes <= 3 * BUS) & (i.p.value[:4] == 0))),
+        Assume(~i.valid | i.p.from_window | (i.p.bytes <= 8)),
+        Assume(~i.valid | (i.p.status == 0) | ~i.p.from_window),
+        Assert(waiting == level),
+        Assert(i.ready | (waiting >= queue - 1)),
+        Assert(~dut.started | (waiting != 0)),
+        Cover((waiting == queue) & o.valid),
+        Cover(ends & (header.status == 0) & (waiting == 2)),
+    ]
     prove(spec, depth=9)

@@ -46,11 +46,11 @@ def test_verilog_is_stamped_and_names_its_ports(tiny_verilog):
     assert second == f"// {config.as_json()}"
     top = re.search(rf"^module {TOP}\((.*?)\);", tiny_verilog, re.DOTALL | re.MULTILINE)[1]
     ports = {port.strip() for port in top.split(",")}
-    assert ports >= {"clk", "rst"} | {
+    assert ports >= {"clk", "rst", "rx_np_ok"} | {
         f"{side}__{member}" for side in ("rx", "tx") for member in ("payload", "valid", "ready")
     }
     assert ports - {"clk", "rst"} == {
-        port for port in ports if port.startswith(("rx__", "tx__", "axi__"))
+        port for port in ports if port.startswith(("rx_", "tx__", "axi__"))
     }
     assert {"axi__araddr", "axi__rdata", "axi__wstrb", "axi__bready"} <= ports
 

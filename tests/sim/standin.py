@@ -28,6 +28,7 @@ class StandIn(wiring.Component):
         super().__init__(
             {
                 "rx": In(stream.Signature(rx_beat(config))),
+                "rx_np_ok": Out(1, init=1),
                 "tx": Out(stream.Signature(tx_beat(config))),
                 "axi": Out(Axi4(config, 2)),
             }

@@ -60,7 +60,7 @@ class Bench:
             dut,
             *benches,
             background=[
-                *self.host.link(dut.rx, dut.tx),
+                *self.host.link(dut.rx, dut.rx_np_ok, dut.tx),
                 self.card.read_port(dut.window_read),
                 self.card.write_port(dut.window_write),
                 self.card.write_port(dut.dma_write),

@@ -31,7 +31,8 @@ class Host:
     alter : callable
         Given the completions of the first read, returns those to send instead.
 
-    `memory` is what the card reads and writes; `answers` are the completions the card sent;
+    `memory` is what the card reads and writes; `answers` are the completions the card sent; while
+    `deaf`, nothing is taken from the card;
     `withheld` are those that a silent host has not sent, by tag.
     """
 
@@ -45,6 +46,7 @@ class Host:
         self.strays: deque[Tlp] = deque()
         self.withheld: dict[int, list[Tlp]] = {}
         self.hold_completions = False
+        self.deaf = False
         self.faulty: list[Tlp] = []
         self._rng = random.Random(seed)
         self._stall = stall
@@ -120,16 +122,26 @@ class Host:
         else:
             self._answer(tlp)
 
-    def _next(self):
-        """A packet to send: requests in order, completions of a tag in order, else at random."""
-        sources = ["request"] * bool(self.requests) + ["stray"] * bool(self.strays)
+    def _next(self, reads_welcome: bool):
+        """A packet to send: requests in order, completions of a tag in order, else at random.
+
+        Requests that are answered wait while they are not welcome, and others pass them.
+        """
+        passing = (
+            place for place, (tlp, _) in enumerate(self.requests)
+            if reads_welcome or not tlp.non_posted
+        )  # fmt: skip
+        place = next(passing, None)
+        sources = ["request"] * (place is not None) + ["stray"] * bool(self.strays)
         if not self.hold_completions:
             sources += list(self._due)
         if not sources:
             return None
         match self._rng.choice(sources):
             case "request":
-                return self.requests.popleft()
+                chosen = self.requests[place]
+                del self.requests[place]
+                return chosen
             case "stray":
                 return self.strays.popleft(), 0
             case tag:
@@ -138,13 +150,13 @@ class Host:
                     del self._due[tag]
                 return packet, 0
 
-    def link(self, rx, tx):
+    def link(self, rx, rx_np_ok, tx):
         """Two background benches that move packets to `rx` and from `tx`."""
 
         async def send(ctx):
             waits = gaps(self._rng, self._stall)
             while True:
-                chosen = self._next()
+                chosen = self._next(ctx.get(rx_np_ok))
                 if chosen is None:
                     await ctx.tick()
                     continue
@@ -161,6 +173,8 @@ class Host:
             words = []
             while True:
                 for _ in range(next(waits)):
+                    await ctx.tick()
+                while self.deaf:
                     await ctx.tick()
                 beat = await get(ctx, tx)
                 words.append(int(beat.data))

@@ -2,9 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 
+from hdl.pcie.replier import READ_QUEUE
 from tests.hdl.pcie.endpoint_bench import CONFIGS, Bench
+from tests.hdl.pcie.host_model import BASE
 from tests.hdl.pcie.tlp_model import SC, UR, Tlp, memory_request, refusal
 
 
@@ -33,17 +36,78 @@ def test_reads_wait_for_the_writes_before_them():
     data = random.Random(1).randbytes(64)
     bench.host.requests.append((memory_request(0x2000, 64, data=data), 2))
     bench.host.requests.append((memory_request(0x2000, 64, tag=7), 2))
-    bench.host.requests.append((memory_request(0x2000, 64, data=data[::-1]), 2))
+    bench.host.requests.append((memory_request(0x3000, 64, data=data[::-1]), 2))
     bench.host.requests.append((Tlp(kind=0, length=1, address=0x2004, tag=8), 2))
 
     async def watch(ctx):
         await bench.until(ctx, lambda: len(bench.host.answers) == 2)
-        assert bench.card.data[0x2000:0x2040].tobytes() == data[::-1]
+        assert bench.card.data[0x3000:0x3040].tobytes() == data[::-1]
 
     bench.run(watch)
     first, flush = bench.host.answers
     assert first.payload == data
     assert (flush.length, flush.byte_count, flush.lower_address, flush.status) == (1, 1, 4, SC)
+
+
+@pytest.mark.parametrize("bus_bytes", CONFIGS)
+@pytest.mark.parametrize("reads", [3, 4 * READ_QUEUE])
+def test_writes_pass_reads_whose_answers_are_refused(bus_bytes, reads):
+    """Two peers that read and write each other would otherwise wait for each other for ever."""
+    config = CONFIGS[bus_bytes]
+    bench = Bench(config)
+    host = bench.host
+    host.deaf = True
+    rng = random.Random(2)
+    bench.card.data[:8192] = np.frombuffer(rng.randbytes(8192), np.uint8)
+    original, data, outcome = bench.card.data[:8192].tobytes(), rng.randbytes(128), []
+    spans = []
+    for tag in range(reads):
+        size = rng.choice([4, 64, 128, rng.randint(1, 500)])
+        spans.append((rng.randrange(4096 // 512) * 512, size))
+        host.requests.append((memory_request(*spans[-1], tag=tag), 2))
+    host.requests.append((memory_request(8, 4, tag=200), 0))
+    host.requests.append((memory_request(0x3000, 128, data=data), 2))
+    host.requests.append((memory_request(0x40, 4, data=b"\1\2\3\4"), 0))
+
+    async def watch(ctx):
+        await bench.until(ctx, lambda: bench.registers.writes)
+        assert bench.card.data[0x3000:0x3080].tobytes() == data
+        assert not host.answers
+        host.deaf = False
+        last = lambda: host.answers and host.answers[-1].tag == 200  # noqa: E731
+        await bench.until(ctx, last)
+
+    bench.run(watch, bench.load(0, [(BASE, 0x4000, 100)], outcome))
+    assert outcome == [0]
+    order = list(dict.fromkeys(answer.tag for answer in host.answers))
+    assert order == [*range(reads), 200]
+    for tag, (start, size) in enumerate(spans):
+        answers = [answer for answer in host.answers if answer.tag == tag]
+        got = b"".join(answer.payload for answer in answers)
+        assert got[:size] == original[start : start + size]
+        assert answers[0].byte_count == size
+
+
+@pytest.mark.parametrize("bus_bytes", CONFIGS)
+def test_memory_is_read_ahead_of_the_answers(bus_bytes):
+    """Between completions one cycle is lost, however long the memory takes for each."""
+    config, count, size = CONFIGS[bus_bytes], 24, 128
+    bench = Bench(config, latency=(25, 25))
+    for tag in range(count):
+        bench.host.requests.append((memory_request(128 * tag, size, tag=tag), 2))
+    sent = []
+
+    async def watch(ctx):
+        cycle = 0
+        while len(bench.host.answers) < count:
+            _, _, beat = await ctx.tick().sample(bench.dut.tx.valid & bench.dut.tx.ready)
+            sent.extend([cycle] * beat)
+            cycle += 1
+
+    bench.run(watch)
+    words = size // config.bus_bytes
+    assert len(sent) == count * (1 + words)
+    assert sent[-1] - sent[0] + 1 <= count * max(2 + words, 5)
 
 
 def test_refused_requests_are_counted_and_the_next_one_is_served():

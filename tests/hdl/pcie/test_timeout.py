@@ -126,8 +126,8 @@ def test_the_time_of_a_read_starts_when_its_request_leaves():
     link = bench.host.link
     gate = []
 
-    def gated(rx, tx):
-        send, receive = link(rx, tx)
+    def gated(rx, rx_np_ok, tx):
+        send, receive = link(rx, rx_np_ok, tx)
 
         async def wait(ctx):
             for _ in range(3 * TIMEOUT):

@@ -37,6 +37,14 @@ class Tlp:
     def is_completion(self) -> bool:
         return self.kind & 0x1E == 0x0A
 
+    @property
+    def non_posted(self) -> bool:
+        """A request that is answered: not a memory write, a message, or what a prefix hides."""
+        memory_write = self.kind & 0x5F == 0x40
+        return not (
+            self.is_completion or memory_write or self.kind & 0x18 == 0x10 or self.kind & 0x80
+        )
+
     def header(self) -> bytes:
         """12 or 16 bytes, byte 0 first."""
         length = self.length % 1024

@@ -7,7 +7,8 @@ from host.bench import link
 from host.bench.link import Transfer
 from host.runtime.runtime import open
 
-DMA = link._few_engines(CardConfig())
+DEFAULT, TINY = preset("default"), preset("tiny")
+"""Cards that other tests compile too."""
 
 
 def test_limits_of_a_link():
@@ -20,7 +21,7 @@ def test_limits_of_a_link():
 
 @pytest.fixture(scope="module")
 def runtime():
-    with open(cards=2, config=DMA) as runtime:
+    with open(cards=2, config=DEFAULT) as runtime:
         yield runtime
 
 
@@ -29,7 +30,7 @@ def runtime():
 def test_16_kib_transfers_reach_the_bar(runtime, transfer):
     row = link._row(runtime, transfer, 16 * 1024, 1)
     assert link.BAR <= row["of_payload_limit"] <= 1
-    limit = link.payload_limit(DMA, transfer.kind)
+    limit = link.payload_limit(DEFAULT, transfer.kind)
     assert row["link_efficiency"] == pytest.approx(row["of_payload_limit"] * limit)
     moved = row["bytes"] * row["transfers_per_card"]
     assert row["bytes_per_second"] == pytest.approx(moved / row["cycles"] * 400e6)
@@ -45,26 +46,25 @@ def test_small_transfers_pay_for_their_headers(runtime):
 
 @pytest.mark.slow
 def test_too_few_tags_leave_the_link_waiting():
-    few, many = (
-        link.tags_row(DMA.replace(dma_tags=tags), "native", lambda rows: None) for tags in (3, 32)
-    )
-    assert few["bytes_in_flight"] == 1024
-    # Two requests of 512 bytes in a round trip of at least twice eight ports, switch and host.
-    assert few["bytes_per_second"] < 1024 / (4 * 50 + 2 * 50 + 300) * 1e9
-    assert many["of_payload_limit"] > link.BAR
+    row = link.tags_row(TINY, "native", lambda rows: None)
+    assert row["bytes_in_flight"] == (TINY.dma_tags - 1) * TINY.max_read_request_bytes
+    # So much in a round trip of at least twice eight ports, switch and host.
+    assert row["bytes_per_second"] < row["bytes_in_flight"] / (4 * 50 + 2 * 50 + 300) * 1e9
+    assert row["of_payload_limit"] < link.BAR
 
 
 @pytest.mark.slow
 def test_every_row_of_the_table_is_told(monkeypatch):
     monkeypatch.setattr(link, "SIZES", (64,))
-    monkeypatch.setattr(link, "TAGS", (2,))
+    monkeypatch.setattr(link, "TAGS", (TINY.dma_tags,))
+    monkeypatch.setattr(link, "_few_engines", lambda config: config)
     monkeypatch.setattr(link, "MOVED_BYTES", 256)
     told = []
-    result = link.measure(preset("tiny"), "native", told.append)
+    result = link.measure(TINY, "native", told.append)
     assert sum(told) == link.steps() == len(result["rows"]) + 1
     assert {(r["kind"], r["end"], r["cards"]) for r in result["rows"]} == {
         (kind, end, cards) for kind in ("read", "write") for end in ("host", "peer")
         for cards in (1, 6)
     }  # fmt: skip
-    assert result["config_hash"] == preset("tiny").hash
+    assert result["config_hash"] == TINY.hash
     assert all(0 < row["of_payload_limit"] < 1 for row in result["rows"])

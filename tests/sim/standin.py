@@ -28,7 +28,7 @@ class StandIn(wiring.Component):
         super().__init__(
             {
                 "rx": In(stream.Signature(rx_beat(config))),
-                "rx_np_ok": Out(1, init=1),
+                "rx_np_ok": Out(1),
                 "tx": Out(stream.Signature(tx_beat(config))),
                 "axi": Out(Axi4(config, 2)),
             }
@@ -43,6 +43,7 @@ class StandIn(wiring.Component):
         held = Signal(RequestHeader)
         wide = request.type[5]
         address = Signal(64)
+        m.d.comb += self.rx_np_ok.eq(1)
         m.d.comb += address.eq(
             Mux(
                 wide,

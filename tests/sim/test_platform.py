@@ -145,7 +145,7 @@ class Deaf(StandIn):
         m = Module()
         seen = Signal()
         m.d.sync += seen.eq(seen | self.rx.valid)
-        m.d.comb += self.rx.ready.eq(1)
+        m.d.comb += [self.rx.ready.eq(1), self.rx_np_ok.eq(1)]
         return m
 
 
@@ -164,6 +164,7 @@ class Failing(StandIn):
         m = Module()
         seen = Signal()
         m.d.sync += [seen.eq(1), Assert(~self.rx.valid, "received something")]
+        m.d.comb += self.rx_np_ok.eq(1)
         return m
 
 
@@ -183,6 +184,7 @@ class Babbling(StandIn):
         count = Signal(12)
         m.d.comb += [
             self.rx.ready.eq(1),
+            self.rx_np_ok.eq(1),
             self.tx.valid.eq(1),
             self.tx.p.data.eq(count.replicate(self.config.bus_bytes * 8 // 12)),
             self.tx.p.last.eq((count[:4] == 7) | (count == 0xFFF)),

@@ -4,16 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from host.driver.errors import CardError, CommandError
+    from host.driver.errors import CardError, CommandError, DataLost
     from host.runtime.card import Card, Table
     from host.runtime.runtime import Runtime, open
 
-__all__ = ["Card", "CardError", "CommandError", "Runtime", "Table", "open"]
+__all__ = ["Card", "CardError", "CommandError", "DataLost", "Runtime", "Table", "open"]
 
 _HOMES = {
     "Card": "host.runtime.card",
     "CardError": "host.driver.errors",
     "CommandError": "host.driver.errors",
+    "DataLost": "host.driver.errors",
     "Runtime": "host.runtime.runtime",
     "Table": "host.runtime.card",
     "open": "host.runtime.runtime",

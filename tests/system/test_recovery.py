@@ -6,6 +6,7 @@ import pytest
 import host
 from host.bench import faults
 from host.bench.dlrm import differing
+from host.report.faults import account
 from host.runtime import recommender
 from host.runtime.recovery import FAILURES
 
@@ -115,3 +116,37 @@ def test_a_card_that_runs_out_of_tags_is_reset(service):
     assert any("all PCIe tags are in quarantine" in row["errors"] for row in rows)
     assert any("reset" in row["actions"] for row in rows)
     assert service.runtime.cards[0].device.read("QUARANTINED_TAGS") < tags - 1
+
+
+def drawn(rng):
+    """A fault by name, on any card, in the first 60 us or soon after; not for ever."""
+    name = str(rng.choice([name for name in faults.FAULTS if name != "silent"]))
+    text = f"{name}:card={rng.integers(CARDS)},at={rng.uniform(0, 60):.2f}"
+    if name in ("link-down", "late-completion"):
+        text += f",for={rng.uniform(1, 40):.1f}"
+    if name != "link-down":
+        text += f",count={rng.integers(1, 4)},skip={rng.integers(30)}"
+    return text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_goes_wrong_no_answer_is(service, seed):
+    rng = np.random.default_rng(seed)
+    plan = [drawn(rng) for _ in range(rng.integers(1, 6))]
+    service.runtime.inject(plan)
+    batches, expected = 3 * service.batches, 3 * service.expected
+    answered = 0
+    for _ in range(4):
+        try:
+            answers = service.recommender.answer(batches)
+        except FAILURES:  # more faults than retries
+            continue
+        assert differing(answers, expected) == 0, plan
+        answered += 1
+    assert answered, plan
+    total = account(service.runtime, service.recommender.incidents)["total"]
+    assert total["unnoticed"] == 0, plan
+    assert total["injected"] == total["corrected"] + total["detected"] + total["reported"]
+    for card in service.runtime.cards:
+        assert card.device.read("OUTSTANDING_READS") == 0

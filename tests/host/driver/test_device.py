@@ -5,7 +5,7 @@ import pytest
 from hdl import registers
 from hdl.commands import Opcode, Status, fields, offset, pack, unpack
 from hdl.config import PRESETS
-from host.driver.device import RING_ENTRIES, CardState, Device
+from host.driver.device import RESET_POLL_CYCLES, RING_ENTRIES, CardState, Device
 from host.driver.errors import CardError, CardLost, CommandError
 from tests.host.fake_card import FakeBus
 
@@ -247,3 +247,27 @@ def test_draining_tells_the_card_again_and_says_whether_it_ended():
     bus.silent = True
     card.submit([SIGNAL])
     assert not card.drain()
+
+
+@pytest.mark.parametrize(("quarantined", "looks"), [(0, 1), (3, 4), (10**6, 12)])
+def test_a_reset_waits_for_late_completions_as_long_as_its_patience(quarantined, looks):
+    bus = FakeBus(TINY)
+    card = device(bus)
+    card.patience_cycles = 12 * RESET_POLL_CYCLES
+    card.wait(card.submit([SIGNAL]))
+    seen, read, write = [], bus.read, bus.write
+
+    def watched(address, nbytes):
+        if address == registers.offset("QUARANTINED_TAGS"):
+            seen.append("look")
+            return (len(seen) <= quarantined).to_bytes(nbytes, "little")
+        return read(address, nbytes)
+
+    def noted(address, data):
+        if address == registers.offset("CONTROL") and data[0] == registers.CONTROL_RESET:
+            seen.append("reset")
+        write(address, data)
+
+    bus.read, bus.write = watched, noted
+    card.reset()
+    assert seen == ["look"] * looks + ["reset"]

@@ -144,9 +144,10 @@ class AccumulateLanes(wiring.Component):
         write = accumulators.write_port()
         read = accumulators.read_port(transparent_for=(write,))
         retired = tags[-1]
-        active = Signal()  # something is in the lanes
+        # Something is in the lanes, or may enter: to know whether it does takes too long.
+        active = Signal()
         m.d.comb += [
-            active.eq(Cat(tag.valid for tag in tags[:-1]).any()),
+            active.eq(self.factors.valid | Cat(tag.valid for tag in tags[1:-1]).any()),
             read.en.eq(issue),
             read.addr.eq(address),
             write.addr.eq(retired.address),

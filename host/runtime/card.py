@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from hdl.commands import Flag, IndexMode, Opcode, RowFormat, mode_flags
 from host.driver.device import Device
+from host.driver.errors import DataLost
 from host.runtime.embedding import (
     Table,
     bag_starts,
@@ -24,6 +25,10 @@ from host.runtime.timeline import Event, Timeline
 
 STAGING_BYTES = 1 << 20
 """Largest piece of an upload: bounds the host memory it needs."""
+
+
+_DOWNLOADS = 4
+"""How often a result is stored in host memory at most."""
 
 
 class Card(MatrixProducts):
@@ -257,11 +262,19 @@ class Card(MatrixProducts):
 
     def download(self, block: Block, nbytes: int, *after: Event) -> np.ndarray:
         """Brings a block's first bytes home after some events, as uint8[nbytes], and waits for
-        everything issued, raising what failed first."""
+        everything issued, raising what failed first.
+
+        Once more if there was an alarm: a write may have been refused. Raises `DataLost` if there
+        is one each time.
+        """
         landing = self.device.bus.map(nbytes)
         try:
-            self.move(Opcode.STORE, block.address, landing.address, nbytes, *after)
-            self.timeline.wait(self.timeline.flush())
-            return landing.array[:nbytes].copy()
+            for _ in range(_DOWNLOADS):
+                alarms = self.device.alarms
+                self.move(Opcode.STORE, block.address, landing.address, nbytes, *after)
+                self.timeline.wait(self.timeline.flush())
+                if self.device.alarms == alarms:
+                    return landing.array[:nbytes].copy()
         finally:
             landing.release()
+        raise DataLost(f"card {self.index}: its writes are refused, the result did not arrive")

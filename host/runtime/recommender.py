@@ -102,8 +102,11 @@ class Recommender:
                 self._transfers, tables,
             )  # fmt: skip
             self._members.append(member)
+        alarms = [card.device.alarms for card in cards]
         operands = [member.dense.operands for member in self._members]
         broadcast.load(cards, operands, self._transfers.broadcast)
+        if alarms != [card.device.alarms for card in cards]:
+            raise DataLost("a write was refused while the model was placed: it never arrived")
         self._pipeline = Pipeline(self._bus, self._members, self._transfers)
 
     def _recover(self, error: Exception, batches: list[int], suspects: Sequence[Card] = ()) -> None:

@@ -118,6 +118,31 @@ def test_a_card_that_runs_out_of_tags_is_reset(service):
     assert service.runtime.cards[0].device.read("QUARANTINED_TAGS") < tags - 1
 
 
+def test_a_result_whose_write_is_refused_is_stored_again(service):
+    card = service.runtime.cards[2]
+    block, values = card.place(64), np.arange(64, dtype=np.uint8)
+    card.upload(block, values)
+    service.runtime.inject(["poisoned-write:card=2"])
+    assert (card.download(block, 64) == values).all()
+    ((_, struck),) = service.runtime.platform.fault_strikes()
+    assert struck == 1
+    card.release(block)
+
+
+def test_dense_nets_that_a_refused_write_left_unfinished_are_sent_again():
+    with host.open(cards=2, config="tiny", patience_cycles=faults.PATIENCE_CYCLES) as runtime:
+        # Each table's upload ends with an entry and an interrupt; then come those of the operands,
+        # before the first of them leaves for the other card.
+        told = []
+        for skip in range(6, 30, 3):
+            runtime.inject([f"poisoned-write:card=0,skip={skip}"])
+            service = faults.serve(runtime)
+            assert right(service)
+            told += [incident.error for incident in service.recommender.incidents]
+            service.recommender.release()
+        assert "a write was refused while the model was placed: it never arrived" in told
+
+
 def drawn(rng):
     """A fault by name, on any card, in the first 60 us or soon after; not for ever."""
     name = str(rng.choice([name for name in faults.FAULTS if name != "silent"]))

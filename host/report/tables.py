@@ -164,24 +164,28 @@ def print_transfers(result: dict, console: Console) -> None:
     """The result of `halfdome bench transfers`."""
     table = Table(
         title=f"A batch of {result['samples'] // result['batches']} on {result['cards']} cards, "
-        "switched off and on: the uplink, and time",
+        "switched off and on",
         box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     table.add_column("switch", no_wrap=True)
-    for name in ("wire bytes", "saved", "packets", "cycles", "saved"):
+    for name in (
+        "uplink bytes off", "on", "saved", "packets off", "on", "cycles off", "on", "saved",
+    ):  # fmt: skip
         table.add_column(name, justify="right")
     for row in result["rows"]:
         pairs = {
-            name: f"{row[f'{name}_off']:,}→{row[f'{name}_on']:,}"
+            name: (f"{row[f'{name}_off']:,}", f"{row[f'{name}_on']:,}")
             for name in ("uplink_bytes", "uplink_packets", "cycles")
         }
         table.add_row(
             row["switch"] + ("*" if row["of"] == "placing" else ""),
-            pairs["uplink_bytes"],
-            f"{row['bytes_saved']:.1%}",
-            pairs["uplink_packets"],
-            pairs["cycles"],
-            f"{row['cycles_saved']:.1%}",
+            *pairs["uplink_bytes"],
+            f"{row['bytes_saved']:.0%}",
+            *pairs["uplink_packets"],
+            *pairs["cycles"],
+            f"{row['cycles_saved']:.0%}",
         )
     console.print(table)
     console.print("* of placing the model, before the first batch")

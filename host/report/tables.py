@@ -166,14 +166,14 @@ def print_transfers(result: dict, console: Console) -> None:
         title=f"A batch of {result['samples'] // result['batches']} on {result['cards']} cards, "
         "switched off and on",
         box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
+        show_edge=False,
+        padding=(0, 0),
     )
     table.add_column("switch", no_wrap=True)
     for name in (
         "uplink bytes off", "on", "saved", "packets off", "on", "cycles off", "on", "saved",
     ):  # fmt: skip
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=4)
     for row in result["rows"]:
         pairs = {
             name: (f"{row[f'{name}_off']:,}", f"{row[f'{name}_on']:,}")
@@ -194,7 +194,7 @@ def print_transfers(result: dict, console: Console) -> None:
 def print_faults(account: dict, console: Console) -> None:
     """What was injected in a run, who noticed, and what the host did."""
     table = Table(title="Faults: packets hit, and who noticed", box=SIMPLE_HEAD)
-    table.add_column("fault")
+    table.add_column("fault", overflow="fold")
     for name in ("injected", "corrected", "detected", "reported", "unnoticed"):
         table.add_column(name, justify="right")
     for row in account["faults"]:

@@ -55,6 +55,7 @@ def test_the_tables_of_a_dead_card_are_placed_on_the_others_until_it_is_back(ser
     assert len(set(free_bytes(service))) == 1
 
 
+@pytest.mark.slow
 def test_two_of_three_cards_die_and_service_goes_on(service):
     service.runtime.inject(["silent:card=2,at=3", "silent:card=0,at=60"])
     assert right(service)
@@ -65,6 +66,7 @@ def test_two_of_three_cards_die_and_service_goes_on(service):
     assert set(service.recommender.placement) == {1}
 
 
+@pytest.mark.slow
 def test_no_card_left_is_told_and_no_hang(service):
     service.runtime.inject([f"link-down:card={card},at=2,for=120" for card in range(CARDS)])
     for _ in range(2):
@@ -106,6 +108,7 @@ def test_requests_on_other_cards_go_on(service):
     assert (service.runtime.cards[1].linear(x, weight, 0.01) == expected).all()
 
 
+@pytest.mark.slow
 def test_a_card_that_runs_out_of_tags_is_reset(service):
     """Each completion that is lost keeps a tag until a reset."""
     phase = faults.find_phases(service)["input read"]
@@ -129,6 +132,7 @@ def test_a_result_whose_write_is_refused_is_stored_again(service):
     card.release(block)
 
 
+@pytest.mark.slow
 def test_dense_nets_that_a_refused_write_left_unfinished_are_sent_again():
     with host.open(cards=2, config="tiny", patience_cycles=faults.PATIENCE_CYCLES) as runtime:
         # Each table's upload ends with an entry and an interrupt; then come those of the operands,

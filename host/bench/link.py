@@ -34,17 +34,42 @@ class Transfer:
 TRANSFERS = tuple(Transfer(kind, end) for end in ("host", "peer") for kind in ("read", "write"))
 
 
-def link_bytes_per_second(config: CardConfig) -> float:
-    """Bytes a second that the wire of a card's link carries in one direction, after coding."""
+def _wire_bytes_per_second(generation: int, lanes: int) -> float:
+    """Bytes a second that a link carries in one direction, after coding."""
     giga_transfers = {1: 2.5 * 8 / 10, 2: 5 * 8 / 10, 3: 8 * 128 / 130, 4: 16 * 128 / 130,
                       5: 32 * 128 / 130}  # fmt: skip
-    return giga_transfers[config.pcie_generation] * 1e9 / 8 * config.pcie_lanes
+    return giga_transfers[generation] * 1e9 / 8 * lanes
 
 
-def payload_limit(config: CardConfig, kind: str) -> float:
-    """Share of the wire that payload can take: P / (P + header + 8), P the maximum payload."""
+def link_bytes_per_second(config: CardConfig) -> float:
+    """Bytes a second that the wire of a card's link carries in one direction, after coding."""
+    return _wire_bytes_per_second(config.pcie_generation, config.pcie_lanes)
+
+
+def shared_bytes_per_second(
+    config: CardConfig, uplink: tuple[int, int], end: str, cards: int
+) -> float:
+    """Bytes a second that the wires carry for `cards` at once: to the host all share the uplink.
+
+    `uplink` is its generation and its lanes.
+    """
+    links = cards * link_bytes_per_second(config)
+    if end == "peer":
+        return links
+    return min(links, _wire_bytes_per_second(*uplink))
+
+
+def payload_limit(config: CardConfig, kind: str, *, mutual: bool = False) -> float:
+    """Share of the wire that payload can take: P / (P + header + 8), P the maximum payload.
+
+    `mutual`: cards read each other, so that what a link carries besides data are the requests of
+    its own card, of 16 bytes and 8 for each `max_read_request_bytes`.
+    """
     payload = config.max_payload_bytes
-    return payload / (payload + HEADER_BYTES[kind] + OVERHEAD_BYTES)
+    wire = (payload + HEADER_BYTES[kind] + OVERHEAD_BYTES) / payload
+    if mutual and kind == "read":
+        wire += (HEADER_BYTES["write"] + OVERHEAD_BYTES) / config.max_read_request_bytes
+    return 1 / wire
 
 
 def _cycles(runtime: Runtime, transfer: Transfer, nbytes: int, rows: int, cards: int) -> float:
@@ -89,7 +114,9 @@ def _row(runtime: Runtime, transfer: Transfer, nbytes: int, cards: int) -> dict:
     transfers = max(1, MOVED_BYTES // nbytes)
     cycles = _cycles(runtime, transfer, nbytes, transfers, cards)
     per_second = nbytes * transfers * cards / cycles * config.clock_mhz * 1e6
-    efficiency = per_second / (cards * link_bytes_per_second(config))
+    fabric = runtime.platform.fabric
+    uplink = (fabric.uplink_generation, fabric.uplink_lanes)
+    efficiency = per_second / shared_bytes_per_second(config, uplink, transfer.end, cards)
     return {
         "kind": transfer.kind,
         "end": transfer.end,
@@ -99,7 +126,8 @@ def _row(runtime: Runtime, transfer: Transfer, nbytes: int, cards: int) -> dict:
         "cycles": cycles,
         "bytes_per_second": per_second,
         "link_efficiency": efficiency,
-        "of_payload_limit": efficiency / payload_limit(config, transfer.kind),
+        "of_payload_limit": efficiency
+        / payload_limit(config, transfer.kind, mutual=transfer.end == "peer" and cards > 1),
         "alone_ns": _cycles(runtime, transfer, nbytes, 1, 1) / config.clock_mhz * 1e3,
     }
 
@@ -111,7 +139,7 @@ def measure(
 
     `alone_ns` is one transfer by itself, from the command's start to its end. `of_payload_limit`
     is link efficiency over what headers leave of it. With six cards, host transfers share the
-    uplink; peers form a ring. `progress` is told of each row.
+    uplink, whose limit is theirs; peers form a ring. `progress` is told of each row.
     """
     rows = []
     with open(cards=CARDS, config=config, engine=engine) as runtime:

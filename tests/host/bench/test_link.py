@@ -15,8 +15,21 @@ def test_limits_of_a_link():
     assert link.link_bytes_per_second(CardConfig()) == pytest.approx(3.938e9, rel=1e-3)
     gen1 = CardConfig(pcie_generation=1, pcie_lanes=16)
     assert link.link_bytes_per_second(gen1) == 4e9
-    assert link.payload_limit(CardConfig(), "read") == 256 / 276
-    assert link.payload_limit(CardConfig(max_payload_bytes=128), "write") == 128 / 152
+    assert link.payload_limit(CardConfig(), "read") == pytest.approx(256 / 276)
+    mutual = link.payload_limit(CardConfig(), "read", mutual=True)
+    assert mutual == pytest.approx(512 / (2 * 276 + 24))
+    assert link.payload_limit(CardConfig(max_payload_bytes=128), "write") == pytest.approx(
+        128 / 152
+    )
+
+
+def test_six_cards_share_the_uplink_to_the_host_and_nothing_else():
+    card, uplink = link.link_bytes_per_second(DEFAULT), (3, 16)
+    shares = [
+        link.shared_bytes_per_second(DEFAULT, uplink, end, cards) / card
+        for end, cards in (("host", 1), ("host", 6), ("peer", 6))
+    ]
+    assert shares == pytest.approx([1, 4, 6])
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from host import cli
 from host.bench import dlrm as bench
 from host.bench import engines, faults, link, transfers
 from host.explore import grid
+from host.explore.area import area_lut4
 from host.models import dlrm, features, movielens
 from tests.host.models import synthetic
-from tests.system.programs import CACHED
+from tests.system.programs import OTHER
 
 COMMANDS = [
     "run dlrm",
@@ -477,15 +478,19 @@ def test_explore_writes_a_table_and_a_picture(halfdome, explored, monkeypatch, t
 
 
 @pytest.mark.slow
-def test_explore_measures_every_point(halfdome, explored, tmp_path):
+def test_explore_measures_a_point(halfdome, explored, tmp_path):
     result = tmp_path / "rows.json"
-    setting = f"gather_cache_bytes={CACHED.gather_cache_bytes},0"
-    status, text, _ = halfdome("explore", "--set", setting, *explored, "--json", result)
-    points = [f"gather_cache_bytes={size}" for size in (CACHED.gather_cache_bytes, 0)]
-    rows = check_explored(status, text, tmp_path / "grid", result, points)
-    assert all(row["mismatching_samples"] == "0" for row in rows)
-    assert int(rows[0]["area_lut4_equivalents"]) > int(rows[1]["area_lut4_equivalents"])
-    assert int(rows[0]["total_cycles"]) <= int(rows[1]["total_cycles"])
+    design = {
+        "array": f"{OTHER.array_rows}x{OTHER.array_columns}", "lanes": OTHER.lanes,
+        "queue_depth": OTHER.queue_depth, "gather_cache_bytes": OTHER.gather_cache_bytes,
+    }  # fmt: skip
+    settings = [f"{name}={value}" for name, value in design.items()]
+    options = [option for setting in settings for option in ("--set", setting)]
+    status, text, _ = halfdome("explore", *options, *explored, "--json", result)
+    (row,) = check_explored(status, text, tmp_path / "grid", result, [" ".join(settings)])
+    assert row["mismatching_samples"] == "0"
+    assert int(row["area_lut4_equivalents"]) == area_lut4(OTHER)
+    assert row["config_hash"] == OTHER.hash
 
 
 @pytest.mark.parametrize(

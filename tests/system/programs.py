@@ -26,8 +26,10 @@ from host.runtime.layout import pack_weights, round_up
 from sim.golden.card import GoldenCard
 from sim.golden.matmul import pack_params
 
-CACHED = PRESETS["tiny"].replace(gather_cache_bytes=2048)
-"""The one card with a hot-row cache that tests compile."""
+OTHER = PRESETS["tiny"].replace(
+    array_rows=2, array_columns=8, lanes=2, queue_depth=2, gather_cache_bytes=4096
+)
+"""The one card besides `tiny` that tests compile: of another shape, with a hot-row cache."""
 
 SLOT = 4096
 """DRAM is used in slots: operands of a task in one, its result in another."""

@@ -7,16 +7,12 @@ from hypothesis import strategies as st
 
 from hdl.commands import Engine, Status
 from hdl.config import PRESETS
-from tests.system.programs import CACHED, golden_outcome, outcomes, random_tasks, run
+from tests.system.programs import OTHER, golden_outcome, outcomes, random_tasks, run
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first
 
 TINY = PRESETS["tiny"]
-SHAPES = {
-    "tiny": TINY,
-    "cached": CACHED,
-    "wide": TINY.replace(bus_bytes=32, array_rows=2, array_columns=8, lanes=2, queue_depth=2),
-}
+SHAPES = {"tiny": TINY, "other": OTHER}
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)

@@ -240,21 +240,3 @@ def test_time_passes_while_a_card_works(runtime, card):
     before = runtime.cycles
     card.linear(np.ones((1, 1), np.uint8), np.ones((1, 1), np.int8), 1.0)
     assert runtime.cycles > before
-
-
-def calls(engine):
-    """A few calls on a fresh card: results, cycles, counters."""
-    table, indices, lengths, weights = bag_case(5, 6, 4, True)
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (5, 9)).astype(np.uint8)
-    weight = rng.integers(-128, 128, (3, 9)).astype(np.int8)
-    with host.open(cards=1, config="tiny", engine=engine) as runtime:
-        card = runtime.cards[0]
-        pooled = card.embedding_bag(table, indices, offsets_of(lengths), 4, weights)
-        product = card.linear(x, weight, 0.01, relu=True)
-        return bits(pooled), product.tolist(), card.counters(), runtime.cycles
-
-
-@pytest.mark.slow
-def test_both_engines_give_the_same_bits_in_the_same_cycles():
-    assert calls("native") == calls("pysim")

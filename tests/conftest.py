@@ -16,7 +16,7 @@ _COMMON = {
     "print_blob": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 }
-settings.register_profile("quick", max_examples=3, **_COMMON)
+settings.register_profile("quick", max_examples=2, **_COMMON)
 settings.register_profile("full", max_examples=15, **_COMMON)
 settings.register_profile("deep", max_examples=500, **_COMMON | {"derandomize": False})
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))

@@ -51,7 +51,7 @@ async def reset(ctx, card, limit=400):
     raise AssertionError("the reset does not end")
 
 
-@settings(max_examples=max(3, settings().max_examples // 2))
+@settings(max_examples=max(1, settings().max_examples // 2))
 @given(seed=st.integers(0, 2**32), delay=st.integers(0, 150))
 def test_a_reset_card_is_as_after_power_on_and_works(seed, delay):
     rng = random.Random(seed)
@@ -108,7 +108,7 @@ def test_a_command_dropped_when_its_counter_is_set_does_not_let_the_next_go(befo
     card.run(host)
 
 
-@settings(max_examples=max(3, settings().max_examples // 2))
+@settings(max_examples=max(1, settings().max_examples // 2))
 @given(seed=st.integers(0, 2**32))
 def test_no_register_writes_wedge_a_card(seed):
     rng = random.Random(seed)

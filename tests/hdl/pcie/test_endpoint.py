@@ -20,7 +20,7 @@ def aligned(rng, size, space, word):
 
 
 @pytest.mark.parametrize("bus_bytes", CONFIGS)
-@settings(max_examples=max(5, settings().max_examples // 3))
+@settings(max_examples=max(2, settings().max_examples // 3))
 @given(seed=st.integers(0, 2**32), stall=STALLS, faulty=st.booleans())
 def test_mixed_traffic_keeps_every_byte(bus_bytes, seed, stall, faulty):
     config = CONFIGS[bus_bytes]

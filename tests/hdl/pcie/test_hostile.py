@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hdl.pcie.endpoint_bench import TINY, Bench
@@ -53,7 +53,6 @@ def touches(request, place):
     )  # fmt: skip
 
 
-@settings(max_examples=max(4, settings().max_examples))
 @given(seed=st.integers(0, 2**32), stall=st.sampled_from([0.0, 0.4]))
 def test_the_next_good_request_is_served(seed, stall):
     rng = random.Random(seed)

@@ -16,6 +16,7 @@ from hdl import commands, registers
 from hdl.card import Card
 from hdl.config import CardConfig
 from hdl.core import Core
+from hdl.share import share
 from hdl.wheel import run_wheel
 
 TOP = "halfdome_card"
@@ -49,13 +50,13 @@ def _no_collection() -> Iterator[None]:
 
 
 def to_rtlil(component: wiring.Component, name: str) -> str:
-    """Any component as RTLIL, ports named by its signature (`i__payload`)."""
+    """Any component as RTLIL, ports named by its signature (`i__payload`), equal modules once."""
     ports = {port: (value, None) for port, _, value in _ports(component)}
     with (
         _no_collection(),
         mock.patch.object(rtlil.ModuleEmitter, "emit_memory", _emit_memory),
     ):
-        return rtlil.convert(component, name=name, ports=ports, emit_src=False)
+        return share(rtlil.convert(component, name=name, ports=ports, emit_src=False), name)
 
 
 _emit_every_bit = rtlil.ModuleEmitter.emit_memory

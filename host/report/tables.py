@@ -69,36 +69,28 @@ def print_dlrm(report: dict, console: Console) -> None:
             )
     console.print(engines)
 
-    waits = Table(title="Gather units: cycles spent on")
-    for column in ("card", *GATHER_WAITS):
-        waits.add_column(column, justify="right")
-    for card in report["per_card"]:
-        counts = (card[f"gather_{wait}_cycles"] for wait in GATHER_WAITS)
-        waits.add_row(str(card["card"]), *(f"{count:,}" for count in counts))
-    console.print(waits)
-
-    traffic = Table(title="Payload bytes")
-    for column in ("card", "DRAM read", "DRAM written", "PCIe read", "PCIe written"):
-        traffic.add_column(column, justify="right")
-    for card in report["per_card"]:
-        names = ("dram_read_bytes", "dram_write_bytes", "pcie_read_bytes", "pcie_write_bytes")
-        traffic.add_row(str(card["card"]), *(f"{card[name]:,}" for name in names))
-    console.print(traffic)
-    weights = Table(title="Weight bytes read")
-    for column in ("card", "from DRAM", "from the scratchpad"):
-        weights.add_column(column, justify="right")
-    for card in report["per_card"]:
-        counts = (card["weight_dram_bytes"], card["weight_scratchpad_bytes"])
-        weights.add_row(str(card["card"]), *(f"{count:,}" for count in counts))
-    console.print(weights)
-    if any(card["gather_cache_hits"] + card["gather_cache_misses"] for card in report["per_card"]):
-        caches = Table(title="Hot-row caches")
-        for column in ("card", "hits", "misses"):
-            caches.add_column(column, justify="right")
+    def per_card(title: str, columns: dict[str, str]) -> None:
+        table = Table(title=title)
+        for column in ("card", *columns):
+            table.add_column(column, justify="right")
         for card in report["per_card"]:
-            counts = (card["gather_cache_hits"], card["gather_cache_misses"])
-            caches.add_row(str(card["card"]), *(f"{count:,}" for count in counts))
-        console.print(caches)
+            table.add_row(str(card["card"]), *(f"{card[name]:,}" for name in columns.values()))
+        console.print(table)
+
+    waits = {wait: f"gather_{wait}_cycles" for wait in GATHER_WAITS}
+    per_card("Gather units: cycles spent on", waits)
+    payload = {
+        "DRAM read": "dram_read_bytes",
+        "DRAM written": "dram_write_bytes",
+        "PCIe read": "pcie_read_bytes",
+        "PCIe written": "pcie_write_bytes",
+    }
+    per_card("Payload bytes", payload)
+    weights = {"from DRAM": "weight_dram_bytes", "from the scratchpad": "weight_scratchpad_bytes"}
+    per_card("Weight bytes read", weights)
+    caches = {"hits": "gather_cache_hits", "misses": "gather_cache_misses"}
+    if any(card[name] for card in report["per_card"] for name in caches.values()):
+        per_card("Hot-row caches", caches)
 
     latency = Table(title="Latency per batch")
     for column in ("batch", "cycles", "µs"):

@@ -1,0 +1,30 @@
+"""The `halfdome` command."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from host.cli import bench, card, run
+
+app = typer.Typer(
+    help="A six-card inference accelerator platform, simulated cycle by cycle.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(run.app, name="run")
+app.add_typer(bench.app, name="bench")
+for command in (run.explore, card.verilog, card.fpga, card.info):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend become one line and exit status 2."""
+    try:
+        app()
+    except (ValueError, MemoryError, OSError, RuntimeError) as error:
+        message = f"[red]error:[/red] {escape(str(error))}"
+        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,244 @@
+"""`halfdome bench`: measure, and say against what."""
+
+from typing import Annotated
+
+import typer
+
+from hdl.config import preset
+from host.cli import options
+from host.cli.options import console
+from host.report import tables
+
+app = typer.Typer(help="Measure, and say against what.", no_args_is_help=True)
+
+
+@app.command("matmul")
+def bench_matmul(
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="MxKxN", help="May be given more than once."),
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Instead 1331 shapes against their closed form.")
+    ] = False,
+    config: options.Config = "default",
+    engine: options.EngineName = "native",
+    json_file: options.JsonFile = None,
+) -> None:
+    """MAC utilisation: useful multiply-accumulates over what the array could do.
+
+    Operands in the scratchpad as far as they fit, then in DRAM; by default large layers and those
+    of a recommendation model with their sum. Outputs are compared with the golden model; any
+    difference, or with --grid any shape outside its bounds, makes the exit status 1.
+
+    Example: `halfdome bench matmul --shape 256x256x256 --shape 64x512x512`
+    """
+    from host.bench import matmul
+
+    parsed: list[tuple[int, int, int]] = []
+    for shape in shapes or ():
+        sizes = shape.split("x")
+        if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+            raise ValueError(f"--shape {shape}: must be MxKxN, like 256x256x256")
+        parsed.append((int(sizes[0]), int(sizes[1]), int(sizes[2])))
+    design, chosen = preset(config), parsed or list(matmul.SHAPES)
+    with options.progress() as bar:
+        if grid:
+            task = bar.add_task("products", total=len(matmul.GRID) ** 3)
+            result = matmul.grid(design, matmul.GRID, engine, lambda n: bar.advance(task, n))
+        else:
+            task = bar.add_task("products", total=len(chosen) * len(matmul.PLACES))
+            result = matmul.measure(design, chosen, engine, lambda n: bar.advance(task, n))
+    options.write_json(json_file, result)
+    if grid:
+        outside = result["outside"]
+        console.print(f"{len(result['rows'])} products, {len(outside)} outside their bounds")
+        if outside:
+            console.print(tables.of_rows("Outside their bounds", outside))
+            raise typer.Exit(1)
+        return
+    shown = [dict(list(row.items())[:-1]) for row in result["rows"]]
+    console.print(tables.of_rows("MATMUL on one card", shown))
+    if "dlrm" in result:
+        console.print(tables.of_rows("Both nets of a recommendation model", result["dlrm"]))
+    options.require_right(sum(row["mismatching_values"] for row in result["rows"]), "values")
+
+
+@app.command("gather")
+def bench_gather(
+    dims: Annotated[list[int] | None, typer.Option("--dim", help="Elements of a row.")] = None,
+    bits: Annotated[list[int] | None, typer.Option("--bits", help="8 or 4.")] = None,
+    poolings: Annotated[list[int] | None, typer.Option("--pooling", help="Rows of a bag.")] = None,
+    reuses: Annotated[
+        list[str] | None, typer.Option("--reuse", metavar="TRACE", help="uniform or production.")
+    ] = None,
+    strides: Annotated[
+        list[str] | None, typer.Option("--stride", help="packed, or padded to 64 bytes.")
+    ] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shape", metavar="NAME", help="RM1, RM2 or RM3.")
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="cache, placement or channels: the worth on production lookups."),
+    ] = None,
+    lookups: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows a command pools; by default about 20,000 cycles' worth."),
+    ] = None,
+    cards: Annotated[int, typer.Option(help="Points measured at once, 1 to 6.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Of the traces.")] = 0,
+    config: options.Config = "default",
+    engine: options.EngineName = "native",
+    json_file: options.JsonFile = None,
+) -> None:
+    """Gather efficiency: cycles of the tightest bound over cycles taken.
+
+    The whole sweep, or what the options leave of it; each may be given more than once. Answers are
+    compared with the golden model; any difference makes the exit status 1.
+
+    Example: `halfdome bench gather --dim 64 --bits 8 --pooling 32 --json gather.json`
+    """
+    from host.bench import gather, gather_run, gather_study
+
+    axes = {"dims": dims, "bits": bits, "poolings": poolings, "reuses": reuses, "strides": strides}
+    chosen = {name: values for name, values in axes.items() if values}
+    design = preset(config)
+    how = {"engine": engine, "cards": cards, "seed": seed, "lookups": lookups}
+    if study is not None:
+        if reuses or shapes:
+            raise ValueError("--study: takes --dim, --bits, --pooling and --stride alone")
+        points = gather_study.points(**chosen)
+        total = len(points) * len(gather_study.variants(study, design))
+    else:
+        points = [] if shapes and not chosen else gather.sweep(**chosen)
+        if shapes or not chosen:
+            points += gather.shapes(shapes or gather.SHAPES)
+        total = len(points)
+    with options.progress() as bar:
+        task = bar.add_task(study or "points", total=total)
+        how["progress"] = lambda done: bar.advance(task, done)
+        if study is not None:
+            result = gather_study.compare(study, points, design, **how)
+            show = tables.print_gather_study
+        else:
+            result = gather_run.measure(points, design, **how)
+            show = tables.print_gather
+    show(result, console)
+    options.write_json(json_file, result)
+    options.require_right(sum(row["mismatching_values"] for row in result["rows"]), "values")
+
+
+@app.command("link")
+def bench_link(
+    config: options.Config = "default",
+    engine: options.EngineName = "native",
+    json_file: options.JsonFile = None,
+) -> None:
+    """Link efficiency: payload over what the wire could carry, for DMA of 64 B to 1 MiB.
+
+    One card and six, host and peer, and how many tags cover the latency of a read. Takes minutes.
+
+    Example: `halfdome bench link --json link.json`
+    """
+    from host.bench import link
+
+    design = preset(config)
+    with options.progress() as bar:
+        task = bar.add_task("transfers", total=link.steps())
+        result = link.measure(design, engine, lambda rows: bar.advance(task, rows))
+    console.print(tables.of_rows("DMA over PCIe", result["rows"]))
+    console.print(tables.of_rows("64 KiB reads of the host, by tags", result["tags"]))
+    options.write_json(json_file, result)
+
+
+@app.command("transfers")
+def bench_transfers(
+    samples: options.Samples = 1024,
+    batch: options.Batch = 128,
+    cards: options.Cards = 6,
+    config: options.Config = "default",
+    engine: options.EngineName = "native",
+    data: options.Data = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """What each trick of the transfers saves on a batch: bytes over the uplink and cycles.
+
+    Every switch on and off, the others as usual. Answers are compared with the golden model; any
+    difference makes the exit status 1.
+
+    Example: `halfdome bench transfers --samples 512 --json transfers.json`
+    """
+    from host.bench import dlrm, transfers
+    from host.models.dlrm import WEIGHTS
+
+    work = dlrm.workload(data, WEIGHTS, samples, batch)
+    design = preset(config)
+    with options.progress() as bar:
+        task = bar.add_task("settings", total=transfers.steps())
+        result = transfers.measure(
+            work, design, cards=cards, engine=engine, progress=lambda n: bar.advance(task, n)
+        )
+    tables.print_transfers(result, console)
+    options.write_json(json_file, result)
+    options.require_right(result["mismatching_samples"], "samples")
+
+
+@app.command("faults")
+def bench_faults(
+    config: options.Config = "tiny",
+    engine: options.EngineName = "native",
+    json_file: options.JsonFile = None,
+) -> None:
+    """The fault matrix: every fault at every phase of a batch, who noticed, what was done.
+
+    A made-up model on two cards, with fewer cycles of patience than `run dlrm --fault` has. An
+    answer that is not right in the end, or a fault that nobody noticed, makes the exit status 1.
+
+    Example: `halfdome bench faults --config tiny --json faults.json`
+    """
+    from host.bench import faults
+
+    design = preset(config)
+    with options.progress() as bar:
+        task = bar.add_task("faults", total=len(faults.cells()))
+        result = faults.measure(design, engine, lambda n: bar.advance(task, n))
+    tables.print_fault_matrix(result, console)
+    options.write_json(json_file, result)
+    bad = [row for row in result["rows"] if row["outcome"] != "right" or "unnoticed" in row["who"]]
+    if bad:
+        console.print(f"[red]{len(bad)} faults were not noticed, or not made good[/red]")
+        raise typer.Exit(1)
+
+
+@app.command("engine")
+def bench_engine(config: options.Config = "default", json_file: options.JsonFile = None) -> None:
+    """Simulation speed: pysim, the bare compiled card, one native card, six; and their ratios.
+
+    Example: `halfdome bench engine --json engines.json`
+    """
+    from host.bench import engines
+
+    with console.status("simulating with both engines"):
+        result = engines.compare(preset(config))
+    speed = {
+        name.removesuffix("_cycles_per_second"): value
+        for name, value in result.items()
+        if name.endswith("_cycles_per_second")
+    }
+    work = result["native_work"]
+    console.print(tables.of_rows(f"Card cycles per second of wall time, native: {work}", [speed]))
+    ratios = [
+        {"ratio": name.replace("_", " "), "measured": result[name], "bar": bar}
+        for name, bar in result["bars"].items()
+    ]
+    load = result["load_average_before"]
+    console.print(f"{result['processors']} processors, load average {load:.1f} before")
+    console.print(tables.of_rows("Ratios, and what they should be at least", ratios))
+    shares = {
+        name.removesuffix("_share"): value
+        for name, value in result.items()
+        if name.endswith("_share")
+    }
+    console.print(tables.of_rows("Where one native card's wall time goes", [shares]))
+    options.write_json(json_file, result)

@@ -1,0 +1,93 @@
+"""`halfdome verilog`, `fpga` and `info`: what a configuration becomes."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdl.commands import Engine
+from hdl.config import CardConfig, preset
+from host.cli import options
+from host.cli.options import console
+from host.report import tables
+
+
+def verilog(
+    config: options.Config = "default",
+    output: options.OutputFolder = Path("build"),
+) -> None:
+    """Write the card as one Verilog file, with a C header of its registers and descriptors.
+
+    Example: `halfdome verilog --config tiny -o build/`
+    """
+    from hdl.verilog import TOP, c_header, card_verilog
+
+    design = preset(config)
+    output.mkdir(parents=True, exist_ok=True)
+    with console.status(f"generating {config} ({design.hash})"):
+        (output / f"{TOP}.v").write_text(card_verilog(design))
+    (output / f"{TOP}.h").write_text(c_header(design))
+    (output / f"{TOP}.json").write_text(design.as_json() + "\n")
+    for suffix in ("v", "h", "json"):
+        typer.echo(output / f"{TOP}.{suffix}")
+
+
+def fpga(
+    units: Annotated[
+        list[str] | None, typer.Option("--unit", metavar="NAME", help="Default: every unit.")
+    ] = None,
+    config: options.Config = "tiny",
+    json_file: options.JsonFile = None,
+) -> None:
+    """Place and route the units that decide a card's size on an ECP5: LUTs, DSPs, Fmax.
+
+    Example: `halfdome fpga --unit array --unit lane --config tiny`
+    """
+    from hdl.synthesis import UNITS, ecp5_report
+
+    design = preset(config)
+    chosen = units or list(UNITS)
+    for unit in chosen:
+        if unit not in UNITS:
+            raise ValueError(f"--unit {unit}: unknown; known are {', '.join(UNITS)}")
+    rows = []
+    with options.progress() as bar:
+        task = bar.add_task("units", total=len(chosen))
+        for unit in chosen:
+            bar.update(task, description=unit)
+            rows.append(ecp5_report(UNITS[unit](design), unit))
+            bar.advance(task)
+    console.print(tables.of_rows(f"Lattice LFE5UM5G-85, {config}", rows))
+    options.write_json(json_file, {"config_hash": design.hash, "rows": rows})
+
+
+def info(config: options.Config = "default", json_file: options.JsonFile = None) -> None:
+    """Show what a configuration means, and what the cache of compiled models holds.
+
+    Example: `halfdome info --config m2`
+    """
+    from rich.table import Table
+
+    from host.runtime.runtime import cache_summary
+
+    design = preset(config)
+    facts = describe(design)
+    facts |= {f"cache_{name}": value for name, value in cache_summary().items()}
+    table = Table("quantity", "value", title=f"{config} ({design.hash})")
+    for name, value in facts.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+    console.print(table)
+    options.write_json(json_file, facts)
+
+
+def describe(config: CardConfig) -> dict:
+    """Every field of a configuration, and the peaks that follow from it."""
+    macs = config.cores * config.array_rows * config.array_columns
+    return json.loads(config.as_json()) | {
+        "config_hash": config.hash,
+        "engines": ", ".join(engine.name.lower() for engine in Engine),
+        "peak_int8_tops": macs * 2 * config.clock_mhz / 1e6,
+        "bus_gb_per_s": config.bus_bytes * config.clock_mhz / 1e3,
+        "window_bytes": config.window_bytes,
+    }

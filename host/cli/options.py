@@ -1,0 +1,63 @@
+"""What the commands share: options with one meaning everywhere, progress, results, verdicts."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hdl.config import PRESETS
+
+console = Console()
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Refuses a file that cannot be written before the work that would fill it."""
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder, must be a file")
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"{path}: folder {path.parent} does not exist")
+    return path
+
+
+Config = Annotated[str, typer.Option("--config", help=f"Preset: {', '.join(PRESETS)}.")]
+EngineName = Annotated[str, typer.Option("--engine", help="native (compiled) or pysim.")]
+Samples = Annotated[int, typer.Option(help="Held-out interactions to answer.")]
+Batch = Annotated[int, typer.Option(help="Samples of a batch.")]
+Cards = Annotated[int, typer.Option(help="Cards, 1 to 6.")]
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="MovieLens-100K in RecBole's format.")
+]
+OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Also write the result as JSON.", callback=output_file
+    ),
+]
+
+
+def progress() -> Progress:
+    """A bar on standard error, so that results can be piped."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def write_json(path: Path | None, result: dict) -> None:
+    """Writes the result where `--json` asked for it."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def require_right(wrong: int, what: str) -> None:
+    """Ends with status 1 if so many of `what` are not as the golden model has them."""
+    if wrong:
+        console.print(f"[red]{wrong} {what} differ from the golden model[/red]")
+        raise typer.Exit(1)

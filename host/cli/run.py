@@ -1,0 +1,156 @@
+"""`halfdome run` and `halfdome explore`: models on simulated cards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdl.config import preset
+from host.cli import options
+from host.cli.options import console
+from host.report import tables
+
+app = typer.Typer(help="Run a model on simulated cards.", no_args_is_help=True)
+
+
+def _cycles(window: str) -> tuple[int, int]:
+    """The numbers of A:B."""
+    first, colon, last = window.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise ValueError(f"--waves-cycles {window}: must be A:B, like 2000:3000")
+    return int(first), int(last)
+
+
+@app.command("dlrm")
+def run_dlrm(
+    samples: options.Samples = 1024,
+    batch: options.Batch = 128,
+    cards: options.Cards = 6,
+    config: options.Config = "default",
+    engine: options.EngineName = "native",
+    data: options.Data = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trained weights (safetensors).")
+    ] = None,
+    json_file: options.JsonFile = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a timeline for ui.perfetto.dev.",
+            callback=options.output_file,
+        ),
+    ] = None,
+    waves: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write waveforms of a card.", callback=options.output_file
+        ),
+    ] = None,
+    waves_card: Annotated[int, typer.Option(metavar="N", help="The card looked into.")] = 0,
+    waves_cycles: Annotated[
+        str, typer.Option(metavar="A:B", help="From cycle A to before cycle B.")
+    ] = "0:10000",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:card=N,at=US,…]",
+            help="What goes wrong while answering, on the link of a card (0), from so many µs on "
+            "(0): corrupt, poison, poisoned-write, unsupported, abort, lost-completion, "
+            "late-completion, link-down, silent. Also `for=US`, how late or long (50), `skip=N` "
+            "and `count=N` packets. May be given more than once.",
+        ),
+    ] = None,
+) -> None:
+    """Will this user rate this item 4 or more? MovieLens-100K, answered by six cards.
+
+    Every answer is compared with the golden model; any difference makes the exit status 1, and so
+    does a fault that nobody noticed.
+
+    Example: `halfdome run dlrm --samples 2048 --json result.json --trace timeline.json`
+
+    Example: `halfdome run dlrm --fault poison:card=2,at=40 --fault link-down:card=4,at=60,for=100`
+    """
+    from host.bench import dlrm as bench
+    from host.models import dlrm
+    from host.runtime import runtime
+
+    design = preset(config)
+    work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
+    bench.check_design(work, design, cards=cards, engine=engine, faults=fault or ())
+    extras = {}
+    if waves is not None:
+        start, stop = _cycles(waves_cycles)
+        extras["waves"] = runtime.waves(waves, card=waves_card, start=start, stop=stop, cards=cards)
+    if fault:
+        extras["patience_cycles"] = bench.FAULT_PATIENCE_CYCLES
+    with options.progress() as bar:
+        task = bar.add_task(f"{cards} cards, {engine}", total=samples)
+        outcome = bench.run(
+            work,
+            design,
+            cards=cards,
+            engine=engine,
+            progress=lambda done: bar.advance(task, done),
+            trace=trace,
+            faults=fault or (),
+            **extras,
+        )
+    if waves is not None and not waves.exists():
+        console.print(f"[red]no waveforms: the run ended before cycle {start}[/red]")
+    tables.print_dlrm(outcome.report, console)
+    unnoticed = 0
+    if fault:
+        tables.print_faults(outcome.report["faults"], console)
+        unnoticed = outcome.report["faults"]["total"]["unnoticed"]
+    options.write_json(json_file, outcome.report)
+    options.require_right(outcome.mismatches, "samples")
+    if unnoticed:
+        raise typer.Exit(1)
+
+
+def explore(
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="FIELD=V1,V2,…", help="Values to try; array=RxC works too."),
+    ],
+    config: options.Config = "default",
+    samples: options.Samples = 256,
+    batch: options.Batch = 128,
+    cards: options.Cards = 6,
+    engine: options.EngineName = "native",
+    data: options.Data = None,
+    output: options.OutputFolder = Path("build/explore"),
+    json_file: options.JsonFile = None,
+) -> None:
+    """Run the demo's batches over a grid of configurations: a table, a CSV and a picture.
+
+    Example: `halfdome explore --set array=8x8,16x16 --set lanes=4,8,16`
+    """
+    from host.bench import dlrm as bench
+    from host.explore import grid
+    from host.models import dlrm
+
+    points = grid.points(preset(config), settings)
+    work = bench.workload(data, dlrm.WEIGHTS, samples, batch)
+    grid.check(points, work, cards=cards, engine=engine)
+    output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict] = []
+    with options.progress() as bar:
+        task = bar.add_task("samples", total=len(points) * samples)
+        for number, point in enumerate(points, start=1):
+            bar.update(task, description=f"{number}/{len(points)} {point.name}")
+            rows.append(
+                grid.measure(
+                    point,
+                    work,
+                    cards=cards,
+                    engine=engine,
+                    progress=lambda done: bar.advance(task, done),
+                )
+            )
+            grid.write_csv(output / "explore.csv", rows)  # what is measured stays measured
+    grid.draw(output / "explore.png", rows)
+    options.write_json(json_file, {"rows": rows})
+    console.print(grid.table(rows))
+    typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.png'}")

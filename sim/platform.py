@@ -65,9 +65,7 @@ class Bus:
     @property
     def errors(self) -> int:
         """What the root port has noticed: requests to nowhere or with bad data, links lost."""
-        counts = self._world.host_traffic()
-        names = ("unsupported_requests", "poisoned_requests", "links_lost")
-        return sum(counts[name] for name in names)
+        return self._world.host_errors
 
     def read(self, address: int, nbytes: int) -> bytes:
         """Reads device memory; returns when the completions have arrived.

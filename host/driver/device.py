@@ -12,7 +12,7 @@ from hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Engine
 from hdl.config import CardConfig
 from hdl.registers import CONTROL_RESET, CONTROL_RUN, STATUS_FETCH_FAILED, STATUS_RESETTING
 from host.driver.bus import Bus
-from host.driver.completion import Completion
+from host.driver.completion import PHASE_BYTE, Completion
 from host.driver.errors import CardError, CardLost, CommandError
 
 RING_ENTRIES = 1024
@@ -303,6 +303,7 @@ class Device:
         for raw, label in zip_longest(descriptors, labels, fillvalue=""):
             if self.room == 0:
                 self._ring_doorbell()
+                self.poll()
                 while self.room == 0:
                     self._sleep()
             identifier = self._next_id
@@ -329,10 +330,10 @@ class Device:
         before = self._completion_head
         while not self._given_up:
             start = self._completion_head * COMPLETION_BYTES
+            if self._completion.array[start + PHASE_BYTE] != self._phase:
+                break
             raw = self._completion.array[start : start + COMPLETION_BYTES].tobytes()
             completion = Completion.parse(raw)
-            if completion.phase != self._phase:
-                break
             if completion.id not in self._submitted:
                 raise CardError(f"card {self.index}: completion of unknown id {completion.id}")
             self._submitted[completion.id].completion = completion
@@ -350,8 +351,10 @@ class Device:
         return self._submitted[identifier].completion is not None
 
     def _sleep(self) -> None:
-        """Until an interrupt has come, or all is complete; raises if the card will not go on."""
-        self.poll()
+        """Until an interrupt has come, then polls; raises if the card will not go on.
+
+        To be called after a `poll` that left commands to complete.
+        """
         quiet = 0
         part = max(1, self.patience_cycles // LOOKS)
         while self._order and not self.bus.wait(part):
@@ -367,6 +370,7 @@ class Device:
                     f"is busy; the oldest command has opcode {oldest[0]:#04x}, id {identifier}"
                 )
             quiet %= self.patience_cycles
+        self.poll()
         if self._has_alarm():
             self._examine()
 
@@ -395,6 +399,7 @@ class Device:
     def drain(self) -> bool:
         """Waits for all that was submitted, of which it tells the card again; whether it ended."""
         self._ring_doorbell()
+        self.poll()
         try:
             while self._order:
                 self._sleep()
@@ -419,7 +424,6 @@ class Device:
         self.poll()
         while not all(self.done(identifier) for identifier in identifiers):
             self._sleep()
-            self.poll()
         return [self._submitted.pop(i).completion for i in identifiers]  # type: ignore[misc]
 
     def check(self, identifiers: Sequence[int]) -> list[Completion]:

@@ -92,6 +92,12 @@ void world_host_traffic(const Handle* handle, HostTraffic* out) {
   *out = {traffic(fabric.uplink_down()), traffic(fabric.uplink_up()), fabric.root.counters};
 }
 
+// Requests to nowhere or with bad data, and links lost. Asked for at every interrupt.
+uint64_t world_host_errors(const Handle* handle) {
+  const auto& counters = handle->world.fabric.root.counters;
+  return counters.unsupported_requests + counters.poisoned_requests + counters.links_lost;
+}
+
 void world_card_state(const Handle* handle, size_t index, char* out, size_t bytes) {
   const std::string state = handle->world.cards[index]->state();
   std::strncpy(out, state.c_str(), bytes - 1);

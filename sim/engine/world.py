@@ -129,6 +129,7 @@ def load_library() -> ctypes.CDLL:
         "world_message": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
         "world_card_traffic": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
         "world_host_traffic": (None, (handle, ctypes.c_void_p)),
+        "world_host_errors": (number, (handle,)),
         "world_card_state": (None, (handle, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)),
         "world_time": (None, (handle, ctypes.c_int)),
         "world_card_evaluated": (ctypes.c_int64, (handle, ctypes.c_size_t)),
@@ -289,6 +290,11 @@ class World:
         raw = (ctypes.c_uint64 * len(_HOST_TRAFFIC))()
         self._lib.world_host_traffic(self._handle, raw)
         return dict(zip(_HOST_TRAFFIC, raw, strict=True))
+
+    @property
+    def host_errors(self) -> int:
+        """Errors that the root port has noticed: bad requests of cards, links lost."""
+        return self._lib.world_host_errors(self._handle)
 
     def card_state(self, index: int) -> str:
         """Where a card is and what it waits for, in words."""

@@ -90,7 +90,7 @@ class JobDecoder(wiring.Component):
     """
 
     latency = 1
-    convolution_latency = 11
+    convolution_latency = 12
 
     def __init__(self):
         super().__init__(
@@ -188,7 +188,10 @@ class JobDecoder(wiring.Component):
         m.d.sync += [self.job[name].eq(view[name]) for name in names]
 
     def _multiply(self, m: Module, v: data.View, is_convolution: Value) -> None:
-        """The steps of a convolution, one product a cycle on one multiplier."""
+        """The steps of a convolution, one product a cycle on one multiplier.
+
+        Its operands are chosen in the cycle before, so that no clock has both to do.
+        """
         job = self.job
         image_line = Signal(32)
         beside = Signal(24)
@@ -206,22 +209,22 @@ class JobDecoder(wiring.Component):
             (v.pad_top, image_line, above),
         )
         # Then the address of the first tap, which may wrap below 0, in two steps.
-        step = Signal(range(len(products) + 2))
+        step = Signal(range(len(products) + 3))
         working = Signal()
         m.d.comb += product.eq(factor * term)
-        with m.Switch(step):
-            for number, (a, b, _) in enumerate(products):
-                with m.Case(number):
-                    m.d.comb += [factor.eq(a), term.eq(b)]
         with m.If(working):
             m.d.sync += step.eq(step + 1)
             with m.Switch(step):
-                for number, (_, _, target) in enumerate(products):
+                for number, (a, b, _) in enumerate(products):
+                    with m.Case(number):
+                        m.d.sync += [factor.eq(a), term.eq(b)]
+            with m.Switch(step):
+                for number, (_, _, target) in enumerate(products, start=1):
                     with m.Case(number):
                         m.d.sync += target.eq(product)
-                with m.Case(len(products)):
+                with m.Case(len(products) + 1):
                     m.d.sync += job.x.eq(job.x - beside)
-                with m.Default():
+                with m.Case(len(products) + 2):
                     m.d.sync += [job.x.eq(job.x - above), working.eq(0), self.valid.eq(1)]
         with m.If(self.start):
             m.d.sync += [step.eq(0), working.eq(is_convolution), self.valid.eq(~is_convolution)]

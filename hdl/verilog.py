@@ -1,14 +1,6 @@
 """Verilog and the C header that belongs to it, from one configuration."""
 
-import gc
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from unittest import mock
-
-from amaranth import ClockSignal, Const, Instance, Module, ResetSignal, Value
-from amaranth.back import rtlil
+from amaranth import ClockSignal, Instance, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -16,8 +8,7 @@ from hdl import commands, registers
 from hdl.card import Card
 from hdl.config import CardConfig
 from hdl.core import Core
-from hdl.share import share
-from hdl.wheel import run_wheel
+from hdl.rtlil import ports_of, rtlil_to_verilog, to_rtlil
 
 TOP = "halfdome_card"
 CORE = "halfdome_core"
@@ -30,69 +21,13 @@ _YOSYS_HABITS = (
 first match wins, comparisons that the configuration's sizes decide."""
 
 
-def _ports(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Value]]:
-    for path, member, value in component.signature.flatten(component):
-        value = Value.cast(value)
-        if not isinstance(value, Const):  # an always-ready stream has no ready port
-            yield "__".join(map(str, path)), member.flow, value
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Elaboration makes objects that live: searching millions of them for garbage takes longer."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def to_rtlil(component: wiring.Component, name: str) -> str:
-    """Any component as RTLIL, ports named by its signature (`i__payload`), equal modules once."""
-    ports = {port: (value, None) for port, _, value in _ports(component)}
-    with (
-        _no_collection(),
-        mock.patch.object(rtlil.ModuleEmitter, "emit_memory", _emit_memory),
-    ):
-        return share(rtlil.convert(component, name=name, ports=ports, emit_src=False), name)
-
-
-_emit_every_bit = rtlil.ModuleEmitter.emit_memory
-
-
-def _emit_memory(emitter, index, cell) -> None:
-    """Initial contents only where there are any: bit by bit, zeros are most of a large card's
-    RTLIL, and an SRAM has none."""
-    if any(cell.init):
-        _emit_every_bit(emitter, index, cell)
-
-
-def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:
-    """RTLIL as self-contained Verilog. Raises `ToolError` with Yosys' own words.
-
-    `passes` are the Yosys commands that turn processes into what is written; the default stays
-    closest to the source.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "top.il"), Path(folder, "top.v")
-        source.write_text(text)
-        script = (
-            # A wire of no bits, which Verilog does not have, would be written with two.
-            f"read_rtlil top.il; delete s:0; {passes}; memory_collect; write_verilog -noattr top.v"
-        )
-        run_wheel("yosys", ["-q", "-p", script], Path(folder))
-        return target.read_text()
-
-
 class _PlacedCore(wiring.Component):
     """A core by name: cores are equal, so that one module serves them all."""
 
     def elaborate(self, platform):
         m = Module()
         ports = {
-            f"{'i' if flow == In else 'o'}_{name}": value for name, flow, value in _ports(self)
+            f"{'i' if flow == In else 'o'}_{name}": value for name, flow, value in ports_of(self)
         }
         m.submodules.core = Instance(CORE, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
         return m

@@ -13,7 +13,7 @@ from pathlib import Path
 from amaranth.lib import wiring
 
 from hdl.command.statistics import COUNT_BITS
-from hdl.verilog import rtlil_to_verilog, to_rtlil
+from hdl.rtlil import rtlil_to_verilog, to_rtlil
 from sim.engine.cache import cached, content_key, recall, remember
 from sim.engine.compiler import (
     NO_CLOCK,

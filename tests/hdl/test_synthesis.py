@@ -8,8 +8,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.config import PRESETS
+from hdl.rtlil import to_rtlil
 from hdl.synthesis import UNITS, ecp5_report
-from hdl.verilog import to_rtlil
 
 
 class Multiplier(wiring.Component):

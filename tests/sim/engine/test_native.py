@@ -8,7 +8,7 @@ from amaranth import ClockDomain, ClockSignal, Module, ResetSignal, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.verilog import to_rtlil
+from hdl.rtlil import to_rtlil
 from sim.engine import compiler, native, pysim
 from sim.engine.compiler import BuildError
 from sim.engine.ports import component_ports

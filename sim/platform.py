@@ -93,12 +93,15 @@ class Bus:
         """Zeroed host memory that cards can reach. Raises `MemoryError` if there is not enough."""
         return self._memory.map(nbytes)
 
-    def wait(self, timeout_cycles: int) -> bool:
-        """Sleeps until an interrupt arrives that no earlier `wait` has reported; False if none."""
+    def wait(self, timeout_cycles: int, message: int = 0) -> bool:
+        """Sleeps until an interrupt arrives that no earlier `wait` has reported; False if none.
+
+        Of messages to the address `message` only, if that is not 0.
+        """
         deadline = self._world.cycle + timeout_cycles
         while self._world.cycle < deadline:
             target = min(deadline, self._world.cycle + _SLICE_CYCLES)
-            if self._world.run(target, INTERRUPT) == INTERRUPT:
+            if self._world.run(target, INTERRUPT, message) == INTERRUPT:
                 return True
         return False
 

@@ -37,6 +37,9 @@ class Bus(Protocol):
         """Host memory that cards can read and write."""
         ...
 
-    def wait(self, timeout_cycles: int) -> bool:
-        """Sleeps until a message-signalled interrupt arrives; False if none came in time."""
+    def wait(self, timeout_cycles: int, message: int = 0) -> bool:
+        """Sleeps until a message-signalled interrupt arrives; False if none came in time.
+
+        `message` is the address of those that are waited for; others may wake the caller, too.
+        """
         ...

@@ -357,7 +357,7 @@ class Device:
         """
         quiet = 0
         part = max(1, self.patience_cycles // LOOKS)
-        while self._order and not self.bus.wait(part):
+        while self._order and not self.bus.wait(part, self._message[0]):
             self.poll()
             quiet += part
             if self._has_alarm() or quiet >= self.patience_cycles:

@@ -50,7 +50,8 @@ void world_add_card(Handle* handle, const CardModel* model, uint8_t* memory, uin
                          std::vector<Pin>(outputs, outputs + count));
 }
 
-int world_run(Handle* handle, int64_t target_cycle, unsigned stop) {
+int world_run(Handle* handle, int64_t target_cycle, unsigned stop, uint64_t message) {
+  handle->world.fabric.root.awaited = message;
   return handle->world.run(target_cycle, stop);
 }
 

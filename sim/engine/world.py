@@ -118,7 +118,7 @@ def load_library() -> ctypes.CDLL:
         "world_destroy": (None, (handle,)),
         "world_add_card": (None, (handle, *[ctypes.c_void_p] * 2, number, *[ctypes.c_void_p] * 3,
                                   ctypes.c_size_t)),
-        "world_run": (ctypes.c_int, (handle, ctypes.c_int64, ctypes.c_uint)),
+        "world_run": (ctypes.c_int, (handle, ctypes.c_int64, ctypes.c_uint, number)),
         "world_cycle": (ctypes.c_int64, (handle,)),
         "world_time_fs": (ctypes.c_int64, (handle,)),
         "world_write": (None, (handle, number, ctypes.c_char_p, number)),
@@ -226,13 +226,14 @@ class World:
             raise RuntimeError("the platform is closed")
         return self._world
 
-    def run(self, target_cycle: int, stop: int = 0) -> int:
+    def run(self, target_cycle: int, stop: int = 0, message: int = 0) -> int:
         """Advances to `target_cycle`; returns 0, or the notice of `stop` that came first.
 
-        Raises what a card model raised, and `RuntimeError` if one stopped without a reason.
+        `INTERRUPT` is noticed of messages to the address `message`, of any if that is 0. Raises
+        what a card model raised, and `RuntimeError` if one stopped without a reason.
         """
         start = time.perf_counter() if self._timing else 0.0
-        reason = self._lib.world_run(self._handle, target_cycle, stop)
+        reason = self._lib.world_run(self._handle, target_cycle, stop, message)
         if self._timing:
             self._run_seconds += time.perf_counter() - start
         if reason == STOPPED:

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstring>
 #include <deque>
+#include <set>
 #include <utility>
 
 #include "endpoint.hpp"
@@ -50,10 +51,18 @@ class RootComplex {
   std::vector<Message> messages;
   RootCounters counters;
 
+  // Of which messages a notice is wanted: their address, 0 for any.
+  uint64_t awaited = 0;
+
   // The notices of `mask` that have been raised since they were last taken.
   unsigned take_notices(unsigned mask) {
-    const unsigned taken = notices_ & mask;
+    unsigned taken = notices_ & mask;
     notices_ &= ~taken;
+    if (mask & INTERRUPT) {
+      const size_t found = awaited ? unread_.erase(awaited) : unread_.size();
+      if (!awaited) unread_.clear();
+      if (found) taken |= INTERRUPT;
+    }
     return taken;
   }
 
@@ -201,7 +210,7 @@ class RootComplex {
       uint32_t data = 0;
       std::memcpy(&data, tlp.payload.data(), 4);
       messages.push_back({now, tlp.requester(), tlp.address(), data});
-      notices_ |= INTERRUPT;
+      unread_.insert(tlp.address());
       returned.push_back({now, tlp.credit()});
     } else if (s_.memory.holds(tlp.address(), tlp.length_bytes())) {
       uint8_t* out = memory_ + (tlp.address() - s_.memory.base);
@@ -243,6 +252,7 @@ class RootComplex {
   RootSettings s_;
   uint8_t* memory_;
   unsigned notices_ = 0, unfinished_ = 0;
+  std::set<uint64_t> unread_;  // addresses of messages of which no notice has been taken
   std::array<Read, TAGS> reads_{};
   Pending pending_;
   std::deque<Piece> pieces_;  // in the order of `memory_due`

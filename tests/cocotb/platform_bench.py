@@ -138,7 +138,7 @@ class Bus:
     async def _write(self, address: int, data: bytes) -> None:
         await self._root.mem_write(address, bytes(data))
 
-    async def _wait(self, timeout_cycles: int) -> bool:
+    async def _wait(self, timeout_cycles: int, message: int = 0) -> bool:
         try:
             await with_timeout(self._interrupt.wait(), timeout_cycles * CLOCK_PS, "ps")
         except TimeoutError:

@@ -58,7 +58,7 @@ class FakeBus:
         address = self.values[registers.offset(f"{name}_BASE_LO")]
         return next(b.array for b in self.mapped if b.address == address)
 
-    def wait(self, timeout_cycles):
+    def wait(self, timeout_cycles, message=0):
         """Completes every submitted descriptor, the last submitted first."""
         tail = self.values[registers.offset("SQ_TAIL")]
         size = self.values[registers.offset("SQ_SIZE")]

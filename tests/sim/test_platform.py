@@ -77,6 +77,20 @@ def test_interrupt_before_the_wait_is_not_lost():
         assert platform.cycles == before + 10
 
 
+def test_a_wait_for_one_card_does_not_end_with_another():
+    with open_platform() as platform:
+        buffer = platform.bus.map(4096)
+        start_transfer(platform, 0, READS, buffer.address, 1)
+        start_transfer(platform, 1, READS, buffer.address, 32)
+        first, second = (platform.message(card)[0] for card in (0, 1))
+        assert platform.bus.wait(10_000, second)
+        assert [interrupt.address for interrupt in platform.interrupts] == [first, second]
+        before = platform.cycles
+        assert not platform.bus.wait(10, second)
+        assert platform.bus.wait(10, first), "it came meanwhile and was not lost"
+        assert platform.cycles == before + 10
+
+
 def test_dma_writes_reach_host_and_peer():
     with open_platform() as platform:
         buffer = platform.bus.map(1024)

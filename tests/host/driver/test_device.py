@@ -197,7 +197,7 @@ def test_an_alarm_makes_the_driver_look_before_its_patience_ends(values, words):
     identifiers = card.submit([SIGNAL])
     waits = []
 
-    def wait(cycles):
+    def wait(cycles, message=0):
         waits.append(cycles)
         bus.errors = 1
         return False

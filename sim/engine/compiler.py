@@ -89,8 +89,13 @@ def run(
 
 
 def _effort(source: Path) -> tuple[str, ...]:
-    """Verilator names what runs once, and what writes waveforms: not worth optimising."""
-    return ("-O0",) if "__Slow" in source.stem or "__Trace" in source.stem else ()
+    """Verilator names what runs once, and what writes waveforms: not worth optimising.
+
+    Nor is its run-time library, most of which a card never calls.
+    """
+    if "__Slow" in source.stem or "__Trace" in source.stem:
+        return ("-O0",)
+    return ("-O1",) if source.stem in ("verilated", "verilated_threads") else ()
 
 
 def compile_objects(

@@ -46,6 +46,9 @@ KEEP_NAMED = "setattr -set keep 1 w:* w:$* %d"
 """What a model that writes waveforms is translated with besides: a name that nothing reads is
 what its author wants to see."""
 
+SMALL_BYTES = 20_000
+"""Size of a source below which its headers take longer to compile than itself."""
+
 TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
 """What a compiled model's folder in the cache holds; part of its key."""
@@ -176,6 +179,15 @@ EXPORT void* model_pin(Model* model, int index) {{
 """
 
 
+def _gathered(folder: Path) -> list[Path]:
+    """The sources in `folder`, small ones as one: each takes a second to read the same headers."""
+    sources = sorted(folder.glob("*.cpp"))
+    small = [path for path in sources if path.stat().st_size < SMALL_BYTES]
+    together = folder / "small.cpp"
+    together.write_text("".join(f'#include "{path.name}"\n' for path in small))
+    return [together, *(path for path in sources if path not in small)]
+
+
 def _runtime(root: Path, compiler: Compiler, version: str, traced: bool) -> list[Path]:
     """Objects of Verilator's own run-time library, compiled once for all models."""
     include = root / "include"
@@ -247,7 +259,7 @@ def build(
             raise BuildError(NO_CLOCK)
         counts = _cycle_counts(folder, prefix)
         (folder / "glue.cpp").write_text(_glue(ports, prefix, traced, rest_period, counts))
-        sources = sorted(folder.glob("*.cpp"))
+        sources = _gathered(folder)
         progress(f"compiling {len(sources)} files")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]
         objects = compile_objects(sources, folder, include=include)

@@ -147,8 +147,7 @@ def bench_link(
     with options.progress() as bar:
         task = bar.add_task("transfers", total=link.steps())
         result = link.measure(design, engine, lambda rows: bar.advance(task, rows))
-    console.print(tables.of_rows("DMA over PCIe", result["rows"]))
-    console.print(tables.of_rows("64 KiB reads of the host, by tags", result["tags"]))
+    tables.print_link(result, console)
     options.write_json(json_file, result)
 
 

@@ -152,6 +152,37 @@ def print_gather_study(result: dict, console: Console) -> None:
     console.print(table)
 
 
+def _binary(nbytes: int) -> str:
+    """65536 as 64 KiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024 or unit == "MiB":
+            break
+        nbytes //= 1024
+    return f"{nbytes} {unit}"
+
+
+def print_link(result: dict, console: Console) -> None:
+    """The result of `halfdome bench link`: a row a kind of transfer, a column a size."""
+    sizes = list(dict.fromkeys(row["bytes"] for row in result["rows"]))
+    kinds: dict[str, dict[int, dict]] = {}
+    for row in result["rows"]:
+        kinds.setdefault(f"{row['cards']} {row['kind']} {row['end']}", {})[row["bytes"]] = row
+    for title, name, unit, decimals in (
+        ("Share of the payload limit", "of_payload_limit", 1, 3),
+        ("GB/s, all cards together", "bytes_per_second", 1e9, 2),
+        ("µs of one transfer by itself", "alone_ns", 1e3, 2),
+    ):
+        table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        table.add_column("cards", no_wrap=True)
+        for size in sizes:
+            table.add_column(_binary(size), justify="right")
+        for kind, of_size in kinds.items():
+            values = (of_size[size][name] / unit for size in sizes)
+            table.add_row(kind, *(f"{value:.{decimals}f}" for value in values))
+        console.print(table)
+    console.print(of_rows("64 KiB reads of the host, by tags", result["tags"]))
+
+
 def print_transfers(result: dict, console: Console) -> None:
     """The result of `halfdome bench transfers`."""
     table = Table(

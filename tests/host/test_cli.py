@@ -372,14 +372,17 @@ def test_bench_gather_refuses_what_it_does_not_know(refused):
 def test_bench_link_shows_its_table_and_the_tags(halfdome, monkeypatch, tmp_path):
     def measure(config, engine, progress):
         progress(link.steps())
-        row = {"kind": "read", "end": "peer", "bytes": 16384, "link_efficiency": 0.9}
+        row = {"kind": "read", "end": "peer", "cards": 6, "bytes": 16384, "alone_ns": 5050}
+        row |= {"bytes_per_second": 20.8e9, "of_payload_limit": 0.99}
         return {"rows": [row], "tags": [{"dma_tags": 5, "link_efficiency": 0.7}]}
 
     monkeypatch.setattr(link, "measure", measure)
     output = tmp_path / "link.json"
     status, text, error = halfdome("bench", "link", "--json", output)
     assert status == 0
-    assert "16,384" in text
+    assert "6 read peer" in text
+    assert "16 KiB" in text
+    assert all(value in text for value in ("0.990", "20.80", "5.05"))
     assert "dma tags" in text
     assert f"{link.steps()}/{link.steps()}" in error
     assert json.loads(output.read_text())["tags"][0]["dma_tags"] == 5

@@ -1,0 +1,156 @@
+"""`halfdome bench`: tables, files, and an exit status that tells of wrong answers."""
+
+import json
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from hdl.config import preset
+from host.bench import dlrm as bench
+from host.bench import engines, faults, link, transfers
+
+
+def test_bench_engine_prints_ratios_and_their_bars(halfdome, tmp_path, monkeypatch):
+    names = ("pysim", "native", "native_six_cards", "bare")
+    measured = {f"{name}_cycles_per_second": 1000.0 for name in names}
+    measured |= {ratio: 1.25 for ratio in engines.BARS}
+    measured |= {"bars": engines.BARS, "native_work": "dlrm", "evaluation_share": 0.75,
+                 "processors": 2, "load_average_before": 0.5}  # fmt: skip
+    monkeypatch.setattr(engines, "compare", lambda design: measured)
+    path = tmp_path / "engine.json"
+    status, text, _ = halfdome("bench", "engine", "--json", path)
+    assert status == 0
+    assert json.loads(path.read_text()) == measured
+    for piece in ("native over pysim", "1.25", "300", "0.8", "1.7", "0.75", "2 processors"):
+        assert piece in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_bench_matmul_prints_and_writes_its_rows(halfdome, tmp_path):
+    path = tmp_path / "matmul.json"
+    status, text, _ = halfdome("bench", "matmul", "--config", "tiny", "--shape", "16x16x16",
+                               "--shape", "3x5x7", "--json", path)  # fmt: skip
+    rows = json.loads(path.read_text())["rows"]
+    assert status == 0
+    assert [(row["m"], row["k"], row["n"]) for row in rows[::2]] == [(16, 16, 16), (3, 5, 7)]
+    assert all(f"{row['cycles']:,}" in text for row in rows)
+    assert "…" not in text
+
+
+GATHER = ("bench", "gather", "--config", "tiny", "--dim", 16, "--bits", 8, "--pooling", 3,
+          "--stride", "packed", "--lookups", 24)  # fmt: skip
+
+
+def test_bench_gather_prints_and_writes_its_bounds(halfdome, tmp_path):
+    path = tmp_path / "gather.json"
+    status, text, _ = halfdome(*GATHER, "--json", path)
+    rows = json.loads(path.read_text())["rows"]
+    assert status == 0
+    assert [row["reuse"] for row in rows] == ["uniform", "production"]
+    for row in rows:
+        assert f"{row['gather_efficiency']:.3f}" in text
+        assert f"{row['dram_bound_cycles']:,}" in text
+    assert "uniform lookups, packed rows" in text
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_bench_gather_tells_wrong_answers(halfdome, monkeypatch):
+    from sim.golden import operators as golden
+
+    right = golden.embedding_bag
+    monkeypatch.setattr(golden, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)
+    status, text, _ = halfdome(*GATHER, "--reuse", "uniform")
+    assert status == 1
+    assert "values differ from the golden model" in text
+
+
+def test_bench_gather_studies_placement(halfdome, tmp_path):
+    path = tmp_path / "study.json"
+    status, text, _ = halfdome("bench", "gather", "--study", "placement", "--config", "tiny",
+                               "--dim", 16, "--bits", 8, "--stride", "packed", "--lookups", 40,
+                               "--json", path)  # fmt: skip
+    assert status == 0
+    result = json.loads(path.read_text())
+    assert [row["variant"] for row in result["rows"]] == ["plain", "popular"]
+    assert f"{result['rows'][1]['speed_up']:.2f}" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_bench_gather_refuses_what_it_does_not_know(refused):
+    refused("shape=RM9: unknown; known are RM1, RM2, RM3", "bench", "gather", "--shape", "RM9")
+    refused("bits=2: unknown; known are 8, 4", "bench", "gather", "--bits", 2)
+    refused("reuse=zipf: unknown", "bench", "gather", "--reuse", "zipf")
+    refused("study=x: unknown; known are cache, placement", "bench", "gather", "--study", "x")
+    refused("--study: takes --dim", "bench", "gather", "--study", "cache", "--shape", "RM1")
+
+
+def test_bench_link_shows_its_table_and_the_tags(halfdome, monkeypatch, tmp_path):
+    def measure(config, engine, progress):
+        progress(link.steps())
+        row = {"kind": "read", "end": "peer", "cards": 6, "bytes": 16384, "alone_ns": 5050}
+        row |= {"bytes_per_second": 20.8e9, "of_payload_limit": 0.99}
+        return {"rows": [row], "tags": [{"dma_tags": 5, "link_efficiency": 0.7}]}
+
+    monkeypatch.setattr(link, "measure", measure)
+    output = tmp_path / "link.json"
+    status, text, error = halfdome("bench", "link", "--json", output)
+    assert status == 0
+    assert "6 read peer" in text
+    assert "16 KiB" in text
+    assert all(value in text for value in ("0.990", "20.80", "5.05"))
+    assert "dma tags" in text
+    assert f"{link.steps()}/{link.steps()}" in error
+    assert json.loads(output.read_text())["tags"][0]["dma_tags"] == 5
+
+
+@pytest.mark.parametrize(
+    ("who", "outcome", "bad"),
+    [("detected", "right", 0), ("unnoticed", "right", 1), ("detected", "wrong", 1)],
+)
+def test_bench_faults_prints_the_matrix(halfdome, monkeypatch, tmp_path, who, outcome, bad):
+    def measure(config, engine, progress):
+        progress(len(faults.cells()))
+        row = {"phase": "gather", "fault": "poison", "who": who, "outcome": outcome}
+        return {"rows": [{**row, "actions": "card 0 reset; answered again"}]}
+
+    monkeypatch.setattr(faults, "measure", measure)
+    output = tmp_path / "faults.json"
+    status, text, error = halfdome("bench", "faults", "--json", output)
+    assert status == bad
+    assert ("1 faults were not noticed" in text) == bad
+    for word in ("gather", "poison", who, "wrong" if outcome == "wrong" else "reset"):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"{len(faults.cells())}/{len(faults.cells())}" in error
+    assert json.loads(output.read_text())["rows"][0]["outcome"] == outcome
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_bench_transfers_shows_every_switch(halfdome, monkeypatch, tmp_path, wrong):
+    def run(runtime, work, setting):
+        on = sum(getattr(setting, name) for name in transfers.SWITCHES)
+        return transfers.Cost(500, 50, 90), transfers.Cost(2000 - 100 * on, 7, 300), wrong
+
+    monkeypatch.setattr(transfers, "run", run)
+    monkeypatch.setattr(transfers, "open", lambda **_: nullcontext())
+    monkeypatch.setattr(bench, "workload", lambda *_: SimpleNamespace(samples=8, batches=(1, 2)))
+    monkeypatch.setattr(transfers, "check_design", lambda *_, **__: None)
+    output = tmp_path / "transfers.json"
+    status, text, error = halfdome("bench", "transfers", "--json", output)
+    assert status == bool(wrong)
+    assert ("samples differ" in text) == bool(wrong)
+    assert f"{transfers.steps()}/{transfers.steps()}" in error
+    result = json.loads(output.read_text())
+    rows = {(row["switch"], row["of"]): row for row in result["rows"]}
+    assert [switch for switch, _ in rows] == [*transfers.SWITCHES, "all", "all"]
+    assert all(switch in text for switch in transfers.SWITCHES)
+    assert rows["half_inputs", "batch"]["uplink_bytes_off"] == 1400
+    assert rows["half_inputs", "batch"]["uplink_bytes_on"] == 1300
+    assert rows["all", "batch"]["bytes_saved"] == pytest.approx(700 / 2000)
+    assert result["config_hash"] == preset("default").hash
+
+
+def test_bench_matmul_refuses_a_shape(refused):
+    refused("--shape 3x0x2: must be MxKxN", "bench", "matmul", "--shape", "3x0x2")

@@ -1,0 +1,40 @@
+"""`halfdome info` and `fpga`: what a configuration means."""
+
+import json
+
+from hdl.config import PRESETS
+
+
+def test_info_tells_the_peaks(halfdome, tmp_path):
+    path = tmp_path / "info.json"
+    status, text, _ = halfdome("info", "--config", "m2", "--json", path)
+    facts = json.loads(path.read_text())
+    assert status == 0
+    assert facts["config_hash"] == PRESETS["m2"].hash
+    assert facts["peak_int8_tops"] == 12 * 4096 * 2 * 510e6 / 1e12
+    assert facts["config_hash"] in text
+
+
+def test_info_tells_what_the_cache_holds(halfdome, tmp_path, monkeypatch):
+    (tmp_path / "cache" / "model-key").mkdir(parents=True)
+    (tmp_path / "cache" / "model-key" / "model.so").write_bytes(bytes(1234))
+    (tmp_path / "cache" / "model-key.lock").touch()
+    monkeypatch.setenv("HALFDOME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HALFDOME_CACHE_BYTES", "5000")
+    status, text, _ = halfdome("info", "--json", tmp_path / "info.json")
+    facts = json.loads((tmp_path / "info.json").read_text())
+    assert status == 0
+    assert facts["cache_path"] == str(tmp_path / "cache")
+    names = ("entries", "models", "bytes", "limit_bytes")
+    assert [facts[f"cache_{name}"] for name in names] == [1, 1, 1234, 5000]
+    assert "1,234" in text
+
+
+def test_info_of_an_unknown_preset(refused):
+    refused("preset 'big' is unknown", "info", "--config", "big")
+
+
+def test_an_unknown_fpga_unit_is_refused_with_the_known_ones(halfdome):
+    status, _, error = halfdome("fpga", "--unit", "card")
+    assert status == 2
+    assert "--unit card: unknown; known are array, lane" in error

@@ -102,7 +102,7 @@ def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float
             ["--um5g-85k", "--package", "CABGA381", "--json", "top.json", "--seed", "1",
              "--freq", str(_CLOCK_MHZ), "--timing-allow-fail", "--lpf-allow-unconstrained",
              "--report", "report.json", "--quiet",
-             "--router", "router2"],  # the default one: not done with an engine in 10 minutes
+             "--router", "router2"],  # the default one does not end with the gather engine
             folder,
         )  # fmt: skip
         report = json.loads((folder / "report.json").read_text())

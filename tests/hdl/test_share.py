@@ -60,9 +60,9 @@ class Top(wiring.Component):
         return m
 
 
-def converted(last, name="top"):
+def converted(last):
     top = Top(last)
-    return rtlil.convert(top, name=name, ports={"x": (top.x, None), "o": (top.o, None)})
+    return rtlil.convert(top, name="top", ports={"x": (top.x, None), "o": (top.o, None)})
 
 
 def modules(text):

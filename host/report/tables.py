@@ -8,6 +8,7 @@ from rich.table import Table
 
 from hdl.commands import Engine
 from hdl.registers import GATHER_WAITS
+from host.report.describe import size
 
 
 def of_rows(title: str, rows: Sequence[dict]) -> Table:
@@ -152,18 +153,9 @@ def print_gather_study(result: dict, console: Console) -> None:
     console.print(table)
 
 
-def _binary(nbytes: int) -> str:
-    """65536 as 64 KiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024 or unit == "MiB":
-            break
-        nbytes //= 1024
-    return f"{nbytes} {unit}"
-
-
 def print_link(result: dict, console: Console) -> None:
     """The result of `halfdome bench link`: a row a kind of transfer, a column a size."""
-    sizes = list(dict.fromkeys(row["bytes"] for row in result["rows"]))
+    lengths = list(dict.fromkeys(row["bytes"] for row in result["rows"]))
     kinds: dict[str, dict[int, dict]] = {}
     for row in result["rows"]:
         kinds.setdefault(f"{row['cards']} {row['kind']} {row['end']}", {})[row["bytes"]] = row
@@ -174,10 +166,10 @@ def print_link(result: dict, console: Console) -> None:
     ):
         table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
         table.add_column("cards", no_wrap=True)
-        for size in sizes:
-            table.add_column(_binary(size), justify="right")
-        for kind, of_size in kinds.items():
-            values = (of_size[size][name] / unit for size in sizes)
+        for nbytes in lengths:
+            table.add_column(size(nbytes), justify="right")
+        for kind, of_length in kinds.items():
+            values = (of_length[nbytes][name] / unit for nbytes in lengths)
             table.add_row(kind, *(f"{value:.{decimals}f}" for value in values))
         console.print(table)
     console.print(of_rows("64 KiB reads of the host, by tags", result["tags"]))

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from host.report.describe import size
 from host.report.recording import Link, Packet
+from host.report.size import size
 from host.report.trace_events import TraceEvents
 
 MOST_SLICES = 20_000

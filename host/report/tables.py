@@ -8,7 +8,7 @@ from rich.table import Table
 
 from hdl.commands import Engine
 from hdl.registers import GATHER_WAITS
-from host.report.describe import size
+from host.report.size import size
 
 
 def of_rows(title: str, rows: Sequence[dict]) -> Table:

@@ -15,10 +15,11 @@ from hdl.registers import counter_offset
 from host.driver.completion import Completion
 from host.driver.device import Submitted
 from host.report import link_tracks
-from host.report.describe import Describer, size
+from host.report.describe import Describer
 from host.report.link_tracks import bytes_per_interval
 from host.report.perfetto import check_path, timeline
 from host.report.recording import CardRecord, Recording
+from host.report.size import size
 
 DEFAULT = preset("default")
 BAR2 = 1 << 40

@@ -105,14 +105,15 @@ def monitor(stream, name="stream"):
 class Memory:
     """A memory behind read and write ports, with random latency and stalls.
 
-    `data` is a uint8 array, addressed from `base`. `writes` lists every (address, strobe) accepted.
-    A read or write outside the array fails the test.
+    `data` is a uint8 array, addressed from `base`. `reads` lists every (address, words) accepted,
+    `writes` every (address, strobe). A read or write outside the array fails the test.
     """
 
     def __init__(self, config, size: int, *, base=0, seed=0, stall=0.0, latency=(1, 8)):
         self.config = config
         self.base = base
         self.data = np.zeros(size, np.uint8)
+        self.reads: list[tuple[int, int]] = []
         self.writes: list[tuple[int, int]] = []
         self._rng = random.Random(seed)
         self._stall = stall
@@ -141,6 +142,7 @@ class Memory:
                 cycle += 1
                 if valid and ready:
                     count += 1
+                    self.reads.append((address, count))
                     assert address % word == 0, f"read of {address:#x} is not word aligned"
                     assert address // 64 == (address + count * word - 1) // 64 or count == 1, (
                         f"burst of {count} words at {address:#x} crosses a line"

@@ -197,28 +197,42 @@ class ActivationBuffer(wiring.Component):
         with m.If(self.start):
             m.d.sync += [batch_x.eq(job.x), *go(block, origin(job.x))]
         address = Mux(inside, here["address"] + line.offset, job.x_inside)
-        return walking, step, address, line.words
+        # Whether the row follows the one before it, also in memory.
+        adjoins, follows = Signal(), Signal()
+        m.d.comb += follows.eq(adjoins & (row != 0))
+        with m.If(taken):
+            m.d.sync += adjoins.eq(
+                job.is_matrix
+                & (job.x < config.scratchpad_base)
+                & (job.pixel_step == self.i.p.words * config.bus_bytes)
+            )
+        return walking, step, address, line.words, follows
 
-    def _request(self, m, walking, step, row_address, row_words):
-        """Cuts a row's words at the end of a memory line."""
+    def _request(self, m, walking, step, row_address, row_words, follows):
+        """Cuts a row's words at the end of a memory line; from DRAM, rows that follow each other in
+        one are read together."""
         config = self._config
         address = Signal(ADDRESS_BITS)
         left = Signal(range(config.burst_words + 1))
         count = Signal.like(left)
         to_line_end = Signal.like(left)
-        asked = Signal()
+        joins, asked = Signal(), Signal()
         word_index = address[exact_log2(config.bus_bytes) :]
         request = self.port.request
         m.d.comb += [
             to_line_end.eq(config.burst_words - (word_index & (config.burst_words - 1))),
             count.eq(Mux(left < to_line_end, left, to_line_end)),
-            request.valid.eq(left != 0),
+            # Known as soon as `left` is: what is offered must not change.
+            joins.eq(walking & follows & (left + row_words <= to_line_end)),
+            request.valid.eq((left != 0) & ~joins),
             request.p.address.eq(address),
             request.p.count_minus_1.eq(count - 1),
             asked.eq(request.valid & request.ready),
-            step.eq(walking & ((left == 0) | (asked & (left == count)))),
+            step.eq(walking & ((left == 0) | joins | (asked & (left == count)))),
         ]
         with m.If(asked):
             m.d.sync += [address.eq(address + count * config.bus_bytes), left.eq(left - count)]
-        with m.If(step):
+        with m.If(joins):
+            m.d.sync += left.eq(left + row_words)
+        with m.Elif(step):
             m.d.sync += [address.eq(row_address), left.eq(row_words)]

@@ -67,10 +67,10 @@ class MatmulEngine(wiring.Component):
         self.tile_cycles = max(self._loader.tile_cycles, Feeder.pass_cycles)
         # Cycles from `feed` to the totals, to the bytes made of them.
         self._totals_delay = Feeder.latency + self._array.latency + Accumulators.latency
-        output_delay = self._totals_delay + self._requantiser.latency
-        self.latency = output_delay + RowWriter.latency
+        self._output_delay = self._totals_delay + self._requantiser.latency
+        self.latency = self._output_delay + RowWriter.latency
         # Tiles between the edge of the array and the writer, and one that waits for its turn.
-        self._tiles = -(-output_delay // self.tile_cycles) + 1
+        self._tiles = -(-self._output_delay // self.tile_cycles) + 1
         super().__init__(
             engine_members()
             | {
@@ -107,8 +107,7 @@ class MatmulEngine(wiring.Component):
         m.submodules.array = self._array
         m.submodules.accumulators = accumulators = Accumulators(config)
         m.submodules.requantiser = requantiser = self._requantiser
-        # Room for every row on its way, two in the queue, and two whose room is just returned.
-        m.submodules.writer = writer = RowWriter(config, self.latency + 4, self._tiles)
+        m.submodules.writer = writer = RowWriter(config, self._output_delay, self._tiles)
         connect(m, activations.port, flipped(self.x))
         connect(m, weights.port, flipped(self.w))
         connect(m, params_reader.port, flipped(self.params))
@@ -174,10 +173,12 @@ class MatmulEngine(wiring.Component):
             queues.append(queue)
         taken = Signal()
         m.d.comb += [
-            sequencer.o.ready.eq(activations.i.ready & Cat(q.w_rdy for q in queues).all()),
+            sequencer.o.ready.eq(
+                (activations.i.ready | ~line.fetch) & Cat(q.w_rdy for q in queues).all()
+            ),
             taken.eq(sequencer.o.valid & sequencer.o.ready),
             activations.i.p.eq(line.fill),
-            activations.i.valid.eq(taken),
+            activations.i.valid.eq(taken & line.fetch),
             *(queue.w_en.eq(taken) for queue in queues),
         ]
 
@@ -208,9 +209,8 @@ class MatmulEngine(wiring.Component):
             feeder.data.eq(activations.data),
             feeder.outside.eq(activations.outside),
             feeder.tile_ready.eq(loader.ready),
-            feeder.row_room.eq(writer.room),
             feeder.params_ready.eq(params.ready | int32),
-            feeder.tile_room.eq(writer.tile_room),
+            feeder.tile_room.eq(writer.room),
             loader.swap.eq(feeder.feed & feeder.start),
             array.x.eq(feeder.x),
             array.valid.eq(feeder.valid),
@@ -227,7 +227,6 @@ class MatmulEngine(wiring.Component):
         m.d.comb += [
             output.eq(feeder.feed & feeder.last),
             take.eq(output & feeder.start),
-            writer.reserve.eq(output),
             writer.announce.eq(take),
             writer.tile.eq(feeder.outputs),
             params.claim.eq(take & ~int32),

@@ -17,8 +17,8 @@ from hdl.matmul.writer import tile_layout
 class Feeder(wiring.Component):
     """Sends the rows of each line through the array, once for each of the line's weight tiles.
 
-    A row enters only when everything it needs is there and its output has room, so that nothing
-    behind the edge of the array ever waits.
+    A pass starts only when its outputs have room, a row enters only when its operands are there, so
+    that nothing behind the edge of the array ever waits.
 
     Members
     -------
@@ -26,9 +26,8 @@ class Feeder(wiring.Component):
     i : In(stream of `feed_layout`)
     row, word, read, release, available, data, outside : the reading side of `ActivationBuffer`
     tile_ready : In(1), the next weight tile is in place
-    row_room : In(1), the output of a row has room
     params_ready : In(1), the parameters of the next tile of outputs are there
-    tile_room : In(1), a new tile of outputs can be announced
+    tile_room : In(1), the outputs of a pass have room
     feed : Out(1), a row is on its way: it is in `x` `latency` cycles later
     start : Out(1), with `feed`: it is the first of a pass
     tile, first, last : Out, with `feed`: output tile within the group; the first, the last pass
@@ -60,7 +59,6 @@ class Feeder(wiring.Component):
                 "data": In(config.bus_bytes * 8),
                 "outside": In(1),
                 "tile_ready": In(1),
-                "row_room": In(1),
                 "params_ready": In(1),
                 "tile_room": In(1),
                 "feed": Out(1),
@@ -98,10 +96,12 @@ class Feeder(wiring.Component):
             self.last.eq(line.last & last_depth),
             self.final.eq(line.final & last_depth & last_tile & end),
             self.outputs.address.eq(line.y_address + y_offset),
+            self.outputs.rows.eq(line.rows),
             self.outputs.columns.eq(Mux(last_tile, line.last_columns, config.array_columns)),
+            self.outputs.last.eq(last_tile),
             self.outputs.top.eq(line.top),
             self.outputs.left.eq(line.left + (self.tile << exact_log2(config.array_columns))),
-            room.eq(~self.last | (self.row_room & (~self.start | self.tile_room))),
+            room.eq(~self.last | ~self.start | self.tile_room),
             ready.eq(
                 self.i.valid
                 & self.available
@@ -114,8 +114,8 @@ class Feeder(wiring.Component):
             self.blocked.eq(ready & ~room),
             self.feed.eq(ready & room),
             self.read.eq(self.feed),
-            self.release.eq(self.feed & end & last_depth & last_tile),
-            self.i.ready.eq(self.release),
+            self.i.ready.eq(self.feed & end & last_depth & last_tile),
+            self.release.eq(self.i.ready & ~line.keep),
         ]
         output_bits = Mux(self.job.y_format == ElementFormat.INT32, 2, 0)
         with m.If(pause != 0):

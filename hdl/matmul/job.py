@@ -47,6 +47,7 @@ JOB = data.StructLayout(
         "pad_left": 8,
         "dilation_height": 8,
         "dilation_width": 8,
+        "is_matrix": 1,
         "pixel_step": 32,
         "line_step": ADDRESS_BITS,
         "tap_step": 32,
@@ -72,6 +73,7 @@ JOB = data.StructLayout(
 Row r of x is made of taps of k bytes. With oy, ox = divmod(r, out_width), tap ky, kx lies at
 `x + oy * line_step + ox * pixel_step + ky * tap_line_step + kx * tap_step`, and stands for zero
 unless 0 <= oy * stride_height - pad_top + ky * dilation_height < height, likewise for x.
+If `is_matrix`, x has no padding and `out_width` is all rows, so that rows are `pixel_step` apart.
 `x` is the address of the first row's first tap, which may lie in the padding; `x_inside` that of
 the operand, where a tap can be read.
 """
@@ -140,6 +142,7 @@ class JobDecoder(wiring.Component):
                 job.x_int8.eq(has(Flag.X_INT8)),
                 job.w_int8.eq(~has(Flag.W_UINT8)),
                 job.relu.eq(has(Flag.RELU)),
+                job.is_matrix.eq(~is_convolution),
                 *(job[name].eq(value) for name, value in one_product.items()),
             ]
             with m.Switch(matmul.opcode):

@@ -59,6 +59,7 @@ def feed_layout(config: CardConfig) -> data.StructLayout:
     y_address : of the first tile's first output
     top, left : number of the block's first row, of the first tile's first column
     first, last : the line is the first, the last along K
+    keep : the line that follows is of the same activations
     final : the line is the last of the job
     """
     return data.StructLayout(
@@ -73,6 +74,7 @@ def feed_layout(config: CardConfig) -> data.StructLayout:
             "left": SIZE_BITS,
             "first": 1,
             "last": 1,
+            "keep": 1,
             "final": 1,
         }
     )
@@ -81,6 +83,7 @@ def feed_layout(config: CardConfig) -> data.StructLayout:
 def line_layout(config: CardConfig) -> data.StructLayout:
     """One line of each row of a block, against the weights of a group of output tiles.
 
+    fetch : the activations of the line are not those of the line before
     block_first : the line is the first of its block of rows
     """
     return data.StructLayout(
@@ -88,6 +91,7 @@ def line_layout(config: CardConfig) -> data.StructLayout:
             "fill": fill_layout(config),
             "weights": weights_layout(config),
             "feed": feed_layout(config),
+            "fetch": 1,
             "block_first": 1,
         }
     )
@@ -97,7 +101,7 @@ class LineSequencer(wiring.Component):
     """Walks `for batch: for m_block: for n_group: for tap: for k_line`, a line for each step.
 
     A block is `activation_rows` rows, a group `group_tiles` tiles of output channels, a line
-    `line_bytes` bytes along K.
+    `line_bytes` bytes along K. If all of K is one line, the groups of a block share it.
 
     Members
     -------
@@ -174,8 +178,8 @@ class LineSequencer(wiring.Component):
             p.fill.offset.eq(offset),
             p.fill.down.eq(down),
             p.fill.right.eq(right),
-            p.fill.block_last.eq(last & last_n),
-            p.fill.batch_last.eq(last & last_n & last_m),
+            p.fill.block_last.eq(last & (last_n | first)),
+            p.fill.batch_last.eq(last & (last_n | first) & last_m),
             p.weights.restart.eq(block_first),
             p.weights.address.eq(w_line),
             p.feed.rows.eq(rows),
@@ -184,7 +188,9 @@ class LineSequencer(wiring.Component):
             p.feed.left.eq(left),
             p.feed.first.eq(first),
             p.feed.last.eq(last),
+            p.feed.keep.eq(first & last & ~last_n),
             p.feed.final.eq(last & last_n & last_m & last_b),
+            p.fetch.eq(~(first & last) | block_first),
             p.block_first.eq(block_first),
         ]
         for part in (p.weights, p.feed):

@@ -1,10 +1,11 @@
-"""Writes the rows of each output tile to memory."""
+"""Assembles the rows of output tiles into lines of memory and writes them."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from hdl.commands import ElementFormat
 from hdl.config import ADDRESS_BITS, CardConfig
@@ -16,62 +17,96 @@ def tile_layout(config: CardConfig) -> data.StructLayout:
     """Where a tile of outputs goes.
 
     address : of the first output
-    columns : outputs of a row
+    rows, columns : outputs of a column, of a row
     top, left : number of the first row and column of the tile
+    last : the tile that follows does not continue these rows
     """
     return data.StructLayout(
         {
             "address": ADDRESS_BITS,
+            "rows": range(config.activation_rows + 1),
             "columns": range(config.array_columns + 1),
             "top": SIZE_BITS,
             "left": SIZE_BITS,
+            "last": 1,
+        }
+    )
+
+
+def span_bytes(config: CardConfig) -> int:
+    """Most bytes of a row that are assembled: a line, or as much of one as a group of tiles fills;
+    no less than a row of int32."""
+    columns = config.array_columns
+    return max(4 * columns, min(config.line_bytes, config.group_tiles * columns))
+
+
+def part_layout(config: CardConfig) -> data.StructLayout:
+    """A tile as part of a span.
+
+    address, top, left : of the span's first output
+    before, columns : outputs of a row of the span before this tile, and with it
+    completes : the span ends with this tile
+    """
+    return data.StructLayout(
+        {
+            "address": ADDRESS_BITS,
+            "top": SIZE_BITS,
+            "left": SIZE_BITS,
+            "before": range(span_bytes(config)),
+            "columns": range(span_bytes(config) + 1),
+            "completes": 1,
         }
     )
 
 
 class RowWriter(wiring.Component):
-    """Queues rows of outputs for the write port; room is reserved before a row is on its way.
+    """Assembles rows of outputs in a ring of slots and writes each when it is complete.
+
+    DRAM moves whole lines, and a row of a tile may be a quarter of one. So neighbouring tiles make
+    a *span*, up to the end of a line. Each of its rows has a slot, to which every tile adds its
+    part; the last tile completes them one after the other. A scratchpad takes any part of a word:
+    there every tile is a span. Slots are taken when the first tile of a span is announced, so that
+    a row on its way never waits.
 
     Parameters
     ----------
-    depth, tiles : int
-        Rows reserved or queued, tiles announced.
+    delay : int
+        Cycles from the announcement of a tile to its first row.
+    tiles : int
+        Tiles announced whose first row has not come.
 
     Members
     -------
     job : In(JOB), constant while its rows are written
-    tile_room : Out(1), a tile may be announced
-    announce : In(1), with `tile_room`: rows of `tile` will come, after those of the tiles before
+    room : Out(1), a tile may be announced
+    announce : In(1), with `room`: rows of `tile` will come, after those of the tiles before
     tile : In(`tile_layout`)
-    room : Out(1), a row may be reserved
-    reserve : In(1), with `room`: a row will come
-    valid : In(1), a reserved row comes now
+    valid : In(1), a row comes now
     start : In(1), with `valid`: it is row 0 of the next announced tile
     requantised : In(columns x 8), the row, unless the job's format is INT32
     totals : In(columns x 32), the row if it is
     port : Out(WritePort)
-    empty : Out(1), every reserved row was handed to memory
+    empty : Out(1), every row of the announced tiles was handed to memory
 
-    A row is offered to memory `latency` cycles after it came, if none is before it; then one word
-    a cycle. A row of bytes is one word, or two where a triangle's row straddles a word's end; one
-    of int32 takes as many words as it fills.
+    A row is offered to memory `latency` cycles after its last part came, if none is before it; then
+    the words that it touches, one a cycle.
     """
 
     latency = 3
 
-    def __init__(self, config: CardConfig, depth: int, tiles: int):
+    def __init__(self, config: CardConfig, delay: int, tiles: int):
         self._config = config
-        self._depth = depth
+        # One block of rows comes while another is written or, if that is more, on its way.
+        block = config.activation_rows
+        self._slots = 1 << ceil_log2(block + max(block, delay + self.latency))
         self._tiles = tiles
         columns = config.array_columns
         super().__init__(
             {
                 "job": In(JOB),
-                "tile_room": Out(1),
+                "room": Out(1),
                 "announce": In(1),
                 "tile": In(tile_layout(config)),
-                "room": Out(1),
-                "reserve": In(1),
                 "valid": In(1),
                 "start": In(1),
                 "requantised": In(data.ArrayLayout(8, columns)),
@@ -83,102 +118,165 @@ class RowWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        columns, bus_bytes = self._config.array_columns, self._config.bus_bytes
-        row_bytes = 4 * columns
-        shape = tile_layout(self._config)
-        m.submodules.tiles = tiles = SyncFIFO(width=shape.size, depth=self._tiles)
-        row_layout = data.StructLayout(
-            {"address": ADDRESS_BITS, "strobe": row_bytes + bus_bytes, "data": row_bytes * 8}
+        config = self._config
+        m.submodules.parts = parts = SyncFIFO(width=part_layout(config).size, depth=self._tiles)
+        # Each byte of a row stands in its slot where its address modulo the slot's size puts it.
+        size = span_bytes(config)
+        m.submodules.rows = rows = Memory(
+            shape=data.ArrayLayout(8, size), depth=self._slots, init=[]
         )
-        m.submodules.queue = queue = SyncFIFOBuffered(width=row_layout.size, depth=self._depth)
+        extent = data.StructLayout({"address": ADDRESS_BITS, "size": range(size + 1)})
+        m.submodules.extents = extents = Memory(shape=extent, depth=self._slots, init=[])
 
-        # Where the row goes and how much of it.
-        int32 = Signal()
-        head = data.View(shape, tiles.r_data)
-        here, tile = Signal(shape), Signal(shape)
+        int32, completed, written = Signal(), Signal(), Signal()
+        m.d.comb += int32.eq(self.job.y_format == ElementFormat.INT32)
+        self._announce(m, parts, int32, written)
+        self._assemble(m, parts, int32, rows, extents, completed)
+        self._write(m, rows, extents, completed, written)
+        return m
+
+    def _announce(self, m, parts, int32, written):
+        """Tiles become parts of spans; the first of each takes the slots."""
+        config, tile = self._config, self.tile
+        part = data.View(part_layout(config), parts.w_data)
+        before = Signal.like(part.before)
+        address, left = Signal.like(part.address), Signal.like(part.left)
+        first = Signal()
+        columns = config.array_columns
+        size = exact_log2(span_bytes(config))
+        line_ends = (tile.address[:size] + Mux(int32, 4 * columns, columns)) >> size
         m.d.comb += [
-            int32.eq(self.job.y_format == ElementFormat.INT32),
-            self.tile_room.eq(tiles.w_rdy),
-            tiles.w_data.eq(self.tile),
-            tiles.w_en.eq(self.announce),
-            tiles.r_en.eq(self.valid & self.start),
-            here.eq(Mux(self.start, head.as_value(), tile.as_value())),
+            first.eq(before == 0),
+            part.address.eq(Mux(first, tile.address, address)),
+            part.top.eq(tile.top),
+            part.left.eq(Mux(first, tile.left, left)),
+            part.before.eq(before),
+            part.columns.eq(before + tile.columns),
+            part.completes.eq(tile.last | line_ends.any() | (self.job.y >= config.scratchpad_base)),
+            parts.w_en.eq(self.announce),
         ]
-        count = Signal.like(here.columns)
-        below = Signal(SIZE_BITS)
+        with m.If(self.announce):
+            m.d.sync += before.eq(Mux(part.completes, 0, before + columns))
+            with m.If(first):
+                m.d.sync += [address.eq(tile.address), left.eq(tile.left)]
+
+        free = Signal(range(self._slots + 1), init=self._slots)
         m.d.comb += [
-            below.eq(here.top - here.left),
-            count.eq(here.columns),
+            self.room.eq(parts.w_rdy & (~first | (free >= config.activation_rows))),
+            self.empty.eq(free == self._slots),
         ]
+        m.d.sync += free.eq(free + written - Mux(self.announce & first, tile.rows, 0))
+
+    def _assemble(self, m, parts, int32, rows, extents, completed):
+        """Each row that comes joins its slot."""
+        config = self._config
+        columns, size = config.array_columns, span_bytes(config)
+        shape = part_layout(config)
+        head = data.View(shape, parts.r_data)
+        here, part = Signal(shape), Signal(shape)
+        m.d.comb += [
+            parts.r_en.eq(self.valid & self.start),
+            here.eq(Mux(self.start, head.as_value(), part.as_value())),
+        ]
+        # Every tile of a span begins at the same slot; the last one leaves each behind.
+        first_slot, next_slot, slot = (Signal(range(self._slots)) for _ in range(3))
+        m.d.comb += slot.eq(Mux(self.start, first_slot, next_slot))
+        # Below the diagonal of a triangle lie fewer columns.
+        below, count = Signal(SIZE_BITS), Signal.like(here.columns)
+        m.d.comb += [below.eq(here.top - here.left), count.eq(here.columns)]
         with m.If(self.job.triangle):
             with m.If(here.top <= here.left):
                 m.d.comb += count.eq(0)
             with m.Elif(below < here.columns):
                 m.d.comb += count.eq(below)
+
+        rows_write, extents_write = rows.write_port(granularity=1), extents.write_port()
         valid = Signal()
-        address = Signal(ADDRESS_BITS)
-        size = Signal(range(row_bytes + 1))
-        values = Signal(row_bytes * 8)
-        m.d.sync += valid.eq(self.valid)
+        place = Signal(exact_log2(size))
+        values = Signal(4 * columns * 8)
+        m.d.sync += [valid.eq(self.valid), completed.eq(self.valid & here.completes)]
         with m.If(self.valid):
             step = Mux(self.job.triangle, here.top, self.job.y_stride)
             m.d.sync += [
-                tile.eq(here),
-                tile.address.eq(here.address + step),
-                tile.top.eq(here.top + 1),
-                address.eq(here.address),
-                size.eq(Mux(int32, count << 2, count)),
+                part.eq(here),
+                part.address.eq(here.address + step),
+                part.top.eq(here.top + 1),
+                next_slot.eq(slot + 1),
+                rows_write.addr.eq(slot),
+                extents_write.addr.eq(slot),
+                extents_write.data.address.eq(here.address),
+                extents_write.data.size.eq(Mux(int32, count << 2, count)),
+                place.eq(here.address + Mux(int32, here.before << 2, here.before)),
                 values.eq(Mux(int32, self.totals.as_value(), self.requantised.as_value())),
             ]
+            with m.If(here.completes):
+                m.d.sync += first_slot.eq(slot + 1)
 
-        # Bytes turn until they stand where their address wants them.
-        row = Signal(row_layout)
-        dropped = Signal()
-        bytes_of_row = values[: columns * 8]
-        turned = bytes_of_row
-        for bit in range(exact_log2(columns)):
-            turned = Mux(address[bit], turned.rotate_left(8 << bit), turned)
-        within = address[: exact_log2(bus_bytes)]
+        # Where a row passes the end of its slot it goes on at the slot's beginning.
+        word_bytes = min(config.bus_bytes, 4 * columns)
+        in_bytes = _turned(values[: columns * 8], place[: exact_log2(columns)], 8)
+        in_words = _turned(values, place[exact_log2(word_bytes) : exact_log2(4 * columns)],
+                           8 * word_bytes)  # fmt: skip
+        filled = Signal(size)
         m.d.comb += [
-            row.address.eq(address),
-            row.strobe.eq(Cat(size > byte for byte in range(row_bytes)) << within),
-            row.data.eq(Mux(int32, values, turned)),
-            queue.w_data.eq(row),
-            queue.w_en.eq(valid & (size != 0)),
-            dropped.eq(valid & (size == 0)),
-        ]
+            filled.eq(Mux(int32, (1 << 4 * columns) - 1, (1 << columns) - 1)),
+            rows_write.data.eq(
+                Mux(int32, in_words.replicate(size // columns // 4),
+                    in_bytes.replicate(size // columns))
+            ),
+            rows_write.en.eq(Mux(valid, _turned(filled, place, 1), 0)),
+            extents_write.en.eq(completed),
+        ]  # fmt: skip
 
-        # Every lane of the bus word carries the row; the strobe picks what counts.
-        request = self.port.request
-        oldest = data.View(row_layout, queue.r_data)
-        words = -(-(row_bytes + bus_bytes) // bus_bytes)
-        word = Signal(range(words))
-        word_bits = exact_log2(bus_bytes)
-        later = Signal(words)
-        integers = (
-            oldest.data.word_select(word, bus_bytes * 8)
-            if row_bytes >= bus_bytes
-            else oldest.data.replicate(bus_bytes // row_bytes)
-        )
-        strobes = [oldest.strobe[n * bus_bytes : (n + 1) * bus_bytes] for n in range(words)]
-        lanes = oldest.data[: columns * 8].replicate(bus_bytes // columns)
-        handed_over = Signal()
-        m.d.comb += [
-            later.eq(Cat(Cat(strobes[n + 1 :]).any() for n in range(words - 1))),
-            request.valid.eq(queue.r_rdy),
-            request.p.address.eq((oldest.address[word_bits:] + word) << word_bits),
-            request.p.data.eq(Mux(int32, integers, lanes)),
-            handed_over.eq(request.valid & request.ready & ~later.bit_select(word, 1)),
-            queue.r_en.eq(handed_over),
+    def _write(self, m, rows, extents, completed, written):
+        """Complete rows leave in order, a word at a time."""
+        bus_bytes, size = self._config.bus_bytes, span_bytes(self._config)
+        rows_read, extents_read = rows.read_port(), extents.read_port()
+        waiting = Signal(range(self._slots + 1))
+        slot = Signal(range(self._slots))
+        load, held = Signal(), Signal()
+        m.d.comb += load.eq((waiting != 0) & (~held | written))
+        m.d.sync += [
+            waiting.eq(waiting + completed - load),
+            slot.eq(slot + load),
+            held.eq(load | (held & ~written)),
         ]
-        with m.Switch(word):
-            for n, strobe in enumerate(strobes):
-                with m.Case(n):
-                    m.d.comb += request.p.strobe.eq(strobe)
+        for port in (rows_read, extents_read):
+            m.d.comb += [port.addr.eq(slot), port.en.eq(load)]
+
+        request, extent = self.port.request, extents_read.data
+        lane_bits = exact_log2(bus_bytes)
+        first_lane = extent.address[:lane_bits]
+        end = Signal(range(bus_bytes + size))
+        word = Signal(len(end) - lane_bits)
+        last = Signal()
+        number = Signal(ADDRESS_BITS - lane_bits)
+        m.d.comb += [
+            end.eq(first_lane + extent.size - 1),
+            last.eq(word == end[lane_bits:]),
+            number.eq(extent.address[lane_bits:] + word),
+            request.valid.eq(held & (extent.size != 0)),
+            request.p.address.eq(number << lane_bits),
+            request.p.strobe.eq(
+                Cat(
+                    ((word != 0) | (first_lane <= lane)) & (~last | (end[:lane_bits] >= lane))
+                    for lane in range(bus_bytes)
+                )
+            ),
+            written.eq(held & ((extent.size == 0) | (request.ready & last))),
+        ]
+        values = rows_read.data.as_value()
+        if size > bus_bytes:
+            word_of_slot = number[: exact_log2(size // bus_bytes)]
+            m.d.comb += request.p.data.eq(values.word_select(word_of_slot, 8 * bus_bytes))
+        else:
+            m.d.comb += request.p.data.eq(values.replicate(bus_bytes // size))
         with m.If(request.valid & request.ready):
-            m.d.sync += word.eq(Mux(handed_over, 0, word + 1))
+            m.d.sync += word.eq(Mux(last, 0, word + 1))
 
-        free = Signal(range(self._depth + 1), init=self._depth)
-        m.d.comb += [self.room.eq(free != 0), self.empty.eq(free == self._depth)]
-        m.d.sync += free.eq(free - self.reserve + handed_over + dropped)
-        return m
+
+def _turned(value: Value, distance: Value, unit: int) -> Value:
+    """`value` rotated left by `distance` times `unit` bits."""
+    for bit, turn in enumerate(distance):
+        value = Mux(turn, value.rotate_left(unit << bit), value)
+    return value

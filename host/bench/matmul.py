@@ -1,7 +1,7 @@
 """Matrix products on one card: how much of the array works, against what bounds it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 
 import numpy as np
@@ -11,7 +11,7 @@ from hdl.config import CardConfig
 from host.bench.dlrm import SEED
 from host.report.stamp import stamp
 from host.runtime.card import Card
-from host.runtime.layout import pack_params, pack_weights, pad_rows, round_up
+from host.runtime.layout import PARAM, pack_params, pack_weights, pad_rows, row_stride
 from host.runtime.memory import Block
 from host.runtime.runtime import open
 
@@ -19,6 +19,11 @@ Shape = tuple[int, int, int]
 
 START_CYCLES = 64
 """What a command may take beyond the closed form of its dataflow."""
+DRAM_START_CYCLES = 176
+"""The same if its weights are in DRAM: on `default` a refresh takes 81 cycles, the first word comes
+17 later, and there is the way there and back."""
+DRAM_SHARE = 0.9
+"""What such a command must reach of its bound, start left out."""
 DLRM: tuple[Shape, ...] = (
     (128, 13, 512), (128, 512, 256), (128, 256, 64),
     (128, 512, 512), (128, 512, 256), (128, 256, 1),
@@ -28,23 +33,38 @@ SHAPES: tuple[Shape, ...] = ((512, 512, 512), (64, 512, 512), (1, 512, 512), *di
 """What is measured if nothing is asked for."""
 GRID = (1, 3, 5, 7, 16, 17, 33, 64, 128, 200, 512)
 """Sizes whose every combination `grid` measures."""
-PLACES = ("scratchpad", "dram")
+PLACES = {"scratchpad": (), "weights in DRAM": ("w",), "all in DRAM": ("y", "x", "params", "w")}
+"""Which operands are kept out of the scratchpad."""
+GRID_PLACES = ("scratchpad", "weights in DRAM")
+"""Where `grid` measures its products."""
 
 
 @dataclass(frozen=True)
 class Operands:
-    """Blocks of y, x, params and w: in this order they claim the scratchpad.
-
-    Outputs come in pieces of `array_columns` bytes, each of which costs DRAM a whole burst.
-    """
+    """Blocks of y, x, params and w: in this order they claim the scratchpad."""
 
     y: Block
     x: Block
     params: Block
     w: Block
 
-    def __iter__(self):
-        return iter((self.y, self.x, self.params, self.w))
+    @classmethod
+    def take(cls, card: Card, sizes: dict[str, int], place: str) -> "Operands":
+        """Room for operands of `sizes` bytes in one of `PLACES`; what does not fit is in DRAM."""
+        return cls(**{
+            name: (card.dram.allocate if name in PLACES[place] else card.place)(size)
+            for name, size in sizes.items()
+        })  # fmt: skip
+
+    def items(self) -> list[tuple[str, Block]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+    def release(self, card: Card) -> None:
+        for _, block in self.items():
+            card.release(block)
+
+    def in_dram(self, config: CardConfig) -> list[str]:
+        return [name for name, block in self.items() if block.address < config.scratchpad_base]
 
 
 def closed_form(config: CardConfig, m: int, k: int, n: int) -> int:
@@ -61,20 +81,39 @@ def dram_bytes_per_cycle(config: CardConfig) -> float:
     return 4 * megatransfers * config.dram_channels / config.clock_mhz
 
 
+def bound_cycles(config: CardConfig, m: int, k: int, n: int, dram_bytes: int) -> float:
+    """What no product can beat: its blocks of rows pass through whole weight tiles, each pass as
+    long as it has rows or as its tile takes on the bus; or `dram_bytes` over what DRAM moves."""
+    tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
+    load = config.weight_tile_bytes // config.bus_bytes
+    whole, rest = divmod(m, config.activation_rows)
+    rows = whole * max(config.activation_rows, load) + (max(rest, load) if rest else 0)
+    return max(tiles * rows, dram_bytes / dram_bytes_per_cycle(config))
+
+
+def _sizes(config: CardConfig, m: int, k: int, n: int) -> dict[str, int]:
+    """Bytes of the operands."""
+    tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
+    return {
+        "y": m * row_stride(n, config),
+        "x": m * row_stride(k, config),
+        "params": PARAM.itemsize * n,
+        "w": tiles * config.weight_tile_bytes,
+    }
+
+
 def measure(
     config: CardConfig,
     shapes: Sequence[Shape] = SHAPES,
     engine: str = "native",
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict:
-    """Each M x K x N product with its operands in the scratchpad, as far as they fit there in the
-    order of `Operands`, and again with all of them in DRAM.
+    """Each M x K x N product in each of `PLACES`.
 
-    `rows` has for each: `cycles` from the command's start to its completion; `bound_cycles`, the
-    larger of useful multiply-accumulates over processing elements and bytes of the operands in DRAM
-    over what DRAM moves; `mac_utilisation`; `of_bound`; `mismatching_values` against the golden
-    model. `dlrm` has the sums over `DLRM` if all its layers were measured. `progress` is told of
-    every product.
+    `rows` has for each: `in_dram`, the operands that were in DRAM; `cycles` from the command's
+    start to its completion; `bound_cycles`; `mac_utilisation`, useful multiply-accumulates over
+    those of the array; `of_bound`; `mismatching_values` against the golden model. `dlrm` has the
+    sums over `DLRM` if all its layers were measured. `progress` is told of every product.
     """
     rng = np.random.default_rng(SEED)
     rows = []
@@ -85,39 +124,33 @@ def measure(
             weight = rng.integers(-128, 128, (n, k), np.int8)
             multiplier = np.full(n, 0.02 / np.sqrt(k), np.float32)
             bias = rng.integers(-1000, 1000, n).astype(np.int32)
-            x_stride, y_stride = (round_up(size, config.bus_bytes) for size in (k, n))
-            values = {
-                "y": np.zeros(m * y_stride, np.uint8),
-                "x": pad_rows(x, x_stride),
-                "params": pack_params(weight, multiplier, bias, 0),
-                "w": pack_weights(weight, config),
-            }
-            take = card.place if place == "scratchpad" else card.dram.allocate
-            blocks = Operands(*(take(value.size) for value in values.values()))
-            for block, value in zip(blocks, values.values(), strict=True):
-                card.upload(block, value)
-            (cycles,) = _timed(card, [_command(config, blocks, m, k, n)])
-            y = card.download(blocks.y, m * y_stride).reshape(m, -1)[:, :n]
+            sizes = _sizes(config, m, k, n)
+            blocks = Operands.take(card, sizes, place)
+            card.upload(blocks.y, np.zeros(sizes["y"], np.uint8))
+            card.upload(blocks.x, pad_rows(x, row_stride(k, config)))
+            card.upload(blocks.params, pack_params(weight, multiplier, bias, 0))
+            card.upload(blocks.w, pack_weights(weight, config))
+            cycles = _timed(card, blocks, m, k, n)
+            y = card.download(blocks.y, sizes["y"]).reshape(m, -1)[:, :n]
             golden = runtime.reference.linear(x, weight, multiplier, bias, 0, 128)
-            in_dram = [block.address < config.scratchpad_base for block in blocks]
-            for block in blocks:
-                card.release(block)
-            compute = m * k * n / (config.array_rows * config.array_columns)
-            moved = sum(v.size for v, far in zip(values.values(), in_dram, strict=True) if far)
-            bound = max(compute, moved / dram_bytes_per_cycle(config))
+            in_dram = blocks.in_dram(config)
+            blocks.release(card)
+            useful = m * k * n / (config.array_rows * config.array_columns)
+            bound = bound_cycles(config, m, k, n, sum(sizes[name] for name in in_dram))
             rows.append(
                 {
                     "m": m, "k": k, "n": n,
-                    "operands": "dram" if all(in_dram) else "both" if any(in_dram) else place,
-                    "cycles": cycles, "bound_cycles": bound, "mac_utilisation": compute / cycles,
-                    "of_bound": bound / cycles, "mismatching_values": int((y != golden).sum()),
+                    "in_dram": "all" if len(in_dram) == len(sizes) else " ".join(in_dram),
+                    "cycles": cycles, "bound_cycles": bound,
+                    "mac_utilisation": useful / cycles, "of_bound": bound / cycles,
+                    "mismatching_values": int((y != golden).sum()),
                 }
             )  # fmt: skip
             progress(1)
     result = {**stamp(config, SEED), "engine": engine, "rows": rows}
-    by_shape = {place: rows[i :: len(PLACES)] for i, place in enumerate(PLACES)}
+    by_place = {place: rows[i :: len(PLACES)] for i, place in enumerate(PLACES)}
     if set(DLRM) <= set(shapes):
-        result["dlrm"] = [_sum(config, place, by_shape[place]) for place in PLACES]
+        result["dlrm"] = [_sum(config, place, by_place[place]) for place in PLACES]
     return result
 
 
@@ -134,9 +167,14 @@ def grid(
     engine: str = "native",
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict:
-    """Every product of `sizes`, operands in the scratchpad as far as they fit, against the closed
-    form plus `START_CYCLES` and against what no array can beat. `outside` lists those that break
-    a bound. `progress` is told of every product."""
+    """Every product of `sizes`, with operands in the scratchpad as far as they fit, and with its
+    weights in DRAM.
+
+    `rows` has for each the `least` that no array can beat, and the `most` it may take: the closed
+    form and `START_CYCLES`; with weights in DRAM, `bound_cycles` over `DRAM_SHARE` and
+    `DRAM_START_CYCLES`. `outside` lists those that break either. `progress` is told of every
+    product.
+    """
     rows = []
     with open(cards=1, config=config, engine=engine) as runtime:
         card = runtime.cards[0]
@@ -148,31 +186,37 @@ def grid(
             x_zero_point=0,
         )
         for m, k, n in product(sizes, repeat=3):
-            x_stride, y_stride = (round_up(size, config.bus_bytes) for size in (k, n))
-            tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
-            nbytes = m * y_stride, m * x_stride, 8 * n, tiles * config.weight_tile_bytes
-            blocks = Operands(*map(card.place, nbytes))
-            card.upload(blocks.params, params[: 8 * n])
-            (cycles,) = _timed(card, [_command(config, blocks, m, k, n)])
-            for block in blocks:
-                card.release(block)
+            nbytes = _sizes(config, m, k, n)
             least = m * k * n / (config.array_rows * config.array_columns)
-            most = closed_form(config, m, k, n) + START_CYCLES
-            rows.append({"m": m, "k": k, "n": n, "cycles": cycles, "least": least, "most": most})
-            progress(1)
+            for place in GRID_PLACES:
+                blocks = Operands.take(card, nbytes, place)
+                card.upload(blocks.params, params[: nbytes["params"]])
+                cycles = _timed(card, blocks, m, k, n)
+                in_dram = blocks.in_dram(config)
+                blocks.release(card)
+                if place == "scratchpad":
+                    most: float = closed_form(config, m, k, n) + START_CYCLES
+                else:
+                    moved = sum(nbytes[name] for name in in_dram)
+                    bound = bound_cycles(config, m, k, n, moved)
+                    most = bound / DRAM_SHARE + DRAM_START_CYCLES
+                rows.append(
+                    {
+                        "m": m, "k": k, "n": n, "in_dram": " ".join(in_dram), "cycles": cycles,
+                        "least": least, "most": most,
+                    }
+                )  # fmt: skip
+                progress(1)
     outside = [row for row in rows if not row["least"] <= row["cycles"] <= row["most"]]
     return {**stamp(config, SEED), "engine": engine, "rows": rows, "outside": outside}
 
 
-def _command(config: CardConfig, blocks: Operands, m: int, k: int, n: int) -> bytes:
-    return pack(
+def _timed(card: Card, blocks: Operands, m: int, k: int, n: int) -> int:
+    """Cycles from the command's start to its completion."""
+    command = pack(
         Opcode.MATMUL, x=blocks.x.address, w=blocks.w.address, params=blocks.params.address,
-        y=blocks.y.address, m=m, k=k, n=n, x_stride=round_up(k, config.bus_bytes),
-        y_stride=round_up(n, config.bus_bytes), y_zero_point=128,
+        y=blocks.y.address, m=m, k=k, n=n, x_stride=row_stride(k, card.config),
+        y_stride=row_stride(n, card.config), y_zero_point=128,
     )  # fmt: skip
-
-
-def _timed(card: Card, commands: list[bytes]) -> list[int]:
-    """Cycles from each command's start to its completion."""
-    completions = card.device.check(card.device.submit(commands))
-    return [(c.end_cycle - c.start_cycle) & 0xFFFF_FFFF for c in completions]
+    (completion,) = card.device.check(card.device.submit([command]))
+    return (completion.end_cycle - completion.start_cycle) & 0xFFFF_FFFF

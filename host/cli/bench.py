@@ -19,7 +19,7 @@ def bench_matmul(
         typer.Option("--shape", metavar="MxKxN", help="May be given more than once."),
     ] = None,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Instead 1331 shapes against their closed form.")
+        bool, typer.Option("--grid", help="Instead 1331 shapes against their bounds.")
     ] = False,
     config: options.Config = "default",
     engine: options.EngineName = "native",
@@ -27,9 +27,10 @@ def bench_matmul(
 ) -> None:
     """MAC utilisation: useful multiply-accumulates over what the array could do.
 
-    Operands in the scratchpad as far as they fit, then in DRAM; by default large layers and those
-    of a recommendation model with their sum. Outputs are compared with the golden model; any
-    difference, or with --grid any shape outside its bounds, makes the exit status 1.
+    Operands in the scratchpad as far as they fit, then with the weights and with everything in
+    DRAM; by default large layers and those of a recommendation model with their sum. Outputs are
+    compared with the golden model; any difference, or with --grid any shape outside its bounds,
+    makes the exit status 1.
 
     Example: `halfdome bench matmul --shape 256x256x256 --shape 64x512x512`
     """
@@ -44,7 +45,7 @@ def bench_matmul(
     design, chosen = preset(config), parsed or list(matmul.SHAPES)
     with options.progress() as bar:
         if grid:
-            task = bar.add_task("products", total=len(matmul.GRID) ** 3)
+            task = bar.add_task("products", total=len(matmul.GRID) ** 3 * len(matmul.GRID_PLACES))
             result = matmul.grid(design, matmul.GRID, engine, lambda n: bar.advance(task, n))
         else:
             task = bar.add_task("products", total=len(chosen) * len(matmul.PLACES))

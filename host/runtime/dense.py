@@ -12,7 +12,7 @@ from hdl.commands import ElementFormat, Flag, Function, Opcode
 from host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm, QuantisedLinear
 from host.runtime.buffers import Buffer, Matrix, Memory, Ring
 from host.runtime.card import Card
-from host.runtime.layout import pack_params, pack_weights, round_up
+from host.runtime.layout import pack_params, pack_weights, round_up, row_stride
 from host.runtime.memory import Block
 from host.runtime.timeline import Event, Timeline
 
@@ -101,7 +101,7 @@ class DenseNet:
         self._model = model
         self._features = model.bottom[0].weight.shape[1]
         self._segments = 1 + len(model.tables)
-        self._dense_stride = round_up(self._features, word)
+        self._dense_stride = row_stride(self._features, card.config)
         self._format = ElementFormat.FLOAT16 if half_inputs else ElementFormat.FLOAT32
         self.features_stride = round_up(self._format.nbytes * self._features, word)
         self._bottom = self._place_net(model.bottom, samples)
@@ -109,7 +109,7 @@ class DenseNet:
         self._paired: Ring | None = None
         if model.architecture.interaction == "dot":
             width = model.architecture.top[0]
-            self._paired_stride = round_up(width, word)
+            self._paired_stride = row_stride(width, card.config)
             self._paired = Ring(memory, samples * self._paired_stride, _SLOTS)
             multiplier = np.full(self._segments, model.pair_multiplier, np.float32)
             params = pack_params(
@@ -141,7 +141,7 @@ class DenseNet:
             )
             output = None
             if linear is not net[-1]:
-                stride = round_up(weight.shape[0], config.bus_bytes)
+                stride = row_stride(weight.shape[0], config)
                 output = Matrix(self._memory.place(samples * stride).address, stride)
             layers.append(_Layer(linear, weights, params, output))
         return layers

@@ -4,10 +4,22 @@ import numpy as np
 
 from hdl.config import CardConfig
 
+PARAM = np.dtype([("bias", "<i4"), ("multiplier", "<f4")])
+"""Parameters of one output channel as they lie in memory."""
+
 
 def round_up(value: int, multiple: int) -> int:
     """The smallest multiple of `multiple` that is at least `value`."""
     return -(-value // multiple) * multiple
+
+
+def row_stride(nbytes: int, config: CardConfig) -> int:
+    """Bytes from one row of `nbytes` to the next where rows stay on the card: whole bus words, and
+    no row touches more memory lines than it must."""
+    unit = config.bus_bytes
+    while unit < min(nbytes, config.line_bytes):
+        unit *= 2
+    return round_up(max(1, nbytes), unit)
 
 
 def pack_weights(weight: np.ndarray, config: CardConfig) -> np.ndarray:
@@ -36,7 +48,7 @@ def pack_params(
     """Per output channel int32 bias (input zero point folded in) and float32 multiplier."""
     sums = weight.astype(np.int64).sum(axis=1)
     folded = bias.astype(np.int64) - x_zero_point * sums
-    params = np.zeros(len(bias), np.dtype([("bias", "<i4"), ("multiplier", "<f4")]))
+    params = np.zeros(len(bias), PARAM)
     params["bias"] = folded.astype(np.int32)  # int32 arithmetic wraps, here as in the card
     params["multiplier"] = multiplier
     return params.view(np.uint8)

@@ -269,7 +269,7 @@ class MatrixProducts:
         x_stride = round_up(x.shape[1], bus_bytes)
         y_stride = round_up(max(1, columns * output.dtype.itemsize), bus_bytes)
         operands = [pad_rows(x.view(np.uint8), x_stride), w, output.params]
-        # The output has the first claim to the scratchpad: DRAM takes a burst for each piece of it.
+        # The output has the first claim to the scratchpad: to DRAM it goes in whole lines, later.
         y, *blocks = self.blocks(stack, rows * y_stride, *(operand.size for operand in operands))
         for block, operand in zip(blocks, operands, strict=True):
             self.upload(block, operand)

@@ -146,6 +146,19 @@ def test_what_follows_the_last_channel_is_no_multiplier():
     run(TINY, memory, [job])
 
 
+def test_activations_of_one_line_are_read_once_and_short_rows_together():
+    memory = CardMemory(TINY, 16384)
+    rows = 2 * TINY.activation_rows
+    job = matmul(memory, rows, TINY.bus_bytes, 3 * TINY.group_tiles * TINY.array_columns)
+    job.values["x_stride"] = TINY.bus_bytes
+    first, end = job.values["x"], job.values["x"] + rows * TINY.bus_bytes
+    run(TINY, memory, [job])
+    reads = [read for read in memory.reads if first <= read[0] < end]
+    assert sum(words for _, words in reads) == rows
+    lines = {address // TINY.line_bytes for address in range(first, end, TINY.bus_bytes)}
+    assert len(reads) <= len(lines) + 1, "a block may begin within a line"
+
+
 def test_weights_and_the_rows_they_meet_are_equally_late():
     assert TileLoader.swap_delay == Feeder.latency
 

@@ -14,7 +14,9 @@ def products():
 
 
 def test_no_product_beats_the_array_or_the_memory(products):
-    assert [row["m"] for row in products["rows"]] == [16, 16, 40, 40, 3, 3, 128, 128]
+    assert [row["m"] for row in products["rows"]] == [
+        m for m in (16, 40, 3, 128) for _ in matmul.PLACES
+    ]
     for row in products["rows"]:
         assert row["bound_cycles"] >= row["m"] * row["k"] * row["n"] / 16
         assert 0 < row["mac_utilisation"] <= row["of_bound"] == row["bound_cycles"] / row["cycles"]
@@ -26,14 +28,16 @@ def test_outputs_are_golden(products):
 
 
 def test_larger_products_use_the_array_better(products):
-    small, large = products["rows"][4], products["rows"][2]
+    places = len(matmul.PLACES)
+    large, small = products["rows"][places], products["rows"][2 * places]
     assert large["mac_utilisation"] > small["mac_utilisation"]
 
 
 def test_where_the_operands_were_is_told(products):
-    assert [row["operands"] for row in products["rows"]] == ["scratchpad", "dram"] * 3 + [
-        "both", "dram",
-    ]  # fmt: skip
+    where = [row["in_dram"] for row in products["rows"]]
+    assert where[:9] == ["", "w", "all"] * 3
+    # The output claims half of the scratchpad, the input would need all of it.
+    assert where[9:] == ["x", "x w", "all"]
 
 
 def test_results_carry_hash_seed_and_version(products):
@@ -44,7 +48,7 @@ def test_results_carry_hash_seed_and_version(products):
 
 def test_grid_stays_within_its_bounds():
     result = matmul.grid(TINY, (1, 7, 17))
-    assert len(result["rows"]) == 27
+    assert len(result["rows"]) == 54
     assert result["outside"] == []
 
 
@@ -53,3 +57,7 @@ def test_bounds_of_a_product_by_hand():
     # Two tiles of 16 x 16: 16 cycles to load, 100 rows, 16 + 16 - 2 to fill and drain.
     assert matmul.closed_form(config, 100, 17, 16) == 2 * (16 + 100 + 30)
     assert matmul.dram_bytes_per_cycle(config) == 32
+    assert matmul.bound_cycles(config, 100, 17, 16, dram_bytes=0) == 2 * 100
+    assert matmul.bound_cycles(config, 1, 17, 16, dram_bytes=0) == 2 * 8  # to load a tile
+    assert matmul.bound_cycles(config, 129, 17, 16, dram_bytes=0) == 2 * (128 + 8)
+    assert matmul.bound_cycles(config, 1, 17, 16, dram_bytes=3200) == 100

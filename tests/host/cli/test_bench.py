@@ -33,7 +33,7 @@ def test_bench_matmul_prints_and_writes_its_rows(halfdome, tmp_path):
                                "--shape", "3x5x7", "--json", path)  # fmt: skip
     rows = json.loads(path.read_text())["rows"]
     assert status == 0
-    assert [(row["m"], row["k"], row["n"]) for row in rows[::2]] == [(16, 16, 16), (3, 5, 7)]
+    assert [(row["m"], row["k"], row["n"]) for row in rows[::3]] == [(16, 16, 16), (3, 5, 7)]
     assert all(f"{row['cycles']:,}" in text for row in rows)
     assert "…" not in text
 

@@ -179,7 +179,9 @@ class RowWriter(wiring.Component):
             here.eq(Mux(self.start, head.as_value(), part.as_value())),
         ]
         # Every tile of a span begins at the same slot; the last one leaves each behind.
-        first_slot, next_slot, slot = (Signal(range(self._slots)) for _ in range(3))
+        slot = Signal(range(self._slots))
+        first_slot = Signal.like(slot)
+        next_slot = Signal.like(slot)
         m.d.comb += slot.eq(Mux(self.start, first_slot, next_slot))
         # Below the diagonal of a triangle lie fewer columns.
         below, count = Signal(SIZE_BITS), Signal.like(here.columns)

@@ -1,7 +1,6 @@
 """Matrix products on one card: how much of the array works, against what bounds it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from itertools import product
 
 import numpy as np
@@ -39,34 +38,6 @@ GRID_PLACES = ("scratchpad", "weights in DRAM")
 """Where `grid` measures its products."""
 
 
-@dataclass(frozen=True)
-class Operands:
-    """Blocks of y, x, params and w: in this order they claim the scratchpad."""
-
-    y: Block
-    x: Block
-    params: Block
-    w: Block
-
-    @classmethod
-    def take(cls, card: Card, sizes: dict[str, int], place: str) -> "Operands":
-        """Room for operands of `sizes` bytes in one of `PLACES`; what does not fit is in DRAM."""
-        return cls(**{
-            name: (card.dram.allocate if name in PLACES[place] else card.place)(size)
-            for name, size in sizes.items()
-        })  # fmt: skip
-
-    def items(self) -> list[tuple[str, Block]]:
-        return [(field.name, getattr(self, field.name)) for field in fields(self)]
-
-    def release(self, card: Card) -> None:
-        for _, block in self.items():
-            card.release(block)
-
-    def in_dram(self, config: CardConfig) -> list[str]:
-        return [name for name, block in self.items() if block.address < config.scratchpad_base]
-
-
 def closed_form(config: CardConfig, m: int, k: int, n: int) -> int:
     """Cycles of a weight-stationary array that fills and drains for every weight tile: R to load
     it, then m rows on their way through R + C processing elements."""
@@ -102,6 +73,17 @@ def _sizes(config: CardConfig, m: int, k: int, n: int) -> dict[str, int]:
     }
 
 
+def _place(card: Card, sizes: dict[str, int], place: str) -> tuple[dict[str, Block], list[str]]:
+    """Room for operands of `sizes` bytes in one of `PLACES`, which claim the scratchpad in their
+    order; and those that are in DRAM, also because they did not fit."""
+    blocks = {
+        name: (card.dram.allocate if name in PLACES[place] else card.place)(size)
+        for name, size in sizes.items()
+    }
+    top = card.config.scratchpad_base
+    return blocks, [name for name, block in blocks.items() if block.address < top]
+
+
 def measure(
     config: CardConfig,
     shapes: Sequence[Shape] = SHAPES,
@@ -125,16 +107,16 @@ def measure(
             multiplier = np.full(n, 0.02 / np.sqrt(k), np.float32)
             bias = rng.integers(-1000, 1000, n).astype(np.int32)
             sizes = _sizes(config, m, k, n)
-            blocks = Operands.take(card, sizes, place)
-            card.upload(blocks.y, np.zeros(sizes["y"], np.uint8))
-            card.upload(blocks.x, pad_rows(x, row_stride(k, config)))
-            card.upload(blocks.params, pack_params(weight, multiplier, bias, 0))
-            card.upload(blocks.w, pack_weights(weight, config))
+            blocks, in_dram = _place(card, sizes, place)
+            card.upload(blocks["y"], np.zeros(sizes["y"], np.uint8))
+            card.upload(blocks["x"], pad_rows(x, row_stride(k, config)))
+            card.upload(blocks["params"], pack_params(weight, multiplier, bias, 0))
+            card.upload(blocks["w"], pack_weights(weight, config))
             cycles = _timed(card, blocks, m, k, n)
-            y = card.download(blocks.y, sizes["y"]).reshape(m, -1)[:, :n]
+            y = card.download(blocks["y"], sizes["y"]).reshape(m, -1)[:, :n]
             golden = runtime.reference.linear(x, weight, multiplier, bias, 0, 128)
-            in_dram = blocks.in_dram(config)
-            blocks.release(card)
+            for block in blocks.values():
+                card.release(block)
             useful = m * k * n / (config.array_rows * config.array_columns)
             bound = bound_cycles(config, m, k, n, sum(sizes[name] for name in in_dram))
             rows.append(
@@ -189,11 +171,11 @@ def grid(
             nbytes = _sizes(config, m, k, n)
             least = m * k * n / (config.array_rows * config.array_columns)
             for place in GRID_PLACES:
-                blocks = Operands.take(card, nbytes, place)
-                card.upload(blocks.params, params[: nbytes["params"]])
+                blocks, in_dram = _place(card, nbytes, place)
+                card.upload(blocks["params"], params[: nbytes["params"]])
                 cycles = _timed(card, blocks, m, k, n)
-                in_dram = blocks.in_dram(config)
-                blocks.release(card)
+                for block in blocks.values():
+                    card.release(block)
                 if place == "scratchpad":
                     most: float = closed_form(config, m, k, n) + START_CYCLES
                 else:
@@ -211,11 +193,11 @@ def grid(
     return {**stamp(config, SEED), "engine": engine, "rows": rows, "outside": outside}
 
 
-def _timed(card: Card, blocks: Operands, m: int, k: int, n: int) -> int:
+def _timed(card: Card, blocks: dict[str, Block], m: int, k: int, n: int) -> int:
     """Cycles from the command's start to its completion."""
+    addresses = {name: block.address for name, block in blocks.items()}
     command = pack(
-        Opcode.MATMUL, x=blocks.x.address, w=blocks.w.address, params=blocks.params.address,
-        y=blocks.y.address, m=m, k=k, n=n, x_stride=row_stride(k, card.config),
+        Opcode.MATMUL, **addresses, m=m, k=k, n=n, x_stride=row_stride(k, card.config),
         y_stride=row_stride(n, card.config), y_zero_point=128,
     )  # fmt: skip
     (completion,) = card.device.check(card.device.submit([command]))

@@ -136,6 +136,7 @@ class LineSequencer(wiring.Component):
         k_left = Signal(SIZE_BITS)
         first = Signal()
         block_first = Signal()
+        one_line = Signal()  # is all of K
         last_k, last_right, last, last_n, last_m, last_b = (
             Signal(name=name)
             for name in ("last_k", "last_right", "last", "last_n", "last_m", "last_b")
@@ -178,8 +179,9 @@ class LineSequencer(wiring.Component):
             p.fill.offset.eq(offset),
             p.fill.down.eq(down),
             p.fill.right.eq(right),
-            p.fill.block_last.eq(last & (last_n | first)),
-            p.fill.batch_last.eq(last & (last_n | first) & last_m),
+            one_line.eq(first & last),
+            p.fill.block_last.eq(one_line | (last & last_n)),
+            p.fill.batch_last.eq(p.fill.block_last & last_m),
             p.weights.restart.eq(block_first),
             p.weights.address.eq(w_line),
             p.feed.rows.eq(rows),
@@ -188,9 +190,9 @@ class LineSequencer(wiring.Component):
             p.feed.left.eq(left),
             p.feed.first.eq(first),
             p.feed.last.eq(last),
-            p.feed.keep.eq(first & last & ~last_n),
+            p.feed.keep.eq(one_line & ~last_n),
             p.feed.final.eq(last & last_n & last_m & last_b),
-            p.fetch.eq(~(first & last) | block_first),
+            p.fetch.eq(~one_line | block_first),
             p.block_first.eq(block_first),
         ]
         for part in (p.weights, p.feed):

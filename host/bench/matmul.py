@@ -1,6 +1,7 @@
 """Matrix products on one card: how much of the array works, against what bounds it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import product
 
 import numpy as np
@@ -38,12 +39,15 @@ GRID_PLACES = ("scratchpad", "weights in DRAM")
 """Where `grid` measures its products."""
 
 
+def _tiles(config: CardConfig, k: int, n: int) -> int:
+    """Weight tiles."""
+    return -(-k // config.array_rows) * -(-n // config.array_columns)
+
+
 def closed_form(config: CardConfig, m: int, k: int, n: int) -> int:
     """Cycles of a weight-stationary array that fills and drains for every weight tile: R to load
     it, then m rows on their way through R + C processing elements."""
-    rows, columns = config.array_rows, config.array_columns
-    tiles = -(-k // rows) * -(-n // columns)
-    return tiles * (m + 2 * rows + columns - 2)
+    return _tiles(config, k, n) * (m + 2 * config.array_rows + config.array_columns - 2)
 
 
 def dram_bytes_per_cycle(config: CardConfig) -> float:
@@ -55,33 +59,36 @@ def dram_bytes_per_cycle(config: CardConfig) -> float:
 def bound_cycles(config: CardConfig, m: int, k: int, n: int, dram_bytes: int) -> float:
     """What no product can beat: its blocks of rows pass through whole weight tiles, each pass as
     long as it has rows or as its tile takes on the bus; or `dram_bytes` over what DRAM moves."""
-    tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
     load = config.weight_tile_bytes // config.bus_bytes
     whole, rest = divmod(m, config.activation_rows)
     rows = whole * max(config.activation_rows, load) + (max(rest, load) if rest else 0)
-    return max(tiles * rows, dram_bytes / dram_bytes_per_cycle(config))
+    return max(_tiles(config, k, n) * rows, dram_bytes / dram_bytes_per_cycle(config))
 
 
 def _sizes(config: CardConfig, m: int, k: int, n: int) -> dict[str, int]:
     """Bytes of the operands."""
-    tiles = -(-k // config.array_rows) * -(-n // config.array_columns)
     return {
         "y": m * row_stride(n, config),
         "x": m * row_stride(k, config),
         "params": PARAM.itemsize * n,
-        "w": tiles * config.weight_tile_bytes,
+        "w": _tiles(config, k, n) * config.weight_tile_bytes,
     }
 
 
-def _place(card: Card, sizes: dict[str, int], place: str) -> tuple[dict[str, Block], list[str]]:
+@contextmanager
+def _placed(
+    card: Card, sizes: dict[str, int], place: str
+) -> Iterator[tuple[dict[str, Block], list[str]]]:
     """Room for operands of `sizes` bytes in one of `PLACES`, which claim the scratchpad in their
     order; and those that are in DRAM, also because they did not fit."""
-    blocks = {
-        name: (card.dram.allocate if name in PLACES[place] else card.place)(size)
-        for name, size in sizes.items()
-    }
-    top = card.config.scratchpad_base
-    return blocks, [name for name, block in blocks.items() if block.address < top]
+    with ExitStack() as stack:
+        blocks = {}
+        for name, size in sizes.items():
+            take = card.dram.allocate if name in PLACES[place] else card.place
+            blocks[name] = take(size)
+            stack.callback(card.release, blocks[name])
+        top = card.config.scratchpad_base
+        yield blocks, [name for name, block in blocks.items() if block.address < top]
 
 
 def measure(
@@ -107,16 +114,14 @@ def measure(
             multiplier = np.full(n, 0.02 / np.sqrt(k), np.float32)
             bias = rng.integers(-1000, 1000, n).astype(np.int32)
             sizes = _sizes(config, m, k, n)
-            blocks, in_dram = _place(card, sizes, place)
-            card.upload(blocks["y"], np.zeros(sizes["y"], np.uint8))
-            card.upload(blocks["x"], pad_rows(x, row_stride(k, config)))
-            card.upload(blocks["params"], pack_params(weight, multiplier, bias, 0))
-            card.upload(blocks["w"], pack_weights(weight, config))
-            cycles = _timed(card, blocks, m, k, n)
-            y = card.download(blocks["y"], sizes["y"]).reshape(m, -1)[:, :n]
+            with _placed(card, sizes, place) as (blocks, in_dram):
+                card.upload(blocks["y"], np.zeros(sizes["y"], np.uint8))
+                card.upload(blocks["x"], pad_rows(x, row_stride(k, config)))
+                card.upload(blocks["params"], pack_params(weight, multiplier, bias, 0))
+                card.upload(blocks["w"], pack_weights(weight, config))
+                cycles = _timed(card, blocks, m, k, n)
+                y = card.download(blocks["y"], sizes["y"]).reshape(m, -1)[:, :n]
             golden = runtime.reference.linear(x, weight, multiplier, bias, 0, 128)
-            for block in blocks.values():
-                card.release(block)
             useful = m * k * n / (config.array_rows * config.array_columns)
             bound = bound_cycles(config, m, k, n, sum(sizes[name] for name in in_dram))
             rows.append(
@@ -171,11 +176,9 @@ def grid(
             nbytes = _sizes(config, m, k, n)
             least = m * k * n / (config.array_rows * config.array_columns)
             for place in GRID_PLACES:
-                blocks, in_dram = _place(card, nbytes, place)
-                card.upload(blocks["params"], params[: nbytes["params"]])
-                cycles = _timed(card, blocks, m, k, n)
-                for block in blocks.values():
-                    card.release(block)
+                with _placed(card, nbytes, place) as (blocks, in_dram):
+                    card.upload(blocks["params"], params[: nbytes["params"]])
+                    cycles = _timed(card, blocks, m, k, n)
                 if place == "scratchpad":
                     most: float = closed_form(config, m, k, n) + START_CYCLES
                 else:

@@ -19,7 +19,7 @@ def row_stride(nbytes: int, config: CardConfig) -> int:
     unit = config.bus_bytes
     while unit < min(nbytes, config.line_bytes):
         unit *= 2
-    return round_up(max(1, nbytes), unit)
+    return round_up(nbytes, unit)
 
 
 def pack_weights(weight: np.ndarray, config: CardConfig) -> np.ndarray:

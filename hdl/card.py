@@ -7,16 +7,16 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.command.processor import CommandProcessor
-from hdl.command.queues import CoreQueues
-from hdl.commands import Engine
-from hdl.config import CardConfig
-from hdl.core import READ_PORTS, WEIGHT_PORT, WRITE_PORTS, Core
-from hdl.memory.axi import Axi4
-from hdl.memory.system import MemorySystem
-from hdl.pcie.endpoint import PcieEndpoint
-from hdl.pcie.tlp import rx_beat, tx_beat
-from hdl.registers import GATHER_WAITS
+from halfdome.hdl.command.processor import CommandProcessor
+from halfdome.hdl.command.queues import CoreQueues
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.core import READ_PORTS, WEIGHT_PORT, WRITE_PORTS, Core
+from halfdome.hdl.memory.axi import Axi4
+from halfdome.hdl.memory.system import MemorySystem
+from halfdome.hdl.pcie.endpoint import PcieEndpoint
+from halfdome.hdl.pcie.tlp import rx_beat, tx_beat
+from halfdome.hdl.registers import GATHER_WAITS
 
 
 class Card(wiring.Component):

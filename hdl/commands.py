@@ -180,7 +180,7 @@ are, without bias and multiplier; `params` is not read then."""
 
 
 class Function(enum.IntEnum, shape=8):
-    """What a vector command applies to each element; errors are in `hdl.vector.tables`."""
+    """What a vector command applies to each element; errors are in `halfdome.hdl.vector.tables`."""
 
     IDENTITY = 0
     #: The larger of x and +0.

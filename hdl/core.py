@@ -4,20 +4,20 @@ from amaranth import EnableInserter, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.commands import Engine, Opcode, fields, layout
-from hdl.config import CardConfig
-from hdl.dma.load import LoadEngine
-from hdl.dma.store import StoreEngine
-from hdl.engine import Activity, engine_members
-from hdl.gather.cache import RowCache
-from hdl.gather.engine import GatherEngine
-from hdl.gather.watch import WriteWatch
-from hdl.matmul.engine import MatmulEngine
-from hdl.memory.axi_arbiter import DRAM_WRITES
-from hdl.memory.port import ReadPort, WritePort
-from hdl.pcie.port import DmaReadPort, PostedWritePort
-from hdl.registers import GATHER_WAITS
-from hdl.vector.engine import VectorEngine
+from halfdome.hdl.commands import Engine, Opcode, fields, layout
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.dma.load import LoadEngine
+from halfdome.hdl.dma.store import StoreEngine
+from halfdome.hdl.engine import Activity, engine_members
+from halfdome.hdl.gather.cache import RowCache
+from halfdome.hdl.gather.engine import GatherEngine
+from halfdome.hdl.gather.watch import WriteWatch
+from halfdome.hdl.matmul.engine import MatmulEngine
+from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.pcie.port import DmaReadPort, PostedWritePort
+from halfdome.hdl.registers import GATHER_WAITS
+from halfdome.hdl.vector.engine import VectorEngine
 
 READ_PORTS = 11
 """Memory read ports of a core."""

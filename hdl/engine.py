@@ -3,7 +3,7 @@
 from amaranth.lib import data, enum, stream
 from amaranth.lib.wiring import In, Out
 
-from hdl.commands import DESCRIPTOR_BYTES, Status
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Status
 
 DESCRIPTOR_BITS = DESCRIPTOR_BYTES * 8
 

@@ -7,8 +7,8 @@ The counts wrap at 2**48. Ring bases and sizes can be written only while CONTROL
 
 from typing import NamedTuple
 
-from hdl.commands import Engine
-from hdl.config import CardConfig
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import CardConfig
 
 BAR0_BYTES = 64 * 1024
 CONTROL_RUN, CONTROL_RESET = 1, 2

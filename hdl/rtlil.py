@@ -10,8 +10,8 @@ from amaranth import Const, Value
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from hdl.share import share
-from hdl.wheel import run_wheel
+from halfdome.hdl.share import share
+from halfdome.hdl.wheel import run_wheel
 
 
 def ports_of(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Value]]:

@@ -10,15 +10,15 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.quantise import FloatToByte
-from hdl.config import CardConfig
-from hdl.gather.engine import GatherEngine
-from hdl.gather.lane import Lane
-from hdl.matmul.array import SystolicArray
-from hdl.matmul.engine import MatmulEngine
-from hdl.matmul.requantiser import Requantiser
-from hdl.matmul.weights import rows_per_stage
-from hdl.wheel import run_wheel
+from halfdome.hdl.arith.quantise import FloatToByte
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.engine import GatherEngine
+from halfdome.hdl.gather.lane import Lane
+from halfdome.hdl.matmul.array import SystolicArray
+from halfdome.hdl.matmul.engine import MatmulEngine
+from halfdome.hdl.matmul.requantiser import Requantiser
+from halfdome.hdl.matmul.weights import rows_per_stage
+from halfdome.hdl.wheel import run_wheel
 
 _CLOCK_MHZ = 100
 """The clock that placement and routing aim at."""

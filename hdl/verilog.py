@@ -4,11 +4,11 @@ from amaranth import ClockSignal, Instance, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from hdl import commands, registers
-from hdl.card import Card
-from hdl.config import CardConfig
-from hdl.core import Core
-from hdl.rtlil import ports_of, rtlil_to_verilog, to_rtlil
+from halfdome.hdl import commands, registers
+from halfdome.hdl.card import Card
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.core import Core
+from halfdome.hdl.rtlil import ports_of, rtlil_to_verilog, to_rtlil
 
 TOP = "halfdome_card"
 CORE = "halfdome_core"

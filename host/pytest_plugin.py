@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from host.runtime.card import Card
-    from host.runtime.runtime import Runtime
+    from halfdome.host.runtime.card import Card
+    from halfdome.host.runtime.runtime import Runtime
 
-pytest_plugins = ("sim.pytest_plugin",)
+pytest_plugins = ("halfdome.sim.pytest_plugin",)
 """Options, `simulate` and `golden_cycles`."""
 
 DEFAULT_CARDS = 2
@@ -55,15 +55,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def platform(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
-    """An open platform, a `host.Runtime`: `--config`, `--engine` and the marker `cards` choose.
+    """An open platform, a `halfdome.Runtime`: `--config`, `--engine` and the marker `cards` choose.
 
     A failing test leaves a VCD of the last cycles of each card in its `tmp_path`.
     """
-    import host
+    import halfdome
 
     cards = _number(request.node, "cards")
     options = request.config
-    with host.open(
+    with halfdome.open(
         cards=DEFAULT_CARDS if cards is None else cards,
         config=options.getoption("halfdome_config"),
         engine=options.getoption("halfdome_engine"),
@@ -114,7 +114,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if report.when == "teardown" or _open not in item.stash:
         return report
     if report.failed or (report.when == "call" and item.config.getoption("halfdome_waves")):
-        title = item.config.pluginmanager.get_plugin("sim.pytest_plugin").WAVEFORM
+        title = item.config.pluginmanager.get_plugin("halfdome.sim.pytest_plugin").WAVEFORM
         report.sections.append((title, _write_waves(item, *item.stash[_open])))
     if report.failed and (folder := item.config.getoption("halfdome_timeline")):
         report.sections.append(("timeline", str(_timeline(folder, item))))
@@ -171,7 +171,7 @@ def _number(item: pytest.Item, name: str) -> int | None:
 
 def _activity(platform: "Runtime") -> str:
     """The counters of every card: a line for each engine."""
-    from hdl.registers import ACTIVITIES
+    from halfdome.hdl.registers import ACTIVITIES
 
     lines = []
     for card in platform.cards:

@@ -12,9 +12,9 @@ from amaranth.hdl import Elaboratable, Module, Signal, Value, ValueLike
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from sim.engine import native
-from sim.engine.ports import Port, component_ports
-from sim.waves import Waves
+from halfdome.sim.engine import native
+from halfdome.sim.engine.ports import Port, component_ports
+from halfdome.sim.waves import Waves
 
 _SETTLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 _EDGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -59,7 +59,8 @@ class _Model:
 class Compiled:
     """The component `component`, compiled; its test benches see its ports and nothing else.
 
-    Raises `sim.engine.compiler.BuildError` if it cannot be compiled, for one without a clock.
+    Raises `halfdome.sim.engine.compiler.BuildError` if it cannot be compiled, for one without a
+    clock.
     """
 
     def __init__(self, component: wiring.Component):

@@ -16,14 +16,14 @@ import numpy as np
 from amaranth.lib import wiring
 from rich.console import Console
 
-import hdl
-from hdl.config import CardConfig
-from hdl.pcie.tlp import rx_beat, tx_beat
-from sim.dram import presets, replay
-from sim.engine import cache as artefacts
-from sim.engine import native, pysim
-from sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
-from sim.fabric.config import (
+from halfdome import hdl
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.tlp import rx_beat, tx_beat
+from halfdome.sim.dram import presets, replay
+from halfdome.sim.engine import cache as artefacts
+from halfdome.sim.engine import native, pysim
+from halfdome.sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
+from halfdome.sim.fabric.config import (
     HOST_BASE,
     MESSAGE_BASE,
     Bars,
@@ -31,10 +31,10 @@ from sim.fabric.config import (
     assign_bars,
     settings,
 )
-from sim.fabric.faults import Fault, FaultCounts, FaultPlan, parse_fault
-from sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
-from sim.fabric.packets import Link
-from sim.waves import Waves, check_card
+from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultPlan, parse_fault
+from halfdome.sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
+from halfdome.sim.fabric.packets import Link
+from halfdome.sim.waves import Waves, check_card
 
 ENGINES = {"native": native.models, "pysim": pysim.models}
 """Functions that make the cards, by the name of their engine."""
@@ -122,7 +122,7 @@ class Platform:
         results do not depend on it. The pysim engine always has one.
     fabric : FabricConfig
     card_factory : function of the configuration that returns the component to simulate, with ports
-        `rx`, `tx` and `axi`; by default `hdl.card.Card`
+        `rx`, `tx` and `axi`; by default `halfdome.hdl.card.Card`
     window_cycles : int
         Longest run of a card between two synchronisations; 0, the default, for as long as is
         exact. The results do not depend on it.
@@ -136,8 +136,8 @@ class Platform:
     faults : FaultPlan or None
         What goes wrong on the links from the beginning; see `inject`.
 
-    Raises `ValueError` for a bad argument or an unknown DRAM preset, `hdl.wheel.ToolError` and
-    `sim.engine.compiler.BuildError` if a tool is missing or fails.
+    Raises `ValueError` for a bad argument or an unknown DRAM preset, `halfdome.hdl.wheel.ToolError`
+    and `halfdome.sim.engine.compiler.BuildError` if a tool is missing or fails.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class Platform:
 
     @staticmethod
     def fault(text: str) -> Fault:
-        """The fault that a text means, see `sim.fabric.faults.parse_fault`."""
+        """The fault that a text means, see `halfdome.sim.fabric.faults.parse_fault`."""
         return parse_fault(text)
 
     def inject(self, plan: FaultPlan) -> None:
@@ -286,7 +286,8 @@ class Platform:
     def dram_cycles(self, addresses: np.ndarray, start_cycle: int = 0) -> int:
         """Cycles that a card's DRAM alone takes to read a line for each card address.
 
-        All are on offer at once, in this order, from `start_cycle` on: see `sim.dram.replay`.
+        All are on offer at once, in this order, from `start_cycle` on: see
+        `halfdome.sim.dram.replay`.
         """
         return replay.cycles(self.config, addresses, start_cycle)
 
@@ -393,11 +394,11 @@ def _check_beats(config: CardConfig) -> None:
     bits = config.bus_bytes * 8
     rx, tx = rx_beat(config), tx_beat(config)
     if (rx["last"].offset, rx["bar"].offset, tx["last"].offset) != (bits, bits + 1, bits):
-        raise ValueError("hdl.pcie.tlp: beats must be data, last, bar, in this order")
+        raise ValueError("halfdome.hdl.pcie.tlp: beats must be data, last, bar, in this order")
 
 
 def _real_card(config: CardConfig) -> wiring.Component:
-    from hdl.card import Card
+    from halfdome.hdl.card import Card
 
     return Card(config)
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hdl.config import PRESETS, CardConfig, preset
-from sim.cycle_file import RENEW, CycleFile, CycleMismatch
+from halfdome.hdl.config import PRESETS, CardConfig, preset
+from halfdome.sim.cycle_file import RENEW, CycleFile, CycleMismatch
 
 if TYPE_CHECKING:
     from amaranth.hdl import Elaboratable
 
-    from sim.compiled import Compiled
+    from halfdome.sim.compiled import Compiled
 
 DEFAULT_ENGINE = "native"
 MOST_WAVEFORMS = 16
@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if name not in PRESETS:
         raise pytest.UsageError(f"--config {name}: unknown; known are {', '.join(PRESETS)}")
     if engine != DEFAULT_ENGINE:
-        from sim.platform import ENGINES
+        from halfdome.sim.platform import ENGINES
 
         if engine not in ENGINES:
             raise pytest.UsageError(f"--engine {engine}: unknown; known are {', '.join(ENGINES)}")
@@ -73,10 +73,10 @@ def simulate(request: pytest.FixtureRequest, tmp_path: Path):
     """Simulates a component and returns the cycles that it took.
 
     `simulate(component, *testbenches, background=(), cycles=20_000, engine="pysim")`, see
-    `sim.testbench.simulate`. A failing test leaves a VCD of each of its latest 16 simulations in
-    its `tmp_path`.
+    `halfdome.sim.testbench.simulate`. A failing test leaves a VCD of each of its latest 16
+    simulations in its `tmp_path`.
     """
-    from sim.testbench import simulate as run
+    from halfdome.sim.testbench import simulate as run
 
     waveforms = request.node.stash.setdefault(_waveforms, {})
     numbers = count()

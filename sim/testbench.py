@@ -8,9 +8,9 @@ from amaranth.hdl import Elaboratable
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from sim.compiled import Compiled
-from sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
-from sim.engine.ports import undriven_domain
+from halfdome.sim.compiled import Compiled
+from halfdome.sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
+from halfdome.sim.engine.ports import undriven_domain
 
 CLOCK_PERIOD = 1e-6
 ENGINES = ("pysim", "native")

@@ -11,7 +11,7 @@ import numpy as np
 from amaranth import Value
 from amaranth.lib import data
 
-from sim.testbench import CLOCK_PERIOD, simulate
+from halfdome.sim.testbench import CLOCK_PERIOD, simulate
 
 __all__ = [
     "CLOCK_PERIOD",

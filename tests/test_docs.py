@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import host.runtime.runtime  # noqa: F401  pytester unloads what it is first to load
-from sim.engine.cache import cache_dir
+import halfdome.host.runtime.runtime  # noqa: F401  pytester unloads what it is first to load
+from halfdome.sim.engine.cache import cache_dir
 
 ROOT = Path(__file__).parent.parent
 CACHE = cache_dir()

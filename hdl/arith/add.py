@@ -4,9 +4,9 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.format import FloatFormat
-from hdl.arith.pipeline import align, register
-from hdl.arith.round import RoundPack
+from halfdome.hdl.arith.format import FloatFormat
+from halfdome.hdl.arith.pipeline import align, register
+from halfdome.hdl.arith.round import RoundPack
 
 _GUARD_BITS = 3  # Guard, round and sticky: enough once the larger operand stays in place.
 

@@ -4,9 +4,9 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
-from hdl.arith.pipeline import align, register
-from hdl.arith.round import RoundPack
+from halfdome.hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
+from halfdome.hdl.arith.pipeline import align, register
+from halfdome.hdl.arith.round import RoundPack
 
 
 class IntToFloat(wiring.Component):

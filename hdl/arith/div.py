@@ -4,9 +4,9 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.format import FloatFormat, FloatView
-from hdl.arith.pipeline import register
-from hdl.arith.round import RoundPack
+from halfdome.hdl.arith.format import FloatFormat, FloatView
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.arith.round import RoundPack
 
 _STEP_BITS = 2
 """Quotient bits of one stage: two subtractions in a row."""

@@ -4,9 +4,9 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.format import FloatFormat
-from hdl.arith.pipeline import multiply, register
-from hdl.arith.round import RoundPack
+from halfdome.hdl.arith.format import FloatFormat
+from halfdome.hdl.arith.pipeline import multiply, register
+from halfdome.hdl.arith.round import RoundPack
 
 
 class FloatMul(wiring.Component):

@@ -4,10 +4,10 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.convert import FloatToInt
-from hdl.arith.format import FLOAT32
-from hdl.arith.mul import FloatMul
-from hdl.arith.pipeline import register
+from halfdome.hdl.arith.convert import FloatToInt
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.mul import FloatMul
+from halfdome.hdl.arith.pipeline import register
 
 # The rounded product saturates to -256..255: a zero point of 0..255 brings what is beyond back to
 # an end of 0..255 or further out, so the saturated sum is the same as without this first bound.

@@ -5,8 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-from hdl.arith.format import FloatFormat
-from hdl.arith.pipeline import register
+from halfdome.hdl.arith.format import FloatFormat
+from halfdome.hdl.arith.pipeline import register
 
 _GROUP = 8  # Bits by which the first stage shifts; the second shifts by less.
 

@@ -5,13 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hdl.arith.pipeline import register
-from hdl.command.overlap import EXTENT, OverlapChecker
-from hdl.command.range_checker import RangeChecker
-from hdl.command.rules import Access, operands, rules
-from hdl.commands import HEADER, Engine, Status, layout
-from hdl.config import CardConfig
-from hdl.engine import DESCRIPTOR_BITS
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.command.overlap import EXTENT, OverlapChecker
+from halfdome.hdl.command.range_checker import RangeChecker
+from halfdome.hdl.command.rules import Access, operands, rules
+from halfdome.hdl.commands import HEADER, Engine, Status, layout
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import DESCRIPTOR_BITS
 
 
 def checked_descriptor(config: CardConfig) -> data.StructLayout:

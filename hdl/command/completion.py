@@ -4,11 +4,11 @@ from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.command.queues import FINISHED
-from hdl.commands import COMPLETION, COMPLETION_BYTES, layout
-from hdl.config import CardConfig
-from hdl.pcie.port import PostedWritePort
-from hdl.registers import MSIX_VECTORS
+from halfdome.hdl.command.queues import FINISHED
+from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, layout
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.port import PostedWritePort
+from halfdome.hdl.registers import MSIX_VECTORS
 
 MESSAGE_BYTES = 4
 """An MSI-X message: one doubleword."""

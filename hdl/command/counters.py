@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 
 COUNTER_WRITE = data.StructLayout({"counter": 8, "value": 32})
 """Sets a counter that exists."""

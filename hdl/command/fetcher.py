@@ -6,10 +6,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.commands import DESCRIPTOR_BYTES
-from hdl.config import CardConfig
-from hdl.engine import DESCRIPTOR_BITS
-from hdl.pcie.port import FetchPort
+from halfdome.hdl.commands import DESCRIPTOR_BYTES
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import DESCRIPTOR_BITS
+from halfdome.hdl.pcie.port import FetchPort
 
 _PAGE_DESCRIPTORS = 4096 // DESCRIPTOR_BYTES
 

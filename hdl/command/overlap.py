@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import ADDRESS_BITS
+from halfdome.hdl.config import ADDRESS_BITS
 
 _END_BITS = ADDRESS_BITS + 1
 

@@ -4,21 +4,21 @@ from amaranth import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.command.checker import DescriptorChecker
-from hdl.command.completion import CompletionWriter
-from hdl.command.counters import COUNTER_WRITE, CounterBank
-from hdl.command.fetcher import CommandFetcher
-from hdl.command.merge import RoundRobinMerge
-from hdl.command.queues import FINISHED, CoreQueues
-from hdl.command.register_file import RegisterFile
-from hdl.command.reset import ResetSequence
-from hdl.command.statistics import TRAFFIC_BITS, Statistics
-from hdl.commands import Engine
-from hdl.config import CardConfig
-from hdl.engine import engine_members
-from hdl.pcie.port import FetchPort, PcieControl, PostedWritePort
-from hdl.pcie.register_bus import RegisterBus
-from hdl.registers import TRAFFIC
+from halfdome.hdl.command.checker import DescriptorChecker
+from halfdome.hdl.command.completion import CompletionWriter
+from halfdome.hdl.command.counters import COUNTER_WRITE, CounterBank
+from halfdome.hdl.command.fetcher import CommandFetcher
+from halfdome.hdl.command.merge import RoundRobinMerge
+from halfdome.hdl.command.queues import FINISHED, CoreQueues
+from halfdome.hdl.command.register_file import RegisterFile
+from halfdome.hdl.command.reset import ResetSequence
+from halfdome.hdl.command.statistics import TRAFFIC_BITS, Statistics
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import engine_members
+from halfdome.hdl.pcie.port import FetchPort, PcieControl, PostedWritePort
+from halfdome.hdl.pcie.register_bus import RegisterBus
+from halfdome.hdl.registers import TRAFFIC
 
 
 class CommandProcessor(wiring.Component):

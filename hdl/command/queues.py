@@ -5,12 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.command.checker import checked_descriptor
-from hdl.command.counters import COUNTER_WRITE
-from hdl.command.merge import RoundRobinMerge
-from hdl.commands import HEADER, Engine, Status, layout
-from hdl.config import CardConfig
-from hdl.engine import DESCRIPTOR_BITS, Result
+from halfdome.hdl.command.checker import checked_descriptor
+from halfdome.hdl.command.counters import COUNTER_WRITE
+from halfdome.hdl.command.merge import RoundRobinMerge
+from halfdome.hdl.commands import HEADER, Engine, Status, layout
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import DESCRIPTOR_BITS, Result
 
 FINISHED = data.StructLayout({"id": 16, "result": Result, "start_cycle": 32, "end_cycle": 32})
 """A finished command, as its completion tells the host."""

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 
 _PRODUCT_BITS = 64
 _EXTENT_BITS = _PRODUCT_BITS + 1

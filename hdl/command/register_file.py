@@ -1,16 +1,16 @@
-"""The registers of BAR0 (`hdl.registers`), but for the arrays of counters and statistics."""
+"""The registers of BAR0 (`halfdome.hdl.registers`) but for the arrays, counters and statistics."""
 
 from amaranth import Cat, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl import registers
-from hdl.command import completion, fetcher
-from hdl.command.counters import COUNTER_WRITE
-from hdl.command.statistics import COUNT_BITS
-from hdl.config import CardConfig
-from hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS, PcieControl
-from hdl.pcie.register_bus import RegisterBus
+from halfdome.hdl import registers
+from halfdome.hdl.command import completion, fetcher
+from halfdome.hdl.command.counters import COUNTER_WRITE
+from halfdome.hdl.command.statistics import COUNT_BITS
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS, PcieControl
+from halfdome.hdl.pcie.register_bus import RegisterBus
 
 STATE = data.StructLayout(
     {

@@ -4,8 +4,8 @@ from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.command.counters import COUNTER_WRITE
-from hdl.config import CardConfig
+from halfdome.hdl.command.counters import COUNTER_WRITE
+from halfdome.hdl.config import CardConfig
 
 
 class ResetSequence(wiring.Component):

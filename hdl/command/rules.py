@@ -14,7 +14,7 @@ from amaranth import Cat, Const, Value, ValueLike
 from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
-from hdl.commands import (
+from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
@@ -31,7 +31,7 @@ from hdl.commands import (
     layout,
     offset,
 )
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 
 MOVES = (Opcode.LOAD, Opcode.COPY, Opcode.STORE)
 VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)

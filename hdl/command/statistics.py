@@ -4,10 +4,10 @@ from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.commands import Engine
-from hdl.config import CardConfig
-from hdl.engine import Activity
-from hdl.registers import ACTIVITIES, TRAFFIC, activity_offset, traffic_offset
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import Activity
+from halfdome.hdl.registers import ACTIVITIES, TRAFFIC, activity_offset, traffic_offset
 
 COUNT_BITS = 48
 """At 1 GHz a count wraps after three days."""

@@ -4,13 +4,13 @@ from amaranth import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
-from hdl.commands import Opcode, ReadFailure, Status
-from hdl.config import CardConfig
-from hdl.dma.merge import MOVE, RowMerger
-from hdl.dma.rows import RowReader, RowWriter
-from hdl.engine import Activity, engine_members
-from hdl.memory.port import ReadPort, WritePort
-from hdl.pcie.port import DmaReadPort
+from halfdome.hdl.commands import Opcode, ReadFailure, Status
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.dma.merge import MOVE, RowMerger
+from halfdome.hdl.dma.rows import RowReader, RowWriter
+from halfdome.hdl.engine import Activity, engine_members
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.pcie.port import DmaReadPort
 
 
 class LoadEngine(wiring.Component):

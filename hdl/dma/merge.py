@@ -4,8 +4,8 @@ from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.commands import Opcode, fields, layout
-from hdl.engine import DESCRIPTOR_BITS
+from halfdome.hdl.commands import Opcode, fields, layout
+from halfdome.hdl.engine import DESCRIPTOR_BITS
 
 MOVE = layout(fields(Opcode.LOAD))
 """LOAD, COPY and STORE share one layout."""

@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.memory.port import ReadPort, WritePort, read_word
-from hdl.memory.reader import ReadBuffer
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.memory.port import ReadPort, WritePort, read_word
+from halfdome.hdl.memory.reader import ReadBuffer
 
 BLOCK = data.StructLayout({"address": ADDRESS_BITS, "stride": 32, "rows": 32, "row_bytes": 32})
 """`rows` rows of `row_bytes` bytes (both 1 or more), `stride` apart; all but sizes word aligned."""

@@ -4,13 +4,13 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
-from hdl.commands import Opcode, fields, layout
-from hdl.config import CardConfig
-from hdl.dma.merge import MOVE, RowMerger
-from hdl.dma.rows import RowReader, words_of
-from hdl.engine import Activity, engine_members
-from hdl.memory.port import ReadPort
-from hdl.pcie.port import PostedWritePort
+from halfdome.hdl.commands import Opcode, fields, layout
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.dma.merge import MOVE, RowMerger
+from halfdome.hdl.dma.rows import RowReader, words_of
+from halfdome.hdl.engine import Activity, engine_members
+from halfdome.hdl.memory.port import ReadPort
+from halfdome.hdl.pcie.port import PostedWritePort
 
 
 class StoreEngine(wiring.Component):

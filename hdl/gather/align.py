@@ -4,10 +4,10 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import CardConfig
-from hdl.gather.rows import row_tag
-from hdl.gather.shape import TAIL_BYTES, Factors, row_shape
-from hdl.memory.port import read_word
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.rows import row_tag
+from halfdome.hdl.gather.shape import TAIL_BYTES, Factors, row_shape
+from halfdome.hdl.memory.port import read_word
 
 
 def row_word(config: CardConfig) -> data.StructLayout:

@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.memory.port import ReadPort
-from hdl.memory.reader import SequentialReader
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.memory.port import ReadPort
+from halfdome.hdl.memory.reader import SequentialReader
 
 COUNT_BITS = 24
 """Width of a number of elements."""

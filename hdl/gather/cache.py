@@ -7,9 +7,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.memory.port import ReadPort, read_request
-from hdl.memory.reader import ReadBuffer
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.port import ReadPort, read_request
+from halfdome.hdl.memory.reader import ReadBuffer
 
 
 class RowCache(wiring.Component):

@@ -5,13 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.convert import FloatNarrow
-from hdl.arith.pipeline import register
-from hdl.arith.quantise import FloatToByte
-from hdl.commands import ElementFormat
-from hdl.config import CardConfig
-from hdl.gather.group import group_elements, pooled_group
-from hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.arith.convert import FloatNarrow
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.arith.quantise import FloatToByte
+from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.group import group_elements, pooled_group
+from halfdome.hdl.gather.interleave import CONTEXTS
 
 SIGN = 0x80
 """What 8-bit numbers are moved by to be signed: the same bits as adding or subtracting 128."""

@@ -5,25 +5,25 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 
-from hdl.commands import ElementFormat, Flag, Opcode, fields, layout
-from hdl.config import CardConfig
-from hdl.engine import Activity, Result, engine_members
-from hdl.gather.align import RowAligner, row_word
-from hdl.gather.array import ArrayReader
-from hdl.gather.convert import PooledConverter
-from hdl.gather.group import ChunkSplitter
-from hdl.gather.interleave import BagInterleaver
-from hdl.gather.lanes import AccumulateLanes
-from hdl.gather.lengths import BagLengths
-from hdl.gather.mean import BagMean
-from hdl.gather.output import BagWriter
-from hdl.gather.rows import RowFetcher
-from hdl.gather.scale import RowScaler
-from hdl.gather.sequencer import BagSequencer
-from hdl.gather.shape import max_factored_words, row_shape, shape_of
-from hdl.gather.unpack import RowUnpacker
-from hdl.memory.port import ReadPort, WritePort
-from hdl.registers import GATHER_WAITS
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import Activity, Result, engine_members
+from halfdome.hdl.gather.align import RowAligner, row_word
+from halfdome.hdl.gather.array import ArrayReader
+from halfdome.hdl.gather.convert import PooledConverter
+from halfdome.hdl.gather.group import ChunkSplitter
+from halfdome.hdl.gather.interleave import BagInterleaver
+from halfdome.hdl.gather.lanes import AccumulateLanes
+from halfdome.hdl.gather.lengths import BagLengths
+from halfdome.hdl.gather.mean import BagMean
+from halfdome.hdl.gather.output import BagWriter
+from halfdome.hdl.gather.rows import RowFetcher
+from halfdome.hdl.gather.scale import RowScaler
+from halfdome.hdl.gather.sequencer import BagSequencer
+from halfdome.hdl.gather.shape import max_factored_words, row_shape, shape_of
+from halfdome.hdl.gather.unpack import RowUnpacker
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.registers import GATHER_WAITS
 
 BUFFERED_ROWS = 16
 """Rows between aligner and lanes, if their chunks fit."""

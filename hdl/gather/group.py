@@ -5,11 +5,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.gather.array import COUNT_BITS
-from hdl.gather.interleave import CONTEXTS
-from hdl.gather.lanes import pooled_chunk
-from hdl.gather.shape import row_shape
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.gather.lanes import pooled_chunk
+from halfdome.hdl.gather.shape import row_shape
 
 
 def group_elements(config: CardConfig) -> int:

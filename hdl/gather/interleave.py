@@ -9,8 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.gather.sequencer import Lookup
-from hdl.memory.arbiter import RoundRobin
+from halfdome.hdl.gather.sequencer import Lookup
+from halfdome.hdl.memory.arbiter import RoundRobin
 
 CONTEXTS = 8
 """Bags in flight: as many rows of one chunk, from open DRAM rows at two cycles each, cover the

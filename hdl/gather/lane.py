@@ -4,13 +4,13 @@ from amaranth import Cat, Const, Module, Mux, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.add import FloatAdd
-from hdl.arith.convert import FloatWiden
-from hdl.arith.fma import FloatFma
-from hdl.arith.format import FLOAT32
-from hdl.arith.pipeline import register
-from hdl.gather.shape import ElementWidth
-from hdl.gather.unpack import ELEMENT_BITS
+from halfdome.hdl.arith.add import FloatAdd
+from halfdome.hdl.arith.convert import FloatWiden
+from halfdome.hdl.arith.fma import FloatFma
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.gather.shape import ElementWidth
+from halfdome.hdl.gather.unpack import ELEMENT_BITS
 
 
 def byte_to_float(q: Value) -> Value:

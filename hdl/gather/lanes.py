@@ -9,14 +9,14 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hdl.arith.pipeline import register
-from hdl.config import CardConfig
-from hdl.gather.array import COUNT_BITS
-from hdl.gather.interleave import CONTEXTS
-from hdl.gather.lane import Lane
-from hdl.gather.scale import RowFactors
-from hdl.gather.shape import max_chunks, row_shape
-from hdl.gather.unpack import ELEMENT_BITS
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.gather.lane import Lane
+from halfdome.hdl.gather.scale import RowFactors
+from halfdome.hdl.gather.shape import max_chunks, row_shape
+from halfdome.hdl.gather.unpack import ELEMENT_BITS
 
 
 def pooled_chunk(config: CardConfig) -> data.StructLayout:

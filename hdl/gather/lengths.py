@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.gather.array import COUNT_BITS
+from halfdome.hdl.gather.array import COUNT_BITS
 
 BagLength = data.StructLayout({"length": COUNT_BITS, "negative": 1, "long": 1})
 """Rows of a bag; `length` means nothing if it is negative or longer than any array (`long`)."""

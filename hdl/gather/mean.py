@@ -5,13 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.convert import FloatNarrow, FloatWiden, IntToFloat
-from hdl.arith.div import FloatDiv
-from hdl.arith.format import FLOAT32
-from hdl.arith.pipeline import register
-from hdl.config import CardConfig
-from hdl.gather.array import COUNT_BITS
-from hdl.gather.group import group_elements, pooled_group
+from halfdome.hdl.arith.convert import FloatNarrow, FloatWiden, IntToFloat
+from halfdome.hdl.arith.div import FloatDiv
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.gather.group import group_elements, pooled_group
 
 LANES_PER_DIVIDER = 8
 """Accumulate lanes that share a divider, which so keeps pace with bags of as many rows."""

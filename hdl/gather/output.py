@@ -5,10 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.gather.convert import byte_group
-from hdl.gather.interleave import CONTEXTS
-from hdl.memory.port import write_request
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.gather.convert import byte_group
+from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.memory.port import write_request
 
 
 class BagWriter(wiring.Component):

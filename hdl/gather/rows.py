@@ -6,10 +6,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.gather.interleave import CONTEXTS, ContextLookup
-from hdl.gather.shape import max_row_bytes, row_shape
-from hdl.memory.port import ReadPort, read_word
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.gather.interleave import CONTEXTS, ContextLookup
+from halfdome.hdl.gather.shape import max_row_bytes, row_shape
+from halfdome.hdl.memory.port import ReadPort, read_word
 
 
 def row_tag(config: CardConfig) -> data.StructLayout:

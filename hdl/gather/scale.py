@@ -5,16 +5,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.convert import FloatWiden
-from hdl.arith.format import FLOAT16, FLOAT32
-from hdl.arith.mul import FloatMul
-from hdl.arith.pipeline import register
-from hdl.config import CardConfig
-from hdl.gather.align import row_tail
-from hdl.gather.interleave import CONTEXTS
-from hdl.gather.rows import row_tag
-from hdl.gather.sequencer import FLOAT_ONE
-from hdl.gather.shape import Factors
+from halfdome.hdl.arith.convert import FloatWiden
+from halfdome.hdl.arith.format import FLOAT16, FLOAT32
+from halfdome.hdl.arith.mul import FloatMul
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.align import row_tail
+from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.gather.rows import row_tag
+from halfdome.hdl.gather.sequencer import FLOAT_ONE
+from halfdome.hdl.gather.shape import Factors
 
 MINUS_ZERO = 0x80000000
 """The scale and bias of no row: x + -0 = x for every x, zeros included."""

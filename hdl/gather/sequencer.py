@@ -4,10 +4,10 @@ from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.commands import IndexMode, Status
-from hdl.engine import Result
-from hdl.gather.array import COUNT_BITS
-from hdl.gather.lengths import BagLength
+from halfdome.hdl.commands import IndexMode, Status
+from halfdome.hdl.engine import Result
+from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.gather.lengths import BagLength
 
 FLOAT_ONE = 0x3F800000
 

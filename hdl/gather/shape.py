@@ -4,8 +4,8 @@ from amaranth import Const, Mux, Value
 from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
-from hdl.commands import RowFormat
-from hdl.config import CardConfig
+from halfdome.hdl.commands import RowFormat
+from halfdome.hdl.config import CardConfig
 
 TAIL_BYTES = max(row_format.tail_bytes for row_format in RowFormat)
 """Most bytes of scale and bias."""

@@ -4,9 +4,9 @@ from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import CardConfig
-from hdl.gather.align import row_word
-from hdl.gather.shape import ElementWidth, row_shape
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.align import row_word
+from halfdome.hdl.gather.shape import ElementWidth, row_shape
 
 ELEMENT_BITS = 32
 """Width of an element in a chunk: that of the widest, narrower ones have zeros above."""

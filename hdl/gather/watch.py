@@ -4,8 +4,8 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import ADDRESS_BITS
-from hdl.memory.axi_arbiter import DRAM_WRITES
+from halfdome.hdl.config import ADDRESS_BITS
+from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES
 
 
 class WriteWatch(wiring.Component):

@@ -6,8 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hdl.config import CardConfig
-from hdl.matmul.array import OPERAND_BITS
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.matmul.array import OPERAND_BITS
 
 
 class Accumulators(wiring.Component):

@@ -6,10 +6,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.matmul.job import JOB, SIZE_BITS
-from hdl.matmul.sequencer import fill_layout
-from hdl.memory.port import ReadPort
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.matmul.job import JOB, SIZE_BITS
+from halfdome.hdl.matmul.sequencer import fill_layout
+from halfdome.hdl.memory.port import ReadPort
 
 _POSITION_BITS = 26
 """Signed; holds a row of any image times any stride."""

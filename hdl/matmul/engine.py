@@ -6,21 +6,21 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.commands import ElementFormat, Status
-from hdl.config import CardConfig
-from hdl.engine import DESCRIPTOR_BITS, Activity, engine_members
-from hdl.matmul.accumulators import Accumulators
-from hdl.matmul.activations import ActivationBuffer
-from hdl.matmul.array import SystolicArray
-from hdl.matmul.feeder import Feeder
-from hdl.matmul.job import JobDecoder
-from hdl.matmul.params import PARAM_BYTES, ParamLoader
-from hdl.matmul.requantiser import Requantiser
-from hdl.matmul.sequencer import LineSequencer, feed_layout, weights_layout
-from hdl.matmul.weights import TileLoader, WeightFetcher, rows_per_stage
-from hdl.matmul.writer import RowWriter
-from hdl.memory.port import ReadPort, WritePort
-from hdl.memory.reader import SequentialReader
+from halfdome.hdl.commands import ElementFormat, Status
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity, engine_members
+from halfdome.hdl.matmul.accumulators import Accumulators
+from halfdome.hdl.matmul.activations import ActivationBuffer
+from halfdome.hdl.matmul.array import SystolicArray
+from halfdome.hdl.matmul.feeder import Feeder
+from halfdome.hdl.matmul.job import JobDecoder
+from halfdome.hdl.matmul.params import PARAM_BYTES, ParamLoader
+from halfdome.hdl.matmul.requantiser import Requantiser
+from halfdome.hdl.matmul.sequencer import LineSequencer, feed_layout, weights_layout
+from halfdome.hdl.matmul.weights import TileLoader, WeightFetcher, rows_per_stage
+from halfdome.hdl.matmul.writer import RowWriter
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.memory.reader import SequentialReader
 
 WEIGHT_WORDS = 64
 """Words of weights in flight or buffered: covers a memory latency of about as many cycles."""

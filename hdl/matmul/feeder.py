@@ -5,13 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.commands import ElementFormat
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.matmul.accumulators import Accumulators
-from hdl.matmul.array import OPERAND_BITS
-from hdl.matmul.job import JOB
-from hdl.matmul.sequencer import feed_layout
-from hdl.matmul.writer import tile_layout
+from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.matmul.accumulators import Accumulators
+from halfdome.hdl.matmul.array import OPERAND_BITS
+from halfdome.hdl.matmul.job import JOB
+from halfdome.hdl.matmul.sequencer import feed_layout
+from halfdome.hdl.matmul.writer import tile_layout
 
 
 class Feeder(wiring.Component):

@@ -4,10 +4,10 @@ from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.commands import ElementFormat, Flag, Opcode, fields, layout
-from hdl.config import ADDRESS_BITS
-from hdl.engine import DESCRIPTOR_BITS
-from hdl.matmul.array import OPERAND_BITS
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
+from halfdome.hdl.config import ADDRESS_BITS
+from halfdome.hdl.engine import DESCRIPTOR_BITS
+from halfdome.hdl.matmul.array import OPERAND_BITS
 
 SIZE_BITS = 16
 """Width of k, n and of the sides of an image."""

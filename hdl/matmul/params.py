@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import CardConfig
-from hdl.matmul.job import SIZE_BITS
-from hdl.memory.port import read_word
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.matmul.job import SIZE_BITS
+from halfdome.hdl.memory.port import read_word
 
 PARAM_BYTES = 8
 """Bytes of one output channel in memory: int32 bias, float32 multiplier."""

@@ -4,10 +4,10 @@ from amaranth import Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.convert import IntToFloat
-from hdl.arith.format import FLOAT32
-from hdl.arith.pipeline import register
-from hdl.arith.quantise import FloatToByte
+from halfdome.hdl.arith.convert import IntToFloat
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.arith.quantise import FloatToByte
 
 
 class Requantiser(wiring.Component):

@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.commands import ElementFormat
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.matmul.job import JOB, SIZE_BITS, Weights
+from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.matmul.job import JOB, SIZE_BITS, Weights
 
 
 def fill_layout(config: CardConfig) -> data.StructLayout:

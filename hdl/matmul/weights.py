@@ -5,12 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.matmul.array import OPERAND_BITS
-from hdl.matmul.job import JOB, Weights
-from hdl.matmul.sequencer import weights_layout
-from hdl.memory.port import ReadPort, read_word
-from hdl.memory.reader import ReadBuffer
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.matmul.array import OPERAND_BITS
+from halfdome.hdl.matmul.job import JOB, Weights
+from halfdome.hdl.matmul.sequencer import weights_layout
+from halfdome.hdl.memory.port import ReadPort, read_word
+from halfdome.hdl.memory.reader import ReadBuffer
 
 
 def rows_per_stage(config: CardConfig) -> int:

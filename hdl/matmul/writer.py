@@ -7,10 +7,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hdl.commands import ElementFormat
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.matmul.job import JOB, SIZE_BITS
-from hdl.memory.port import WritePort
+from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.matmul.job import JOB, SIZE_BITS
+from halfdome.hdl.memory.port import WritePort
 
 
 def tile_layout(config: CardConfig) -> data.StructLayout:

@@ -6,7 +6,7 @@ Source: AMBA AXI and ACE Protocol Specification, ARM IHI 0022. INCR bursts of wh
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 
 BURST_INCR = 1
 RESPONSE_OKAY = 0

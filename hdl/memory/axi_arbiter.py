@@ -5,10 +5,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.memory.arbiter import StreamArbiter, index_bits
-from hdl.memory.axi import BURST_INCR, Axi4
-from hdl.memory.port import ReadPort, WritePort, read_request, write_request
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.memory.arbiter import StreamArbiter, index_bits
+from halfdome.hdl.memory.axi import BURST_INCR, Axi4
+from halfdome.hdl.memory.port import ReadPort, WritePort, read_request, write_request
 
 OUTSTANDING_WRITES = 255
 """Writes of one port between acceptance and response; the port waits at this many."""

@@ -4,10 +4,10 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.config import CardConfig
-from hdl.memory.port import ReadPort, WritePort
-from hdl.memory.scratchpad import Scratchpad
-from hdl.memory.switch import ReadSwitch, WriteSwitch
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.memory.scratchpad import Scratchpad
+from halfdome.hdl.memory.switch import ReadSwitch, WriteSwitch
 
 
 class CoreMemory(wiring.Component):

@@ -8,7 +8,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 
 
 def read_request(config: CardConfig) -> data.StructLayout:

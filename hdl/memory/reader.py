@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.memory.port import ReadPort, read_request, read_word
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.memory.port import ReadPort, read_request, read_word
 
 
 class ReadBuffer(wiring.Component):

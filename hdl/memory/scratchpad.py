@@ -6,9 +6,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.memory.arbiter import RoundRobin, index_bits
-from hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.arbiter import RoundRobin, index_bits
+from halfdome.hdl.memory.port import ReadPort, WritePort
 
 
 class Scratchpad(wiring.Component):

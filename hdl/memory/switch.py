@@ -5,9 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.memory.arbiter import index_bits
-from hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.arbiter import index_bits
+from halfdome.hdl.memory.port import ReadPort, WritePort
 
 OUTSTANDING_BITS = 8
 """Width of the counts of bursts and writes in flight; a port waits rather than overflow one."""

@@ -4,12 +4,12 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.config import CardConfig
-from hdl.memory.axi import Axi4
-from hdl.memory.axi_arbiter import DRAM_WRITES, AxiArbiter
-from hdl.memory.core_memory import CoreMemory
-from hdl.memory.port import ReadPort, WritePort
-from hdl.memory.switch import ReadSwitch, WriteSwitch
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.axi import Axi4
+from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES, AxiArbiter
+from halfdome.hdl.memory.core_memory import CoreMemory
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.memory.switch import ReadSwitch, WriteSwitch
 
 
 class MemorySystem(wiring.Component):

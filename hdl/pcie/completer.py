@@ -5,14 +5,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.memory.port import ReadPort, WritePort
-from hdl.pcie.decoder import Action, RequestDecoder
-from hdl.pcie.packet_buffer import packet_beat
-from hdl.pcie.port import REQUEST_EVENTS, events
-from hdl.pcie.register_bus import RegisterBus
-from hdl.pcie.replier import Answer, Replier
-from hdl.pcie.tlp import HEADER_BYTES, CompletionStatus, RequestHeader, tx_beat
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.pcie.decoder import Action, RequestDecoder
+from halfdome.hdl.pcie.packet_buffer import packet_beat
+from halfdome.hdl.pcie.port import REQUEST_EVENTS, events
+from halfdome.hdl.pcie.register_bus import RegisterBus
+from halfdome.hdl.pcie.replier import Answer, Replier
+from halfdome.hdl.pcie.tlp import HEADER_BYTES, CompletionStatus, RequestHeader, tx_beat
 
 
 class Completer(wiring.Component):

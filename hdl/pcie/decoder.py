@@ -5,8 +5,8 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hdl.config import CardConfig
-from hdl.pcie.tlp import RequestHeader, is_non_posted
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.tlp import RequestHeader, is_non_posted
 
 REGISTER_BAR = 0
 WINDOW_BAR = 2

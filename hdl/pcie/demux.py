@@ -4,9 +4,9 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.config import CardConfig
-from hdl.pcie.packet_buffer import PacketBuffer, packet_beat
-from hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, is_completion, rx_beat
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.packet_buffer import PacketBuffer, packet_beat
+from halfdome.hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, is_completion, rx_beat
 
 
 class TlpDemux(wiring.Component):

@@ -4,12 +4,12 @@ from amaranth import Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.config import CardConfig
-from hdl.memory.port import ReadPort, WritePort
-from hdl.pcie.completer import Completer
-from hdl.pcie.demux import TlpDemux
-from hdl.pcie.mux import PacketMux
-from hdl.pcie.port import (
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.pcie.completer import Completer
+from halfdome.hdl.pcie.demux import TlpDemux
+from halfdome.hdl.pcie.mux import PacketMux
+from halfdome.hdl.pcie.port import (
     READ_EVENTS,
     REQUEST_EVENTS,
     DmaReadPort,
@@ -17,10 +17,10 @@ from hdl.pcie.port import (
     PcieControl,
     PostedWritePort,
 )
-from hdl.pcie.register_bus import RegisterBus
-from hdl.pcie.replier import READ_QUEUE
-from hdl.pcie.requester import Requester
-from hdl.pcie.tlp import (
+from halfdome.hdl.pcie.register_bus import RegisterBus
+from halfdome.hdl.pcie.replier import READ_QUEUE
+from halfdome.hdl.pcie.requester import Requester
+from halfdome.hdl.pcie.tlp import (
     HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
     RequestHeader,
@@ -28,7 +28,7 @@ from hdl.pcie.tlp import (
     rx_beat,
     tx_beat,
 )
-from hdl.pcie.writer import PostedWriter
+from halfdome.hdl.pcie.writer import PostedWriter
 
 NON_POSTED_LATE = 2
 """Non-posted requests that there still is room for when `rx_np_ok` falls."""

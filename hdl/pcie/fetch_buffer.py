@@ -6,9 +6,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.memory.port import write_request
-from hdl.pcie.port import FetchPort, fetch_request
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.port import write_request
+from halfdome.hdl.pcie.port import FetchPort, fetch_request
 
 
 class FetchBuffer(wiring.Component):

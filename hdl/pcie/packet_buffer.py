@@ -6,8 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.pcie.tlp import HEADER_BYTES, MAX_PAYLOAD_BYTES, RequestHeader, rx_beat
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.tlp import HEADER_BYTES, MAX_PAYLOAD_BYTES, RequestHeader, rx_beat
 
 
 def packet_beat(config: CardConfig) -> data.StructLayout:

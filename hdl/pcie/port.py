@@ -3,8 +3,8 @@
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.commands import ReadFailure
-from hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.commands import ReadFailure
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 
 REQUEST_EVENTS = ("dropped_request", "poisoned_request")
 """What may befall a request to the card: it was refused; of those, it carried poison."""

@@ -6,13 +6,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hdl.commands import ReadFailure
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.memory.port import write_request
-from hdl.pcie.packet_buffer import packet_beat
-from hdl.pcie.port import READ_EVENTS, events
-from hdl.pcie.timer import CompletionTimer
-from hdl.pcie.tlp import (
+from halfdome.hdl.commands import ReadFailure
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.memory.port import write_request
+from halfdome.hdl.pcie.packet_buffer import packet_beat
+from halfdome.hdl.pcie.port import READ_EVENTS, events
+from halfdome.hdl.pcie.timer import CompletionTimer
+from halfdome.hdl.pcie.tlp import (
     HEADER_BYTES,
     READ_COMPLETION_BOUNDARY,
     CompletionHeader,

@@ -6,10 +6,10 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.memory.port import ReadPort
-from hdl.memory.reader import SequentialReader
-from hdl.pcie.tlp import CompletionHeader, CompletionStatus, TlpType, tx_beat
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.port import ReadPort
+from halfdome.hdl.memory.reader import SequentialReader
+from halfdome.hdl.pcie.tlp import CompletionHeader, CompletionStatus, TlpType, tx_beat
 
 READ_QUEUE = 32
 """Non-posted requests that wait on the card, so that those behind them can pass."""

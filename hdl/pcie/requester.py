@@ -6,16 +6,16 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from hdl.commands import ReadFailure
-from hdl.config import CardConfig
-from hdl.memory.port import WritePort
-from hdl.pcie.fetch_buffer import FetchBuffer
-from hdl.pcie.mux import PacketMux
-from hdl.pcie.packet_buffer import packet_beat
-from hdl.pcie.port import READ_EVENTS, DmaReadPort, FetchPort, events
-from hdl.pcie.reassembler import Reassembler
-from hdl.pcie.splitter import Splitter, piece
-from hdl.pcie.tlp import RequestHeader, drive_memory_request, tx_beat
+from halfdome.hdl.commands import ReadFailure
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.port import WritePort
+from halfdome.hdl.pcie.fetch_buffer import FetchBuffer
+from halfdome.hdl.pcie.mux import PacketMux
+from halfdome.hdl.pcie.packet_buffer import packet_beat
+from halfdome.hdl.pcie.port import READ_EVENTS, DmaReadPort, FetchPort, events
+from halfdome.hdl.pcie.reassembler import Reassembler
+from halfdome.hdl.pcie.splitter import Splitter, piece
+from halfdome.hdl.pcie.tlp import RequestHeader, drive_memory_request, tx_beat
 
 
 class Requester(wiring.Component):

@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.pcie.port import dma_read
-from hdl.pcie.tlp import MAX_PAYLOAD_BYTES
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.pcie.port import dma_read
+from halfdome.hdl.pcie.tlp import MAX_PAYLOAD_BYTES
 
 
 def piece(config: CardConfig) -> data.StructLayout:

@@ -12,7 +12,7 @@ from amaranth import Const, Mux, Value
 from amaranth.hdl import ValueLike
 from amaranth.lib import data, enum
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 
 HEADER_BYTES = 16
 MAX_PAYLOAD_BYTES = 4096

@@ -5,10 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import CardConfig
-from hdl.pcie.port import PostedWritePort
-from hdl.pcie.splitter import Splitter
-from hdl.pcie.tlp import RequestHeader, drive_memory_request, tx_beat
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.port import PostedWritePort
+from halfdome.hdl.pcie.splitter import Splitter
+from halfdome.hdl.pcie.tlp import RequestHeader, drive_memory_request, tx_beat
 
 
 class PostedWriter(wiring.Component):

@@ -6,13 +6,13 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from hdl.commands import ElementFormat, Flag, Opcode, Status, fields, layout
-from hdl.config import CardConfig
-from hdl.engine import Activity, engine_members
-from hdl.memory.port import ReadPort, WritePort
-from hdl.vector.lanes import SETTINGS, VectorLanes
-from hdl.vector.packer import RowPacker
-from hdl.vector.source import GroupSource
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status, fields, layout
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import Activity, engine_members
+from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
+from halfdome.hdl.vector.packer import RowPacker
+from halfdome.hdl.vector.source import GroupSource
 
 _QUEUE_WORDS = 4
 
@@ -26,10 +26,10 @@ def element_size(element: Value) -> Value:
 class VectorEngine(wiring.Component):
     """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows.
 
-    Exact as `sim.golden.vector`. Only the bytes of the output's rows are written. Groups of
-    `elements` elements flow from the sources to the packer; the lanes stand still while the packer
-    cannot take what leaves them. An element is written after everything up to it, in reading
-    order, has been read.
+    Exact as `halfdome.sim.golden.vector`. Only the bytes of the output's rows are written. Groups
+    of `elements` elements flow from the sources to the packer; the lanes stand still while the
+    packer cannot take what leaves them. An element is written after everything up to it, in
+    reading order, has been read.
 
     Members
     -------

@@ -5,12 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.fma import FloatFma
-from hdl.arith.format import FLOAT32
-from hdl.arith.pipeline import register
-from hdl.commands import Function
-from hdl.vector import tables
-from hdl.vector.tables import BASE, DISTANCE_BITS, ONE
+from halfdome.hdl.arith.fma import FloatFma
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.commands import Function
+from halfdome.hdl.vector import tables
+from halfdome.hdl.vector.tables import BASE, DISTANCE_BITS, ONE
 
 ROW = data.StructLayout(
     {"c0": tables.C0_BITS, "c1": signed(tables.C1_BITS), "c2": signed(tables.C2_BITS)}
@@ -62,7 +62,7 @@ class FunctionTables(wiring.Component):
 
 
 class FunctionLane(wiring.Component):
-    """o = f(i), exactly as `sim.golden.functions`: value = table * factor + addend.
+    """o = f(i), exactly as `halfdome.sim.golden.functions`: value = table * factor + addend.
 
     Members
     -------

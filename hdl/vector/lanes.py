@@ -4,15 +4,15 @@ from amaranth import Cat, EnableInserter, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arith.convert import FloatNarrow, FloatWiden, IntToFloat
-from hdl.arith.fma import FloatFma
-from hdl.arith.format import FLOAT32
-from hdl.arith.mul import FloatMul
-from hdl.arith.pipeline import register
-from hdl.arith.quantise import RoundToByte
-from hdl.commands import ElementFormat, Function, Opcode
-from hdl.vector.function import FunctionLane, FunctionTables
-from hdl.vector.reduce import RowReducer, above
+from halfdome.hdl.arith.convert import FloatNarrow, FloatWiden, IntToFloat
+from halfdome.hdl.arith.fma import FloatFma
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.mul import FloatMul
+from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.arith.quantise import RoundToByte
+from halfdome.hdl.commands import ElementFormat, Function, Opcode
+from halfdome.hdl.vector.function import FunctionLane, FunctionTables
+from halfdome.hdl.vector.reduce import RowReducer, above
 
 _ONE = FLOAT32.bias << FLOAT32.significand_bits
 _MINUS_ZERO = 1 << 31
@@ -40,7 +40,7 @@ shift, high. `tail`: elements of a row's last group."""
 
 
 class ElementDecoder(wiring.Component):
-    """A stored element as fp32, exactly as `sim.golden.vector.decode`.
+    """A stored element as fp32, exactly as `halfdome.sim.golden.vector.decode`.
 
     Members
     -------
@@ -86,7 +86,7 @@ class ElementDecoder(wiring.Component):
 
 
 class ElementEncoder(wiring.Component):
-    """i * multiplier in a stored format, exactly as `sim.golden.vector.encode`.
+    """i * multiplier in a stored format, exactly as `halfdome.sim.golden.vector.encode`.
 
     Members
     -------

@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.config import ADDRESS_BITS, CardConfig
-from hdl.memory.port import WritePort
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.memory.port import WritePort
 
 _QUARTERS = 4  # of a bus word: what a group of bytes fills
 

@@ -7,9 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.arith.add import FloatAdd
-from hdl.arith.format import FLOAT32
-from hdl.arith.pipeline import register
+from halfdome.hdl.arith.add import FloatAdd
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.pipeline import register
 
 PARTIAL_SUMS = 4
 """Partial results of a row: as many as an addition takes cycles, so that each group adds to one
@@ -50,7 +50,9 @@ class _Node(wiring.Component):
 
 
 class RowReducer(wiring.Component):
-    """Reduces rows that come as groups of `lanes` fp32, exactly as `sim.golden.vector.reduce_rows`.
+    """Reduces rows that come as groups of `lanes` fp32.
+
+    Exactly as `halfdome.sim.golden.vector.reduce_rows`.
 
     Members
     -------

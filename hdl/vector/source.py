@@ -4,9 +4,9 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
-from hdl.memory.port import ReadPort
-from hdl.memory.reader import SequentialReader
+from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
+from halfdome.hdl.memory.port import ReadPort
+from halfdome.hdl.memory.reader import SequentialReader
 
 READ_AHEAD_LINES = 16
 """Lines in flight or buffered: covers a memory latency of that many line times."""

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hdl.commands import Function
+from halfdome.hdl.commands import Function
 
 MAX_ERROR: dict[Function, tuple[float, float]] = {
     Function.SIGMOID: (0.0, 3e-7),

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from hdl.commands import Engine
-from hdl.config import CardConfig
-from hdl.registers import ACTIVITIES, TRAFFIC
-from host.models import dlrm, features, movielens
-from host.models.features import Batch
-from host.models.metrics import roc_auc
-from host.models.quantise import QuantisedDlrm, quantise
-from host.report.faults import account as fault_account
-from host.report.stamp import stamp
-from host.runtime.pipeline import Answer
-from host.runtime.recommender import Recommender, placement
-from host.runtime.runtime import check, check_faults, open
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.registers import ACTIVITIES, TRAFFIC
+from halfdome.host.models import dlrm, features, movielens
+from halfdome.host.models.features import Batch
+from halfdome.host.models.metrics import roc_auc
+from halfdome.host.models.quantise import QuantisedDlrm, quantise
+from halfdome.host.report.faults import account as fault_account
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.pipeline import Answer
+from halfdome.host.runtime.recommender import Recommender, placement
+from halfdome.host.runtime.runtime import check, check_faults, open
 
 SEED = 0
 """The run itself draws nothing at random; data order and weights are fixed."""
@@ -94,8 +94,8 @@ def run(
 
     `progress` is told the samples of each batch that is answered; a timeline of the answering goes
     to the file `trace`; `faults` happen meanwhile, see `Runtime.inject`; `platform_options` are
-    those of `host.open`. Raises `ValueError` or `MemoryError` for a configuration that cannot serve
-    the model.
+    those of `halfdome.open`. Raises `ValueError` or `MemoryError` for a configuration that cannot
+    serve the model.
     """
     check_design(work, config, cards=cards, engine=engine, faults=faults)
     batch_size = max(len(batch) for batch in work.batches)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hdl.config import CardConfig
-from host.bench import dlrm as dlrm_bench
-from host.models import dlrm, movielens
-from host.report.stamp import stamp
-from host.runtime.recommender import Recommender
-from host.runtime.runtime import Runtime, open
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench import dlrm as dlrm_bench
+from halfdome.host.models import dlrm, movielens
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.recommender import Recommender
+from halfdome.host.runtime.runtime import Runtime, open
 
 BARS = {"native_over_pysim": 300.0, "native_over_bare": 0.8, "six_over_one": 1.7}
 """The least that each ratio should be on the `default` configuration and two processors."""

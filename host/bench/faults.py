@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Opcode
-from hdl.config import CardConfig
-from host.bench.dlrm import SEED, differing
-from host.driver.device import RING_ENTRIES
-from host.models.dlrm import Architecture, Dlrm
-from host.models.features import Bags, Batch
-from host.models.quantise import QuantisedDlrm, quantise
-from host.report.faults import account
-from host.report.stamp import stamp
-from host.runtime.recommender import Recommender
-from host.runtime.recovery import FAILURES
-from host.runtime.runtime import Runtime, open
+from halfdome.hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Opcode
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench.dlrm import SEED, differing
+from halfdome.host.driver.device import RING_ENTRIES
+from halfdome.host.models.dlrm import Architecture, Dlrm
+from halfdome.host.models.features import Bags, Batch
+from halfdome.host.models.quantise import QuantisedDlrm, quantise
+from halfdome.host.report.faults import account
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.recommender import Recommender
+from halfdome.host.runtime.recovery import FAILURES
+from halfdome.host.runtime.runtime import Runtime, open
 
 _HITS = {
     "corrupt": ("down", ""),

@@ -6,12 +6,12 @@ from itertools import product
 
 import numpy as np
 
-from hdl.commands import RowFormat
-from hdl.config import LINE_BYTES, CardConfig
-from hdl.registers import GATHER_WAITS
-from host.bench.traces import TRACES
-from host.runtime.layout import round_up
-from host.runtime.placement import popular_first
+from halfdome.hdl.commands import RowFormat
+from halfdome.hdl.config import LINE_BYTES, CardConfig
+from halfdome.hdl.registers import GATHER_WAITS
+from halfdome.host.bench.traces import TRACES
+from halfdome.host.runtime.layout import round_up
+from halfdome.host.runtime.placement import popular_first
 
 DIMS = (16, 32, 64, 128, 256)
 BITS = (8, 4)

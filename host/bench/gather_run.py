@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Engine, Opcode
-from hdl.config import CardConfig
-from hdl.registers import ACTIVITIES, GATHER_WAITS, activity_offset, traffic_offset
-from host.bench.gather import (
+from halfdome.hdl.commands import ElementFormat, Engine, Opcode
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.registers import ACTIVITIES, GATHER_WAITS, activity_offset, traffic_offset
+from halfdome.host.bench.gather import (
     FORMATS,
     Bags,
     Point,
@@ -19,12 +19,12 @@ from host.bench.gather import (
     row_starts,
     summary,
 )
-from host.driver.bus import DmaBuffer
-from host.report.stamp import stamp
-from host.runtime.card import Card
-from host.runtime.layout import round_up
-from host.runtime.memory import Block
-from host.runtime.runtime import Runtime, open
+from halfdome.host.driver.bus import DmaBuffer
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.card import Card
+from halfdome.host.runtime.layout import round_up
+from halfdome.host.runtime.memory import Block
+from halfdome.host.runtime.runtime import Runtime, open
 
 CHECKED_BAGS = 16
 """Bags of each table that are brought home and compared with the golden model."""

@@ -4,10 +4,10 @@ more DRAM channels."""
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from hdl.config import CardConfig
-from host.bench.gather import Point, sweep
-from host.bench.gather_run import measure
-from host.report.stamp import stamp
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench.gather import Point, sweep
+from halfdome.host.bench.gather_run import measure
+from halfdome.host.report.stamp import stamp
 
 CACHE_BYTES = (0, 16 << 10, 64 << 10)
 ORDERS = ("plain", "popular")

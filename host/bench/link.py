@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hdl.commands import Opcode, pack
-from hdl.config import CardConfig
-from host.bench.dlrm import SEED
-from host.report.stamp import stamp
-from host.runtime.runtime import Runtime, open
+from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench.dlrm import SEED
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.runtime import Runtime, open
 
 BAR = 0.95
 """Least share of the payload limit for transfers of `BAR_BYTES` or more."""

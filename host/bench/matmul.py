@@ -6,14 +6,14 @@ from itertools import product
 
 import numpy as np
 
-from hdl.commands import Opcode, pack
-from hdl.config import CardConfig
-from host.bench.dlrm import SEED
-from host.report.stamp import stamp
-from host.runtime.card import Card
-from host.runtime.layout import PARAM, pack_params, pack_weights, pad_rows, row_stride
-from host.runtime.memory import Block
-from host.runtime.runtime import open
+from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench.dlrm import SEED
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.card import Card
+from halfdome.host.runtime.layout import PARAM, pack_params, pack_weights, pad_rows, row_stride
+from halfdome.host.runtime.memory import Block
+from halfdome.host.runtime.runtime import open
 
 Shape = tuple[int, int, int]
 

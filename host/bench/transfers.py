@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 
-from hdl.config import CardConfig
-from host.bench.dlrm import SEED, Workload, check_design, differing
-from host.report.stamp import stamp
-from host.runtime.recommender import Recommender
-from host.runtime.runtime import Runtime, open
-from host.runtime.transfers import Transfers
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench.dlrm import SEED, Workload, check_design, differing
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.recommender import Recommender
+from halfdome.host.runtime.runtime import Runtime, open
+from halfdome.host.runtime.transfers import Transfers
 
 SWITCHES = tuple(field.name for field in fields(Transfers))
 NONE = Transfers(**dict.fromkeys(SWITCHES, False))

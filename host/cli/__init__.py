@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from host.cli import bench, card, run
+from halfdome.host.cli import bench, card, run
 
 app = typer.Typer(
     help="A six-card inference accelerator platform, simulated cycle by cycle.",

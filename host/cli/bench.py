@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from hdl.config import preset
-from host.cli import options
-from host.cli.options import console
-from host.report import tables
+from halfdome.hdl.config import preset
+from halfdome.host.cli import options
+from halfdome.host.cli.options import console
+from halfdome.host.report import tables
 
 app = typer.Typer(help="Measure, and say against what.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def bench_matmul(
 
     Example: `halfdome bench matmul --shape 256x256x256 --shape 64x512x512`
     """
-    from host.bench import matmul
+    from halfdome.host.bench import matmul
 
     parsed: list[tuple[int, int, int]] = []
     for shape in shapes or ():
@@ -100,7 +100,7 @@ def bench_gather(
 
     Example: `halfdome bench gather --dim 64 --bits 8 --pooling 32 --json gather.json`
     """
-    from host.bench import gather, gather_run, gather_study
+    from halfdome.host.bench import gather, gather_run, gather_study
 
     axes = {"dims": dims, "bits": bits, "poolings": poolings, "reuses": reuses, "strides": strides}
     chosen = {name: values for name, values in axes.items() if values}
@@ -142,7 +142,7 @@ def bench_link(
 
     Example: `halfdome bench link --json link.json`
     """
-    from host.bench import link
+    from halfdome.host.bench import link
 
     design = preset(config)
     with options.progress() as bar:
@@ -169,8 +169,8 @@ def bench_transfers(
 
     Example: `halfdome bench transfers --samples 512 --json transfers.json`
     """
-    from host.bench import dlrm, transfers
-    from host.models.dlrm import WEIGHTS
+    from halfdome.host.bench import dlrm, transfers
+    from halfdome.host.models.dlrm import WEIGHTS
 
     work = dlrm.workload(data, WEIGHTS, samples, batch)
     design = preset(config)
@@ -197,7 +197,7 @@ def bench_faults(
 
     Example: `halfdome bench faults --config tiny --json faults.json`
     """
-    from host.bench import faults
+    from halfdome.host.bench import faults
 
     design = preset(config)
     with options.progress() as bar:
@@ -217,7 +217,7 @@ def bench_engine(config: options.Config = "default", json_file: options.JsonFile
 
     Example: `halfdome bench engine --json engines.json`
     """
-    from host.bench import engines
+    from halfdome.host.bench import engines
 
     with console.status("simulating with both engines"):
         result = engines.compare(preset(config))

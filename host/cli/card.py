@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hdl.commands import Engine
-from hdl.config import CardConfig, preset
-from host.cli import options
-from host.cli.options import console
-from host.report import tables
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import CardConfig, preset
+from halfdome.host.cli import options
+from halfdome.host.cli.options import console
+from halfdome.host.report import tables
 
 
 def verilog(
@@ -21,7 +21,7 @@ def verilog(
 
     Example: `halfdome verilog --config tiny -o build/`
     """
-    from hdl.verilog import TOP, c_header, card_verilog
+    from halfdome.hdl.verilog import TOP, c_header, card_verilog
 
     design = preset(config)
     output.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def fpga(
 
     Example: `halfdome fpga --unit array --unit lane --config tiny`
     """
-    from hdl.synthesis import UNITS, ecp5_report
+    from halfdome.hdl.synthesis import UNITS, ecp5_report
 
     design = preset(config)
     chosen = units or list(UNITS)
@@ -69,7 +69,7 @@ def info(config: options.Config = "default", json_file: options.JsonFile = None)
     """
     from rich.table import Table
 
-    from host.runtime.runtime import cache_summary
+    from halfdome.host.runtime.runtime import cache_summary
 
     design = preset(config)
     facts = describe(design)

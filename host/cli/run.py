@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from hdl.config import preset
-from host.cli import options
-from host.cli.options import console
-from host.report import tables
+from halfdome.hdl.config import preset
+from halfdome.host.cli import options
+from halfdome.host.cli.options import console
+from halfdome.host.report import tables
 
 app = typer.Typer(help="Run a model on simulated cards.", no_args_is_help=True)
 
@@ -71,9 +71,9 @@ def run_dlrm(
 
     Example: `halfdome run dlrm --fault poison:card=2,at=40 --fault link-down:card=4,at=60,for=100`
     """
-    from host.bench import dlrm as bench
-    from host.models import dlrm
-    from host.runtime import runtime
+    from halfdome.host.bench import dlrm as bench
+    from halfdome.host.models import dlrm
+    from halfdome.host.runtime import runtime
 
     design = preset(config)
     work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
@@ -127,9 +127,9 @@ def explore(
 
     Example: `halfdome explore --set array=8x8,16x16 --set lanes=4,8,16`
     """
-    from host.bench import dlrm as bench
-    from host.explore import grid
-    from host.models import dlrm
+    from halfdome.host.bench import dlrm as bench
+    from halfdome.host.explore import grid
+    from halfdome.host.models import dlrm
 
     points = grid.points(preset(config), settings)
     work = bench.workload(data, dlrm.WEIGHTS, samples, batch)

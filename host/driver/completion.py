@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import takewhile
 
-from hdl.commands import COMPLETION, Status, unpack
+from halfdome.hdl.commands import COMPLETION, Status, unpack
 
 PHASE_BYTE = sum(field.bits for field in takewhile(lambda f: f.name != "phase", COMPLETION)) // 8
 """Which byte of an entry tells whether it is a new one."""

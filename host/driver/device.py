@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from hdl import registers
-from hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Engine
-from hdl.config import CardConfig
-from hdl.registers import CONTROL_RESET, CONTROL_RUN, STATUS_FETCH_FAILED, STATUS_RESETTING
-from host.driver.bus import Bus
-from host.driver.completion import PHASE_BYTE, Completion
-from host.driver.errors import CardError, CardLost, CommandError
+from halfdome.hdl import registers
+from halfdome.hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Engine
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.registers import CONTROL_RESET, CONTROL_RUN, STATUS_FETCH_FAILED, STATUS_RESETTING
+from halfdome.host.driver.bus import Bus
+from halfdome.host.driver.completion import PHASE_BYTE, Completion
+from halfdome.host.driver.errors import CardError, CardLost, CommandError
 
 RING_ENTRIES = 1024
 WAIT_CYCLES = 1_000_000

@@ -1,7 +1,7 @@
 """What can go wrong between host and card, in words."""
 
-from hdl.commands import Field, Opcode, ReadFailure, Status, field_at, fields, unpack
-from host.driver.completion import Completion
+from halfdome.hdl.commands import Field, Opcode, ReadFailure, Status, field_at, fields, unpack
+from halfdome.host.driver.completion import Completion
 
 _CONSTANTS = {
     "multiplier": "must be finite and not zero",

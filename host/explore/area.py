@@ -4,7 +4,7 @@ What each part costs was read off Yosys `synth_ecp5` for its units alone (`halfd
 a multiplier block and a kilobit of block RAM count as the logic that would stand in their place.
 """
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 
 LUT4_PER_MAC = 22
 """A processing element of the systolic array, 360 LUT4 for 4x4; plus one 18x18 multiplier."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hdl.config import CardConfig, ConfigError
-from host.bench.dlrm import Workload, check_design, run
-from host.explore.area import area_lut4
+from halfdome.hdl.config import CardConfig, ConfigError
+from halfdome.host.bench.dlrm import Workload, check_design, run
+from halfdome.host.explore.area import area_lut4
 
 
 @dataclass(frozen=True)

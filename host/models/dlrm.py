@@ -16,11 +16,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from host.models import features
-from host.models.features import Bags, Batch
+from halfdome.host.models import features
+from halfdome.host.models.features import Bags, Batch
 
 WEIGHTS = Path(__file__).parent / "weights" / "dlrm_ml100k.safetensors"
-"""The trained weights that come with this package; `python -m host.models.train` makes them."""
+"""The trained weights in this package; `python -m halfdome.host.models.train` makes them."""
 
 
 class WeightsError(ValueError):
@@ -162,12 +162,12 @@ class Dlrm:
         if version != features.VERSION:
             raise WeightsError(
                 f"feature_version={version}: the features are version {features.VERSION}; "
-                "train again with `python -m host.models.train`"
+                "train again with `python -m halfdome.host.models.train`"
             )
         if tuple(table_rows) != self.architecture.table_rows:
             raise WeightsError(
                 f"table_rows={self.architecture.table_rows}: the data needs {tuple(table_rows)}; "
-                "train on this data with `python -m host.models.train --data DIR`"
+                "train on this data with `python -m halfdome.host.models.train --data DIR`"
             )
 
 
@@ -223,7 +223,7 @@ def load(path: Path = WEIGHTS) -> Dlrm:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise WeightsError(
-            f"{path}: no such file; make it with `python -m host.models.train`"
+            f"{path}: no such file; make it with `python -m halfdome.host.models.train`"
         ) from None
     except SafetensorError as error:
         raise WeightsError(f"{path}: truncated or not a safetensors file ({error})") from None

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from host.models.movielens import Interactions
+from halfdome.host.models.movielens import Interactions
 
 VERSION = 1
 """Rises whenever the meaning of a feature changes; trained weights carry it."""

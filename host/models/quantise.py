@@ -16,9 +16,9 @@ from typing import Protocol
 
 import numpy as np
 
-from host.models.dlrm import Architecture, Dlrm
-from host.models.features import Batch
-from host.models.fused_rows import fuse_8bit
+from halfdome.host.models.dlrm import Architecture, Dlrm
+from halfdome.host.models.features import Batch
+from halfdome.host.models.fused_rows import fuse_8bit
 
 INTERACTION_ZERO_POINT = 128
 """Zero point of every segment of the top MLP's input: pooled rows have both signs."""

@@ -1,4 +1,4 @@
-"""Trains the demo's DLRM on MovieLens-100K: `python -m host.models.train --help`.
+"""Trains the demo's DLRM on MovieLens-100K: `python -m halfdome.host.models.train --help`.
 
 Needs the `torch` extra. One thread and one seed: the same machine writes the same file again.
 """
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from host.models import dlrm, features, movielens
-from host.models.dlrm import Architecture, Dlrm
-from host.models.features import Batch, Samples
-from host.models.metrics import roc_auc
+from halfdome.host.models import dlrm, features, movielens
+from halfdome.host.models.dlrm import Architecture, Dlrm
+from halfdome.host.models.features import Batch, Samples
+from halfdome.host.models.metrics import roc_auc
 
 _ID_TABLES = tuple(features.TABLES.index(name) for name in ("user", "item"))
 
@@ -201,7 +201,7 @@ def _export(network: Any, architecture: Architecture, fit: Batch) -> Dlrm:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m host.models.train", description="Train the DLRM on MovieLens-100K."
+        prog="python -m halfdome.host.models.train", description="Train the DLRM on MovieLens-100K."
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with ml-100k.inter etc.")
     parser.add_argument("--output", type=Path, default=dlrm.WEIGHTS, metavar="FILE")

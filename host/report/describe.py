@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import IntEnum
 
-from hdl.commands import (
+from halfdome.hdl.commands import (
     NO_COUNTER,
     ElementFormat,
     Engine,
@@ -14,11 +14,11 @@ from hdl.commands import (
     offset,
     unpack,
 )
-from hdl.commands import fields as fields_of
-from hdl.config import CardConfig
-from hdl.registers import BAR0_BYTES, COUNTER_BASE
-from host.report.recording import Recording
-from host.report.size import size
+from halfdome.hdl.commands import fields as fields_of
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.registers import BAR0_BYTES, COUNTER_BASE
+from halfdome.host.report.recording import Recording
+from halfdome.host.report.size import size
 
 _CORE = offset(Opcode.LOAD, "core")
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from host.runtime.recovery import Incident
-from host.runtime.runtime import Runtime
+from halfdome.host.runtime.recovery import Incident
+from halfdome.host.runtime.runtime import Runtime
 
 _NOTICED = {
     "POISON": ("POISONED_COMPLETIONS", "LATE_COMPLETIONS"),

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from host.report.recording import Link, Packet
-from host.report.size import size
-from host.report.trace_events import TraceEvents
+from halfdome.host.report.recording import Link, Packet
+from halfdome.host.report.size import size
+from halfdome.host.report.trace_events import TraceEvents
 
 MOST_SLICES = 20_000
 """Packets of one direction that are drawn one by one; of more, only the bytes over time."""

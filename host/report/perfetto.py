@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from hdl.commands import DESCRIPTOR_BYTES, Engine
-from host.driver.device import RING_ENTRIES, Submitted
-from host.report.describe import Describer
-from host.report.link_tracks import draw_link, reads
-from host.report.recording import CardRecord, Link, Packet, Recording
-from host.report.trace_events import TraceEvents
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine
+from halfdome.host.driver.device import RING_ENTRIES, Submitted
+from halfdome.host.report.describe import Describer
+from halfdome.host.report.link_tracks import draw_link, reads
+from halfdome.host.report.recording import CardRecord, Link, Packet, Recording
+from halfdome.host.report.trace_events import TraceEvents
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from hdl.config import CardConfig
-from host.driver.device import Submitted
+from halfdome.hdl.config import CardConfig
+from halfdome.host.driver.device import Submitted
 
 
 class Packet(Protocol):

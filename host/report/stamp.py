@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from importlib.metadata import version
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 
 
 def stamp(config: CardConfig, seed: int) -> dict:

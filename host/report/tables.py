@@ -6,9 +6,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hdl.commands import Engine
-from hdl.registers import GATHER_WAITS
-from host.report.size import size
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.registers import GATHER_WAITS
+from halfdome.host.report.size import size
 
 
 def of_rows(title: str, rows: Sequence[dict]) -> Table:

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from hdl.commands import Opcode
-from host.runtime.card import Card
-from host.runtime.memory import Block
-from host.runtime.timeline import Event
+from halfdome.hdl.commands import Opcode
+from halfdome.host.runtime.card import Card
+from halfdome.host.runtime.memory import Block
+from halfdome.host.runtime.timeline import Event
 
 Operand = tuple[Block, np.ndarray]
 """A block of some card's memory, and uint8[n] that are to be there."""

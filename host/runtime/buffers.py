@@ -4,9 +4,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from host.runtime.card import Card
-from host.runtime.memory import Block
-from host.runtime.timeline import Event
+from halfdome.host.runtime.card import Card
+from halfdome.host.runtime.memory import Block
+from halfdome.host.runtime.timeline import Event
 
 
 class Memory(Protocol):

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hdl.commands import Flag, IndexMode, Opcode, RowFormat, mode_flags
-from host.driver.device import Device
-from host.driver.errors import DataLost
-from host.runtime.embedding import (
+from halfdome.hdl.commands import Flag, IndexMode, Opcode, RowFormat, mode_flags
+from halfdome.host.driver.device import Device
+from halfdome.host.driver.errors import DataLost
+from halfdome.host.runtime.embedding import (
     Table,
     bag_starts,
     integers,
@@ -18,10 +18,10 @@ from host.runtime.embedding import (
     row_format_of,
     table_bytes,
 )
-from host.runtime.layout import round_up
-from host.runtime.memory import Allocator, Block
-from host.runtime.products import MatrixProducts, checked
-from host.runtime.timeline import Event, Timeline
+from halfdome.host.runtime.layout import round_up
+from halfdome.host.runtime.memory import Allocator, Block
+from halfdome.host.runtime.products import MatrixProducts, checked
+from halfdome.host.runtime.timeline import Event, Timeline
 
 STAGING_BYTES = 1 << 20
 """Largest piece of an upload: bounds the host memory it needs."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Flag, Function, Opcode
-from host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm, QuantisedLinear
-from host.runtime.buffers import Buffer, Matrix, Memory, Ring
-from host.runtime.card import Card
-from host.runtime.layout import pack_params, pack_weights, round_up, row_stride
-from host.runtime.memory import Block
-from host.runtime.timeline import Event, Timeline
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode
+from halfdome.host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm, QuantisedLinear
+from halfdome.host.runtime.buffers import Buffer, Matrix, Memory, Ring
+from halfdome.host.runtime.card import Card
+from halfdome.host.runtime.layout import pack_params, pack_weights, round_up, row_stride
+from halfdome.host.runtime.memory import Block
+from halfdome.host.runtime.timeline import Event, Timeline
 
 PROBABILITY_BYTES = ElementFormat.FLOAT32.nbytes
 """Bytes of an answer."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hdl.commands import ElementFormat, RowFormat
-from host.runtime.memory import Block
+from halfdome.hdl.commands import ElementFormat, RowFormat
+from halfdome.host.runtime.memory import Block
 
 _BITS = {8: RowFormat.INT8, 4: RowFormat.INT4}
 _REALS = {RowFormat.FLOAT16: np.float16, RowFormat.FLOAT32: np.float32}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 
 PARAM = np.dtype([("bias", "<i4"), ("multiplier", "<f4")])
 """Parameters of one output channel as they lie in memory."""

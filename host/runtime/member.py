@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Flag, Opcode
-from host.driver.bus import DmaBuffer
-from host.models.features import Batch
-from host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm
-from host.runtime.buffers import Buffer, Holding, Matrix, Ring
-from host.runtime.card import Card
-from host.runtime.dense import DenseNet, copy, float_bits
-from host.runtime.embedding import Table
-from host.runtime.layout import round_up
-from host.runtime.timeline import Event
-from host.runtime.transfers import Transfers
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
+from halfdome.host.driver.bus import DmaBuffer
+from halfdome.host.models.features import Batch
+from halfdome.host.models.quantise import INTERACTION_ZERO_POINT, QuantisedDlrm
+from halfdome.host.runtime.buffers import Buffer, Holding, Matrix, Ring
+from halfdome.host.runtime.card import Card
+from halfdome.host.runtime.dense import DenseNet, copy, float_bits
+from halfdome.host.runtime.embedding import Table
+from halfdome.host.runtime.layout import round_up
+from halfdome.host.runtime.timeline import Event
+from halfdome.host.runtime.transfers import Transfers
 
 IN_FLIGHT = 8
 """Most batches that the cards work on: each has its own copy of the top net's input."""

@@ -13,15 +13,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from host.driver.bus import Bus, DmaBuffer
-from host.driver.completion import Completion
-from host.driver.errors import CommandError, DataLost
-from host.models.features import Batch
-from host.runtime.dense import PROBABILITY_BYTES, Logits
-from host.runtime.layout import pad_rows
-from host.runtime.member import IN_FLIGHT, Member, Pooled
-from host.runtime.timeline import Event
-from host.runtime.transfers import Transfers
+from halfdome.host.driver.bus import Bus, DmaBuffer
+from halfdome.host.driver.completion import Completion
+from halfdome.host.driver.errors import CommandError, DataLost
+from halfdome.host.models.features import Batch
+from halfdome.host.runtime.dense import PROBABILITY_BYTES, Logits
+from halfdome.host.runtime.layout import pad_rows
+from halfdome.host.runtime.member import IN_FLIGHT, Member, Pooled
+from halfdome.host.runtime.timeline import Event
+from halfdome.host.runtime.transfers import Transfers
 
 STAGES = ("run_bottom", "send", "run_top", "deliver")
 """What follows the pooling of a batch, in the order in which it needs one another."""

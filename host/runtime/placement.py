@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 
 
 @dataclass(frozen=True)

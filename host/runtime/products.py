@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import MATMUL_LIMIT, ElementFormat, Flag, Opcode
-from hdl.config import CardConfig
-from host.runtime.layout import pack_params, pack_weights, pad_rows, round_up
-from host.runtime.memory import Block
-from host.runtime.timeline import Event, Timeline
+from halfdome.hdl.commands import MATMUL_LIMIT, ElementFormat, Flag, Opcode
+from halfdome.hdl.config import CardConfig
+from halfdome.host.runtime.layout import pack_params, pack_weights, pad_rows, round_up
+from halfdome.host.runtime.memory import Block
+from halfdome.host.runtime.timeline import Event, Timeline
 
 _FORMATS = {
     np.dtype(np.uint8): ElementFormat.UINT8,

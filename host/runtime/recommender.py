@@ -4,22 +4,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from hdl.commands import ReadFailure
-from hdl.config import CardConfig
-from host.driver.bus import DmaBuffer
-from host.driver.device import CardState
-from host.driver.errors import CardError, CommandError, DataLost
-from host.models.features import Batch
-from host.models.quantise import QuantisedDlrm
-from host.runtime import broadcast
-from host.runtime.card import Card
-from host.runtime.embedding import Table
-from host.runtime.member import Member
-from host.runtime.pipeline import Answer, Pipeline
-from host.runtime.placement import TableLoad, place
-from host.runtime.recovery import FAILURES, Incident, Settled, settle
-from host.runtime.runtime import Runtime
-from host.runtime.transfers import Transfers
+from halfdome.hdl.commands import ReadFailure
+from halfdome.hdl.config import CardConfig
+from halfdome.host.driver.bus import DmaBuffer
+from halfdome.host.driver.device import CardState
+from halfdome.host.driver.errors import CardError, CommandError, DataLost
+from halfdome.host.models.features import Batch
+from halfdome.host.models.quantise import QuantisedDlrm
+from halfdome.host.runtime import broadcast
+from halfdome.host.runtime.card import Card
+from halfdome.host.runtime.embedding import Table
+from halfdome.host.runtime.member import Member
+from halfdome.host.runtime.pipeline import Answer, Pipeline
+from halfdome.host.runtime.placement import TableLoad, place
+from halfdome.host.runtime.recovery import FAILURES, Incident, Settled, settle
+from halfdome.host.runtime.runtime import Runtime
+from halfdome.host.runtime.transfers import Transfers
 
 RETRIES = 3
 """How often a batch is tried again before its failure is told."""

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from hdl.commands import Engine
-from host.driver.device import CardState
-from host.driver.errors import CardError, CommandError, DataLost
-from host.runtime.card import Card
+from halfdome.hdl.commands import Engine
+from halfdome.host.driver.device import CardState
+from halfdome.host.driver.errors import CardError, CommandError, DataLost
+from halfdome.host.runtime.card import Card
 
 FAILURES = (CommandError, DataLost, CardError, TimeoutError)
 """What a request can fail with because something else than the request is wrong; a

@@ -7,15 +7,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hdl.commands import Engine
-from hdl.config import CardConfig, ConfigError, preset
-from host.driver.device import WAIT_CYCLES, Device
-from host.report import perfetto
-from host.report.recording import CardRecord, Recording
-from host.runtime.card import Card
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import CardConfig, ConfigError, preset
+from halfdome.host.driver.device import WAIT_CYCLES, Device
+from halfdome.host.report import perfetto
+from halfdome.host.report.recording import CardRecord, Recording
+from halfdome.host.runtime.card import Card
 
 if TYPE_CHECKING:
-    from sim.platform import Platform, Waves
+    from halfdome.sim.platform import Platform, Waves
 
 
 class Runtime:
@@ -103,9 +103,10 @@ class Runtime:
         """Writes a VCD of what a card did from cycle `start` to before `stop`, and returns both.
 
         By default to where the card is; a negative `start` counts back from there. For a runtime
-        opened with `keep_inputs=True`; raises what `sim.platform.Platform.write_waves` raises.
+        opened with `keep_inputs=True`; raises what `halfdome.sim.platform.Platform.write_waves`
+        raises.
         """
-        from sim.platform import Waves
+        from halfdome.sim.platform import Waves
 
         now = self.platform.simulated(card)
         start = max(0, now + start) if start < 0 else start
@@ -116,10 +117,10 @@ class Runtime:
     def inject(self, faults: Sequence[str]) -> None:
         """Lets things go wrong on the links from now on: `NAME[:card=N,at=US,...]` each.
 
-        `sim.fabric.faults.parse_fault` tells what there is; `at` counts from now. Raises
+        `halfdome.sim.fabric.faults.parse_fault` tells what there is; `at` counts from now. Raises
         `ValueError` for what it does not know or what does not fit the platform.
         """
-        from sim.platform import FaultPlan
+        from halfdome.sim.platform import FaultPlan
 
         now = self.platform.time_ns
         planned = [self.platform.fault(text) for text in faults]
@@ -141,7 +142,7 @@ class Runtime:
 
 def check(config: CardConfig, cards: int, engine: str) -> None:
     """Raises the `ValueError` with which `open` would refuse these, and builds nothing."""
-    from sim.platform import check as check_platform
+    from halfdome.sim.platform import check as check_platform
 
     check_platform(config, cards=cards, engine=engine)
     if config.counters < (needed := len(Engine) + cards):
@@ -153,7 +154,7 @@ def check(config: CardConfig, cards: int, engine: str) -> None:
 
 def check_faults(faults: Sequence[str], cards: int) -> None:
     """Raises the `ValueError` with which `Runtime.inject` would refuse these."""
-    from sim.platform import Platform
+    from halfdome.sim.platform import Platform
 
     for text in faults:
         Platform.fault(text).check(cards)
@@ -164,7 +165,7 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
 
     Raises `ValueError` for a window without cycles and a card that a platform of `cards` lacks.
     """
-    from sim.platform import Waves, check_card
+    from halfdome.sim.platform import Waves, check_card
 
     chosen = Waves(path, card=card, start=start, stop=stop)
     check_card(card, cards)
@@ -173,7 +174,7 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
 
 def cache_summary() -> dict[str, object]:
     """The cache of compiled models: path, entries, models, bytes and the bound on them."""
-    from sim.platform import cache_summary
+    from halfdome.sim.platform import cache_summary
 
     return cache_summary()
 
@@ -193,14 +194,14 @@ def open(
     config : name of a preset, or a `CardConfig`
     engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles
     patience_cycles : int, how long to wait for a card that does nothing, see `Device`
-    platform_options : passed to `sim.platform.Platform`
+    platform_options : passed to `halfdome.sim.platform.Platform`
 
     Raises `ConfigError` for an unknown preset or too few timeline counters for the cards, and
     `ValueError` for an unknown engine or a number of cards that the platform does not hold.
     """
     # Imported here: a model can be trained or a configuration checked without a simulator.
-    from sim.golden import operators
-    from sim.platform import Platform
+    from halfdome.sim.golden import operators
+    from halfdome.sim.platform import Platform
 
     design = preset(config) if isinstance(config, str) else config
     check(design, cards, engine)

@@ -8,9 +8,9 @@ reached that value".
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hdl.commands import Engine, Opcode, pack
-from host.driver.completion import Completion
-from host.driver.device import Device
+from halfdome.hdl.commands import Engine, Opcode, pack
+from halfdome.host.driver.completion import Completion
+from halfdome.host.driver.device import Device
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from host.models.features import Batch
+from halfdome.host.models.features import Batch
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from amaranth.utils import exact_log2
 
-from hdl.config import LINE_BYTES, CardConfig
+from halfdome.hdl.config import LINE_BYTES, CardConfig
 
 BURST_CLOCKS = 8
 """Clocks of the data bus one line takes: burst length 16 at double data rate."""

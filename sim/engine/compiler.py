@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from sim.engine.cache import BuildError, cached, content_key
+from halfdome.sim.engine.cache import BuildError, cached, content_key
 
 SIM = Path(__file__).resolve().parent.parent
 NO_CLOCK = "the component has no clock: nothing in it is in the sync domain"

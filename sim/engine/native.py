@@ -12,10 +12,10 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
-from hdl.command.statistics import COUNT_BITS
-from hdl.rtlil import rtlil_to_verilog, to_rtlil
-from sim.engine.cache import cached, content_key, recall, remember
-from sim.engine.compiler import (
+from halfdome.hdl.command.statistics import COUNT_BITS
+from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
+from halfdome.sim.engine.cache import cached, content_key, recall, remember
+from halfdome.sim.engine.compiler import (
     NO_CLOCK,
     SIM,
     UNDRIVEN,
@@ -26,8 +26,8 @@ from sim.engine.compiler import (
     link,
     run,
 )
-from sim.engine.ports import Pin, Port, Rest, component_ports, undriven_domain
-from sim.waves import Waves
+from halfdome.sim.engine.ports import Pin, Port, Rest, component_ports, undriven_domain
+from halfdome.sim.waves import Waves
 
 VERILATOR_FLAGS = (
     "--cc", "-O3", "--flatten", "--x-assign", "fast", "--x-initial", "fast", "--no-timing",

@@ -10,9 +10,9 @@ import numpy as np
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
-from sim.engine.ports import Pin, component_ports, undriven_domain
-from sim.waves import Waves, cut
+from halfdome.sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
+from halfdome.sim.engine.ports import Pin, component_ports, undriven_domain
+from halfdome.sim.waves import Waves, cut
 
 CLOCK_PERIOD = 1e-9
 _FEMTOSECONDS = 1_000_000

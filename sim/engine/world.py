@@ -14,12 +14,12 @@ from typing import Protocol
 
 import numpy as np
 
-from sim.dram.presets import DramSettings
-from sim.engine.compiler import SIM, library
-from sim.engine.ports import Pin, Port, Rest
-from sim.fabric.config import Bars, FabricSettings
-from sim.fabric.faults import Fault, FaultCounts, FaultKind, FaultRecord, records
-from sim.fabric.packets import RECORD
+from halfdome.sim.dram.presets import DramSettings
+from halfdome.sim.engine.compiler import SIM, library
+from halfdome.sim.engine.ports import Pin, Port, Rest
+from halfdome.sim.fabric.config import Bars, FabricSettings
+from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultKind, FaultRecord, records
+from halfdome.sim.fabric.packets import RECORD
 
 READ_DONE = 1
 INTERRUPT = 2

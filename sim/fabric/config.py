@@ -3,9 +3,9 @@
 import ctypes
 from dataclasses import dataclass
 
-from hdl import registers
-from hdl.config import CardConfig, ConfigError
-from hdl.registers import BAR0_BYTES
+from halfdome.hdl import registers
+from halfdome.hdl.config import CardConfig, ConfigError
+from halfdome.hdl.registers import BAR0_BYTES
 
 MESSAGE_BASE = 0xFEE0_0000
 """Interrupt messages go here, as on x86 (Intel SDM volume 3, section 11.11)."""

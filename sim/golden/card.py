@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from hdl.commands import (
+from halfdome.hdl.commands import (
     ElementFormat,
     Flag,
     Opcode,
@@ -15,11 +15,11 @@ from hdl.commands import (
     index_mode,
     unpack,
 )
-from hdl.config import CardConfig
-from sim.golden import products
-from sim.golden.check import check
-from sim.golden.gather import lengths_of, sparse_lengths_sum
-from sim.golden.vector import decode, result
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.golden import products
+from halfdome.sim.golden.check import check
+from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
+from halfdome.sim.golden.vector import decode, result
 
 
 class Host(Protocol):

@@ -11,7 +11,7 @@ params of a product with INT32 output are not looked at.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hdl.commands import (
+from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
@@ -28,8 +28,8 @@ from hdl.commands import (
     offset,
     unpack,
 )
-from hdl.config import CardConfig
-from sim.golden.vector import float_of
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.golden.vector import float_of
 
 _PCIE_OPERANDS = {(Opcode.LOAD, "source"), (Opcode.STORE, "destination")}
 

@@ -16,25 +16,25 @@ def _canonical(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def add(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """float32 `a + b`, as `hdl.arith.add.FloatAdd`."""
+    """float32 `a + b`, as `halfdome.hdl.arith.add.FloatAdd`."""
     with np.errstate(all="ignore"):
         return _canonical(np.add(np.float32(a), np.float32(b)))
 
 
 def multiply(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """float32 `a * b`, as `hdl.arith.mul.FloatMul`."""
+    """float32 `a * b`, as `halfdome.hdl.arith.mul.FloatMul`."""
     with np.errstate(all="ignore"):
         return _canonical(np.multiply(np.float32(a), np.float32(b)))
 
 
 def divide(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """float32 `a / b`, as `hdl.arith.div.FloatDiv`."""
+    """float32 `a / b`, as `halfdome.hdl.arith.div.FloatDiv`."""
     with np.errstate(all="ignore"):
         return _canonical(np.divide(np.float32(a), np.float32(b)))
 
 
 def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
-    """float32 `a * b + c` with a single rounding, as `hdl.arith.fma.FloatFma`.
+    """float32 `a * b + c` with a single rounding, as `halfdome.hdl.arith.fma.FloatFma`.
 
     The product of two float32 is exact in float64. The float64 sum is rounded to odd, by means of
     its exact error (Knuth's TwoSum), which makes the second rounding to float32 the only one that
@@ -56,21 +56,21 @@ def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
 
 
 def int_to_float(x: ArrayLike) -> NDArray[np.float32]:
-    """float32 of int32 `x`, as `hdl.arith.convert.IntToFloat`."""
+    """float32 of int32 `x`, as `halfdome.hdl.arith.convert.IntToFloat`."""
     return np.asarray(x, np.int32).astype(np.float32)
 
 
 def narrow(x: ArrayLike) -> NDArray[np.float16]:
-    """float16 of float32 `x`, as `hdl.arith.convert.FloatNarrow`."""
+    """float16 of float32 `x`, as `halfdome.hdl.arith.convert.FloatNarrow`."""
     with np.errstate(all="ignore"):
         half = np.asarray(np.float32(x)).astype(np.float16)
     return np.where(np.isnan(half), np.uint16(0x7E00).view(np.float16), half)
 
 
 def round_half_even_to_int(x: ArrayLike, width: int = 32) -> NDArray[np.int64]:
-    """`x` (float32) as an integer saturated to `width` bits, as `hdl.arith.convert.FloatToInt`.
+    """`x` (float32) as an integer of `width` bits, as `halfdome.hdl.arith.convert.FloatToInt`.
 
-    NaN gives 0, an infinity the nearest end of the range. The result is int64, `width` at most 53.
+    Saturates; NaN gives 0. The result is int64, `width` at most 53.
     """
     limit = 2.0 ** (width - 1)
     with np.errstate(invalid="ignore"):  # A signalling NaN.
@@ -81,7 +81,7 @@ def round_half_even_to_int(x: ArrayLike, width: int = 32) -> NDArray[np.int64]:
 def quantise(
     x: ArrayLike, multiplier: ArrayLike, zero_point: ArrayLike = 0, floor: ArrayLike = 0
 ) -> NDArray[np.uint8]:
-    """uint8 of float32 `x`, as `hdl.arith.quantise.FloatToByte`.
+    """uint8 of float32 `x`, as `halfdome.hdl.arith.quantise.FloatToByte`.
 
     `max(floor, saturate(round_half_even(x * multiplier) + zero_point))`: the product is rounded to
     float32 first; `zero_point` and `floor` are 0 to 255; NaN counts as 0.

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hdl.commands import Function
-from hdl.vector import tables
-from hdl.vector.tables import BASE, DISTANCE_BITS, FRACTION_BITS, ONE
-from sim.golden.floats import QUIET_NAN, fma
+from halfdome.hdl.commands import Function
+from halfdome.hdl.vector import tables
+from halfdome.hdl.vector.tables import BASE, DISTANCE_BITS, FRACTION_BITS, ONE
+from halfdome.sim.golden.floats import QUIET_NAN, fma
 
 _C0, _C1, _C2 = np.array(tables.ROWS, np.int64).T
 _EXPONENTIALS = np.array(tables.EXPONENTIALS, np.uint32).view(np.float32)
@@ -113,7 +113,7 @@ _FUNCTIONS = {
 
 
 def apply(function: Function, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`function` of every element: within `hdl.vector.tables.MAX_ERROR` of the true value.
+    """`function` of every element: within `halfdome.hdl.vector.tables.MAX_ERROR` of the true value.
 
     IDENTITY and RELU are exact. NaN gives `QUIET_NAN`.
     """

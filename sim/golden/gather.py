@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hdl.commands import ElementFormat, IndexMode, RowFormat, Status
-from sim.golden.floats import add, divide, fma, multiply, narrow, quantise
+from halfdome.hdl.commands import ElementFormat, IndexMode, RowFormat, Status
+from halfdome.sim.golden.floats import add, divide, fma, multiply, narrow, quantise
 
 _FAR = 1 << 40
 """Beyond every sum of good lengths."""
@@ -16,8 +16,8 @@ def unpack_rows(
     """Elements float32[rows, dim], scales float32[rows] and biases float32[rows] of rows.
 
     `table` is uint8[rows, stride]; bytes beyond a row are ignored. The layouts are those of
-    `hdl.commands.RowFormat`; what has no scale and bias has 1 and -0, which change nothing. Raises
-    `ValueError` if a row does not fit its stride.
+    `halfdome.hdl.commands.RowFormat`; without scale and bias these are 1 and -0: nothing changes.
+    Raises `ValueError` if a row does not fit its stride.
     """
     size = row_format.row_bytes(dim)
     if table.ndim != 2 or table.shape[1] < size:

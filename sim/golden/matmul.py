@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hdl.config import CardConfig
-from sim.golden.floats import int_to_float, quantise
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.golden.floats import int_to_float, quantise
 
 PARAM = np.dtype([("bias", "<i4"), ("multiplier", "<f4")])
 """Parameters of one output channel as they lie in memory."""

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Function, RowFormat, Status
-from sim.golden import floats, functions
-from sim.golden.gather import sparse_lengths_sum
-from sim.golden.matmul import matmul, product, requantise, triangle
-from sim.golden.vector import decode, quantise
+from halfdome.hdl.commands import ElementFormat, Function, RowFormat, Status
+from halfdome.sim.golden import floats, functions
+from halfdome.sim.golden.gather import sparse_lengths_sum
+from halfdome.sim.golden.matmul import matmul, product, requantise, triangle
+from halfdome.sim.golden.vector import decode, quantise
 
 __all__ = ["dot_interaction", "embedding_bag", "linear", "quantise", "sigmoid"]
 

@@ -2,9 +2,16 @@
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Flag, Opcode, Status
-from hdl.config import CardConfig
-from sim.golden.matmul import PARAM, product, requantise, tile_order, triangle, unpack_weights
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.golden.matmul import (
+    PARAM,
+    product,
+    requantise,
+    tile_order,
+    triangle,
+    unpack_weights,
+)
 
 _DTYPES = {
     ElementFormat.UINT8: np.uint8,

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hdl.commands import ElementFormat, Flag, Function, Opcode
-from sim.golden import floats, functions
-from sim.golden.floats import QUIET_NAN
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode
+from halfdome.sim.golden import floats, functions
+from halfdome.sim.golden.floats import QUIET_NAN
 
 _DTYPES = {
     ElementFormat.UINT8: np.uint8,

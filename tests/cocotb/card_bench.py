@@ -11,10 +11,19 @@ from cocotb.queue import Queue
 from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiRam
 
-from hdl import registers
-from hdl.commands import COMPLETION, ElementFormat, Opcode, RowFormat, Status, fields, pack, unpack
-from sim.golden.card import GoldenCard
-from sim.golden.matmul import pack_params, pack_weights
+from halfdome.hdl import registers
+from halfdome.hdl.commands import (
+    COMPLETION,
+    ElementFormat,
+    Opcode,
+    RowFormat,
+    Status,
+    fields,
+    pack,
+    unpack,
+)
+from halfdome.sim.golden.card import GoldenCard
+from halfdome.sim.golden.matmul import pack_params, pack_weights
 from tests.cocotb.cards import CONFIG, OPEN_CARD
 from tests.hdl.pcie.tlp_model import CPLD, SC, Tlp, memory_request
 

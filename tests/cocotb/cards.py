@@ -3,11 +3,11 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from hdl.card import Card
-from hdl.config import PRESETS
-from hdl.verilog import TOP, card_verilog
-from sim.engine.cache import cached, content_key
-from sim.engine.ports import component_ports
+from halfdome.hdl.card import Card
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.verilog import TOP, card_verilog
+from halfdome.sim.engine.cache import cached, content_key
+from halfdome.sim.engine.ports import component_ports
 from tests.cocotb.simulation import ROOT, build
 
 CONFIG = PRESETS["tiny"].replace(

@@ -19,12 +19,12 @@ from cocotbext.pcie.core.caps import MsixCapability
 from cocotbext.pcie.core.tlp import Tlp
 from cocotbext.pcie.core.utils import PcieId
 
-from hdl import registers
-from hdl.commands import Opcode
-from hdl.pcie.tlp import HEADER_BYTES
-from host.driver.device import Device
-from host.runtime.card import Card
-from sim.golden import operators
+from halfdome.hdl import registers
+from halfdome.hdl.commands import Opcode
+from halfdome.hdl.pcie.tlp import HEADER_BYTES
+from halfdome.host.driver.device import Device
+from halfdome.host.runtime.card import Card
+from halfdome.sim.golden import operators
 from tests.cocotb.cards import CARDS, CONFIG
 
 CLOCK_PS = 2500

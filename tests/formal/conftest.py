@@ -5,9 +5,9 @@ import os
 import pytest
 from amaranth.lib import data
 
-import hdl.dma.rows
-import hdl.memory.port
-import hdl.memory.reader
+import halfdome.hdl.dma.rows
+import halfdome.hdl.memory.port
+import halfdome.hdl.memory.reader
 from tests.formal.mutants import survivors
 from tests.formal.prove import prove as prove_in
 
@@ -32,5 +32,5 @@ def prove(tmp_path, request):
 def narrow(monkeypatch):
     """Memory words of four bits: data is moved whole, so that more of it proves nothing more."""
     word = data.StructLayout({"data": 4, "last": 1})
-    for module in (hdl.memory.port, hdl.memory.reader, hdl.dma.rows):
+    for module in (halfdome.hdl.memory.port, halfdome.hdl.memory.reader, halfdome.hdl.dma.rows):
         monkeypatch.setattr(module, "read_word", lambda config: word)

@@ -15,7 +15,7 @@ from amaranth.hdl import ClockDomain, Fragment, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.wheel import run_wheel
+from halfdome.hdl.wheel import run_wheel
 
 TOP = "top"
 _CONSTANT = "constant_"

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Assert, Assume, Module, Mux, Signal, Value
 
-from hdl.pcie.tlp import RequestHeader
+from halfdome.hdl.pcie.tlp import RequestHeader
 
 
 def obey_stream_rules(spec, name: str, stream, kind: type[Assert] | type[Assume]) -> None:

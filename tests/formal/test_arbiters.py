@@ -4,10 +4,10 @@ import pytest
 from amaranth.hdl import Array, Assert, Assume, Cat, Cover, Mux, Signal, Value
 from amaranth.lib import data
 
-import hdl.memory.arbiter
-from hdl.command.merge import RoundRobinMerge
-from hdl.memory.arbiter import RoundRobin, StreamArbiter
-from hdl.pcie.mux import PacketMux
+import halfdome.hdl.memory.arbiter
+from halfdome.hdl.command.merge import RoundRobinMerge
+from halfdome.hdl.memory.arbiter import RoundRobin, StreamArbiter
+from halfdome.hdl.pcie.mux import PacketMux
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, obey_stream_rules, wait_in_turn
 
@@ -100,7 +100,7 @@ def test_stream_arbiter_keeps_every_inputs_order_and_waits_in_turn(prove):
 
 @pytest.mark.slow
 def test_stream_arbiter_in_stages_keeps_every_inputs_order(prove, monkeypatch):
-    monkeypatch.setattr(hdl.memory.arbiter, "FAN_IN", 2)
+    monkeypatch.setattr(halfdome.hdl.memory.arbiter, "FAN_IN", 2)
     spec = Spec(StreamArbiter(8, 4))
     pick, o = spec.constant("pick", 2), spec.dut.o
     mine = o.p.index == pick

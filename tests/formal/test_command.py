@@ -7,12 +7,12 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 
-import hdl.command.checker
-import hdl.command.queues
-from hdl.command.completion import MESSAGE_BYTES, CompletionWriter
-from hdl.command.counters import CounterBank
-from hdl.command.queues import CoreQueues, EngineQueue
-from hdl.commands import COMPLETION, COMPLETION_BYTES, HEADER, Engine, Status, layout
+import halfdome.hdl.command.checker
+import halfdome.hdl.command.queues
+from halfdome.hdl.command.completion import MESSAGE_BYTES, CompletionWriter
+from halfdome.hdl.command.counters import CounterBank
+from halfdome.hdl.command.queues import CoreQueues, EngineQueue
+from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, HEADER, Engine, Status, layout
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, fifo_is_sound, obey_stream_rules
 
@@ -26,9 +26,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def headers(monkeypatch):
     """Descriptors of a header alone: queues look at nothing else."""
-    for module in (hdl.command.queues, hdl.command.checker):
+    for module in (halfdome.hdl.command.queues, halfdome.hdl.command.checker):
         monkeypatch.setattr(module, "DESCRIPTOR_BITS", HEADER_BYTES * 8)
-    monkeypatch.setattr(hdl.command.queues, "layout", partial(layout, size_bytes=HEADER_BYTES))
+    monkeypatch.setattr(
+        halfdome.hdl.command.queues, "layout", partial(layout, size_bytes=HEADER_BYTES)
+    )
 
 
 def engine_queue():
@@ -141,7 +143,7 @@ def test_waiting_queues_look_up_their_counters_in_turn(prove, monkeypatch, heade
         queues.append(Cut(EngineQueue(config).signature))
         return queues[-1]
 
-    monkeypatch.setattr(hdl.command.queues, "EngineQueue", cut_queue)
+    monkeypatch.setattr(halfdome.hdl.command.queues, "EngineQueue", cut_queue)
     spec = Spec(CoreQueues(CONFIG))
     m, dut = spec.m, spec.dut
     pick = spec.constant("pick", range(len(Engine)))

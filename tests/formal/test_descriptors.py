@@ -7,15 +7,15 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 
-import hdl.command.checker
-import hdl.command.fetcher
-import hdl.pcie.port
-from hdl.command.checker import DescriptorChecker
-from hdl.command.fetcher import CommandFetcher
-from hdl.command.range_checker import RangeChecker
-from hdl.command.rules import Operand, Rule
-from hdl.commands import DESCRIPTOR_BYTES, Opcode, Status, layout
-from hdl.config import preset
+import halfdome.hdl.command.checker
+import halfdome.hdl.command.fetcher
+import halfdome.hdl.pcie.port
+from halfdome.hdl.command.checker import DescriptorChecker
+from halfdome.hdl.command.fetcher import CommandFetcher
+from halfdome.hdl.command.range_checker import RangeChecker
+from halfdome.hdl.command.rules import Operand, Rule
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Opcode, Status, layout
+from halfdome.hdl.config import preset
 from tests.formal.prove import Spec
 from tests.formal.rules import fifo_is_sound, obey_stream_rules
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 def test_fetcher_reads_only_valid_descriptors_and_only_with_room(prove, monkeypatch, bus_bytes):
     # A bit for every 16 bytes: descriptors are moved whole.
     words = data.StructLayout({"data": bus_bytes // 16, "last": 1, "failed": 1})
-    monkeypatch.setattr(hdl.pcie.port, "fetch_response", lambda config: words)
-    monkeypatch.setattr(hdl.command.fetcher, "DESCRIPTOR_BITS", DESCRIPTOR_BYTES // 16)
+    monkeypatch.setattr(halfdome.hdl.pcie.port, "fetch_response", lambda config: words)
+    monkeypatch.setattr(halfdome.hdl.command.fetcher, "DESCRIPTOR_BITS", DESCRIPTOR_BYTES // 16)
     limit, batch = 128, 2
     config = SimpleNamespace(bus_bytes=bus_bytes, max_read_request_bytes=limit)
     spec = Spec(CommandFetcher(config))
@@ -137,7 +137,7 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
         return cuts[-1]
 
     cut_ranges.latency = RangeChecker.latency
-    monkeypatch.setattr(hdl.command.checker, "RangeChecker", cut_ranges)
+    monkeypatch.setattr(halfdome.hdl.command.checker, "RangeChecker", cut_ranges)
     # The rules themselves are simulated: comparing 64 bytes of fields says nothing of control.
     table = [lambda d: d[100], lambda d: d[40:44] == 5, lambda d: d[60]]
 
@@ -150,10 +150,12 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
         one = Operand(descriptor[:8], 0, 0, 1, 1, 7)
         return {Opcode.COPY: [one, one], Opcode.STORE: [one]}
 
-    monkeypatch.setattr(hdl.command.checker, "rules", few_rules)
-    monkeypatch.setattr(hdl.command.checker, "operands", few_operands)
-    monkeypatch.setattr(hdl.command.checker, "DESCRIPTOR_BITS", HEADER_BYTES * 8)
-    monkeypatch.setattr(hdl.command.checker, "layout", partial(layout, size_bytes=HEADER_BYTES))
+    monkeypatch.setattr(halfdome.hdl.command.checker, "rules", few_rules)
+    monkeypatch.setattr(halfdome.hdl.command.checker, "operands", few_operands)
+    monkeypatch.setattr(halfdome.hdl.command.checker, "DESCRIPTOR_BITS", HEADER_BYTES * 8)
+    monkeypatch.setattr(
+        halfdome.hdl.command.checker, "layout", partial(layout, size_bytes=HEADER_BYTES)
+    )
     spec = Spec(DescriptorChecker(preset("tiny")))
     m, dut, ranges = spec.m, spec.dut, cuts[0]
     spec.cut("ranges", ranges)

@@ -6,8 +6,8 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cover, Mux, Signal
 from amaranth.utils import exact_log2
 
-from hdl.dma.merge import RowMerger
-from hdl.dma.rows import RowReader, RowWriter
+from halfdome.hdl.dma.merge import RowMerger
+from halfdome.hdl.dma.rows import RowReader, RowWriter
 from tests.formal.prove import Spec
 from tests.formal.rules import answer_reads, fifo_is_sound, obey_stream_rules
 

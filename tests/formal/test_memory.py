@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal
 
-import hdl.memory.axi_arbiter
-from hdl.config import preset
-from hdl.memory.axi_arbiter import AxiArbiter
-from hdl.memory.scratchpad import Scratchpad
-from hdl.memory.switch import ReadSwitch, WriteSwitch
+import halfdome.hdl.memory.axi_arbiter
+from halfdome.hdl.config import preset
+from halfdome.hdl.memory.axi_arbiter import AxiArbiter
+from halfdome.hdl.memory.scratchpad import Scratchpad
+from halfdome.hdl.memory.switch import ReadSwitch, WriteSwitch
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, obey_stream_rules
 
@@ -143,7 +143,7 @@ def test_axi_reads_return_to_the_port_that_asked(prove):
 
 
 def test_axi_writes_pair_address_and_data_and_are_idle_when_answered(prove, monkeypatch):
-    monkeypatch.setattr(hdl.memory.axi_arbiter, "OUTSTANDING_WRITES", 3)
+    monkeypatch.setattr(halfdome.hdl.memory.axi_arbiter, "OUTSTANDING_WRITES", 3)
     spec = Spec(AxiArbiter(SMALL, 1, 2))
     m, dut, axi = spec.m, spec.dut, spec.dut.axi
     pick = spec.constant("pick")

@@ -6,14 +6,14 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal, Value
 from amaranth.lib import data
 
-import hdl.pcie.packet_buffer
-import hdl.pcie.replier
-from hdl.config import preset
-from hdl.pcie.fetch_buffer import FetchBuffer
-from hdl.pcie.packet_buffer import PacketBuffer
-from hdl.pcie.replier import Replier
-from hdl.pcie.splitter import Splitter
-from hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, RequestHeader
+import halfdome.hdl.pcie.packet_buffer
+import halfdome.hdl.pcie.replier
+from halfdome.hdl.config import preset
+from halfdome.hdl.pcie.fetch_buffer import FetchBuffer
+from halfdome.hdl.pcie.packet_buffer import PacketBuffer
+from halfdome.hdl.pcie.replier import Replier
+from halfdome.hdl.pcie.splitter import Splitter
+from halfdome.hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, RequestHeader
 from tests.formal.prove import Spec
 from tests.formal.rules import (
     Scoreboard,
@@ -149,7 +149,7 @@ def test_fetch_buffer_hands_over_what_was_asked_once(prove):
 @pytest.fixture
 def small_packets(monkeypatch):
     """No payload above 32 bytes."""
-    monkeypatch.setattr(hdl.pcie.packet_buffer, "MAX_PAYLOAD_BYTES", 32)
+    monkeypatch.setattr(halfdome.hdl.pcie.packet_buffer, "MAX_PAYLOAD_BYTES", 32)
 
 
 def packet_buffer():
@@ -233,7 +233,7 @@ def test_replier_takes_reads_whatever_becomes_of_their_answers(prove, narrow, mo
     queue, in_flight, words = 3, 2, 4
     sizes = {"READ_QUEUE": queue, "READS_IN_FLIGHT": in_flight, "PREFETCH_BYTES": words * BUS}
     for name, value in sizes.items():
-        monkeypatch.setattr(hdl.pcie.replier, name, value)
+        monkeypatch.setattr(halfdome.hdl.pcie.replier, name, value)
     spec = Spec(Replier(CONFIG))
     m, dut = spec.m, spec.dut
     i, o = dut.i, dut.o

@@ -3,8 +3,8 @@
 import pytest
 from amaranth.hdl import Assert, Assume, Cover, Signal
 
-from hdl.config import preset
-from hdl.memory.reader import ReadBuffer, SequentialReader
+from halfdome.hdl.config import preset
+from halfdome.hdl.memory.reader import ReadBuffer, SequentialReader
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, answer_reads, fifo_is_sound, obey_stream_rules
 

@@ -6,14 +6,14 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cover, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
-import hdl.pcie.reassembler
-import hdl.pcie.requester
-from hdl.commands import ReadFailure
-from hdl.config import preset
-from hdl.pcie.reassembler import Reassembler
-from hdl.pcie.requester import Requester
-from hdl.pcie.timer import CompletionTimer
-from hdl.pcie.tlp import CompletionHeader, TlpType
+import halfdome.hdl.pcie.reassembler
+import halfdome.hdl.pcie.requester
+from halfdome.hdl.commands import ReadFailure
+from halfdome.hdl.config import preset
+from halfdome.hdl.pcie.reassembler import Reassembler
+from halfdome.hdl.pcie.requester import Requester
+from halfdome.hdl.pcie.timer import CompletionTimer
+from halfdome.hdl.pcie.tlp import CompletionHeader, TlpType
 from tests.formal.prove import Spec
 from tests.formal.rules import fifo_is_sound, obey_packet_rules, obey_stream_rules
 
@@ -41,7 +41,7 @@ def reassembler(monkeypatch):
         cuts.append(Cut(CompletionTimer(tags).signature))
         return cuts[-1]
 
-    monkeypatch.setattr(hdl.pcie.reassembler, "CompletionTimer", cut_timer)
+    monkeypatch.setattr(halfdome.hdl.pcie.reassembler, "CompletionTimer", cut_timer)
     spec = Spec(Reassembler(CONFIG, 2))
     spec.cut("timer", cuts[0])
     m, dut = spec.m, spec.dut
@@ -139,7 +139,7 @@ def requester(monkeypatch):
         cuts.append(Cut(Reassembler(config, clients).signature))
         return cuts[-1]
 
-    monkeypatch.setattr(hdl.pcie.requester, "Reassembler", cut_reassembler)
+    monkeypatch.setattr(halfdome.hdl.pcie.requester, "Reassembler", cut_reassembler)
     spec = Spec(Requester(CONFIG, 2))
     spec.cut("reassembler", cuts[0])
     for number, port in enumerate(spec.dut.reads):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import (
+from halfdome.hdl.commands import (
     BODIES,
     COMPLETION,
     COMPLETION_BYTES,

@@ -6,8 +6,8 @@ import json
 import pytest
 from amaranth.hdl import Fragment
 
-from hdl.card import Card
-from hdl.config import PRESETS, CardConfig, ConfigError, preset
+from halfdome.hdl.card import Card
+from halfdome.hdl.config import PRESETS, CardConfig, ConfigError, preset
 
 BOUNDS = {
     "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hdl import registers
-from hdl.commands import Engine
-from hdl.config import PRESETS, CardConfig
+from halfdome.hdl import registers
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import PRESETS, CardConfig
 
 CONFIGS = PRESETS | {"most": CardConfig(cores=12, counters=128)}
 

@@ -8,8 +8,8 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.share import share
-from hdl.wheel import ToolError, run_wheel
+from halfdome.hdl.share import share
+from halfdome.hdl.wheel import ToolError, run_wheel
 
 
 class Inner(wiring.Component):

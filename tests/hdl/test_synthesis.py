@@ -7,9 +7,9 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import PRESETS
-from hdl.rtlil import to_rtlil
-from hdl.synthesis import UNITS, ecp5_report
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.rtlil import to_rtlil
+from halfdome.hdl.synthesis import UNITS, ecp5_report
 
 
 class Multiplier(wiring.Component):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hdl import registers
-from hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
-from hdl.config import PRESETS
-from hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
-from hdl.wheel import run_wheel
+from halfdome.hdl import registers
+from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
+from halfdome.hdl.wheel import run_wheel
 
 WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
@@ -65,7 +65,9 @@ def test_equal_cores_are_one_module():
 
 @pytest.mark.slow
 def test_verilog_is_the_same_in_every_process(tiny_verilog, tmp_path):
-    program = "from hdl.config import preset; from hdl.verilog import card_verilog; "
+    program = (
+        "from halfdome.hdl.config import preset; from halfdome.hdl.verilog import card_verilog; "
+    )
     program += f"open({str(tmp_path / 'again.v')!r}, 'w').write(card_verilog(preset('tiny')))"
     subprocess.run(
         [sys.executable, "-c", program],

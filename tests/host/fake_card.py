@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hdl import registers
-from hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Status
+from halfdome.hdl import registers
+from halfdome.hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Status
 
 
 class FakeBuffer:

@@ -12,8 +12,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hdl.memory.axi import BURST_INCR, Axi4
-from hdl.pcie.tlp import CompletionHeader, RequestHeader, TlpType, rx_beat, tx_beat
+from halfdome.hdl.memory.axi import BURST_INCR, Axi4
+from halfdome.hdl.pcie.tlp import CompletionHeader, RequestHeader, TlpType, rx_beat, tx_beat
 
 ADDRESS_LOW, ADDRESS_HIGH, READS, WRITES, MESSAGE = range(0, 20, 4)
 

@@ -5,7 +5,7 @@ from amaranth.hdl import Elaboratable, Module, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sim.testbench import simulate
+from halfdome.sim.testbench import simulate
 from tests.sim.test_waves import Vcd
 
 PAIR = data.StructLayout({"low": 4, "high": signed(70)})

@@ -5,11 +5,11 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.hdl import Assert
 
-from hdl.config import PRESETS, CardConfig
-from sim.fabric.config import FabricConfig
-from sim.fabric.faults import Fault, FaultKind, FaultPlan
-from sim.fabric.host_memory import PAGE_BYTES, HostMemory
-from sim.platform import Platform
+from halfdome.hdl.config import PRESETS, CardConfig
+from halfdome.sim.fabric.config import FabricConfig
+from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan
+from halfdome.sim.fabric.host_memory import PAGE_BYTES, HostMemory
+from halfdome.sim.platform import Platform
 from tests.sim.engine.program import start_transfer
 from tests.sim.standin import READS, WRITES, StandIn
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_dir
 
-import host.runtime.runtime  # noqa: F401  pytester unloads what it is first to load
-import sim.platform  # noqa: F401  numpy loads once in a process, and an error has one class
-from hdl.config import preset
-from sim.cycle_file import CycleFile, CycleMismatch
-from sim.engine.cache import cache_dir
+import halfdome.host.runtime.runtime
+import halfdome.sim.platform  # noqa: F401  numpy loads once in a process, and an error has one class
+from halfdome.hdl.config import preset
+from halfdome.sim.cycle_file import CycleFile, CycleMismatch
+from halfdome.sim.engine.cache import cache_dir
 
 CACHE = cache_dir()
 YOSYS = os.environ.get("YOWASP_CACHE_DIR") or user_cache_dir("YoWASP", appauthor=False)
@@ -85,7 +85,7 @@ SIMULATION = COUNTER + (
 
 def test_importing_the_plugin_loads_no_simulator():
     code = (
-        "import sys, host.pytest_plugin, sim.pytest_plugin;"
+        "import sys, halfdome.host.pytest_plugin, halfdome.sim.pytest_plugin;"
         "print({'numpy', 'amaranth', 'rich', 'verilator'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -237,9 +237,9 @@ def test_unknown_name_ends_the_run_and_names_the_known(run, option, known):
 @pytest.mark.slow
 def test_options_choose_engine_and_configuration(run):
     source = (
-        "import host\n"
+        "import halfdome\n"
         "def test_platform(platform, card):\n"
-        "    assert isinstance(platform, host.Runtime)\n"
+        "    assert isinstance(platform, halfdome.Runtime)\n"
         "    assert card is platform.cards[0]\n"
         "    assert len(platform.cards) == 2\n"
         "    assert platform.engine == 'pysim'\n"
@@ -255,12 +255,12 @@ def test_marker_chooses_the_number_of_cards_and_the_platform_is_closed(run):
         "closed = []\n"
         "@pytest.fixture\n"
         "def watched(monkeypatch):\n"
-        "    import host\n"
-        "    close = host.Runtime.close\n"
+        "    import halfdome\n"
+        "    close = halfdome.Runtime.close\n"
         "    def watch(self):\n"
         "        closed.append(len(self.cards))\n"
         "        close(self)\n"
-        "    monkeypatch.setattr(host.Runtime, 'close', watch)\n"
+        "    monkeypatch.setattr(halfdome.Runtime, 'close', watch)\n"
         "@pytest.mark.cards(1)\n"
         "def test_one(watched, platform):\n"
         "    assert len(platform.cards) == 1\n"
@@ -361,7 +361,7 @@ def test_count_of_another_configuration_is_not_compared(run):
 def test_configuration_may_be_given_with_the_count(run, pytester):
     small = preset("tiny").replace(array_rows=2)
     source = (
-        "from hdl.config import preset\n"
+        "from halfdome.hdl.config import preset\n"
         "def test_it(golden_cycles):\n"
         "    golden_cycles('a', 1, preset('tiny').replace(array_rows=2))\n"
     )
@@ -442,7 +442,7 @@ def test_project_with_the_same_option_can_leave_the_plugin_out(run, pytester):
     source = (
         "def test_own(pytestconfig):\n"
         "    assert pytestconfig.getoption('--engine') == 'steam'\n"
-        "    assert not pytestconfig.pluginmanager.has_plugin('sim.pytest_plugin')\n"
+        "    assert not pytestconfig.pluginmanager.has_plugin('halfdome.sim.pytest_plugin')\n"
     )
     run(source, "-p", "no:halfdome", "--engine=steam").assert_outcomes(passed=1)
 

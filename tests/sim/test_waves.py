@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-import sim.platform as platform_module
-from hdl.config import PRESETS
-from sim.platform import Platform
-from sim.waves import Waves, cut
+import halfdome.sim.platform as platform_module
+from halfdome.hdl.config import PRESETS
+from halfdome.sim.platform import Platform
+from halfdome.sim.waves import Waves, cut
 from tests.sim.engine.program import assert_same, run_program
 from tests.sim.standin import StandIn
 from tests.sim.test_platform import Failing

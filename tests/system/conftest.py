@@ -2,13 +2,13 @@
 
 import pytest
 
-import host
+import halfdome
 
 
 @pytest.fixture(scope="module")
 def runtime():
     """Two tiny cards on the native engine."""
-    with host.open(cards=2, config="tiny", engine="native") as platform:
+    with halfdome.open(cards=2, config="tiny", engine="native") as platform:
         yield platform
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import host
-from hdl.command.rules import VECTOR
-from hdl.commands import (
+import halfdome
+from halfdome.hdl.command.rules import VECTOR
+from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
     ElementFormat,
@@ -21,10 +21,10 @@ from hdl.commands import (
     mode_flags,
     pack,
 )
-from hdl.config import PRESETS, CardConfig
-from host.runtime.layout import pack_weights, round_up
-from sim.golden.card import GoldenCard
-from sim.golden.matmul import pack_params
+from halfdome.hdl.config import PRESETS, CardConfig
+from halfdome.host.runtime.layout import pack_weights, round_up
+from halfdome.sim.golden.card import GoldenCard
+from halfdome.sim.golden.matmul import pack_params
 
 OTHER = PRESETS["tiny"].replace(
     array_rows=2, array_columns=8, lanes=2, queue_depth=2, gather_cache_bytes=4096
@@ -273,7 +273,7 @@ def golden_outcome(config: CardConfig, tasks: list[Task]) -> tuple[GoldenCard, l
 
 def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False, **options):
     """Runs tasks on one real card; returns completions, DRAM, scratchpad, cycles and port trace."""
-    with host.open(cards=1, config=config, engine=engine, **options) as runtime:
+    with halfdome.open(cards=1, config=config, engine=engine, **options) as runtime:
         platform, card = runtime.platform, runtime.cards[0]
         if record:
             platform.world.record(0)

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-import host
-from hdl.commands import Opcode, Status, pack
-from hdl.config import ConfigError, preset
-from host.driver.device import Device
-from host.models.fused_rows import fuse_8bit
-from host.runtime.memory import Block
-from sim.platform import Platform
+import halfdome
+from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.config import ConfigError, preset
+from halfdome.host.driver.device import Device
+from halfdome.host.models.fused_rows import fuse_8bit
+from halfdome.host.runtime.memory import Block
+from halfdome.sim.platform import Platform
 from tests.system import programs
 
 TINY = preset("tiny")
@@ -60,7 +60,7 @@ def test_an_index_outside_the_table(card, rejected, index, position):
     indices = INDICES.copy()
     indices[position] = index
     message = f"card 0: GATHER failed with BAD_INDEX: the index at position {position} is outside"
-    with rejected(host.CommandError, message) as caught:
+    with rejected(halfdome.CommandError, message) as caught:
         card.embedding_bag(TABLE, indices, OFFSETS)
     error = caught.value
     assert (error.status, error.detail, error.card) == (Status.BAD_INDEX, position, 0)
@@ -77,7 +77,7 @@ def raw(card, kind, lengths=None, **changes):
 
 
 def test_a_negative_length(card, rejected):
-    with rejected(host.CommandError, "BAD_LENGTH: bag 1 has a negative length") as caught:
+    with rejected(halfdome.CommandError, "BAD_LENGTH: bag 1 has a negative length") as caught:
         raw(card, programs.gather, lengths=[2, -1, 2], bags=3, index_count=3, flags=0)
     assert (caught.value.status, caught.value.detail) == (Status.BAD_LENGTH, 1)
 
@@ -85,7 +85,7 @@ def test_a_negative_length(card, rejected):
 @pytest.mark.parametrize(("lengths", "bag"), [([1, 3, 1], 1), ([1, 1, 0], 3), ([9, 0, 0], 0)])
 def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag):
     message = f"LENGTH_MISMATCH: the lengths do not sum to index_count, seen at bag {bag}"
-    with rejected(host.CommandError, message) as caught:
+    with rejected(halfdome.CommandError, message) as caught:
         raw(card, programs.gather, lengths=lengths, bags=3, index_count=3, flags=0)
     assert caught.value.status is Status.LENGTH_MISMATCH
 
@@ -121,7 +121,7 @@ def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag
     ],
 )
 def test_a_descriptor_that_breaks_a_rule(card, rejected, kind, changes, status, message):
-    with rejected(host.CommandError, message) as caught:
+    with rejected(halfdome.CommandError, message) as caught:
         raw(card, kind, **changes)
     assert caught.value.status is status
 
@@ -129,7 +129,9 @@ def test_a_descriptor_that_breaks_a_rule(card, rejected, kind, changes, status, 
 @pytest.mark.parametrize("opcode", [0x00, 0x03, 0x2E, 0x50, 0xFF])
 def test_an_unknown_opcode(card, rejected, opcode):
     descriptor = bytes([opcode]) + pack(Opcode.FENCE_LOAD)[1:]
-    with rejected(host.CommandError, f"card 0: opcode {opcode:#04x} is unknown; known are 0x01"):
+    with rejected(
+        halfdome.CommandError, f"card 0: opcode {opcode:#04x} is unknown; known are 0x01"
+    ):
         card.device.check(card.device.submit([descriptor]))
 
 
@@ -137,7 +139,7 @@ def test_a_rejected_command_still_signals_those_who_wait_for_it(card, rejected):
     bad = pack(Opcode.COPY, signal_counter=9, signal_value=1)
     waiting = pack(Opcode.FENCE_STORE, wait_counter=9, wait_value=1)
     identifiers = card.device.submit([waiting, bad])
-    with rejected(host.CommandError, "COPY failed with BAD_DIMENSION"):
+    with rejected(halfdome.CommandError, "COPY failed with BAD_DIMENSION"):
         card.device.check(identifiers)
 
 
@@ -241,7 +243,7 @@ def test_a_driver_for_another_configuration():
             "message": platform.message(0),
         }  # fmt: skip
         message = f"built from configuration {TINY.hash}, expected {other.hash}; open the platform"
-        with pytest.raises(host.CardError, match=message):
+        with pytest.raises(halfdome.CardError, match=message):
             Device(platform.bus, other, **place)
         assert Device(platform.bus, TINY, **place).read("STATUS") & 1
 
@@ -259,7 +261,7 @@ def test_a_driver_for_another_configuration():
 )
 def test_open_refuses(options, kind, message):
     with pytest.raises(kind, match=message):
-        host.open(**{"config": "tiny"} | options)
+        halfdome.open(**{"config": "tiny"} | options)
 
 
 @pytest.mark.parametrize(

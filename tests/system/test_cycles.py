@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hdl.registers import ACTIVITIES
-from host.models.fused_rows import fuse_8bit
+from halfdome.hdl.registers import ACTIVITIES
+from halfdome.host.models.fused_rows import fuse_8bit
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first
 

@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 
-import host
-from hdl.commands import Engine, Opcode
-from hdl.config import preset
-from hdl.registers import ACTIVITIES, TRAFFIC
-from host.bench import dlrm as bench
-from host.models import dlrm, features, movielens
-from host.models.dlrm import Architecture, Dlrm
-from host.models.quantise import quantise
-from host.runtime.member import IN_FLIGHT
-from host.runtime.pipeline import shares
-from host.runtime.recommender import Recommender
+import halfdome
+from halfdome.hdl.commands import Engine, Opcode
+from halfdome.hdl.config import preset
+from halfdome.hdl.registers import ACTIVITIES, TRAFFIC
+from halfdome.host.bench import dlrm as bench
+from halfdome.host.models import dlrm, features, movielens
+from halfdome.host.models.dlrm import Architecture, Dlrm
+from halfdome.host.models.quantise import quantise
+from halfdome.host.runtime.member import IN_FLIGHT
+from halfdome.host.runtime.pipeline import shares
+from halfdome.host.runtime.recommender import Recommender
 from tests.host.models import synthetic
 
 TINY = preset("tiny")
@@ -175,7 +175,7 @@ def test_more_batches_than_can_be_in_flight(work):
 
 
 def test_a_wrong_answer_is_counted(work, monkeypatch):
-    from sim.golden import operators
+    from halfdome.sim.golden import operators
 
     right = operators.linear
     monkeypatch.setattr(operators, "linear", lambda *operands: right(*operands) ^ 1)
@@ -203,7 +203,9 @@ def test_a_failed_batch_leaves_nothing_behind(work, runtime):
     damaged = features.Batch(batch.dense, (bags, *batch.sparse[1:]), batch.label)
     batches = [work.batches[0], damaged, *work.batches[2:]]
     mapped = runtime.platform._host_memory.free_bytes
-    with pytest.raises(host.CommandError, match="BAD_INDEX: the index at position 0 is outside"):
+    with pytest.raises(
+        halfdome.CommandError, match="BAD_INDEX: the index at position 0 is outside"
+    ):
         recommender.answer(batches)
     assert runtime.platform._host_memory.free_bytes == mapped
     assert [

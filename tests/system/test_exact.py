@@ -2,13 +2,13 @@
 
 import pytest
 
-import host
-from hdl.commands import Engine
-from hdl.config import preset
-from host.runtime.recommender import Recommender
-from host.runtime.runtime import Runtime
-from sim.golden import operators
-from sim.platform import Platform
+import halfdome
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.config import preset
+from halfdome.host.runtime.recommender import Recommender
+from halfdome.host.runtime.runtime import Runtime
+from halfdome.sim.golden import operators
+from halfdome.sim.platform import Platform
 from tests.sim.engine.program import assert_same
 from tests.system.test_dlrm import BATCH, small_workload
 
@@ -74,7 +74,7 @@ def test_every_cycle_is_evaluated_on_request(plain):
 
 
 def test_idle_platform_costs_no_evaluation_and_loses_no_cycle():
-    with host.open(cards=2, config=TINY) as runtime:
+    with halfdome.open(cards=2, config=TINY) as runtime:
         platform = runtime.platform
         platform.run(1000)
         before = platform.world.evaluated_cycles(1)

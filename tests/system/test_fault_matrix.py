@@ -3,15 +3,15 @@
 import pytest
 from rich.console import Console
 
-import host
-from host.bench import faults
-from host.report import tables
+import halfdome
+from halfdome.host.bench import faults
+from halfdome.host.report import tables
 
 QUICK = ("input read", "peer copy")
 
 
 def opened():
-    return host.open(cards=faults.CARDS, config="tiny", patience_cycles=faults.PATIENCE_CYCLES)
+    return halfdome.open(cards=faults.CARDS, config="tiny", patience_cycles=faults.PATIENCE_CYCLES)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def matrix():
 @pytest.fixture
 def impatient(monkeypatch):
     """The host's reads of a card that does not answer end sooner: less to simulate."""
-    monkeypatch.setattr("sim.platform.READ_TIMEOUT_CYCLES", 5_000)
+    monkeypatch.setattr("halfdome.sim.platform.READ_TIMEOUT_CYCLES", 5_000)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hdl.commands import POOLED_FORMATS, IndexMode, RowFormat, Status
-from hdl.config import PRESETS
+from halfdome.hdl.commands import POOLED_FORMATS, IndexMode, RowFormat, Status
+from halfdome.hdl.config import PRESETS
 from tests.hdl.gather.harness import FILL, Gather, Laid, lay, make_table
 
 TINY = PRESETS["tiny"]

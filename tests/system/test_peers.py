@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import host
-from hdl.commands import Opcode, pack
-from sim.fabric.config import FabricConfig
+import halfdome
+from halfdome.hdl.commands import Opcode, pack
+from halfdome.sim.fabric.config import FabricConfig
 
 BYTES = 8192
 
@@ -17,7 +17,7 @@ def runtime():
         posted_header_credits=1, posted_data_credits=8, nonposted_header_credits=1,
         completion_header_credits=1, completion_data_credits=8,
     )  # fmt: skip
-    with host.open(cards=2, config="tiny", fabric=fabric) as platform:
+    with halfdome.open(cards=2, config="tiny", fabric=fabric) as platform:
         yield platform
 
 

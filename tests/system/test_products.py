@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from hdl.commands import Opcode, Status, pack
-from hdl.config import PRESETS
-from host.driver.errors import CommandError
-from host.runtime.layout import pack_params, pack_weights
-from host.runtime.products import groups_per_tile
-from sim.golden.matmul import matmul, product, requantise, triangle
-from sim.golden.products import convolution
+from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.config import PRESETS
+from halfdome.host.driver.errors import CommandError
+from halfdome.host.runtime.layout import pack_params, pack_weights
+from halfdome.host.runtime.products import groups_per_tile
+from halfdome.sim.golden.matmul import matmul, product, requantise, triangle
+from halfdome.sim.golden.products import convolution
 
 
 def some(rng, shape, dtype):

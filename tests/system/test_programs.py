@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdl.commands import Engine, Status
-from hdl.config import PRESETS
+from halfdome.hdl.commands import Engine, Status
+from halfdome.hdl.config import PRESETS
 from tests.system.programs import OTHER, golden_outcome, outcomes, random_tasks, run
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import host
-from hdl.commands import Engine, Opcode, pack
-from hdl.config import preset
-from hdl.registers import ACTIVITIES
+import halfdome
+from halfdome.hdl.commands import Engine, Opcode, pack
+from halfdome.hdl.config import preset
+from halfdome.hdl.registers import ACTIVITIES
 from tests.oracles.gather_vectors import random_case as gather_case
 from tests.oracles.gather_vectors import torch_embedding_bag
 from tests.oracles.matmul_vectors import qlinear_matmul
@@ -215,7 +215,7 @@ def test_a_command_longer_than_the_drivers_patience_is_no_hang(card, monkeypatch
 
 
 def test_a_command_that_waits_for_ever_is_a_timeout():
-    with host.open(cards=1, config="tiny", patience_cycles=3000) as runtime:
+    with halfdome.open(cards=1, config="tiny", patience_cycles=3000) as runtime:
         alone = runtime.cards[0].device
         identifiers = alone.submit([pack(Opcode.FENCE_GATHER, wait_counter=9, wait_value=1)])
         with pytest.raises(TimeoutError, match=r"card 0: nothing completed .* opcode 0x2f, id 0"):

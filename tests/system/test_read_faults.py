@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import host
-from hdl.commands import Opcode, ReadFailure, Status, pack
-from sim.fabric.faults import Fault, FaultKind, FaultPlan, Flow
+import halfdome
+from halfdome.hdl.commands import Opcode, ReadFailure, Status, pack
+from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan, Flow
 
 BYTES = 1024
 TIMEOUT_CYCLES = 4000
@@ -87,7 +87,7 @@ def test_a_bad_completion_fails_its_command_and_no_other(
 def test_a_lost_descriptor_stops_the_card_until_it_is_reset(runtime, card, load, monkeypatch):
     impatient(card, monkeypatch)
     hit(runtime, FaultKind.DROP, skip=0)
-    with pytest.raises(host.CardError, match="card 0: a descriptor could not be fetched"):
+    with pytest.raises(halfdome.CardError, match="card 0: a descriptor could not be fetched"):
         load(card)
     (lost,) = card.device.reset()
     assert lost.descriptor[0] == Opcode.LOAD

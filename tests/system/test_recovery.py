@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-import host
-from host.bench import faults
-from host.bench.dlrm import differing
-from host.report.faults import account
-from host.runtime import recommender
-from host.runtime.recovery import FAILURES
+import halfdome
+from halfdome.host.bench import faults
+from halfdome.host.bench.dlrm import differing
+from halfdome.host.report.faults import account
+from halfdome.host.runtime import recommender
+from halfdome.host.runtime.recovery import FAILURES
 
 CARDS = 3
 READ_TIMEOUT_CYCLES = 5_000
@@ -16,8 +16,10 @@ READ_TIMEOUT_CYCLES = 5_000
 
 @pytest.fixture
 def service(monkeypatch):
-    monkeypatch.setattr("sim.platform.READ_TIMEOUT_CYCLES", READ_TIMEOUT_CYCLES)
-    with host.open(cards=CARDS, config="tiny", patience_cycles=faults.PATIENCE_CYCLES) as runtime:
+    monkeypatch.setattr("halfdome.sim.platform.READ_TIMEOUT_CYCLES", READ_TIMEOUT_CYCLES)
+    with halfdome.open(
+        cards=CARDS, config="tiny", patience_cycles=faults.PATIENCE_CYCLES
+    ) as runtime:
         yield faults.serve(runtime)
 
 
@@ -70,7 +72,7 @@ def test_two_of_three_cards_die_and_service_goes_on(service):
 def test_no_card_left_is_told_and_no_hang(service):
     service.runtime.inject([f"link-down:card={card},at=2,for=120" for card in range(CARDS)])
     for _ in range(2):
-        with pytest.raises(host.CardError, match="no card answers: the model is nowhere"):
+        with pytest.raises(halfdome.CardError, match="no card answers: the model is nowhere"):
             service.recommender.answer(service.batches)
     service.runtime.platform.run(60_000)
     assert right(service)
@@ -103,7 +105,7 @@ def test_requests_on_other_cards_go_on(service):
     service.runtime.inject(["link-down:card=0,for=1000"])
     service.runtime.platform.run(10)
     assert (service.runtime.cards[2].linear(x, weight, 0.01) == expected).all()
-    with pytest.raises(host.CardError, match="card 0: does not answer"):
+    with pytest.raises(halfdome.CardError, match="card 0: does not answer"):
         service.runtime.cards[0].linear(x, weight, 0.01)
     assert (service.runtime.cards[1].linear(x, weight, 0.01) == expected).all()
 
@@ -134,7 +136,7 @@ def test_a_result_whose_write_is_refused_is_stored_again(service):
 
 @pytest.mark.slow
 def test_dense_nets_that_a_refused_write_left_unfinished_are_sent_again():
-    with host.open(cards=2, config="tiny", patience_cycles=faults.PATIENCE_CYCLES) as runtime:
+    with halfdome.open(cards=2, config="tiny", patience_cycles=faults.PATIENCE_CYCLES) as runtime:
         # Each table's upload ends with an entry and an interrupt; then come those of the operands,
         # before the first of them leaves for the other card.
         told = []

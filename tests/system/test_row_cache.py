@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import host
-from hdl.commands import Opcode
-from host.models.fused_rows import fuse_8bit
+import halfdome
+from halfdome.hdl.commands import Opcode
+from halfdome.host.models.fused_rows import fuse_8bit
 from tests.system.programs import OTHER
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first
@@ -15,7 +15,7 @@ ROWS, DIM = 40, 24
 
 @pytest.fixture(scope="module")
 def runtime():
-    with host.open(cards=1, config=OTHER) as runtime:
+    with halfdome.open(cards=1, config=OTHER) as runtime:
         yield runtime
 
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import host
-from host.bench import transfers
-from host.models.features import Batch
-from host.runtime.transfers import Transfers
+import halfdome
+from halfdome.host.bench import transfers
+from halfdome.host.models.features import Batch
+from halfdome.host.runtime.transfers import Transfers
 from tests.system.test_dlrm import small_workload
 
 
 @pytest.fixture(scope="module")
 def runtime():
-    with host.open(cards=3, config="tiny") as runtime:
+    with halfdome.open(cards=3, config="tiny") as runtime:
         yield runtime
 
 

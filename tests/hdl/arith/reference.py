@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from amaranth.sim import Simulator
 
-from hdl.arith.format import FloatFormat
+from halfdome.hdl.arith.format import FloatFormat
 from tests.bench import CLOCK_PERIOD
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hdl.arith.add import FloatAdd
-from hdl.arith.div import FloatDiv
-from hdl.arith.fma import FloatFma
-from hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
-from hdl.arith.mul import FloatMul
+from halfdome.hdl.arith.add import FloatAdd
+from halfdome.hdl.arith.div import FloatDiv
+from halfdome.hdl.arith.fma import FloatFma
+from halfdome.hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
+from halfdome.hdl.arith.mul import FloatMul
 from tests.hdl.arith import reference
 from tests.hdl.arith.reference import edges, mixed, stream
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hdl.arith.convert import FloatToInt, FloatWiden, IntToFloat
-from hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
+from halfdome.hdl.arith.convert import FloatToInt, FloatWiden, IntToFloat
+from halfdome.hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
 from tests.hdl.arith import reference
 from tests.hdl.arith.reference import edges, mixed, stream
 

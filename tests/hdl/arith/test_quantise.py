@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.arith.format import FLOAT32
-from hdl.arith.quantise import FloatToByte
-from sim.golden import floats
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.quantise import FloatToByte
+from halfdome.sim.golden import floats
 from tests.hdl.arith import reference
 from tests.hdl.arith.reference import edges, mixed, stream
 

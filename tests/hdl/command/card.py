@@ -3,9 +3,9 @@
 import random
 from collections import deque
 
-from hdl import registers
-from hdl.command.processor import CommandProcessor
-from hdl.commands import COMPLETION, COMPLETION_BYTES, Engine, Status, unpack
+from halfdome.hdl import registers
+from halfdome.hdl.command.processor import CommandProcessor
+from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Engine, Status, unpack
 from tests.bench import monitor, simulate
 from tests.hdl.dma.pcie import HOST_BASE, HostMemory
 

@@ -2,8 +2,8 @@
 
 import random
 
-from hdl.commands import ElementFormat, Opcode, fields, pack
-from hdl.config import PRESETS
+from halfdome.hdl.commands import ElementFormat, Opcode, fields, pack
+from halfdome.hdl.config import PRESETS
 
 TINY = PRESETS["tiny"]
 _PAD = TINY.scratchpad_address(0)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.command.checker import DescriptorChecker
-from hdl.command.range_checker import RangeChecker
-from hdl.command.rules import VECTOR
-from hdl.commands import Engine, Opcode, Status, fields, pack
-from hdl.config import PRESETS
-from sim.golden.check import check
+from halfdome.hdl.command.checker import DescriptorChecker
+from halfdome.hdl.command.range_checker import RangeChecker
+from halfdome.hdl.command.rules import VECTOR
+from halfdome.hdl.commands import Engine, Opcode, Status, fields, pack
+from halfdome.hdl.config import PRESETS
+from halfdome.sim.golden.check import check
 from tests.bench import as_dict, get, monitor, put, simulate, sink, source
 from tests.hdl.command.descriptors import GOOD, mutated, noise
 

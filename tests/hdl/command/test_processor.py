@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdl import registers
-from hdl.command.queues import CoreQueues
-from hdl.commands import HEADER, NO_COUNTER, Engine, Opcode, Status, pack, unpack
-from hdl.config import PRESETS
-from hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
-from sim.golden.check import check
+from halfdome.hdl import registers
+from halfdome.hdl.command.queues import CoreQueues
+from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Opcode, Status, pack, unpack
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
+from halfdome.sim.golden.check import check
 from tests.hdl.command.card import MESSAGE, Card
 from tests.hdl.command.descriptors import GOOD, mutated
 from tests.hdl.dma.pcie import HOST_BASE

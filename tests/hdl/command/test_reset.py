@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdl import registers
-from hdl.command.queues import CoreQueues
-from hdl.commands import Opcode, pack
-from hdl.config import PRESETS
+from halfdome.hdl import registers
+from halfdome.hdl.command.queues import CoreQueues
+from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.config import PRESETS
 from tests.hdl.command.card import CQ, MESSAGE, Card
 from tests.hdl.dma.pcie import HOST_BASE
 

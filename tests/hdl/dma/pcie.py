@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from hdl.commands import ReadFailure
+from halfdome.hdl.commands import ReadFailure
 
 HOST_BASE = 1 << 45
 """Bus address of byte 0 of the host memory."""

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import Opcode, ReadFailure, Status, pack
-from hdl.config import PRESETS
-from hdl.dma.load import LoadEngine
-from hdl.dma.store import StoreEngine
-from hdl.engine import Activity
+from halfdome.hdl.commands import Opcode, ReadFailure, Status, pack
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.dma.load import LoadEngine
+from halfdome.hdl.dma.store import StoreEngine
+from halfdome.hdl.engine import Activity
 from tests.bench import Memory, get, monitor, put, simulate
 from tests.hdl.dma.pcie import HOST_BASE, HostMemory
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.commands import (
+from halfdome.hdl.commands import (
     ElementFormat,
     Flag,
     IndexMode,
@@ -15,11 +15,11 @@ from hdl.commands import (
     mode_flags,
     pack,
 )
-from hdl.config import CardConfig
-from hdl.engine import Activity
-from hdl.gather.engine import GatherEngine
-from hdl.registers import GATHER_WAITS
-from sim.golden.gather import lengths_of, sparse_lengths_sum
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import Activity
+from halfdome.hdl.gather.engine import GatherEngine
+from halfdome.hdl.registers import GATHER_WAITS
+from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
 from tests.bench import Memory, get, monitor, put, simulate
 
 FILL = 0xA5

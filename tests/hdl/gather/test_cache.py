@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import PRESETS, ConfigError
-from hdl.gather.cache import RowCache
+from halfdome.hdl.config import PRESETS, ConfigError
+from halfdome.hdl.gather.cache import RowCache
 from tests.bench import Memory, monitor, put, simulate
 
 TINY = PRESETS["tiny"].replace(dram_bytes=1 << 16)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import POOLED_FORMATS, IndexMode, RowFormat, Status
-from hdl.config import PRESETS
-from hdl.engine import Activity
+from halfdome.hdl.commands import POOLED_FORMATS, IndexMode, RowFormat, Status
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.engine import Activity
 from tests.hdl.gather.harness import Gather, make_table, plain, run
 
 TINY = PRESETS["tiny"]

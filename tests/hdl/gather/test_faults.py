@@ -2,8 +2,8 @@
 
 import pytest
 
-from hdl.commands import IndexMode, Status
-from hdl.config import PRESETS
+from halfdome.hdl.commands import IndexMode, Status
+from halfdome.hdl.config import PRESETS
 from tests.hdl.gather.harness import plain, run
 
 TINY = PRESETS["tiny"]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import ElementFormat, IndexMode, RowFormat, Status
-from sim.golden.gather import lengths_of, pooled_as, sparse_lengths_sum, unpack_rows
+from halfdome.hdl.commands import ElementFormat, IndexMode, RowFormat, Status
+from halfdome.sim.golden.gather import lengths_of, pooled_as, sparse_lengths_sum, unpack_rows
 from tests.oracles import gather_vectors
 
 FORMATS = {8: RowFormat.INT8, 4: RowFormat.INT4}

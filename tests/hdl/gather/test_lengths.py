@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.gather.lengths import BagLengths
-from sim.golden.gather import lengths_of
+from halfdome.hdl.gather.lengths import BagLengths
+from halfdome.sim.golden.gather import lengths_of
 from tests.bench import monitor, simulate, sink, source
 
 MASK = 2**64 - 1

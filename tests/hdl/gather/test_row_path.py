@@ -8,14 +8,14 @@ from amaranth.lib.wiring import connect, flipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import RowFormat
-from hdl.config import PRESETS
-from hdl.gather.align import RowAligner
-from hdl.gather.interleave import CONTEXTS, BagInterleaver
-from hdl.gather.rows import RowFetcher
-from hdl.gather.shape import shape_of
-from hdl.gather.unpack import RowUnpacker
-from sim.golden.gather import unpack_rows
+from halfdome.hdl.commands import RowFormat
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.gather.align import RowAligner
+from halfdome.hdl.gather.interleave import CONTEXTS, BagInterleaver
+from halfdome.hdl.gather.rows import RowFetcher
+from halfdome.hdl.gather.shape import shape_of
+from halfdome.hdl.gather.unpack import RowUnpacker
+from halfdome.sim.golden.gather import unpack_rows
 from tests.bench import Memory, monitor, put, simulate, sink, source
 from tests.hdl.gather.harness import make_table
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import IndexMode, Status
-from hdl.gather.sequencer import FLOAT_ONE, BagSequencer
+from halfdome.hdl.commands import IndexMode, Status
+from halfdome.hdl.gather.sequencer import FLOAT_ONE, BagSequencer
 from tests.bench import monitor, simulate, sink, source
 
 STALLS = st.sampled_from([0.0, 0.3, 0.7])

@@ -5,12 +5,12 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
-from hdl.commands import RowFormat
-from hdl.config import PRESETS
-from hdl.engine import Activity
-from hdl.gather.interleave import CONTEXTS
-from hdl.gather.lane import byte_to_float
-from hdl.gather.lanes import AccumulateLanes
+from halfdome.hdl.commands import RowFormat
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.engine import Activity
+from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.gather.lane import byte_to_float
+from halfdome.hdl.gather.lanes import AccumulateLanes
 from tests.hdl.gather.harness import make_table, plain, run
 
 TINY = PRESETS["tiny"]

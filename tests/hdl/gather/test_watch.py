@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.gather.watch import WriteWatch
+from halfdome.hdl.gather.watch import WriteWatch
 from tests.bench import simulate
 
 

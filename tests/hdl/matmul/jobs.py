@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Flag, Opcode, Status, fields, pack, unpack
-from hdl.engine import Activity
-from hdl.matmul.engine import MatmulEngine
-from sim.golden.matmul import pack_params, pack_weights
-from sim.golden.products import execute
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status, fields, pack, unpack
+from halfdome.hdl.engine import Activity
+from halfdome.hdl.matmul.engine import MatmulEngine
+from halfdome.sim.golden.matmul import pack_params, pack_weights
+from halfdome.sim.golden.products import execute
 from tests.bench import Memory, get, monitor, put, simulate
 
 PORTS = ("x", "w", "params", "y")

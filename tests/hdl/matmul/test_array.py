@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.matmul.array import SystolicArray
+from halfdome.hdl.matmul.array import SystolicArray
 from tests.bench import simulate
 
 SHAPES = [(2, 2, 1), (4, 4, 2), (2, 8, 2), (8, 2, 2), (4, 16, 1), (3, 1, 1), (6, 2, 3)]

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import PRODUCT_FORMATS, ElementFormat, Flag, Status
-from hdl.config import PRESETS
-from hdl.engine import Activity
-from hdl.matmul.engine import MatmulEngine
-from hdl.matmul.feeder import Feeder
-from hdl.matmul.weights import TileLoader
+from halfdome.hdl.commands import PRODUCT_FORMATS, ElementFormat, Flag, Status
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.engine import Activity
+from halfdome.hdl.matmul.engine import MatmulEngine
+from halfdome.hdl.matmul.feeder import Feeder
+from halfdome.hdl.matmul.weights import TileLoader
 from tests.bench import get, put, simulate
 from tests.hdl.matmul.jobs import CardMemory, batch_matmul, conv2d, matmul, run
 

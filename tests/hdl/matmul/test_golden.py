@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import PRESETS
-from sim.golden.matmul import (
+from halfdome.hdl.config import PRESETS
+from halfdome.sim.golden.matmul import (
     matmul,
     pack_params,
     pack_weights,
@@ -14,7 +14,7 @@ from sim.golden.matmul import (
     requantise,
     unpack_weights,
 )
-from sim.golden.products import convolution
+from halfdome.sim.golden.products import convolution
 from tests.oracles import matmul_vectors, onnx_products
 
 

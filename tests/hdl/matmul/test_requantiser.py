@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.matmul.requantiser import Requantiser
-from sim.golden.floats import int_to_float, quantise
+from halfdome.hdl.matmul.requantiser import Requantiser
+from halfdome.sim.golden.floats import int_to_float, quantise
 from tests.bench import simulate
 
 EDGES = [0, 1, -1, 2**24 + 1, 2**31 - 1, -(2**31), 33554435]

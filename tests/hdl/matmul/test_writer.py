@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hdl.commands import ElementFormat
-from hdl.config import PRESETS
-from hdl.matmul.writer import RowWriter, span_bytes
+from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.matmul.writer import RowWriter, span_bytes
 from tests.bench import Memory, monitor, simulate
 
 TINY = PRESETS["tiny"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.memory.arbiter import FAN_IN, StreamArbiter
+from halfdome.hdl.memory.arbiter import FAN_IN, StreamArbiter
 from tests.bench import as_dict, monitor, simulate, sink, source
 
 

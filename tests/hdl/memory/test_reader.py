@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hdl.config import PRESETS
-from hdl.memory.reader import SequentialReader
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.memory.reader import SequentialReader
 from tests.bench import Memory, monitor, simulate, sink, source
 
 TINY = PRESETS["tiny"]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import LINE_BYTES, PRESETS
-from hdl.memory.scratchpad import Scratchpad
+from halfdome.hdl.config import LINE_BYTES, PRESETS
+from halfdome.hdl.memory.scratchpad import Scratchpad
 from tests.bench import simulate
 from tests.hdl.memory.traffic import Client
 

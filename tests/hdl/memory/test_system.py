@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import LINE_BYTES, PRESETS
-from hdl.memory.axi_arbiter import OUTSTANDING_WRITES, AxiArbiter
-from hdl.memory.scratchpad import Scratchpad
-from hdl.memory.switch import OUTSTANDING_BITS, ReadSwitch
-from hdl.memory.system import MemorySystem
+from halfdome.hdl.config import LINE_BYTES, PRESETS
+from halfdome.hdl.memory.axi_arbiter import OUTSTANDING_WRITES, AxiArbiter
+from halfdome.hdl.memory.scratchpad import Scratchpad
+from halfdome.hdl.memory.switch import OUTSTANDING_BITS, ReadSwitch
+from halfdome.hdl.memory.system import MemorySystem
 from tests.bench import monitor, simulate
 from tests.hdl.memory.traffic import AxiMemory, Client
 

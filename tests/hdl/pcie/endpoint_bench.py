@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from hdl.config import PRESETS
-from hdl.pcie.endpoint import PcieEndpoint
-from hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.pcie.endpoint import PcieEndpoint
+from halfdome.hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
 from tests.bench import Memory, get, monitor, put, simulate
 from tests.hdl.pcie.host_model import Host, Registers
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from hdl.pcie.replier import READ_QUEUE
+from halfdome.hdl.pcie.replier import READ_QUEUE
 from tests.hdl.pcie.endpoint_bench import CONFIGS, Bench
 from tests.hdl.pcie.host_model import BASE
 from tests.hdl.pcie.tlp_model import SC, UR, Tlp, memory_request, refusal

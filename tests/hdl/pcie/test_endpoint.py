@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdl.pcie.port import READ_EVENTS
+from halfdome.hdl.pcie.port import READ_EVENTS
 from tests.hdl.pcie.endpoint_bench import CARD_BYTES, CONFIGS, Bench
 from tests.hdl.pcie.host_model import BASE, FAULTS, SIZE
 from tests.hdl.pcie.tlp_model import completions, memory_request, refusal

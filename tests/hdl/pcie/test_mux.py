@@ -7,7 +7,7 @@ from amaranth.lib import data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.pcie.mux import PacketMux
+from halfdome.hdl.pcie.mux import PacketMux
 from tests.bench import monitor, simulate, sink, source
 
 BEAT = data.StructLayout({"tag": 16, "last": 1})

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import PRESETS
-from hdl.pcie.demux import TlpDemux
-from hdl.pcie.packet_buffer import PacketBuffer
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.pcie.demux import TlpDemux
+from halfdome.hdl.pcie.packet_buffer import PacketBuffer
 from tests.bench import as_dict, monitor, put, simulate, sink, source
 from tests.hdl.pcie.tlp_model import CPL, CPLD, MRD32, MWR32, MWR64, Tlp
 

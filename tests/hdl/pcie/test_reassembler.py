@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from hdl.config import preset
-from hdl.pcie.port import READ_EVENTS
-from hdl.pcie.reassembler import Reassembler
+from halfdome.hdl.config import preset
+from halfdome.hdl.pcie.port import READ_EVENTS
+from halfdome.hdl.pcie.reassembler import Reassembler
 from tests.bench import simulate
 from tests.hdl.pcie.tlp_model import completions, memory_request, refusal
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from hdl.commands import ReadFailure
-from hdl.pcie.fetch_buffer import FetchBuffer
-from hdl.pcie.requester import Requester
+from halfdome.hdl.commands import ReadFailure
+from halfdome.hdl.pcie.fetch_buffer import FetchBuffer
+from halfdome.hdl.pcie.requester import Requester
 from tests.bench import put, simulate
 from tests.hdl.pcie.endpoint_bench import CONFIGS, Bench
 from tests.hdl.pcie.host_model import (

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import ReadFailure
-from hdl.pcie.port import READ_EVENTS
-from hdl.pcie.timer import CompletionTimer
+from halfdome.hdl.commands import ReadFailure
+from halfdome.hdl.pcie.port import READ_EVENTS
+from halfdome.hdl.pcie.timer import CompletionTimer
 from tests.bench import simulate
 from tests.hdl.pcie.endpoint_bench import CONFIGS, Bench
 from tests.hdl.pcie.host_model import BASE, CUT, FAULTS, SILENT, TWICE

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hdl.config import PRESETS
-from hdl.pcie.tlp import CompletionHeader, RequestHeader
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.pcie.tlp import CompletionHeader, RequestHeader
 from tests.hdl.pcie.tlp_model import CPLD, MRD32, MWR64, Tlp, completions, memory_request
 
 HEADERS = [

@@ -8,11 +8,11 @@ from amaranth.lib.wiring import connect
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import PRESETS
-from hdl.pcie.mux import PacketMux
-from hdl.pcie.splitter import Splitter
-from hdl.pcie.tlp import tx_beat
-from hdl.pcie.writer import PostedWriter
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.pcie.mux import PacketMux
+from halfdome.hdl.pcie.splitter import Splitter
+from halfdome.hdl.pcie.tlp import tx_beat
+from halfdome.hdl.pcie.writer import PostedWriter
 from tests.bench import as_dict, get, monitor, put, simulate, sink, source
 from tests.hdl.pcie.tlp_model import Tlp, check_request
 

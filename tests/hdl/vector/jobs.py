@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hdl.commands import ElementFormat, Flag, Function, Opcode, pack
-from sim.golden.vector import decode, result
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, pack
+from halfdome.sim.golden.vector import decode, result
 from tests.bench import get, monitor, put, simulate
 
 UNTOUCHED = 0x5A

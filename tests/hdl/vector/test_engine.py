@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hdl.commands import ElementFormat, Flag, Function, Opcode
-from hdl.config import PRESETS
-from hdl.engine import Activity
-from hdl.vector.engine import VectorEngine
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.engine import Activity
+from halfdome.hdl.vector.engine import VectorEngine
 from tests.bench import Memory, get, put, simulate
 from tests.hdl.vector.jobs import OUTPUTS, SOURCES, Job, bits, random_job, run
 

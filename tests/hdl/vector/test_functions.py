@@ -10,12 +10,12 @@ from amaranth.lib.wiring import In, Out
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.arith.format import FLOAT32
-from hdl.commands import Function
-from hdl.vector import tables
-from hdl.vector.function import FunctionLane, FunctionTables
-from hdl.vector.tables import MAX_ERROR, ROWS
-from sim.golden.functions import apply, parabola
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.commands import Function
+from halfdome.hdl.vector import tables
+from halfdome.hdl.vector.function import FunctionLane, FunctionTables
+from halfdome.hdl.vector.tables import MAX_ERROR, ROWS
+from halfdome.sim.golden.functions import apply, parabola
 from tests.hdl.arith.reference import edges, mixed, stream
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])

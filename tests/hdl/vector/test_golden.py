@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.golden.vector import quantise
+from halfdome.sim.golden.vector import quantise
 from tests.oracles.vector_quantise import CASES, VECTORS, inputs, quantised
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.commands import ElementFormat, Flag, Function, Opcode, pack
-from hdl.config import PRESETS
-from sim.golden.card import GoldenCard
-from sim.golden.vector import decode, encode, maximum, reduce_rows
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, pack
+from halfdome.hdl.config import PRESETS
+from halfdome.sim.golden.card import GoldenCard
+from halfdome.sim.golden.vector import decode, encode, maximum, reduce_rows
 from tests.hdl.vector.jobs import bits
 
 TINY = PRESETS["tiny"]

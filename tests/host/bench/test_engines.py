@@ -2,10 +2,10 @@
 
 import pytest
 
-from hdl.config import preset
-from host.bench import engines
-from host.models import movielens
-from host.runtime.runtime import open
+from halfdome.hdl.config import preset
+from halfdome.host.bench import engines
+from halfdome.host.models import movielens
+from halfdome.host.runtime.runtime import open
 
 TINY = preset("tiny")
 

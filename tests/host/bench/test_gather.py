@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import preset
-from hdl.registers import GATHER_WAITS
-from host.bench import gather, gather_run, gather_study
-from host.bench.gather import Bags, Point
-from sim.golden import operators
+from halfdome.hdl.config import preset
+from halfdome.hdl.registers import GATHER_WAITS
+from halfdome.host.bench import gather, gather_run, gather_study
+from halfdome.host.bench.gather import Bags, Point
+from halfdome.sim.golden import operators
 
 TINY = preset("tiny")
 DEFAULT = preset("default")

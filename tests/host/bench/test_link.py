@@ -2,10 +2,10 @@
 
 import pytest
 
-from hdl.config import CardConfig, preset
-from host.bench import link
-from host.bench.link import Transfer
-from host.runtime.runtime import open
+from halfdome.hdl.config import CardConfig, preset
+from halfdome.host.bench import link
+from halfdome.host.bench.link import Transfer
+from halfdome.host.runtime.runtime import open
 
 DEFAULT, TINY = preset("default"), preset("tiny")
 """Cards that other tests compile too."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hdl.config import CardConfig, preset
-from host.bench import matmul
+from halfdome.hdl.config import CardConfig, preset
+from halfdome.host.bench import matmul
 
 TINY = preset("tiny")
 

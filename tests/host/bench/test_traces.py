@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.bench.traces import REUSE, production, reuse_counts, uniform
+from halfdome.host.bench.traces import REUSE, production, reuse_counts, uniform
 
 UNIQUE_ROWS = (0.473, 0.152, 0.139, 0.112, 0.072, 0.032, 0.011, 0.005, 0.002, 0.001)
 """Share of the rows met that fall in each range, in the same source; not used to make traces."""

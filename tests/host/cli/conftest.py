@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from host import cli
-from host.models import dlrm, features, movielens
+from halfdome.host import cli
+from halfdome.host.models import dlrm, features, movielens
 from tests.host.models import synthetic
 
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from hdl.config import preset
-from host.bench import dlrm as bench
-from host.bench import engines, faults, link, transfers
+from halfdome.hdl.config import preset
+from halfdome.host.bench import dlrm as bench
+from halfdome.host.bench import engines, faults, link, transfers
 
 
 def test_bench_engine_prints_ratios_and_their_bars(halfdome, tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_bench_gather_prints_and_writes_its_bounds(halfdome, tmp_path):
 
 
 def test_bench_gather_tells_wrong_answers(halfdome, monkeypatch):
-    from sim.golden import operators as golden
+    from halfdome.sim.golden import operators as golden
 
     right = golden.embedding_bag
     monkeypatch.setattr(golden, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)

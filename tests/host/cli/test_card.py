@@ -2,7 +2,7 @@
 
 import json
 
-from hdl.config import PRESETS
+from halfdome.hdl.config import PRESETS
 
 
 def test_info_tells_the_peaks(halfdome, tmp_path):

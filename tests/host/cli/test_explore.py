@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from host.explore import grid
-from host.explore.area import area_lut4
-from host.models import dlrm
+from halfdome.host.explore import grid
+from halfdome.host.explore.area import area_lut4
+from halfdome.host.models import dlrm
 from tests.system.programs import OTHER
 
 EXPLORE = ("--samples", 12, "--batch", 6, "--cards", 2, "--config", "tiny")

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from host import cli
+from halfdome.host import cli
 
 COMMANDS = [
     "run dlrm",

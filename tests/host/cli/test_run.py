@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from hdl.config import PRESETS
-from host.bench import dlrm as bench
-from host.models import dlrm, movielens
+from halfdome.hdl.config import PRESETS
+from halfdome.host.bench import dlrm as bench
+from halfdome.host.models import dlrm, movielens
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_waves_that_cannot_be_written_are_refused(refused, small, tmp_path, opti
 
 
 def test_an_answer_that_differs_makes_the_exit_status_1(halfdome, small, monkeypatch):
-    from sim.golden import operators
+    from halfdome.sim.golden import operators
 
     right = operators.quantise
     monkeypatch.setattr(operators, "quantise", lambda *operands: right(*operands) ^ 0x40)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from hdl import registers
-from hdl.commands import Opcode, Status, fields, offset, pack, unpack
-from hdl.config import PRESETS
-from host.driver.device import RESET_POLL_CYCLES, RING_ENTRIES, CardState, Device
-from host.driver.errors import CardError, CardLost, CommandError
+from halfdome.hdl import registers
+from halfdome.hdl.commands import Opcode, Status, fields, offset, pack, unpack
+from halfdome.hdl.config import PRESETS
+from halfdome.host.driver.device import RESET_POLL_CYCLES, RING_ENTRIES, CardState, Device
+from halfdome.host.driver.errors import CardError, CardLost, CommandError
 from tests.host.fake_card import FakeBus
 
 TINY = PRESETS["tiny"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hdl.config import preset
-from host.explore.area import area_lut4
+from halfdome.hdl.config import preset
+from halfdome.host.explore.area import area_lut4
 
 DEFAULT = preset("default")
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import ConfigError, preset
-from host.explore import grid
+from halfdome.hdl.config import ConfigError, preset
+from halfdome.host.explore import grid
 
 TINY = preset("tiny")
 ROW = st.builds(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from host.models import features, movielens
-from host.models.dlrm import Architecture, Dlrm
+from halfdome.host.models import features, movielens
+from halfdome.host.models.dlrm import Architecture, Dlrm
 from tests.host.models import synthetic
 
 

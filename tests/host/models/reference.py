@@ -4,7 +4,7 @@ import numpy as np
 
 
 class NumpyOperators:
-    """Implements `host.models.quantise.Operators`."""
+    """Implements `halfdome.host.models.quantise.Operators`."""
 
     def embedding_bag(self, table, indices, lengths):
         dim = table.shape[1] - 8

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from host.models import dlrm, features
-from host.models.dlrm import Architecture, Dlrm, WeightsError
-from host.models.features import Bags
+from halfdome.host.models import dlrm, features
+from halfdome.host.models.dlrm import Architecture, Dlrm, WeightsError
+from halfdome.host.models.features import Bags
 
 
 def test_forward_is_the_definition_sample_by_sample(model, samples):
@@ -200,7 +200,9 @@ def test_a_file_that_does_not_tell_its_architecture_is_refused(saved, header, me
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(WeightsError, match=r"none: no such file; .*python -m host.models.train"):
+    with pytest.raises(
+        WeightsError, match=r"none: no such file; .*python -m halfdome.host.models.train"
+    ):
         dlrm.load(tmp_path / "none")
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.models.features import DENSE, HISTORY, LIKED, TABLES, Bags, build
-from host.models.movielens import Interactions, Item, User
+from halfdome.host.models.features import DENSE, HISTORY, LIKED, TABLES, Bags, build
+from halfdome.host.models.movielens import Interactions, Item, User
 
 
 def every_sample(interactions, **split):

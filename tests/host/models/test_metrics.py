@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.models.metrics import roc_auc
+from halfdome.host.models.metrics import roc_auc
 
 
 @given(

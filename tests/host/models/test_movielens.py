@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from host.models import movielens
-from host.models.movielens import DataError, Item, User
+from halfdome.host.models import movielens
+from halfdome.host.models.movielens import DataError, Item, User
 from tests.host.models import synthetic
 
 FILES = {

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.models.dlrm import Dlrm
-from host.models.quantise import INTERACTION_ZERO_POINT, quantise
-from sim.golden import operators
+from halfdome.host.models.dlrm import Dlrm
+from halfdome.host.models.quantise import INTERACTION_ZERO_POINT, quantise
+from halfdome.sim.golden import operators
 from tests.host.models.reference import NumpyOperators
 
 

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from host.models import dlrm, train
-from host.models.metrics import roc_auc
-from host.models.train import Recipe
+from halfdome.host.models import dlrm, train
+from halfdome.host.models.metrics import roc_auc
+from halfdome.host.models.train import Recipe
 from tests.host.models import synthetic
 
 QUICK = Recipe(epochs=3, batch=32, validation=0.3)
@@ -96,7 +96,10 @@ def test_the_command_says_what_is_wrong_and_fails(tmp_path, monkeypatch, capsys)
 
 
 def test_running_a_model_does_not_load_torch():
-    code = "import sys, host.models.train, host.models.quantise; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, halfdome.host.models.train, halfdome.host.models.quantise;"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from host.models import dlrm, features, movielens
-from host.models.features import TABLES
-from host.models.metrics import roc_auc
-from host.models.movielens import DataError
-from host.models.quantise import quantise
+from halfdome.host.models import dlrm, features, movielens
+from halfdome.host.models.features import TABLES
+from halfdome.host.models.metrics import roc_auc
+from halfdome.host.models.movielens import DataError
+from halfdome.host.models.quantise import quantise
 from tests.host.models.reference import NumpyOperators
 
 

@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import host
-from hdl.commands import Engine, Opcode, Status, pack
-from hdl.config import preset
-from hdl.registers import counter_offset
-from host.driver.completion import Completion
-from host.driver.device import Submitted
-from host.report import link_tracks
-from host.report.describe import Describer
-from host.report.link_tracks import bytes_per_interval
-from host.report.perfetto import check_path, timeline
-from host.report.recording import CardRecord, Recording
-from host.report.size import size
+import halfdome
+from halfdome.hdl.commands import Engine, Opcode, Status, pack
+from halfdome.hdl.config import preset
+from halfdome.hdl.registers import counter_offset
+from halfdome.host.driver.completion import Completion
+from halfdome.host.driver.device import Submitted
+from halfdome.host.report import link_tracks
+from halfdome.host.report.describe import Describer
+from halfdome.host.report.link_tracks import bytes_per_interval
+from halfdome.host.report.perfetto import check_path, timeline
+from halfdome.host.report.recording import CardRecord, Recording
+from halfdome.host.report.size import size
 
 DEFAULT = preset("default")
 BAR2 = 1 << 40
@@ -66,7 +66,7 @@ GATHER = pack(Opcode.GATHER, bags=128, index_count=1574, dim=32, row_stride=40, 
 def run(tmp_path_factory):
     """Two cards at work: the timeline, and what was counted meanwhile."""
     path = tmp_path_factory.mktemp("trace") / "timeline.json"
-    with host.open(cards=2, config="tiny") as runtime:
+    with halfdome.open(cards=2, config="tiny") as runtime:
         first, second = runtime.cards
         before = [card.counters() for card in runtime.cards]
         traffic = runtime.platform.traffic()
@@ -74,7 +74,7 @@ def run(tmp_path_factory):
             first.linear(np.ones((4, 8), np.uint8), np.ones((4, 8), np.int8), 0.5)
             table = np.zeros((50, 24), np.uint8)
             second.embedding_bag(table, np.arange(12), np.array([0, 5, 5]))
-            with pytest.raises(host.CommandError):
+            with pytest.raises(halfdome.CommandError):
                 second.embedding_bag(table, np.array([50]), np.array([0]))
             runtime.platform.run(100)
             moved = runtime.platform.traffic()
@@ -174,7 +174,7 @@ def test_interrupts_are_drawn(run):
 
 def test_recording_changes_no_cycle(tmp_path):
     def cycles(trace):
-        with host.open(cards=1, config="tiny") as runtime:
+        with halfdome.open(cards=1, config="tiny") as runtime:
             if trace:
                 with runtime.trace(tmp_path / "timeline.json"):
                     runtime.cards[0].linear(np.ones((4, 8), np.uint8), np.ones((4, 8), np.int8), 1)
@@ -187,7 +187,7 @@ def test_recording_changes_no_cycle(tmp_path):
 
 def test_a_trace_is_written_when_something_fails_and_only_one_at_a_time(tmp_path):
     path = tmp_path / "timeline.json"
-    with host.open(cards=1, config="tiny") as runtime:
+    with halfdome.open(cards=1, config="tiny") as runtime:
         with pytest.raises(RuntimeError, match=r"trace: .*other.json: another is being recorded"):
             nested(runtime, path, tmp_path / "other.json")
         assert json.loads(path.read_text())["traceEvents"]

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from hdl.commands import Engine
-from hdl.registers import ACTIVITIES, TRAFFIC
-from host.report import tables
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.registers import ACTIVITIES, TRAFFIC
+from halfdome.host.report import tables
 
 CARD = {
     "cycles": 40_000_000,

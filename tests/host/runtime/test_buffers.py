@@ -2,9 +2,9 @@
 
 import pytest
 
-from host.runtime.buffers import Buffer, Matrix, Ring
-from host.runtime.memory import Block
-from host.runtime.timeline import Event
+from halfdome.host.runtime.buffers import Buffer, Matrix, Ring
+from halfdome.host.runtime.memory import Block
+from halfdome.host.runtime.timeline import Event
 
 
 class Memory:

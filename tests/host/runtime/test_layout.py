@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import PRESETS
-from host.runtime.layout import pack_params, pack_weights, pad_rows
+from halfdome.hdl.config import PRESETS
+from halfdome.host.runtime.layout import pack_params, pack_weights, pad_rows
 
 TINY = PRESETS["tiny"]
 

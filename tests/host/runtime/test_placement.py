@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import CardConfig
-from host.runtime.placement import TableLoad, place, popular_first
+from halfdome.hdl.config import CardConfig
+from halfdome.host.runtime.placement import TableLoad, place, popular_first
 
 
 def test_costliest_tables_are_spread_first():

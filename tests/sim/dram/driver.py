@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.dram import presets
-from sim.engine.compiler import library
+from halfdome.sim.dram import presets
+from halfdome.sim.engine.compiler import library
 
 FIELDS = (
     "address", "beats", "id", "write", "size", "burst", "barrier",

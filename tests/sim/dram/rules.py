@@ -2,8 +2,8 @@
 
 from collections import deque
 
-from sim.dram import presets
-from sim.dram.replay import COMMANDS
+from halfdome.sim.dram import presets
+from halfdome.sim.dram.replay import COMMANDS
 
 LATE_REFRESH_CLOCKS = 250
 """How long a due refresh may wait for open rows: their tRAS or write recovery, and tRPab."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 from tests.sim.dram.driver import operations, play
 
 BYTES = 1 << 16

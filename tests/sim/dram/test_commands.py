@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
-from sim.dram import presets
-from sim.dram.replay import COMMANDS, replay
+from halfdome.hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
+from halfdome.sim.dram import presets
+from halfdome.sim.dram.replay import COMMANDS, replay
 from tests.sim.dram.rules import violations
 
 BASE = CardConfig(dram_bytes=1 << 28)

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
-from sim.dram import presets
-from sim.dram import replay as dram_replay
-from sim.dram.replay import replay
+from halfdome.hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
+from halfdome.sim.dram import presets
+from halfdome.sim.dram import replay as dram_replay
+from halfdome.sim.dram.replay import replay
 from tests.sim.dram.driver import operations, play
 
 DRAM_BYTES = 1 << 28

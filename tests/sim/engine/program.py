@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim.platform import Platform
+from halfdome.sim.platform import Platform
 from tests.sim.standin import ADDRESS_HIGH, ADDRESS_LOW, MESSAGE, READS, WRITES, StandIn
 
 

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from sim.engine import compiler
-from sim.engine.cache import BuildError, cache_dir, cached, content_key, recall, remember, summary
+from halfdome.sim.engine import compiler
+from halfdome.sim.engine.cache import (
+    BuildError,
+    cache_dir,
+    cached,
+    content_key,
+    recall,
+    remember,
+    summary,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdl.config import PRESETS
-from sim.fabric.faults import Fault, FaultKind, FaultPlan
+from halfdome.hdl.config import PRESETS
+from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan
 from tests.sim.engine.program import assert_same, run_program
 
 TINY = PRESETS["tiny"]

@@ -8,11 +8,11 @@ from amaranth import ClockDomain, ClockSignal, Module, ResetSignal, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.rtlil import to_rtlil
-from sim.engine import compiler, native, pysim
-from sim.engine.compiler import BuildError
-from sim.engine.ports import component_ports
-from sim.testbench import simulate
+from halfdome.hdl.rtlil import to_rtlil
+from halfdome.sim.engine import compiler, native, pysim
+from halfdome.sim.engine.compiler import BuildError
+from halfdome.sim.engine.ports import component_ports
+from halfdome.sim.testbench import simulate
 
 WIDTHS = (1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 96, 260)
 

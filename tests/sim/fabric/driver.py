@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from amaranth.lib import data
 
-from hdl.pcie.tlp import CompletionHeader, RequestHeader
-from sim.engine.compiler import library
-from sim.fabric.config import HOST_BASE, FabricConfig, assign_bars, settings
-from sim.fabric.faults import FaultCounts, FaultRecord, records
+from halfdome.hdl.pcie.tlp import CompletionHeader, RequestHeader
+from halfdome.sim.engine.compiler import library
+from halfdome.sim.fabric.config import HOST_BASE, FabricConfig, assign_bars, settings
+from halfdome.sim.fabric.faults import FaultCounts, FaultRecord, records
 
 COUNTERS = (
     "unsupported_reads", "unsupported_requests", "unexpected_completions",
@@ -45,7 +45,7 @@ def _lib():
 
 
 def header(layout, **fields):
-    """Four doublewords of a header of `hdl.pcie.tlp`."""
+    """Four doublewords of a header of `halfdome.hdl.pcie.tlp`."""
     value = layout.const(fields).as_value().value
     return np.array([value >> 32 * i & 0xFFFF_FFFF for i in range(4)], np.uint32)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import CardConfig, ConfigError
-from sim.fabric.config import MESSAGE_BASE, FabricConfig
+from halfdome.hdl.config import CardConfig, ConfigError
+from halfdome.sim.fabric.config import MESSAGE_BASE, FabricConfig
 from tests.sim.fabric.driver import HOST, Probe
 
 CARD = CardConfig(dram_bytes=1 << 16, scratchpad_bytes=1 << 14)
@@ -178,7 +178,7 @@ def test_host_memory_is_answered_in_pieces_cut_at_64_bytes(
 def test_byte_enables_of_a_write_to_host_memory():
     probe = Probe(CARD, cards=1)
     probe.host[:] = 0xEE
-    from hdl.pcie.tlp import RequestHeader
+    from halfdome.hdl.pcie.tlp import RequestHeader
     from tests.sim.fabric.driver import header
 
     low = {"type": 0x60, "address_high": HOST >> 32}

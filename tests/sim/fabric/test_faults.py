@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import CardConfig
-from sim.fabric.faults import Fault, FaultKind, FaultPlan, Flow, parse_fault, silence
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan, Flow, parse_fault, silence
 from tests.sim.fabric.driver import HOST, Probe
 
 CARD = CardConfig(dram_bytes=1 << 16, scratchpad_bytes=1 << 14)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.config import CardConfig
-from hdl.pcie.tlp import CompletionHeader
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.pcie.tlp import CompletionHeader
 from tests.sim.fabric.driver import HOST, Probe, header
 
 CARD = CardConfig(dram_bytes=1 << 16, scratchpad_bytes=1 << 14)

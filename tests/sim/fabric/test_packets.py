@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import sim.platform as platform_module
-from hdl.config import PRESETS
-from sim.platform import Platform
+import halfdome.sim.platform as platform_module
+from halfdome.hdl.config import PRESETS
+from halfdome.sim.platform import Platform
 from tests.sim.engine.program import start_transfer
 from tests.sim.standin import READS, WRITES, StandIn
 

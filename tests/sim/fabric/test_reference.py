@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from hdl.config import CardConfig
+from halfdome.hdl.config import CardConfig
 from tests.cocotb.link_reference import REFERENCE
 from tests.sim.fabric.driver import HOST, Probe
 

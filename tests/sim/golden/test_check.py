@@ -2,7 +2,7 @@
 
 import pytest
 
-from hdl.commands import (
+from halfdome.hdl.commands import (
     FLAGS,
     ElementFormat,
     Flag,
@@ -13,8 +13,8 @@ from hdl.commands import (
     offset,
     pack,
 )
-from hdl.config import PRESETS
-from sim.golden.check import check
+from halfdome.hdl.config import PRESETS
+from halfdome.sim.golden.check import check
 from tests.hdl.command.descriptors import GOOD
 
 TINY = PRESETS["tiny"]

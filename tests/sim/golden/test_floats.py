@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.arith.format import FLOAT32
-from sim.golden import floats
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.sim.golden import floats
 from tests.hdl.arith import reference
 from tests.hdl.arith.reference import edges, mixed
 

@@ -17,6 +17,9 @@ DRAM_BANKS = 8
 DRAM_ROW_BYTES = 4096
 """Bytes of a DRAM row, what one activate opens: 1024 columns of 32 bits."""
 
+MOST_CARDS = 6
+"""Cards of a platform: as many as its carrier has slots."""
+
 ADDRESS_BITS = 40
 """Width of a card address: DRAM from 0, then the scratchpads (see `CardConfig.scratchpad_base`)."""
 

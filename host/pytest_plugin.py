@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from halfdome.host.platform import Runtime
     from halfdome.host.runtime.card import Card
-    from halfdome.host.runtime.runtime import Runtime
 
 pytest_plugins = ("halfdome.sim.pytest_plugin",)
 """Options, `simulate` and `golden_cycles`."""

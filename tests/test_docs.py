@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import halfdome.host.runtime.runtime  # noqa: F401  pytester unloads what it is first to load
+import halfdome.host.platform  # noqa: F401  pytester unloads what it is first to load
 from halfdome.sim.engine.cache import cache_dir
 
 ROOT = Path(__file__).parent.parent

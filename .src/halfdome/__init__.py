@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from halfdome.host.driver.errors import CardError, CommandError, DataLost
     from halfdome.host.runtime.card import Card, Table
-    from halfdome.host.runtime.runtime import Runtime, open
+    from halfdome.host.platform import Runtime, open
 
 __all__ = ["Card", "CardError", "CommandError", "DataLost", "Runtime", "Table", "open"]
 
@@ -19,9 +19,9 @@ _HOMES = {
     "CardError": "halfdome.host.driver.errors",
     "CommandError": "halfdome.host.driver.errors",
     "DataLost": "halfdome.host.driver.errors",
-    "Runtime": "halfdome.host.runtime.runtime",
+    "Runtime": "halfdome.host.platform",
     "Table": "halfdome.host.runtime.card",
-    "open": "halfdome.host.runtime.runtime",
+    "open": "halfdome.host.platform",
 }
 
 

@@ -10,15 +10,17 @@ import numpy as np
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.registers import ACTIVITIES, TRAFFIC
+from halfdome.host.compiler.compile import placement
+from halfdome.host.graph.graph import Graph
 from halfdome.host.models import dlrm, features, movielens
 from halfdome.host.models.features import Batch
 from halfdome.host.models.metrics import roc_auc
-from halfdome.host.models.quantise import QuantisedDlrm, quantise
+from halfdome.host.models.quantise import OUTPUT, longest_bags, quantise, request
+from halfdome.host.platform import check, check_faults, open
 from halfdome.host.report.faults import account as fault_account
 from halfdome.host.report.stamp import stamp
-from halfdome.host.runtime.pipeline import Answer
-from halfdome.host.runtime.recommender import Recommender, placement
-from halfdome.host.runtime.runtime import check, check_faults, open
+from halfdome.host.runtime.flights import Response
+from halfdome.host.serving.deploy import deploy
 
 SEED = 0
 """The run itself draws nothing at random; data order and weights are fixed."""
@@ -29,10 +31,10 @@ FAULT_PATIENCE_CYCLES = 100_000
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and the batches to answer with it."""
+    """A model, its graph in the cards' arithmetic, and the batches to answer with it."""
 
     model: dlrm.Dlrm
-    quantised: QuantisedDlrm
+    graph: Graph
     batches: tuple[Batch, ...]
 
     @property
@@ -66,8 +68,10 @@ def workload(data: Path | None, weights: Path, samples: int, batch_size: int) ->
     if batch_size < 1:
         raise ValueError(f"batch={batch_size}: must be at least 1")
     held_out = every.held_out.take(range(samples))
-    quantised = quantise(model, every.calibration)
-    return Workload(model, quantised, tuple(held_out.batches(batch_size)))
+    batches = tuple(held_out.batches(batch_size))
+    size = max(map(len, batches))
+    graph = quantise(model, every.calibration, size, longest_bags(batches))
+    return Workload(model, graph, batches)
 
 
 def check_design(
@@ -76,7 +80,7 @@ def check_design(
     """Raises what `run` would, as far as that is known without building the cards."""
     check(config, cards, engine)
     check_faults(faults, cards)
-    placement(work.quantised, config, cards)
+    placement(work.graph, config, cards)
 
 
 def run(
@@ -98,30 +102,31 @@ def run(
     serve the model.
     """
     check_design(work, config, cards=cards, engine=engine, faults=faults)
-    batch_size = max(len(batch) for batch in work.batches)
     with open(cards=cards, config=config, engine=engine, **platform_options) as runtime:
-        recommender = Recommender(runtime, work.quantised, batch_size)
+        served = deploy(runtime, work.graph)
         before = [card.counters() for card in runtime.cards]
         start = runtime.cycles
         runtime.inject(faults)
         with runtime.trace(trace) if trace else nullcontext():
-            answers = recommender.answer(work.batches, progress)
+            answers = served.run([request(batch) for batch in work.batches], progress)
         cycles = runtime.cycles - start
-        after = {card.index: card.counters() for card in recommender.cards}
-        account = fault_account(runtime, recommender.incidents) if faults else None
-        expected = [work.quantised.forward(batch, runtime.reference) for batch in work.batches]
+        after = {card.index: runtime.cards[card.index].counters() for card in served.cards}
+        account = fault_account(runtime, served.incidents) if faults else None
+        tables = served.program.about["tables"]
+        numbers = [card.index for card in served.cards]
+    expected = [golden(work.graph, batch) for batch in work.batches]
     mismatches = differing(answers, expected)
     report = {
         **stamp(config, SEED),
         "engine": engine,
         "cards": cards,
         "samples": work.samples,
-        "batch_size": batch_size,
+        "batch_size": work.graph.batch,
         "mismatching_samples": mismatches,
         "total_cycles": cycles,
         "total_us": cycles / config.clock_mhz,
         "samples_per_second": work.samples / (cycles / config.clock_mhz) * 1e6,
-        "placement_card_of_table": recommender.placement,
+        "placement_cards_of_table": _placed(tables, numbers),
         **_quality(work, answers),
         "latency_cycles": [answer.latency_cycles for answer in answers],
         "latency_us": [answer.latency_cycles / config.clock_mhz for answer in answers],
@@ -135,18 +140,33 @@ def run(
     return Outcome(report, mismatches)
 
 
-def differing(answers: Sequence[Answer], expected: Sequence[np.ndarray]) -> int:
+def golden(graph: Graph, batch: Batch) -> np.ndarray:
+    """The probabilities float32[n] that the golden operators compute."""
+    return graph.run(request(batch))[OUTPUT][:, 0]
+
+
+def probabilities(response: Response) -> np.ndarray:
+    """What the cards said of a batch: float32[n]."""
+    return response.outputs[OUTPUT][:, 0]
+
+
+def differing(answers: Sequence[Response], expected: Sequence[np.ndarray]) -> int:
     """Samples of all batches whose probability is not bit for bit the expected one."""
     return sum(
-        int((answer.probabilities != golden).sum())
-        for answer, golden in zip(answers, expected, strict=True)
+        int((probabilities(answer) != right).sum())
+        for answer, right in zip(answers, expected, strict=True)
     )
 
 
-def _quality(work: Workload, answers: Sequence[Answer]) -> dict:
+def _placed(tables: dict[str, list], numbers: Sequence[int]) -> list[list[int]]:
+    """The cards that pool each table."""
+    return [sorted({numbers[task[0]] for task in tasks}) for tasks in tables.values()]
+
+
+def _quality(work: Workload, answers: Sequence[Response]) -> dict:
     label = np.concatenate([batch.label for batch in work.batches])
     fp32 = np.concatenate([work.model.forward(batch) for batch in work.batches])
-    cards = np.concatenate([answer.probabilities for answer in answers])
+    cards = np.concatenate([probabilities(answer) for answer in answers])
     auc_fp32, auc_cards = roc_auc(label, fp32), roc_auc(label, cards)
     return {
         "auc_fp32": auc_fp32,

@@ -9,9 +9,10 @@ import numpy as np
 from halfdome.hdl.config import CardConfig
 from halfdome.host.bench import dlrm as dlrm_bench
 from halfdome.host.models import dlrm, movielens
+from halfdome.host.models.quantise import request
+from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
-from halfdome.host.runtime.recommender import Recommender
-from halfdome.host.runtime.runtime import Runtime, open
+from halfdome.host.serving.deploy import deploy
 
 BARS = {"native_over_pysim": 300.0, "native_over_bare": 0.8, "six_over_one": 1.7}
 """The least that each ratio should be on the `default` configuration and two processors."""
@@ -57,8 +58,9 @@ def _batches(config: CardConfig) -> Work | None:
         return None
 
     def prepare(runtime: Runtime) -> Callable[[], object]:
-        recommender = Recommender(runtime, work.quantised, BATCH)
-        return lambda: recommender.answer(work.batches * len(runtime.cards), lambda samples: None)
+        served = deploy(runtime, work.graph)
+        requests = [request(batch) for batch in work.batches] * len(runtime.cards)
+        return lambda: served.run(requests)
 
     return prepare
 

@@ -7,16 +7,18 @@ import numpy as np
 
 from halfdome.hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Opcode
 from halfdome.hdl.config import CardConfig
-from halfdome.host.bench.dlrm import SEED, differing
-from halfdome.host.driver.device import RING_ENTRIES
+from halfdome.host.bench.dlrm import SEED, differing, golden
+from halfdome.host.driver.rings import RING_ENTRIES
+from halfdome.host.graph.graph import Graph
 from halfdome.host.models.dlrm import Architecture, Dlrm
 from halfdome.host.models.features import Bags, Batch
-from halfdome.host.models.quantise import QuantisedDlrm, quantise
+from halfdome.host.models.quantise import quantise, request
+from halfdome.host.platform import Runtime, open
 from halfdome.host.report.faults import account
 from halfdome.host.report.stamp import stamp
-from halfdome.host.runtime.recommender import Recommender
-from halfdome.host.runtime.recovery import FAILURES
-from halfdome.host.runtime.runtime import Runtime, open
+from halfdome.host.runtime.deployment import FAILURES, Deployment
+from halfdome.host.runtime.requests import Request
+from halfdome.host.serving.deploy import deploy
 
 _HITS = {
     "corrupt": ("down", ""),
@@ -39,30 +41,29 @@ CARDS = 2
 PATIENCE_CYCLES = 12_000
 DOWN_US, LATE_US = 5, 12
 """How long a link is down; how late a completion comes, later than a card waits for it."""
-_BATCHES, _SAMPLES, _TABLES, _ROWS = 2, 5, 4, 20
+_BATCHES, _SAMPLES, _TABLES, _ROWS, _LONGEST = 2, 5, 4, 20, 5
 
 
 @dataclass(frozen=True)
 class Service:
-    """A made-up model on the cards of a platform, and what it should answer."""
+    """A made-up model on the cards of a platform, requests, and what it should answer."""
 
     runtime: Runtime
-    recommender: Recommender
-    batches: list[Batch]
+    served: Deployment
+    requests: list[Request]
     expected: list[np.ndarray]
 
 
 def serve(runtime: Runtime, seed: int = SEED) -> Service:
     """Places the made-up model, which is as small as the cards allow."""
     rng = np.random.default_rng(seed)
-    model, batches = _model(rng, max(16, runtime.config.bus_bytes))
-    expected = [model.forward(batch, runtime.reference) for batch in batches]
-    recommender = Recommender(runtime, model, _SAMPLES)
-    recommender.answer(batches)  # later ones wait for earlier ones' buffers, the first do not
-    return Service(runtime, recommender, batches, expected)
+    graph, batches = _model(rng, max(16, runtime.config.bus_bytes))
+    expected = [golden(graph, batch) for batch in batches]
+    requests = [request(batch) for batch in batches]
+    return Service(runtime, deploy(runtime, graph), requests, expected)
 
 
-def _model(rng: np.random.Generator, dim: int) -> tuple[QuantisedDlrm, list[Batch]]:
+def _model(rng: np.random.Generator, dim: int) -> tuple[Graph, list[Batch]]:
     features = 3
     architecture = Architecture(
         (_ROWS,) * _TABLES, dim, (features, dim), ((1 + _TABLES) * dim, 8, 1)
@@ -76,13 +77,14 @@ def _model(rng: np.random.Generator, dim: int) -> tuple[QuantisedDlrm, list[Batc
         dense = rng.normal(size=(_SAMPLES, features)).astype(np.float32)
         sparse = []
         for _ in range(_TABLES):
-            lengths = rng.integers(0, 6, _SAMPLES).astype(np.int32)
+            lengths = rng.integers(0, _LONGEST + 1, _SAMPLES).astype(np.int32)
             indices = rng.integers(0, _ROWS, lengths.sum()).astype(np.int32)
             sparse.append(Bags(indices, lengths))
         return Batch(dense, tuple(sparse), np.zeros(_SAMPLES, np.float32))
 
-    calibration = batch()
-    return quantise(Dlrm(architecture, parameters), calibration), [batch() for _ in range(_BATCHES)]
+    model = Dlrm(architecture, parameters)
+    graph = quantise(model, batch(), _SAMPLES, [_LONGEST] * _TABLES)
+    return graph, [batch() for _ in range(_BATCHES)]
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,21 @@ def find_phases(service: Service) -> dict[str, Phase]:
     start_fs = runtime.platform.time_ns * 1e6
     runtime.platform.record_packets()
     device.history = []
-    service.recommender.answer(service.batches)
+    service.served.run(service.requests)
     history, device.history = device.history, None
     links = {(link.card, link.down): list(link.packets()) for link in runtime.platform.packets()}
     runtime.platform.record_packets(False)
     logs = {"down": links[0, True], "up": links[0, False]}
     writes = [packet for packet in logs["up"] if packet.kind == "MWr"]
     to_host = [packet for packet in writes if packet.destination == "host"]
-    entries = range(
-        device.completions_address, device.completions_address + RING_ENTRIES * COMPLETION_BYTES
+    rings = device.rings
+    entries, slots = (
+        range(start, start + RING_ENTRIES * nbytes)
+        for start, nbytes in (
+            (rings.completion_address, COMPLETION_BYTES),
+            (rings.submission_address, DESCRIPTOR_BYTES),
+        )
     )
-    slots = range(device.ring_address, device.ring_address + RING_ENTRIES * DESCRIPTOR_BYTES)
     completions = [packet for packet in to_host if packet.address in entries]
     messages = [p for p in to_host if p.address == runtime.platform.message(0)[0]]
     read = next(p for p in logs["up"] if p.kind == "MRd" and p.address not in slots)
@@ -162,11 +168,11 @@ def strike(service: Service, fault: str, phase: Phase) -> dict:
     `outcome` is "right" if every batch has the golden bits, "wrong" if one has others, or the error
     with which the request failed; `who` says which of the columns of `account` the fault is in.
     """
-    runtime, recommender = service.runtime, service.recommender
-    while len(recommender.cards) < len(runtime.cards):
+    runtime, served = service.runtime, service.served
+    while len(served.cards) < len(runtime.cards):
         runtime.platform.run(PATIENCE_CYCLES)
-        recommender.revive()
-    before = len(recommender.incidents)
+        served.revive()
+    before = len(served.incidents)
     start = runtime.cycles
     if fault == "link-down":
         option = f"at={phase.at_us},for={DOWN_US}"
@@ -175,15 +181,15 @@ def strike(service: Service, fault: str, phase: Phase) -> dict:
     if fault == "late-completion":
         option += f",for={LATE_US}"
     runtime.inject([f"{fault}:card=0,{option}"])
-    batches, expected = service.batches, service.expected
+    requests, expected = service.requests, service.expected
     try:
-        answers = recommender.answer(batches)
+        answers = served.run(requests)
         cycles = runtime.cycles - start
-        answers += recommender.answer(batches[:1])
+        answers += served.run(requests[:1])
         outcome = "wrong" if differing(answers, [*expected, expected[0]]) else "right"
     except FAILURES as error:
         outcome, cycles = f"{type(error).__name__}: {error}", runtime.cycles - start
-    incidents = recommender.incidents[before:]
+    incidents = served.incidents[before:]
     counts = account(runtime, incidents)["faults"][-1]
     who = [name for name in ("corrected", "detected", "reported", "unnoticed") if counts[name]]
     return {

@@ -10,8 +10,8 @@ from halfdome.hdl.commands import RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.hdl.registers import GATHER_WAITS
 from halfdome.host.bench.traces import TRACES
-from halfdome.host.runtime.layout import round_up
-from halfdome.host.runtime.placement import popular_first
+from halfdome.host.compiler.placement import popular_first
+from halfdome.host.driver.layout import round_up
 
 DIMS = (16, 32, 64, 128, 256)
 BITS = (8, 4)

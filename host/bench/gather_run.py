@@ -20,11 +20,11 @@ from halfdome.host.bench.gather import (
     summary,
 )
 from halfdome.host.driver.bus import DmaBuffer
+from halfdome.host.driver.layout import round_up
+from halfdome.host.driver.memory import Block
+from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
 from halfdome.host.runtime.card import Card
-from halfdome.host.runtime.layout import round_up
-from halfdome.host.runtime.memory import Block
-from halfdome.host.runtime.runtime import Runtime, open
 
 CHECKED_BAGS = 16
 """Bags of each table that are brought home and compared with the golden model."""
@@ -99,7 +99,7 @@ class _Run:
         rng = np.random.default_rng(len(lookups[0].indices))
         self._commands = 0
         self._tables = [self._issue(rng, table) for table in lookups]
-        self._ids = card.timeline.flush()
+        self._ids = card.accelerator.timeline.flush()
 
     def _issue(self, rng: np.random.Generator, lookups: Bags) -> _Table:
         point, card, config = self.point, self._card, self._card.config
@@ -113,7 +113,7 @@ class _Run:
         rows = memory[block.address : block.address + block.nbytes]
         rows = rows[: point.table_rows(config) * point.row_stride].reshape(-1, point.row_stride)
         rows[unique, : point.row_bytes] = content
-        card.announce(block)
+        card.accelerator.announce(block)
 
         # Lengths, then indices, in one transfer.
         lengths = round_up(lookups.lengths.nbytes, config.bus_bytes)
@@ -126,7 +126,7 @@ class _Run:
         checked = _checked(lookups)
         landing = self._map(len(checked) * stride)
 
-        timeline = card.timeline
+        timeline = card.accelerator.timeline
         loaded = timeline.issue(
             Opcode.LOAD, source=staging.address, source_stride=operands.nbytes,
             destination=operands.address, destination_stride=operands.nbytes, rows=1,
@@ -167,7 +167,7 @@ class _Run:
     def finish(self) -> dict:
         """Waits for the card, gives everything back and returns the point's row."""
         point, card = self.point, self._card
-        completions = card.timeline.wait(self._ids)
+        completions = card.device.check(self._ids)
         gathers = [completions[table.gather] for table in self._tables]
         start = gathers[0].start_cycle
         cycles = (gathers[-1].end_cycle - start) & 0xFFFF_FFFF

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from halfdome.hdl.commands import Opcode, pack
 from halfdome.hdl.config import CardConfig
 from halfdome.host.bench.dlrm import SEED
+from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
-from halfdome.host.runtime.runtime import Runtime, open
 
 BAR = 0.95
 """Least share of the payload limit for transfers of `BAR_BYTES` or more."""

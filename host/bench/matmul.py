@@ -9,11 +9,11 @@ import numpy as np
 from halfdome.hdl.commands import Opcode, pack
 from halfdome.hdl.config import CardConfig
 from halfdome.host.bench.dlrm import SEED
+from halfdome.host.driver.layout import PARAM, pack_params, pack_weights, pad_rows, row_stride
+from halfdome.host.driver.memory import Block
+from halfdome.host.platform import open
 from halfdome.host.report.stamp import stamp
 from halfdome.host.runtime.card import Card
-from halfdome.host.runtime.layout import PARAM, pack_params, pack_weights, pad_rows, row_stride
-from halfdome.host.runtime.memory import Block
-from halfdome.host.runtime.runtime import open
 
 Shape = tuple[int, int, int]
 
@@ -84,7 +84,7 @@ def _placed(
     with ExitStack() as stack:
         blocks = {}
         for name, size in sizes.items():
-            take = card.dram.allocate if name in PLACES[place] else card.place
+            take = card.dram.allocate if name in PLACES[place] else card.accelerator.place
             blocks[name] = take(size)
             stack.callback(card.release, blocks[name])
         top = card.config.scratchpad_base
@@ -115,12 +115,12 @@ def measure(
             bias = rng.integers(-1000, 1000, n).astype(np.int32)
             sizes = _sizes(config, m, k, n)
             with _placed(card, sizes, place) as (blocks, in_dram):
-                card.upload(blocks["y"], np.zeros(sizes["y"], np.uint8))
-                card.upload(blocks["x"], pad_rows(x, row_stride(k, config)))
-                card.upload(blocks["params"], pack_params(weight, multiplier, bias, 0))
-                card.upload(blocks["w"], pack_weights(weight, config))
+                card.accelerator.upload(blocks["y"], np.zeros(sizes["y"], np.uint8))
+                card.accelerator.upload(blocks["x"], pad_rows(x, row_stride(k, config)))
+                card.accelerator.upload(blocks["params"], pack_params(weight, multiplier, bias, 0))
+                card.accelerator.upload(blocks["w"], pack_weights(weight, config))
                 cycles = _timed(card, blocks, m, k, n)
-                y = card.download(blocks["y"], sizes["y"]).reshape(m, -1)[:, :n]
+                y = card.accelerator.download(blocks["y"], sizes["y"]).reshape(m, -1)[:, :n]
             golden = runtime.reference.linear(x, weight, multiplier, bias, 0, 128)
             useful = m * k * n / (config.array_rows * config.array_columns)
             bound = bound_cycles(config, m, k, n, sum(sizes[name] for name in in_dram))
@@ -177,7 +177,7 @@ def grid(
             least = m * k * n / (config.array_rows * config.array_columns)
             for place in GRID_PLACES:
                 with _placed(card, nbytes, place) as (blocks, in_dram):
-                    card.upload(blocks["params"], params[: nbytes["params"]])
+                    card.accelerator.upload(blocks["params"], params[: nbytes["params"]])
                     cycles = _timed(card, blocks, m, k, n)
                 if place == "scratchpad":
                     most: float = closed_form(config, m, k, n) + START_CYCLES

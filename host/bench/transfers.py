@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 
+import numpy as np
+
 from halfdome.hdl.config import CardConfig
-from halfdome.host.bench.dlrm import SEED, Workload, check_design, differing
+from halfdome.host.bench.dlrm import SEED, Workload, check_design, differing, golden
+from halfdome.host.models.features import Batch
+from halfdome.host.models.quantise import request
+from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
-from halfdome.host.runtime.recommender import Recommender
-from halfdome.host.runtime.runtime import Runtime, open
 from halfdome.host.runtime.transfers import Transfers
+from halfdome.host.serving.deploy import deploy
 
 SWITCHES = tuple(field.name for field in fields(Transfers))
 NONE = Transfers(**dict.fromkeys(SWITCHES, False))
@@ -42,18 +46,22 @@ def run(runtime: Runtime, work: Workload, transfers: Transfers) -> tuple[Cost, C
     the golden model, which sees the inputs as the cards do."""
     uplink = runtime.platform.traffic()["uplink"]
     start = runtime.cycles
-    most = max(len(batch) for batch in work.batches)
-    recommender = Recommender(runtime, work.quantised, most, transfers)
+    served = deploy(runtime, work.graph, transfers)
     placing = _cost(runtime, uplink, start)
-    recommender.answer(work.batches)  # the first time makes room for indices
+    requests = [request(batch) for batch in work.batches]
     uplink, start = runtime.platform.traffic()["uplink"], runtime.cycles
-    answers = recommender.answer(work.batches)
+    answers = served.run(requests)
     serving = _cost(runtime, uplink, start, len(work.batches))
-    recommender.release()
-    expected = [
-        work.quantised.forward(transfers.seen(batch), runtime.reference) for batch in work.batches
-    ]
+    served.release()
+    expected = [golden(work.graph, seen(batch, transfers)) for batch in work.batches]
     return placing, serving, differing(answers, expected)
+
+
+def seen(batch: Batch, transfers: Transfers) -> Batch:
+    """A batch as the cards see it: with `half_inputs` its dense features are rounded."""
+    if not transfers.half_inputs:
+        return batch
+    return replace(batch, dense=batch.dense.astype(np.float16).astype(np.float32))
 
 
 def measure(

@@ -69,7 +69,7 @@ def info(config: options.Config = "default", json_file: options.JsonFile = None)
     """
     from rich.table import Table
 
-    from halfdome.host.runtime.runtime import cache_summary
+    from halfdome.host.platform import cache_summary
 
     design = preset(config)
     facts = describe(design)

@@ -1,17 +1,15 @@
-"""Completion entries as the host reads them."""
+"""How one command ended, as errors and timelines tell it."""
 
 from dataclasses import dataclass
-from itertools import takewhile
 
-from halfdome.hdl.commands import COMPLETION, Status, unpack
+import numpy as np
 
-PHASE_BYTE = sum(field.bits for field in takewhile(lambda f: f.name != "phase", COMPLETION)) // 8
-"""Which byte of an entry tells whether it is a new one."""
+from halfdome.hdl.commands import COMPLETION, Status
 
 
 @dataclass(frozen=True)
 class Completion:
-    """How one command ended. Cycles count the card's clock since reset, modulo 2**32."""
+    """How one command ended. Cycles count the card's clock, modulo 2**32."""
 
     id: int
     status: Status
@@ -21,7 +19,7 @@ class Completion:
     end_cycle: int
 
     @classmethod
-    def parse(cls, raw: bytes) -> "Completion":
-        """From the 16 bytes of a ring entry."""
-        values = unpack(COMPLETION, raw)
+    def of(cls, entry: np.void) -> "Completion":
+        """From an entry of the completion ring, `halfdome.host.driver.rings.ENTRY`."""
+        values = {field.name: int(entry[field.name]) for field in COMPLETION}
         return cls(**values | {"status": Status(values["status"])})

@@ -1,21 +1,22 @@
 """One card behind the bus: its registers, its rings, and the commands in flight."""
 
-import enum
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import zip_longest
+
+import numpy as np
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Engine
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.registers import CONTROL_RESET, CONTROL_RUN, STATUS_FETCH_FAILED, STATUS_RESETTING
+from halfdome.host.driver.accelerator import CardState
 from halfdome.host.driver.bus import Bus
-from halfdome.host.driver.completion import PHASE_BYTE, Completion
+from halfdome.host.driver.completion import Completion
 from halfdome.host.driver.errors import CardError, CardLost, CommandError
+from halfdome.host.driver.rings import RING_ENTRIES, Rings
 
-RING_ENTRIES = 1024
 WAIT_CYCLES = 1_000_000
 """Cycles without any interrupt after which a card on which no engine was busy counts as hung."""
 RESET_POLL_CYCLES = 1000
@@ -30,18 +31,6 @@ ERROR_COUNTERS = (
     "REJECTED_DOORBELLS",
 )  # fmt: skip
 """Registers that count what a card has noticed going wrong, each thing once."""
-
-
-class CardState(enum.Enum):
-    """How the host finds a card."""
-
-    RUNNING = enum.auto()
-    #: A descriptor could not be fetched.
-    STOPPED = enum.auto()
-    #: As after power-on, or about to be, though the driver had started it.
-    RESET = enum.auto()
-    #: It does not answer.
-    SILENT = enum.auto()
 
 
 @dataclass
@@ -73,6 +62,7 @@ class Device:
     clock : function, see above
     history : list of Submitted, or None
         While it is a list, everything submitted is appended to it.
+    rings : Rings
     """
 
     history: list[Submitted] | None = None
@@ -96,8 +86,7 @@ class Device:
         self.bar2 = bar2
         self.clock = clock
         self._identify()
-        self._submission = bus.map(RING_ENTRIES * DESCRIPTOR_BYTES)
-        self._completion = bus.map(RING_ENTRIES * COMPLETION_BYTES)
+        self.rings = Rings(bus)
         self._alarm = bus.map(4)
         self._alarms = 0
         self._alarms_seen = bus.errors
@@ -105,22 +94,17 @@ class Device:
         self.patience_cycles = patience_cycles
         self._errors: Counter[str] = Counter()
         self._errors_read: dict[str, int] = {}
-        self._next_id = 0
-        self._submitted: dict[int, Submitted] = {}
-        self._order: deque[Submitted] = deque()
+        self._traced: dict[int, Submitted] = {}
         self._busy_cycles = 0
         self._start()
 
     def _start(self) -> None:
         """Sets up a card that is as after power-on."""
-        self._completion.array[:] = 0
+        self.rings.restart()
         self._given_up = False
-        self._tail = 0
-        self._completion_head = 0
-        self._phase = 1
-        self._write64("SQ_BASE", self._submission.address)
+        self._write64("SQ_BASE", self.rings.submission_address)
         self.write("SQ_SIZE", RING_ENTRIES)
-        self._write64("CQ_BASE", self._completion.address)
+        self._write64("CQ_BASE", self.rings.completion_address)
         self.write("CQ_SIZE", RING_ENTRIES)
         # An error message is no interrupt: it is left where the host looks anyway.
         messages = self._message, (self._alarm.address, 1)
@@ -131,16 +115,15 @@ class Device:
         self.write("COMPLETION_TIMEOUT_CYCLES", self.patience_cycles // 4)
         self.write("CONTROL", CONTROL_RUN)
 
-    def reset(self) -> list[Submitted]:
+    def reset(self) -> None:
         """Makes the card as after power-on, its memory excepted, and starts it again.
 
         Completions of reads that have timed out are waited for, up to `patience_cycles`: later they
         must not come. Commands that run end first, reads wait for their completions until they time
-        out. Returns what was submitted and has not completed: it never will. Raises `CardLost` if
-        the card does not answer and `TimeoutError` if it has not finished after `patience_cycles`.
+        out. What was submitted and has not completed never will. Raises `CardLost` if the card does
+        not answer and `TimeoutError` if it has not finished after `patience_cycles`.
         """
         self.poll()
-        lost = list(self._order)
         self.error_counts()
         self._await_late_completions()
         self.write("CONTROL", CONTROL_RESET)
@@ -154,10 +137,7 @@ class Device:
                 "power it off"
             )
         self._errors_read = {}
-        lost = [each for each in lost if each.completion is None]
-        self._drop_submitted()
         self._start()
-        return lost
 
     def _await_late_completions(self) -> None:
         """What comes after a reset could be taken for the answer to another read of its tag."""
@@ -166,11 +146,6 @@ class Device:
                 return
             self.bus.wait(RESET_POLL_CYCLES)
 
-    def _drop_submitted(self) -> None:
-        """Forgets what has not completed."""
-        self._order.clear()
-        self._submitted = {i: s for i, s in self._submitted.items() if s.completion is not None}
-
     def give_up(self) -> None:
         """Tells the card, if it hears, to send nothing any more, and listens no more until `reset`.
 
@@ -178,7 +153,7 @@ class Device:
         """
         self.poll()
         self._given_up = True
-        self._drop_submitted()
+        self.rings.restart()
         self.write("BUS_MASTER", 0)
 
     def state(self) -> CardState:
@@ -278,77 +253,79 @@ class Device:
         """Bus address of a timeline counter, for a peer's SIGNAL."""
         return self.bar0 + registers.counter_offset(index)
 
-    @property
-    def ring_address(self) -> int:
-        """Bus address of slot 0 of the submission ring."""
-        return self._submission.address
+    def submit(
+        self,
+        descriptors: Sequence[bytes] | np.ndarray,
+        labels: Sequence[str] = (),
+        sizes: np.ndarray | None = None,
+    ) -> range:
+        """Hands commands to the card with one doorbell; returns their tickets.
 
-    @property
-    def completions_address(self) -> int:
-        """Bus address of entry 0 of the completion ring."""
-        return self._completion.address
+        Each descriptor's id field is overwritten. Waits for room if the ring is full. Raises
+        `CardLost` for a card that was given up.
 
-    @property
-    def room(self) -> int:
-        """Descriptors that can be submitted now."""
-        return RING_ENTRIES - 1 - len(self._order)
-
-    def submit(self, descriptors: Sequence[bytes], labels: Sequence[str] = ()) -> list[int]:
-        """Hands descriptors to the card with one doorbell; returns their ids.
-
-        Each descriptor's id field is overwritten. Waits for room if the ring is full. `labels`
-        say what each is for, in `history`.
+        Parameters
+        ----------
+        descriptors : 64 bytes each, or uint8[n, 64]
+        labels : what each command is for, in `history`
+        sizes : int[commands], the descriptors of each command; by default one
         """
-        ids = []
-        for raw, label in zip_longest(descriptors, labels, fillvalue=""):
-            if self.room == 0:
+        if self._given_up:
+            raise CardLost(f"card {self.index}: was given up, as it did not answer")
+        if isinstance(descriptors, np.ndarray):
+            slots = descriptors
+        else:
+            slots = np.frombuffer(b"".join(descriptors), np.uint8).reshape(-1, DESCRIPTOR_BYTES)
+        sizes = np.ones(len(slots), np.int64) if sizes is None else sizes
+        first = self.rings.submitted
+        begun, ends = 0, np.cumsum(sizes)
+        while begun < len(sizes):
+            base = int(ends[begun - 1]) if begun else 0
+            fitting = int(np.searchsorted(ends, base + self.rings.room, side="right"))
+            if fitting == begun:
                 self._ring_doorbell()
                 self.poll()
-                while self.room == 0:
+                while self.rings.room < sizes[begun]:
                     self._sleep()
-            identifier = self._next_id
-            self._next_id = (self._next_id + 1) & 0xFFFF
-            raw = raw[:2] + identifier.to_bytes(2, "little") + raw[4:]
-            start = self._tail * DESCRIPTOR_BYTES
-            self._submission.array[start : start + DESCRIPTOR_BYTES] = memoryview(raw)
-            self._tail = (self._tail + 1) % RING_ENTRIES
-            submitted = Submitted(raw, label, self.clock(), start // DESCRIPTOR_BYTES)
-            self._submitted[identifier] = submitted
-            self._order.append(submitted)
+                continue
+            piece = slots[base : int(ends[fitting - 1])]
+            tickets = self.rings.put(piece, sizes[begun:fitting])
             if self.history is not None:
-                self.history.append(submitted)
-            ids.append(identifier)
-        if ids:
+                self._note(tickets, piece, sizes[begun:fitting], labels[begun:fitting])
+            begun = fitting
+        if len(sizes):
             self._ring_doorbell()
-        return ids
+        return range(first, self.rings.submitted)
+
+    def _note(
+        self, tickets: range, slots: np.ndarray, sizes: np.ndarray, labels: Sequence[str]
+    ) -> None:
+        """Appends what was just put into the ring to `history`."""
+        starts = np.cumsum(sizes) - sizes
+        first_slot = self.rings.tail - int(sizes.sum())
+        for place, (ticket, start) in enumerate(zip(tickets, starts, strict=True)):
+            descriptor = slots[start].tobytes()
+            descriptor = descriptor[:2] + (ticket & 0xFFFF).to_bytes(2, "little") + descriptor[4:]
+            label = labels[place] if place < len(labels) else ""
+            slot = (first_slot + int(start)) % RING_ENTRIES
+            self._traced[ticket] = Submitted(descriptor, label, self.clock(), slot)
+            self.history.append(self._traced[ticket])  # type: ignore[union-attr]
 
     def _ring_doorbell(self) -> None:
-        self.write("SQ_TAIL", self._tail)
+        self.write("SQ_TAIL", self.rings.tail)
 
     def poll(self) -> None:
         """Takes every completion that has arrived and tells the card so."""
-        before = self._completion_head
-        while not self._given_up:
-            start = self._completion_head * COMPLETION_BYTES
-            if self._completion.array[start + PHASE_BYTE] != self._phase:
-                break
-            raw = self._completion.array[start : start + COMPLETION_BYTES].tobytes()
-            completion = Completion.parse(raw)
-            if completion.id not in self._submitted:
-                raise CardError(f"card {self.index}: completion of unknown id {completion.id}")
-            self._submitted[completion.id].completion = completion
-            self._completion_head = (self._completion_head + 1) % RING_ENTRIES
-            if self._completion_head == 0:
-                self._phase ^= 1
-        # A ring slot is free once its descriptor and all before it have completed.
-        while self._order and self._order[0].completion is not None:
-            self._order.popleft()
-        if self._completion_head != before:
-            self.write("CQ_HEAD", self._completion_head)
-
-    def done(self, identifier: int) -> bool:
-        """Whether a command has completed."""
-        return self._submitted[identifier].completion is not None
+        if self._given_up:
+            return
+        before = self.rings.head
+        tickets = self.rings.take()
+        if self._traced:
+            for ticket, entry in zip(tickets, self.rings.entries(tickets), strict=True):
+                if submitted := self._traced.pop(int(ticket), None):
+                    submitted.completion = Completion.of(entry)
+        if self.rings.head != before:
+            self.write("CQ_HEAD", self.rings.head)
 
     def _sleep(self) -> None:
         """Until an interrupt has come, then polls; raises if the card will not go on.
@@ -357,13 +334,13 @@ class Device:
         """
         quiet = 0
         part = max(1, self.patience_cycles // LOOKS)
-        while self._order and not self.bus.wait(part, self._message[0]):
+        while not self.rings.idle and not self.bus.wait(part, self._message[0]):
             self.poll()
             quiet += part
             if self._has_alarm() or quiet >= self.patience_cycles:
                 self._examine()
-            if self._order and quiet >= self.patience_cycles and not self._has_worked():
-                oldest = self._order[0].descriptor
+            if not self.rings.idle and quiet >= self.patience_cycles and not self._has_worked():
+                oldest = self.rings.oldest()
                 identifier = int.from_bytes(oldest[2:4], "little")
                 raise TimeoutError(
                     f"card {self.index}: nothing completed in {quiet} cycles and no engine "
@@ -371,8 +348,15 @@ class Device:
                 )
             quiet %= self.patience_cycles
         self.poll()
+        self._refuse_strays()
         if self._has_alarm():
             self._examine()
+
+    def _refuse_strays(self) -> None:
+        if self.rings.stray:
+            raise CardError(
+                f"card {self.index}: {self.rings.stray}; reset it, and load what its memory held"
+            )
 
     def _has_alarm(self) -> bool:
         before, self._alarms_seen = self._alarms_seen, self.alarms
@@ -381,7 +365,8 @@ class Device:
     def _examine(self) -> None:
         """Raises `CardError` if the card has stopped with commands still to complete."""
         self.poll()
-        if not self._order:
+        self._refuse_strays()
+        if self.rings.idle:
             return
         state = self.state()
         if state is CardState.STOPPED:
@@ -398,19 +383,14 @@ class Device:
 
     def drain(self) -> bool:
         """Waits for all that was submitted, of which it tells the card again; whether it ended."""
-        self._ring_doorbell()
-        self.poll()
         try:
-            while self._order:
+            self._ring_doorbell()
+            self.poll()
+            while not self.rings.idle:
                 self._sleep()
         except (CardError, TimeoutError):
             return False
-        return True
-
-    def forget(self, identifiers: Sequence[int]) -> None:
-        """Drops commands that nobody will wait for."""
-        for identifier in identifiers:
-            self._submitted.pop(identifier, None)
+        return not self.rings.stray
 
     def _has_worked(self) -> bool:
         """Whether any engine was busy since the last call: a long command is no hang."""
@@ -419,20 +399,28 @@ class Device:
         self._busy_cycles = sum(v for name, v in counters.items() if name.endswith("busy_cycles"))
         return self._busy_cycles != before
 
-    def wait(self, identifiers: Sequence[int]) -> list[Completion]:
-        """Sleeps until all have completed and returns their completions, good or bad."""
-        self.poll()
-        while not all(self.done(identifier) for identifier in identifiers):
-            self._sleep()
-        return [self._submitted.pop(i).completion for i in identifiers]  # type: ignore[misc]
+    def wait(self, tickets: Iterable[int]) -> np.ndarray:
+        """Sleeps until all have completed; their completions, good or bad, a record each.
 
-    def check(self, identifiers: Sequence[int]) -> list[Completion]:
+        Raises `CardError` for one that was lost in a reset.
+        """
+        numbers = np.fromiter(tickets, np.int64)
+        self.poll()
+        self._refuse_strays()
+        while not self.rings.done(numbers):
+            if self.rings.lost(numbers):
+                raise CardError(f"card {self.index}: its commands were lost in a reset")
+            self._sleep()
+        return self.rings.entries(numbers).view(np.recarray)
+
+    def check(self, tickets: Iterable[int]) -> np.ndarray:
         """Like `wait`, but raises `CommandError` for the first command that failed."""
-        descriptors = [self._submitted[i].descriptor for i in identifiers]
-        completions = self.wait(identifiers)
-        for descriptor, completion in zip(descriptors, completions, strict=True):
-            if completion.status:
-                raise CommandError(self.index, descriptor, completion)
+        numbers = np.fromiter(tickets, np.int64)
+        completions = self.wait(numbers)
+        if len(bad := np.flatnonzero(completions.status)):
+            first = int(bad[0])
+            descriptor = self.rings.failed(int(numbers[first]))
+            raise CommandError(self.index, descriptor, Completion.of(completions[first]))
         return completions
 
     def counters(self) -> dict[str, int]:

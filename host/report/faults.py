@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from halfdome.host.runtime.recovery import Incident
-from halfdome.host.runtime.runtime import Runtime
+from halfdome.host.platform import Runtime
+from halfdome.host.runtime.deployment import Incident
 
 _NOTICED = {
     "POISON": ("POISONED_COMPLETIONS", "LATE_COMPLETIONS"),

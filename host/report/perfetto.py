@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine
-from halfdome.host.driver.device import RING_ENTRIES, Submitted
+from halfdome.host.driver.device import Submitted
+from halfdome.host.driver.rings import RING_ENTRIES
 from halfdome.host.report.describe import Describer
 from halfdome.host.report.link_tracks import draw_link, reads
 from halfdome.host.report.recording import CardRecord, Link, Packet, Recording

@@ -1,122 +1,133 @@
-"""One card as its user sees it: numpy arrays in, numpy arrays out."""
+"""One card as its user sees it: arrays in, arrays out, or tensors that stay on the card."""
 
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections import deque
+from typing import NoReturn
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from halfdome.hdl.commands import Flag, IndexMode, Opcode, RowFormat, mode_flags
+from halfdome.hdl.config import CardConfig
+from halfdome.host import arguments
+from halfdome.host.driver import kernels
 from halfdome.host.driver.device import Device
-from halfdome.host.driver.errors import DataLost
+from halfdome.host.driver.halfdome import HalfdomeAccelerator
+from halfdome.host.driver.kernels import Rows
+from halfdome.host.driver.memory import Allocator, Block
+from halfdome.host.driver.session import Session, whole
+from halfdome.host.graph.values import DTYPES, format_of
+from halfdome.host.runtime.elements import Elements
 from halfdome.host.runtime.embedding import (
+    OUTPUTS,
     Table,
     bag_starts,
     integers,
-    output_format,
     row_format_of,
     table_bytes,
 )
-from halfdome.host.runtime.layout import round_up
-from halfdome.host.runtime.memory import Allocator, Block
-from halfdome.host.runtime.products import MatrixProducts, checked
-from halfdome.host.runtime.timeline import Event, Timeline
-
-STAGING_BYTES = 1 << 20
-"""Largest piece of an upload: bounds the host memory it needs."""
+from halfdome.host.runtime.products import MatrixProducts, zero_point
+from halfdome.host.runtime.tensors import Call, Tensor
 
 
-_DOWNLOADS = 4
-"""How often a result is stored in host memory at most."""
+class Card(MatrixProducts, Elements):
+    """One card. Operands that are arrays are copied to it over PCIe, and so are their results.
 
-
-class Card(MatrixProducts):
-    """One card. Operands are copied to it over PCIe, results copied back.
+    Calls may come from any thread and are answered one after the other. A call that raises has
+    changed nothing: all operands are looked at before the card is, and what was under way ends.
 
     Parameters
     ----------
-    device : Device
-    backdoor : function that returns the card's DRAM as a uint8 array, where the platform has one
+    accelerator : HalfdomeAccelerator
     """
 
-    def __init__(self, device: Device, backdoor: Callable[[], np.ndarray] | None = None):
-        config = device.config
-        self.device = device
-        self.config = config
-        self.timeline = Timeline(device)
-        self.dram = Allocator(f"card {device.index} DRAM", 0, config.dram_bytes, 64)
-        self.scratchpad = Allocator(
-            f"card {device.index} scratchpad",
-            config.scratchpad_address(0),
-            config.scratchpad_bytes,
-            64,
-        )
-        self._backdoor = backdoor
+    def __init__(self, accelerator: HalfdomeAccelerator):
+        self.accelerator = accelerator
+        self._garbage: deque[Block] = deque()
+
+    @property
+    def device(self) -> Device:
+        """Its driver."""
+        return self.accelerator.device
+
+    @property
+    def config(self) -> CardConfig:
+        """What it was built from."""
+        return self.accelerator.config
+
+    @property
+    def session(self) -> Session:
+        """That of the platform."""
+        return self.accelerator.session
 
     @property
     def index(self) -> int:
         """The card's number."""
-        return self.device.index
+        return self.accelerator.index
 
+    @property
+    def dram(self) -> Allocator:
+        """Who owns which part of its DRAM."""
+        return self.accelerator.memories["dram"]
+
+    @property
+    def scratchpad(self) -> Allocator:
+        """Who owns which part of its scratchpad."""
+        return self.accelerator.memories["scratchpad"]
+
+    @whole
     def counters(self) -> dict[str, int]:
         """Cycle and byte counts, see `Device.counters`."""
         return self.device.counters()
 
-    def place(self, nbytes: int) -> Block:
-        """A block in the scratchpad, or in DRAM if it does not fit there."""
-        try:
-            return self.scratchpad.allocate(nbytes)
-        except MemoryError:
-            return self.dram.allocate(nbytes)
-
+    @whole
     def release(self, block: Block) -> None:
-        """Gives a block back to the memory it came from."""
-        in_dram = block.address < self.config.scratchpad_base
-        (self.dram if in_dram else self.scratchpad).release(block)
+        """Gives the block of a table back. Raises `ValueError` if that was done before."""
+        self.accelerator.release(block)
 
-    def upload(self, block: Block, values: np.ndarray) -> None:
-        """Copies uint8[n] into card memory over PCIe and waits."""
-        with ExitStack() as stack:
-            size = min(len(values), STAGING_BYTES)
-            staging = self.device.bus.map(max(1, size))
-            stack.callback(staging.release)
-            for start in range(0, len(values), STAGING_BYTES):
-                piece = values[start : start + STAGING_BYTES]
-                staging.array[: len(piece)] = piece
-                self.move(Opcode.LOAD, staging.address, block.address + start, len(piece))
-                self.timeline.wait(self.timeline.flush())
+    @whole
+    def tensor(self, array: ArrayLike) -> Tensor:
+        """Places an array in card memory, to be an operand of many calls.
 
-    def move(
-        self, opcode: Opcode, source: int, destination: int, nbytes: int, *after: Event
-    ) -> Event:
-        stride = round_up(nbytes, self.config.bus_bytes)
-        return self.timeline.issue(
-            opcode,
-            after=after,
-            source=source,
-            destination=destination,
-            rows=1,
-            row_bytes=nbytes,
-            source_stride=stride,
-            destination_stride=stride,
-        )
-
-    def announce(self, block: Block) -> None:
-        """Tells the card that DRAM in a block was changed behind its back, for its hot-row cache.
-
-        Writes the first bytes of the block through the window, as they are.
+        uint8, int8, int32, float16 or float32, of at least one dimension. Raises `ValueError` for
+        others, and `MemoryError` if the card is full.
         """
-        if self.config.gather_cache_bytes and self._backdoor:
-            first = self._backdoor()[block.address : block.address + 4].tobytes()
-            self.device.bus.write(self.device.bar2 + block.address, first)
+        found = np.asarray(array)
+        if found.dtype not in DTYPES.values() or not found.ndim or not found.size:
+            known = ", ".join(map(str, DTYPES.values()))
+            raise ValueError(
+                f"array: is {arguments.described(found)}, must be {known} and not empty"
+            )
+        call = Call(self.accelerator, self._garbage)
+        tensor = call.result(found.shape, found.dtype)
+        raw = np.zeros((tensor.rows, tensor.stride), np.uint8)
+        rows = np.ascontiguousarray(found).reshape(tensor.rows, -1).view(np.uint8)
+        raw[:, : rows.shape[1]] = rows
+        self.accelerator.upload(tensor.block, raw.reshape(-1))
+        return tensor
 
+    @whole
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A copy of a tensor of this card, made by the card."""
+        call = Call(self.accelerator, self._garbage)
+        if not isinstance(tensor, Tensor) or tensor.accelerator is not self.accelerator:
+            raise ValueError(f"tensor: {tensor!r} is no tensor on card {self.index}")
+        result = call.result(tensor.shape, tensor.dtype)
+        nbytes = tensor.rows * tensor.stride
+        call.run(kernels.move(
+            Opcode.COPY, tensor.block.address, nbytes, result.block.address, nbytes, 1,
+            nbytes,
+        ))  # fmt: skip
+        return result
+
+    @whole
     def table(
         self,
-        table: np.ndarray,
+        table: ArrayLike,
         *,
         bits: int = 8,
-        row_format: RowFormat | None = None,
+        row_format: RowFormat | str | None = None,
+        dim: int | None = None,
         preload: bool = False,
         near: bool = False,
     ) -> Table:
@@ -128,42 +139,49 @@ class Card(MatrixProducts):
             float16 [rows, dim]
         bits : 8 (fp32 scale and bias) or 4 (fp16), of a uint8 table
         row_format : names the format instead, for one that array and bits do not tell
+        dim : elements of a row, for 4-bit rows of an odd number
         preload : place the bytes without simulating the transfer, if they go to DRAM
         near : rather in the scratchpad, if there is room
 
         Raises `ValueError` for an array that is no such table and `MemoryError` if DRAM is full.
         `release` gives the table's `block` back.
         """
-        table = np.asarray(table)
-        row_format = row_format_of(table, bits, row_format)
-        raw, dim = table_bytes(table, row_format, self.config.max_dim)
-        if preload and self._backdoor is None:
-            raise ValueError("preload: this platform offers no direct access to card memory")
-        with ExitStack() as unless_done:
-            block = self.place(raw.size) if near else self.dram.allocate(raw.size)
-            unless_done.callback(self.release, block)
-            preload &= block.address < self.config.scratchpad_base
-            if preload and self._backdoor:
-                self._backdoor()[block.address : block.address + raw.size] = raw.reshape(-1)
-                self.announce(block)
-            else:
-                self.upload(block, raw.reshape(-1))
-            unless_done.pop_all()
-        return Table(self.index, block, len(raw), raw.shape[1], dim, row_format, preload)
+        preload, near = arguments.flag("preload", preload), arguments.flag("near", near)
+        return self._table(np.asarray(table), bits, row_format, dim, preload, near)
 
+    def _table(
+        self, table: np.ndarray, bits: int, row_format: object, dim: int | None, preload: bool,
+        near: bool,
+    ) -> Table:  # fmt: skip
+        card = self.accelerator
+        chosen = row_format_of(table, bits, row_format)
+        raw, elements = table_bytes(table, chosen, dim, self.config.max_dim)
+        if preload and card.backdoor is None:
+            raise ValueError("preload: this platform offers no direct access to card memory")
+        block = card.place(raw.size) if near else self.dram.allocate(raw.size)
+        preload &= card.in_dram(block)
+        if preload and card.backdoor:
+            card.backdoor()[block.address : block.address + raw.size] = raw.reshape(-1)
+            card.announce(block)
+        else:
+            card.upload(block, raw.reshape(-1))
+        return Table(self.index, block, len(raw), raw.shape[1], elements, chosen, preload)
+
+    @whole
     def embedding_bag(
         self,
-        table: np.ndarray | Table,
-        indices: np.ndarray,
-        offsets: np.ndarray,
+        table: "ArrayLike | Table",
+        indices: ArrayLike,
+        offsets: ArrayLike,
         bits: int = 8,
-        per_sample_weights: np.ndarray | None = None,
+        per_sample_weights: ArrayLike | None = None,
         *,
-        row_format: RowFormat | None = None,
+        row_format: RowFormat | str | None = None,
+        dim: int | None = None,
         mode: str = "sum",
         include_last_offset: bool = False,
         pruned: bool = False,
-        bad_indices: IndexMode = IndexMode.FATAL,
+        bad_indices: IndexMode | str = IndexMode.FATAL,
         dtype: DTypeLike = np.float32,
         multiplier: float = 1.0,
         zero_point: int = 0,
@@ -176,12 +194,13 @@ class Card(MatrixProducts):
             already on the card
         indices : int[n]
         offsets : int[bags], where each bag starts in `indices`
-        bits, row_format : of the rows, see `table`; a `Table` knows its own
+        bits, row_format, dim : of the rows, see `table`; a `Table` knows its own
         per_sample_weights : float32[n] or None for 1
         mode : "sum", or "mean": divided by the number of rows that were added
         include_last_offset : `offsets` has one entry more, the end of the last bag
         pruned : index -1 stands for a row that contributes nothing
-        bad_indices : what an index outside the table means; `WARN` issues a `RuntimeWarning`
+        bad_indices : what an index outside the table means: "fatal", "ignore" or "warn", which
+            issues a `RuntimeWarning`
         dtype : float32, float16, or uint8 or int8: saturate(round(x * multiplier) + zero_point)
 
         Returns
@@ -192,89 +211,59 @@ class Card(MatrixProducts):
         Raises `ValueError` for operands that do not fit together and `CommandError` for an index
         outside the table.
         """
-        indices = integers("indices", indices)
-        starts = bag_starts(offsets, len(indices), include_last_offset).astype(indices.dtype)
+        index = integers("indices", indices)
+        last = arguments.flag("include_last_offset", include_last_offset)
+        starts = bag_starts(offsets, len(index), last).astype(index.dtype)
         if mode not in ("sum", "mean"):
             raise ValueError(f"mode={mode!r}: must be 'sum' or 'mean'")
-        output_type = output_format(dtype, multiplier, zero_point)
+        bad = arguments.choice("bad_indices", bad_indices, IndexMode)
+        kind = arguments.dtype("dtype", dtype, OUTPUTS)
+        output = _pooled(kind, multiplier, zero_point)
         chosen = {
-            Flag.WEIGHTED: per_sample_weights is not None,
-            Flag.MEAN: mode == "mean",
-            Flag.WIDE: indices.dtype == np.int64,
-            Flag.OFFSETS: True,
-            Flag.PRUNED: pruned,
-        }
-        flags = sum((flag for flag, on in chosen.items() if on), mode_flags(bad_indices))
-        operands = [indices.view(np.uint8), starts.view(np.uint8)]
+            Flag.MEAN: mode == "mean", Flag.WIDE: index.dtype == np.int64, Flag.OFFSETS: True,
+            Flag.PRUNED: arguments.flag("pruned", pruned),
+        }  # fmt: skip
+        flags = int(sum((flag for flag, on in chosen.items() if on), mode_flags(bad)))
+        weights = None
         if per_sample_weights is not None:
-            weights = checked("per_sample_weights", per_sample_weights, (np.float32,), 1)
-            if len(weights) != len(indices):
-                raise ValueError(
-                    f"per_sample_weights: {len(weights)} values for {len(indices)} indices"
-                )
-            operands.append(weights.view(np.uint8))
-        with ExitStack() as stack:
-            if not isinstance(table, Table):
-                table = self.table(table, bits=bits, row_format=row_format)
-                stack.callback(self.dram.release, table.block)
-            elif table.card != self.index:
-                raise ValueError(f"table: is on card {table.card}, not on card {self.index}")
-            bags, stride = len(starts), table.dim * output_type.nbytes
-            blocks = self.blocks(stack, *(operand.size for operand in operands), bags * stride)
-            for block, operand in zip(blocks, operands, strict=False):
-                self.upload(block, operand)
-            output = blocks[-1]
-            pooled = self.timeline.issue(
-                Opcode.GATHER,
-                flags=flags,
-                table=table.block.address,
-                indices=blocks[0].address,
-                lengths=blocks[1].address,
-                weights=blocks[2].address if flags & Flag.WEIGHTED else 0,
-                output=output.address,
-                rows=table.rows,
-                index_count=len(indices),
-                bags=bags,
-                row_stride=table.row_bytes,
-                dim=table.dim,
-                output_stride=stride,
-                format=table.row_format,
-                output_format=output_type,
-                multiplier=int(np.float32(multiplier).view(np.uint32)),
-                zero_point=zero_point & 0xFF,
+            weights = arguments.array(
+                "per_sample_weights", per_sample_weights, (np.float32,), (None,)
             )
-            skipped = 0
-            if bad_indices == IndexMode.WARN:
-                skipped = self.timeline.wait(self.timeline.flush())[-1].detail
-            result = self.download(output, bags * stride, pooled)
-        if skipped:
-            message = f"{skipped} indices outside the table contributed nothing"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return result.view(dtype).reshape(bags, table.dim)
+            if len(weights) != len(index):
+                raise ValueError(
+                    f"per_sample_weights: {len(weights)} values for {len(index)} indices"
+                )
+        placed = table
+        if not isinstance(placed, Table):
+            placed = self._table(np.asarray(table), bits, row_format, dim, False, False)
+        elif placed.card != self.index:
+            raise ValueError(f"table: is on card {placed.card}, not on card {self.index}")
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((len(starts), placed.dim), kind)
+        completion = call.run(kernels.gather(
+            placed.block.address, placed.row_format, placed.row_bytes, placed.rows, placed.dim,
+            call.put(index), len(index), call.put(starts), len(starts),
+            Rows(y.block.address, y.stride, format_of(kind), output[1]),
+            weights=None if weights is None else call.put(weights), flags=flags,
+            multiplier=output[0],
+        ))  # fmt: skip
+        result = call.finish(y, stays=False)
+        if placed is not table:
+            self.accelerator.release(placed.block)
+        if bad is IndexMode.WARN and completion.detail:
+            message = f"{completion.detail} indices outside the table contributed nothing"
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+        return result  # type: ignore[return-value]
 
-    def blocks(self, stack: ExitStack, *sizes: int) -> list[Block]:
-        """A block for each size, placed as `place` does, until `stack` closes."""
-        blocks = []
-        for size in sizes:
-            blocks.append(self.place(size))
-            stack.callback(self.release, blocks[-1])
-        return blocks
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a card cannot be pickled: it is a simulation under way")
 
-    def download(self, block: Block, nbytes: int, *after: Event) -> np.ndarray:
-        """Brings a block's first bytes home after some events, as uint8[nbytes], and waits for
-        everything issued, raising what failed first.
 
-        Once more if there was an alarm: a write may have been refused. Raises `DataLost` if there
-        is one each time.
-        """
-        landing = self.device.bus.map(nbytes)
-        try:
-            for _ in range(_DOWNLOADS):
-                alarms = self.device.alarms
-                self.move(Opcode.STORE, block.address, landing.address, nbytes, *after)
-                self.timeline.wait(self.timeline.flush())
-                if self.device.alarms == alarms:
-                    return landing.array[:nbytes].copy()
-        finally:
-            landing.release()
-        raise DataLost(f"card {self.index}: its writes are refused, the result did not arrive")
+def _pooled(dtype: np.dtype, multiplier: object, point: object) -> tuple[float, int]:
+    """Multiplier and zero point of pooled rows, which matter to those of 8 bits alone."""
+    if dtype.itemsize > 1:
+        return 1.0, zero_point("zero_point", point, dtype)
+    scale = np.float32(arguments.number("multiplier", multiplier))
+    if not np.isfinite(scale):
+        raise ValueError(f"multiplier={multiplier!r}: must be finite as a float32")
+    return float(scale), zero_point("zero_point", point, dtype)

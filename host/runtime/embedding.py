@@ -1,27 +1,23 @@
-"""Embedding tables and bags on the host's side: which arrays stand for what the card pools."""
+"""Embedding tables and bags as arrays: which stand for what a card pools."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike
 
-from halfdome.hdl.commands import ElementFormat, RowFormat
-from halfdome.host.runtime.memory import Block
+from halfdome.hdl.commands import RowFormat
+from halfdome.host import arguments
+from halfdome.host.driver.memory import Block
 
 _BITS = {8: RowFormat.INT8, 4: RowFormat.INT4}
 _REALS = {RowFormat.FLOAT16: np.float16, RowFormat.FLOAT32: np.float32}
-OUTPUTS = {
-    np.dtype(np.float32): ElementFormat.FLOAT32,
-    np.dtype(np.float16): ElementFormat.FLOAT16,
-    np.dtype(np.uint8): ElementFormat.UINT8,
-    np.dtype(np.int8): ElementFormat.INT8,
-}
-"""Formats of pooled rows by dtype."""
+OUTPUTS = (np.float32, np.float16, np.uint8, np.int8)
+"""Dtypes of pooled rows."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """An embedding table in the DRAM of card number `card`.
+    """An embedding table in the memory of card number `card`.
 
     `preloaded` says that it was placed there without simulating the transfer.
     """
@@ -35,85 +31,74 @@ class Table:
     preloaded: bool
 
 
-def row_format_of(table: np.ndarray, bits: int, row_format: RowFormat | None) -> RowFormat:
+def row_format_of(table: np.ndarray, bits: int, row_format: object) -> RowFormat:
     """The format of a table's rows: `row_format` if given, else by dtype, fused rows by `bits`.
 
     Raises `ValueError` for `bits` that no format has.
     """
     if row_format is not None:
-        return RowFormat(row_format)
+        return arguments.choice("row_format", row_format, RowFormat)
     for known, real in _REALS.items():
         if table.dtype == real:
             return known
+    bits = arguments.integer("bits", bits, 1)
     if bits not in _BITS:
         raise ValueError(f"bits={bits}: must be 8 or 4")
     return _BITS[bits]
 
 
-def table_bytes(table: np.ndarray, row_format: RowFormat, max_dim: int) -> tuple[np.ndarray, int]:
+def table_bytes(
+    table: np.ndarray, row_format: RowFormat, dim: int | None, max_dim: int
+) -> tuple[np.ndarray, int]:
     """uint8[rows, row_bytes] and elements of a row.
 
-    Raises `ValueError` for an array that is no such table.
+    Raises `ValueError` for an array that is no such table, or whose rows do not have `dim`.
     """
-    dtype = _REALS.get(row_format, np.uint8)
-    if table.dtype != dtype or table.ndim != 2:
-        raise ValueError(
-            f"table: is {table.dtype}[{', '.join(map(str, table.shape))}], "
-            f"must be {np.dtype(dtype)} with 2 dimensions"
-        )
-    raw = np.ascontiguousarray(table)
+    table = arguments.array("table", table, (_REALS.get(row_format, np.uint8),), (None, None))
     rows, row_bytes = table.shape[0], table.shape[1] * table.itemsize
-    dim = (row_bytes - row_format.tail_bytes) * 8 // row_format.element_bits
-    if rows < 1 or not 1 <= dim <= max_dim:
+    most = (row_bytes - row_format.tail_bytes) * 8 // row_format.element_bits
+    if rows < 1 or not 1 <= most <= max_dim:
         raise ValueError(
-            f"table: {table.dtype}[{rows}, {table.shape[1]}] has {rows} rows of {dim} elements, "
+            f"table: {table.dtype}[{rows}, {table.shape[1]}] has {rows} rows of {most} elements, "
             f"must have at least one row and 1 to max_dim={max_dim} elements"
         )
-    return raw.view(np.uint8).reshape(rows, row_bytes), dim
+    if dim is not None:
+        dim = arguments.integer("dim", dim, 1, max_dim)
+        if row_format.row_bytes(dim) != row_bytes:
+            raise ValueError(
+                f"dim={dim}: rows of {row_format.name} then have {row_format.row_bytes(dim)} "
+                f"bytes, those of the table have {row_bytes}"
+            )
+    return table.view(np.uint8).reshape(rows, row_bytes), dim or most
 
 
-def integers(name: str, values: np.ndarray) -> np.ndarray:
+def integers(name: str, values: ArrayLike) -> np.ndarray:
     """`values` as int32[n], or as int64[n] if they do not fit; `ValueError` if no integers."""
-    values = np.asarray(values)
-    if values.size == 0:
-        values = values.astype(np.int32)
-    if values.ndim != 1 or values.dtype.kind not in "iu":
+    array = np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int32)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
-            f"{name}: is {values.dtype} with {values.ndim} dimensions, must be 1-D int"
+            f"{name}: is {arguments.described(array)}, must be integers with 1 dimension"
         )
     for dtype in (np.int32, np.int64):
         limits = np.iinfo(dtype)
-        if not values.size or limits.min <= values.min() <= values.max() <= limits.max:
-            return np.ascontiguousarray(values.astype(dtype))
+        if not array.size or limits.min <= array.min() <= array.max() <= limits.max:
+            return np.ascontiguousarray(array.astype(dtype))
     raise ValueError(f"{name}: a value does not fit int64")
 
 
-def bag_starts(offsets: np.ndarray, count: int, include_last: bool) -> np.ndarray:
+def bag_starts(offsets: ArrayLike, count: int, include_last: bool) -> np.ndarray:
     """Where each bag starts in `count` indices; without the end of the last if that is included.
 
     Raises `ValueError` for offsets that do not cut the indices into bags.
     """
-    offsets = integers("offsets", offsets)
-    if include_last and len(offsets) and offsets[-1] != count:
-        raise ValueError(f"offsets: the last is {offsets[-1]}, must be the {count} indices")
-    starts = offsets[:-1] if include_last else offsets
+    found = integers("offsets", offsets)
+    if include_last and len(found) and found[-1] != count:
+        raise ValueError(f"offsets: the last is {found[-1]}, must be the {count} indices")
+    starts = found[:-1] if include_last else found
     if len(starts) == 0:
         raise ValueError("offsets: empty, must name the start of at least one bag")
     if starts[0] != 0 or (np.diff(starts, append=count) < 0).any():
         raise ValueError(f"offsets: must start at 0, not decrease and stay within {count} indices")
     return starts
-
-
-def output_format(dtype: DTypeLike, multiplier: float, zero_point: int) -> ElementFormat:
-    """The format of pooled rows. Raises `ValueError` for values that it does not take."""
-    chosen = OUTPUTS.get(np.dtype(dtype))
-    if chosen is None:
-        known = ", ".join(map(str, OUTPUTS))
-        raise ValueError(f"dtype={np.dtype(dtype)}: must be one of {known}")
-    if chosen.nbytes == 1:
-        limits = np.iinfo(np.dtype(dtype))
-        if not limits.min <= zero_point <= limits.max:
-            raise ValueError(f"zero_point={zero_point}: must fit {np.dtype(dtype)}")
-        if not np.isfinite(np.float32(multiplier)):
-            raise ValueError(f"multiplier={multiplier}: must be finite")
-    return chosen

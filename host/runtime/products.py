@@ -1,35 +1,25 @@
-"""The matrix products of a card: numpy arrays in, numpy arrays out."""
+"""The matrix products of a card."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from halfdome.hdl.commands import MATMUL_LIMIT, ElementFormat, Flag, Opcode
+from halfdome.hdl.commands import MATMUL_LIMIT, Flag, Opcode
 from halfdome.hdl.config import CardConfig
-from halfdome.host.runtime.layout import pack_params, pack_weights, pad_rows, round_up
-from halfdome.host.runtime.memory import Block
-from halfdome.host.runtime.timeline import Event, Timeline
+from halfdome.host import arguments
+from halfdome.host.driver import kernels
+from halfdome.host.driver.halfdome import HalfdomeAccelerator
+from halfdome.host.driver.kernels import Work
+from halfdome.host.driver.layout import pack_params, pack_weights, round_up
+from halfdome.host.driver.memory import Block
+from halfdome.host.driver.session import Session, whole
+from halfdome.host.graph.values import format_of
+from halfdome.host.runtime.tensors import Call, Tensor, operand
 
-_FORMATS = {
-    np.dtype(np.uint8): ElementFormat.UINT8,
-    np.dtype(np.int8): ElementFormat.INT8,
-    np.dtype(np.int32): ElementFormat.INT32,
-}
-_BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
-
-
-def checked(name: str, array: np.ndarray, dtypes: tuple, ndim: int) -> np.ndarray:
-    """`array`, contiguous. Raises `ValueError` for another dtype or number of dimensions."""
-    array = np.asarray(array)
-    if array.dtype not in dtypes or array.ndim != ndim:
-        raise ValueError(
-            f"{name}: is {array.dtype}[{', '.join(map(str, array.shape))}], "
-            f"must be {' or '.join(str(np.dtype(d)) for d in dtypes)} "
-            f"with {ndim} dimension{'s' * (ndim != 1)}"
-        )
-    return np.ascontiguousarray(array)
+_BYTES = (np.uint8, np.int8)
+_OUTPUTS = (np.uint8, np.int8, np.int32)
 
 
 @dataclass(frozen=True)
@@ -41,54 +31,58 @@ class _Output:
     fields: dict[str, int]
 
 
-def _zero_point(name: str, value: int, dtype: np.dtype) -> int:
-    """The zero point as the byte of a descriptor."""
+def zero_point(name: str, value: object, dtype: np.dtype) -> int:
+    """The zero point of elements of 8 bits as the byte of a descriptor; of others it must be 0."""
+    if dtype.itemsize > 1:
+        return arguments.integer(name, value, 0, 0)
     limits = np.iinfo(dtype)
-    if not (isinstance(value, int | np.integer) and limits.min <= value <= limits.max):
-        raise ValueError(f"{name}={value}: must be an integer from {limits.min} to {limits.max}")
-    return int(value) & 0xFF
+    return arguments.integer(name, value, limits.min, limits.max) & 0xFF
+
+
+def multipliers(name: str, value: ArrayLike, n: int) -> np.ndarray:
+    """float32[n], each finite and not zero, of one number or one for each of `n` channels."""
+    found = np.asarray(value)
+    if found.dtype.kind not in "fiu" or found.shape not in ((), (n,)):
+        raise ValueError(
+            f"{name}: is {arguments.described(found)}, must be one number or one for each of {n} "
+            "output channels"
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        scale = np.broadcast_to(found.astype(np.float32), (n,))
+    if len(bad := np.flatnonzero(~np.isfinite(scale) | (scale == 0))):
+        raise ValueError(
+            f"{name}: output channel {bad[0]} has {scale[bad[0]]}, must be finite and not zero"
+        )
+    return scale
 
 
 def _output(
-    n: int, x: np.ndarray, weight: np.ndarray, multiplier: np.ndarray | float | None,
-    bias: np.ndarray | None, x_zero_point: int, weight_zero_point: int, y_zero_point: int,
-    relu: bool, dtype: type,
+    n: int, x: np.ndarray | Tensor, weight: np.ndarray | Tensor, multiplier: ArrayLike | None,
+    bias: ArrayLike | None, x_zero_point: object, weight_zero_point: object, y_zero_point: object,
+    relu: object, dtype: DTypeLike, weight_name: str,
 ) -> _Output:  # fmt: skip
-    kind = np.dtype(dtype)
-    if kind not in _FORMATS:
-        raise ValueError(f"dtype={kind}: must be uint8, int8 or int32")
-    raw = kind == np.int32
-    if raw and (relu or bias is not None or y_zero_point or multiplier is not None):
+    kind = arguments.dtype("dtype", dtype, _OUTPUTS)
+    raw, relu = kind == np.int32, arguments.flag("relu", relu)
+    points = {
+        "x_zero_point": zero_point("x_zero_point", x_zero_point, x.dtype),
+        "w_zero_point": zero_point(f"{weight_name}_zero_point", weight_zero_point, weight.dtype),
+        "y_zero_point": zero_point("y_zero_point", y_zero_point, kind),
+    }
+    if raw and (relu or bias is not None or multiplier is not None):
         raise ValueError(
             "dtype=int32: sums of products as they are take no multiplier, bias, y_zero_point, relu"
         )
     if not raw and multiplier is None:
         raise ValueError(f"multiplier: missing, {kind} outputs need one")
-    scale = np.asarray(1 if multiplier is None else multiplier, np.float32)
-    if scale.shape not in ((), (n,)):
-        raise ValueError(
-            f"multiplier: is {scale.dtype}[{', '.join(map(str, scale.shape))}], "
-            f"must be one number or one for each of {n} output channels"
-        )
-    bias = np.zeros(n, np.int32) if bias is None else checked("bias", bias, (np.int32,), 1)
+    scale = multipliers("multiplier", 1 if multiplier is None else multiplier, n)
+    if bias is None:
+        bias = np.zeros(n, np.int32)
+    bias = arguments.array("bias", bias, (np.int32,), (None,))
     if len(bias) != n:
         raise ValueError(f"bias: {len(bias)} values for {n} output channels")
-    flags = Flag.RELU if relu else Flag(0)
-    if x.dtype == np.int8:
-        flags |= Flag.X_INT8
-    if weight.dtype == np.uint8:
-        flags |= Flag.W_UINT8
-    return _Output(
-        kind,
-        pack_params(np.zeros((n, 1), np.int8), np.broadcast_to(scale, (n,)), bias, 0),
-        {
-            "flags": int(flags),
-            "y_format": int(_FORMATS[kind]),
-            "x_zero_point": _zero_point("x_zero_point", x_zero_point, x.dtype),
-            "w_zero_point": _zero_point("weight_zero_point", weight_zero_point, weight.dtype),
-            "y_zero_point": 0 if raw else _zero_point("y_zero_point", y_zero_point, kind),
-        },
-    )
+    flags = kernels.product_flags(format_of(x.dtype), format_of(weight.dtype), relu)
+    params = pack_params(np.zeros((n, 1), np.int8), scale, bias, 0)
+    return _Output(kind, params, {"flags": flags, "y_format": int(format_of(kind)), **points})
 
 
 def _sizes(**sizes: int) -> None:
@@ -100,17 +94,17 @@ def _sizes(**sizes: int) -> None:
 class MatrixProducts:
     """What `Card` can do with its array."""
 
+    accelerator: HalfdomeAccelerator
     config: CardConfig
-    timeline: Timeline
-    blocks: Callable[..., list[Block]]
-    upload: Callable[[Block, np.ndarray], None]
-    download: Callable[..., np.ndarray]
+    session: Session
+    _garbage: deque[Block]
 
+    @whole
     def linear(
-        self, x: np.ndarray, weight: np.ndarray, multiplier: np.ndarray | float | None = None,
-        bias: np.ndarray | None = None, x_zero_point: int = 0, y_zero_point: int = 0,
-        relu: bool = False, *, weight_zero_point: int = 0, dtype: type = np.uint8,
-    ) -> np.ndarray:  # fmt: skip
+        self, x: "ArrayLike | Tensor", weight: ArrayLike, multiplier: ArrayLike | None = None,
+        bias: ArrayLike | None = None, x_zero_point: int = 0, y_zero_point: int = 0,
+        relu: bool = False, *, weight_zero_point: int = 0, dtype: DTypeLike = np.uint8,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
         """Multiplies 8-bit matrices on the card and requantises.
 
         Parameters
@@ -124,37 +118,40 @@ class MatrixProducts:
 
         Returns
         -------
-        dtype[m, n], bit for bit what ONNX Runtime's QLinearMatMul, or MatMulInteger, computes.
+        dtype[m, n], bit for bit what ONNX Runtime's QLinearMatMul, or MatMulInteger, computes; a
+        tensor if `x` is one.
 
-        Raises `ValueError` for operands that do not fit together, `MemoryError` for operands that
-        do not fit the card and `CommandError` naming the channel of a bad multiplier.
+        Raises `ValueError` for operands that do not fit together and `MemoryError` for operands
+        that do not fit the card.
         """
-        x = checked("x", x, _BYTES, 2)
-        weight = checked("weight", weight, _BYTES, 2)
+        x = operand("x", x, _BYTES, (None, None), self.accelerator)
+        weight = arguments.array("weight", weight, _BYTES, (None, None))
         (m, k), n = x.shape, len(weight)
         if weight.shape[1] != k:
             raise ValueError(
-                f"weight: {weight.dtype}[{n}, {weight.shape[1]}] does not fit "
-                f"x: {x.dtype}[{m}, {k}]"
+                f"weight: {arguments.described(weight)} does not fit x: {_described(x)}"
             )
         if 0 in (m, k, n):
             raise ValueError(
-                f"x: {x.dtype}[{m}, {k}], weight: {weight.dtype}[{n}, {k}]: "
+                f"x: {_described(x)}, weight: {arguments.described(weight)}: "
                 "no dimension may be zero"
             )
         _sizes(m=m, k=k, n=n)
         output = _output(n, x, weight, multiplier, bias, x_zero_point, weight_zero_point,
-                         y_zero_point, relu, dtype)  # fmt: skip
-        with ExitStack() as stack:
-            packed = pack_weights(weight, self.config)
-            return self._multiply(stack, Opcode.MATMUL, output, (m, n), x, packed, m=m, k=k, n=n)()
+                         y_zero_point, relu, dtype, "weight")  # fmt: skip
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((m, n), output.dtype)
+        weights = call.put(pack_weights(weight, self.config))
+        self._multiply(call, Opcode.MATMUL, output, y, x, weights, m=m, k=k, n=n)
+        return call.finish(y, stays=isinstance(x, Tensor))
 
+    @whole
     def matmul(
-        self, x: np.ndarray, w: np.ndarray, multiplier: np.ndarray | float | None = None,
-        bias: np.ndarray | None = None, x_zero_point: int = 0, w_zero_point: int = 0,
-        y_zero_point: int = 0, *, transposed: bool = False, triangle: bool = False,
-        dtype: type = np.uint8,
-    ) -> np.ndarray:  # fmt: skip
+        self, x: "ArrayLike | Tensor", w: "ArrayLike | Tensor",
+        multiplier: ArrayLike | None = None, bias: ArrayLike | None = None,
+        x_zero_point: int = 0, w_zero_point: int = 0, y_zero_point: int = 0, *,
+        transposed: bool = False, triangle: bool = False, dtype: DTypeLike = np.uint8,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
         """Multiplies batches of two activations on the card.
 
         Parameters
@@ -166,126 +163,132 @@ class MatrixProducts:
 
         Returns
         -------
-        dtype[batches, m, n] or dtype[batches, n * (n - 1) / 2]. Raises as `linear` does.
+        dtype[batches, m, n] or dtype[batches, n * (n - 1) / 2]; a tensor if `x` or `w` is one.
+        Raises as `linear` does.
         """
-        x, w = checked("x", x, _BYTES, 3), checked("w", w, _BYTES, 3)
+        x = operand("x", x, _BYTES, (None, None, None), self.accelerator)
+        w = operand("w", w, _BYTES, (None, None, None), self.accelerator)
+        transposed = arguments.flag("transposed", transposed)
+        triangle = arguments.flag("triangle", triangle)
         batches, m, k = x.shape
         n = w.shape[1 if transposed else 2]
         if w.shape != ((batches, n, k) if transposed else (batches, k, n)):
             raise ValueError(f"w: {list(w.shape)} does not fit x: {list(x.shape)}")
         _sizes(batches=batches, m=m, k=k, n=n)
-        if triangle and (m != n or np.dtype(dtype) == np.int32):
-            raise ValueError("triangle: needs as many rows as columns, of uint8 or int8")
         output = _output(n, x, w, multiplier, bias, x_zero_point, w_zero_point, y_zero_point,
-                         False, dtype)  # fmt: skip
-        wanted = Flag.TRANSPOSED if transposed else Flag(0)
-        if triangle:
-            wanted |= Flag.TRIANGLE
-        w_stride = round_up(w.shape[2], self.config.bus_bytes)
-        x_stride = round_up(k, self.config.bus_bytes)
-        size = np.dtype(dtype).itemsize
-        y_rows, y_columns = (batches, n * (n - 1) // 2) if triangle else (batches * m, n)
-        y_stride = round_up(max(1, y_columns * size), self.config.bus_bytes)
-        output.fields["flags"] |= int(wanted)
-        with ExitStack() as stack:
-            result = self._multiply(
-                stack, Opcode.BATCH_MATMUL, output, (y_rows, y_columns), x.reshape(-1, k),
-                pad_rows(w.reshape(-1, w.shape[2]).view(np.uint8), w_stride), m=m, k=k, n=n,
-                batches=batches, w_stride=w_stride, x_batch_stride=m * x_stride,
-                w_batch_stride=w.shape[1] * w_stride,
-                **({"y_stride": 0} if triangle else {}),
-                y_batch_stride=y_stride if triangle else m * y_stride,
-            )()  # fmt: skip
-        return result if triangle else result.reshape(batches, m, n)
+                         False, dtype, "w")  # fmt: skip
+        if triangle and (m != n or output.dtype == np.int32):
+            raise ValueError("triangle: needs as many rows as columns, of uint8 or int8")
+        chosen = {Flag.TRANSPOSED: transposed, Flag.TRIANGLE: triangle}
+        output.fields["flags"] |= int(sum(flag for flag, on in chosen.items() if on))
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((batches, n * (n - 1) // 2) if triangle else (batches, m, n), output.dtype)
+        right = call.rows(w)
+        word = self.config.bus_bytes
+        strides = {
+            "w_stride": right.stride, "w_batch_stride": w.shape[1] * right.stride,
+            "x_batch_stride": m * round_up(k, word),
+            "y_batch_stride": max(word, y.stride) if triangle else m * y.stride,
+        } | ({"y_stride": 0} if triangle else {})  # fmt: skip
+        sizes = {"m": m, "k": k, "n": n, "batches": batches}
+        self._multiply(call, Opcode.BATCH_MATMUL, output, y, x, right.address, **sizes, **strides)
+        return call.finish(y, stays=isinstance(x, Tensor) or isinstance(w, Tensor))
 
+    @whole
     def conv2d(
-        self, x: np.ndarray, weight: np.ndarray, multiplier: np.ndarray | float | None = None,
-        bias: np.ndarray | None = None, x_zero_point: int = 0, y_zero_point: int = 0,
-        relu: bool = False, *, weight_zero_point: int = 0, dtype: type = np.uint8,
-        stride: tuple[int, int] = (1, 1), pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-        dilation: tuple[int, int] = (1, 1), groups: int = 1,
-    ) -> np.ndarray:  # fmt: skip
+        self, x: "ArrayLike | Tensor", weight: ArrayLike, multiplier: ArrayLike | None = None,
+        bias: ArrayLike | None = None, x_zero_point: int = 0, y_zero_point: int = 0,
+        relu: bool = False, *, weight_zero_point: int = 0, dtype: DTypeLike = np.uint8,
+        stride: int | tuple[int, int] = 1, pads: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1, groups: int = 1,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
         """Convolves an image on the card, reading each pixel where it lies.
 
         Parameters
         ----------
         x : uint8 or int8 [height, width, channels]
         weight : int8 or uint8 [n, kernel_height, kernel_width, channels / groups]
-        pads : rows above, columns left, rows below, columns right that stand for zero
-        stride, dilation : along height and width
+        pads : rows above, columns left, rows below, columns right that stand for zero; two numbers
+            are rows above and below, columns left and right; one is for all sides
+        stride, dilation : along height and width, or one for both
         groups : a command each, but groups that together fit one weight tile share it
         others : as in `linear`
 
         Returns
         -------
         dtype[out_height, out_width, n], bit for bit what ONNX Runtime's QLinearConv, or
-        ConvInteger, computes. Raises as `linear` does.
+        ConvInteger, computes; a tensor if `x` is one. Raises as `linear` does.
         """
-        x, weight = checked("x", x, _BYTES, 3), checked("weight", weight, _BYTES, 4)
+        x = operand("x", x, _BYTES, (None, None, None), self.accelerator)
+        weight = arguments.array("weight", weight, _BYTES, (None, None, None, None))
         (height, width, channels), (n, *kernel, k) = x.shape, weight.shape
-        if groups < 1 or k * groups != channels or n % groups:
+        groups = arguments.integer("groups", groups, 1)
+        steps = arguments.integers("stride", stride, 2, 1, 255)
+        dilations = arguments.integers("dilation", dilation, 2, 1, 255)
+        sides = _pads(pads)
+        if k * groups != channels or n % groups:
             raise ValueError(
                 f"weight: {list(weight.shape)} with groups={groups} does not fit x: {list(x.shape)}"
             )
+        for name, size in zip(("height", "width"), kernel, strict=True):
+            arguments.integer(f"weight: kernel {name}", size, 1, 255)
+        if groups > 1 and isinstance(x, Tensor):
+            raise ValueError(f"groups={groups}: of a tensor only 1, bring it home with .numpy()")
         output = _output(n, x, weight, multiplier, bias, x_zero_point, weight_zero_point,
-                         y_zero_point, relu, dtype)  # fmt: skip
+                         y_zero_point, relu, dtype, "weight")  # fmt: skip
         out = [
-            (x.shape[axis] + pads[axis] + pads[axis + 2] - dilation[axis] * (kernel[axis] - 1) - 1)
-            // stride[axis] + 1
+            (x.shape[axis] + sides[axis] + sides[axis + 2] - dilations[axis] * (kernel[axis] - 1)
+             - 1) // steps[axis] + 1
             for axis in (0, 1)
         ]  # fmt: skip
         _sizes(height=height, width=width, k=k, n=n, out_height=out[0], out_width=out[1])
-        together = groups_per_tile(self.config, k, n // groups, groups)
-        pairs = {"kernel": kernel, "stride": stride, "dilation": dilation}
-        steps = {
+        fields = {
             f"{name}_{side}": value
-            for name, pair in pairs.items()
+            for name, pair in (("kernel", kernel), ("stride", steps), ("dilation", dilations))
             for side, value in zip(("height", "width"), pair, strict=True)
-        }
-        with ExitStack() as stack:
-            pending = []
-            for first in range(0, groups, together):
-                inputs = slice(first * k, (first + together) * k)
-                outputs = slice(first * n // groups, (first + together) * n // groups)
-                piece = _side_by_side(weight[outputs], together, weight_zero_point)
-                part = _Output(output.dtype, output.params.reshape(n, -1)[outputs].reshape(-1),
-                               output.fields)  # fmt: skip
-                pending.append(self._multiply(
-                    stack, Opcode.CONV2D, part, (out[0] * out[1], len(piece)),
-                    x[:, :, inputs].reshape(height * width, -1), pack_weights(piece, self.config),
-                    height=height, width=width, k=piece.shape[-1], n=len(piece),
-                    out_height=out[0], out_width=out[1], pad_top=pads[0], pad_left=pads[1], **steps,
-                ))  # fmt: skip
-            planes = [finish() for finish in pending]
-        return np.concatenate(planes, axis=1).reshape(*out, n)
+        } | {
+            "height": height, "width": width, "out_height": out[0], "out_width": out[1],
+            "pad_top": sides[0], "pad_left": sides[1],
+        }  # fmt: skip
+        together = groups_per_tile(self.config, k, n // groups, groups)
+        planes = []
+        for first in range(0, groups, together):
+            inputs = slice(first * k, (first + together) * k)
+            outputs = slice(first * n // groups, (first + together) * n // groups)
+            piece = _side_by_side(weight[outputs], together, weight_zero_point)
+            params = output.params.reshape(n, -1)[outputs].reshape(-1)
+            part = _Output(output.dtype, params, output.fields)
+            image = x if isinstance(x, Tensor) else np.ascontiguousarray(x[:, :, inputs])
+            call = Call(self.accelerator, self._garbage)
+            y = call.result((*out, len(piece)), output.dtype)
+            weights = call.put(pack_weights(piece, self.config))
+            channels = {"k": piece.shape[-1], "n": len(piece)}
+            self._multiply(call, Opcode.CONV2D, part, y, image, weights, **channels, **fields)
+            planes.append(call.finish(y, stays=isinstance(x, Tensor)))
+        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
     def _multiply(
-        self, stack: ExitStack, opcode: Opcode, output: _Output, shape: tuple[int, int],
-        x: np.ndarray, w: np.ndarray, **fields: int,
-    ) -> Callable[[], np.ndarray]:  # fmt: skip
-        """Places the operands and issues the command; returns what waits for y[shape]."""
-        rows, columns = shape
-        bus_bytes = self.config.bus_bytes
-        x_stride = round_up(x.shape[1], bus_bytes)
-        y_stride = round_up(max(1, columns * output.dtype.itemsize), bus_bytes)
-        operands = [pad_rows(x.view(np.uint8), x_stride), w, output.params]
-        # The output has the first claim to the scratchpad: to DRAM it goes in whole lines, later.
-        y, *blocks = self.blocks(stack, rows * y_stride, *(operand.size for operand in operands))
-        for block, operand in zip(blocks, operands, strict=True):
-            self.upload(block, operand)
-        x_block, w_block, params = blocks
-        named = {"x": x_block, "w": w_block, "params": params, "y": y}
-        addresses = {name: block.address for name, block in named.items()}
-        strides = {"x_stride": x_stride, "y_stride": y_stride}
-        product: Event = self.timeline.issue(
-            opcode, **(addresses | strides | output.fields | fields)
-        )
+        self, call: Call, opcode: Opcode, output: _Output, y: Tensor, x: np.ndarray | Tensor,
+        w: int, **fields: int,
+    ) -> None:  # fmt: skip
+        """Places what is left of the operands and runs the command."""
+        left = call.rows(x)
+        places = {
+            "x": left.address, "x_stride": left.stride, "w": w, "params": call.put(output.params),
+            "y": y.block.address, "y_stride": max(self.config.bus_bytes, y.stride),
+        }  # fmt: skip
+        call.run(Work(opcode, places | output.fields | fields))
 
-        def finish() -> np.ndarray:
-            raw = self.download(y, rows * y_stride, product).view(output.dtype)
-            return raw.reshape(rows, -1)[:, :columns].copy()
 
-        return finish
+def _described(value: np.ndarray | Tensor) -> str:
+    return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+
+
+def _pads(value: object) -> tuple[int, ...]:
+    """Top, left, bottom, right."""
+    if hasattr(value, "__len__") and len(value) == 2:  # type: ignore[arg-type]
+        return 2 * arguments.integers("pads", value, 2, 0, 255)
+    return arguments.integers("pads", value, 4, 0, 255)
 
 
 def groups_per_tile(config: CardConfig, k: int, n: int, groups: int) -> int:

@@ -1,10 +1,6 @@
-"""How a batch travels between host and cards: each trick by itself on or off."""
+"""How a request travels between host and cards: each trick by itself on or off."""
 
-from dataclasses import dataclass, replace
-
-import numpy as np
-
-from halfdome.host.models.features import Batch
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -13,15 +9,15 @@ class Transfers:
 
     Attributes
     ----------
-    partial_tensors : of index buffers, which are as large as the largest batch needs, only what a
-        batch uses travels
+    partial_tensors : of index buffers, which have room for the longest bags, only what a request
+        uses travels
     narrow_indices : indices and lengths travel as int32, not int64
-    half_inputs : dense features travel as float16, see `seen`
+    half_inputs : float32 inputs travel as float16
     command_lists : one doorbell for all the commands that a card is given at a time, not one each
     fused : one transfer for the indices of all tables of a card, and one for their pooled rows to
         each peer, not one for each table
-    broadcast : what every card needs alike, the dense nets, is read by one card and passed on from
-        card to card, not read by each
+    broadcast : what every card needs alike is read by one card and passed on from card to card,
+        not read by each
     peer_pooling : pooled rows go from card to card, not through host memory
     """
 
@@ -32,9 +28,3 @@ class Transfers:
     fused: bool = True
     broadcast: bool = True
     peer_pooling: bool = True
-
-    def seen(self, batch: Batch) -> Batch:
-        """A batch as the cards see it: with `half_inputs` its dense features are rounded."""
-        if not self.half_inputs:
-            return batch
-        return replace(batch, dense=batch.dense.astype(np.float16).astype(np.float32))

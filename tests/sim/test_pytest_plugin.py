@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_dir
 
-import halfdome.host.runtime.runtime
+import halfdome.host.platform
 import halfdome.sim.platform  # noqa: F401  numpy loads once in a process, and an error has one class
 from halfdome.hdl.config import preset
 from halfdome.sim.cycle_file import CycleFile, CycleMismatch

@@ -22,7 +22,7 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import PRESETS, CardConfig
-from halfdome.host.runtime.layout import pack_weights, round_up
+from halfdome.host.driver.layout import pack_weights, round_up
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.matmul import pack_params
 

@@ -10,7 +10,7 @@ from halfdome.hdl.commands import Opcode, Status, pack
 from halfdome.hdl.config import ConfigError, preset
 from halfdome.host.driver.device import Device
 from halfdome.host.models.fused_rows import fuse_8bit
-from halfdome.host.runtime.memory import Block
+from halfdome.host.driver.memory import Block
 from halfdome.sim.platform import Platform
 from tests.system import programs
 
@@ -72,7 +72,7 @@ def raw(card, kind, lengths=None, **changes):
     for address, values in task.contents:
         if lengths is not None and address == task.fields["lengths"]:
             values = np.asarray(lengths, np.int32).view(np.uint8)
-        card.upload(Block(address, values.size), values)
+        card.accelerator.upload(Block(address, values.size), values)
     card.device.check(card.device.submit([task.descriptor]))
 
 

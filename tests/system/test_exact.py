@@ -6,7 +6,7 @@ import halfdome
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import preset
 from halfdome.host.runtime.recommender import Recommender
-from halfdome.host.runtime.runtime import Runtime
+from halfdome.host.platform import Runtime
 from halfdome.sim.golden import operators
 from halfdome.sim.platform import Platform
 from tests.sim.engine.program import assert_same

@@ -30,7 +30,7 @@ def test_peers_that_read_and_write_each_other_do_not_wait_for_ever(runtime):
     )  # fmt: skip
     values = [rng.integers(0, 256, BYTES).astype(np.uint8) for _ in cards]
     for card, place, value in zip(cards, kept, values, strict=True):
-        card.upload(place, value)
+        card.accelerator.upload(place, value)
     submitted = []
     for me, (card, peer) in enumerate(zip(cards, reversed(cards), strict=True)):
         window, shape = peer.device.bar2, {"rows": 1, "row_bytes": BYTES}

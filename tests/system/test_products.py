@@ -6,7 +6,7 @@ import pytest
 from halfdome.hdl.commands import Opcode, Status, pack
 from halfdome.hdl.config import PRESETS
 from halfdome.host.driver.errors import CommandError
-from halfdome.host.runtime.layout import pack_params, pack_weights
+from halfdome.host.driver.layout import pack_params, pack_weights
 from halfdome.host.runtime.products import groups_per_tile
 from halfdome.sim.golden.matmul import matmul, product, requantise, triangle
 from halfdome.sim.golden.products import convolution
@@ -97,7 +97,7 @@ def test_weight_bytes_are_counted_by_the_memory_they_come_from(card, place):
     ]
     blocks = [memory.allocate(value.size) for value in values] + [memory.allocate(3 * 16)]
     for block, value in zip(blocks, values, strict=False):
-        card.upload(block, value)
+        card.accelerator.upload(block, value)
     x, w, params, y = (block.address for block in blocks)
     command = pack(Opcode.MATMUL, x=x, w=w, params=params, y=y, m=3, k=20, n=8, x_stride=32,
                    y_stride=16)  # fmt: skip

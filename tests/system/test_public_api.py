@@ -194,14 +194,14 @@ def test_two_cards_have_commands_in_flight_at_once(runtime):
     half, submitted = 4096, []
     for card in runtime.cards:
         block = card.dram.allocate(2 * half)
-        card.timeline.issue(
+        card.accelerator.timeline.issue(
             Opcode.COPY, source=block.address, destination=block.address + half,
             rows=1, row_bytes=half, source_stride=half, destination_stride=half,
         )  # fmt: skip
-        submitted.append(card.timeline.flush())
+        submitted.append(card.accelerator.timeline.flush())
         card.release(block)
     ran = [
-        card.timeline.wait(identifiers)[0]
+        card.device.check(identifiers)[0]
         for card, identifiers in zip(runtime.cards, submitted, strict=True)
     ]
     assert max(each.start_cycle for each in ran) < min(each.end_cycle for each in ran)

@@ -125,10 +125,10 @@ def test_a_card_that_runs_out_of_tags_is_reset(service):
 
 def test_a_result_whose_write_is_refused_is_stored_again(service):
     card = service.runtime.cards[2]
-    block, values = card.place(64), np.arange(64, dtype=np.uint8)
-    card.upload(block, values)
+    block, values = card.accelerator.place(64), np.arange(64, dtype=np.uint8)
+    card.accelerator.upload(block, values)
     service.runtime.inject(["poisoned-write:card=2"])
-    assert (card.download(block, 64) == values).all()
+    assert (card.accelerator.download(block, 64) == values).all()
     ((_, struck),) = service.runtime.platform.fault_strikes()
     assert struck == 1
     card.release(block)

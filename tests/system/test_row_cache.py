@@ -24,7 +24,7 @@ def fused(seed):
 
 
 def load(runtime, table, rows):
-    runtime.cards[0].upload(table.block, rows.reshape(-1))
+    runtime.cards[0].accelerator.upload(table.block, rows.reshape(-1))
 
 
 def window(runtime, table, rows):
@@ -34,14 +34,14 @@ def window(runtime, table, rows):
 
 def copy(runtime, table, rows):
     card = runtime.cards[0]
-    source = card.place(rows.size)
-    card.upload(source, rows.reshape(-1))
+    source = card.accelerator.place(rows.size)
+    card.accelerator.upload(source, rows.reshape(-1))
     stride = -(-rows.size // 16) * 16
-    card.timeline.issue(
+    card.accelerator.timeline.issue(
         Opcode.COPY, source=source.address, destination=table.block.address, rows=1,
         row_bytes=rows.size, source_stride=stride, destination_stride=stride,
     )  # fmt: skip
-    card.timeline.wait(card.timeline.flush())
+    card.device.check(card.accelerator.timeline.flush())
     card.release(source)
 
 
@@ -49,7 +49,7 @@ def backdoor(runtime, table, rows):
     card = runtime.cards[0]
     start = table.block.address
     runtime.platform.memory(0)[start : start + rows.size] = rows.reshape(-1)
-    card.announce(table.block)
+    card.accelerator.announce(table.block)
 
 
 @pytest.mark.parametrize("rewrite", [load, window, copy, backdoor])

@@ -5,7 +5,7 @@ import pytest
 from halfdome.hdl.config import preset
 from halfdome.host.bench import engines
 from halfdome.host.models import movielens
-from halfdome.host.runtime.runtime import open
+from halfdome.host.platform import open
 
 TINY = preset("tiny")
 

@@ -5,7 +5,7 @@ import pytest
 from halfdome.hdl.config import CardConfig, preset
 from halfdome.host.bench import link
 from halfdome.host.bench.link import Transfer
-from halfdome.host.runtime.runtime import open
+from halfdome.host.platform import open
 
 DEFAULT, TINY = preset("default"), preset("tiny")
 """Cards that other tests compile too."""

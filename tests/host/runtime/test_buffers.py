@@ -3,8 +3,8 @@
 import pytest
 
 from halfdome.host.runtime.buffers import Buffer, Matrix, Ring
-from halfdome.host.runtime.memory import Block
-from halfdome.host.runtime.timeline import Event
+from halfdome.host.driver.memory import Block
+from halfdome.host.driver.timeline import Event
 
 
 class Memory:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl.config import PRESETS
-from halfdome.host.runtime.layout import pack_params, pack_weights, pad_rows
+from halfdome.host.driver.layout import pack_params, pack_weights, pad_rows
 
 TINY = PRESETS["tiny"]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.host.runtime.memory import Allocator
+from halfdome.host.driver.memory import Allocator
 
 BASE, SIZE, ALIGN = 0x1000, 4096, 64
 

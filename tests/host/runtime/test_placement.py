@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl.config import CardConfig
-from halfdome.host.runtime.placement import TableLoad, place, popular_first
+from halfdome.host.compiler.placement import TableLoad, place, popular_first
 
 
 def test_costliest_tables_are_spread_first():

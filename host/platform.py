@@ -1,15 +1,18 @@
-"""The platform as a whole: its cards, its clock, its lifetime."""
+"""The platform as a whole: its cards, its clock, its lifetime. What `halfdome.open` opens."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from halfdome.hdl.commands import Engine
-from halfdome.hdl.config import CardConfig, ConfigError, preset
+from halfdome.hdl.config import MOST_CARDS, CardConfig, ConfigError, preset
+from halfdome.host import arguments
 from halfdome.host.driver.device import WAIT_CYCLES, Device
+from halfdome.host.driver.halfdome import HalfdomeAccelerator
+from halfdome.host.driver.session import Session, whole
 from halfdome.host.report import perfetto
 from halfdome.host.report.recording import CardRecord, Recording
 from halfdome.host.runtime.card import Card
@@ -21,13 +24,17 @@ if TYPE_CHECKING:
 class Runtime:
     """An open platform. A context manager; `close` gives everything back.
 
+    Calls from any thread are answered one after the other. A call that fails, or is interrupted,
+    leaves nothing behind.
+
     Attributes
     ----------
     cards : list of Card
     config : CardConfig
     engine : str
+    session : Session
     injected : list of str, the faults that `inject` was given
-    reference : module with the golden functions `embedding_bag`, `linear`, `quantise`, `sigmoid`
+    reference : module with the golden functions, which have the parameters of a card's methods
     """
 
     def __init__(
@@ -39,28 +46,27 @@ class Runtime:
         self.engine = engine
         self.reference = reference
         self.injected: list[str] = []
+        self.session = Session(platform.bus)
         self._tracing: tuple[Path, int] | None = None
-        self.cards = [
-            Card(
+        self.accelerators = [
+            HalfdomeAccelerator(
                 Device(
-                    platform.bus,
-                    config,
-                    index=index,
-                    bar0=bars.bar0,
-                    bar2=bars.bar2,
-                    message=platform.message(index),
-                    clock=lambda: platform.cycles,
+                    platform.bus, config, index=index, bar0=bars.bar0, bar2=bars.bar2,
+                    message=platform.message(index), clock=lambda: platform.cycles,
                     patience_cycles=patience_cycles,
                 ),
+                self.session,
                 backdoor=lambda index=index: platform.memory(index),
             )
             for index, bars in enumerate(platform.bars)
-        ]
+        ]  # fmt: skip
+        self.session.accelerators = list(self.accelerators)
+        self.cards = [Card(accelerator) for accelerator in self.accelerators]
 
     @property
     def cycles(self) -> int:
         """Platform time in card clock cycles."""
-        return self.platform.cycles
+        return self.session.call(lambda: self.platform.cycles)
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[None]:
@@ -70,17 +76,22 @@ class Runtime:
         inside. The results do not depend on it. Raises `ValueError` for a file that cannot be
         written and `RuntimeError` inside another `trace`.
         """
+        self._begin_trace(path)
+        try:
+            yield
+        finally:
+            self._end_trace()
+
+    @whole
+    def _begin_trace(self, path: str | Path) -> None:
         if self._tracing is not None:
             raise RuntimeError(f"trace: {path}: another is being recorded")
         self._tracing = perfetto.check_path(path), self.cycles
         self.platform.record_packets()
         for card in self.cards:
             card.device.history = []
-        try:
-            yield
-        finally:
-            self._end_trace()
 
+    @whole
     def _end_trace(self) -> None:
         """Writes the timeline that is being recorded; does nothing if there is none."""
         if self._tracing is None:
@@ -90,13 +101,15 @@ class Runtime:
         for card in self.cards:
             device = card.device
             history, device.history = device.history or [], None
-            records.append(CardRecord(device.bar0, device.bar2, device.ring_address, history))
+            ring = device.rings.submission_address
+            records.append(CardRecord(device.bar0, device.bar2, ring, history))
         begun_ns = start * 1000 / self.config.clock_mhz
         interrupts = [i for i in self.platform.interrupts if i.time_ns >= begun_ns]
         links = self.platform.packets()
         self.platform.record_packets(False)
         perfetto.write(path, Recording(self.config, start, self.cycles, records, links, interrupts))
 
+    @whole
     def write_waves(
         self, path: str | Path, *, card: int = 0, start: int = 0, stop: int | None = None
     ) -> tuple[int, int]:
@@ -114,6 +127,7 @@ class Runtime:
         self.platform.write_waves(Waves(Path(path), card=card, start=start, stop=stop))
         return start, min(stop, now)
 
+    @whole
     def inject(self, faults: Sequence[str]) -> None:
         """Lets things go wrong on the links from now on: `NAME[:card=N,at=US,...]` each.
 
@@ -130,8 +144,9 @@ class Runtime:
 
     def close(self) -> None:
         """Ends the simulation and frees its memory; a `trace` ends there, too."""
-        self._end_trace()
-        self.platform.close()
+        with self.session.alone():
+            self._end_trace()
+            self.platform.close()
 
     def __enter__(self) -> "Runtime":
         return self
@@ -139,11 +154,17 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a runtime cannot be pickled: it is a simulation under way; open one in each process"
+        )
+
 
 def check(config: CardConfig, cards: int, engine: str) -> None:
     """Raises the `ValueError` with which `open` would refuse these, and builds nothing."""
     from halfdome.sim.platform import check as check_platform
 
+    cards = arguments.integer("cards", cards, 1, MOST_CARDS)
     check_platform(config, cards=cards, engine=engine)
     if config.counters < (needed := len(Engine) + cards):
         raise ConfigError(
@@ -204,10 +225,13 @@ def open(
     from halfdome.sim.platform import Platform
 
     design = preset(config) if isinstance(config, str) else config
+    if not isinstance(design, CardConfig):
+        raise ConfigError(f"config={config!r}: must be the name of a preset or a CardConfig")
+    patience = arguments.integer("patience_cycles", patience_cycles, 1)
     check(design, cards, engine)
-    platform = Platform(design, cards=cards, engine=engine, **platform_options)
+    platform = Platform(design, cards=int(cards), engine=engine, **platform_options)
     try:
-        return Runtime(platform, design, engine, operators, patience_cycles)
+        return Runtime(platform, design, engine, operators, patience)
     except BaseException:
         platform.close()
         raise

@@ -1,0 +1,125 @@
+"""What a caller hands in, made into checked values before anything else happens.
+
+Every function takes the argument's name and value, and returns the value as the code below wants
+it. What does not fit raises `ValueError` that names argument, value and rule. Python's numbers,
+numpy's, and arrays without dimensions (what an ONNX initialiser is) are alike.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+Choice = TypeVar("Choice", bound=enum.Enum)
+
+
+def integer(name: str, value: object, low: int, high: int | None = None) -> int:
+    """A whole number from `low` to `high`."""
+    scalar = _scalar(value)
+    if not isinstance(scalar, int | np.integer) or isinstance(scalar, bool | np.bool_):
+        raise ValueError(f"{name}={value!r}: must be an integer{_range(low, high)}")
+    if scalar < low or (high is not None and scalar > high):
+        raise ValueError(f"{name}={scalar}: must be an integer{_range(low, high)}")
+    return int(scalar)
+
+
+def number(name: str, value: object) -> float:
+    """A finite number."""
+    scalar = _scalar(value)
+    real = isinstance(scalar, int | float | np.integer | np.floating)
+    if not real or isinstance(scalar, bool) or not math.isfinite(scalar):
+        raise ValueError(f"{name}={value!r}: must be a finite number")
+    return float(scalar)
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False."""
+    scalar = _scalar(value)
+    if not isinstance(scalar, bool | np.bool_):
+        raise ValueError(f"{name}={value!r}: must be True or False")
+    return bool(scalar)
+
+
+def integers(name: str, value: object, count: int, low: int, high: int) -> tuple[int, ...]:
+    """So many whole numbers, or one that stands for all of them."""
+    if isinstance(_scalar(value), int | np.integer):
+        return (integer(name, value, low, high),) * count
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise ValueError(f"{name}={value!r}: must be an integer or {count} integers")
+    if len(value) != count:
+        raise ValueError(f"{name}={value!r}: must be {count} integers, or one for all")
+    return tuple(integer(f"{name}[{place}]", each, low, high) for place, each in enumerate(value))
+
+
+def choice(name: str, value: object, choices: type[Choice]) -> Choice:
+    """A member of `choices`, given as such, by its value or by its name."""
+    if isinstance(value, str) and value.upper() in choices.__members__:
+        return choices[value.upper()]
+    try:
+        return choices(_scalar(value))
+    except (ValueError, TypeError):
+        known = ", ".join(member.name.lower() for member in choices)
+        raise ValueError(f"{name}={value!r}: must be one of {known}") from None
+
+
+def dtype(name: str, value: DTypeLike, allowed: Sequence[DTypeLike]) -> np.dtype:
+    """A dtype among those that are `allowed`."""
+    known = [np.dtype(each) for each in allowed]
+    try:
+        chosen = np.dtype(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r}: must be {_either(known)}") from None
+    if value is None or chosen not in known:
+        raise ValueError(f"{name}={chosen}: must be {_either(known)}")
+    return chosen
+
+
+def array(
+    name: str, value: ArrayLike, dtypes: Sequence[DTypeLike], shape: Sequence[int | None]
+) -> np.ndarray:
+    """A contiguous array of one of `dtypes` and of `shape`, where None stands for any size."""
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: is no array, its rows differ in length") from None
+    fits = found.ndim == len(shape) and all(
+        size is None or size == is_ for size, is_ in zip(shape, found.shape, strict=True)
+    )
+    if found.dtype not in dtypes or not fits:
+        if all(size is None for size in shape):
+            wanted = f"with {len(shape)} dimension{'s' * (len(shape) != 1)}"
+        else:
+            wanted = "of shape [" + ", ".join("n" if s is None else str(s) for s in shape) + "]"
+        raise ValueError(f"{name}: is {described(found)}, must be {_either(dtypes)} {wanted}")
+    return np.ascontiguousarray(found)
+
+
+def rows(name: str, value: ArrayLike, kind: DTypeLike, shape: Sequence[int]) -> np.ndarray:
+    """A contiguous array of `kind` whose first size is at most that of `shape`."""
+    found = array(name, value, (kind,), (None, *shape[1:]))
+    if len(found) > shape[0]:
+        raise ValueError(f"{name}: is {described(found)}, must have at most {shape[0]} rows")
+    return found
+
+
+def described(value: np.ndarray) -> str:
+    """An array in an error: dtype and shape."""
+    return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+
+
+def _scalar(value: object) -> object:
+    """What an array without dimensions, or a numpy number, holds."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return value[()]
+    return value
+
+
+def _range(low: int, high: int | None) -> str:
+    return f" from {low} to {high}" if high is not None else f", {low} or more"
+
+
+def _either(dtypes: Sequence[DTypeLike]) -> str:
+    return " or ".join(str(np.dtype(each)) for each in dtypes)

@@ -1,0 +1,385 @@
+"""Embedding bags: indices to cards, rows pooled, and pooled rows to whose samples they are.
+
+The indices of a card travel in one run of bytes. It pools each of its tables straight into the
+columns that the next layer reads: of its own samples in place, of others' beside each other, to be
+sent in one piece to each card.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from halfdome.hdl.commands import Flag, Opcode
+from halfdome.host.compiler import costs
+from halfdome.host.compiler.commands import Buffer, Command, Place, Symbol
+from halfdome.host.compiler.lower import Layout, Lowering, label, whole
+from halfdome.host.compiler.placement import Load, Task
+from halfdome.host.driver import kernels
+from halfdome.host.driver.kernels import Work
+from halfdome.host.driver.layout import round_up
+from halfdome.host.graph import operators
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.runtime.program import (
+    HOST,
+    SYMBOLS_PER_PIECE,
+    BagsInput,
+    BagsPiece,
+    BagsStaging,
+)
+from halfdome.host.runtime.transfers import Transfers
+
+RANDOM_READS = 3
+"""How much dearer a byte of a table is than one that is read in order: rows straddle lines."""
+
+
+def bag_nodes(graph: Graph) -> list[Node]:
+    """The embedding bags of a graph."""
+    return [node for node in graph.nodes if node.op == "embedding_bag"]
+
+
+def mean_length(node: Node, graph: Graph) -> float:
+    """Rows of a bag on average; if the node does not say, as many as there is room for."""
+    return float(node.attributes.get("mean_length", longest(node, graph)))
+
+
+def longest(node: Node, graph: Graph) -> int:
+    """Room for indices, by bag."""
+    indices, lengths = (graph.values[name] for name in node.inputs[1:3])
+    return -(-indices.shape[0] // max(1, lengths.shape[0]))
+
+
+def loads(graph: Graph, config) -> list[Load]:
+    """What each embedding bag of a graph costs."""
+    found = []
+    for node in bag_nodes(graph):
+        table = graph.values[node.inputs[0]]
+        row_format, dim = operators.pooling(node, table)
+        bags = graph.values[node.output].shape[0]
+        rows = bags * mean_length(node, graph)
+        output = graph.values[node.output].format
+        cycles = costs.pooling(config, row_format, dim, bags, rows, output) + costs.START_CYCLES
+        found.append(Load(table.shape[0], row_format, dim, cycles))
+    return found
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """Columns of a tensor that a card has pooled for `samples`, in a layout of those rows."""
+
+    node: Node
+    task: Task
+    layout: Layout
+    nbytes: int
+
+
+class Bags:
+    """Adds the commands of all embedding bags to a lowering.
+
+    Attributes
+    ----------
+    inputs, stagings : of the program; segments of stagings are numbers of `buffers`
+    buffers : host buffers, of each staging
+    symbols : how many numbers of a request there are
+    relays : host buffers of pooled rows that others load once all are there
+    """
+
+    def __init__(self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers):
+        self._lowering = lowering
+        self._tasks = tasks
+        self._how = how
+        self._nodes = {node.output: node for node in bag_nodes(lowering.graph)}
+        self.inputs: list[BagsInput] = []
+        self.stagings: list[BagsStaging] = []
+        self.buffers: list[Buffer] = []
+        self.symbols = 0
+        self._numbers: dict[tuple[str, ...], int] = {}
+
+    def lower(self) -> None:
+        """Loads, poolings and exchange."""
+        cards = range(len(self._lowering.shares))
+        mine = {
+            card: [
+                (node, task)
+                for name, node in self._nodes.items()
+                for task in self._tasks[name]
+                if task.card == card
+            ]
+            for card in cards
+        }
+        pooled = {card: self._pool(card, tasks) for card, tasks in mine.items() if tasks}
+        for card, made in pooled.items():
+            self._send(card, made)
+
+    def _input(self, node: Node) -> int:
+        """The number of the bags that a node pools."""
+        _, indices, lengths, *weights = node.inputs
+        key = (lengths, indices, *weights)
+        if key not in self._numbers:
+            graph = self._lowering.graph
+            self._numbers[key] = len(self.inputs)
+            bags = graph.values[lengths].shape[0]
+            self.inputs.append(
+                BagsInput(lengths, indices, "".join(weights), bags, longest(node, graph))
+            )
+        return self._numbers[key]
+
+    # Pooling
+
+    def _pool(self, card: int, tasks: Sequence[tuple[Node, Task]]) -> list[_Pooled]:
+        """Brings a card its indices and pools its tables; what was pooled for others."""
+        staging, near = self._stage(card, tasks)
+        layouts = self._beside(card, tasks)
+        made = []
+        for (node, task), piece in zip(tasks, staging.pieces, strict=True):
+            layout = layouts.get((node.output, task)) or self._own(node, task)
+            nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
+            self._gather(card, node, task, piece, near, layout, nbytes)
+            if (node.output, task) in layouts:
+                made.append(_Pooled(node, task, layout, nbytes))
+        return made
+
+    def _stage(self, card: int, tasks: Sequence[tuple[Node, Task]]) -> tuple[BagsStaging, Buffer]:
+        """Lays out a card's bags in host memory, alike in its own, and loads them."""
+        word = self._lowering.config.bus_bytes
+        integer = 4 if self._how.narrow_indices else 8
+        packed = self._how.partial_tensors and self._how.fused
+        end = 0
+        loads: list[tuple[int, int | Symbol]] = []
+
+        def room(nbytes: int) -> int:
+            nonlocal end
+            start, end = end, end + round_up(nbytes, word)
+            return start
+
+        lengths_at = [room(len(task.samples) * integer) for _, task in tasks]
+        packed_at, pieces = end, []
+        for (node, task), lengths in zip(tasks, lengths_at, strict=True):
+            most = len(task.samples) * longest(node, self._lowering.graph)
+            indices, weights = room(most * integer), -1
+            if len(node.inputs) > 3:
+                weights = room(most * 4)
+            symbol = self.symbols
+            self.symbols += SYMBOLS_PER_PIECE
+            loads.append((lengths, len(task.samples) * integer))
+            partial = self._how.partial_tensors
+            used = Symbol(symbol + 2) if partial else max(word, most * integer)
+            loads.append((indices, used))
+            if weights >= 0:
+                loads.append((weights, max(word, most * 4)))
+            pieces.append(BagsPiece(
+                self._input(node), task.samples.start, task.samples.stop, lengths,
+                -1 if packed else indices, -1 if packed and weights >= 0 else weights, symbol,
+            ))  # fmt: skip
+        total = self.symbols
+        self.symbols += 1
+        if packed:
+            loads = [(0, Symbol(total))]
+        elif self._how.fused:
+            loads = [(0, end)]
+        far = Buffer(f"indices {card}", HOST, end)
+        near = Buffer("indices", card, end)
+        for start, nbytes in loads:
+            work = kernels.move(
+                Opcode.LOAD, Place(far, start), round_up(end, word), Place(near, start),
+                round_up(end, word), 1, nbytes,
+            )  # fmt: skip
+            expected = end if isinstance(nbytes, Symbol) else nbytes
+            self._lowering.add(
+                card, work, "indices", costs.transfer(self._lowering.config, expected),
+                writes=[whole(near)],
+            )  # fmt: skip
+        self.buffers.append(far)
+        self.stagings.append(
+            BagsStaging(len(self.buffers) - 1, packed_at, word, integer, total, tuple(pieces))
+        )
+        return self.stagings[-1], near
+
+    def _beside(
+        self, card: int, tasks: Sequence[tuple[Node, Task]]
+    ) -> dict[tuple[str, Task], Layout]:
+        """Where a card pools what is not for its own samples alone: for the same samples side by
+        side, in the order in which the columns lie where they are sent."""
+        word, share = self._lowering.config.bus_bytes, self._lowering.shares[card]
+        grouped: dict[range, list[tuple[tuple, Node, Task]]] = {}
+        for node, task in tasks:
+            if not (task.samples.start >= share.start and task.samples.stop <= share.stop):
+                place = self._destination(node, task)
+                grouped.setdefault(task.samples, []).append((place, node, task))
+        layouts = {}
+        for samples, group in grouped.items():
+            group.sort(key=lambda each: each[0])
+            starts, end, before = [], 0, None
+            for (join, start), node, task in group:
+                if (join, start) != before:
+                    end = round_up(end, word)
+                starts.append(end)
+                nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
+                before = join, start + nbytes
+                end += nbytes
+            stride = round_up(end, word)
+            buffer = Buffer("pooled", card, len(samples) * stride)
+            for start, (_, node, task) in zip(starts, group, strict=True):
+                layouts[node.output, task] = Layout(buffer, start, stride)
+        return layouts
+
+    def _destination(self, node: Node, task: Task) -> tuple[str, int]:
+        """The tensor in whose rows a task's columns lie, and the byte at which they begin."""
+        joins, nbytes = self._lowering.joins, self._lowering.format(node.output).nbytes
+        if node.output not in joins.written_in:
+            return node.output, task.columns.start * nbytes
+        join, place = joins.written_in[node.output]
+        pieces = joins.joins[join].pieces
+        start = next(
+            piece.start for piece in pieces if (piece.place, piece.columns) == (place, task.columns)
+        )
+        return join, start
+
+    def _target(self, node: Node, task: Task, card: int) -> Layout:
+        """The columns of a task among a card's rows, where they are read."""
+        name, start = self._destination(node, task)
+        lowering = self._lowering
+        if name == node.output:
+            return lowering.output(name, card).inside(start)
+        target = lowering.joined(name, card).inside(start)
+        if len(task.columns) == lowering.graph.values[node.output].shape[1]:
+            lowering.layouts[node.output, card] = target
+        return target
+
+    def _own(self, node: Node, task: Task) -> Layout:
+        """Where a card pools for itself alone: the rows where they are read."""
+        target = self._target(node, task, task.card)
+        first = task.samples.start - self._lowering.shares[task.card].start
+        return replace(target, offset=target.offset + first * target.stride)
+
+    def _gather(
+        self, card: int, node: Node, task: Task, piece: BagsPiece, near: Buffer, layout: Layout,
+        nbytes: int,
+    ) -> None:  # fmt: skip
+        lowering = self._lowering
+        graph, config = lowering.graph, lowering.config
+        value, bags = graph.values[node.output], len(task.samples)
+        row_format, dim = operators.pooling(node, graph.values[node.inputs[0]])
+        row_bytes = row_format.row_bytes(len(task.columns))
+        table = graph.constants[node.inputs[0]]
+        rows = bags * mean_length(node, graph)
+        held = lowering.hold(
+            f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}", card,
+            _columns(table, row_format, dim, task.columns), RANDOM_READS * rows * row_bytes,
+        )  # fmt: skip
+        flags = 0 if self._how.narrow_indices else int(Flag.WIDE)
+        if node.attributes.get("mode") == "mean":
+            flags |= Flag.MEAN
+        weights = None
+        if len(node.inputs) > 3:
+            weights = Place(near, 0, piece.symbol + SYMBOLS_PER_PIECE - 1)
+        output = replace(lowering.rows_at(node.output, layout), zero_point=value.zero_point)
+        work = kernels.gather(
+            Place(held), row_format, row_bytes, table.shape[0], len(task.columns),
+            Place(near, 0, piece.symbol + 1), Symbol(piece.symbol), Place(near, piece.lengths_at),
+            bags, output, weights=weights, flags=flags,
+            multiplier=node.attributes.get("multiplier", 1.0),
+        )  # fmt: skip
+        cycles = costs.pooling(config, row_format, len(task.columns), bags, rows, value.format)
+        lowering.add(
+            card, work, label(node), cycles, reads=[whole(held), whole(near)],
+            writes=[layout.region(bags, nbytes)],
+        )  # fmt: skip
+
+    # Exchange
+
+    def _send(self, card: int, pooled: Sequence[_Pooled]) -> None:
+        """Brings every card the rows of its samples."""
+        lowering, cards = self._lowering, len(self._lowering.shares)
+        runs = self._runs(pooled)
+        # The next card first: so no two cards send to the same one at the same time.
+        for step in range(1, cards + 1):
+            peer = (card + step) % cards
+            share, told, stored = lowering.shares[peer], [], []
+            for run in runs:
+                samples = run[0].task.samples
+                common = range(max(share.start, samples.start), min(share.stop, samples.stop))
+                if not len(common):
+                    continue
+                first = common.start - samples.start
+                target = self._target(run[0].node, run[0].task, peer)
+                row = common.start - share.start
+                target = replace(target, offset=target.offset + row * target.stride)
+                nbytes = sum(each.nbytes for each in run)
+                if peer == card:
+                    self._copy(card, run[0], target, first, len(common), nbytes)
+                else:
+                    stored.append(
+                        self._store(card, peer, run[0], target, first, len(common), nbytes)
+                    )
+                    told.append(target.region(len(common), nbytes))
+            if told and self._how.peer_pooling:
+                signal = Work(Opcode.SIGNAL, {})
+                sent = lowering.add(
+                    card, signal, "sent", costs.PEER_LATENCY_CYCLES, writes=told, tells=peer
+                )
+                sent.behind += stored
+
+    def _runs(self, pooled: Sequence[_Pooled]) -> list[list[_Pooled]]:
+        """What lies side by side here and where it is sent, and so travels together."""
+        runs: list[list[_Pooled]] = []
+        end: tuple | None = None
+        for each in sorted(pooled, key=lambda p: (p.task.samples.start, p.layout.offset)):
+            name, start = self._destination(each.node, each.task)
+            here = each.layout.buffer, each.layout.offset, name, start
+            if here != end or not self._how.fused:
+                runs.append([])
+            runs[-1].append(each)
+            end = (each.layout.buffer, each.layout.offset + each.nbytes, name, start + each.nbytes)
+        return runs
+
+    def _copy(
+        self, card: int, first: _Pooled, target: Layout, row: int, rows: int, nbytes: int
+    ) -> None:
+        lowering = self._lowering
+        source = lowering.rows_at(first.node.output, first.layout, row)
+        columns = nbytes // source.format.nbytes
+        work = kernels.copy(source, target.place(), target.stride, rows, columns)
+        lowering.add(
+            card, work, "own", costs.vector(lowering.config, rows, columns),
+            reads=[first.layout.region(rows, nbytes, row)], writes=[target.region(rows, nbytes)],
+        )  # fmt: skip
+
+    def _store(
+        self, card: int, peer: int, first: _Pooled, target: Layout, row: int, rows: int, nbytes: int
+    ) -> Command:  # fmt: skip
+        lowering, layout = self._lowering, first.layout
+        target.buffer.exclusive = True
+        cycles = costs.transfer(lowering.config, rows * nbytes)
+        reads = [layout.region(rows, nbytes, row)]
+        if self._how.peer_pooling:
+            work = kernels.move(
+                Opcode.STORE, layout.place(row), layout.stride, target.place(), target.stride,
+                rows, nbytes,
+            )  # fmt: skip
+            return lowering.add(card, work, f"to card {peer}", cycles, reads=reads)
+        stride = round_up(nbytes, lowering.config.bus_bytes)
+        relay = Layout(Buffer(f"relay {card} {peer}", HOST, rows * stride), 0, stride)
+        work = kernels.move(
+            Opcode.STORE, layout.place(row), layout.stride, relay.place(), stride, rows, nbytes
+        )
+        stored = lowering.add(card, work, f"to card {peer}", cycles, reads=reads)
+        work = kernels.move(
+            Opcode.LOAD, relay.place(), stride, target.place(), target.stride, rows, nbytes
+        )
+        loaded = lowering.add(
+            peer, work, f"from card {card}", cycles, writes=[target.region(rows, nbytes)]
+        )
+        loaded.once_seen.append(stored)
+        return stored
+
+
+def _columns(table: np.ndarray, row_format, dim: int, columns: range) -> np.ndarray:
+    """Some columns of a table, each row with its scale and bias, as uint8[n]."""
+    raw = np.ascontiguousarray(table).reshape(len(table), -1).view(np.uint8)
+    if len(columns) == dim:
+        return raw.reshape(-1)
+    bits = row_format.element_bits
+    elements = raw[:, columns.start * bits // 8 : -(-columns.stop * bits // 8)]
+    tail = raw[:, raw.shape[1] - row_format.tail_bytes :]
+    return np.concatenate([elements, tail], axis=1).reshape(-1)

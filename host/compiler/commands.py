@@ -1,0 +1,117 @@
+"""Commands before it is known where their operands lie, and when they run."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from halfdome.hdl.commands import Engine
+from halfdome.host.driver.kernels import Work
+from halfdome.host.runtime.program import HOST
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory that a program needs in one piece.
+
+    Attributes
+    ----------
+    name : str, for people
+    position : int, of the card, or `HOST`
+    nbytes : int
+    contents : uint8[n] that must be in it before the first request, or None: then each request in
+        flight has its own
+    traffic : float, bytes of it that a request moves, for deciding what is kept near
+    exclusive : bool, whether it shares memory with nothing: others than the card write to it
+    """
+
+    name: str
+    position: int
+    nbytes: int
+    contents: np.ndarray | None = None
+    traffic: float = 0.0
+    exclusive: bool = False
+
+    @property
+    def in_host(self) -> bool:
+        """Whether it is host memory."""
+        return self.position == HOST
+
+
+@dataclass(frozen=True)
+class Place:
+    """A byte of a buffer; with a symbol, so many bytes further as a request says."""
+
+    buffer: Buffer
+    offset: int = 0
+    symbol: int = -1
+
+    def __add__(self, nbytes: int) -> "Place":
+        return Place(self.buffer, self.offset + nbytes, self.symbol)
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A number that a request says."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """Rows of bytes in a buffer that a command reads or writes."""
+
+    buffer: Buffer
+    offset: int
+    rows: int
+    row_bytes: int
+    stride: int
+
+    @property
+    def end(self) -> int:
+        """The byte after the last."""
+        return self.offset + (self.rows - 1) * self.stride + self.row_bytes
+
+    def touches(self, other: "Region", distance: int = 0) -> bool:
+        """Whether a byte is in both, if `other` lies `distance` bytes further on."""
+        start = other.offset + distance
+        if self.end <= start or other.end + distance <= self.offset:
+            return False
+        rows = [each for each in (self, other) if each.rows > 1]
+        strides = {each.stride for each in rows}
+        if len(strides) != 1:
+            return True
+        stride = strides.pop()
+        gap = (start - self.offset) % stride
+        return gap < self.row_bytes or gap + other.row_bytes > stride
+
+
+@dataclass(eq=False)
+class Command:
+    """One command of a request.
+
+    Attributes
+    ----------
+    position : int, of the card that runs it
+    work : opcode, and fields; an address is a `Place`
+    label : str
+    cycles : float, what it is expected to take
+    reads, writes : regions of this card's memory; of a command that tells a peer, what it has sent
+    tells : int, the position told, or -1
+    behind : commands of its queue that must come before it
+    once_seen : commands of other cards that the host must have seen done before this is issued
+    """
+
+    position: int
+    work: Work
+    label: str
+    cycles: float
+    reads: list[Region] = field(default_factory=list)
+    writes: list[Region] = field(default_factory=list)
+    tells: int = -1
+    behind: list["Command"] = field(default_factory=list)
+    once_seen: list["Command"] = field(default_factory=list)
+
+    @property
+    def queue(self) -> int:
+        """The in-order queue that it joins."""
+        return int(Engine(self.work.opcode.engine))

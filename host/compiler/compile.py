@@ -1,0 +1,234 @@
+"""From a graph to a program for so many cards of one configuration."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import pairwise
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat, Opcode
+from halfdome.hdl.config import CardConfig
+from halfdome.host.compiler import bags, costs, encode, events, memory
+from halfdome.host.compiler.commands import Buffer, Place
+from halfdome.host.compiler.joins import Joins
+from halfdome.host.compiler.lower import Lowering
+from halfdome.host.compiler.order import by_buffer, dependencies
+from halfdome.host.compiler.placement import Placement, Task, place
+from halfdome.host.compiler.schedule import Schedule, schedule
+from halfdome.host.driver import kernels
+from halfdome.host.driver.layout import round_up
+from halfdome.host.graph.graph import Graph
+from halfdome.host.graph.values import DTYPES, GraphError
+from halfdome.host.runtime.program import HOST, Output, Program, RowsInput, RowsPiece
+from halfdome.host.runtime.transfers import Transfers
+
+TARGET = "halfdome"
+IN_FLIGHT = 4
+"""Requests in flight by default, if a request takes part in no more rounds than that."""
+TABLE_SHARE = 0.5
+"""What of a card's DRAM tables may take; the rest is for weights and buffers."""
+WAITS = 1
+"""Events that a descriptor can wait for."""
+
+
+def shares(samples: int, cards: int) -> list[range]:
+    """The samples of a request whose dense nets each card runs: as equal as can be."""
+    ends = [samples * card // cards for card in range(cards + 1)]
+    return [range(start, end) for start, end in pairwise(ends)]
+
+
+def placement(
+    graph: Graph, config: CardConfig, cards: int, kept: Mapping[int, int] = {}
+) -> Placement:
+    """Which card pools which columns of which table for which samples.
+
+    `kept` tells the card of tables that are there already. Raises `GraphError` for a graph that
+    cannot be dealt out by samples, or rows longer than `max_dim`, and `MemoryError` for a table
+    that fits on no card.
+    """
+    if graph.batch is None:
+        raise GraphError(
+            "the graph does not work row by row on inputs of one batch: it cannot be dealt out by "
+            "samples"
+        )
+    for node in bags.bag_nodes(graph):
+        if (dim := graph.values[node.output].shape[1]) > config.max_dim:
+            raise GraphError(
+                f"{node.output}: max_dim={config.max_dim}: must be at least its dim={dim}"
+            )
+    capacity = int(config.dram_bytes * TABLE_SHARE)
+    return place(bags.loads(graph, config), shares(graph.batch, cards), capacity, kept)
+
+
+def compile(
+    graph: Graph, config: CardConfig, cards: int = 1, *, transfers: Transfers | None = None,
+    in_flight: int | None = None, kept: Mapping[int, int] = {},
+) -> Program:  # fmt: skip
+    """Compiles a graph that works row by row for `cards` cards.
+
+    Parameters
+    ----------
+    graph : Graph with a batch
+    config : CardConfig, of every card
+    cards : int
+    transfers : Transfers or None for its defaults
+    in_flight : int, requests that are worked on at a time; by default as many as a request takes
+        part in rounds, and at least `IN_FLIGHT`
+    kept : position of the card that holds a table already, by number of the embedding bag
+
+    Raises what `placement` raises, and `GraphError` for what no card can do.
+    """
+    return _Compilation(graph, config, cards, transfers or Transfers(), in_flight, kept).program()
+
+
+class _Compilation:
+    """The steps of a compilation, and what one leaves for the next."""
+
+    def __init__(
+        self, graph: Graph, config: CardConfig, cards: int, transfers: Transfers,
+        in_flight: int | None, kept: Mapping[int, int],
+    ):  # fmt: skip
+        self._graph = graph
+        self._config = config
+        self._cards = cards
+        self._transfers = transfers
+        self._in_flight = in_flight
+        self._placement = placement(graph, config, cards, kept)
+        nodes = bags.bag_nodes(graph)
+        self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
+        for task in self._placement.tasks:
+            self._tasks[nodes[task.table].output].append(task)
+        joins = Joins(graph, config, self._tasks, apart=not transfers.fused)
+        self._lowering = Lowering(graph, config, shares(graph.batch or 0, cards), joins)
+        self._bags = bags.Bags(self._lowering, self._tasks, transfers)
+        self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
+        self._outputs: list[tuple[Output, list[Buffer]]] = []
+
+    def program(self) -> Program:
+        """Compiles."""
+        self._bags.lower()
+        self._load_inputs()
+        for node in self._graph.nodes:
+            if node.op != "embedding_bag":
+                self._lowering.lower(node)
+        self._store_outputs()
+        commands = self._lowering.commands
+        plan = schedule(commands, dependencies(commands, by_buffer))
+        slots = self._in_flight or max(IN_FLIGHT, plan.stages)
+        placed = memory.plan(commands, plan, self._config.scratchpad_bytes, slots)
+        return self._encode(plan, placed, slots)
+
+    def _load_inputs(self) -> None:
+        """Brings every card its rows of the inputs that are no bags."""
+        lowering, word = self._lowering, self._config.bus_bytes
+        of_bags = {name for node in bags.bag_nodes(self._graph) for name in node.inputs}
+        for value in self._graph.inputs:
+            if value.name in of_bags:
+                continue
+            if self._transfers.half_inputs and value.format is ElementFormat.FLOAT32:
+                lowering.formats[value.name] = ElementFormat.FLOAT16
+            wire = DTYPES[lowering.format(value.name)]
+            stride = round_up(lowering.row_bytes(value.name), word)
+            pieces, buffers = [], []
+            for card, share in enumerate(lowering.shares):
+                if not len(share):
+                    continue
+                nbytes = len(share) * stride
+                far = Buffer(value.name, HOST, nbytes)
+                near = lowering.layouts[value.name, card] = lowering.fresh(value.name, card, stride)
+                work = kernels.move(
+                    Opcode.LOAD, Place(far), nbytes, near.place(), nbytes, 1, nbytes
+                )
+                lowering.add(
+                    card, work, value.name, costs.transfer(self._config, nbytes),
+                    writes=[near.region(1, nbytes)],
+                )  # fmt: skip
+                pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
+                buffers.append(far)
+            made = RowsInput(value.name, value.shape, str(value.dtype), str(wire), tuple(pieces))
+            self._inputs.append((made, buffers))
+
+    def _store_outputs(self) -> None:
+        """Leaves every card's rows of the outputs in host memory."""
+        lowering = self._lowering
+        for name in self._graph.outputs:
+            value, pieces, buffers = self._graph.values[name], [], []
+            for card, share in enumerate(lowering.shares):
+                if not len(share):
+                    continue
+                layout, row_bytes = lowering.layouts[name, card], lowering.row_bytes(name)
+                stride, rows = round_up(row_bytes, self._config.bus_bytes), len(share)
+                far = Buffer(name, HOST, rows * stride)
+                if stride == layout.stride:
+                    nbytes = rows * stride
+                    work = kernels.move(
+                        Opcode.STORE, layout.place(), nbytes, Place(far), nbytes, 1, nbytes
+                    )
+                else:
+                    work = kernels.move(
+                        Opcode.STORE, layout.place(), layout.stride, Place(far), stride, rows,
+                        row_bytes,
+                    )  # fmt: skip
+                lowering.add(
+                    card, work, "answers", costs.transfer(self._config, rows * stride),
+                    reads=[layout.region(rows, row_bytes)],
+                )  # fmt: skip
+                pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
+                buffers.append(far)
+            columns = lowering.joins.columns[name]
+            wanted = np.argsort(columns, kind="stable")[(columns < 0).sum() :]
+            made = Output(
+                name, value.shape, str(value.dtype), tuple(map(int, wanted)), tuple(pieces)
+            )
+            self._outputs.append((made, buffers))
+
+    def _encode(self, plan: Schedule, placed: memory.Plan, slots: int) -> Program:
+        def where(region):
+            buffer = region.buffer
+            if buffer.contents is not None:
+                return id(buffer), 0
+            name, start = placed.offsets[id(buffer)]
+            return (buffer.position, name), start
+
+        order = events.ordered(self._lowering.commands, plan)
+        waits = events.waits(order, dependencies(order, where))
+        order, waits, before = events.with_fences(order, waits, WAITS)
+        segments = encode.Segments(placed)
+        parts = encode.parts(order, waits, before, plan, segments, self._cards)
+
+        def moved(piece, buffers):
+            segment = segments.of(buffers[piece.segment])[0]
+            return type(piece)(**asdict(piece) | {"segment": segment})
+
+        def with_segments(made, buffers):
+            pieces = tuple(moved(piece, buffers) for piece in made.pieces)
+            return type(made)(**vars(made) | {"pieces": pieces})
+
+        stagings = [
+            type(each)(**vars(each) | {"segment": segments.of(buffer)[0]})
+            for each, buffer in zip(self._bags.stagings, self._bags.buffers, strict=True)
+        ]
+        return Program(
+            target=TARGET, design=self._config.hash, slots=slots, batch=self._graph.batch or 0,
+            stages=plan.stages, syncs=plan.syncs, symbols=self._bags.symbols,
+            inputs=tuple(with_segments(*each) for each in self._inputs),
+            bags=tuple(self._bags.inputs), stagings=tuple(stagings),
+            outputs=tuple(with_segments(*each) for each in self._outputs),
+            segments=tuple(segments.found), parts=parts, weights=segments.weights,
+            about=self._about(plan),
+        )  # fmt: skip
+
+    def _about(self, plan: Schedule) -> dict[str, object]:
+        return {
+            "interval_cycles": plan.interval,
+            "gather_imbalance": self._placement.imbalance,
+            "transfers": asdict(self._transfers),
+            "tables": {
+                name: [[t.card, *_ends(t.samples), *_ends(t.columns)] for t in tasks]
+                for name, tasks in self._tasks.items()
+            },
+        }
+
+
+def _ends(part: range) -> tuple[int, int]:
+    return part.start, part.stop

@@ -1,0 +1,79 @@
+"""What commands are expected to take, in card cycles: closed forms of the engines' dataflow.
+
+Good enough to decide who does what and in which order; `halfdome.sim` tells what it really takes.
+"""
+
+from halfdome.hdl.commands import ElementFormat, RowFormat
+from halfdome.hdl.config import LINE_BYTES, CardConfig
+
+START_CYCLES = 64
+"""From a command's turn to its completion, beyond what its work takes."""
+LINK_LATENCY_CYCLES = 300
+"""From a PCIe request to the first byte of its answer, through the switch."""
+PEER_LATENCY_CYCLES = 160
+"""From a SIGNAL to what waits for it on another card."""
+ONE_BAG_CYCLES = 4
+"""Least that a bag takes a gather unit."""
+
+_GIGATRANSFERS = {1: 2.5 * 8 / 10, 2: 5 * 8 / 10, 3: 8 * 128 / 130, 4: 16 * 128 / 130,
+                  5: 32 * 128 / 130}  # fmt: skip
+"""Usable Gbit/s of a lane by PCIe generation."""
+_TLP_BYTES = 24
+"""What a TLP adds to its payload on the wire."""
+
+
+def link_bytes_per_cycle(config: CardConfig) -> float:
+    """Payload that a card's link carries each way."""
+    raw = _GIGATRANSFERS[config.pcie_generation] * config.pcie_lanes / 8 * 1e3 / config.clock_mhz
+    return raw * config.max_payload_bytes / (config.max_payload_bytes + _TLP_BYTES)
+
+
+def dram_bytes_per_cycle(config: CardConfig) -> float:
+    """What the card's DRAM moves in a card cycle at its peak: 4 bytes a transfer and channel."""
+    megatransfers = int(config.dram_preset.rpartition("-")[2])
+    return 4 * megatransfers * config.dram_channels / config.clock_mhz
+
+
+def tiles(config: CardConfig, k: int, n: int) -> int:
+    """Weight tiles of a product."""
+    return -(-k // config.array_rows) * -(-n // config.array_columns)
+
+
+def product(config: CardConfig, m: int, k: int, n: int) -> int:
+    """Its passes through the array, each as long as it has rows or as its tile takes to load."""
+    load = config.weight_tile_bytes // config.bus_bytes
+    whole, rest = divmod(m, config.activation_rows)
+    rows = whole * max(config.activation_rows, load) + (max(rest, load) if rest else 0)
+    return tiles(config, k, n) * rows
+
+
+def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> int:
+    """BATCH_MATMUL with a transposed second operand, whose columns are collected first."""
+    rows = max(m, n + config.array_rows // 2)
+    return batches * tiles(config, k, n) * rows
+
+
+def vector(config: CardConfig, rows: int, columns: int) -> int:
+    """A vector command: `bus_bytes / 4` elements a cycle."""
+    return rows * -(-columns // (config.bus_bytes // 4))
+
+
+def transfer(config: CardConfig, nbytes: int) -> float:
+    """A LOAD or STORE over the card's link."""
+    return LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
+
+
+def row_cycles(config: CardConfig, row_format: RowFormat, dim: int) -> float:
+    """What a row takes a gather unit: its lanes, or its share of the memory that it lies in."""
+    row_bytes = row_format.row_bytes(dim)
+    lines = 1 + (row_bytes - 1) / LINE_BYTES
+    return max(-(-dim // config.lanes), lines * LINE_BYTES / config.bus_bytes)
+
+
+def pooling(
+    config: CardConfig, row_format: RowFormat, dim: int, bags: float, rows: float,
+    output: ElementFormat,
+) -> float:  # fmt: skip
+    """A GATHER of so many bags and rows."""
+    leaving = max(ONE_BAG_CYCLES, -(-dim * output.nbytes // config.bus_bytes) + 1)
+    return max(rows * row_cycles(config, row_format, dim), bags * leaving)

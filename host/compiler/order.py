@@ -1,0 +1,38 @@
+"""Which command must wait for which: whoever touches the same bytes, one of them writing."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+
+from halfdome.host.compiler.commands import Command, Region
+
+Where = Callable[[Region], tuple[Hashable, int]]
+"""The memory that a region lies in, and how far its buffer is from the start of that."""
+
+
+def by_buffer(region: Region) -> tuple[Hashable, int]:
+    """Every buffer as a memory of its own: as long as nobody knows where it lies."""
+    return id(region.buffer), 0
+
+
+def dependencies(commands: Sequence[Command], where: Where) -> dict[Command, list[Command]]:
+    """For each command those before it in `commands` that must be done when it starts.
+
+    A command that tells a peer stands for what it has sent there: who reads that waits for it.
+    """
+    touched: dict[Hashable, list[tuple[Command, Region, int, bool]]] = defaultdict(list)
+    needed: dict[Command, dict[int, Command]] = {command: {} for command in commands}
+    for command in commands:
+        for regions, writing in ((command.reads, False), (command.writes, True)):
+            for region in regions:
+                if region.buffer.in_host or (region.buffer.contents is not None and not writing):
+                    continue
+                memory, start = where(region)
+                for other, theirs, at, wrote in touched[memory]:
+                    if other is command or not (writing or wrote):
+                        continue
+                    if theirs.touches(region, start - at):
+                        needed[command][id(other)] = other
+                touched[memory].append((command, region, start, writing))
+        for other in command.behind:
+            needed[command][id(other)] = other
+    return {command: list(others.values()) for command, others in needed.items()}

@@ -1,0 +1,140 @@
+"""The commands of a card as functions of operands that lie somewhere: opcode and fields.
+
+An address is a number, or stands for one that is known later. Shapes, strides and formats decide
+everything else; the rules that they must keep are those of `halfdome.sim.golden.check`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, RowFormat
+
+Address = Any
+"""A card address or, at the other end of a transfer, a bus address; or what stands for one."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A matrix in memory: rows `stride` bytes apart, of elements of `format`.
+
+    Of 8-bit elements `zero_point` stands for zero.
+    """
+
+    address: Address
+    stride: int
+    format: ElementFormat = ElementFormat.UINT8
+    zero_point: int = 0
+
+    def at(self, address: Address) -> "Rows":
+        """The same rows elsewhere."""
+        return replace(self, address=address)
+
+    @property
+    def zero_byte(self) -> int:
+        """The zero point as a descriptor carries it."""
+        return self.zero_point & 0xFF
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command without its header: what it does, and the fields that say with what."""
+
+    opcode: Opcode
+    fields: Mapping[str, Any]
+
+
+def float_bits(value: float | np.float32) -> int:
+    """A float32 as a descriptor carries it."""
+    return int(np.float32(value).view(np.uint32))
+
+
+def move(
+    opcode: Opcode, source: Address, source_stride: int, target: Address, target_stride: int,
+    rows: int, row_bytes: int,
+) -> Work:  # fmt: skip
+    """LOAD, COPY or STORE of `rows` rows."""
+    return Work(opcode, {
+        "source": source, "source_stride": source_stride, "destination": target,
+        "destination_stride": target_stride, "rows": rows, "row_bytes": row_bytes,
+    })  # fmt: skip
+
+
+def vector(
+    opcode: Opcode, y: Rows, a: Rows, rows: int, columns: int, b: Rows | None = None, *,
+    flags: int = 0, function: Function = Function.IDENTITY, multiplier: float = 1.0,
+    **constants: float,
+) -> Work:  # fmt: skip
+    """AFFINE, ADD, MULTIPLY or CLAMP; `constants` are the command's own float32 fields."""
+    fields = {
+        "flags": flags, "rows": rows, "columns": columns, "function": function,
+        "multiplier": float_bits(multiplier),
+    } | {name: float_bits(value) for name, value in constants.items()}  # fmt: skip
+    for name, operand in (("y", y), ("a", a), *((("b", b),) if b else ())):
+        fields |= {
+            name: operand.address, f"{name}_stride": operand.stride,
+            f"{name}_format": operand.format, f"{name}_zero_point": operand.zero_byte,
+        }  # fmt: skip
+    return Work(opcode, fields)
+
+
+def copy(source: Rows, target: Address, target_stride: int, rows: int, columns: int) -> Work:
+    """A strided copy of elements by the vector engine; of 8 bits whatever they stand for."""
+    y = Rows(target, target_stride, source.format, source.zero_point)
+    return vector(Opcode.AFFINE, y, source, rows, columns, scale=1.0, shift=-0.0)
+
+
+def gather(
+    table: Address, row_format: RowFormat, row_stride: int, rows: int, dim: int,
+    indices: Address, index_count: int, lengths: Address, bags: int, output: Rows, *,
+    weights: Address | None = None, flags: int = 0, multiplier: float = 1.0,
+) -> Work:  # fmt: skip
+    """GATHER of `bags` bags."""
+    return Work(Opcode.GATHER, {
+        "flags": flags | (Flag.WEIGHTED if weights is not None else 0), "table": table,
+        "indices": indices, "lengths": lengths, "weights": 0 if weights is None else weights,
+        "output": output.address, "rows": rows, "index_count": index_count, "bags": bags,
+        "row_stride": row_stride, "dim": dim, "output_stride": output.stride, "format": row_format,
+        "output_format": output.format, "multiplier": float_bits(multiplier),
+        "zero_point": output.zero_byte,
+    })  # fmt: skip
+
+
+def product_flags(x: ElementFormat, w: ElementFormat, relu: bool) -> int:
+    """The flags that tell the formats of a product's operands."""
+    chosen = {
+        Flag.RELU: relu, Flag.X_INT8: x is ElementFormat.INT8, Flag.W_UINT8: w is ElementFormat.UINT8
+    }  # fmt: skip
+    return int(sum(flag for flag, on in chosen.items() if on))
+
+
+def linear(
+    x: Rows, w: Address, params: Address, y: Rows, m: int, k: int, n: int, *,
+    w_format: ElementFormat = ElementFormat.INT8, w_zero_point: int = 0, relu: bool = False,
+) -> Work:  # fmt: skip
+    """MATMUL: y[m, n] of x[m, k] and packed weights."""
+    return Work(Opcode.MATMUL, {
+        "flags": product_flags(x.format, w_format, relu), "x": x.address, "w": w, "params": params,
+        "y": y.address, "m": m, "k": k, "n": n, "x_stride": x.stride, "y_stride": y.stride,
+        "y_zero_point": y.zero_byte, "x_zero_point": x.zero_byte,
+        "w_zero_point": w_zero_point & 0xFF, "y_format": y.format,
+    })  # fmt: skip
+
+
+def pairs(
+    x: Rows, segments: int, segment_stride: int, dim: int, params: Address, y: Rows, samples: int
+) -> Work:
+    """BATCH_MATMUL: of each sample the products of segments i and j < i, one after the other.
+
+    Segments of a sample lie `segment_stride` bytes apart in its row of `x`.
+    """
+    flags = product_flags(x.format, x.format, relu=False) | Flag.TRANSPOSED | Flag.TRIANGLE
+    return Work(Opcode.BATCH_MATMUL, {
+        "flags": flags, "x": x.address, "w": x.address, "params": params, "y": y.address,
+        "m": segments, "k": dim, "n": segments, "batches": samples, "x_stride": segment_stride,
+        "w_stride": segment_stride, "y_stride": 0, "x_batch_stride": x.stride,
+        "w_batch_stride": x.stride, "y_batch_stride": y.stride, "y_zero_point": y.zero_byte,
+        "x_zero_point": x.zero_byte, "w_zero_point": x.zero_byte, "y_format": y.format,
+    })  # fmt: skip

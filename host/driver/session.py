@@ -1,0 +1,142 @@
+"""Calls on one platform: one after the other, each whole or without a trace."""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from halfdome.host.driver.accelerator import Accelerator
+from halfdome.host.driver.bus import Bus, DmaBuffer
+from halfdome.host.driver.memory import Block
+from halfdome.host.driver.settle import settle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was owned when a call began."""
+
+    mapped: tuple[DmaBuffer, ...]
+    owned: tuple[tuple[Block, ...], ...]
+
+
+class Session:
+    """The state that calls on a platform must leave as it was if they fail.
+
+    A call takes a copy of who owns what before it begins. If it fails, by whatever exception and
+    wherever that was raised, what it had submitted is brought to an end, and then memory of host
+    and cards is given back that it had taken. Should that be interrupted too, the next call does
+    it first. All that is decided by one assignment each.
+
+    Attributes
+    ----------
+    bus : Bus
+    accelerators : list of Accelerator, all that write into host memory
+    """
+
+    def __init__(self, bus: Bus):
+        self.bus = bus
+        self.accelerators: list[Accelerator] = []
+        self._lock = threading.RLock()
+        self._mapped: tuple[DmaBuffer, ...] = ()
+        self._abandoned: tuple[DmaBuffer, ...] = ()
+        self._before: _Before | None = None
+
+    def map(self, nbytes: int) -> DmaBuffer:
+        """Host memory that cards reach, until `unmap` or the failure of this call."""
+        buffer = self.bus.map(max(1, nbytes))
+        self._mapped = (*self._mapped, buffer)
+        return buffer
+
+    def unmap(self, buffer: DmaBuffer) -> None:
+        """Gives host memory back; no command may be using it."""
+        self._mapped = tuple(each for each in self._mapped if each is not buffer)
+        buffer.release()
+
+    def call(self, function: Callable[[], R]) -> R:
+        """What `function` returns; if it raises, nothing is as if it had been called.
+
+        From another thread it waits for its turn; within a call it is a part of that.
+        """
+        nested = self._lock._is_owned()  # type: ignore[attr-defined]
+        with self._lock:
+            if nested:
+                return function()
+            self._roll_back()
+            self._keep()
+            try:
+                result = function()
+            except BaseException:
+                self._roll_back()
+                raise
+            self._before = None
+            return result
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Waits until no other thread is in a call, and lets none in; undoes nothing."""
+        with self._lock:
+            yield
+
+    def keep(self) -> None:
+        """What this call owns so far stays, also if it fails later."""
+        self._keep()
+
+    def _memories(self):
+        return [m for each in self.accelerators for m in each.memories.values()]
+
+    def _keep(self) -> None:
+        owned = tuple(memory.owned for memory in self._memories())
+        self._before = _Before(self._mapped, owned)
+
+    def _roll_back(self) -> None:
+        """Does nothing if the last call ended well."""
+        if self._before is None:
+            return
+        for accelerator in self.accelerators:
+            accelerator.drop()
+        busy = [each for each in self.accelerators if not each.idle]
+        settled = settle(busy, self.accelerators)
+        kept = set(map(id, self._before.mapped))
+        lost = tuple(buffer for buffer in self._mapped if id(buffer) not in kept)
+        self._abandoned = (*self._abandoned, *lost)
+        self._mapped = self._before.mapped
+        for memory, owned in zip(self._memories(), self._before.owned, strict=True):
+            memory.restore(owned)
+        if len(settled.living) == len(busy):  # else one of them might still write there
+            self.release_abandoned()
+        self._before = None
+
+    def abandon(self, buffers: Sequence[DmaBuffer]) -> None:
+        """Gives host memory back once no card can write there any more."""
+        self._mapped = tuple(each for each in self._mapped if each not in buffers)
+        self._abandoned = (*self._abandoned, *buffers)
+
+    def release_abandoned(self) -> None:
+        """Gives back what was abandoned: every card has been brought to rest, or was reset."""
+        while self._abandoned:
+            self._abandoned[-1].release()  # twice does nothing
+            self._abandoned = self._abandoned[:-1]
+
+
+class InSession(Protocol):
+    """What has public calls on a platform."""
+
+    session: Session
+
+
+S = TypeVar("S", bound=InSession)
+
+
+def whole(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """A method that is called by users: see `Session.call`."""
+
+    @functools.wraps(method)
+    def call(self: S, *args: P.args, **options: P.kwargs) -> R:
+        return self.session.call(lambda: method(self, *args, **options))
+
+    return call

@@ -1,0 +1,72 @@
+"""The tensors of a graph: shape, format, and what a step of an 8-bit one is worth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat
+
+DTYPES = {
+    ElementFormat.UINT8: np.dtype(np.uint8),
+    ElementFormat.INT8: np.dtype(np.int8),
+    ElementFormat.FLOAT16: np.dtype(np.float16),
+    ElementFormat.FLOAT32: np.dtype(np.float32),
+    ElementFormat.INT32: np.dtype(np.int32),
+}
+"""How numpy holds an element of each format."""
+
+
+class GraphError(ValueError):
+    """A graph that means nothing. The message names the value or node, and the rule."""
+
+
+def format_of(dtype: np.dtype) -> ElementFormat:
+    """The format of a numpy dtype. Raises `GraphError` for one that no tensor has."""
+    for known, held in DTYPES.items():
+        if held == dtype:
+            return known
+    raise GraphError(f"dtype {dtype}: a tensor is one of {', '.join(map(str, DTYPES.values()))}")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that flows along the edges of a graph.
+
+    Attributes
+    ----------
+    name : str, unique in its graph
+    shape : tuple of int
+    format : ElementFormat
+    scale : float or None; of 8 bits, an element q is worth (q - zero_point) * scale
+    zero_point : int
+    ragged : bool; a request may fill less than `shape[0]`: the indices of bags
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format: ElementFormat
+    scale: float | None = None
+    zero_point: int = 0
+    ragged: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise GraphError("value: its name is empty")
+        if not all(type(size) is int and size >= 0 for size in self.shape):
+            raise GraphError(f"{self.name}: shape={self.shape}: must be whole numbers, 0 or more")
+
+    @property
+    def dtype(self) -> np.dtype:
+        """How numpy holds it."""
+        return DTYPES[self.format]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of all but the first axis."""
+        elements = 1
+        for size in self.shape[1:]:
+            elements *= size
+        return elements * self.format.nbytes
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"

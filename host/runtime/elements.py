@@ -1,0 +1,168 @@
+"""What a card does element by element, and along rows: the commands of its vector engine."""
+
+from collections import deque
+from enum import Enum
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from halfdome.hdl.commands import Flag, Function, Opcode
+from halfdome.hdl.config import CardConfig
+from halfdome.host import arguments
+from halfdome.host.driver import kernels
+from halfdome.host.driver.halfdome import HalfdomeAccelerator
+from halfdome.host.driver.kernels import Rows
+from halfdome.host.driver.memory import Block
+from halfdome.host.driver.session import Session, whole
+from halfdome.host.graph.values import format_of
+from halfdome.host.runtime.products import zero_point
+from halfdome.host.runtime.tensors import Call, Tensor, operand
+
+_INPUTS = (np.float32, np.float16, np.uint8, np.int8, np.int32)
+_OUTPUTS = (np.float32, np.float16, np.uint8, np.int8)
+
+
+class Reduce(Enum):
+    """What becomes of the elements of a row."""
+
+    NONE = None
+    SUM = "sum"
+    MAX = "max"
+
+
+_FLAGS = {Reduce.NONE: 0, Reduce.SUM: int(Flag.SUM), Reduce.MAX: int(Flag.MAX)}
+
+
+def _finite(name: str, value: object, *, zero: bool) -> np.float32:
+    """A float32 that is finite, and not zero unless it may be."""
+    with np.errstate(over="ignore", under="ignore"):
+        number = np.float32(arguments.number(name, value))
+    if not np.isfinite(number) or not (zero or number):
+        rule = "finite" if zero else "finite and not zero"
+        raise ValueError(f"{name}={value!r}: must be {rule} as a float32")
+    return number
+
+
+class Elements:
+    """What `Card` can do with its vector engine.
+
+    Matrices are [rows, columns] of float32, float16, uint8, int8 or, as operands, int32. A result
+    is `function(...) * multiplier` in fp32, of each row the sum or largest element if `reduce` is
+    "sum" or "max", rounded to `dtype` (by default float32), `saturate(round(y) + y_zero_point)` of
+    8 bits. Operands of 8 bits stand for `q - zero_point`. A result is a tensor if an operand is
+    one. Raises `ValueError` for operands that do not fit together.
+    """
+
+    accelerator: HalfdomeAccelerator
+    config: CardConfig
+    session: Session
+    _garbage: deque[Block]
+
+    @whole
+    def affine(
+        self, a: "ArrayLike | Tensor", scale: float = 1.0, shift: float = -0.0, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        y_zero_point: int = 0,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`function(a * scale + shift)`: conversions, too. A shift of -0 changes no sign."""
+        constants = {
+            "scale": _finite("scale", scale, zero=False),
+            "shift": _finite("shift", shift, zero=True),
+        }
+        return self._vector(Opcode.AFFINE, a, None, constants, function, multiplier, reduce, dtype,
+                            a_zero_point, 0, y_zero_point)  # fmt: skip
+
+    @whole
+    def add(
+        self, a: "ArrayLike | Tensor", b: "ArrayLike | Tensor", scale: float = 1.0, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        b_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`function(a + b * scale)`; b may be one row, or one element a row."""
+        constants = {"scale": _finite("scale", scale, zero=False)}
+        return self._vector(Opcode.ADD, a, b, constants, function, multiplier, reduce, dtype,
+                            a_zero_point, b_zero_point, y_zero_point)  # fmt: skip
+
+    @whole
+    def multiply(
+        self, a: "ArrayLike | Tensor", b: "ArrayLike | Tensor", shift: float = -0.0, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        b_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`function(a * b + shift)`; b may be one row, or one element a row."""
+        constants = {"shift": _finite("shift", shift, zero=True)}
+        return self._vector(Opcode.MULTIPLY, a, b, constants, function, multiplier, reduce, dtype,
+                            a_zero_point, b_zero_point, y_zero_point)  # fmt: skip
+
+    @whole
+    def clamp(
+        self, a: "ArrayLike | Tensor", low: float = -np.inf, high: float = np.inf, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        y_zero_point: int = 0,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`function(min(max(a, low), high))`."""
+        bounds = {"low": np.float32(low), "high": np.float32(high)}
+        if not bounds["low"] <= bounds["high"]:
+            raise ValueError(f"low={low}, high={high}: low must not be above high, none a NaN")
+        return self._vector(Opcode.CLAMP, a, None, bounds, function, multiplier, reduce, dtype,
+                            a_zero_point, 0, y_zero_point)  # fmt: skip
+
+    @whole
+    def quantise(
+        self, x: "ArrayLike | Tensor", multiplier: float, zero_point: int = 0,
+        dtype: DTypeLike = np.uint8,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """float32 to 8 bits: saturate(round_half_even(x * multiplier) + zero_point)."""
+        kind = arguments.dtype("dtype", dtype, (np.uint8, np.int8))
+        return self.affine(x, multiplier=multiplier, dtype=kind, y_zero_point=zero_point)
+
+    @whole
+    def sigmoid(
+        self, x: "ArrayLike | Tensor", scale: float = 1.0, zero_point: int = 0
+    ) -> "np.ndarray | Tensor":
+        """To float32: 1 / (1 + exp(-(x - zero_point) * scale))."""
+        return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)
+
+    def _vector(
+        self, opcode: Opcode, a: object, b: object, constants: dict[str, np.float32],
+        function: object, multiplier: object, reduce: object, dtype: DTypeLike,
+        a_zero_point: object, b_zero_point: object, y_zero_point: object,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        first = operand("a", a, _INPUTS, (None, None), self.accelerator)
+        rows, columns = first.shape
+        if not rows or not columns:
+            raise ValueError(f"a: {list(first.shape)}: no dimension may be zero")
+        kind = arguments.dtype("dtype", dtype, _OUTPUTS)
+        flags = _FLAGS[arguments.choice("reduce", reduce, Reduce)]
+        chosen = arguments.choice("function", function, Function)
+        scale = _finite("multiplier", multiplier, zero=False)
+        points = [zero_point("a_zero_point", a_zero_point, first.dtype)]
+        result_point = zero_point("y_zero_point", y_zero_point, kind)
+        second = None
+        if b is not None:
+            second = operand("b", b, _INPUTS, (None, None), self.accelerator)
+            if second.shape not in ((rows, columns), (1, columns), (rows, 1)):
+                raise ValueError(
+                    f"b: {list(second.shape)}: must be {[rows, columns]}, one row or one column"
+                )
+            points.append(zero_point("b_zero_point", b_zero_point, second.dtype))
+            if second.shape[1] == 1 != columns:
+                flags |= Flag.BROADCAST
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((rows, 1 if flags & (Flag.SUM | Flag.MAX) else columns), kind)
+        others = []
+        if second is not None:
+            laid = call.rows(second, points[1])
+            stride = 0 if second.shape[0] == 1 < rows else laid.stride
+            others.append(Rows(laid.address, stride, laid.format, laid.zero_point))
+        call.run(kernels.vector(
+            opcode, Rows(y.block.address, y.stride, format_of(kind), result_point),
+            call.rows(first, points[0]), rows, columns, *others, flags=flags, function=chosen,
+            multiplier=scale, **constants,
+        ))  # fmt: skip
+        stays = isinstance(first, Tensor) or isinstance(second, Tensor)
+        return call.finish(y, stays=stays)

@@ -1,0 +1,208 @@
+"""Requests under way: issued to all cards of a program in rounds, several at a time.
+
+When a request begins, each one before it goes on by a stage. Which commands these are, and in which
+order a card takes them, the program says; what they wait for is counted here.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from halfdome.host.driver.accelerator import Accelerator, Code, Issue, Place
+from halfdome.host.driver.errors import CommandError, DataLost
+from halfdome.host.driver.rings import span_cycles
+from halfdome.host.runtime import requests
+from halfdome.host.runtime.loader import Memory
+from halfdome.host.runtime.program import Program
+from halfdome.host.runtime.requests import Checked
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the cards said to one request.
+
+    `outputs` are arrays by name; `latency_cycles` runs from the first command that any card starts
+    to the end of the last.
+    """
+
+    outputs: dict[str, np.ndarray]
+    latency_cycles: int
+
+
+@dataclass
+class _Flight:
+    """A request that the cards work on, in a slot: tickets by position, of what is not awaited."""
+
+    number: int
+    slot: int
+    rows: int
+    alarms: int
+    tickets: list[list[np.ndarray]]
+    stage: int = 0
+    completed: list[np.ndarray] = field(default_factory=list)
+    failures: list[CommandError] = field(default_factory=list)
+
+
+class Flights:
+    """The requests that the cards of a program work on.
+
+    Parameters
+    ----------
+    program : Program
+    cards : by position
+    memory : where it lies
+    as_list : bool, whether a card is told once of all commands of a round
+    """
+
+    def __init__(
+        self, program: Program, cards: Sequence[Accelerator], memory: Memory, as_list: bool
+    ):
+        self._program = program
+        self._cards = cards
+        self._memory = memory
+        self._as_list = as_list
+        self._flying: deque[_Flight] = deque()
+        self._free = deque(range(program.slots))
+        self._values = np.zeros((program.slots, program.events), np.int64)
+        self._installed = [self._install(position) for position in range(len(cards))]
+
+    def _install(self, position: int):
+        part, card = self._program.parts[position], self._cards[position]
+        counters = np.full(self._program.events, -1)
+        first = self._program.first_event(position)
+        counters[first : first + len(part)] = part.queue
+        for sender, other in zip(self._cards, self._program.parts, strict=True):
+            arriving = other.arrival[other.peer == position]
+            counters[arriving] = len(card.issued) + sender.index
+        return card.install(
+            Code(part.queue, part.waits, part.peer, part.code),
+            Place(self._memory.addresses, self._memory.bus_addresses, counters, self._cards),
+        )
+
+    @property
+    def numbers(self) -> list[int]:
+        """The requests under way, oldest first."""
+        return [flight.number for flight in self._flying]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may begin."""
+        return bool(self._free)
+
+    def begin(self, number: int, checked: Checked) -> None:
+        """Hands a request to the cards, and to those before it what comes next."""
+        slot = self._free[0]
+        symbols = requests.fill(self._program, checked, self._memory.host[slot])
+        for installed in self._installed:
+            installed.set_symbols(slot, symbols)
+        nobody = [[] for _ in self._cards]
+        flight = _Flight(number, slot, checked.rows, self._alarms(), nobody)
+        self._flying.append(flight)
+        self._free.popleft()
+        self._round()
+
+    def land(self, last: bool) -> Response:
+        """The response to the oldest request, whose slot is free then, whatever became of it.
+
+        `last` says that no other will begin before the next `land`. Raises `CommandError` for the
+        first of its commands that failed, but for one whose PCIe read failed before others, and
+        `DataLost` if a card or the root port has told of an error since it began.
+        """
+        flight = self._flying[0]
+        while flight.stage < self._program.stages or (last and self._unissued()):
+            self._round()
+        self._finish(flight)
+        outputs = requests.outputs(self._program, flight.rows, self._memory.host[flight.slot])
+        self._flying.popleft()
+        self._free.append(flight.slot)
+        for failure in flight.failures:
+            if failure.is_transfer:
+                raise failure
+        if self._alarms() != flight.alarms:  # then others may have failed because of that
+            raise DataLost("a write was refused by a card or by the root port: it never arrived")
+        if flight.failures:
+            raise flight.failures[0]
+        return Response(outputs, span_cycles(np.concatenate(flight.completed)))
+
+    def _unissued(self) -> bool:
+        return any(flight.stage < self._program.stages for flight in self._flying)
+
+    def _alarms(self) -> int:
+        return sum(card.alarms for card in self._cards)
+
+    def _round(self) -> None:
+        """Issues the next stage of every request that has one left."""
+        slot_of_stage = np.full(self._program.stages, -1)
+        by_slot: dict[int, _Flight] = {}
+        for flight in self._flying:
+            if flight.stage < self._program.stages:
+                if flight.stage in self._program.syncs:
+                    self._finish(flight)
+                slot_of_stage[flight.stage] = flight.slot
+                by_slot[flight.slot] = flight
+        chosen, slots = [], []
+        for part in self._program.parts:
+            of_commands = slot_of_stage[part.stage]
+            chosen.append(np.flatnonzero(of_commands >= 0))
+            slots.append(of_commands[chosen[-1]])
+        # All that happens in a round is counted before anything waits for it.
+        notices = [self._count(p, chosen[p], slots[p]) for p in range(len(self._cards))]
+        for position, card in enumerate(self._cards):
+            self._submit(
+                position, card, chosen[position], slots[position], notices[position], by_slot
+            )
+        for flight in by_slot.values():
+            flight.stage += 1
+
+    def _count(self, position: int, commands: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """Notes what counters will be when commands are done; what they tell peers."""
+        card, part = self._cards[position], self._program.parts[position]
+        events = self._program.first_event(position) + commands
+        queues = part.queue[commands]
+        for queue in np.unique(queues):
+            mine = np.flatnonzero(queues == queue)
+            self._values[slots[mine], events[mine]] = card.issued[queue] + 1 + np.arange(len(mine))
+            card.issued[queue] += len(mine)
+        notices = np.zeros(len(commands), np.int64)
+        peers = part.peer[commands]
+        for peer in np.unique(peers[peers >= 0]):
+            mine = np.flatnonzero(peers == peer)
+            index = self._cards[peer].index
+            notices[mine] = card.told[index] + 1 + np.arange(len(mine))
+            self._values[slots[mine], part.arrival[commands[mine]]] = notices[mine]
+            card.told[index] += len(mine)
+        return notices
+
+    def _submit(
+        self, position: int, card: Accelerator, commands: np.ndarray, slots: np.ndarray,
+        notices: np.ndarray, by_slot: dict[int, _Flight],
+    ) -> None:  # fmt: skip
+        if not len(commands):
+            return
+        part = self._program.parts[position]
+        waits = part.waits[commands]
+        values = self._values[slots[:, None], np.maximum(waits, 0)]
+        signals = self._values[slots, self._program.first_event(position) + commands]
+        labels: Sequence[str] = ()
+        if card.traced:
+            names = {slot: f"batch {flight.number}" for slot, flight in by_slot.items()}
+            labels = [
+                f"{names[slot]} {part.labels[command]}"
+                for slot, command in zip(slots, commands, strict=True)
+            ]
+        issue = Issue(commands, slots, values, signals, notices, labels)
+        tickets = np.array(card.submit(self._installed[position], issue, self._as_list))
+        for slot, flight in by_slot.items():
+            flight.tickets[position].append(tickets[slots == slot])
+
+    def _finish(self, flight: _Flight) -> None:
+        """Waits for everything that has been submitted for a request so far."""
+        for card, tickets in zip(self._cards, flight.tickets, strict=True):
+            awaited = np.concatenate([*tickets, np.zeros(0, np.int64)])
+            tickets.clear()
+            try:
+                flight.completed.append(card.wait(awaited))
+            except CommandError as failure:
+                flight.failures.append(failure)

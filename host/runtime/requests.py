@@ -1,0 +1,203 @@
+"""A request as arrays, as bytes in host memory, and as numbers that commands are patched with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from halfdome.host import arguments
+from halfdome.host.runtime.program import (
+    SYMBOLS_PER_PIECE,
+    BagsInput,
+    BagsStaging,
+    Output,
+    Program,
+    RowsInput,
+)
+
+Request = Mapping[str, np.ndarray]
+"""Arrays by the name of the input."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request whose every array is as the program wants it; `rows` is how many it has.
+
+    `starts[i]` says where each bag of `bags[i]` begins, and where the last ends.
+    """
+
+    rows: int
+    tensors: tuple[np.ndarray, ...]
+    bags: tuple[tuple[np.ndarray, np.ndarray, np.ndarray | None], ...]
+    starts: tuple[np.ndarray, ...]
+
+
+def check(program: Program, request: Request) -> Checked:
+    """Looks at all of a request before anything of it is used.
+
+    Raises `ValueError` naming an input that is missing or unknown, of another dtype or shape, not
+    finite, or not as long as the others, and bags that do not add up or are too long.
+    """
+    names = [each.name for each in program.inputs]
+    for bags in program.bags:
+        names += [name for name in (bags.lengths, bags.indices, bags.weights) if name]
+    for name in request:
+        if name not in names:
+            raise ValueError(f"input {name}: unknown; known are {', '.join(names)}")
+    for name in names:
+        if name not in request:
+            raise ValueError(f"input {name}: missing from the request")
+    tensors = tuple(_tensor(each, request[each.name]) for each in program.inputs)
+    bags = tuple(_bags(each, request) for each in program.bags)
+    rows = {each.name: len(array) for each, array in zip(program.inputs, tensors, strict=True)}
+    rows |= {
+        each.lengths: len(lengths) for each, (lengths, *_) in zip(program.bags, bags, strict=True)
+    }
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise ValueError(f"inputs: differ in rows: {told}")
+    starts = tuple(
+        np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]) for lengths, *_ in bags
+    )
+    checked = Checked(next(iter(rows.values())), tensors, bags, starts)
+    if checked.rows < 1:
+        raise ValueError(f"input {next(iter(rows))}: has no rows, must have at least 1")
+    for staging in program.stagings:
+        for piece in staging.pieces:
+            _room(program.bags[piece.bags], piece.start, piece.stop, checked.starts[piece.bags])
+    return checked
+
+
+def _tensor(wanted: RowsInput, value: np.ndarray) -> np.ndarray:
+    name = f"input {wanted.name}"
+    array = arguments.rows(name, value, np.dtype(wanted.dtype), wanted.shape)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise ValueError(f"{name}: row {row} has a value that is not finite")
+    return array
+
+
+def _bags(wanted: BagsInput, request: Request):
+    lengths = _int32(wanted.lengths, request[wanted.lengths])
+    if len(lengths) > wanted.bags:
+        raise ValueError(
+            f"input {wanted.lengths}: is {arguments.described(lengths)}, must have at most "
+            f"{wanted.bags} rows"
+        )
+    indices = _int32(wanted.indices, request[wanted.indices])
+    if len(lengths) and lengths.min() < 0:
+        bag = int(np.argmax(lengths < 0))
+        raise ValueError(f"input {wanted.lengths}: bag {bag} has a negative length")
+    total = int(lengths.sum(dtype=np.int64))
+    if total != len(indices):
+        raise ValueError(
+            f"input {wanted.indices}: has {len(indices)} indices, the lengths add up to {total}"
+        )
+    weights = None
+    if wanted.weights:
+        name = f"input {wanted.weights}"
+        weights = arguments.array(name, request[wanted.weights], (np.float32,), (len(indices),))
+    return lengths, indices, weights
+
+
+def _int32(name: str, value: np.ndarray) -> np.ndarray:
+    """Whole numbers of any integer dtype that fit int32."""
+    array = np.asarray(value)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise ValueError(
+            f"input {name}: is {arguments.described(array)}, must be integers with 1 dimension"
+        )
+    limits = np.iinfo(np.int32)
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise ValueError(f"input {name}: holds a value that does not fit int32")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def _room(bags: BagsInput, start: int, stop: int, starts: np.ndarray) -> None:
+    stop = min(stop, len(starts) - 1)
+    count = int(starts[stop] - starts[min(start, stop)])
+    most = (stop - start) * bags.longest
+    if count > most > 0:
+        raise ValueError(
+            f"input {bags.indices}: bags {start} to {stop - 1} have {count} indices, the program "
+            f"has room for {most}: compile it with bags of more than {bags.longest}"
+        )
+
+
+def fill(program: Program, checked: Checked, memory: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Copies a request into host memory; its symbols, int64[program.symbols].
+
+    `memory` has for each segment of the program its bytes in the host, if it is there. Rows that a
+    request lacks are zeros, and empty bags.
+    """
+    for wanted, array in zip(program.inputs, checked.tensors, strict=True):
+        _fill_rows(wanted, array.astype(wanted.wire_dtype, copy=False), memory)
+    symbols = np.zeros(program.symbols, np.int64)
+    for staging in program.stagings:
+        _fill_bags(staging, checked, memory[staging.segment], symbols)
+    return symbols
+
+
+def _fill_rows(wanted: RowsInput, array: np.ndarray, memory) -> None:
+    raw = array.reshape(len(array), -1).view(np.uint8)
+    for piece in wanted.pieces:
+        rows = _rows_of(memory[piece.segment], piece.offset, piece.stride, piece.stop - piece.start)
+        mine = raw[piece.start : piece.stop]
+        rows[: len(mine), : raw.shape[1]] = mine
+        rows[len(mine) :, : raw.shape[1]] = 0
+
+
+def _rows_of(memory: np.ndarray, offset: int, stride: int, rows: int) -> np.ndarray:
+    return memory[offset : offset + rows * stride].reshape(rows, stride)
+
+
+def _fill_bags(
+    staging: BagsStaging, checked: Checked, memory: np.ndarray, symbols: np.ndarray
+) -> None:
+    end = staging.packed_at
+    integer = np.dtype(f"<i{staging.integer_bytes}")
+
+    def put(values: np.ndarray, at: int) -> int:
+        """Where the values went: after what was packed before, if they have no place."""
+        nonlocal end
+        start = end if at < 0 else at
+        raw = np.ascontiguousarray(values).view(np.uint8)
+        memory[start : start + raw.size] = raw
+        if at < 0:
+            end = -(-(start + raw.size) // staging.word) * staging.word
+        return start
+
+    for piece in staging.pieces:
+        lengths, indices, weights = checked.bags[piece.bags]
+        mine = np.zeros(piece.stop - piece.start, integer)
+        present = lengths[piece.start : piece.stop]
+        mine[: len(present)] = present
+        put(mine, piece.lengths_at)
+        starts, last = checked.starts[piece.bags], len(lengths)
+        chosen = slice(starts[min(piece.start, last)], starts[min(piece.stop, last)])
+        used = indices[chosen].astype(integer)
+        symbols[piece.symbol] = len(used)
+        symbols[piece.symbol + 1] = put(used, piece.indices_at)
+        symbols[piece.symbol + 2] = max(used.nbytes, staging.word)
+        if weights is not None:
+            symbols[piece.symbol + SYMBOLS_PER_PIECE - 1] = put(weights[chosen], piece.weights_at)
+    symbols[staging.symbol] = end
+
+
+def outputs(
+    program: Program, rows: int, memory: Sequence[np.ndarray | None]
+) -> dict[str, np.ndarray]:
+    """What the cards have left in host memory for a request of so many rows."""
+    return {each.name: _output(each, rows, memory) for each in program.outputs}
+
+
+def _output(wanted: Output, rows: int, memory) -> np.ndarray:
+    dtype = np.dtype(wanted.dtype)
+    result = np.zeros((wanted.shape[0], len(wanted.columns)), dtype)
+    columns = np.array(wanted.columns)
+    width = int(columns.max(initial=-1)) + 1
+    for piece in wanted.pieces:
+        raw = _rows_of(memory[piece.segment], piece.offset, piece.stride, piece.stop - piece.start)
+        values = np.ascontiguousarray(raw[:, : width * dtype.itemsize]).view(dtype)
+        result[piece.start : piece.stop] = values[:, columns]
+    return result[:rows].reshape(rows, *wanted.shape[1:])

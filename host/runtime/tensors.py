@@ -1,0 +1,168 @@
+"""Arrays that stay in the memory of a card between calls, and what a call does with operands."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NoReturn
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from halfdome.host import arguments
+from halfdome.host.driver.halfdome import HalfdomeAccelerator
+from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.driver.layout import pad_rows, round_up
+from halfdome.host.driver.memory import Block
+from halfdome.host.driver.session import Session, whole
+from halfdome.host.graph.values import format_of
+
+
+class Tensor:
+    """An array in card memory: a result, or what `Card.tensor` has placed there.
+
+    Its memory is given back by `release`, at the end of a `with`, or when nobody holds it any more.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : np.dtype, uint8, int8, int32, float16 or float32
+    """
+
+    def __init__(
+        self, accelerator: HalfdomeAccelerator, garbage: deque[Block], block: Block,
+        shape: tuple[int, ...], dtype: np.dtype,
+    ):  # fmt: skip
+        self.shape = shape
+        self.dtype = dtype
+        self.accelerator = accelerator
+        self._block: Block | None = block
+        self._lost = finalize(self, garbage.append, block)
+
+    @property
+    def session(self) -> Session:
+        """That of its card."""
+        return self.accelerator.session
+
+    @property
+    def block(self) -> Block:
+        """Where it lies. Raises `ValueError` if it was released."""
+        if self._block is None:
+            raise ValueError(f"{self!r}: was released")
+        return self._block
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one row, all but the last axis being rows, to the next."""
+        return round_up(self.shape[-1] * self.dtype.itemsize, self.accelerator.config.bus_bytes)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the last axis."""
+        return int(np.prod(self.shape[:-1], dtype=np.int64))
+
+    @whole
+    def numpy(self) -> np.ndarray:
+        """The values, brought home."""
+        return read(self)
+
+    @whole
+    def release(self) -> None:
+        """Gives the memory back. Raises `ValueError` if that was done before."""
+        self.accelerator.release(self.block)
+        self._block = None
+        self._lost.detach()
+
+    def __enter__(self) -> "Tensor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._block is not None:
+            self.release()
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(map(str, self.shape))
+        return f"Tensor({self.dtype}[{sizes}] on card {self.accelerator.index})"
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(f"{self!r}: lies in card memory, `.numpy()` brings it home")
+
+
+def read(tensor: Tensor) -> np.ndarray:
+    """The values of a tensor."""
+    nbytes = tensor.rows * tensor.stride
+    if not nbytes:
+        return np.zeros(tensor.shape, tensor.dtype)
+    raw = tensor.accelerator.download(tensor.block, nbytes).reshape(tensor.rows, -1)
+    used = np.ascontiguousarray(raw[:, : tensor.shape[-1] * tensor.dtype.itemsize])
+    return used.view(tensor.dtype).reshape(tensor.shape)
+
+
+def operand(
+    name: str, value: "ArrayLike | Tensor", dtypes: Sequence[DTypeLike],
+    shape: Sequence[int | None], accelerator: HalfdomeAccelerator,
+) -> "np.ndarray | Tensor":  # fmt: skip
+    """An array, or a tensor of this card, of one of `dtypes` and of `shape`; None is any size."""
+    if not isinstance(value, Tensor):
+        return arguments.array(name, value, dtypes, shape)
+    if value.accelerator is not accelerator:
+        raise ValueError(
+            f"{name}: is on card {value.accelerator.index}, not on card {accelerator.index}"
+        )
+    found = np.broadcast_to(np.zeros((), value.dtype), value.shape)
+    arguments.array(name, found, dtypes, shape)
+    _ = value.block
+    return value
+
+
+class Call:
+    """The operands of one call, which are in card memory while it lasts."""
+
+    def __init__(self, accelerator: HalfdomeAccelerator, garbage: deque[Block]):
+        self._accelerator = accelerator
+        self._garbage = garbage
+        self._blocks: list[Block] = []
+        self._results: list[Tensor] = []
+        while garbage:
+            accelerator.reclaim(garbage.popleft())
+
+    def result(self, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
+        """Room for a result. It has the first claim to the scratchpad: to DRAM it goes in whole
+        lines, later."""
+        stride = round_up(shape[-1] * dtype.itemsize, self._accelerator.config.bus_bytes)
+        rows = int(np.prod(shape[:-1], dtype=np.int64))
+        block = self._accelerator.place(rows * stride)
+        self._results.append(Tensor(self._accelerator, self._garbage, block, shape, dtype))
+        return self._results[-1]
+
+    def put(self, values: np.ndarray) -> int:
+        """The card address of bytes that are there until the call ends."""
+        raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        block = self._accelerator.place(raw.size)
+        self._blocks.append(block)
+        self._accelerator.upload(block, raw)
+        return block.address
+
+    def rows(self, value: np.ndarray | Tensor, zero_point: int = 0) -> Rows:
+        """An operand as rows of its last axis."""
+        kind = format_of(value.dtype)
+        if isinstance(value, Tensor):
+            return Rows(value.block.address, value.stride, kind, zero_point)
+        raw = value.reshape(-1, value.shape[-1]).view(np.uint8)
+        stride = round_up(raw.shape[1], self._accelerator.config.bus_bytes)
+        return Rows(self.put(pad_rows(raw, stride)), stride, kind, zero_point)
+
+    def run(self, work: Work) -> np.ndarray:
+        """Runs a command; its completion."""
+        self._accelerator.timeline.issue(work.opcode, **work.fields)
+        return self._accelerator.check()[-1]
+
+    def finish(self, result: Tensor, *, stays: bool) -> "np.ndarray | Tensor":
+        """Gives back all but what stays; the result, as an array unless it stays."""
+        for block in self._blocks:
+            self._accelerator.release(block)
+        if stays:
+            return result
+        values = read(result)
+        self._accelerator.release(result.block)
+        result._lost.detach()
+        return values

@@ -1,0 +1,67 @@
+"""A graph on the cards of an open platform, compiled again whenever other cards serve it."""
+
+from collections.abc import Sequence
+
+from halfdome.hdl.config import CardConfig
+from halfdome.host.compiler.compile import compile
+from halfdome.host.graph.graph import Graph
+from halfdome.host.platform import Runtime
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.program import Program
+from halfdome.host.runtime.transfers import Transfers
+
+
+class _Plan:
+    """Compiles for the cards that serve; tables stay where they are."""
+
+    def __init__(
+        self, graph: Graph, config: CardConfig, transfers: Transfers, in_flight: int | None
+    ):
+        self._graph = graph
+        self._config = config
+        self._transfers = transfers
+        self._in_flight = in_flight
+        self._numbers: Sequence[int] = ()
+
+    def __call__(self, numbers: Sequence[int], before: Program | None) -> Program:
+        kept = {} if before is None else self._kept(numbers, before)
+        self._numbers = numbers
+        return compile(
+            self._graph, self._config, len(numbers), transfers=self._transfers,
+            in_flight=self._in_flight, kept=kept,
+        )  # fmt: skip
+
+    def _kept(self, numbers: Sequence[int], before: Program) -> dict[int, int]:
+        """The position of the card that holds a table, of those that lie on one card as a whole."""
+        kept = {}
+        for table, tasks in enumerate(before.about["tables"].values()):  # type: ignore[attr-defined]
+            card = self._numbers[tasks[0][0]]
+            if len(tasks) == 1 and card in numbers:
+                kept[table] = numbers.index(card)
+        return kept
+
+
+def deploy(
+    runtime: Runtime, model: Graph | Program, transfers: Transfers | None = None,
+    in_flight: int | None = None,
+) -> Deployment:  # fmt: skip
+    """Places a model on all cards of a runtime, ready for `Deployment.run`.
+
+    Parameters
+    ----------
+    model : Graph, compiled here; or Program, made for so many cards: no other cards take over then
+    transfers : Transfers or None for its defaults, or the program's
+    in_flight : int, requests that are worked on at a time
+
+    Raises what `compile` and `Deployment` raise.
+    """
+    plan: _Plan | Program
+    if isinstance(model, Program):
+        plan, how = model, Transfers(**model.about["transfers"])  # type: ignore[arg-type]
+    else:
+        how = transfers or Transfers()
+        plan = _Plan(model, runtime.config, how, in_flight)
+    return Deployment(
+        runtime.session, runtime.accelerators, plan, lambda: runtime.platform.cycles,
+        as_list=how.command_lists, pass_on=how.broadcast,
+    )  # fmt: skip

@@ -29,6 +29,8 @@ from halfdome.host.runtime.program import (
 )
 from halfdome.host.runtime.transfers import Transfers
 
+NEAR_SHARE = 0.5
+"""What of the scratchpad a table may take to be expected there."""
 RANDOM_READS = 3
 """How much dearer a byte of a table is than one that is read in order: rows straddle lines."""
 
@@ -58,7 +60,9 @@ def loads(graph: Graph, config) -> list[Load]:
         bags = graph.values[node.output].shape[0]
         rows = bags * mean_length(node, graph)
         output = graph.values[node.output].format
-        cycles = costs.pooling(config, row_format, dim, bags, rows, output) + costs.START_CYCLES
+        near = table.shape[0] * row_format.row_bytes(dim) <= NEAR_SHARE * config.scratchpad_bytes
+        cycles = costs.pooling(config, row_format, dim, bags, rows, output, near=near)
+        cycles += costs.START_CYCLES
         found.append(Load(table.shape[0], row_format, dim, cycles))
     return found
 
@@ -280,7 +284,10 @@ class Bags:
             bags, output, weights=weights, flags=flags,
             multiplier=node.attributes.get("multiplier", 1.0),
         )  # fmt: skip
-        cycles = costs.pooling(config, row_format, len(task.columns), bags, rows, value.format)
+        cycles = costs.pooling(
+            config, row_format, len(task.columns), bags, rows, value.format,
+            near=held.nbytes <= NEAR_SHARE * config.scratchpad_bytes,
+        )  # fmt: skip
         lowering.add(
             card, work, label(node), cycles, reads=[whole(held), whole(near)],
             writes=[layout.region(bags, nbytes)],

@@ -23,10 +23,10 @@ from halfdome.host.runtime.program import HOST, Output, Program, RowsInput, Rows
 from halfdome.host.runtime.transfers import Transfers
 
 TARGET = "halfdome"
-IN_FLIGHT = 4
-"""Requests in flight by default, if a request takes part in no more rounds than that."""
 TABLE_SHARE = 0.5
 """What of a card's DRAM tables may take; the rest is for weights and buffers."""
+SMALL_SHARE = 1 / 64
+"""What of a scratchpad a table may take to be on every card."""
 WAITS = 1
 """Events that a descriptor can wait for."""
 
@@ -57,7 +57,8 @@ def placement(
                 f"{node.output}: max_dim={config.max_dim}: must be at least its dim={dim}"
             )
     capacity = int(config.dram_bytes * TABLE_SHARE)
-    return place(bags.loads(graph, config), shares(graph.batch, cards), capacity, kept)
+    small = int(config.scratchpad_bytes * SMALL_SHARE)
+    return place(bags.loads(graph, config), shares(graph.batch, cards), capacity, small, kept)
 
 
 def compile(
@@ -73,7 +74,7 @@ def compile(
     cards : int
     transfers : Transfers or None for its defaults
     in_flight : int, requests that are worked on at a time; by default as many as a request takes
-        part in rounds, and at least `IN_FLIGHT`
+        part in rounds: more would only wait
     kept : position of the card that holds a table already, by number of the embedding bag
 
     Raises what `placement` raises, and `GraphError` for what no card can do.
@@ -114,7 +115,7 @@ class _Compilation:
         self._store_outputs()
         commands = self._lowering.commands
         plan = schedule(commands, dependencies(commands, by_buffer))
-        slots = self._in_flight or max(IN_FLIGHT, plan.stages)
+        slots = self._in_flight or plan.stages
         placed = memory.plan(commands, plan, self._config.scratchpad_bytes, slots)
         return self._encode(plan, placed, slots)
 

@@ -14,6 +14,8 @@ PEER_LATENCY_CYCLES = 160
 """From a SIGNAL to what waits for it on another card."""
 ONE_BAG_CYCLES = 4
 """Least that a bag takes a gather unit."""
+RANDOM_SHARE = 0.45
+"""What lines read at random get of the bandwidth of DRAM."""
 
 _GIGATRANSFERS = {1: 2.5 * 8 / 10, 2: 5 * 8 / 10, 3: 8 * 128 / 130, 4: 16 * 128 / 130,
                   5: 32 * 128 / 130}  # fmt: skip
@@ -63,17 +65,24 @@ def transfer(config: CardConfig, nbytes: int) -> float:
     return LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
 
 
-def row_cycles(config: CardConfig, row_format: RowFormat, dim: int) -> float:
-    """What a row takes a gather unit: its lanes, or its share of the memory that it lies in."""
+def row_cycles(config: CardConfig, row_format: RowFormat, dim: int, *, near: bool) -> float:
+    """What a row takes a gather unit: its lanes, or the memory that it lies in.
+
+    Rows lie one behind the other: on average they touch a word, or a line, more than they fill.
+    """
     row_bytes = row_format.row_bytes(dim)
-    lines = 1 + (row_bytes - 1) / LINE_BYTES
-    return max(-(-dim // config.lanes), lines * LINE_BYTES / config.bus_bytes)
+    if near:
+        memory = 1 + (row_bytes - 1) / config.bus_bytes
+    else:
+        lines = 1 + (row_bytes - 1) / LINE_BYTES
+        memory = lines * LINE_BYTES / (RANDOM_SHARE * dram_bytes_per_cycle(config))
+    return max(-(-dim // config.lanes), memory)
 
 
 def pooling(
     config: CardConfig, row_format: RowFormat, dim: int, bags: float, rows: float,
-    output: ElementFormat,
+    output: ElementFormat, *, near: bool,
 ) -> float:  # fmt: skip
-    """A GATHER of so many bags and rows."""
+    """A GATHER of so many bags and rows, of a table in the scratchpad if it is `near`."""
     leaving = max(ONE_BAG_CYCLES, -(-dim * output.nbytes // config.bus_bytes) + 1)
-    return max(rows * row_cycles(config, row_format, dim), bags * leaving)
+    return max(rows * row_cycles(config, row_format, dim, near=near), bags * leaving)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 
 import numpy as np
 
@@ -86,8 +87,9 @@ class Placement:
         if not any((each.table, each.columns) == (task.table, task.columns) for each in left):
             del self._used[task.card][task.table, task.columns]
 
-    def deal(self, kept: Mapping[int, int]) -> None:
-        """Gives every table to a card; those of `kept` to the card that it names.
+    def deal(self, kept: Mapping[int, int], small_bytes: int) -> None:
+        """Gives every table to a card, those of `kept` to the card that it names; or to all cards
+        what is small, or more than a card's share of the work: each pools its own samples.
 
         Raises `MemoryError` naming a table that fits nowhere.
         """
@@ -99,14 +101,13 @@ class Placement:
         for table in sorted(range(len(self._loads)), key=lambda t: -self._loads[t].cycles):
             load = self._loads[table]
             whole = range(load.dim)
-            everywhere = all(self._fits(card, table, whole) for card in cards)
-            if load.cycles > fair > 0 and sizes[table] <= fair_bytes / len(cards) and everywhere:
+            hot = load.cycles > fair > 0 and all(self._fits(card, table, whole) for card in cards)
+            if hot or sizes[table] <= small_bytes:
                 for card, share in enumerate(self._shares):
                     if len(share):
                         self._give(Task(table, card, share, whole))
                 continue
-            pieces = -(-sizes[table] // int(fair_bytes))
-            for columns in _cut(load, pieces):
+            for columns in _parts(whole, ceil(sizes[table] / fair_bytes), load.column_step):
                 card = kept.get(table)
                 if card is None or not self._fits(card, table, columns):
                     card = self._least(table, columns)
@@ -130,22 +131,19 @@ class Placement:
             gap = (self._cycles[busiest] - self._cycles[idlest]) / 2
             if gap <= EVEN * sum(self._cycles) / len(self._cycles):
                 return
-            movable = [
-                task
+            movable = {
+                task: round(len(task.samples) * min(1.0, gap / self._cost(task)))
                 for task in self.tasks
-                if task.card == busiest
-                and len(task.samples) == self._samples
-                and self._fits(idlest, task.table, task.columns)
-            ]
-            if not movable:
+                if task.card == busiest and self._fits(idlest, task.table, task.columns)
+            }
+            worth = [t for t, moved in movable.items() if moved >= LEAST_MOVED * self._samples]
+            if not worth:
                 return
-            task = max(movable, key=self._cost)
-            moved = round(len(task.samples) * min(1.0, gap / self._cost(task)))
-            if not moved:
-                return
-            cut = task.samples.stop - moved
+            task = max(worth, key=lambda task: movable[task])
+            moved = movable[task]
+            start, cut, stop = task.samples.start, task.samples.stop - moved, task.samples.stop
             self._take(task)
-            for card, samples in ((busiest, range(cut)), (idlest, range(cut, task.samples.stop))):
+            for card, samples in ((busiest, range(start, cut)), (idlest, range(cut, stop))):
                 if len(samples):
                     self._give(Task(task.table, card, samples, task.columns))
 
@@ -156,31 +154,34 @@ class Placement:
         return max(self._cycles) / mean if mean else 1.0
 
 
-EVEN = 0.1
-"""What cards may differ by from the mean before samples move."""
+EVEN = 0.05
+"""What half the difference of two cards may be of the mean before samples move."""
+LEAST_MOVED = 1 / 16
+"""Least part of the samples that moves: a piece of its own is pooled and sent by itself."""
 
 
 def place(
     loads: Sequence[Load], shares: Sequence[range], capacity_bytes: int,
-    kept: Mapping[int, int] = {},
+    small_bytes: int, kept: Mapping[int, int] = {},
 ) -> Placement:  # fmt: skip
     """Deals tables out to cards whose dense nets run `shares` of the samples.
 
-    Greedy by cost, after Glow's placement (lib/Partitioner, 2021); a table that by itself is more
-    than a card's share of the work is pooled by every card for its own samples, one that is more
-    than its share of scarce memory is cut by columns, and what is left uneven moves by samples.
+    Greedy by cost, after Glow's placement (lib/Partitioner, 2021). A table of up to `small_bytes`,
+    and one that by itself is more than a card's share of the work, is on every card, which pools
+    its own samples: nothing is sent. One that is more than its share of scarce memory is cut by
+    columns, and what is left uneven moves by samples.
     """
     placement = Placement(loads, shares, capacity_bytes)
-    placement.deal(kept)
+    placement.deal(kept, small_bytes)
     placement.even_out()
     return placement
 
 
-def _cut(load: Load, pieces: int) -> list[range]:
-    """A table's columns in so many pieces, at multiples of its step."""
-    steps = -(-load.dim // load.column_step)
-    pieces = min(pieces, steps)
-    ends = [min(load.dim, load.column_step * (steps * i // pieces)) for i in range(pieces + 1)]
+def _parts(whole: range, count: int, step: int) -> list[range]:
+    """A range in so many parts, at multiples of `step`."""
+    steps = -(-len(whole) // step)
+    count = min(count, steps)
+    ends = [min(len(whole), step * (steps * i // count)) for i in range(count + 1)]
     return [range(start, end) for start, end in pairwise(ends)]
 
 

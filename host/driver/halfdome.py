@@ -176,7 +176,7 @@ class HalfdomeAccelerator:
 
     def download(self, block: Block, nbytes: int, *after: Event) -> np.ndarray:
         """Brings a block's first bytes home after some events, as uint8[nbytes], and waits for
-        everything issued, raising what failed first; host memory is then the session's to give back.
+        everything issued, raising what failed first.
 
         Once more if there was an alarm: a write may have been refused. Raises `DataLost` if there
         is one each time.

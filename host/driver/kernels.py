@@ -105,8 +105,10 @@ def gather(
 def product_flags(x: ElementFormat, w: ElementFormat, relu: bool) -> int:
     """The flags that tell the formats of a product's operands."""
     chosen = {
-        Flag.RELU: relu, Flag.X_INT8: x is ElementFormat.INT8, Flag.W_UINT8: w is ElementFormat.UINT8
-    }  # fmt: skip
+        Flag.RELU: relu,
+        Flag.X_INT8: x is ElementFormat.INT8,
+        Flag.W_UINT8: w is ElementFormat.UINT8,
+    }
     return int(sum(flag for flag, on in chosen.items() if on))
 
 

@@ -87,8 +87,7 @@ class _Quantiser:
         if architecture.interaction == "dot":
             segments, columns = self._pairs(segments, steps)
         self._node("concat", segments, "interaction")
-        logit = self._top(columns)
-        scale, zero_point = logit
+        scale = self._top(columns)
         last = f"top {len(architecture.top) - 2}"
         self._node(
             "affine", [last], OUTPUT, label="sigmoid", scale=np.float32(scale), shift=-0.0,
@@ -157,9 +156,9 @@ class _Quantiser:
         columns = [np.repeat(steps[0], dim), pair_steps / float(multiplier)]
         return [segments[0], "pairs"], np.concatenate(columns)
 
-    def _top(self, columns: np.ndarray) -> tuple[float, int]:
-        """The top net's layers; scale and zero point of the logit."""
-        x, x_scale, zero_point = "interaction", columns, INTERACTION_ZERO_POINT
+    def _top(self, columns: np.ndarray) -> float:
+        """The top net's layers; what a step of the logit is worth."""
+        x, x_scale, scale = "interaction", columns, 1.0
         layers = list(self._model.layers("top_l"))
         for number, (weight, bias) in enumerate(layers):
             last = number == len(layers) - 1
@@ -169,13 +168,13 @@ class _Quantiser:
                 f"top {number}", x, weight, bias, x_scale, scale, zero_point, relu=not last
             )
             x_scale = scale
-        return scale, zero_point
+        return scale
 
     def _linear(
         self, name: str, x: str, weight: np.ndarray, bias: np.ndarray,
         x_scale: float | np.ndarray, y_scale: float, zero_point: int, relu: bool,
     ) -> str:  # fmt: skip
-        """Quantises float32[n, k]; `x_scale` is what a step is worth: one number or one a column."""
+        """Quantises float32[n, k]; `x_scale` is what a step is worth, of all columns or of each."""
         if weight.shape[1] > _LARGEST_K:
             raise ValueError(f"k={weight.shape[1]}: int32 sums are safe up to {_LARGEST_K}")
         folded = weight.astype(np.float64) * x_scale

@@ -22,7 +22,7 @@ FAILURES = (CommandError, DataLost, CardError, TimeoutError)
 RETRIES = 3
 """How often a request is tried again before its failure is told."""
 LOOK_CYCLES = 10_000_000
-"""Cycles between two looks, each of which may take a hundredth of that, at a card that is silent."""
+"""Cycles between two looks at a card that is silent, each of which may take a hundredth of that."""
 
 _NOWHERE = "no card answers: the model is nowhere any more"
 

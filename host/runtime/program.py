@@ -60,7 +60,7 @@ class Part:
 
     Attributes
     ----------
-    queue, stage : uint8[commands]; a round issues stage `s` of the request that began `s` rounds ago
+    queue, stage : uint8[commands]; a round issues stage `s` of what began `s` rounds before
     waits : int32[commands, MOST_WAITS], events, -1 for none
     peer, arrival : int16, int32 [commands]; the position that a command tells of what was sent to
         it, and the event that this is; -1 for none

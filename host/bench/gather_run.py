@@ -22,6 +22,7 @@ from halfdome.host.bench.gather import (
 from halfdome.host.driver.bus import DmaBuffer
 from halfdome.host.driver.layout import round_up
 from halfdome.host.driver.memory import Block
+from halfdome.host.driver.rings import span_cycles
 from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
 from halfdome.host.runtime.card import Card
@@ -168,9 +169,8 @@ class _Run:
         """Waits for the card, gives everything back and returns the point's row."""
         point, card = self.point, self._card
         completions = card.device.check(self._ids)
-        gathers = [completions[table.gather] for table in self._tables]
-        start = gathers[0].start_cycle
-        cycles = (gathers[-1].end_cycle - start) & 0xFFFF_FFFF
+        gathers = completions[[table.gather for table in self._tables]]
+        start, cycles = int(gathers.start_cycle[0]), span_cycles(gathers)
         bases = [table.block.address for table in self._tables]
         limits = bounds(point, card.config, self._lookups, bases)
         lines = [row_lines(s, point.row_bytes) for s in row_starts(point, self._lookups, bases)]

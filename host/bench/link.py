@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from halfdome.hdl.commands import Opcode, pack
 from halfdome.hdl.config import CardConfig
 from halfdome.host.bench.dlrm import SEED
+from halfdome.host.driver.rings import span_cycles
 from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
 
@@ -99,14 +102,14 @@ def _cycles(runtime: Runtime, transfer: Transfer, nbytes: int, rows: int, cards:
         )  # fmt: skip
         card.dram.release(inside)
         submitted.append(card.device.submit([descriptor]))
-    ran = [card.device.check(ids)[0] for card, ids in zip(runtime.cards, submitted, strict=False)]
+    ran = [card.device.check(ids) for card, ids in zip(runtime.cards, submitted, strict=False)]
     for buffer in buffers:
         buffer.release()
-    start, end = min(done.start_cycle for done in ran), max(done.end_cycle for done in ran)
     if transfer.kind == "write":
         last = max(message.time_ns for message in runtime.platform.interrupts[-cards:])
-        end = last * config.clock_mhz / 1e3
-    return end - start
+        arrived = last * config.clock_mhz / 1e3
+        return max((arrived - int(done.start_cycle[0])) % 2**32 for done in ran)
+    return span_cycles(np.concatenate(ran))
 
 
 def _row(runtime: Runtime, transfer: Transfer, nbytes: int, cards: int) -> dict:

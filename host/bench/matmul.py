@@ -11,6 +11,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.host.bench.dlrm import SEED
 from halfdome.host.driver.layout import PARAM, pack_params, pack_weights, pad_rows, row_stride
 from halfdome.host.driver.memory import Block
+from halfdome.host.driver.rings import span_cycles
 from halfdome.host.platform import open
 from halfdome.host.report.stamp import stamp
 from halfdome.host.runtime.card import Card
@@ -203,5 +204,4 @@ def _timed(card: Card, blocks: dict[str, Block], m: int, k: int, n: int) -> int:
         Opcode.MATMUL, **addresses, m=m, k=k, n=n, x_stride=row_stride(k, card.config),
         y_stride=row_stride(n, card.config), y_zero_point=128,
     )  # fmt: skip
-    (completion,) = card.device.check(card.device.submit([command]))
-    return (completion.end_cycle - completion.start_cycle) & 0xFFFF_FFFF
+    return span_cycles(card.device.check(card.device.submit([command])))

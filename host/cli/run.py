@@ -71,9 +71,9 @@ def run_dlrm(
 
     Example: `halfdome run dlrm --fault poison:card=2,at=40 --fault link-down:card=4,at=60,for=100`
     """
+    from halfdome.host import platform
     from halfdome.host.bench import dlrm as bench
     from halfdome.host.models import dlrm
-    from halfdome.host.runtime import runtime
 
     design = preset(config)
     work = bench.workload(data, weights or dlrm.WEIGHTS, samples, batch)
@@ -81,7 +81,9 @@ def run_dlrm(
     extras = {}
     if waves is not None:
         start, stop = _cycles(waves_cycles)
-        extras["waves"] = runtime.waves(waves, card=waves_card, start=start, stop=stop, cards=cards)
+        extras["waves"] = platform.waves(
+            waves, card=waves_card, start=start, stop=stop, cards=cards
+        )
     if fault:
         extras["patience_cycles"] = bench.FAULT_PATIENCE_CYCLES
     with options.progress() as bar:

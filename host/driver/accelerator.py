@@ -106,6 +106,7 @@ class Accelerator(Protocol):
     traced : bool, whether labels of commands are kept
     idle : bool, whether nothing was prepared, and all that was submitted is done
     strayed : bool, whether it has done what it was not told
+    answers : bool, whether it answers when it is asked once
     """
 
     index: int
@@ -126,6 +127,9 @@ class Accelerator(Protocol):
 
     @property
     def strayed(self) -> bool: ...
+
+    @property
+    def answers(self) -> bool: ...
 
     def upload(self, block: Block, values: np.ndarray) -> None:
         """Copies uint8[n] into a block and waits."""

@@ -138,6 +138,11 @@ class HalfdomeAccelerator:
         """Whether it has completed what it was not told to do."""
         return bool(self.device.rings.stray)
 
+    @property
+    def answers(self) -> bool:
+        """Whether its registers can be read now."""
+        return self.device.state() is not CardState.SILENT
+
     # Memory
 
     def place(self, nbytes: int) -> Block:

@@ -120,11 +120,12 @@ class Deployment:
         command that can never succeed.
         """
         self._mend()
-        checked = [check(self.program, request) for request in requests]
-        if self._absent and self._clock() - self._looked >= LOOK_CYCLES:
+        nowhere = self._formed is None
+        if self._absent and (nowhere or self._clock() - self._looked >= LOOK_CYCLES):
             self._revive()
+        checked = [check(self.program, request) for request in requests]
         self._unsure = True
-        responses = self._answer(checked, progress)
+        responses = self._answer(requests, checked, progress)
         self._unsure = False
         return responses
 
@@ -152,7 +153,8 @@ class Deployment:
             for key in lost:
                 del self._resident[key]
             self._dissolve()
-            self._form([card for card in self._all if card not in self._absent], None)
+            if living := [card for card in self._all if card not in self._absent]:
+                self._form(living, None)
         self._unsure = False
 
     def _form(self, cards: Sequence[Accelerator], before: Program | None) -> None:
@@ -186,7 +188,7 @@ class Deployment:
             self._formed = None
 
     def _answer(
-        self, checked: Sequence[Checked], progress: Callable[[int], None]
+        self, requests: Sequence[Request], checked: list[Checked], progress: Callable[[int], None]
     ) -> list[Response]:
         responses: dict[int, Response] = {}
         attempts: Counter[int] = Counter()
@@ -207,10 +209,13 @@ class Deployment:
                 if isinstance(error, CommandError) and (final or not error.is_transfer):
                     self._land_rest()
                     raise
+                program = self.program
                 self._retry(error, oldest, waiting)
                 if final:
                     self._land_rest()
                     raise
+                if self.program is not program:  # which may want them otherwise
+                    checked = [check(self.program, request) for request in requests]
         return [responses[number] for number in range(len(checked))]
 
     @property

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from halfdome.host.driver.errors import CardError, CommandError, DataLost
-    from halfdome.host.runtime.card import Card, Table
     from halfdome.host.platform import Runtime, open
+    from halfdome.host.runtime.card import Card, Table
 
 __all__ = ["Card", "CardError", "CommandError", "DataLost", "Runtime", "Table", "open"]
 

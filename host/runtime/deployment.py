@@ -26,7 +26,16 @@ LOOK_CYCLES = 10_000_000
 
 _NOWHERE = "no card answers: the model is nowhere any more"
 
-Plan = Callable[[Sequence[int], Program | None], Program]
+
+@dataclass(frozen=True)
+class Before:
+    """A program, and the numbers of the cards that ran it, by position."""
+
+    program: Program
+    numbers: Sequence[int]
+
+
+Plan = Callable[[Sequence[int], Before | None], Program]
 """Makes the program for the cards of these numbers; the second is what ran before, part of which
 may still be in their memory."""
 
@@ -157,7 +166,7 @@ class Deployment:
                 self._form(living, None)
         self._unsure = False
 
-    def _form(self, cards: Sequence[Accelerator], before: Program | None) -> None:
+    def _form(self, cards: Sequence[Accelerator], before: Before | None) -> None:
         """Loads the program for `cards`, some of which may hold parts of it already."""
         if not cards:
             raise CardError(_NOWHERE)
@@ -251,7 +260,7 @@ class Deployment:
 
         Raises `CardError` if none does, and the last failure after `RETRIES` vain attempts.
         """
-        before = self._formed.program if self._formed else None
+        before = self._formed.before if self._formed else None
         for _ in range(1 + RETRIES):
             absent = self._absent
             settled = settle(self._all, self._all, [*suspects, *absent])
@@ -306,13 +315,18 @@ class _Formed:
         self.memory = memory
         self.flights = Flights(program, cards, memory, as_list)
 
+    @property
+    def before(self) -> Before:
+        """What a plan is told of it."""
+        return Before(self.program, [card.index for card in self.cards])
+
     def anew(self, as_list: bool) -> "_Formed":
         """The same with nothing in flight; the cards are at rest."""
         return _Formed(self.program, self.cards, self.memory, as_list)
 
 
 def _only(program: Program) -> Plan:
-    def plan(numbers: Sequence[int], before: Program | None) -> Program:
+    def plan(numbers: Sequence[int], before: Before | None) -> Program:
         return program
 
     return plan

@@ -6,7 +6,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler.compile import compile
 from halfdome.host.graph.graph import Graph
 from halfdome.host.platform import Runtime
-from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.deployment import Before, Deployment
 from halfdome.host.runtime.program import Program
 from halfdome.host.runtime.transfers import Transfers
 
@@ -21,24 +21,23 @@ class _Plan:
         self._config = config
         self._transfers = transfers
         self._in_flight = in_flight
-        self._numbers: Sequence[int] = ()
 
-    def __call__(self, numbers: Sequence[int], before: Program | None) -> Program:
-        kept = {} if before is None else self._kept(numbers, before)
-        self._numbers = numbers
+    def __call__(self, numbers: Sequence[int], before: Before | None) -> Program:
         return compile(
             self._graph, self._config, len(numbers), transfers=self._transfers,
-            in_flight=self._in_flight, kept=kept,
+            in_flight=self._in_flight, kept=_kept(numbers, before) if before else {},
         )  # fmt: skip
 
-    def _kept(self, numbers: Sequence[int], before: Program) -> dict[int, int]:
-        """The position of the card that holds a table, of those that lie on one card as a whole."""
-        kept = {}
-        for table, tasks in enumerate(before.about["tables"].values()):  # type: ignore[attr-defined]
-            card = self._numbers[tasks[0][0]]
-            if len(tasks) == 1 and card in numbers:
-                kept[table] = numbers.index(card)
-        return kept
+
+def _kept(numbers: Sequence[int], before: Before) -> dict[int, int]:
+    """The position of the card that holds a table, of those that lie on one card as a whole."""
+    kept = {}
+    tables = before.program.about["tables"]
+    for table, tasks in enumerate(tables.values()):  # type: ignore[attr-defined]
+        card = before.numbers[tasks[0][0]]
+        if len(tasks) == 1 and card in numbers:
+            kept[table] = numbers.index(card)
+    return kept
 
 
 def deploy(

@@ -13,21 +13,18 @@ from halfdome.hdl.registers import ACTIVITIES, TRAFFIC
 from halfdome.host.bench import dlrm as bench
 from halfdome.host.models import dlrm, features, movielens
 from halfdome.host.models.dlrm import Architecture, Dlrm
-from halfdome.host.models.quantise import quantise
-from halfdome.host.runtime.member import IN_FLIGHT
-from halfdome.host.runtime.pipeline import shares
-from halfdome.host.runtime.recommender import Recommender
+from halfdome.host.models.quantise import longest_bags, quantise, request
+from halfdome.host.serving.deploy import deploy
 from tests.host.models import synthetic
 
 TINY = preset("tiny")
 BATCH = 6
 
 
-def small_workload(folder, top=(8,), batches=5, interaction="cat"):
+def small_workload(folder, top=(48,), batches=5, interaction="cat", dim=16):
     """Made-up ratings, random weights, the demo's features; the last batch is short."""
     samples = features.build(movielens.load(synthetic.write(folder)), train=0.6, calibration=0.2)
     rng = np.random.default_rng(1)
-    dim = 16
     joined = Architecture.interaction_width(len(samples.table_rows), dim, interaction)
     architecture = Architecture(
         samples.table_rows, dim, (len(features.DENSE), 8, dim), (joined, *top, 1), interaction
@@ -39,7 +36,8 @@ def small_workload(folder, top=(8,), batches=5, interaction="cat"):
     model = Dlrm(architecture, parameters, {"feature_version": features.VERSION})
     held_out = samples.held_out.take(range(BATCH * batches - 2))
     cut = tuple(held_out.batches(BATCH))
-    return bench.Workload(model, quantise(model, samples.calibration), cut)
+    graph = quantise(model, samples.calibration, BATCH, longest_bags(cut))
+    return bench.Workload(model, graph, cut)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +75,9 @@ def test_every_sample_has_the_bits_of_the_golden_model(work, outcome):
     assert 0 <= outcome.report["auc_cards"] <= 1
 
 
-def test_answers_differ_from_sample_to_sample(work, runtime):
+def test_answers_differ_from_sample_to_sample(work):
     """Else equal bits would say little."""
-    answers = np.concatenate([work.quantised.forward(b, runtime.reference) for b in work.batches])
+    answers = np.concatenate([bench.golden(work.graph, batch) for batch in work.batches])
     assert len(np.unique(answers)) > 5
 
 
@@ -107,7 +105,7 @@ def test_the_report_tells_cycles_bytes_and_latencies(work, outcome):
     for cycles, microseconds in zip(report["latency_cycles"], report["latency_us"], strict=True):
         assert 0 < cycles <= report["total_cycles"]
         assert microseconds == cycles / TINY.clock_mhz
-    assert set(report["placement_card_of_table"]) == {0, 1, 2}
+    assert {card for cards in report["placement_cards_of_table"] for card in cards} == {0, 1, 2}
     assert len(report["per_card"]) == 3
     for card in report["per_card"]:
         assert all(card[name] >= 0 for name in TRAFFIC)  # what fits stays in the scratchpad
@@ -147,20 +145,11 @@ def test_pooled_rows_go_from_card_to_card(commands):
     assert sent == {(f"card {a}", f"card {b}") for a in range(3) for b in range(3) if a != b}
 
 
-@pytest.mark.parametrize(("samples", "cards"), [(128, 6), (1, 3), (2, 3), (7, 3), (6, 1)])
-def test_shares_cover_a_batch_and_are_as_equal_as_can_be(samples, cards):
-    parts = shares(samples, cards)
-    assert [sample for part in parts for sample in part] == list(range(samples))
-    sizes = [len(part) for part in parts]
-    assert len(sizes) == cards
-    assert max(sizes) - min(sizes) <= 1
-
-
 @pytest.mark.parametrize("cards", [1, 3])
-def test_dot_products_as_interaction(tmp_path, runtime, cards):
+def test_dot_products_as_interaction(tmp_path, cards):
     work = small_workload(tmp_path, interaction="dot")
     assert bench.run(work, TINY, cards=cards).mismatches == 0
-    answers = np.concatenate([work.quantised.forward(b, runtime.reference) for b in work.batches])
+    answers = np.concatenate([bench.golden(work.graph, batch) for batch in work.batches])
     assert len(np.unique(answers)) > 5
 
 
@@ -169,59 +158,72 @@ def test_batches_of_fewer_samples_than_cards(work):
     assert bench.run(dataclasses.replace(work, batches=small), TINY, cards=3).mismatches == 0
 
 
-def test_more_batches_than_can_be_in_flight(work):
-    many = tuple(work.batches[k % len(work.batches)] for k in range(2 * IN_FLIGHT + 1))
-    assert bench.run(dataclasses.replace(work, batches=many), TINY, cards=2).mismatches == 0
+def test_more_requests_than_can_be_in_flight(work, runtime):
+    served = deploy(runtime, work.graph)
+    many = [work.batches[k % len(work.batches)] for k in range(2 * served.program.slots + 1)]
+    answers = served.run([request(batch) for batch in many])
+    served.release()
+    expected = [bench.golden(work.graph, batch) for batch in many]
+    assert bench.differing(answers, expected) == 0
 
 
 def test_a_wrong_answer_is_counted(work, monkeypatch):
-    from halfdome.sim.golden import operators
+    from halfdome.sim.golden import matmul
 
-    right = operators.linear
-    monkeypatch.setattr(operators, "linear", lambda *operands: right(*operands) ^ 1)
+    right = matmul.requantise
+    monkeypatch.setattr(matmul, "requantise", lambda *operands: right(*operands) ^ 1)
     assert bench.run(work, TINY, cards=3).mismatches > 0
 
 
-def test_a_recommender_answers_again_without_more_memory(work, runtime):
-    recommender = Recommender(runtime, work.quantised, BATCH)
-    first = recommender.answer(work.batches)
-    free = [card.dram.free_bytes + card.scratchpad.free_bytes for card in runtime.cards]
-    again = recommender.answer(work.batches)
-    assert [answer.probabilities.tolist() for answer in again] == [
-        answer.probabilities.tolist() for answer in first
+def free_bytes(runtime):
+    cards = [(card.dram.free_bytes, card.scratchpad.free_bytes) for card in runtime.cards]
+    return runtime.platform._host_memory.free_bytes, cards
+
+
+def test_a_deployment_answers_again_without_more_memory(work, runtime):
+    before = free_bytes(runtime)
+    served = deploy(runtime, work.graph)
+    requests = [request(batch) for batch in work.batches]
+    first = served.run(requests)
+    free = free_bytes(runtime)
+    again = served.run(requests)
+    assert [answer.outputs["probability"].tolist() for answer in again] == [
+        answer.outputs["probability"].tolist() for answer in first
     ]
-    assert recommender.answer([]) == []
-    assert free == [card.dram.free_bytes + card.scratchpad.free_bytes for card in runtime.cards]
+    assert served.run([]) == []
+    assert free_bytes(runtime) == free
+    served.release()
+    assert free_bytes(runtime) == before
 
 
-def test_a_failed_batch_leaves_nothing_behind(work, runtime):
-    recommender = Recommender(runtime, work.quantised, BATCH)
-    expected = [answer.probabilities.tolist() for answer in recommender.answer(work.batches)]
-    bad = work.batches[1].sparse[0]
-    bags = features.Bags(bad.indices + 1_000_000, bad.lengths)
-    batch = work.batches[1]
-    damaged = features.Batch(batch.dense, (bags, *batch.sparse[1:]), batch.label)
-    batches = [work.batches[0], damaged, *work.batches[2:]]
-    mapped = runtime.platform._host_memory.free_bytes
+def test_a_failed_request_leaves_nothing_behind(work, runtime):
+    served = deploy(runtime, work.graph)
+    requests = [request(batch) for batch in work.batches]
+    expected = [answer.outputs["probability"].tolist() for answer in served.run(requests)]
+    bad = requests[1] | {"indices 0": requests[1]["indices 0"] + 1_000_000}
+    free = free_bytes(runtime)
     with pytest.raises(
         halfdome.CommandError, match="BAD_INDEX: the index at position 0 is outside"
     ):
-        recommender.answer(batches)
-    assert runtime.platform._host_memory.free_bytes == mapped
-    assert [
-        answer.probabilities.tolist() for answer in recommender.answer(work.batches)
-    ] == expected
+        served.run([requests[0], bad, *requests[2:]])
+    assert free_bytes(runtime) == free
+    assert [answer.outputs["probability"].tolist() for answer in served.run(requests)] == expected
+    assert served.incidents == []
+    served.release()
 
 
-def test_batches_larger_than_announced_are_refused(work, runtime):
-    recommender = Recommender(runtime, work.quantised, BATCH - 1)
-    with pytest.raises(ValueError, match="batch of 6 samples: must be 1 to 5"):
-        recommender.answer(work.batches)
+def test_requests_larger_than_the_program_was_made_for_are_refused(work, runtime):
+    graph = quantise(work.model, work.batches[0], BATCH - 1, longest_bags(work.batches))
+    served = deploy(runtime, graph)
+    with pytest.raises(ValueError, match=r"input dense: is float32\[6, \d+\], must have at most 5"):
+        served.run([request(batch) for batch in work.batches])
+    served.release()
 
 
-def test_rows_that_are_no_whole_bus_words_are_refused(work):
-    with pytest.raises(ValueError, match=r"bus_bytes=32: .* must divide the model's dim=16"):
-        bench.run(work, TINY.replace(bus_bytes=32), cards=2)
+@pytest.mark.parametrize("interaction", ["cat", "dot"])
+def test_rows_that_are_no_whole_bus_words_have_the_golden_bits(tmp_path, interaction):
+    work = small_workload(tmp_path, batches=2, interaction=interaction, dim=12)
+    assert bench.run(work, TINY, cards=3).mismatches == 0
 
 
 @pytest.mark.slow

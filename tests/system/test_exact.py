@@ -5,12 +5,13 @@ import pytest
 import halfdome
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import preset
-from halfdome.host.runtime.recommender import Recommender
+from halfdome.host.models.quantise import request
 from halfdome.host.platform import Runtime
+from halfdome.host.serving.deploy import deploy
 from halfdome.sim.golden import operators
 from halfdome.sim.platform import Platform
 from tests.sim.engine.program import assert_same
-from tests.system.test_dlrm import BATCH, small_workload
+from tests.system.test_dlrm import small_workload
 
 TINY = preset("tiny")
 CARDS = 6
@@ -19,7 +20,7 @@ REST_CYCLES = 2000
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    return small_workload(tmp_path_factory.mktemp("ratings"), batches=3)
+    return small_workload(tmp_path_factory.mktemp("ratings"), top=(8,), batches=3)
 
 
 def answer(work, *, record=True, **options):
@@ -29,8 +30,8 @@ def answer(work, *, record=True, **options):
         for card in range(CARDS):
             platform.world.record(card, record)
         runtime = Runtime(platform, TINY, "native", operators)
-        recommender = Recommender(runtime, work.quantised, BATCH)
-        seen.append(str(recommender.answer(work.batches, lambda samples: None)))
+        served = deploy(runtime, work.graph)
+        seen.append(str(served.run([request(batch) for batch in work.batches])))
         seen.append([card.counters() for card in runtime.cards])
         platform.run(REST_CYCLES)
         end = platform.cycles

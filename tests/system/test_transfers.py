@@ -39,7 +39,8 @@ def test_a_switch_changes_no_bit_and_saves_what_it_says(runtime, work, usual, na
     phase = 0 if name == "broadcast" else 1
     off, on = (costs, usual) if default else (usual, costs)
     assert on[phase].uplink_bytes < off[phase].uplink_bytes
-    assert on[phase].uplink_packets < off[phase].uplink_packets
+    if name != "half_inputs":  # a card's rows travel in one packet, long or short
+        assert on[phase].uplink_packets < off[phase].uplink_packets
 
 
 def test_all_off_has_the_golden_bits_too_and_costs_the_most(runtime, work, usual):
@@ -53,7 +54,7 @@ def test_all_off_has_the_golden_bits_too_and_costs_the_most(runtime, work, usual
 def test_halves_are_what_the_cards_see():
     dense = np.array([[1 + 2**-12, -3.0, 0.1]], np.float32)
     batch = Batch(dense, (), np.zeros(1, np.float32))
-    assert Transfers().seen(batch) is batch
-    seen = replace(Transfers(), half_inputs=True).seen(batch).dense
+    assert transfers.seen(batch, Transfers()) is batch
+    seen = transfers.seen(batch, replace(Transfers(), half_inputs=True)).dense
     assert seen.dtype == np.float32
     assert seen[0].tolist() == [1.0, -3.0, float(np.float16(0.1))]

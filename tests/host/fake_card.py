@@ -15,7 +15,10 @@ class FakeBuffer:
 
 
 class FakeBus:
-    """A `Bus` with one card at BAR0 = 0. `statuses` maps a descriptor to (status, detail)."""
+    """A `Bus` with one card at BAR0 = 0.
+
+    `status` maps a descriptor to (status, detail), and `slots` to how many slots its command takes.
+    """
 
     errors = 0
 
@@ -31,6 +34,7 @@ class FakeBus:
         self.doorbells = []
         self.executed = []
         self.status = lambda descriptor: (Status.OK, 0)
+        self.slots = lambda descriptor: 1
         self.silent = False
         self._written = 0
         self._head = 0
@@ -65,17 +69,25 @@ class FakeBus:
         if self.silent or self._head == tail:
             return False
         fetched = []
-        while self._head != tail:
+        left = (tail - self._head) % size
+        while left:
             start = self._head * DESCRIPTOR_BYTES
             fetched.append(self._ring("SQ")[start : start + DESCRIPTOR_BYTES].tobytes())
-            self._head = (self._head + 1) % size
+            slots = self.slots(fetched[-1])
+            assert slots <= left, "the doorbell cuts a command"
+            left -= slots
+            self._head = (self._head + slots) % size
         for descriptor in reversed(fetched):
             self.executed.append(descriptor)
-            status, detail = self.status(descriptor)
-            slots = self.values[registers.offset("CQ_SIZE")]
-            phase = 1 - self._written // slots % 2
-            entry = descriptor[2:4] + bytes([status, phase]) + detail.to_bytes(4, "little")
-            start = self._written % slots * COMPLETION_BYTES
-            self._ring("CQ")[start : start + COMPLETION_BYTES] = memoryview(entry + bytes(8))
-            self._written += 1
+            self.complete(descriptor)
         return True
+
+    def complete(self, descriptor):
+        """Tells the host that a command is done."""
+        status, detail = self.status(descriptor)
+        slots = self.values[registers.offset("CQ_SIZE")]
+        phase = 1 - self._written // slots % 2
+        entry = descriptor[2:4] + bytes([status, phase]) + detail.to_bytes(4, "little")
+        start = self._written % slots * COMPLETION_BYTES
+        self._ring("CQ")[start : start + COMPLETION_BYTES] = memoryview(entry + bytes(8))
+        self._written += 1

@@ -118,20 +118,35 @@ def test_small_groups_share_weight_tiles():
     assert groups_per_tile(default, 32, 32, 4) == 1
 
 
-@pytest.mark.parametrize("multiplier", [0.0, np.nan, np.inf])
-def test_bad_multiplier_is_refused_by_the_card_and_its_channel_named(card, multiplier):
+@pytest.mark.parametrize("multiplier", [0.0, np.nan, np.inf, 1e-50, -1e50])
+def test_a_bad_multiplier_is_refused_and_its_channel_named(card, multiplier):
     x, w = np.ones((2, 3), np.uint8), np.ones((5, 3), np.int8)
-    scales = np.array([1, 1, multiplier, 1, 1], np.float32)
-    with pytest.raises(CommandError, match="multiplier of output channel 2 is zero, inf") as error:
-        card.linear(x, w, scales)
-    assert error.value.status is Status.BAD_MULTIPLIER
+    before = card.counters()["cycles"]
+    with pytest.raises(ValueError, match="multiplier: output channel 2 has .* finite and not zero"):
+        card.linear(x, w, np.array([1, 1, multiplier, 1, 1]))
+    assert card.counters()["cycles"] - before < 4000  # nothing ran on the card
     assert card.linear(x, w, 1.0).tolist() == [[3] * 5] * 2
+
+
+@pytest.mark.parametrize("multiplier", [0.0, np.nan, np.inf])
+def test_the_card_refuses_a_bad_multiplier_too_and_names_its_channel(card, multiplier):
+    scales = np.array([1, 1, multiplier, 1, 1], np.float32)
+    params = pack_params(np.zeros((5, 1), np.int8), scales, np.zeros(5, np.int32), 0)
+    block = card.dram.allocate(1024)
+    card.accelerator.upload(block, params)
+    command = pack(Opcode.MATMUL, x=block.address + 256, w=block.address + 512,
+                   params=block.address, y=block.address + 768, m=2, k=3, n=5, x_stride=16,
+                   y_stride=16)  # fmt: skip
+    with pytest.raises(CommandError, match="multiplier of output channel 2 is zero, inf") as error:
+        card.device.check(card.device.submit([command]))
+    assert error.value.status is Status.BAD_MULTIPLIER
+    card.release(block)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dtype": np.float32}, "dtype=float32: must be uint8, int8 or int32"),
+        ({"dtype": np.float32}, "dtype=float32: must be uint8 or int8 or int32"),
         ({"multiplier": None}, "multiplier: missing, uint8 outputs need one"),
         ({"dtype": np.int32}, "dtype=int32: sums of products as they are take no multiplier"),
         ({"weight_zero_point": 128}, "weight_zero_point=128: must be an integer from -128 to 127"),

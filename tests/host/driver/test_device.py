@@ -1,12 +1,15 @@
 """The driver against a card of plain Python: rings, phases, ids, and what it refuses."""
 
+import numpy as np
 import pytest
 
 from halfdome.hdl import registers
 from halfdome.hdl.commands import Opcode, Status, fields, offset, pack, unpack
 from halfdome.hdl.config import PRESETS
-from halfdome.host.driver.device import RESET_POLL_CYCLES, RING_ENTRIES, CardState, Device
+from halfdome.host.driver.accelerator import CardState
+from halfdome.host.driver.device import RESET_POLL_CYCLES, Device
 from halfdome.host.driver.errors import CardError, CardLost, CommandError
+from halfdome.host.driver.rings import RING_ENTRIES, TICKETS
 from tests.host.fake_card import FakeBus
 
 TINY = PRESETS["tiny"]
@@ -33,9 +36,9 @@ def test_something_that_is_no_card_is_refused():
 def test_many_descriptors_share_one_doorbell():
     bus = FakeBus(TINY)
     card = device(bus)
-    identifiers = card.submit([SIGNAL] * 10)
+    tickets = card.submit([SIGNAL] * 10)
     assert bus.doorbells == [10]
-    assert [c.id for c in card.check(identifiers)] == identifiers
+    assert card.check(tickets).id.tolist() == list(tickets)
 
 
 def test_rings_wrap_and_the_phase_tells_old_entries_from_new():
@@ -43,9 +46,9 @@ def test_rings_wrap_and_the_phase_tells_old_entries_from_new():
     card = device(bus)
     total = 0
     for count in (1, 700, 1023, 5, 1500, 3):
-        identifiers = card.submit([SIGNAL] * count)
-        assert len(set(identifiers)) == count
-        assert len(card.check(identifiers)) == count
+        tickets = card.submit([SIGNAL] * count)
+        assert tickets == range(total, total + count)
+        assert card.check(tickets).id.tolist() == [ticket % TICKETS for ticket in tickets]
         total += count
     assert len(bus.executed) == total > 3 * RING_ENTRIES
 
@@ -53,8 +56,8 @@ def test_rings_wrap_and_the_phase_tells_old_entries_from_new():
 def test_waiting_for_a_later_command_leaves_the_earlier_one_waitable():
     card = device(FakeBus(TINY))
     first, second = card.submit([SIGNAL, SIGNAL])
-    assert card.wait([second])[0].id == second
-    assert card.wait([first])[0].id == first
+    assert card.wait([second]).id == second
+    assert card.wait([first]).id == first
 
 
 @pytest.mark.parametrize(
@@ -83,8 +86,9 @@ def test_a_failed_command_is_explained_in_words(opcode, status, detail, words):
     with pytest.raises(CommandError, match=words) as caught:
         card.check(card.submit([pack(opcode, **values)]))
     assert caught.value.status is status
+    assert caught.value.detail == detail
     bus.status = lambda raw: (Status.OK, 0)
-    assert card.check(card.submit([SIGNAL]))[0].status is Status.OK
+    assert card.check(card.submit([SIGNAL])).status == Status.OK
 
 
 def test_an_unknown_opcode_is_named():
@@ -118,9 +122,8 @@ def test_unpacking_gives_back_what_was_packed():
 def test_a_reset_forgets_what_was_submitted_and_starts_anew():
     bus = FakeBus(TINY)
     card = device(bus)
-    done = card.submit([SIGNAL])
-    card.wait(done)
-    lost = card.submit([SIGNAL] * 3, ["a", "b", "c"])
+    card.wait(card.submit([SIGNAL]))
+    lost = card.submit([SIGNAL] * 3)
     control, write = [], bus.write
 
     def watched(address, data):
@@ -130,12 +133,13 @@ def test_a_reset_forgets_what_was_submitted_and_starts_anew():
         write(address, data)
 
     bus.write = watched
-    assert [each.label for each in card.reset()] == ["a", "b", "c"]
+    card.reset()
     assert control == [2, 1]
-    assert card.room == RING_ENTRIES - 1
-    assert [c.status for c in card.check(card.submit([SIGNAL] * 2))] == [Status.OK] * 2
-    with pytest.raises(KeyError):
-        card.done(lost[0])
+    assert card.rings.idle
+    assert card.rings.room == RING_ENTRIES - 1
+    assert card.check(card.submit([SIGNAL] * 2)).status.tolist() == [Status.OK] * 2
+    with pytest.raises(CardError, match="card 2: its commands were lost in a reset"):
+        card.wait(lost[:1])
 
 
 def test_a_reset_that_does_not_end_and_a_fetch_that_failed_are_told():
@@ -147,9 +151,9 @@ def test_a_reset_that_does_not_end_and_a_fetch_that_failed_are_told():
     with pytest.raises(TimeoutError, match="card 2: a reset is not over after 1000000 cycles"):
         card.reset()
     bus.values[registers.offset("STATUS")] = 2
-    identifiers = card.submit([SIGNAL])
+    tickets = card.submit([SIGNAL])
     with pytest.raises(CardError, match="card 2: a descriptor could not be fetched"):
-        card.wait(identifiers)
+        card.wait(tickets)
 
 
 def test_the_state_of_a_card_is_read_from_its_registers():
@@ -194,7 +198,7 @@ def test_all_ones_are_a_value_or_nobody():
 def test_an_alarm_makes_the_driver_look_before_its_patience_ends(values, words):
     bus = FakeBus(TINY)
     card = device(bus)
-    identifiers = card.submit([SIGNAL])
+    tickets = card.submit([SIGNAL])
     waits = []
 
     def wait(cycles, message=0):
@@ -205,7 +209,7 @@ def test_an_alarm_makes_the_driver_look_before_its_patience_ends(values, words):
     bus.wait = wait
     bus.values |= {registers.offset(name): value for name, value in values.items()}
     with pytest.raises(CardError, match=words):
-        card.wait(identifiers)
+        card.wait(tickets)
     assert waits == [card.patience_cycles // 16]
 
 
@@ -238,12 +242,10 @@ def test_draining_tells_the_card_again_and_says_whether_it_ended():
     card = device(bus)
     write = bus.write
     bus.write = lambda address, data: None  # the doorbell is lost
-    identifiers = card.submit([SIGNAL])
+    tickets = card.submit([SIGNAL])
     bus.write = write
     assert card.drain()
-    card.forget(identifiers)
-    with pytest.raises(KeyError):
-        card.done(identifiers[0])
+    assert card.rings.done(np.array(tickets))
     bus.silent = True
     card.submit([SIGNAL])
     assert not card.drain()
@@ -271,3 +273,62 @@ def test_a_reset_waits_for_late_completions_as_long_as_its_patience(quarantined,
     bus.read, bus.write = watched, noted
     card.reset()
     assert seen == ["look"] * looks + ["reset"]
+
+
+def stray(bus, identifier):
+    """Lets the card tell of a command that it was never given."""
+    bus.complete(pack(Opcode.SIGNAL, id=identifier))
+
+
+def test_a_completion_that_nobody_asked_for_is_told_and_the_next_reset_forgets_it():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    tickets = card.submit([SIGNAL])
+    stray(bus, 77)
+    for _ in range(2):
+        with pytest.raises(CardError, match="card 2: completion of id 77, which no command has"):
+            card.wait(tickets)
+    assert not card.drain()
+    bus.restart()
+    card.reset()
+    assert card.check(card.submit([SIGNAL])).status == Status.OK
+
+
+def test_a_card_that_was_given_up_is_told_nothing_until_it_is_reset():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    lost = card.submit([SIGNAL])
+    bus.write = lambda address, data: bus.values.update({address: int.from_bytes(data, "little")})
+    card.give_up()
+    assert bus.values[registers.offset("BUS_MASTER")] == 0
+    with pytest.raises(CardLost, match="card 2: was given up"):
+        card.submit([SIGNAL])
+    with pytest.raises(CardError, match="lost in a reset"):
+        card.wait(lost)
+    del bus.write
+    bus.restart()
+    card.reset()
+    assert card.check(card.submit([SIGNAL])).status == Status.OK
+
+
+def test_history_has_every_command_with_its_label_and_completion():
+    bus = FakeBus(TINY)
+    card = device(bus)
+    card.check(card.submit([SIGNAL] * 3))
+    card.history = []
+    card.check(card.submit([SIGNAL] * 2, ["a", "b"]))
+    assert [(each.label, each.slot, each.completion.id) for each in card.history] == [
+        ("a", 3, 3), ("b", 4, 4),
+    ]  # fmt: skip
+    assert [each.descriptor[2] for each in card.history] == [3, 4]
+
+
+def test_a_full_ring_never_cuts_a_command_of_several_slots():
+    bus = FakeBus(TINY)
+    bus.slots = lambda descriptor: 3
+    card = device(bus)
+    raw = np.zeros((3 * 700, 64), np.uint8)
+    raw[:, 0] = Opcode.SIGNAL
+    tickets = card.submit(raw, sizes=np.full(700, 3))
+    assert card.check(tickets).id.tolist() == list(range(700))
+    assert len(bus.executed) == 700

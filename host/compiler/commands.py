@@ -1,12 +1,25 @@
 """Commands before it is known where their operands lie, and when they run."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from halfdome.hdl.commands import Engine
-from halfdome.host.driver.kernels import Work
 from halfdome.host.runtime.program import HOST
+
+
+class Work(Protocol):
+    """What a command does, in the terms of its target."""
+
+    @property
+    def queue(self) -> int:
+        """The in-order queue that it joins."""
+        ...
+
+    @property
+    def cycles(self) -> float:
+        """What it is expected to take."""
+        ...
 
 
 @dataclass(eq=False)
@@ -92,9 +105,8 @@ class Command:
     Attributes
     ----------
     position : int, of the card that runs it
-    work : opcode, and fields; an address is a `Place`
+    work : what it does, in the target's terms; an address is a `Place`
     label : str
-    cycles : float, what it is expected to take
     reads, writes : regions of this card's memory; of a command that tells a peer, what it has sent
     tells : int, the position told, or -1
     behind : commands of its queue that must come before it
@@ -104,7 +116,6 @@ class Command:
     position: int
     work: Work
     label: str
-    cycles: float
     reads: list[Region] = field(default_factory=list)
     writes: list[Region] = field(default_factory=list)
     tells: int = -1
@@ -114,4 +125,9 @@ class Command:
     @property
     def queue(self) -> int:
         """The in-order queue that it joins."""
-        return int(Engine(self.work.opcode.engine))
+        return self.work.queue
+
+    @property
+    def cycles(self) -> float:
+        """What it is expected to take."""
+        return self.work.cycles

@@ -7,10 +7,9 @@ for by fences in front of it.
 
 from collections.abc import Hashable, Mapping, Sequence
 
-from halfdome.hdl.commands import Engine, Opcode
 from halfdome.host.compiler.commands import Command
 from halfdome.host.compiler.schedule import Schedule
-from halfdome.host.driver.kernels import Work
+from halfdome.host.compiler.target import Target
 
 Waits = dict[Command, list[Command]]
 
@@ -51,17 +50,16 @@ def waits(order: Sequence[Command], needed: Mapping[Command, Sequence[Command]])
 
 
 def with_fences(
-    order: Sequence[Command], waits: Waits, most: int
+    order: Sequence[Command], waits: Waits, target: Target
 ) -> tuple[list[Command], Waits, dict[Command, Command]]:
-    """The order with fences in it, so that no command waits for more than `most` others; and for
-    each fence the command that it stands in front of."""
+    """The order with fences in it, so that no command waits for more than it can; and for each
+    fence the command that it stands in front of."""
     result, fenced, before = [], {}, {}
     for command in order:
         waited = list(waits[command])
-        while len(waited) > most:
-            opcode = Opcode(Engine(command.queue) << 4 | 0xF)
-            fence = Command(command.position, Work(opcode, {}), command.label, 0.0)
-            fenced[fence], waited = waited[:most], waited[most:]
+        while len(waited) > target.waits:
+            fence = Command(command.position, target.fence(command.queue), command.label)
+            fenced[fence], waited = waited[: target.waits], waited[target.waits :]
             before[fence] = command
             result.append(fence)
         fenced[command] = waited

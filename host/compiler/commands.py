@@ -1,6 +1,6 @@
 """Commands before it is known where their operands lie, and when they run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -70,11 +70,10 @@ class Symbol:
 
 
 @dataclass(frozen=True)
-class Region:
-    """Rows of bytes in a buffer that a command reads or writes."""
+class Extent:
+    """Rows of bytes in some memory, from byte `start` on."""
 
-    buffer: Buffer
-    offset: int
+    start: int
     rows: int
     row_bytes: int
     stride: int
@@ -82,20 +81,35 @@ class Region:
     @property
     def end(self) -> int:
         """The byte after the last."""
-        return self.offset + (self.rows - 1) * self.stride + self.row_bytes
+        return self.start + (self.rows - 1) * self.stride + self.row_bytes
 
-    def touches(self, other: "Region", distance: int = 0) -> bool:
-        """Whether a byte is in both, if `other` lies `distance` bytes further on."""
-        start = other.offset + distance
-        if self.end <= start or other.end + distance <= self.offset:
+    def touches(self, other: "Extent") -> bool:
+        """Whether a byte may be in both. Rows of one stride beside each other have none."""
+        if self.end <= other.start or other.end <= self.start:
             return False
-        rows = [each for each in (self, other) if each.rows > 1]
-        strides = {each.stride for each in rows}
+        strides = {each.stride for each in (self, other) if each.rows > 1}
         if len(strides) != 1:
             return True
         stride = strides.pop()
-        gap = (start - self.offset) % stride
+        gap = (other.start - self.start) % stride
         return gap < self.row_bytes or gap + other.row_bytes > stride
+
+
+@dataclass(frozen=True)
+class Region:
+    """What of a buffer a command reads or writes."""
+
+    buffer: Buffer
+    extent: Extent
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are moved."""
+        return self.extent.rows * self.extent.row_bytes
+
+    def at(self, start: int) -> Extent:
+        """Where it is if the buffer begins at byte `start`."""
+        return replace(self.extent, start=start + self.extent.start)
 
 
 @dataclass(eq=False)

@@ -187,7 +187,7 @@ class _Compilation:
             return (buffer.position, placed.memories[id(buffer)]), placed.offsets[id(buffer)]
 
         order = events.ordered(self._lowering.commands, plan)
-        waits = events.waits(order, dependencies(order, where))
+        waits = events.waits(order, dependencies(order, where), plan)
         order, waits, before = events.with_fences(order, waits, self._target)
         segments = Segments(placed)
         made = parts(order, waits, before, plan, segments, self._cards, self._target)

@@ -19,8 +19,13 @@ def ordered(commands: Sequence[Command], schedule: Schedule) -> list[Command]:
     return sorted(commands, key=lambda command: schedule.starts[command])
 
 
-def waits(order: Sequence[Command], needed: Mapping[Command, Sequence[Command]]) -> Waits:
-    """For each command what it waits for: of its own card, or what tells its card."""
+def waits(
+    order: Sequence[Command], needed: Mapping[Command, Sequence[Command]], schedule: Schedule
+) -> Waits:
+    """For each command what it waits for: of its own card, or what tells its card.
+
+    What the host has seen done before it issues a command is not waited for again.
+    """
     numbers: dict[Command, int] = {}
     known: dict[Command, dict[Hashable, int]] = {}
     latest: dict[Hashable, dict[Hashable, int]] = {}
@@ -36,6 +41,8 @@ def waits(order: Sequence[Command], needed: Mapping[Command, Sequence[Command]])
                 source = ("from", other.position, command.position)
             number = numbers[other]
             if source == queue or seen.get(source, 0) >= number:
+                continue
+            if schedule.synced(other, command):
                 continue
             chosen.append(other)
             seen[source] = number

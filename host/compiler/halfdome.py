@@ -160,9 +160,10 @@ class HalfdomeTarget:
 
         `addresses` has for each field that is one its row, byte and width, the segment, and whether
         that is reached over the bus; `symbols` for each field that a request decides its row, byte
-        and width, and the symbol.
+        and width, and the symbol; `reaches` for each operand whose place or size a request decides
+        row and byte of its address, and what it lies in at any rate: offset and bytes.
         """
-        raw, addresses, symbols = [], [], []
+        raw, addresses, symbols, reaches = [], [], [], []
         for row, command in enumerate(commands):
             work: Work = command.work  # type: ignore[assignment]
             values = {}
@@ -179,6 +180,8 @@ class HalfdomeTarget:
                     segment, start = segments.of(value.buffer)
                     remote = value.buffer.position != command.position
                     addresses.append((*at, segment, int(remote)))
+                    if symbol >= 0 or isinstance(work.fields.get("row_bytes"), Symbol):
+                        reaches.append((*at[:2], start, value.buffer.nbytes))
                     values[name] = start + value.offset
             raw.append(np.frombuffer(pack(work.opcode, **values), np.uint8))
         return {
@@ -186,4 +189,5 @@ class HalfdomeTarget:
             "sizes": np.ones(len(commands), np.uint8),
             "addresses": np.array(addresses, np.int32).reshape(-1, 5),
             "symbols": np.array(symbols, np.int32).reshape(-1, 4),
+            "reaches": np.array(reaches, np.int64).reshape(-1, 4),
         }

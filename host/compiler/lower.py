@@ -11,7 +11,7 @@ from hashlib import blake2b
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat
-from halfdome.host.compiler.commands import Buffer, Command, Place, Region
+from halfdome.host.compiler.commands import Buffer, Command, Extent, Place, Region
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.kernels import Rows, Work
@@ -33,8 +33,8 @@ class Layout:
 
     def region(self, rows: int, row_bytes: int, row: int = 0, byte: int = 0) -> Region:
         """Some bytes of some rows."""
-        offset = self.offset + row * self.stride + byte
-        return Region(self.buffer, offset, rows, row_bytes, self.stride)
+        start = self.offset + row * self.stride + byte
+        return Region(self.buffer, Extent(start, rows, row_bytes, self.stride))
 
     def inside(self, byte: int) -> "Layout":
         """What begins at a byte of each row."""
@@ -43,7 +43,7 @@ class Layout:
 
 def whole(buffer: Buffer) -> Region:
     """All bytes of a buffer."""
-    return Region(buffer, 0, 1, buffer.nbytes, 0)
+    return Region(buffer, Extent(0, 1, buffer.nbytes, 0))
 
 
 def label(node: Node) -> str:
@@ -87,7 +87,7 @@ class Lowering:
         command = Command(position, work, label, list(reads), list(writes), tells)
         for region in (*command.reads, *command.writes):
             if region.buffer.contents is None:
-                region.buffer.traffic += region.rows * region.row_bytes
+                region.buffer.traffic += region.nbytes
         self.commands.append(command)
         return command
 

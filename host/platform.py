@@ -142,11 +142,11 @@ class Runtime:
         self.platform.inject(FaultPlan(tuple(late)))
         self.injected += faults
 
+    @whole
     def close(self) -> None:
         """Ends the simulation and frees its memory; a `trace` ends there, too."""
-        with self.session.alone():
-            self._end_trace()
-            self.platform.close()
+        self._end_trace()
+        self.platform.close()
 
     def __enter__(self) -> "Runtime":
         return self

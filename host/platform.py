@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from halfdome.hdl.commands import Engine
@@ -18,6 +17,7 @@ from halfdome.host.report.recording import CardRecord, Recording
 from halfdome.host.runtime.card import Card
 
 if TYPE_CHECKING:
+    from halfdome.sim.golden.operators import Reference
     from halfdome.sim.platform import Platform, Waves
 
 
@@ -34,11 +34,11 @@ class Runtime:
     engine : str
     session : Session
     injected : list of str, the faults that `inject` was given
-    reference : module with the golden functions, which have the parameters of a card's methods
+    reference : Reference, the golden functions with the names and parameters of a card's methods
     """
 
     def __init__(
-        self, platform: "Platform", config: CardConfig, engine: str, reference: ModuleType,
+        self, platform: "Platform", config: CardConfig, engine: str, reference: "Reference",
         patience_cycles: int = WAIT_CYCLES,
     ):  # fmt: skip
         self.platform = platform
@@ -142,11 +142,11 @@ class Runtime:
         self.platform.inject(FaultPlan(tuple(late)))
         self.injected += faults
 
+    @whole
     def close(self) -> None:
         """Ends the simulation and frees its memory; a `trace` ends there, too."""
-        with self.session.alone():
-            self._end_trace()
-            self.platform.close()
+        self._end_trace()
+        self.platform.close()
 
     def __enter__(self) -> "Runtime":
         return self
@@ -221,7 +221,7 @@ def open(
     `ValueError` for an unknown engine or a number of cards that the platform does not hold.
     """
     # Imported here: a model can be trained or a configuration checked without a simulator.
-    from halfdome.sim.golden import operators
+    from halfdome.sim.golden.operators import Reference
     from halfdome.sim.platform import Platform
 
     design = preset(config) if isinstance(config, str) else config
@@ -231,7 +231,7 @@ def open(
     check(design, cards, engine)
     platform = Platform(design, cards=int(cards), engine=engine, **platform_options)
     try:
-        return Runtime(platform, design, engine, operators, patience)
+        return Runtime(platform, design, engine, Reference(design), patience)
     except BaseException:
         platform.close()
         raise

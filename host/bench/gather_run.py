@@ -217,9 +217,9 @@ class _Run:
         pooling, dim = self.point.pooling, self.point.dim
         checked = _checked(table.lookups)
         positions = table.position.reshape(-1, pooling)[checked].reshape(-1).astype(np.int32)
-        lengths = np.full(len(checked), pooling, np.int32)
+        offsets = np.arange(len(checked), dtype=np.int32) * pooling
         golden = self._runtime.reference.embedding_bag(
-            table.content, positions, lengths, bits=self.point.bits
+            table.content, positions, offsets, bits=self.point.bits
         )
         stride = round_up(4 * dim, self._card.config.bus_bytes)
         got = table.landing.array[: len(checked) * stride].view(np.uint32)

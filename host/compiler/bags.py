@@ -10,13 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from halfdome.hdl.commands import Flag, Opcode
-from halfdome.host.compiler import costs
 from halfdome.host.compiler.commands import Buffer, Command, Place, Symbol
 from halfdome.host.compiler.lower import Layout, Lowering, label, whole
 from halfdome.host.compiler.placement import Load, Task
-from halfdome.host.driver import kernels
-from halfdome.host.driver.kernels import Work
+from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Graph, Node
@@ -29,8 +26,6 @@ from halfdome.host.runtime.program import (
 )
 from halfdome.host.runtime.transfers import Transfers
 
-NEAR_SHARE = 0.5
-"""What of the scratchpad a table may take to be expected there."""
 RANDOM_READS = 3
 """How much dearer a byte of a table is than one that is read in order: rows straddle lines."""
 
@@ -51,7 +46,7 @@ def longest(node: Node, graph: Graph) -> int:
     return -(-indices.shape[0] // max(1, lengths.shape[0]))
 
 
-def loads(graph: Graph, config) -> list[Load]:
+def loads(graph: Graph, target: Target) -> list[Load]:
     """What each embedding bag of a graph costs."""
     found = []
     for node in bag_nodes(graph):
@@ -60,9 +55,8 @@ def loads(graph: Graph, config) -> list[Load]:
         bags = graph.values[node.output].shape[0]
         rows = bags * mean_length(node, graph)
         output = graph.values[node.output].format
-        near = table.shape[0] * row_format.row_bytes(dim) <= NEAR_SHARE * config.scratchpad_bytes
-        cycles = costs.pooling(config, row_format, dim, bags, rows, output, near=near)
-        cycles += costs.START_CYCLES
+        table_bytes = table.shape[0] * row_format.row_bytes(dim)
+        cycles = target.pooling_cycles(row_format, dim, bags, rows, output, table_bytes)
         found.append(Load(table.shape[0], row_format, dim, cycles))
     return found
 
@@ -145,7 +139,7 @@ class Bags:
 
     def _stage(self, card: int, tasks: Sequence[tuple[Node, Task]]) -> tuple[BagsStaging, Buffer]:
         """Lays out a card's bags in host memory, alike in its own, and loads them."""
-        word = self._lowering.config.bus_bytes
+        word = self._lowering.target.word
         integer = 4 if self._how.narrow_indices else 8
         packed = self._how.partial_tensors and self._how.fused
         end = 0
@@ -184,15 +178,9 @@ class Bags:
         far = Buffer(f"indices {card}", HOST, end)
         near = Buffer("indices", card, end)
         for start, nbytes in loads:
-            work = kernels.move(
-                Opcode.LOAD, Place(far, start), round_up(end, word), Place(near, start),
-                round_up(end, word), 1, nbytes,
-            )  # fmt: skip
-            expected = end if isinstance(nbytes, Symbol) else nbytes
-            self._lowering.add(
-                card, work, "indices", costs.transfer(self._lowering.config, expected),
-                writes=[whole(near)],
-            )  # fmt: skip
+            most = end if isinstance(nbytes, Symbol) else nbytes
+            work = self._lowering.target.load(Place(far, start), Place(near, start), nbytes, most)
+            self._lowering.add(card, work, "indices", writes=[whole(near)])
         self.buffers.append(far)
         self.stagings.append(
             BagsStaging(len(self.buffers) - 1, packed_at, word, integer, total, tuple(pieces))
@@ -204,7 +192,7 @@ class Bags:
     ) -> dict[tuple[str, Task], Layout]:
         """Where a card pools what is not for its own samples alone: for the same samples side by
         side, in the order in which the columns lie where they are sent."""
-        word, share = self._lowering.config.bus_bytes, self._lowering.shares[card]
+        word, share = self._lowering.target.word, self._lowering.shares[card]
         grouped: dict[range, list[tuple[tuple, Node, Task]]] = {}
         for node, task in tasks:
             if not (task.samples.start >= share.start and task.samples.stop <= share.stop):
@@ -261,7 +249,7 @@ class Bags:
         nbytes: int,
     ) -> None:  # fmt: skip
         lowering = self._lowering
-        graph, config = lowering.graph, lowering.config
+        graph = lowering.graph
         value, bags = graph.values[node.output], len(task.samples)
         row_format, dim = operators.pooling(node, graph.values[node.inputs[0]])
         row_bytes = row_format.row_bytes(len(task.columns))
@@ -271,25 +259,17 @@ class Bags:
             f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}", card,
             _columns(table, row_format, dim, task.columns), RANDOM_READS * rows * row_bytes,
         )  # fmt: skip
-        flags = 0 if self._how.narrow_indices else int(Flag.WIDE)
-        if node.attributes.get("mode") == "mean":
-            flags |= Flag.MEAN
         weights = None
         if len(node.inputs) > 3:
             weights = Place(near, 0, piece.symbol + SYMBOLS_PER_PIECE - 1)
         output = replace(lowering.rows_at(node.output, layout), zero_point=value.zero_point)
-        work = kernels.gather(
-            Place(held), row_format, row_bytes, table.shape[0], len(task.columns),
-            Place(near, 0, piece.symbol + 1), Symbol(piece.symbol), Place(near, piece.lengths_at),
-            bags, output, weights=weights, flags=flags,
-            multiplier=node.attributes.get("multiplier", 1.0),
-        )  # fmt: skip
-        cycles = costs.pooling(
-            config, row_format, len(task.columns), bags, rows, value.format,
-            near=held.nbytes <= NEAR_SHARE * config.scratchpad_bytes,
+        work = lowering.target.gather(
+            node, row_format, table.shape[0], len(task.columns), mean_length(node, graph),
+            Place(held), held.nbytes, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
+            Place(near, piece.lengths_at), bags, output, weights, not self._how.narrow_indices,
         )  # fmt: skip
         lowering.add(
-            card, work, label(node), cycles, reads=[whole(held), whole(near)],
+            card, work, label(node), reads=[whole(held), whole(near)],
             writes=[layout.region(bags, nbytes)],
         )  # fmt: skip
 
@@ -321,10 +301,7 @@ class Bags:
                     )
                     told.append(target.region(len(common), nbytes))
             if told and self._how.peer_pooling:
-                signal = Work(Opcode.SIGNAL, {})
-                sent = lowering.add(
-                    card, signal, "sent", costs.PEER_LATENCY_CYCLES, writes=told, tells=peer
-                )
+                sent = lowering.add(card, lowering.target.signal(), "sent", writes=told, tells=peer)
                 sent.behind += stored
 
     def _runs(self, pooled: Sequence[_Pooled]) -> list[list[_Pooled]]:
@@ -346,9 +323,9 @@ class Bags:
         lowering = self._lowering
         source = lowering.rows_at(first.node.output, first.layout, row)
         columns = nbytes // source.format.nbytes
-        work = kernels.copy(source, target.place(), target.stride, rows, columns)
+        work = lowering.target.copy(source, target.place(), target.stride, rows, columns)
         lowering.add(
-            card, work, "own", costs.vector(lowering.config, rows, columns),
+            card, work, "own",
             reads=[first.layout.region(rows, nbytes, row)], writes=[target.region(rows, nbytes)],
         )  # fmt: skip
 
@@ -357,26 +334,22 @@ class Bags:
     ) -> Command:  # fmt: skip
         lowering, layout = self._lowering, first.layout
         target.buffer.exclusive = True
-        cycles = costs.transfer(lowering.config, rows * nbytes)
         reads = [layout.region(rows, nbytes, row)]
         if self._how.peer_pooling:
-            work = kernels.move(
-                Opcode.STORE, layout.place(row), layout.stride, target.place(), target.stride,
-                rows, nbytes,
-            )  # fmt: skip
-            return lowering.add(card, work, f"to card {peer}", cycles, reads=reads)
-        stride = round_up(nbytes, lowering.config.bus_bytes)
+            work = lowering.target.store_rows(
+                layout.place(row), layout.stride, target.place(), target.stride, rows, nbytes
+            )
+            return lowering.add(card, work, f"to card {peer}", reads=reads)
+        stride = round_up(nbytes, lowering.target.word)
         relay = Layout(Buffer(f"relay {card} {peer}", HOST, rows * stride), 0, stride)
-        work = kernels.move(
-            Opcode.STORE, layout.place(row), layout.stride, relay.place(), stride, rows, nbytes
+        work = lowering.target.store_rows(
+            layout.place(row), layout.stride, relay.place(), stride, rows, nbytes
         )
-        stored = lowering.add(card, work, f"to card {peer}", cycles, reads=reads)
-        work = kernels.move(
-            Opcode.LOAD, relay.place(), stride, target.place(), target.stride, rows, nbytes
+        stored = lowering.add(card, work, f"to card {peer}", reads=reads)
+        work = lowering.target.load_rows(
+            relay.place(), stride, target.place(), target.stride, rows, nbytes
         )
-        loaded = lowering.add(
-            peer, work, f"from card {card}", cycles, writes=[target.region(rows, nbytes)]
-        )
+        loaded = lowering.add(peer, work, f"from card {card}", writes=[target.region(rows, nbytes)])
         loaded.once_seen.append(stored)
         return stored
 

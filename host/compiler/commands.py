@@ -1,12 +1,25 @@
 """Commands before it is known where their operands lie, and when they run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
-from halfdome.hdl.commands import Engine
-from halfdome.host.driver.kernels import Work
 from halfdome.host.runtime.program import HOST
+
+
+class Work(Protocol):
+    """What a command does, in the terms of its target."""
+
+    @property
+    def queue(self) -> int:
+        """The in-order queue that it joins."""
+        ...
+
+    @property
+    def cycles(self) -> float:
+        """What it is expected to take."""
+        ...
 
 
 @dataclass(eq=False)
@@ -57,11 +70,10 @@ class Symbol:
 
 
 @dataclass(frozen=True)
-class Region:
-    """Rows of bytes in a buffer that a command reads or writes."""
+class Extent:
+    """Rows of bytes in some memory, from byte `start` on."""
 
-    buffer: Buffer
-    offset: int
+    start: int
     rows: int
     row_bytes: int
     stride: int
@@ -69,20 +81,35 @@ class Region:
     @property
     def end(self) -> int:
         """The byte after the last."""
-        return self.offset + (self.rows - 1) * self.stride + self.row_bytes
+        return self.start + (self.rows - 1) * self.stride + self.row_bytes
 
-    def touches(self, other: "Region", distance: int = 0) -> bool:
-        """Whether a byte is in both, if `other` lies `distance` bytes further on."""
-        start = other.offset + distance
-        if self.end <= start or other.end + distance <= self.offset:
+    def touches(self, other: "Extent") -> bool:
+        """Whether a byte may be in both. Rows of one stride beside each other have none."""
+        if self.end <= other.start or other.end <= self.start:
             return False
-        rows = [each for each in (self, other) if each.rows > 1]
-        strides = {each.stride for each in rows}
+        strides = {each.stride for each in (self, other) if each.rows > 1}
         if len(strides) != 1:
             return True
         stride = strides.pop()
-        gap = (start - self.offset) % stride
+        gap = (other.start - self.start) % stride
         return gap < self.row_bytes or gap + other.row_bytes > stride
+
+
+@dataclass(frozen=True)
+class Region:
+    """What of a buffer a command reads or writes."""
+
+    buffer: Buffer
+    extent: Extent
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are moved."""
+        return self.extent.rows * self.extent.row_bytes
+
+    def at(self, start: int) -> Extent:
+        """Where it is if the buffer begins at byte `start`."""
+        return replace(self.extent, start=start + self.extent.start)
 
 
 @dataclass(eq=False)
@@ -92,9 +119,8 @@ class Command:
     Attributes
     ----------
     position : int, of the card that runs it
-    work : opcode, and fields; an address is a `Place`
+    work : what it does, in the target's terms; an address is a `Place`
     label : str
-    cycles : float, what it is expected to take
     reads, writes : regions of this card's memory; of a command that tells a peer, what it has sent
     tells : int, the position told, or -1
     behind : commands of its queue that must come before it
@@ -104,7 +130,6 @@ class Command:
     position: int
     work: Work
     label: str
-    cycles: float
     reads: list[Region] = field(default_factory=list)
     writes: list[Region] = field(default_factory=list)
     tells: int = -1
@@ -114,4 +139,9 @@ class Command:
     @property
     def queue(self) -> int:
         """The in-order queue that it joins."""
-        return int(Engine(self.work.opcode.engine))
+        return self.work.queue
+
+    @property
+    def cycles(self) -> float:
+        """What it is expected to take."""
+        return self.work.cycles

@@ -1,4 +1,4 @@
-"""From a graph to a program for so many cards of one configuration."""
+"""From a graph to a program for so many cards of one target."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -6,29 +6,29 @@ from itertools import pairwise
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Opcode
+from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import bags, costs, encode, events, memory
+from halfdome.host.compiler import bags, events, memory
 from halfdome.host.compiler.commands import Buffer, Place
+from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.lower import Lowering
 from halfdome.host.compiler.order import by_buffer, dependencies
+from halfdome.host.compiler.parts import parts
 from halfdome.host.compiler.placement import Placement, Task, place
 from halfdome.host.compiler.schedule import Schedule, schedule
-from halfdome.host.driver import kernels
+from halfdome.host.compiler.segments import Segments
+from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Graph
 from halfdome.host.graph.values import DTYPES, GraphError
 from halfdome.host.runtime.program import HOST, Output, Program, RowsInput, RowsPiece
 from halfdome.host.runtime.transfers import Transfers
 
-TARGET = "halfdome"
 TABLE_SHARE = 0.5
-"""What of a card's DRAM tables may take; the rest is for weights and buffers."""
+"""What of a card's large memory tables may take; the rest is for weights and buffers."""
 SMALL_SHARE = 1 / 64
-"""What of a scratchpad a table may take to be on every card."""
-WAITS = 1
-"""Events that a descriptor can wait for."""
+"""What of its near memory a table may take to be on every card."""
 
 
 def shares(samples: int, cards: int) -> list[range]:
@@ -37,8 +37,13 @@ def shares(samples: int, cards: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(ends)]
 
 
+def target_of(design: CardConfig | Target) -> Target:
+    """What is compiled for: a target, or cards of a configuration."""
+    return HalfdomeTarget(design) if isinstance(design, CardConfig) else design
+
+
 def placement(
-    graph: Graph, config: CardConfig, cards: int, kept: Mapping[int, int] = {}
+    graph: Graph, design: CardConfig | Target, cards: int, kept: Mapping[int, int] = {}
 ) -> Placement:
     """Which card pools which columns of which table for which samples.
 
@@ -46,31 +51,33 @@ def placement(
     cannot be dealt out by samples, or rows longer than `max_dim`, and `MemoryError` for a table
     that fits on no card.
     """
+    target = target_of(design)
     if graph.batch is None:
         raise GraphError(
             "the graph does not work row by row on inputs of one batch: it cannot be dealt out by "
             "samples"
         )
     for node in bags.bag_nodes(graph):
-        if (dim := graph.values[node.output].shape[1]) > config.max_dim:
+        if (dim := graph.values[node.output].shape[1]) > target.max_dim:
             raise GraphError(
-                f"{node.output}: max_dim={config.max_dim}: must be at least its dim={dim}"
+                f"{node.output}: max_dim={target.max_dim}: must be at least its dim={dim}"
             )
-    capacity = int(config.dram_bytes * TABLE_SHARE)
-    small = int(config.scratchpad_bytes * SMALL_SHARE)
-    return place(bags.loads(graph, config), shares(graph.batch, cards), capacity, small, kept)
+    capacity = int(target.far_bytes * TABLE_SHARE)
+    small = int(target.near_bytes * SMALL_SHARE)
+    return place(bags.loads(graph, target), shares(graph.batch, cards), capacity, small, kept)
 
 
 def compile(
-    graph: Graph, config: CardConfig, cards: int = 1, *, transfers: Transfers | None = None,
-    in_flight: int | None = None, kept: Mapping[int, int] = {},
+    graph: Graph, design: CardConfig | Target, cards: int = 1, *,
+    transfers: Transfers | None = None, in_flight: int | None = None,
+    kept: Mapping[int, int] = {},
 ) -> Program:  # fmt: skip
     """Compiles a graph that works row by row for `cards` cards.
 
     Parameters
     ----------
     graph : Graph with a batch
-    config : CardConfig, of every card
+    design : configuration of every card, or another target
     cards : int
     transfers : Transfers or None for its defaults
     in_flight : int, requests that are worked on at a time; by default as many as a request takes
@@ -79,28 +86,30 @@ def compile(
 
     Raises what `placement` raises, and `GraphError` for what no card can do.
     """
-    return _Compilation(graph, config, cards, transfers or Transfers(), in_flight, kept).program()
+    return _Compilation(
+        graph, target_of(design), cards, transfers or Transfers(), in_flight, kept
+    ).program()
 
 
 class _Compilation:
     """The steps of a compilation, and what one leaves for the next."""
 
     def __init__(
-        self, graph: Graph, config: CardConfig, cards: int, transfers: Transfers,
+        self, graph: Graph, target: Target, cards: int, transfers: Transfers,
         in_flight: int | None, kept: Mapping[int, int],
     ):  # fmt: skip
         self._graph = graph
-        self._config = config
+        self._target = target
         self._cards = cards
         self._transfers = transfers
         self._in_flight = in_flight
-        self._placement = placement(graph, config, cards, kept)
+        self._placement = placement(graph, target, cards, kept)
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in self._placement.tasks:
             self._tasks[nodes[task.table].output].append(task)
-        joins = Joins(graph, config, self._tasks, apart=not transfers.fused)
-        self._lowering = Lowering(graph, config, shares(graph.batch or 0, cards), joins)
+        joins = Joins(graph, target, self._tasks, apart=not transfers.fused)
+        self._lowering = Lowering(graph, target, shares(graph.batch or 0, cards), joins)
         self._bags = bags.Bags(self._lowering, self._tasks, transfers)
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
@@ -116,12 +125,13 @@ class _Compilation:
         commands = self._lowering.commands
         plan = schedule(commands, dependencies(commands, by_buffer))
         slots = self._in_flight or plan.stages
-        placed = memory.plan(commands, plan, self._config.scratchpad_bytes, slots)
+        near, far = self._target.near, self._target.far
+        placed = memory.plan(commands, plan, near, self._target.near_bytes, far, slots)
         return self._encode(plan, placed, slots)
 
     def _load_inputs(self) -> None:
         """Brings every card its rows of the inputs that are no bags."""
-        lowering, word = self._lowering, self._config.bus_bytes
+        lowering, word = self._lowering, self._target.word
         of_bags = {name for node in bags.bag_nodes(self._graph) for name in node.inputs}
         for value in self._graph.inputs:
             if value.name in of_bags:
@@ -137,13 +147,8 @@ class _Compilation:
                 nbytes = len(share) * stride
                 far = Buffer(value.name, HOST, nbytes)
                 near = lowering.layouts[value.name, card] = lowering.fresh(value.name, card, stride)
-                work = kernels.move(
-                    Opcode.LOAD, Place(far), nbytes, near.place(), nbytes, 1, nbytes
-                )
-                lowering.add(
-                    card, work, value.name, costs.transfer(self._config, nbytes),
-                    writes=[near.region(1, nbytes)],
-                )  # fmt: skip
+                work = self._target.load(Place(far), near.place(), nbytes, nbytes)
+                lowering.add(card, work, value.name, writes=[near.region(1, nbytes)])
                 pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
                 buffers.append(far)
             made = RowsInput(value.name, value.shape, str(value.dtype), str(wire), tuple(pieces))
@@ -158,22 +163,13 @@ class _Compilation:
                 if not len(share):
                     continue
                 layout, row_bytes = lowering.layouts[name, card], lowering.row_bytes(name)
-                stride, rows = round_up(row_bytes, self._config.bus_bytes), len(share)
+                stride, rows = round_up(row_bytes, self._target.word), len(share)
                 far = Buffer(name, HOST, rows * stride)
-                if stride == layout.stride:
-                    nbytes = rows * stride
-                    work = kernels.move(
-                        Opcode.STORE, layout.place(), nbytes, Place(far), nbytes, 1, nbytes
-                    )
-                else:
-                    work = kernels.move(
-                        Opcode.STORE, layout.place(), layout.stride, Place(far), stride, rows,
-                        row_bytes,
-                    )  # fmt: skip
-                lowering.add(
-                    card, work, "answers", costs.transfer(self._config, rows * stride),
-                    reads=[layout.region(rows, row_bytes)],
-                )  # fmt: skip
+                width = stride if stride == layout.stride else row_bytes
+                work = self._target.store_rows(
+                    layout.place(), layout.stride, Place(far), stride, rows, width
+                )
+                lowering.add(card, work, "answers", reads=[layout.region(rows, row_bytes)])
                 pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
                 buffers.append(far)
             columns = lowering.joins.columns[name]
@@ -188,14 +184,13 @@ class _Compilation:
             buffer = region.buffer
             if buffer.contents is not None:
                 return id(buffer), 0
-            name, start = placed.offsets[id(buffer)]
-            return (buffer.position, name), start
+            return (buffer.position, placed.memories[id(buffer)]), placed.offsets[id(buffer)]
 
         order = events.ordered(self._lowering.commands, plan)
-        waits = events.waits(order, dependencies(order, where))
-        order, waits, before = events.with_fences(order, waits, WAITS)
-        segments = encode.Segments(placed)
-        parts = encode.parts(order, waits, before, plan, segments, self._cards)
+        waits = events.waits(order, dependencies(order, where), plan)
+        order, waits, before = events.with_fences(order, waits, self._target)
+        segments = Segments(placed)
+        made = parts(order, waits, before, plan, segments, self._cards, self._target)
 
         def moved(piece, buffers):
             segment = segments.of(buffers[piece.segment])[0]
@@ -210,12 +205,13 @@ class _Compilation:
             for each, buffer in zip(self._bags.stagings, self._bags.buffers, strict=True)
         ]
         return Program(
-            target=TARGET, design=self._config.hash, slots=slots, batch=self._graph.batch or 0,
-            stages=plan.stages, syncs=plan.syncs, symbols=self._bags.symbols,
+            target=self._target.name, design=self._target.design, slots=slots,
+            batch=self._graph.batch or 0, stages=plan.stages, syncs=plan.syncs,
+            symbols=self._bags.symbols,
             inputs=tuple(with_segments(*each) for each in self._inputs),
             bags=tuple(self._bags.inputs), stagings=tuple(stagings),
             outputs=tuple(with_segments(*each) for each in self._outputs),
-            segments=tuple(segments.found), parts=parts, weights=segments.weights,
+            segments=tuple(segments.found), parts=made, weights=segments.weights,
             about=self._about(plan),
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 
 START_CYCLES = 64
-"""From a command's turn to its completion, beyond what its work takes."""
+"""From a command's turn to its completion, beyond what its work takes; part of all below."""
 LINK_LATENCY_CYCLES = 300
 """From a PCIe request to the first byte of its answer, through the switch."""
 PEER_LATENCY_CYCLES = 160
@@ -46,23 +46,23 @@ def product(config: CardConfig, m: int, k: int, n: int) -> int:
     load = config.weight_tile_bytes // config.bus_bytes
     whole, rest = divmod(m, config.activation_rows)
     rows = whole * max(config.activation_rows, load) + (max(rest, load) if rest else 0)
-    return tiles(config, k, n) * rows
+    return START_CYCLES + tiles(config, k, n) * rows
 
 
 def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> int:
     """BATCH_MATMUL with a transposed second operand, whose columns are collected first."""
     rows = max(m, n + config.array_rows // 2)
-    return batches * tiles(config, k, n) * rows
+    return START_CYCLES + batches * tiles(config, k, n) * rows
 
 
 def vector(config: CardConfig, rows: int, columns: int) -> int:
     """A vector command: `bus_bytes / 4` elements a cycle."""
-    return rows * -(-columns // (config.bus_bytes // 4))
+    return START_CYCLES + rows * -(-columns // (config.bus_bytes // 4))
 
 
 def transfer(config: CardConfig, nbytes: int) -> float:
     """A LOAD or STORE over the card's link."""
-    return LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
+    return START_CYCLES + LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
 
 
 def row_cycles(config: CardConfig, row_format: RowFormat, dim: int, *, near: bool) -> float:
@@ -85,4 +85,5 @@ def pooling(
 ) -> float:  # fmt: skip
     """A GATHER of so many bags and rows, of a table in the scratchpad if it is `near`."""
     leaving = max(ONE_BAG_CYCLES, -(-dim * output.nbytes // config.bus_bytes) + 1)
-    return max(rows * row_cycles(config, row_format, dim, near=near), bags * leaving)
+    taken = max(rows * row_cycles(config, row_format, dim, near=near), bags * leaving)
+    return START_CYCLES + taken

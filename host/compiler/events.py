@@ -7,10 +7,9 @@ for by fences in front of it.
 
 from collections.abc import Hashable, Mapping, Sequence
 
-from halfdome.hdl.commands import Engine, Opcode
 from halfdome.host.compiler.commands import Command
 from halfdome.host.compiler.schedule import Schedule
-from halfdome.host.driver.kernels import Work
+from halfdome.host.compiler.target import Target
 
 Waits = dict[Command, list[Command]]
 
@@ -20,8 +19,13 @@ def ordered(commands: Sequence[Command], schedule: Schedule) -> list[Command]:
     return sorted(commands, key=lambda command: schedule.starts[command])
 
 
-def waits(order: Sequence[Command], needed: Mapping[Command, Sequence[Command]]) -> Waits:
-    """For each command what it waits for: of its own card, or what tells its card."""
+def waits(
+    order: Sequence[Command], needed: Mapping[Command, Sequence[Command]], schedule: Schedule
+) -> Waits:
+    """For each command what it waits for: of its own card, or what tells its card.
+
+    What the host has seen done before it issues a command is not waited for again.
+    """
     numbers: dict[Command, int] = {}
     known: dict[Command, dict[Hashable, int]] = {}
     latest: dict[Hashable, dict[Hashable, int]] = {}
@@ -38,6 +42,8 @@ def waits(order: Sequence[Command], needed: Mapping[Command, Sequence[Command]])
             number = numbers[other]
             if source == queue or seen.get(source, 0) >= number:
                 continue
+            if schedule.synced(other, command):
+                continue
             chosen.append(other)
             seen[source] = number
             if other.position == command.position:
@@ -51,17 +57,16 @@ def waits(order: Sequence[Command], needed: Mapping[Command, Sequence[Command]])
 
 
 def with_fences(
-    order: Sequence[Command], waits: Waits, most: int
+    order: Sequence[Command], waits: Waits, target: Target
 ) -> tuple[list[Command], Waits, dict[Command, Command]]:
-    """The order with fences in it, so that no command waits for more than `most` others; and for
-    each fence the command that it stands in front of."""
+    """The order with fences in it, so that no command waits for more than it can; and for each
+    fence the command that it stands in front of."""
     result, fenced, before = [], {}, {}
     for command in order:
         waited = list(waits[command])
-        while len(waited) > most:
-            opcode = Opcode(Engine(command.queue) << 4 | 0xF)
-            fence = Command(command.position, Work(opcode, {}), command.label, 0.0)
-            fenced[fence], waited = waited[:most], waited[most:]
+        while len(waited) > target.waits:
+            fence = Command(command.position, target.fence(command.queue), command.label)
+            fenced[fence], waited = waited[: target.waits], waited[target.waits :]
             before[fence] = command
             result.append(fence)
         fenced[command] = waited

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler.placement import Task
-from halfdome.host.driver.layout import round_up, row_stride
+from halfdome.host.compiler.target import Target
+from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Graph, Node
 
 JOINS = ("concat", "pairs")
@@ -72,10 +72,10 @@ class Joins:
     """
 
     def __init__(
-        self, graph: Graph, config: CardConfig, tasks: Mapping[str, Sequence[Task]], apart: bool
+        self, graph: Graph, target: Target, tasks: Mapping[str, Sequence[Task]], apart: bool
     ):
         self._graph = graph
-        self._config = config
+        self._target = target
         self._tasks = tasks
         self._apart = apart
         self.columns: dict[str, np.ndarray] = {}
@@ -112,7 +112,7 @@ class Joins:
         return origin or LOCAL
 
     def _joined(self, node: Node) -> Join:
-        graph, word = self._graph, self._config.bus_bytes
+        graph, word = self._graph, self._target.word
         nbytes = graph.values[node.inputs[0]].format.nbytes
         pieces = []  # (origin, input, columns)
         for place, name in enumerate(node.inputs):
@@ -140,7 +140,7 @@ class Joins:
             columns.append(np.where(inner >= 0, firsts[place] + inner, -1))
             end += len(mine) * nbytes
             before = origin
-        stride = row_stride(end, self._config)
+        stride = self._target.row_stride(end)
         if node.op == "pairs":
             stride = round_up(end, word)
         return Join(tuple(laid), stride, np.concatenate(columns))

@@ -10,14 +10,11 @@ from hashlib import blake2b
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Function
-from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import costs
-from halfdome.host.compiler.commands import Buffer, Command, Place, Region
+from halfdome.hdl.commands import ElementFormat
+from halfdome.host.compiler.commands import Buffer, Command, Extent, Place, Region
 from halfdome.host.compiler.joins import Joins
-from halfdome.host.driver import kernels
+from halfdome.host.compiler.target import Target
 from halfdome.host.driver.kernels import Rows, Work
-from halfdome.host.driver.layout import pack_params, pack_weights, row_stride
 from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Graph, Node
 
@@ -36,8 +33,8 @@ class Layout:
 
     def region(self, rows: int, row_bytes: int, row: int = 0, byte: int = 0) -> Region:
         """Some bytes of some rows."""
-        offset = self.offset + row * self.stride + byte
-        return Region(self.buffer, offset, rows, row_bytes, self.stride)
+        start = self.offset + row * self.stride + byte
+        return Region(self.buffer, Extent(start, rows, row_bytes, self.stride))
 
     def inside(self, byte: int) -> "Layout":
         """What begins at a byte of each row."""
@@ -46,7 +43,7 @@ class Layout:
 
 def whole(buffer: Buffer) -> Region:
     """All bytes of a buffer."""
-    return Region(buffer, 0, 1, buffer.nbytes, 0)
+    return Region(buffer, Extent(0, 1, buffer.nbytes, 0))
 
 
 def label(node: Node) -> str:
@@ -60,7 +57,7 @@ class Lowering:
     Parameters
     ----------
     graph : Graph with a batch
-    config : CardConfig
+    target : Target
     shares : samples of each card
     joins : Joins
 
@@ -71,9 +68,9 @@ class Lowering:
     formats : format of tensors that is another in the cards than in the graph
     """
 
-    def __init__(self, graph: Graph, config: CardConfig, shares: Sequence[range], joins: Joins):
+    def __init__(self, graph: Graph, target: Target, shares: Sequence[range], joins: Joins):
         self.graph = graph
-        self.config = config
+        self.target = target
         self.shares = shares
         self.joins = joins
         self.commands: list[Command] = []
@@ -83,16 +80,14 @@ class Lowering:
         self._joined: dict[tuple[str, int], Layout] = {}
 
     def add(
-        self, position: int, work: Work, label: str, cycles: float, *,
+        self, position: int, work: Work, label: str, *,
         reads: Iterable[Region] = (), writes: Iterable[Region] = (), tells: int = -1,
     ) -> Command:  # fmt: skip
         """Appends a command."""
-        command = Command(
-            position, work, label, cycles + costs.START_CYCLES, list(reads), list(writes), tells
-        )
+        command = Command(position, work, label, list(reads), list(writes), tells)
         for region in (*command.reads, *command.writes):
             if region.buffer.contents is None:
-                region.buffer.traffic += region.rows * region.row_bytes
+                region.buffer.traffic += region.nbytes
         self.commands.append(command)
         return command
 
@@ -145,7 +140,7 @@ class Lowering:
                 start = self.joins.joins[join].start(place)
                 self.layouts[key] = self.joined(join, position).inside(start)
             else:
-                stride = row_stride(self.row_bytes(name), self.config)
+                stride = self.target.row_stride(self.row_bytes(name))
                 self.layouts[key] = self.fresh(name, position, stride)
         return self.layouts[key]
 
@@ -160,11 +155,11 @@ class Lowering:
     ) -> None:  # fmt: skip
         """Copies a card's `rows` of a tensor from row `first` on, to the first rows of `target`."""
         columns, nbytes = len(self.joins.columns[name]), self.row_bytes(name)
-        work = kernels.copy(
+        work = self.target.copy(
             self.rows_at(name, source, first), target.place(), target.stride, rows, columns
         )
         self.add(
-            position, work, label, costs.vector(self.config, rows, columns),
+            position, work, label,
             reads=[source.region(rows, nbytes, first)], writes=[target.region(rows, nbytes)],
         )  # fmt: skip
 
@@ -176,7 +171,7 @@ class Lowering:
 
 
 def _linear(lowering: Lowering, node: Node, position: int) -> None:
-    config, constants = lowering.config, lowering.graph.constants
+    target, constants = lowering.target, lowering.graph.constants
     name, weight_name, *params = node.inputs
     x, y = lowering.layouts[name, position], lowering.output(node.output, position)
     weight, columns = constants[weight_name], lowering.joins.columns[name]
@@ -185,21 +180,20 @@ def _linear(lowering: Lowering, node: Node, position: int) -> None:
     spread = np.full((len(weight), len(columns)), zero_point, weight.dtype)
     spread[:, columns >= 0] = weight[:, columns[columns >= 0]]
     rows, (n, k) = lowering.rows(position), spread.shape
-    packed = pack_weights(spread, config)
+    packed = target.pack_weights(spread)
     held = lowering.hold(f"{node.output} weights", position, packed, packed.size)
     reads, place = [x.region(rows, k), whole(held)], 0
     if params:
         bias, multiplier = (constants[each] for each in params)
-        packed = pack_params(np.zeros((n, 1), np.int8), multiplier, bias, 0)
+        packed = target.pack_params(multiplier, bias)
         place = Place(lowering.hold(f"{node.output} params", position, packed, packed.size))
         reads.append(whole(place.buffer))
-    work = kernels.linear(
-        lowering.rows_at(name, x), Place(held), place, lowering.rows_at(node.output, y),
-        rows, k, n, w_format=lowering.format(weight_name), w_zero_point=zero_point,
-        relu=bool(node.attributes.get("relu", False)),
+    work = target.linear(
+        node, lowering.rows_at(name, x), Place(held), place, lowering.rows_at(node.output, y),
+        (rows, k, n), lowering.format(weight_name), zero_point,
     )  # fmt: skip
     lowering.add(
-        position, work, label(node), costs.product(config, rows, k, n), reads=reads,
+        position, work, label(node), reads=reads,
         writes=[y.region(rows, lowering.row_bytes(node.output))],
     )  # fmt: skip
 
@@ -212,14 +206,12 @@ def _vector(lowering: Lowering, node: Node, position: int) -> None:
             raise operators.refuse(node, f"{name} lies in another order of columns than {first}")
     inputs = {name: lowering.layouts[name, position] for name in node.inputs}
     y = lowering.output(node.output, position)
-    a, *others = (lowering.rows_at(name, inputs[name]) for name in node.inputs)
-    work = kernels.vector(
-        operators.VECTOR_OPCODES[node.op], lowering.rows_at(node.output, y), a, rows,
-        len(columns), *others, function=Function(node.attributes.get("function", 0)),
-        **operators.vector_constants(node),
-    )  # fmt: skip
+    operands = [lowering.rows_at(name, inputs[name]) for name in node.inputs]
+    work = lowering.target.vector(
+        node, lowering.rows_at(node.output, y), operands, rows, len(columns)
+    )
     lowering.add(
-        position, work, label(node), costs.vector(lowering.config, rows, len(columns)),
+        position, work, label(node),
         reads=[layout.region(rows, lowering.row_bytes(n)) for n, layout in inputs.items()],
         writes=[y.region(rows, lowering.row_bytes(node.output))],
     )  # fmt: skip
@@ -227,19 +219,19 @@ def _vector(lowering: Lowering, node: Node, position: int) -> None:
 
 def _pairs(lowering: Lowering, node: Node, position: int) -> None:
     _join(lowering, node, position)
-    config, rows, count = lowering.config, lowering.rows(position), len(node.inputs)
+    target, rows, count = lowering.target, lowering.rows(position), len(node.inputs)
     x, y = lowering.joined(node.output, position), lowering.output(node.output, position)
     join, first = lowering.joins.joins[node.output], node.inputs[0]
     dim, step = lowering.graph.values[first].shape[1], join.stride // count
     multiplier = np.full(count, node.attributes.get("multiplier", 1), np.float32)
-    packed = pack_params(np.zeros((count, 1), np.int8), multiplier, np.zeros(count, np.int32), 0)
+    packed = target.pack_params(multiplier, np.zeros(count, np.int32))
     params = lowering.hold(f"{node.output} params", position, packed, packed.size)
-    work = kernels.pairs(
+    work = target.pairs(
         lowering.rows_at(first, x), count, step, dim, Place(params),
         lowering.rows_at(node.output, y), rows,
     )  # fmt: skip
     lowering.add(
-        position, work, label(node), costs.batch_product(config, rows, count, dim, count),
+        position, work, label(node),
         reads=[x.region(rows, join.stride), whole(params)],
         writes=[y.region(rows, lowering.row_bytes(node.output))],
     )  # fmt: skip

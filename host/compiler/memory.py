@@ -34,20 +34,14 @@ class Plan:
 
     Attributes
     ----------
-    near : buffers with contents that are in the scratchpad, by identity
-    offsets : memory and byte in the request's part of it, of buffers that each request has
+    memories : the memory that each buffer is in, by identity
+    offsets : where it lies in the request's part of that, if each request has its own
     arena_bytes : size of that part, by position and memory
     """
 
-    near: frozenset[int]
-    offsets: Mapping[int, tuple[str, int]]
+    memories: Mapping[int, str]
+    offsets: Mapping[int, int]
     arena_bytes: Mapping[tuple[int, str], int]
-
-    def memory(self, buffer: Buffer) -> str:
-        """The memory that a buffer is in."""
-        if buffer.contents is not None:
-            return "scratchpad" if id(buffer) in self.near else "dram"
-        return self.offsets[id(buffer)][0]
 
 
 def lifetimes(commands: Iterable[Command], schedule: Schedule) -> dict[int, Lifetime]:
@@ -91,10 +85,13 @@ class _Arena:
         return start
 
 
-def plan(commands: Sequence[Command], schedule: Schedule, near_bytes: int, slots: int) -> Plan:
+def plan(
+    commands: Sequence[Command], schedule: Schedule, near: str, near_bytes: int, far: str,
+    slots: int,
+) -> Plan:  # fmt: skip
     """Places every buffer of the cards that a request's commands use.
 
-    `near_bytes` is the scratchpad of each card; what does not fit there goes to DRAM.
+    The memory `near` of each card has `near_bytes`; what does not fit there goes to `far`.
     """
     used = lifetimes(commands, schedule)
     buffers = {
@@ -103,12 +100,12 @@ def plan(commands: Sequence[Command], schedule: Schedule, near_bytes: int, slots
         for region in (*command.reads, *command.writes)
         if not region.buffer.in_host
     }
-    near: set[int] = set()
-    offsets: dict[int, tuple[str, int]] = {}
+    memories: dict[int, str] = {}
+    offsets: dict[int, int] = {}
     arenas: dict[tuple[int, str], _Arena] = {}
     for position in sorted({buffer.position for buffer in buffers.values()}):
         mine = [buffer for buffer in buffers.values() if buffer.position == position]
-        close, far = _Arena(), _Arena()
+        close, distant = _Arena(), _Arena()
         contents = 0
 
         def worth(buffer: Buffer) -> float:
@@ -116,18 +113,16 @@ def plan(commands: Sequence[Command], schedule: Schedule, near_bytes: int, slots
             return buffer.traffic / (buffer.nbytes * copies)
 
         for buffer in sorted(mine, key=worth, reverse=True):
-            nbytes = round_up(buffer.nbytes, ALIGNMENT)
+            nbytes, key = round_up(buffer.nbytes, ALIGNMENT), id(buffer)
             if buffer.contents is not None:
-                if contents + nbytes + slots * close.nbytes <= near_bytes:
-                    near.add(id(buffer))
-                    contents += nbytes
+                fits = contents + nbytes + slots * close.nbytes <= near_bytes
+                memories[key] = near if fits else far
+                contents += nbytes if fits else 0
                 continue
-            lifetime = used[id(buffer)]
-            arena = max(close.nbytes, close.offset(nbytes, lifetime) + nbytes)
-            if contents + slots * arena <= near_bytes:
-                offsets[id(buffer)] = "scratchpad", close.put(nbytes, lifetime)
-            else:
-                offsets[id(buffer)] = "dram", far.put(nbytes, lifetime)
-        arenas |= {(position, "scratchpad"): close, (position, "dram"): far}
+            grown = max(close.nbytes, close.offset(nbytes, used[key]) + nbytes)
+            fits = contents + slots * grown <= near_bytes
+            memories[key] = near if fits else far
+            offsets[key] = (close if fits else distant).put(nbytes, used[key])
+        arenas |= {(position, near): close, (position, far): distant}
     sizes = {key: arena.nbytes for key, arena in arenas.items() if arena.nbytes}
-    return Plan(frozenset(near), offsets, sizes)
+    return Plan(memories, offsets, sizes)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
-from halfdome.host.compiler.commands import Command, Region
+from halfdome.host.compiler.commands import Command, Extent, Region
 
 Where = Callable[[Region], tuple[Hashable, int]]
 """The memory that a region lies in, and how far its buffer is from the start of that."""
@@ -19,7 +19,7 @@ def dependencies(commands: Sequence[Command], where: Where) -> dict[Command, lis
 
     A command that tells a peer stands for what it has sent there: who reads that waits for it.
     """
-    touched: dict[Hashable, list[tuple[Command, Region, int, bool]]] = defaultdict(list)
+    touched: dict[Hashable, list[tuple[Command, Extent, bool]]] = defaultdict(list)
     needed: dict[Command, dict[int, Command]] = {command: {} for command in commands}
     for command in commands:
         for regions, writing in ((command.reads, False), (command.writes, True)):
@@ -27,12 +27,13 @@ def dependencies(commands: Sequence[Command], where: Where) -> dict[Command, lis
                 if region.buffer.in_host or (region.buffer.contents is not None and not writing):
                     continue
                 memory, start = where(region)
-                for other, theirs, at, wrote in touched[memory]:
+                extent = region.at(start)
+                for other, theirs, wrote in touched[memory]:
                     if other is command or not (writing or wrote):
                         continue
-                    if theirs.touches(region, start - at):
+                    if theirs.touches(extent):
                         needed[command][id(other)] = other
-                touched[memory].append((command, region, start, writing))
+                touched[memory].append((command, extent, writing))
         for other in command.behind:
             needed[command][id(other)] = other
     return {command: list(others.values()) for command, others in needed.items()}

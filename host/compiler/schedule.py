@@ -33,6 +33,10 @@ class Schedule:
         """Commands of a request in their order: stage, and place in a round."""
         return self.stage(command), self.starts[command] % self.interval
 
+    def synced(self, first: Command, second: Command) -> bool:
+        """Whether the host sees one command done before it issues the other."""
+        return any(self.stage(first) < sync <= self.stage(second) for sync in self.syncs)
+
     @property
     def stages(self) -> int:
         """Rounds that a request takes part in."""

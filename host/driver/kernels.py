@@ -40,10 +40,23 @@ class Rows:
 
 @dataclass(frozen=True)
 class Work:
-    """A command without its header: what it does, and the fields that say with what."""
+    """A command without its header: what it does, and the fields that say with what.
+
+    `cycles` is what it is expected to take, for whoever plans.
+    """
 
     opcode: Opcode
     fields: Mapping[str, Any]
+    cycles: float = 0.0
+
+    @property
+    def queue(self) -> int:
+        """The in-order queue that it joins."""
+        return int(self.opcode.engine)
+
+    def taking(self, cycles: float) -> "Work":
+        """The same, expected to take so long."""
+        return replace(self, cycles=cycles)
 
 
 def float_bits(value: float | np.float32) -> int:

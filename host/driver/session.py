@@ -2,8 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -48,39 +47,36 @@ class Session:
 
     def map(self, nbytes: int) -> DmaBuffer:
         """Host memory that cards reach, until `unmap` or the failure of this call."""
-        buffer = self.bus.map(max(1, nbytes))
-        self._mapped = (*self._mapped, buffer)
-        return buffer
+        self._mapped = (*self._mapped, self.bus.map(max(1, nbytes)))
+        return self._mapped[-1]
 
     def unmap(self, buffer: DmaBuffer) -> None:
         """Gives host memory back; no command may be using it."""
+        buffer.release()  # first: twice does nothing, never would lose it
         self._mapped = tuple(each for each in self._mapped if each is not buffer)
-        buffer.release()
 
     def call(self, function: Callable[[], R]) -> R:
         """What `function` returns; if it raises, nothing is as if it had been called.
 
         From another thread it waits for its turn; within a call it is a part of that.
         """
-        nested = self._lock._is_owned()  # type: ignore[attr-defined]
-        with self._lock:
-            if nested:
+        while self._lock._is_owned():  # type: ignore[attr-defined]
+            if self._before is not None:
                 return function()
-            self._roll_back()
-            self._keep()
-            try:
-                result = function()
-            except BaseException:
-                self._roll_back()
-                raise
-            self._before = None
-            return result
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Waits until no other thread is in a call, and lets none in; undoes nothing."""
+            self._lock.release()  # an exception struck when the last call was over
         with self._lock:
-            yield
+            return self._whole(function)
+
+    def _whole(self, function: Callable[[], R]) -> R:
+        self._roll_back()
+        self._keep()
+        try:
+            result = function()
+        except BaseException:
+            self._roll_back()
+            raise
+        self._before = None
+        return result
 
     def keep(self) -> None:
         """What this call owns so far stays, also if it fails later."""

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any, Protocol
 
-from halfdome.host.platform import Runtime
 from halfdome.host.runtime.deployment import Incident
 
 _NOTICED = {
@@ -20,7 +20,15 @@ _LINK_KINDS = ("CORRUPT", "LOSE_ACK", "DUPLICATE_ACK")
 _COLUMNS = ("injected", "corrected", "detected", "reported", "unnoticed")
 
 
-def account(runtime: Runtime, incidents: Sequence[Incident]) -> dict:
+class Injected(Protocol):
+    """A runtime to which faults were told."""
+
+    platform: Any
+    cards: Sequence[Any]
+    injected: Sequence[str]
+
+
+def account(runtime: Injected, incidents: Sequence[Incident]) -> dict:
     """What became of every fault that `Runtime.inject` was given.
 
     A fault is `injected` as often as it hit a packet; a link that goes down and a card that falls

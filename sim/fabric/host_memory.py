@@ -1,6 +1,7 @@
 """Host memory that cards reach by DMA: bytes, bus addresses, and who owns which part."""
 
 import mmap
+import operator
 import sys
 
 import numpy as np
@@ -21,56 +22,60 @@ class DmaBuffer:
 
     def __init__(self, memory: "HostMemory", offset: int, nbytes: int):
         self._memory = memory
-        self._offset = offset
+        self.offset = offset
         self.address = memory.base + offset
         self.array = memory.array[offset : offset + nbytes]
 
+    @property
+    def end(self) -> int:
+        """The offset of the page behind it."""
+        return self.offset + _pages(len(self.array))
+
     def release(self) -> None:
         """Gives the memory back. Releasing twice does nothing."""
-        if self._memory is not None:
-            self._memory._release(self._offset, len(self.array))
-            self._memory = None
+        self._memory.forget(self)
 
 
 class HostMemory:
-    """Allocates DMA buffers, first fit, in whole pages."""
+    """Allocates DMA buffers, first fit, in whole pages.
+
+    What is mapped is replaced in one step, so that an exception anywhere leaves it whole.
+    """
 
     def __init__(self, base: int, nbytes: int):
         self.base = base
         self.array = lazy_bytes(nbytes)
-        self._free = [(0, nbytes // PAGE_BYTES * PAGE_BYTES)]  # (offset, bytes), by offset
+        self._mapped: tuple[DmaBuffer, ...] = ()  # by offset
 
     @property
     def free_bytes(self) -> int:
         """Bytes not mapped."""
-        return sum(size for _, size in self._free)
+        taken = sum(buffer.end - buffer.offset for buffer in self._mapped)
+        return len(self.array) // PAGE_BYTES * PAGE_BYTES - taken
 
     def map(self, nbytes: int) -> DmaBuffer:
         """A zeroed buffer. Raises `ValueError` for a bad size, `MemoryError` if none is left."""
+        nbytes = operator.index(nbytes)
         if nbytes <= 0:
             raise ValueError(f"nbytes={nbytes}: must be positive")
-        needed = _pages(nbytes)
-        for index, (offset, size) in enumerate(self._free):
-            if size >= needed:
-                rest = [(offset + needed, size - needed)] if size > needed else []
-                self._free[index : index + 1] = rest
-                buffer = DmaBuffer(self, offset, nbytes)
+        needed, start = _pages(nbytes), 0
+        ends = [*(buffer.offset for buffer in self._mapped), len(self.array)]
+        for place, end in enumerate(ends):
+            if end - start >= needed:
+                buffer = DmaBuffer(self, start, nbytes)
                 buffer.array[:] = 0
+                self._mapped = (*self._mapped[:place], buffer, *self._mapped[place:])
                 return buffer
+            if place < len(self._mapped):
+                start = self._mapped[place].end
         raise MemoryError(
             f"nbytes={nbytes}: no such room in host memory ({self.free_bytes} bytes free); release "
             "buffers or enlarge FabricConfig.host_memory_bytes"
         )
 
-    def _release(self, offset: int, nbytes: int) -> None:
-        self._free.append((offset, _pages(nbytes)))
-        merged: list[tuple[int, int]] = []
-        for start, size in sorted(self._free):
-            if merged and sum(merged[-1]) == start:
-                merged[-1] = (merged[-1][0], merged[-1][1] + size)
-            else:
-                merged.append((start, size))
-        self._free = merged
+    def forget(self, buffer: DmaBuffer) -> None:
+        """Gives a buffer's memory back, unless that was done before."""
+        self._mapped = tuple(each for each in self._mapped if each is not buffer)
 
 
 def _pages(nbytes: int) -> int:

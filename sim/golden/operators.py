@@ -1,64 +1,183 @@
-"""The golden functions in the shape of the public operators: arrays in, arrays out."""
+"""The golden functions with the parameters of a card's methods: arrays in, arrays out."""
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from halfdome.hdl.commands import ElementFormat, Function, RowFormat, Status
-from halfdome.sim.golden import floats, functions
-from halfdome.sim.golden.gather import sparse_lengths_sum
-from halfdome.sim.golden.matmul import matmul, product, requantise, triangle
-from halfdome.sim.golden.vector import decode, quantise
+from halfdome.hdl.commands import (
+    ElementFormat,
+    Flag,
+    Function,
+    IndexMode,
+    Opcode,
+    RowFormat,
+    Status,
+)
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.golden import matmul as products
+from halfdome.sim.golden import vector
+from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
+from halfdome.sim.golden.products import convolution
 
-__all__ = ["dot_interaction", "embedding_bag", "linear", "quantise", "sigmoid"]
+_FORMATS = {
+    np.dtype(np.float32): ElementFormat.FLOAT32,
+    np.dtype(np.float16): ElementFormat.FLOAT16,
+    np.dtype(np.uint8): ElementFormat.UINT8,
+    np.dtype(np.int8): ElementFormat.INT8,
+    np.dtype(np.int32): ElementFormat.INT32,
+}
+_FLOAT_ROWS = {np.dtype(np.float16): RowFormat.FLOAT16, np.dtype(np.float32): RowFormat.FLOAT32}
 
 
-def embedding_bag(
-    table: np.ndarray,
-    indices: np.ndarray,
-    lengths: np.ndarray,
-    weights: np.ndarray | None = None,
-    bits: int = 8,
-) -> np.ndarray:
-    """uint8[rows, row_bytes] fused rows, int32[n], int32[bags] to float32[bags, dim].
+def _bits(value: float) -> int:
+    return int(np.float32(value).view(np.uint32))
 
-    Raises `ValueError` for what the card would complete with a bad status.
+
+class Reference:
+    """What the methods of `halfdome.Card` return, for operands that they take.
+
+    Parameters
+    ----------
+    config : CardConfig, which decides the order in which the elements of a row are added
     """
-    row_format, dim = (
-        (RowFormat.INT8, table.shape[1] - 8)
-        if bits == 8
-        else (RowFormat.INT4, 2 * (table.shape[1] - 4))
+
+    def __init__(self, config: CardConfig):
+        self._lanes = config.bus_bytes // 4
+
+    def embedding_bag(
+        self, table: np.ndarray, indices: ArrayLike, offsets: ArrayLike, bits: int = 8,
+        per_sample_weights: ArrayLike | None = None, *, row_format: RowFormat | None = None,
+        dim: int | None = None, mode: str = "sum", include_last_offset: bool = False,
+        pruned: bool = False, bad_indices: IndexMode = IndexMode.FATAL,
+        dtype: DTypeLike = np.float32, multiplier: float = 1.0, zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.embedding_bag`. Raises `ValueError` for a bad index."""
+        kind = _FLOAT_ROWS.get(table.dtype, RowFormat.INT8 if bits == 8 else RowFormat.INT4)
+        kind = row_format if row_format is not None else kind
+        raw = np.ascontiguousarray(table).view(np.uint8).reshape(len(table), -1)
+        elements = (raw.shape[1] - kind.tail_bytes) * 8 // kind.element_bits
+        starts = np.asarray(offsets)[:-1] if include_last_offset else offsets
+        pooled, status, detail = sparse_lengths_sum(
+            raw, indices, lengths_of(starts, len(np.asarray(indices))), dim or elements, kind,
+            per_sample_weights, bad_indices, pruned=pruned, mean=mode == "mean",
+            output_format=_FORMATS[np.dtype(dtype)], multiplier=np.float32(multiplier),
+            zero_point=zero_point & 0xFF,
+        )  # fmt: skip
+        if status is not Status.OK:
+            raise ValueError(f"embedding_bag: {status.name}, detail {detail}")
+        return pooled
+
+    def linear(
+        self, x: np.ndarray, weight: np.ndarray, multiplier: ArrayLike | None = None,
+        bias: np.ndarray | None = None, x_zero_point: int = 0, y_zero_point: int = 0,
+        relu: bool = False, *, weight_zero_point: int = 0, dtype: DTypeLike = np.uint8,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.linear`."""
+        total = products.product(x, weight.T, x_zero_point, weight_zero_point)
+        return _requantised(total, multiplier, bias, y_zero_point, relu, dtype)
+
+    def matmul(
+        self, x: np.ndarray, w: np.ndarray, multiplier: ArrayLike | None = None,
+        bias: np.ndarray | None = None, x_zero_point: int = 0, w_zero_point: int = 0,
+        y_zero_point: int = 0, *, transposed: bool = False, triangle: bool = False,
+        dtype: DTypeLike = np.uint8,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.matmul`."""
+        right = w.transpose(0, 2, 1) if transposed else w
+        total = products.product(x, right, x_zero_point, w_zero_point)
+        y = _requantised(total, multiplier, bias, y_zero_point, False, dtype)
+        return products.triangle(y) if triangle else y
+
+    def conv2d(
+        self, x: np.ndarray, weight: np.ndarray, multiplier: ArrayLike | None = None,
+        bias: np.ndarray | None = None, x_zero_point: int = 0, y_zero_point: int = 0,
+        relu: bool = False, *, weight_zero_point: int = 0, dtype: DTypeLike = np.uint8,
+        stride: int | tuple[int, int] = 1, pads: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1, groups: int = 1,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.conv2d`."""
+        steps, spread = (np.broadcast_to(each, 2).tolist() for each in (stride, dilation))
+        sides = np.broadcast_to(pads, 4) if np.size(pads) != 2 else np.tile(pads, 2)  # type: ignore[arg-type]
+        out = tuple(
+            (x.shape[axis] + int(sides[axis] + sides[axis + 2])
+             - spread[axis] * (weight.shape[1 + axis] - 1) - 1) // steps[axis] + 1
+            for axis in (0, 1)
+        )  # fmt: skip
+        n, k = len(weight) // groups, weight.shape[3]
+        totals = [
+            convolution(
+                x[:, :, group * k : (group + 1) * k],
+                weight[group * n : (group + 1) * n].transpose(1, 2, 3, 0),
+                out=out, stride=tuple(steps), pad=(int(sides[0]), int(sides[1])),  # type: ignore[arg-type]
+                dilation=tuple(spread), x_zero_point=x_zero_point,
+                w_zero_point=weight_zero_point,
+            )
+            for group in range(groups)
+        ]  # fmt: skip
+        total = np.concatenate(totals, axis=2)
+        return _requantised(total, multiplier, bias, y_zero_point, relu, dtype)
+
+    def affine(
+        self, a: np.ndarray, scale: float = 1.0, shift: float = -0.0, **how: object
+    ) -> np.ndarray:
+        """See `halfdome.Card.affine`."""
+        return self._vector(Opcode.AFFINE, a, None, {"scale": scale, "shift": shift}, **how)
+
+    def add(self, a: np.ndarray, b: np.ndarray, scale: float = 1.0, **how: object) -> np.ndarray:
+        """See `halfdome.Card.add`."""
+        return self._vector(Opcode.ADD, a, b, {"scale": scale}, **how)
+
+    def multiply(
+        self, a: np.ndarray, b: np.ndarray, shift: float = -0.0, **how: object
+    ) -> np.ndarray:
+        """See `halfdome.Card.multiply`."""
+        return self._vector(Opcode.MULTIPLY, a, b, {"shift": shift}, **how)
+
+    def clamp(
+        self, a: np.ndarray, low: float = -np.inf, high: float = np.inf, **how: object
+    ) -> np.ndarray:
+        """See `halfdome.Card.clamp`."""
+        return self._vector(Opcode.CLAMP, a, None, {"low": low, "high": high}, **how)
+
+    def quantise(
+        self, x: np.ndarray, multiplier: float, zero_point: int = 0, dtype: DTypeLike = np.uint8
+    ) -> np.ndarray:
+        """See `halfdome.Card.quantise`."""
+        return self.affine(x, multiplier=multiplier, dtype=dtype, y_zero_point=zero_point)
+
+    def sigmoid(self, x: np.ndarray, scale: float = 1.0, zero_point: int = 0) -> np.ndarray:
+        """See `halfdome.Card.sigmoid`."""
+        return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)
+
+    def _vector(
+        self, opcode: Opcode, a: np.ndarray, b: np.ndarray | None, constants: dict[str, float], *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        b_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
+        chosen = Function[function.upper()] if isinstance(function, str) else function
+        fields = {name: _bits(value) for name, value in constants.items()} | {
+            "flags": {None: 0, "sum": Flag.SUM, "max": Flag.MAX}[reduce], "function": chosen,
+            "multiplier": _bits(multiplier), "y_format": _FORMATS[np.dtype(dtype)],
+            "y_zero_point": y_zero_point & 0xFF,
+        }  # fmt: skip
+
+        def decoded(x: np.ndarray, zero_point: int) -> np.ndarray:
+            raw = np.ascontiguousarray(x).view(np.uint8)
+            return vector.decode(raw, _FORMATS[x.dtype], zero_point & 0xFF)
+
+        second = None if b is None else decoded(b, b_zero_point)
+        return vector.result(opcode, fields, decoded(a, a_zero_point), second, self._lanes)
+
+
+def _requantised(
+    total: np.ndarray, multiplier: ArrayLike | None, bias: np.ndarray | None, zero_point: int,
+    relu: bool, dtype: DTypeLike,
+) -> np.ndarray:  # fmt: skip
+    if np.dtype(dtype) == np.int32:
+        return total
+    n = total.shape[-1]
+    scale = np.broadcast_to(np.asarray(multiplier, np.float32), (n,))
+    bias = np.zeros(n, np.int32) if bias is None else bias
+    return products.requantise(
+        total, bias, np.ascontiguousarray(scale), zero_point, relu, np.dtype(dtype).type
     )
-    pooled, status, detail = sparse_lengths_sum(table, indices, lengths, dim, row_format, weights)
-    if status is not Status.OK:
-        raise ValueError(f"embedding_bag: {status.name}, detail {detail}")
-    return pooled
-
-
-def linear(
-    x: np.ndarray,
-    weight: np.ndarray,
-    multiplier: np.ndarray,
-    bias: np.ndarray,
-    x_zero_point: int = 0,
-    y_zero_point: int = 0,
-    relu: bool = False,
-) -> np.ndarray:
-    """uint8[m, k], int8[n, k], float32[n], int32[n] to uint8[m, n]."""
-    folded = bias.astype(np.int64) - x_zero_point * weight.astype(np.int64).sum(axis=1)
-    return matmul(x, weight.T, folded.astype(np.int32), multiplier, y_zero_point, relu)
-
-
-def dot_interaction(x: np.ndarray, multiplier: np.float32, zero_point: int) -> np.ndarray:
-    """uint8[n, segments, dim] to uint8[n, segments * (segments - 1) / 2].
-
-    Of each sample the products of segments i and j < i, row after row, requantised.
-    """
-    total = product(x, x.transpose(0, 2, 1), zero_point, zero_point)
-    count = x.shape[1]
-    bias, multipliers = np.zeros(count, np.int32), np.full(count, multiplier, np.float32)
-    return triangle(requantise(total, bias, multipliers, zero_point))
-
-
-def sigmoid(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
-    """uint8 to float32 of the same shape: sigmoid((x - zero_point) * scale)."""
-    scaled = floats.multiply(decode(x, ElementFormat.UINT8, zero_point), scale)
-    return functions.apply(Function.SIGMOID, scaled)

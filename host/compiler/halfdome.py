@@ -1,0 +1,193 @@
+"""Halfdome cards as a target: descriptors, and where they are patched."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from halfdome.hdl.commands import (
+    DESCRIPTOR_BYTES,
+    ElementFormat,
+    Engine,
+    Flag,
+    Function,
+    Opcode,
+    RowFormat,
+    fields,
+    offset,
+    pack,
+)
+from halfdome.hdl.config import CardConfig
+from halfdome.host.compiler import costs
+from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.segments import Segments
+from halfdome.host.driver import kernels, layout
+from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.graph import operators
+from halfdome.host.graph.graph import Node
+
+NEAR_SHARE = 0.5
+"""What of the scratchpad a table may take to be expected there."""
+_FENCE = 0xF
+
+
+class HalfdomeTarget:
+    """Cards built from one configuration."""
+
+    name = "halfdome"
+    near, far = "scratchpad", "dram"
+    waits = 1
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        self.design = config.hash
+        self.word = config.bus_bytes
+        self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
+        self.max_dim = config.max_dim
+
+    def row_stride(self, nbytes: int) -> int:
+        """Whole bus words, and no row touches more memory lines than it must."""
+        return layout.row_stride(nbytes, self._config)
+
+    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+        """Tiles of the array."""
+        return layout.pack_weights(weight, self._config)
+
+    def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Pairs of bias and multiplier."""
+        return layout.pack_params(np.zeros((len(bias), 1), np.int8), multiplier, bias, 0)
+
+    def pooling_cycles(
+        self, row_format: RowFormat, dim: int, bags: float, rows: float, output: ElementFormat,
+        table_bytes: int,
+    ) -> float:  # fmt: skip
+        """By the lanes, the memory that the table is likely in, or what leaves."""
+        near = table_bytes <= NEAR_SHARE * self.near_bytes
+        return costs.pooling(self._config, row_format, dim, bags, rows, output, near=near)
+
+    def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> Work:
+        """LOAD of one row."""
+        stride = layout.round_up(most, self.word)
+        work = kernels.move(Opcode.LOAD, source, stride, target, stride, 1, nbytes)
+        return work.taking(costs.transfer(self._config, most))
+
+    def load_rows(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int,
+    ) -> Work:  # fmt: skip
+        """LOAD."""
+        return self._move(
+            Opcode.LOAD, source, source_stride, target, target_stride, rows, row_bytes
+        )
+
+    def store_rows(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int,
+    ) -> Work:  # fmt: skip
+        """STORE."""
+        return self._move(
+            Opcode.STORE, source, source_stride, target, target_stride, rows, row_bytes
+        )
+
+    def _move(
+        self, opcode: Opcode, source: Place, source_stride: int, target: Place, target_stride: int,
+        rows: int, row_bytes: int,
+    ) -> Work:  # fmt: skip
+        if rows > 1 and source_stride == target_stride == row_bytes:
+            rows, row_bytes = 1, rows * row_bytes
+        work = kernels.move(opcode, source, source_stride, target, target_stride, rows, row_bytes)
+        return work.taking(costs.transfer(self._config, rows * row_bytes))
+
+    def signal(self) -> Work:
+        """SIGNAL: its fields are patched where the peer is known."""
+        return Work(Opcode.SIGNAL, {}, costs.PEER_LATENCY_CYCLES)
+
+    def fence(self, queue: int) -> Work:
+        """The fence of an engine."""
+        return Work(Opcode(Engine(queue) << 4 | _FENCE), {})
+
+    def copy(self, source: Rows, target: Place, stride: int, rows: int, columns: int) -> Work:
+        """AFFINE with nothing to do."""
+        work = kernels.copy(source, target, stride, rows, columns)
+        return work.taking(costs.vector(self._config, rows, columns))
+
+    def gather(
+        self, node: Node, row_format: RowFormat, rows: int, dim: int, mean: float, table: Place,
+        table_bytes: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
+        weights: Place | None, wide: bool,
+    ) -> Work:  # fmt: skip
+        """GATHER."""
+        chosen = {Flag.WIDE: wide, Flag.MEAN: node.attributes.get("mode") == "mean"}
+        work = kernels.gather(
+            table, row_format, row_format.row_bytes(dim), rows, dim, indices, count, lengths, bags,
+            output, weights=weights, flags=int(sum(flag for flag, on in chosen.items() if on)),
+            multiplier=node.attributes.get("multiplier", 1.0),
+        )  # fmt: skip
+        return work.taking(self.pooling_cycles(
+            row_format, dim, bags, bags * mean, output.format, table_bytes
+        ))  # fmt: skip
+
+    def linear(
+        self, node: Node, x: Rows, weights: Place, params: Place | int, y: Rows,
+        shape: Sequence[int], w_format: ElementFormat, w_zero_point: int,
+    ) -> Work:  # fmt: skip
+        """MATMUL."""
+        work = kernels.linear(
+            x, weights, params, y, *shape, w_format=w_format, w_zero_point=w_zero_point,
+            relu=bool(node.attributes.get("relu", False)),
+        )  # fmt: skip
+        return work.taking(costs.product(self._config, *shape))
+
+    def pairs(
+        self, x: Rows, segments: int, segment_stride: int, dim: int, params: Place, y: Rows,
+        samples: int,
+    ) -> Work:  # fmt: skip
+        """BATCH_MATMUL of the segments with themselves."""
+        work = kernels.pairs(x, segments, segment_stride, dim, params, y, samples)
+        return work.taking(costs.batch_product(self._config, samples, segments, dim, segments))
+
+    def vector(self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int) -> Work:
+        """AFFINE, ADD, MULTIPLY or CLAMP."""
+        first, *others = inputs
+        work = kernels.vector(
+            operators.VECTOR_OPCODES[node.op], y, first, rows, columns, *others,
+            function=Function(node.attributes.get("function", 0)),
+            **operators.vector_constants(node),
+        )  # fmt: skip
+        return work.taking(costs.vector(self._config, rows, columns))
+
+    def encode(self, commands: Sequence[Command], segments: Segments) -> dict[str, np.ndarray]:
+        """Descriptors with offsets where addresses will be, and where they are to be patched.
+
+        `addresses` has for each field that is one its row, byte and width, the segment, and whether
+        that is reached over the bus; `symbols` for each field that a request decides its row, byte
+        and width, and the symbol; `reaches` for each operand whose place or size a request decides
+        row and byte of its address, and what it lies in at any rate: offset and bytes.
+        """
+        raw, addresses, symbols, reaches = [], [], [], []
+        for row, command in enumerate(commands):
+            work: Work = command.work  # type: ignore[assignment]
+            values = {}
+            for name, value in work.fields.items():
+                if not isinstance(value, Place | Symbol):
+                    values[name] = int(value)
+                    continue
+                width = next(f.bits for f in fields(work.opcode) if f.name == name) // 8
+                at = row, offset(work.opcode, name), width
+                symbol = value.number if isinstance(value, Symbol) else value.symbol
+                if symbol >= 0:
+                    symbols.append((*at, symbol))
+                if isinstance(value, Place):
+                    segment, start = segments.of(value.buffer)
+                    remote = value.buffer.position != command.position
+                    addresses.append((*at, segment, int(remote)))
+                    if symbol >= 0 or isinstance(work.fields.get("row_bytes"), Symbol):
+                        reaches.append((*at[:2], start, value.buffer.nbytes))
+                    values[name] = start + value.offset
+            raw.append(np.frombuffer(pack(work.opcode, **values), np.uint8))
+        return {
+            "descriptors": np.array(raw, np.uint8).reshape(-1, DESCRIPTOR_BYTES),
+            "sizes": np.ones(len(commands), np.uint8),
+            "addresses": np.array(addresses, np.int32).reshape(-1, 5),
+            "symbols": np.array(symbols, np.int32).reshape(-1, 4),
+            "reaches": np.array(reaches, np.int64).reshape(-1, 4),
+        }

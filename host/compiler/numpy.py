@@ -1,0 +1,168 @@
+"""Plain numpy as a target: commands are operators, their code is JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat, RowFormat
+from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.segments import Segments
+from halfdome.host.driver.kernels import Rows
+from halfdome.host.driver.numpy_accelerator import MEMORY, TARGET
+from halfdome.host.graph import operators
+from halfdome.host.graph.graph import Node
+from halfdome.sim.golden.matmul import pack_params
+
+
+@dataclass(frozen=True)
+class NumpyWork:
+    """A command: the name of an operation of `NumpyAccelerator`, and its arguments."""
+
+    op: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    cycles: float = 1.0
+    queue: int = 0
+
+
+class NumpyTarget:
+    """Accelerators with so much memory each."""
+
+    name = TARGET
+    near = far = MEMORY
+    near_bytes = 0
+    word = 1
+    max_dim = 1 << 16
+    waits = 2
+
+    def __init__(self, memory_bytes: int):
+        self.design = f"{memory_bytes} bytes"
+        self.far_bytes = memory_bytes
+
+    def row_stride(self, nbytes: int) -> int:
+        """Rows lie one behind the other."""
+        return nbytes
+
+    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+        """As they are."""
+        return np.ascontiguousarray(weight).view(np.uint8).reshape(-1)
+
+    def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Pairs of bias and multiplier."""
+        return pack_params(bias, multiplier)
+
+    def pooling_cycles(
+        self, row_format: RowFormat, dim: int, bags: float, rows: float, output: ElementFormat,
+        table_bytes: int,
+    ) -> float:  # fmt: skip
+        """By rows."""
+        return 1 + rows
+
+    def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> NumpyWork:
+        """One row."""
+        return self.load_rows(source, most, target, most, 1, nbytes)
+
+    def load_rows(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int | Symbol,
+    ) -> NumpyWork:  # fmt: skip
+        """Copies rows."""
+        return NumpyWork("move", {
+            "source": source, "source_stride": source_stride, "target": target,
+            "target_stride": target_stride, "rows": rows, "row_bytes": row_bytes,
+        })  # fmt: skip
+
+    store_rows = load_rows
+
+    def signal(self) -> NumpyWork:
+        """What it tells is beside it."""
+        return NumpyWork("signal")
+
+    def fence(self, queue: int) -> NumpyWork:
+        """Does nothing."""
+        return NumpyWork("fence", cycles=0.0)
+
+    def copy(self, source: Rows, target: Place, stride: int, rows: int, columns: int) -> NumpyWork:
+        """Copies elements."""
+        return NumpyWork("copy", {
+            "source": source, "target": target, "stride": stride, "rows": rows, "columns": columns,
+        })  # fmt: skip
+
+    def gather(
+        self, node: Node, row_format: RowFormat, rows: int, dim: int, mean: float, table: Place,
+        table_bytes: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
+        weights: Place | None, wide: bool,
+    ) -> NumpyWork:  # fmt: skip
+        """Pools bags."""
+        return NumpyWork("gather", {
+            "table": table, "row_format": int(row_format), "rows": rows, "dim": dim,
+            "indices": indices, "count": count, "lengths": lengths, "bags": bags, "output": output,
+            "weights": weights, "wide": wide, "mean": node.attributes.get("mode") == "mean",
+            "multiplier": float(node.attributes.get("multiplier", 1.0)),
+        })  # fmt: skip
+
+    def linear(
+        self, node: Node, x: Rows, weights: Place, params: Place | int, y: Rows,
+        shape: Sequence[int], w_format: ElementFormat, w_zero_point: int,
+    ) -> NumpyWork:  # fmt: skip
+        """Multiplies."""
+        return NumpyWork("linear", {
+            "x": x, "weights": weights, "params": params, "y": y, "shape": list(shape),
+            "w_format": int(w_format), "w_zero_point": w_zero_point,
+            "relu": bool(node.attributes.get("relu", False)),
+        })  # fmt: skip
+
+    def pairs(
+        self, x: Rows, segments: int, segment_stride: int, dim: int, params: Place, y: Rows,
+        samples: int,
+    ) -> NumpyWork:  # fmt: skip
+        """Multiplies segments that lie side by side."""
+        inputs = [x.at(x.address + place * segment_stride) for place in range(segments)]
+        return NumpyWork("pairs", {
+            "inputs": inputs, "dim": dim, "params": params, "y": y, "samples": samples,
+        })  # fmt: skip
+
+    def vector(
+        self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int
+    ) -> NumpyWork:
+        """The operator of graphs."""
+        constants = {name: float(x) for name, x in operators.vector_constants(node).items()}
+        function = int(node.attributes.get("function", 0))
+        return NumpyWork("elements", {
+            "op": node.op, "attributes": json.dumps(constants | {"function": function}),
+            "inputs": list(inputs), "y": y, "rows": rows, "columns": columns,
+        })  # fmt: skip
+
+    def encode(self, commands: Sequence[Command], segments: Segments) -> dict[str, np.ndarray]:
+        """A list of operations with their arguments."""
+        made = [
+            {
+                "op": command.work.op,  # type: ignore[attr-defined]
+                "arguments": {
+                    name: _encoded(value, command, segments)
+                    for name, value in command.work.arguments.items()  # type: ignore[attr-defined]
+                },
+            }
+            for command in commands
+        ]
+        return {"commands": np.frombuffer(json.dumps(made).encode(), np.uint8)}
+
+
+def _encoded(value: Any, command: Command, segments: Segments) -> Any:
+    """An argument as JSON: what is known later says of what it is made."""
+    if isinstance(value, list):
+        return [_encoded(each, command, segments) for each in value]
+    if isinstance(value, Rows):
+        place = _encoded(value.address, command, segments)
+        return {"rows": [place, value.stride, int(value.format), value.zero_point]}
+    if isinstance(value, Symbol):
+        return {"symbol": value.number}
+    if isinstance(value, Place):
+        segment, start = segments.of(value.buffer)
+        return {
+            "segment": segment, "offset": start + value.offset, "symbol": value.symbol,
+            "remote": value.buffer.position != command.position,
+        }  # fmt: skip
+    return value

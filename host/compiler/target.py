@@ -1,0 +1,115 @@
+"""What the compiler asks of a kind of accelerator: its memories, its commands, their code."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat, RowFormat
+from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.segments import Segments
+from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.graph.graph import Node
+
+
+class Target(Protocol):
+    """A kind of accelerator. Its commands are made here, and encoded once all is placed.
+
+    Attributes
+    ----------
+    name, design : str, what its programs say they are for
+    word : int, operands and rows begin at multiples of so many bytes
+    near, far : str, its small fast memory and its large one
+    near_bytes, far_bytes : int
+    max_dim : int, elements of an embedding row
+    waits : int, events that a command can wait for by itself
+    """
+
+    name: str
+    design: str
+    word: int
+    near: str
+    far: str
+    near_bytes: int
+    far_bytes: int
+    max_dim: int
+    waits: int
+
+    def row_stride(self, nbytes: int) -> int:
+        """Bytes from one row of a tensor to the next."""
+        ...
+
+    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+        """8-bit [n, k] as the bytes that `linear` wants."""
+        ...
+
+    def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """float32[n] and int32[n] as the bytes that `linear` and `pairs` want."""
+        ...
+
+    def pooling_cycles(
+        self, row_format: RowFormat, dim: int, bags: float, rows: float, output: ElementFormat,
+        table_bytes: int,
+    ) -> float:  # fmt: skip
+        """What pooling is expected to take."""
+        ...
+
+    def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> Work:
+        """Copies bytes of host memory, `most` at the most, into a card."""
+        ...
+
+    def load_rows(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int,
+    ) -> Work:  # fmt: skip
+        """Copies rows of host memory into a card."""
+        ...
+
+    def store_rows(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int,
+    ) -> Work:  # fmt: skip
+        """Copies rows of a card to host memory or a peer."""
+        ...
+
+    def signal(self) -> Work:
+        """Tells a peer that all that was stored there before has arrived."""
+        ...
+
+    def fence(self, queue: int) -> Work:
+        """Does nothing but wait."""
+        ...
+
+    def copy(self, source: Rows, target: Place, stride: int, rows: int, columns: int) -> Work:
+        """Copies elements within a card."""
+        ...
+
+    def gather(
+        self, node: Node, row_format: RowFormat, rows: int, dim: int, mean: float, table: Place,
+        table_bytes: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
+        weights: Place | None, wide: bool,
+    ) -> Work:  # fmt: skip
+        """Pools bags, of `mean` rows on average."""
+        ...
+
+    def linear(
+        self, node: Node, x: Rows, weights: Place, params: Place | int, y: Rows,
+        shape: Sequence[int], w_format: ElementFormat, w_zero_point: int,
+    ) -> Work:  # fmt: skip
+        """x[m, k] times packed weights [n, k]; `shape` is m, k, n."""
+        ...
+
+    def pairs(
+        self, x: Rows, segments: int, segment_stride: int, dim: int, params: Place, y: Rows,
+        samples: int,
+    ) -> Work:  # fmt: skip
+        """The products of each two segments of a sample."""
+        ...
+
+    def vector(self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int) -> Work:
+        """An operator that works element by element."""
+        ...
+
+    def encode(self, commands: Sequence[Command], segments: Segments) -> Mapping[str, np.ndarray]:
+        """The code of a card's commands, in their order."""
+        ...

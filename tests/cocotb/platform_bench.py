@@ -20,11 +20,12 @@ from cocotbext.pcie.core.tlp import Tlp
 from cocotbext.pcie.core.utils import PcieId
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import Opcode
 from halfdome.hdl.pcie.tlp import HEADER_BYTES
 from halfdome.host.driver.device import Device
+from halfdome.host.driver.halfdome import HalfdomeAccelerator
+from halfdome.host.driver.session import Session
 from halfdome.host.runtime.card import Card
-from halfdome.sim.golden import operators
+from halfdome.sim.golden.operators import Reference
 from tests.cocotb.cards import CARDS, CONFIG
 
 CLOCK_PS = 2500
@@ -194,24 +195,29 @@ async def enumerate_platform(dut):
 def work(bus: Bus, places) -> list[Card]:
     """What a user of six cards does, in plain synchronous Python."""
     rng = np.random.default_rng(5)
-    cards = [
-        Card(Device(bus, CONFIG, index=index, bar0=bar0, bar2=bar2, message=message))
+    session = Session(bus)
+    session.accelerators = [
+        HalfdomeAccelerator(
+            Device(bus, CONFIG, index=index, bar0=bar0, bar2=bar2, message=message), session
+        )
         for index, (bar0, bar2, message) in enumerate(places)
     ]
+    cards = [Card(accelerator) for accelerator in session.accelerators]
+    reference = Reference(CONFIG)
     for card in cards:
         rows, dim = 16, 12
         raw = rng.integers(0, 256, (rows, dim + 8)).astype(np.uint8)
         raw[:, dim:] = rng.normal(size=(rows, 2)).astype(np.float32).view(np.uint8)
-        indices, lengths = rng.integers(0, rows, 9).astype(np.int32), np.array([4, 0, 5], np.int32)
-        pooled = card.embedding_bag(card.table(raw), indices, np.cumsum(lengths) - lengths)
-        expected = operators.embedding_bag(raw, indices, lengths)
+        bags = rng.integers(0, rows, 9), np.array([0, 4, 4])
+        pooled = card.embedding_bag(card.table(raw), *bags)
+        expected = reference.embedding_bag(raw, *bags)
         assert pooled.tobytes() == expected.tobytes(), f"card {card.index}: GATHER"
 
         x = rng.integers(0, 256, (3, 10)).astype(np.uint8)
         weight = rng.integers(-128, 128, (6, 10)).astype(np.int8)
         scale = (rng.random(6) / 300).astype(np.float32)
         y = card.linear(x, weight, scale, y_zero_point=100)
-        expected = operators.linear(x, weight, scale, np.zeros(6, np.int32), y_zero_point=100)
+        expected = reference.linear(x, weight, scale, y_zero_point=100)
         assert np.array_equal(y, expected), f"card {card.index}: MATMUL"
     return cards
 
@@ -219,18 +225,12 @@ def work(bus: Bus, places) -> list[Card]:
 def copy(source: Card, target: Card, values: np.ndarray) -> int:
     """Sends `values` from card to card and returns where they are in the target's DRAM."""
     here, there = (card.dram.allocate(len(values)) for card in (source, target))
-    source.upload(here, values)
-    source.timeline.issue(
-        Opcode.STORE, source=here.address, destination=target.device.bar2 + there.address,
-        rows=1, row_bytes=len(values), source_stride=len(values), destination_stride=len(values),
-    )  # fmt: skip
-    arrived = source.timeline.notify(target.device)
-    target.timeline.issue(
-        Opcode.COPY, after=(arrived,), source=there.address, destination=there.address, rows=1,
-        row_bytes=16, source_stride=16, destination_stride=16,
-    )  # fmt: skip
-    source.timeline.wait(source.timeline.flush())
-    target.timeline.wait(target.timeline.flush())
+    sender, receiver = source.accelerator, target.accelerator
+    sender.upload(here, values)
+    kept = sender.load([])  # what was uploaded is there already
+    sender.pass_on(receiver, [(here, there, len(values))], kept)
+    for accelerator in (sender, receiver):
+        accelerator.check()
     return there.address
 
 

@@ -8,7 +8,7 @@ from halfdome.hdl.config import preset
 from halfdome.host.models.quantise import request
 from halfdome.host.platform import Runtime
 from halfdome.host.serving.deploy import deploy
-from halfdome.sim.golden import operators
+from halfdome.sim.golden.operators import Reference
 from halfdome.sim.platform import Platform
 from tests.sim.engine.program import assert_same
 from tests.system.test_dlrm import small_workload
@@ -29,7 +29,7 @@ def answer(work, *, record=True, **options):
     with Platform(TINY, cards=CARDS, **options) as platform:
         for card in range(CARDS):
             platform.world.record(card, record)
-        runtime = Runtime(platform, TINY, "native", operators)
+        runtime = Runtime(platform, TINY, "native", Reference(TINY))
         served = deploy(runtime, work.graph)
         seen.append(str(served.run([request(batch) for batch in work.batches])))
         seen.append([card.counters() for card in runtime.cards])

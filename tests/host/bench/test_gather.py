@@ -11,7 +11,7 @@ from halfdome.hdl.config import preset
 from halfdome.hdl.registers import GATHER_WAITS
 from halfdome.host.bench import gather, gather_run, gather_study
 from halfdome.host.bench.gather import Bags, Point
-from halfdome.sim.golden import operators
+from halfdome.sim.golden.operators import Reference
 
 TINY = preset("tiny")
 DEFAULT = preset("default")
@@ -177,8 +177,8 @@ def test_counters_name_the_bound(memory, lanes, indices, output, bound):
 
 
 def test_a_wrong_answer_is_counted(monkeypatch):
-    right = operators.embedding_bag
-    monkeypatch.setattr(operators, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)
+    right = Reference.embedding_bag
+    monkeypatch.setattr(Reference, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)
     (row,) = gather_run.measure(gather.sweep([8], [8], [3], ["uniform"], ["packed"]), TINY,
                                 lookups=30)["rows"]  # fmt: skip
     assert row["mismatching_values"] == 8 * row["bags"]

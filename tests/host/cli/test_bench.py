@@ -57,10 +57,10 @@ def test_bench_gather_prints_and_writes_its_bounds(halfdome, tmp_path):
 
 
 def test_bench_gather_tells_wrong_answers(halfdome, monkeypatch):
-    from halfdome.sim.golden import operators as golden
+    from halfdome.sim.golden.operators import Reference
 
-    right = golden.embedding_bag
-    monkeypatch.setattr(golden, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)
+    right = Reference.embedding_bag
+    monkeypatch.setattr(Reference, "embedding_bag", lambda *a, **k: right(*a, **k) + 1)
     status, text, _ = halfdome(*GATHER, "--reuse", "uniform")
     assert status == 1
     assert "values differ from the golden model" in text

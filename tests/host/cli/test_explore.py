@@ -78,7 +78,7 @@ def test_explore_measures_a_point(halfdome, explored, tmp_path):
         ("array=4x4,64x64", "array_rows=64: one bus word must hold"),
         ("dram_preset=LPDDR4-3200,DDR1", "dram_preset=DDR1: dram_preset='DDR1': unknown"),
         ("counters=16,5", "counters=5: counters=5: every engine and every card"),
-        ("bus_bytes=16,32", "bus_bytes=32: bus_bytes=32: columns of the top input"),
+        ("max_dim=16,8", "max_dim=8: table 0: max_dim=8: must be at least its dim=16"),
     ],
 )
 def test_explore_refuses_a_bad_setting_before_anything_runs(

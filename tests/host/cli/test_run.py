@@ -91,10 +91,10 @@ def test_waves_that_cannot_be_written_are_refused(refused, small, tmp_path, opti
 
 
 def test_an_answer_that_differs_makes_the_exit_status_1(halfdome, small, monkeypatch):
-    from halfdome.sim.golden import operators
+    from halfdome.sim.golden import matmul
 
-    right = operators.quantise
-    monkeypatch.setattr(operators, "quantise", lambda *operands: right(*operands) ^ 0x40)
+    right = matmul.requantise
+    monkeypatch.setattr(matmul, "requantise", lambda *operands: right(*operands) ^ 0x40)
     status, text, _ = halfdome("run", "dlrm", *small)
     assert status == 1
     assert "samples differ from the golden model" in text
@@ -140,7 +140,8 @@ def test_weights_of_other_data(refused, small):
     [
         (("--config", "huge"), "preset 'huge' is unknown; known are tiny, default, m2"),
         (("--engine", "fpga"), "engine='fpga': unknown; known are native, pysim"),
-        (("--cards", 0), "cards=0: must be 1 to"),
+        (("--cards", 0), "cards=0: must be an integer from 1 to 6"),
+        (("--cards", 7), "cards=7: must be an integer from 1 to 6"),
         (("--samples", 0), "samples=0: must be 1 to"),
         (("--samples", 10_000), "samples=10000: must be 1 to"),
         (("--batch", 0), "batch=0: must be at least 1"),

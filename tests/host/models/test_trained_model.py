@@ -7,8 +7,8 @@ from halfdome.host.models import dlrm, features, movielens
 from halfdome.host.models.features import TABLES
 from halfdome.host.models.metrics import roc_auc
 from halfdome.host.models.movielens import DataError
-from halfdome.host.models.quantise import quantise
-from tests.host.models.reference import NumpyOperators
+from halfdome.host.models.quantise import OUTPUT, longest_bags, quantise, request
+from tests.host.graph import reference
 
 
 def installed() -> bool:
@@ -56,8 +56,8 @@ def test_the_quantised_model_ranks_as_well_as_fp32(movielens_samples):
     fp32 = roc_auc(held_out.label, model.forward(held_out))
     assert fp32 == pytest.approx(model.metadata["held_out_auc"], abs=1e-5)
     assert fp32 > 0.75
-    quantised = quantise(model, movielens_samples.calibration)
-    scores = quantised.forward(held_out, NumpyOperators())
+    graph = quantise(model, movielens_samples.calibration, len(held_out), longest_bags([held_out]))
+    scores = reference.run(graph, request(held_out))[OUTPUT][:, 0]
     assert abs(roc_auc(held_out.label, scores) - fp32) < 0.001
 
 

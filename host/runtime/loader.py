@@ -107,9 +107,7 @@ class Memory:
                     self._blocks.append((card, name, block))
                 return block
         free = ", ".join(f"{m.name} {m.free_bytes}" for m in card.memories.values())
-        raise CardFull(
-            f"{segment.name}: no {segment.nbytes} bytes in one piece, free are: {free}"
-        )
+        raise CardFull(f"{segment.name}: no {segment.nbytes} bytes in one piece, free are: {free}")
 
     def upload(self, pass_on: bool) -> None:
         """Brings the cards the contents that they lack, and waits.

@@ -88,6 +88,7 @@ class Runtime:
             raise RuntimeError(f"trace: {path}: another is being recorded")
         self._tracing = perfetto.check_path(path), self.cycles
         self.platform.record_packets()
+        self.platform.record_interrupts()
         for card in self.cards:
             card.device.history = []
 
@@ -103,10 +104,9 @@ class Runtime:
             history, device.history = device.history or [], None
             ring = device.rings.submission_address
             records.append(CardRecord(device.bar0, device.bar2, ring, history))
-        begun_ns = start * 1000 / self.config.clock_mhz
-        interrupts = [i for i in self.platform.interrupts if i.time_ns >= begun_ns]
-        links = self.platform.packets()
+        interrupts, links = self.platform.interrupts, self.platform.packets()
         self.platform.record_packets(False)
+        self.platform.record_interrupts(False)
         perfetto.write(path, Recording(self.config, start, self.cycles, records, links, interrupts))
 
     @whole

@@ -22,6 +22,8 @@ pytest_plugins = ("halfdome.sim.pytest_plugin",)
 DEFAULT_CARDS = 2
 _open = pytest.StashKey[tuple["Runtime", Path]]()
 """The platform of a running test, and the folder for its waveforms."""
+_ends = pytest.StashKey[list[int]]()
+"""The cycles that each card had simulated when the test itself was over."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,6 +100,7 @@ def pytest_runtest_call(item: pytest.Item):
     start = platform.cycles
     result = yield
     used = platform.cycles - start
+    item.stash[_ends] = [platform.platform.simulated(card.index) for card in platform.cards]
     if used > budget:
         pytest.fail(
             f"used {used} cycles, {used - budget} more than cycle_budget({budget}); "
@@ -128,6 +131,9 @@ def _write_waves(item: pytest.Item, runtime: "Runtime", folder: Path) -> str:
         path = folder / f"card-{card.index}.vcd"
         try:
             start, stop = _window(item.config)
+            if stop is None and _ends in item.stash:  # reading counters is none of the test's
+                stop = item.stash[_ends][card.index]
+                start = max(0, stop + start)
             start, stop = runtime.write_waves(path, card=card.index, start=start, stop=stop)
         except Exception as error:  # the failure of the test is what must be told
             lines.append(f"card {card.index}: no waveform: {error}")

@@ -49,6 +49,8 @@ cache_summary = artefacts.summary
 
 MOST_PACKETS = 1_000_000
 """Packets that a recording keeps of each direction of each link: 40 MB."""
+LATEST_INTERRUPTS, MOST_INTERRUPTS = 256, 1_000_000
+"""Interrupt messages that are kept at any time, and by a recording: 24 MB."""
 MOST_INPUT_BYTES = 256 << 20
 """What `keep_inputs` may take of each card: a million cycles and more."""
 
@@ -190,6 +192,7 @@ class Platform:
                 window_cycles=window_cycles,
                 skip_idle=skip_idle,
             )
+            self.record_interrupts(False)
         if keep_inputs:
             for index in range(cards):
                 self.world.keep_inputs(index, MOST_INPUT_BYTES)
@@ -221,7 +224,7 @@ class Platform:
 
     @property
     def interrupts(self) -> list[Interrupt]:
-        """Every interrupt message so far."""
+        """The latest interrupt messages: `LATEST_INTERRUPTS`, or what `record_interrupts` keeps."""
         return self.world.interrupts()
 
     def run(self, cycles: int) -> None:
@@ -290,6 +293,13 @@ class Platform:
         `halfdome.sim.dram.replay`.
         """
         return replay.cycles(self.config, addresses, start_cycle)
+
+    def record_interrupts(self, on: bool = True) -> None:
+        """Starts recording interrupt messages, the latest `MOST_INTERRUPTS`, or stops and forgets.
+
+        The results do not depend on it.
+        """
+        self.world.keep_interrupts(MOST_INTERRUPTS if on else LATEST_INTERRUPTS)
 
     def record_packets(self, on: bool = True) -> None:
         """Starts recording what crosses every link, or stops and forgets.

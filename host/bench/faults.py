@@ -57,13 +57,21 @@ class Service:
 def serve(runtime: Runtime, seed: int = SEED) -> Service:
     """Places the made-up model, which is as small as the cards allow."""
     rng = np.random.default_rng(seed)
-    graph, batches = _model(rng, max(16, runtime.config.bus_bytes))
-    expected = [golden(graph, batch) for batch in batches]
-    requests = [request(batch) for batch in batches]
-    return Service(runtime, deploy(runtime, graph), requests, expected)
+    model = made_up(rng, max(16, runtime.config.bus_bytes))
+    return Service(runtime, deploy(runtime, model.graph), model.requests, model.expected)
 
 
-def _model(rng: np.random.Generator, dim: int) -> tuple[Graph, list[Batch]]:
+@dataclass(frozen=True)
+class MadeUp:
+    """A recommender with random weights, requests, and what it should answer."""
+
+    graph: Graph
+    requests: list[Request]
+    expected: list[np.ndarray]
+
+
+def made_up(rng: np.random.Generator, dim: int) -> MadeUp:
+    """A recommender with embedding rows of `dim` elements."""
     features = 3
     architecture = Architecture(
         (_ROWS,) * _TABLES, dim, (features, dim), ((1 + _TABLES) * dim, 8, 1)
@@ -84,7 +92,9 @@ def _model(rng: np.random.Generator, dim: int) -> tuple[Graph, list[Batch]]:
 
     model = Dlrm(architecture, parameters)
     graph = quantise(model, batch(), _SAMPLES, [_LONGEST] * _TABLES)
-    return graph, [batch() for _ in range(_BATCHES)]
+    batches = [batch() for _ in range(_BATCHES)]
+    expected = [golden(graph, batch) for batch in batches]
+    return MadeUp(graph, [request(batch) for batch in batches], expected)
 
 
 @dataclass(frozen=True)

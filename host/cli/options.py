@@ -8,13 +8,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from halfdome.hdl.config import PRESETS
+from halfdome.hdl.config import MOST_CARDS, PRESETS
 
 console = Console()
 
 
+STDOUT = Path("-")
+"""Stands for standard output where a file is asked for."""
+
+
 def output_file(path: Path | None) -> Path | None:
     """Refuses a file that cannot be written before the work that would fill it."""
+    if path == STDOUT:
+        console.stderr = True  # tables make way
+        return path
     if path is not None and path.is_dir():
         raise typer.BadParameter(f"{path} is a folder, must be a file")
     if path is not None and not path.parent.is_dir():
@@ -26,7 +33,7 @@ Config = Annotated[str, typer.Option("--config", help=f"Preset: {', '.join(PRESE
 EngineName = Annotated[str, typer.Option("--engine", help="native (compiled) or pysim.")]
 Samples = Annotated[int, typer.Option(help="Held-out interactions to answer.")]
 Batch = Annotated[int, typer.Option(help="Samples of a batch.")]
-Cards = Annotated[int, typer.Option(help="Cards, 1 to 6.")]
+Cards = Annotated[int, typer.Option(min=1, max=MOST_CARDS, help="Cards.")]
 Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="MovieLens-100K in RecBole's format.")
 ]
@@ -34,7 +41,10 @@ OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to wr
 JsonFile = Annotated[
     Path | None,
     typer.Option(
-        "--json", metavar="FILE", help="Also write the result as JSON.", callback=output_file
+        "--json",
+        metavar="FILE",
+        help="Also write the result as JSON; - for standard output.",
+        callback=output_file,
     ),
 ]
 
@@ -52,8 +62,11 @@ def progress() -> Progress:
 
 def write_json(path: Path | None, result: dict) -> None:
     """Writes the result where `--json` asked for it."""
-    if path is not None:
-        path.write_text(json.dumps(result, indent=2) + "\n")
+    text = json.dumps(result, indent=2)
+    if path == STDOUT:
+        typer.echo(text)
+    elif path is not None:
+        path.write_text(text + "\n")
 
 
 def require_right(wrong: int, what: str) -> None:

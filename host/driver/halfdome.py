@@ -11,7 +11,7 @@ from halfdome.host.driver.accelerator import CardState, Code, Issue, Place
 from halfdome.host.driver.device import Device
 from halfdome.host.driver.errors import CardError, DataLost
 from halfdome.host.driver.layout import round_up
-from halfdome.host.driver.memory import Allocator, Block
+from halfdome.host.driver.memory import Allocator, Block, CardFull
 from halfdome.host.driver.session import Session
 from halfdome.host.driver.timeline import COUNTER_MASK, Event, Timeline, peer_counter
 
@@ -149,7 +149,7 @@ class HalfdomeAccelerator:
         """A block in the scratchpad, or in DRAM if it does not fit there."""
         try:
             return self.memories["scratchpad"].allocate(nbytes)
-        except MemoryError:
+        except CardFull:
             return self.memories["dram"].allocate(nbytes)
 
     def release(self, block: Block) -> None:

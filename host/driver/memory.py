@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 
+class CardFull(MemoryError):
+    """A memory of a card has no such room left, though the host's may have."""
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """Bytes of card memory at card address `address`. Two blocks are the same if they are one."""
@@ -39,7 +43,7 @@ class Allocator:
         return any(owned is block for owned in self._owned)
 
     def allocate(self, nbytes: int) -> Block:
-        """Raises `MemoryError` naming the memory, what was asked for and what is left."""
+        """Raises `CardFull` naming the memory, what was asked for and what is left."""
         size = max(1, -(-nbytes // self._alignment)) * self._alignment
         start = self._base
         end = self._base + self.nbytes
@@ -50,7 +54,7 @@ class Allocator:
                 return block
             if position < len(self._owned):
                 start = next_start + self._owned[position].nbytes
-        raise MemoryError(
+        raise CardFull(
             f"{self.name}: no {size} bytes in one piece, "
             f"{self.free_bytes} of {self.nbytes} are free"
         )

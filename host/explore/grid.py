@@ -38,10 +38,14 @@ def _values(setting: str) -> tuple[str, list[dict[str, int | str]]]:
         raise ConfigError(f"{name}: no such field; known are array, {', '.join(types)}")
     if types[name] in (str, "str"):
         return name, [{name: value} for value in text.split(",")]
-    for value in text.split(","):
-        if not value.isdecimal():
-            raise ConfigError(f"{name}={value}: must be a whole number")
-    return name, [{name: int(value)} for value in text.split(",")]
+    return name, [{name: _whole(name, value)} for value in text.split(",")]
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text}: must be a whole number") from None
 
 
 def points(base: CardConfig, settings: Sequence[str]) -> list[Point]:
@@ -74,7 +78,9 @@ def check(grid: Sequence[Point], work: Workload, *, cards: int, engine: str) -> 
         try:
             check_design(work, point.config, cards=cards, engine=engine)
         except (ValueError, MemoryError) as error:
-            raise ConfigError(f"{point.name}: {error}") from error
+            # What breaks a rule names its field itself; the rest is of the point.
+            named = str(error).split("=")[0] in {word.split("=")[0] for word in point.name.split()}
+            raise ConfigError(str(error) if named else f"{point.name}: {error}") from error
 
 
 def measure(

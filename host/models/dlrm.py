@@ -110,6 +110,15 @@ class Dlrm:
     parameters: Mapping[str, np.ndarray]
     metadata: Mapping[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises `WeightsError` for a parameter that is missing or of another shape."""
+        for name, shape in self.architecture.shapes().items():
+            found = self.parameters.get(name)
+            if found is None:
+                raise WeightsError(f"parameter {name} is missing, must be float32{list(shape)}")
+            if np.shape(found) != shape:
+                raise WeightsError(f"parameter {name} is {np.shape(found)}, must be {shape}")
+
     @property
     def tables(self) -> list[np.ndarray]:
         """float32[rows, dim] per table."""
@@ -124,7 +133,14 @@ class Dlrm:
             yield self.parameters[f"{prefix}.weight"], self.parameters[f"{prefix}.bias"]
 
     def pooled(self, batch: Batch) -> list[np.ndarray]:
-        """Sums of embedding rows: float32[n, dim] per table."""
+        """Sums of embedding rows: float32[n, dim] per table.
+
+        Raises `ValueError` for a batch with bags for more or fewer tables.
+        """
+        if len(batch.sparse) != len(self.tables):
+            raise ValueError(
+                f"batch: has bags for {len(batch.sparse)} tables, the model has {len(self.tables)}"
+            )
         return [
             embedding_bag(table, bags)
             for table, bags in zip(self.tables, batch.sparse, strict=True)

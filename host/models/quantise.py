@@ -58,6 +58,11 @@ def quantise(model: Dlrm, calibration: Batch, batch: int, longest: Sequence[int]
     """
     if not len(calibration):
         raise ValueError("calibration: has 0 samples, at least 1 is needed")
+    if len(longest) != len(model.tables):
+        raise ValueError(
+            f"longest: has {len(longest)} numbers, must have one for each of {len(model.tables)} "
+            "tables"
+        )
     return _Quantiser(model, calibration, batch, longest).graph()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from halfdome.host.driver.accelerator import Accelerator
 from halfdome.host.driver.bus import DmaBuffer
 from halfdome.host.driver.errors import DataLost
-from halfdome.host.driver.memory import Block
+from halfdome.host.driver.memory import Block, CardFull
 from halfdome.host.driver.session import Session
 from halfdome.host.runtime.program import HOST, Program, ProgramError, Segment
 
@@ -101,15 +101,13 @@ class Memory:
         """In the memory that the segment is planned for, or in any that has room."""
         first = segment.memory
         for name in sorted(card.memories, key=lambda name: name != first):
-            with suppress(MemoryError):
+            with suppress(CardFull):
                 block = card.memories[name].allocate(segment.nbytes)
                 if not segment.contents:
                     self._blocks.append((card, name, block))
                 return block
         free = ", ".join(f"{m.name} {m.free_bytes}" for m in card.memories.values())
-        raise MemoryError(
-            f"{segment.name}: no {segment.nbytes} bytes in one piece, free are: {free}"
-        )
+        raise CardFull(f"{segment.name}: no {segment.nbytes} bytes in one piece, free are: {free}")
 
     def upload(self, pass_on: bool) -> None:
         """Brings the cards the contents that they lack, and waits.

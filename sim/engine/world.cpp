@@ -77,7 +77,13 @@ size_t world_message_count(const Handle* handle) {
   return handle->world.fabric.root.messages.size();
 }
 
-// The message `index`; messages are kept for the life of the world.
+// Keeps the latest `most` messages from now on, and forgets those before.
+void world_keep_messages(Handle* handle, size_t most) {
+  handle->world.fabric.root.messages.clear();
+  handle->world.fabric.root.messages_kept = most;
+}
+
+// The message `index` of those that were kept.
 void world_message(const Handle* handle, size_t index, Message* out) {
   *out = handle->world.fabric.root.messages[index];
 }

@@ -125,6 +125,7 @@ def load_library() -> ctypes.CDLL:
         "world_read": (None, (handle, number, number)),
         "world_read_data": (ctypes.c_void_p, (handle,)),
         "world_abandon_reads": (None, (handle,)),
+        "world_keep_messages": (None, (handle, ctypes.c_size_t)),
         "world_message_count": (ctypes.c_size_t, (handle,)),
         "world_message": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
         "world_card_traffic": (None, (handle, ctypes.c_size_t, ctypes.c_void_p)),
@@ -269,8 +270,12 @@ class World:
         """Gives up on a read; its tags are never used again."""
         self._lib.world_abandon_reads(self._handle)
 
+    def keep_interrupts(self, most: int) -> None:
+        """Keeps the latest `most` messages from now on, and forgets those before."""
+        self._lib.world_keep_messages(self._handle, most)
+
     def interrupts(self) -> list[Interrupt]:
-        """Every message since the world began."""
+        """Every message that was kept."""
         found = []
         message = _Message()
         for index in range(self._lib.world_message_count(self._handle)):

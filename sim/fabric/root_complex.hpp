@@ -48,7 +48,8 @@ class RootComplex {
   std::deque<Tlp> outgoing;         // for the uplink, in order
   std::vector<int64_t> memory_due;  // when `host_data_ready` must be called
   std::vector<CreditReturn> returned;  // room of requests, and since when it is free again
-  std::vector<Message> messages;
+  std::deque<Message> messages;  // the latest, of which so many are kept:
+  size_t messages_kept = 0;
   RootCounters counters;
 
   // Of which messages a notice is wanted: their address, 0 for any.
@@ -210,6 +211,7 @@ class RootComplex {
       uint32_t data = 0;
       std::memcpy(&data, tlp.payload.data(), 4);
       messages.push_back({now, tlp.requester(), tlp.address(), data});
+      if (messages.size() > messages_kept) messages.pop_front();
       unread_.insert(tlp.address());
       returned.push_back({now, tlp.credit()});
     } else if (s_.memory.holds(tlp.address(), tlp.length_bytes())) {

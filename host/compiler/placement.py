@@ -101,8 +101,8 @@ class Placement:
         for table in sorted(range(len(self._loads)), key=lambda t: -self._loads[t].cycles):
             load = self._loads[table]
             whole = range(load.dim)
-            hot = load.cycles > fair > 0 and all(self._fits(card, table, whole) for card in cards)
-            if hot or sizes[table] <= small_bytes:
+            wanted_by_all = load.cycles > fair > 0 or sizes[table] <= small_bytes
+            if wanted_by_all and all(self._fits(card, table, whole) for card in cards):
                 for card, share in enumerate(self._shares):
                     if len(share):
                         self._give(Task(table, card, share, whole))

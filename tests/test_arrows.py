@@ -1,6 +1,8 @@
-"""The direction of imports is part of the architecture: hdl ← sim ← host."""
+"""The direction of imports is part of the architecture: hdl ← sim ← host, and inside host."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,29 +15,55 @@ ALLOWED = {
     "host": {"host", "hdl.config", "hdl.commands", "hdl.registers"},
 }
 EXCEPTIONS = {
-    # The one place where a platform is opened, and the two where hardware is generated.
-    "host/runtime/runtime.py": {"sim.golden", "sim.platform"},
+    # Where a platform is opened, where hardware is generated, and what operators compute.
+    "host/platform.py": {"sim.golden", "sim.platform"},
     "host/cli/card.py": {"hdl.verilog", "hdl.synthesis"},
+    "host/graph/operators.py": {"sim.golden"},
+    "host/compiler/numpy.py": {"sim.golden"},
+    "host/driver/numpy_accelerator.py": {"sim.golden"},
 }
+LAYERS = (
+    "cli", "explore", "bench", "serving", "pytest_plugin", "platform", "report", "models",
+    "compiler", "runtime", "driver", "graph", "arguments",
+)  # fmt: skip
+"""Folders and modules of host from top to bottom: each imports what is below it alone."""
 
 
-def imported(path: Path) -> set[str]:
+def statements(tree: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
+    """Import statements of a module, and whether they are for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from ((statement, True) for statement, _ in statements(node))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, False
+        else:
+            yield from statements(node)
+
+
+def imported(path: Path, *, types: bool = True) -> set[str]:
     """Full names of what a module imports; those of this project without `halfdome.`."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node, for_types in statements(ast.parse(path.read_text())):
+        if for_types and not types:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            package = node.module in ("halfdome", *(f"halfdome.{folder}" for folder in ALLOWED))
-            names |= {f"{node.module}.{a.name}" for a in node.names} if package else {node.module}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {name.removeprefix("halfdome.") for name in names}
+
+
+def modules(package: str) -> dict[str, Path]:
+    """The modules of a package by their full names without `halfdome.`."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in paths}
 
 
 @pytest.mark.parametrize("package", ALLOWED)
 def test_packages_import_only_downwards(package):
     seen = 0
-    for path in sorted((ROOT / package).rglob("*.py")):
+    for path in modules(package).values():
         relative = str(path.relative_to(ROOT))
         permitted = ALLOWED[package] | EXCEPTIONS.get(relative, set())
         for name in imported(path):
@@ -51,7 +79,38 @@ def test_packages_import_only_downwards(package):
     assert seen
 
 
+def test_every_layer_of_the_host_imports_only_what_is_below_it():
+    seen = set()
+    for name, path in modules("host").items():
+        layer = name.split(".")[1]
+        if layer == "__init__":
+            continue
+        for other in imported(path):
+            if not other.startswith("host."):
+                continue
+            below = other.split(".")[1]
+            assert LAYERS.index(below) >= LAYERS.index(layer), f"{name} imports {other}"
+            seen.add((layer, below))
+    assert {layer for layer, _ in seen} == set(LAYERS) - {"arguments"}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_no_module_imports_itself_by_a_detour(package):
+    known = modules(package)
+    graph = {
+        name: {
+            found
+            for other in imported(path, types=False)
+            for found in (other, other.rpartition(".")[0])
+            if found in known and found != name
+        }
+        for name, path in known.items()
+    }
+    assert any(graph.values())
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
 def test_hdl_needs_only_amaranth():
-    for path in sorted((ROOT / "hdl").rglob("*.py")):
+    for path in modules("hdl").values():
         for name in imported(path):
             assert name.split(".")[0] not in ("numpy", "rich", "torch"), f"{path} imports {name}"

@@ -5,23 +5,122 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halfdome.hdl.commands import RowFormat
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler.placement import TableLoad, place, popular_first
+from halfdome.host.compiler.compile import shares
+from halfdome.host.compiler.placement import EVEN, Load, Placement, place, popular_first
+
+
+def load(cycles=1.0, rows=100, dim=4, row_format=RowFormat.INT8):
+    return Load(rows, row_format, dim, cycles)
+
+
+def dealt(loads, shares, capacity, small=0, kept=None):
+    """As tables are dealt out, before samples move."""
+    placement = Placement(loads, shares, capacity)
+    placement.deal(kept or {}, small)
+    return placement
+
+
+def holders(placement, count):
+    """The cards that pool each table."""
+    return [{t.card for t in placement.tasks if t.table == table} for table in range(count)]
 
 
 def test_costliest_tables_are_spread_first():
-    tables = [TableLoad(100, 40, length) for length in (1, 30, 1, 20, 10, 1)]
-    assert place(tables, 3, 1 << 20) == [2, 0, 2, 1, 2, 2]
+    loads = [load(cycles) for cycles in (1, 18, 1, 20, 19, 1)]
+    found = dealt(loads, shares(600, 3), 1 << 20)
+    assert holders(found, 6) == [{2}, {2}, {1}, {0}, {1}, {2}]
+    assert found.imbalance == pytest.approx(1)
 
 
 def test_a_full_card_is_passed_over():
-    tables = [TableLoad(100, 10, 5), TableLoad(100, 10, 4), TableLoad(50, 10, 3)]
-    assert place(tables, 2, 1500) == [0, 1, 1]
+    loads = [load(5, 100), load(4, 100), load(3, 50)]  # 12 bytes a row
+    assert holders(dealt(loads, shares(10, 2), 1800), 3) == [{0}, {1}, {1}]
 
 
 def test_a_table_that_fits_nowhere_is_named():
-    with pytest.raises(MemoryError, match="table 1 of 2000 bytes fits on none of 2 cards"):
-        place([TableLoad(10, 10, 1), TableLoad(200, 10, 1)], 2, 1500)
+    # A row has at least one column with its scale and bias.
+    loads = [load(1, 10, 1), load(1, 400, 1)]
+    with pytest.raises(MemoryError, match="table 1: 3600 bytes fit on none of 2 cards of 1500"):
+        place(loads, shares(10, 2), 1500, 0)
+
+
+def test_small_tables_are_on_every_card_and_pooled_where_they_are_needed():
+    found = dealt([load(1, 3), load(1, 300)], shares(7, 3), 1 << 20, 36)
+    small = [task for task in found.tasks if task.table == 0]
+    assert [(task.card, task.samples) for task in small] == list(enumerate(shares(7, 3)))
+
+
+def test_a_table_of_more_than_a_fair_share_of_the_work_is_on_every_card():
+    found = place([load(90), *[load(3)] * 3], shares(6, 3), 1 << 20, 0)
+    assert holders(found, 4)[0] == {0, 1, 2}
+    assert found.imbalance == pytest.approx(1)
+
+
+def test_a_table_of_more_than_its_share_of_memory_is_cut_by_columns():
+    found = dealt([load(1, 100, 63)], shares(4, 2), 6000)  # 7100 bytes
+    cut = sorted((task.columns.start, task.columns.stop, task.card) for task in found.tasks)
+    assert cut == [(0, 31, 0), (31, 63, 1)]
+
+
+def test_tables_stay_where_they_are_if_there_is_room():
+    loads = [load(cycles) for cycles in (4, 4, 3, 2)]
+    kept = {0: 2, 1: 2, 3: 0}
+    found = holders(dealt(loads, shares(3, 3), 1 << 20, kept=kept), 4)
+    assert found == [{2}, {2}, {0}, {0}]
+    everything_on_one = dict.fromkeys(range(3), 1)
+    alike = [load(3)] * 3
+    crowded = holders(dealt(alike, shares(3, 3), 1300, kept=everything_on_one), 3)
+    assert crowded == [{1}, {0}, {2}]
+
+
+LOADS = st.lists(
+    st.builds(
+        Load, rows=st.integers(1, 300), row_format=st.sampled_from(RowFormat),
+        dim=st.integers(1, 40), cycles=st.floats(1, 1e6),
+    ),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+@given(
+    loads=LOADS, samples=st.integers(1, 40), cards=st.integers(1, 6),
+    capacity=st.sampled_from([3000, 20_000, 1 << 20]), small=st.sampled_from([0, 500]),
+    data=st.data(),
+)  # fmt: skip
+def test_every_sample_has_every_column_of_every_table_once(
+    loads, samples, cards, capacity, small, data
+):
+    keepers = st.dictionaries(st.integers(0, len(loads) - 1), st.integers(0, cards - 1))
+    try:
+        found = place(loads, shares(samples, cards), capacity, small, data.draw(keepers))
+    except MemoryError:
+        assert sum(each.nbytes(range(each.dim)) for each in loads) > capacity / 2
+        return
+    cycles, held = np.zeros(cards), [{} for _ in range(cards)]
+    pooled = [np.zeros((samples, each.dim), int) for each in loads]
+    for task in found.tasks:
+        each = loads[task.table]
+        pooled[task.table][task.samples.start : task.samples.stop, task.columns] += 1
+        assert task.columns.start % each.column_step == 0
+        cycles[task.card] += (
+            each.cycles * len(task.samples) / samples * len(task.columns) / each.dim
+        )
+        held[task.card][task.table, task.columns] = each.nbytes(task.columns)
+    assert all((count == 1).all() for count in pooled)
+    assert all(sum(tables.values()) <= capacity for tables in held)
+    assert found.imbalance == pytest.approx(cycles.max() / cycles.mean())
+
+
+@given(costs=st.lists(st.floats(1, 100), min_size=1, max_size=30), cards=st.integers(1, 6))
+def test_no_card_has_much_more_to_do_than_others(costs, cards):
+    """What half a difference may be, and a sample that cannot be cut."""
+    samples = 64 * cards
+    found = place([load(cost) for cost in costs], shares(samples, cards), 1 << 24, 0)
+    finest = max(costs) / 16
+    mean = sum(costs) / cards
+    assert found.imbalance <= 1 + cards * max(2 * EVEN, finest / mean)
 
 
 @given(

@@ -8,6 +8,7 @@ numpy's, and arrays without dimensions (what an ONNX initialiser is) are alike.
 import enum
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
@@ -29,10 +30,13 @@ def integer(name: str, value: object, low: int, high: int | None = None) -> int:
 def number(name: str, value: object) -> float:
     """A finite number."""
     scalar = _scalar(value)
-    real = isinstance(scalar, int | float | np.integer | np.floating)
-    if not real or isinstance(scalar, bool) or not math.isfinite(scalar):
+    found = math.nan
+    if isinstance(scalar, int | float | np.integer | np.floating) and not isinstance(scalar, bool):
+        with suppress(OverflowError):  # a whole number beyond all floats
+            found = float(scalar)
+    if not math.isfinite(found):
         raise ValueError(f"{name}={value!r}: must be a finite number")
-    return float(scalar)
+    return found
 
 
 def flag(name: str, value: object) -> bool:
@@ -47,7 +51,7 @@ def integers(name: str, value: object, count: int, low: int, high: int) -> tuple
     """So many whole numbers, or one that stands for all of them."""
     if isinstance(_scalar(value), int | np.integer):
         return (integer(name, value, low, high),) * count
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
         raise ValueError(f"{name}={value!r}: must be an integer or {count} integers")
     if len(value) != count:
         raise ValueError(f"{name}={value!r}: must be {count} integers, or one for all")

@@ -45,7 +45,7 @@ def test_integers_of_any_kind_are_taken_within_their_range(value, kind, wrapped,
 
 def test_an_integer_may_have_no_upper_end():
     assert arguments.integer("size", 10**30, 1) == 10**30
-    with pytest.raises(ValueError, match="^size=0: must be an integer, 1 or more$"):
+    with pytest.raises(ValueError, match=r"^size=0: must be an integer, 1 or more$"):
         arguments.integer("size", 0, 1)
 
 

@@ -14,6 +14,7 @@ from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
     ElementFormat,
+    Function,
     Opcode,
     RowFormat,
     Status,
@@ -66,10 +67,23 @@ def _made(node: "Node", shape: tuple[int, ...], allowed: Sequence[ElementFormat]
         raise refuse(node, f"format={DTYPES[made]}: must be one of {names}")
     zero_point = int(node.attributes.get("zero_point", 0))
     if made.nbytes == 1:
-        limits = np.iinfo(DTYPES[made])
-        if not limits.min <= zero_point <= limits.max:
-            raise refuse(node, f"zero_point={zero_point}: must fit {DTYPES[made]}")
+        _fits(node, "zero_point", made)
+    _finite(node, "multiplier", zero=False)
     return Value(node.output, shape, made, node.attributes.get("scale"), zero_point)
+
+
+def _fits(node: "Node", name: str, element: ElementFormat) -> None:
+    limits, zero_point = np.iinfo(DTYPES[element]), int(node.attributes.get(name, 0))
+    if not limits.min <= zero_point <= limits.max:
+        raise refuse(node, f"{name}={zero_point}: must fit {DTYPES[element]}")
+
+
+def _finite(node: "Node", name: str, *, zero: bool) -> None:
+    """Refuses what a command would be refused for."""
+    value = _float(node, name, 1)
+    if not np.isfinite(value) or not (zero or value):
+        rule = "finite" if zero else "finite and not zero"
+        raise refuse(node, f"{name}={node.attributes[name]}: must be {rule}")
 
 
 def _count(node: "Node", operands: Sequence[Value], low: int, high: int | None = None) -> None:
@@ -107,7 +121,8 @@ def _infer_bags(node: "Node", operands: Sequence[Value], constants: Constants) -
     table, indices, lengths, *weights = operands
     _constant(node, table, constants)
     row_format, dim = pooling(node, table)
-    if len(table.shape) != 2 or not dim > 0 or row_format.row_bytes(dim) != table.row_bytes:
+    fits = len(table.shape) == 2 and dim > 0 and row_format.row_bytes(dim) == table.row_bytes
+    if not fits or not table.shape[0]:
         raise refuse(node, f"{table}: holds no rows of {row_format.name}")
     for value in (indices, lengths):
         if value.format is not ElementFormat.INT32 or len(value.shape) != 1:
@@ -140,7 +155,8 @@ def _pool(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray])
 
 def _infer_linear(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
     """x[rows, k], weight[n, k], and for 8 bits bias int32[n] and multiplier float32[n]."""
-    _count(node, operands, 2, 4)
+    if len(operands) not in (2, 4):
+        raise refuse(node, f"has {len(operands)} inputs")
     x, weight, *params = operands
     for value in (weight, *params):
         _constant(node, value, constants)
@@ -149,6 +165,7 @@ def _infer_linear(node: "Node", operands: Sequence[Value], constants: Constants)
             raise refuse(node, f"{value}: must be 8 bits with 2 dimensions")
     if x.shape[1] != weight.shape[1]:
         raise refuse(node, f"{weight} does not fit {x}")
+    _fits(node, "weight_zero_point", weight.format)
     made = _made(node, (x.shape[0], weight.shape[0]), PRODUCT_FORMATS)
     if (made.format is ElementFormat.INT32) != (not params):
         raise refuse(node, "bias and multiplier go with 8-bit outputs, and with these alone")
@@ -156,6 +173,10 @@ def _infer_linear(node: "Node", operands: Sequence[Value], constants: Constants)
     for value, kind in zip(params, expected, strict=bool(params)):
         if value.format is not kind or value.shape != (weight.shape[0],):
             raise refuse(node, f"{value}: must be a {DTYPES[kind]} for each output channel")
+    for value in params[1:]:
+        scale = constants[value.name]
+        if not (np.isfinite(scale) & (scale != 0)).all():
+            raise refuse(node, f"{value.name}: must be finite and not zero")
     return made
 
 
@@ -224,6 +245,14 @@ def _infer_vector(node: "Node", operands: Sequence[Value], constants: Constants)
     for value in operands:
         if value.shape != operands[0].shape or len(value.shape) != 2:
             raise refuse(node, f"{value}: must have 2 dimensions, those of {operands[0]}")
+    _finite(node, "scale", zero=False)
+    _finite(node, "shift", zero=True)
+    if node.op == "clamp":
+        low, high = (_float(node, *each) for each in _VECTOR_CONSTANTS["clamp"].items())
+        if not low <= high:
+            raise refuse(node, f"low={low}, high={high}: low must not be above high, none a NaN")
+    if node.attributes.get("function", 0) not in list(Function):
+        raise refuse(node, f"function={node.attributes['function']}: unknown")
     return _made(node, operands[0].shape, _VECTOR_FORMATS)
 
 

@@ -54,6 +54,12 @@ class Value:
             raise GraphError("value: its name is empty")
         if not all(type(size) is int and size >= 0 for size in self.shape):
             raise GraphError(f"{self.name}: shape={self.shape}: must be whole numbers, 0 or more")
+        if self.format.nbytes == 1:
+            limits = np.iinfo(self.dtype)
+            if not limits.min <= self.zero_point <= limits.max:
+                raise GraphError(
+                    f"{self.name}: zero_point={self.zero_point}: must fit {self.dtype}"
+                )
 
     @property
     def dtype(self) -> np.dtype:

@@ -58,7 +58,8 @@ def quantised(x, how, default):
     x = x.astype(np.float32) * np.float32(how.get("multiplier", 1))
     if made.nbytes > 1:
         return x.astype(DTYPES[made])
-    return saturated(np.rint(x) + how.get("zero_point", 0), made)
+    whole = np.rint(np.where(np.isnan(x), 0, x))
+    return saturated(whole + how.get("zero_point", 0), made)
 
 
 def saturated(x, made):

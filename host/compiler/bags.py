@@ -57,7 +57,8 @@ def loads(graph: Graph, target: Target) -> list[Load]:
         output = graph.values[node.output].format
         table_bytes = table.shape[0] * row_format.row_bytes(dim)
         cycles = target.pooling_cycles(row_format, dim, bags, rows, output, table_bytes)
-        found.append(Load(table.shape[0], row_format, dim, cycles))
+        word = max(1, target.word // output.nbytes)
+        found.append(Load(table.shape[0], row_format, dim, cycles, word))
     return found
 
 

@@ -21,17 +21,19 @@ class Load:
     row_format : RowFormat
     dim : int, elements of a row
     cycles : float, what a card needs to pool it for all samples of a request
+    word : int, elements of a pooled row in what a transfer must begin at
     """
 
     rows: int
     row_format: RowFormat
     dim: int
     cycles: float
+    word: int = 1
 
     @property
     def column_step(self) -> int:
-        """A table may be cut at multiples of so many elements: whole bytes."""
-        return max(1, 8 // self.row_format.element_bits)
+        """A table may be cut at multiples of so many elements: whole bytes, here and there."""
+        return max(self.word, 8 // self.row_format.element_bits)
 
     def nbytes(self, columns: range) -> int:
         """Bytes of some columns of the table, each row with its scale and bias."""

@@ -78,7 +78,7 @@ def test_tables_stay_where_they_are_if_there_is_room():
 LOADS = st.lists(
     st.builds(
         Load, rows=st.integers(1, 300), row_format=st.sampled_from(RowFormat),
-        dim=st.integers(1, 40), cycles=st.floats(1, 1e6),
+        dim=st.integers(1, 40), cycles=st.floats(1, 1e6), word=st.sampled_from([1, 4, 16]),
     ),
     min_size=1, max_size=12,
 )  # fmt: skip

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from halfdome.hdl.commands import (
+    DESCRIPTOR_BYTES,
+    EXTENSION,
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
@@ -35,12 +37,17 @@ _PCIE_OPERANDS = {(Opcode.LOAD, "source"), (Opcode.STORE, "destination")}
 
 
 def check(descriptor: bytes, config: CardConfig) -> tuple[Status, int]:
-    """The status and detail with which the checker passes the 64-byte `descriptor` on."""
+    """The status and detail with which the checker passes the `descriptor` on.
+
+    It has 64 bytes, or 128 with its extension.
+    """
     header = unpack(HEADER, descriptor)
     if header["opcode"] not in set(Opcode):
         return Status.BAD_OPCODE, header["opcode"]
     opcode = Opcode(header["opcode"])
     values = unpack(fields(opcode), descriptor)
+    if values["extension"] == 1:
+        values |= unpack(EXTENSION, descriptor[DESCRIPTOR_BYTES:])
     for status, name in _violations(opcode, values, config):
         return status, offset(opcode, name)
     return Status.OK, 0
@@ -52,11 +59,13 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
         yield Status.BAD_CORE, "core"
     if v["flags"] & ~int(FLAGS.get(opcode, 0)):
         yield Status.BAD_FORMAT, "flags"
-    for name in ("wait_counter", "signal_counter"):
-        if v[name] >= config.counters and v[name] != NO_COUNTER:
-            yield Status.BAD_COUNTER, name
-    if v["reserved"]:
-        yield Status.BAD_FORMAT, "reserved"
+    yield from _counters(v, config, "wait_counter", "signal_counter")
+    if v["extension"] > 1:
+        yield Status.BAD_FORMAT, "extension"
+    if v["extension"] == 1:
+        yield from _counters(v, config, "second_wait_counter")
+        if v["reserved"]:
+            yield Status.BAD_FORMAT, "reserved"
     rules = {
         Opcode.LOAD: _move, Opcode.COPY: _move, Opcode.STORE: _move, Opcode.SIGNAL: _signal,
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
@@ -65,6 +74,12 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
+
+
+def _counters(v: dict[str, int], config: CardConfig, *names: str) -> Iterator:
+    for name in names:
+        if v[name] >= config.counters and v[name] != NO_COUNTER:
+            yield Status.BAD_COUNTER, name
 
 
 def _dimensions(v: dict[str, int], **limits: int) -> Iterator:

@@ -2,7 +2,7 @@
 
 import random
 
-from halfdome.hdl.commands import ElementFormat, Opcode, fields, pack
+from halfdome.hdl.commands import EXTENSION, ElementFormat, Opcode, fields, offset, pack
 from halfdome.hdl.config import PRESETS
 
 TINY = PRESETS["tiny"]
@@ -72,13 +72,32 @@ def mutated(rng: random.Random, config=TINY) -> bytes:
     opcode = rng.choice(list(Opcode))
     values = {"wait_counter": 0xFF, "signal_counter": 0xFF} | GOOD.get(opcode, {})
     table = fields(opcode)[1:]
+    if rng.random() < 0.3:
+        values |= {"extension": 1, "second_wait_counter": 0xFF}
+        table += EXTENSION
     for field in rng.sample(table, rng.choice((0, 1, 1, 1, 2, 3))):
         before = values.get(field.name, 0)
         values[field.name] = towards_an_edge(rng, config, field.bits, before)
+    if values.get("extension") != 1:
+        for field in EXTENSION:
+            values.pop(field.name, None)
+    elif "second_wait_counter" not in values:
+        values["second_wait_counter"] = 0xFF
     return pack(opcode, **values)
 
 
 def noise(rng: random.Random) -> bytes:
-    """Random bytes, half of them behind an opcode that exists."""
+    """Random bytes, half of them behind an opcode that exists; some with an extension."""
     raw = rng.randbytes(64)
-    return raw if rng.random() < 0.5 else bytes([rng.choice(list(Opcode))]) + raw[1:]
+    if rng.random() < 0.5:
+        raw = bytes([rng.choice(list(Opcode))]) + raw[1:]
+    place = offset(Opcode.LOAD, "extension")
+    if rng.random() < 0.3:
+        raw = raw[:place] + b"\1" + raw[place + 1 :]
+    return raw + rng.randbytes(64) if raw[place] == 1 else raw
+
+
+def slots(descriptors) -> list[bytes]:
+    """Commands as the slots of a ring: 64 bytes each."""
+    raw = b"".join(descriptors)
+    return [raw[start : start + 64] for start in range(0, len(raw), 64)]

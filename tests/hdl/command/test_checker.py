@@ -9,14 +9,28 @@ from hypothesis import strategies as st
 from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules import VECTOR
-from halfdome.hdl.commands import Engine, Flag, Opcode, Status, fields, pack
+from halfdome.hdl.commands import (
+    EXTENSION,
+    NO_COUNTER,
+    Engine,
+    Flag,
+    Opcode,
+    Status,
+    fields,
+    pack,
+    unpack,
+)
 from halfdome.hdl.config import PRESETS
 from halfdome.sim.golden.check import check
 from tests.bench import as_dict, get, monitor, put, simulate, sink, source
-from tests.hdl.command.descriptors import GOOD, mutated, noise
+from tests.hdl.command.descriptors import GOOD, mutated, noise, slots
 
 TINY = PRESETS["tiny"]
 WIDE = TINY.replace(cores=3, scratchpad_bytes=1 << 21, counters=128)
+
+
+def slot(raw: bytes, first: bool = False) -> dict[str, int]:
+    return {"bits": int.from_bytes(raw, "little"), "first": first}
 
 
 def run_checker(config, descriptors, *, seed=0, stall=0.0):
@@ -24,7 +38,7 @@ def run_checker(config, descriptors, *, seed=0, stall=0.0):
     received = []
     simulate(
         dut,
-        source(dut.i, [int.from_bytes(d, "little") for d in descriptors], seed=seed, stall=stall),
+        source(dut.i, [slot(raw) for raw in slots(descriptors)], seed=seed, stall=stall),
         sink(dut.o, len(descriptors), received, seed=seed + 1, stall=stall),
         background=[monitor(dut.o)],
         cycles=100 * len(descriptors) + 100,
@@ -36,7 +50,13 @@ def compare(config, descriptors, **options):
     for raw, out in zip(descriptors, run_checker(config, descriptors, **options), strict=True):
         status, detail = check(raw, config)
         assert (Status(out["status"]).name, out["detail"]) == (status.name, detail), raw.hex()
-        assert out["descriptor"].to_bytes(64, "little") == raw
+        assert out["descriptor"].to_bytes(64, "little") == raw[:64]
+        second = out["second"]["counter"], out["second"]["value"]
+        if len(raw) == 64:
+            assert second[0] == NO_COUNTER
+        else:
+            wait = unpack(EXTENSION, raw[64:])
+            assert second == (wait["second_wait_counter"], wait["second_wait_value"])
         engine = raw[0] >> 4
         assert out["engine"] == (engine if engine < len(Engine) else Engine.LOAD)
         assert out["core"] == (raw[4] if raw[4] < config.cores else 0)
@@ -119,7 +139,7 @@ def test_latency_is_as_stated(opcode):
 
     async def bench(ctx):
         raw = pack(opcode, **GOOD.get(opcode, {}))
-        await put(ctx, dut.i, int.from_bytes(raw, "little"))
+        await put(ctx, dut.i, slot(raw))
         cycles = 1
         while not ctx.get(dut.o.valid):
             await ctx.tick()

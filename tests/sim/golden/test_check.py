@@ -36,7 +36,9 @@ CASES = [
     (Opcode.GATHER, {"flags": Flag.WARN | Flag.IGNORE}, Status.BAD_FORMAT, "flags"),
     (Opcode.FENCE_VECTOR, {"wait_counter": 16}, Status.BAD_COUNTER, "wait_counter"),
     (Opcode.FENCE_VECTOR, {"signal_counter": 0xFE}, Status.BAD_COUNTER, "signal_counter"),
-    (Opcode.STORE, {"reserved": 1}, Status.BAD_FORMAT, "reserved"),
+    (Opcode.STORE, {"extension": 2}, Status.BAD_FORMAT, "extension"),
+    (Opcode.STORE, {"second_wait_counter": 99}, Status.BAD_COUNTER, "second_wait_counter"),
+    (Opcode.STORE, {"second_wait_value": 1, "reserved": 1}, Status.BAD_FORMAT, "reserved"),
     (Opcode.LOAD, {"rows": 0}, Status.BAD_DIMENSION, "rows"),
     (Opcode.LOAD, {"row_bytes": 0}, Status.BAD_DIMENSION, "row_bytes"),
     (Opcode.COPY, {"source_stride": 32}, Status.BAD_DIMENSION, "source_stride"),
@@ -210,8 +212,8 @@ def test_unknown_opcode_is_reported_before_anything_else(opcode):
 
 
 def test_earlier_rules_win():
-    descriptor = pack(Opcode.COPY, rows=0, source=1, source_stride=7, reserved=3)
-    assert check(descriptor, TINY) == (Status.BAD_FORMAT, offset(Opcode.COPY, "reserved"))
+    descriptor = pack(Opcode.COPY, rows=0, source=1, source_stride=7, extension=3)
+    assert check(descriptor, TINY) == (Status.BAD_FORMAT, offset(Opcode.COPY, "extension"))
     descriptor = pack(Opcode.COPY, rows=0, source=1, source_stride=7)
     assert check(descriptor, TINY) == (Status.BAD_DIMENSION, offset(Opcode.COPY, "rows"))
 

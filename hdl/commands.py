@@ -1,10 +1,12 @@
 """The 64-byte descriptors a host submits and the 16-byte completions a card returns.
 
 One table of fields per command is the only definition: the RTL decoder, the host packer, the golden
-model and the C header derive from it. All fields are little-endian and start on a byte.
+model and the C header derive from it. All fields are little-endian and start on a byte. A command
+may have an extension, a second slot of the ring behind its descriptor.
 """
 
 import enum as python_enum
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from amaranth.lib import data, enum
@@ -260,10 +262,17 @@ HEADER: tuple[Field, ...] = (
     Field("core", 8, "core that runs the command"),
     Field("wait_counter", 8, "counter to wait for, or NO_COUNTER"),
     Field("signal_counter", 8, "counter to set when done, or NO_COUNTER"),
-    Field("reserved", 8, "zero"),
+    Field("extension", 8, "1: the next slot of the ring is this command's `EXTENSION`; else 0"),
     Field("wait_value", 32, "start when counter >= this, compared modulo 2**32"),
     Field("signal_value", 32, "value the counter is set to, whatever the status"),
 )
+
+EXTENSION: tuple[Field, ...] = (
+    Field("second_wait_counter", 8, "counter to wait for, too, or NO_COUNTER"),
+    Field("reserved", 24, "zero"),
+    Field("second_wait_value", 32, "as `wait_value`"),
+)
+"""The slot behind a descriptor that says so; unused bytes are zero."""
 
 _MOVE: tuple[Field, ...] = (
     Field("source", 64, "PCIe bus address (LOAD) or card address of the first row"),
@@ -430,19 +439,31 @@ def fields(opcode: Opcode) -> tuple[Field, ...]:
     return HEADER + BODIES.get(opcode, ())
 
 
-def offset(opcode: Opcode, name: str) -> int:
-    """Byte offset of a field in the descriptor, as completions report it."""
-    position = 0
-    for field in fields(opcode):
-        if field.name == name:
-            return position // 8
+def _starts(table: tuple[Field, ...], first: int) -> dict[str, int]:
+    """The byte at which each field begins, the table itself at byte `first`."""
+    starts, position = {}, first * 8
+    for field in table:
+        starts[field.name] = position // 8
         position += field.bits
-    raise KeyError(f"{opcode.name} has no field {name!r}")
+    return starts
+
+
+def _offsets(opcode: Opcode) -> dict[str, int]:
+    """Byte offsets of all fields of a command, its extension's behind the descriptor."""
+    return _starts(fields(opcode), 0) | _starts(EXTENSION, DESCRIPTOR_BYTES)
+
+
+def offset(opcode: Opcode, name: str) -> int:
+    """Byte offset of a field in the command, as completions report it."""
+    offsets = _offsets(opcode)
+    if name not in offsets:
+        raise KeyError(f"{opcode.name} has no field {name!r}")
+    return offsets[name]
 
 
 def field_at(opcode: Opcode, byte: int) -> str:
     """Name of the field that starts at `byte`: the meaning of a completion's detail."""
-    return next(f.name for f in fields(opcode) if offset(opcode, f.name) == byte)
+    return next(name for name, start in _offsets(opcode).items() if start == byte)
 
 
 def layout(table: tuple[Field, ...], size_bytes: int = DESCRIPTOR_BYTES) -> data.StructLayout:
@@ -453,18 +474,26 @@ def layout(table: tuple[Field, ...], size_bytes: int = DESCRIPTOR_BYTES) -> data
 
 
 def pack(opcode: Opcode, **values: int) -> bytes:
-    """A descriptor as 64 bytes. Counters default to `NO_COUNTER`, other fields to 0.
+    """A command as 64 bytes, or as 128 if a field of its extension is given.
 
-    Raises `ValueError` naming a field that does not exist or a value that does not fit.
+    Counters default to `NO_COUNTER`, other fields to 0. Raises `ValueError` naming a field that
+    does not exist or a value that does not fit.
     """
-    values = {"wait_counter": NO_COUNTER, "signal_counter": NO_COUNTER} | values
-    known = {field.name for field in fields(opcode)} - {"opcode"}
+    extended = any(field.name in values for field in EXTENSION)
+    table = fields(opcode)
+    known = {field.name for field in (*table, *EXTENSION)} - {"opcode"}
     for name in values:
         if name not in known:
             raise ValueError(f"{name}: {opcode.name} has no such field")
-    values["opcode"] = opcode
+    counters = ("wait_counter", "signal_counter", "second_wait_counter")
+    values = dict.fromkeys(counters, NO_COUNTER) | {"extension": int(extended)} | values
+    raw = _packed(table, values | {"opcode": opcode})
+    return raw + _packed(EXTENSION, values) if extended else raw
+
+
+def _packed(table: tuple[Field, ...], values: Mapping[str, int]) -> bytes:
     word = position = 0
-    for field in fields(opcode):
+    for field in table:
         value = int(values.get(field.name, 0))
         if not 0 <= value < 1 << field.bits:
             raise ValueError(f"{field.name}={value}: must fit {field.bits} unsigned bits")

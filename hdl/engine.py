@@ -7,6 +7,9 @@ from halfdome.hdl.commands import DESCRIPTOR_BYTES, Status
 
 DESCRIPTOR_BITS = DESCRIPTOR_BYTES * 8
 
+WAIT = data.StructLayout({"counter": 8, "value": 32})
+"""A counter that does not exist is not waited for."""
+
 
 class Activity(enum.Enum, shape=2):
     """What an engine does in this cycle; in the order of `registers.ACTIVITIES`."""

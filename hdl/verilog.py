@@ -106,6 +106,7 @@ def c_header(config: CardConfig) -> str:
                 opcode.name.lower(), commands.fields(opcode), commands.DESCRIPTOR_BYTES
             )
     lines += _c_struct("fence", commands.HEADER, commands.DESCRIPTOR_BYTES)
+    lines += _c_struct("extension", commands.EXTENSION, commands.DESCRIPTOR_BYTES)
     lines += _c_struct("completion", commands.COMPLETION, commands.COMPLETION_BYTES)
     lines += ["#endif", ""]
     return "\n".join(lines)

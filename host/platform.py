@@ -33,7 +33,6 @@ class Runtime:
     config : CardConfig
     engine : str
     session : Session
-    injected : list of str, the faults that `inject` was given
     reference : Reference, the golden functions with the names and parameters of a card's methods
     """
 
@@ -45,7 +44,6 @@ class Runtime:
         self.config = config
         self.engine = engine
         self.reference = reference
-        self.injected: list[str] = []
         self.session = Session(platform.bus)
         self._tracing: tuple[Path, int] | None = None
         self.accelerators = [
@@ -140,7 +138,6 @@ class Runtime:
         planned = [self.platform.fault(text) for text in faults]
         late = [replace(fault, after_ns=fault.after_ns + now) for fault in planned]
         self.platform.inject(FaultPlan(tuple(late)))
-        self.injected += faults
 
     @whole
     def close(self) -> None:

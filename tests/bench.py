@@ -195,6 +195,12 @@ class Memory:
         return bench
 
 
-def as_dict(layout: data.StructLayout, value) -> dict[str, int]:
-    """A sampled struct payload as plain integers."""
-    return {name: int(value[name]) for name, _ in layout}
+def as_dict(layout: data.StructLayout, value) -> dict:
+    """A sampled struct payload as plain integers, structs in it likewise."""
+    inner = {name: field.shape for name, field in layout}
+    return {
+        name: as_dict(shape, value[name])
+        if isinstance(shape, data.StructLayout)
+        else int(value[name])
+        for name, shape in inner.items()
+    }

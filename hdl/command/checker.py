@@ -6,19 +6,21 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from halfdome.hdl.arith.pipeline import register
+from halfdome.hdl.command.fetcher import ring_slot
 from halfdome.hdl.command.overlap import EXTENT, OverlapChecker
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules import Access, operands, rules
-from halfdome.hdl.commands import HEADER, Engine, Status, layout
+from halfdome.hdl.commands import EXTENSION, HEADER, NO_COUNTER, Engine, Status, layout
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.engine import DESCRIPTOR_BITS
+from halfdome.hdl.engine import DESCRIPTOR_BITS, WAIT
 
 
 def checked_descriptor(config: CardConfig) -> data.StructLayout:
-    """A descriptor with the checker's verdict and the queue it joins."""
+    """A descriptor with its second wait, the checker's verdict and the queue it joins."""
     return data.StructLayout(
         {
             "descriptor": DESCRIPTOR_BITS,
+            "second": WAIT,
             "status": Status,
             "detail": 8,
             "core": max(1, ceil_log2(config.cores)),
@@ -28,7 +30,10 @@ def checked_descriptor(config: CardConfig) -> data.StructLayout:
 
 
 class DescriptorChecker(wiring.Component):
-    """Passes every descriptor on, in order, with the first rule it breaks.
+    """Passes every command on, in order, with the first rule it breaks.
+
+    A descriptor that has an extension waits for it: the two are one command from here on. If the
+    ring is restarted in between, there is no such command.
 
     A bad descriptor still joins a queue, so that its completion, wait and signal keep their place:
     the engine of its opcode's high nibble (LOAD if there is none), core 0 if its core does not
@@ -36,11 +41,12 @@ class DescriptorChecker(wiring.Component):
 
     Members
     -------
-    i : In(stream of 512 bits)
+    i : In(stream of `ring_slot`)
     o : Out(stream of `checked_descriptor`)
-    idle : Out(1), no descriptor inside
+    idle : Out(1), no command inside, or one half of which is not in the ring
 
-    One descriptor at a time: 4 cycles for a fence, `latency` + one for each operand otherwise.
+    One command at a time: 4 cycles for a fence, `latency` + one for each operand otherwise, and one
+    for an extension.
     """
 
     latency = RangeChecker.latency + 4
@@ -49,7 +55,7 @@ class DescriptorChecker(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "i": In(stream.Signature(DESCRIPTOR_BITS)),
+                "i": In(stream.Signature(ring_slot())),
                 "o": Out(stream.Signature(checked_descriptor(config))),
                 "idle": Out(1),
             }
@@ -70,7 +76,10 @@ class DescriptorChecker(wiring.Component):
             engine.eq(Mux(header.opcode[4:] < len(Engine), header.opcode[4:], Engine.LOAD)),
         ]
 
-        table = rules(descriptor, config)
+        extension = Signal(DESCRIPTOR_BITS)
+        extended = header.extension == 1
+        second = data.View(layout(EXTENSION), extension)
+        table = rules(descriptor, extension, config)
         broken = Signal(len(table))
         m.d.sync += broken.eq(Cat(rule.broken for rule in table))
 
@@ -128,6 +137,8 @@ class DescriptorChecker(wiring.Component):
 
         m.d.comb += [
             self.o.p.descriptor.eq(descriptor),
+            self.o.p.second.counter.eq(Mux(extended, second.second_wait_counter, NO_COUNTER)),
+            self.o.p.second.value.eq(second.second_wait_value),
             self.o.p.core.eq(core),
             self.o.p.engine.eq(engine),
         ]
@@ -137,9 +148,19 @@ class DescriptorChecker(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(1), self.i.ready.eq(1), overlap.restart.eq(1)]
-                m.d.sync += [descriptor.eq(self.i.p), issued.eq(0), returned.eq(0)]
+                m.d.sync += [descriptor.eq(self.i.p.bits), issued.eq(0), returned.eq(0)]
                 m.d.sync += [outside.eq(0), overlaps.eq(0)]
                 with m.If(self.i.valid):
+                    m.next = "CHECK"
+                    with m.If(data.View(layout(HEADER), self.i.p.bits).extension == 1):
+                        m.next = "EXTEND"
+            with m.State("EXTEND"):
+                restarted = self.i.valid & self.i.p.first
+                m.d.comb += [self.idle.eq(~self.i.valid), self.i.ready.eq(~restarted)]
+                m.d.sync += extension.eq(self.i.p.bits)
+                with m.If(restarted):
+                    m.next = "IDLE"
+                with m.Elif(self.i.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.comb += issue.eq(issued != total)

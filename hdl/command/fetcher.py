@@ -17,6 +17,11 @@ RING = data.StructLayout({"enable": 1, "base": 64, "size": 13, "tail": 12})
 """The submission ring: base address, descriptors, first descriptor not yet valid."""
 
 
+def ring_slot() -> data.StructLayout:
+    """What a slot of the ring holds, and whether it is the first since the ring was restarted."""
+    return data.StructLayout({"bits": DESCRIPTOR_BITS, "first": 1})
+
+
 class CommandFetcher(wiring.Component):
     """Fetches what lies between head and tail, as many descriptors as one PCIe read can hold.
 
@@ -26,7 +31,7 @@ class CommandFetcher(wiring.Component):
     Members
     -------
     fetch : Out(FetchPort)
-    o : Out(stream of 512 bits)
+    o : Out(stream of `ring_slot`)
     ring : In(`RING`)
     restart : In(1), start at descriptor 0; what an open read brings is dropped
     head : Out(12), first descriptor not yet fetched
@@ -39,7 +44,7 @@ class CommandFetcher(wiring.Component):
         super().__init__(
             {
                 "fetch": Out(FetchPort(config)),
-                "o": Out(stream.Signature(DESCRIPTOR_BITS)),
+                "o": Out(stream.Signature(ring_slot())),
                 "ring": In(RING),
                 "restart": In(1),
                 "head": Out(12),
@@ -54,7 +59,7 @@ class CommandFetcher(wiring.Component):
         batch = config.max_read_request_bytes // DESCRIPTOR_BYTES
         per_word = max(1, config.bus_bytes // DESCRIPTOR_BYTES)
 
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=DESCRIPTOR_BITS, depth=2 * batch)
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=ring_slot().size, depth=2 * batch)
         m.d.comb += [
             self.o.p.eq(fifo.r_data),
             self.o.valid.eq(fifo.r_rdy),
@@ -116,15 +121,18 @@ class CommandFetcher(wiring.Component):
                     m.next = "IDLE"
         m.d.comb += self.idle.eq(fsm.ongoing("IDLE") & ~due & (fifo.level == 0))
 
+        first = Signal(init=1)
+        m.d.comb += fifo.w_data[-1].eq(first)
         with m.If(fifo.w_en):
-            m.d.sync += self.head.eq((self.head + 1) & (self.ring.size - 1))
+            m.d.sync += [self.head.eq((self.head + 1) & (self.ring.size - 1)), first.eq(0)]
         with m.If(self.restart):
-            m.d.sync += [self.head.eq(0), discard.eq(1)]
+            m.d.sync += [self.head.eq(0), first.eq(1), discard.eq(1)]
         return m
 
     def _unpack(self, m: Module, fifo, skip: Signal, count: Signal, store: Signal):
         """Turns the words of a response into descriptors, written to `fifo` while `store`."""
         response = self.fetch.response
+        bits = fifo.w_data[:DESCRIPTOR_BITS]
         # Words, or descriptors where a word holds several, since the start of the response.
         position = Signal(range(4096 // min(self._config.bus_bytes, DESCRIPTOR_BYTES) + 1))
         if self._config.bus_bytes > DESCRIPTOR_BYTES:
@@ -132,7 +140,7 @@ class CommandFetcher(wiring.Component):
             slot = position[: (per_word - 1).bit_length()]
             m.d.comb += [
                 response.ready.eq((slot == per_word - 1) | response.p.failed),
-                fifo.w_data.eq(response.p.data.word_select(slot, DESCRIPTOR_BITS)),
+                bits.eq(response.p.data.word_select(slot, DESCRIPTOR_BITS)),
                 fifo.w_en.eq(store & (position >= skip) & (position < skip + count)),
             ]
         else:
@@ -141,7 +149,7 @@ class CommandFetcher(wiring.Component):
             last_part = (position & (parts - 1)) == parts - 1
             m.d.comb += [
                 response.ready.eq(1),
-                fifo.w_data.eq(Cat(held, response.p.data)),
+                bits.eq(Cat(held, response.p.data)),
                 fifo.w_en.eq(store & last_part),
             ]
             with m.If(response.valid):

@@ -10,7 +10,7 @@ from halfdome.hdl.command.counters import COUNTER_WRITE
 from halfdome.hdl.command.merge import RoundRobinMerge
 from halfdome.hdl.commands import HEADER, Engine, Status, layout
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.engine import DESCRIPTOR_BITS, Result
+from halfdome.hdl.engine import DESCRIPTOR_BITS, WAIT, Result
 
 FINISHED = data.StructLayout({"id": 16, "result": Result, "start_cycle": 32, "end_cycle": 32})
 """A finished command, as its completion tells the host."""
@@ -22,9 +22,10 @@ _FENCE = 0xF  # low nibble of an opcode
 
 
 class EngineQueue(wiring.Component):
-    """Holds up to `config.queue_depth` descriptors and runs them in order, one at a time.
+    """Holds up to `config.queue_depth` commands and runs them in order, one at a time.
 
-    The head starts once its counter minus its wait value is 0 or more as a signed number. Fences
+    The head starts once its counter minus its wait value is 0 or more as a signed number, and then
+    likewise its second counter: both at some time, not at the same. Fences
     and bad descriptors then end at once; anything else ends when the engine says so. At the end
     the signal goes out first, then the completion.
 
@@ -65,34 +66,43 @@ class EngineQueue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        entry = data.StructLayout({"descriptor": DESCRIPTOR_BITS, "status": Status, "detail": 8})
+        entry = data.StructLayout(
+            {"descriptor": DESCRIPTOR_BITS, "second": WAIT, "status": Status, "detail": 8}
+        )
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=entry.size, depth=config.queue_depth)
         head = data.View(entry, fifo.r_data)
         header = data.View(layout(HEADER), head.descriptor)
         m.d.comb += [
-            fifo.w_data.eq(Cat(self.i.p.descriptor, self.i.p.status, self.i.p.detail)),
+            fifo.w_data.eq(
+                Cat(self.i.p.descriptor, self.i.p.second, self.i.p.status, self.i.p.detail)
+            ),
             fifo.w_en.eq(self.i.valid),
             self.i.ready.eq(fifo.w_rdy),
         ]
 
         # Wait. Counters that do not exist (NO_COUNTER among them) are not waited for or set.
-        waits = Signal()
-        released = Signal()
+        waits = Signal(2)
+        released = Signal(2)
+        awaited = Signal(WAIT)
         go = Signal()
         offered = Signal()
         dropped = Signal()
         difference = Signal(32)
+        first = waits[0] & ~released[0]
         m.d.comb += [
-            waits.eq(header.wait_counter < config.counters),
-            self.waiting.eq(fifo.r_rdy & waits & ~released),
-            self.counter.eq(header.wait_counter),
-            difference.eq(self.value - header.wait_value),
+            waits[0].eq(header.wait_counter < config.counters),
+            waits[1].eq(head.second.counter < config.counters),
+            self.waiting.eq(fifo.r_rdy & (waits & ~released).any()),
+            awaited.counter.eq(Mux(first, header.wait_counter, head.second.counter)),
+            awaited.value.eq(Mux(first, header.wait_value, head.second.value)),
+            self.counter.eq(awaited.counter),
+            difference.eq(self.value - awaited.value),
             dropped.eq(self.flush & ~offered),
-            go.eq(fifo.r_rdy & (~waits | released | dropped)),
+            go.eq(fifo.r_rdy & (~(waits & ~released).any() | dropped)),
         ]
         # What was looked up may have been dropped since, and nothing that waits needs it then.
         with m.If(self.looked_up & ~difference[31] & ~self.flush):
-            m.d.sync += released.eq(1)
+            m.d.sync += released.eq(released | Cat(first, ~first))
         with m.If(fifo.r_en):
             m.d.sync += released.eq(0)
 

@@ -15,6 +15,7 @@ from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import (
+    EXTENSION,
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
@@ -72,10 +73,13 @@ def view(opcode: Opcode, descriptor: Value) -> data.View:
     return data.View(layout(fields(opcode)), descriptor)
 
 
-def rules(descriptor: Value, config: CardConfig) -> list[Rule]:
-    """Every rule but the ranges, in order of precedence."""
+def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]:
+    """Every rule but the ranges, in order of precedence.
+
+    `extension` is the slot behind the descriptor, looked at if there is one.
+    """
     return [
-        *_header_rules(descriptor, config),
+        *_header_rules(descriptor, extension, config),
         *_move_rules(descriptor, config),
         *_signal_rules(descriptor),
         *_gather_rules(descriptor, config),
@@ -91,8 +95,10 @@ def is_one_of(value: Value, choices) -> Value:
     return Cat(value == int(choice) for choice in choices).any()
 
 
-def _header_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+def _header_rules(descriptor: Value, extension: Value, config: CardConfig) -> Iterator[Rule]:
     header = data.View(layout(HEADER), descriptor)
+    second = data.View(layout(EXTENSION), extension)
+    extended = header.extension == 1
 
     def at(name: str) -> int:
         return offset(Opcode.LOAD, name)  # the header is the same in every command
@@ -104,11 +110,16 @@ def _header_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
         for bit in range(8)
     )
     yield Rule((header.flags & ~known).any(), Status.BAD_FORMAT, at("flags"))
+
+    def missing(index: Value) -> Value:
+        return (index >= config.counters) & (index != NO_COUNTER)
+
     for name in ("wait_counter", "signal_counter"):
-        index = header[name]
-        bad = (index >= config.counters) & (index != NO_COUNTER)
-        yield Rule(bad, Status.BAD_COUNTER, at(name))
-    yield Rule(header.reserved.any(), Status.BAD_FORMAT, at("reserved"))
+        yield Rule(missing(header[name]), Status.BAD_COUNTER, at(name))
+    yield Rule(header.extension > 1, Status.BAD_FORMAT, at("extension"))
+    name = "second_wait_counter"
+    yield Rule(extended & missing(second[name]), Status.BAD_COUNTER, at(name))
+    yield Rule(extended & second.reserved.any(), Status.BAD_FORMAT, at("reserved"))
 
 
 class _Rules:
@@ -424,10 +435,9 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         """Bytes of that many int32, or int64."""
         return (count << 2) << wide
 
-    def moved(opcode, *names):
-        return [
-            rows(opcode, name, move.rows, move[f"{name}_stride"], move.row_bytes) for name in names
-        ]
+    def moved(opcode, name):
+        access = Access.WRITE_IN_PLACE if name == "destination" else Access.READ
+        return rows(opcode, name, move.rows, move[f"{name}_stride"], move.row_bytes, access)
 
     def elements(opcode):
         v = view(opcode, descriptor)
@@ -439,15 +449,16 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
 
     op = Opcode
     return {
-        op.LOAD: moved(op.LOAD, "destination"),
-        op.COPY: moved(op.COPY, "source", "destination"),
-        op.STORE: moved(op.STORE, "source"),
+        op.LOAD: [moved(op.LOAD, "destination")],
+        op.COPY: [moved(op.COPY, "destination"), moved(op.COPY, "source")],
+        op.STORE: [moved(op.STORE, "source")],
         op.GATHER: [
+            rows(op.GATHER, "output", gather.bags, gather.output_stride, _pooled_bytes(gather),
+                 Access.WRITE),
             rows(op.GATHER, "table", gather.rows, gather.row_stride, _row_bytes(gather)),
             run(op.GATHER, "indices", integers(gather.index_count), indexed),
             run(op.GATHER, "lengths", integers(gather.bags)),
             run(op.GATHER, "weights", gather.index_count << 2, indexed & weighted),
-            rows(op.GATHER, "output", gather.bags, gather.output_stride, _pooled_bytes(gather)),
         ],
         **_product_operands(descriptor, config),
         **{opcode: elements(opcode) for opcode in VECTOR},

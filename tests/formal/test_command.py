@@ -13,6 +13,7 @@ from halfdome.hdl.command.completion import MESSAGE_BYTES, CompletionWriter
 from halfdome.hdl.command.counters import CounterBank
 from halfdome.hdl.command.queues import CoreQueues, EngineQueue
 from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, HEADER, Engine, Status, layout
+from halfdome.hdl.engine import WAIT
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, fifo_is_sound, obey_stream_rules
 
@@ -41,20 +42,21 @@ def engine_queue():
     obey_stream_rules(spec, "result", dut.result, Assume)
     for name in ("command", "signal", "finished"):
         obey_stream_rules(spec, name, getattr(dut, name), Assert)
-    running, waited, counter = Signal(), Signal(), Signal(8)
+    running, waited, counter, answered = Signal(), Signal(), Signal(8), Signal()
     started, ended = dut.command.valid & dut.command.ready, dut.result.valid & dut.result.ready
     m.d.sync += [
         running.eq((running | started) & ~ended),
         waited.eq(dut.waiting),
         counter.eq(dut.counter),
+        answered.eq(dut.looked_up),
     ]
     m.d.comb += [
         Assume(~dut.flush),
         Assume(~dut.result.valid | running),
         Assume(~(dut.command.ready & running)),
-        Assume(~dut.looked_up | waited),
+        Assume(~dut.looked_up | (waited & ~answered)),
         Assert(~(dut.command.valid & running)),
-        # The head that asked is still the head when the answer comes.
+        # The wait that asked is still what is waited for when the answer comes.
         Assert(~dut.looked_up | (counter == dut.counter)),
         Cover(ended),
     ]
@@ -78,16 +80,26 @@ def test_every_descriptor_of_a_queue_is_accounted_for(prove, headers):
         Assert(~(dut.signal.valid & dut.finished.valid)),
         Cover(inside == CONFIG.queue_depth + 2),
     ]
-    # Nothing starts before its counter allows.
+    # Nothing starts before both its counters allowed it.
     header = data.View(HEAD, dut.command.p)
-    allowed, leaves = Signal(), spec.inside("r_en") & spec.inside("fifo.r_rdy")
-    reached = dut.looked_up & ((dut.value - header.wait_value)[31] == 0)
-    m.d.sync += allowed.eq((allowed | reached) & ~leaves)
+    second = data.View(WAIT, spec.inside("fifo.r_data")[len(dut.command.p) :][: WAIT.size])
+    waits, allowed = Signal(2), Signal(2)
+    leaves = spec.inside("r_en") & spec.inside("fifo.r_rdy")
+    in_turn = waits[0] & ~allowed[0]
+    value = Mux(in_turn, header.wait_value, second.value)
+    reached = dut.looked_up & ((dut.value - value)[31] == 0)
+    with m.If(leaves):
+        m.d.sync += allowed.eq(0)
+    with m.Elif(reached):
+        m.d.sync += allowed.eq(allowed | Mux(in_turn, 1, 2))
     m.d.comb += [
-        Assert(~leaves | allowed | (header.wait_counter >= CONFIG.counters)),
+        waits[0].eq(header.wait_counter < CONFIG.counters),
+        waits[1].eq(second.counter < CONFIG.counters),
+        Assert(~leaves | ((waits & ~allowed) == 0)),
         Assert(spec.inside("released") == allowed),
-        Cover(leaves & allowed & (dut.value == 0)),
-        Cover(leaves & ~allowed),
+        Cover(leaves & (allowed == 3) & (dut.value == 0)),
+        Cover(leaves & (allowed == 2)),
+        Cover(leaves & (allowed == 0)),
     ]
     prove(spec, depth=9, induction=2)
 
@@ -164,8 +176,8 @@ def test_waiting_queues_look_up_their_counters_in_turn(prove, monkeypatch, heade
                 Assert(~dut.empty | queue.empty),
                 Assert(queue.value == dut.value),
             ]
-    before, asked, wait = Signal(), Signal(), Signal(4)
-    m.d.sync += [before.eq(waiting), asked.eq(dut.index == index)]
+    before, asked, answered, wait = Signal(), Signal(), Signal(), Signal(4)
+    m.d.sync += [before.eq(waiting), asked.eq(dut.index == index), answered.eq(looked_up)]
     with m.If(waiting & ~looked_up):
         m.d.sync += wait.eq(wait + 1)
     with m.Else():
@@ -173,7 +185,7 @@ def test_waiting_queues_look_up_their_counters_in_turn(prove, monkeypatch, heade
     turn, late = spec.inside("turn"), len(Engine)
     behind = Mux(turn > pick, turn - pick, late + turn - pick)[:3]  # cycles since its last turn
     m.d.comb += [
-        Assert(~looked_up | (before & asked)),
+        Assert(~looked_up | (before & asked & ~answered)),
         Assert(turn < late),
         Assert(wait <= Mux(looked_up, late, Mux(turn == pick, late, behind) - 1)),
         # Then a cycle for its answer, and one to start.

@@ -14,8 +14,17 @@ from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.fetcher import CommandFetcher
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules import Operand, Rule
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Opcode, Status, layout
+from halfdome.hdl.commands import (
+    DESCRIPTOR_BYTES,
+    EXTENSION,
+    HEADER,
+    NO_COUNTER,
+    Opcode,
+    Status,
+    layout,
+)
 from halfdome.hdl.config import preset
+from halfdome.hdl.engine import WAIT
 from tests.formal.prove import Spec
 from tests.formal.rules import fifo_is_sound, obey_stream_rules
 
@@ -58,6 +67,14 @@ def test_fetcher_reads_only_valid_descriptors_and_only_with_room(prove, monkeypa
         Assert((tail & ~mask) == 0),
     ]
     m.d.sync += tail.eq(Mux(dut.restart, 0, (tail + adds) & mask))
+
+    # The first slot that is brought after a restart is told apart.
+    first = Signal(init=1)
+    with m.If(dut.restart):
+        m.d.sync += first.eq(1)
+    with m.Elif(spec.inside("w_en")):
+        m.d.sync += first.eq(0)
+    m.d.comb += Assert(~spec.inside("w_en") | (spec.inside("w_data")[-1] == first))
 
     # The bus: answers one read at a time, whole or with a failure.
     due, asked = Signal(6), Signal()
@@ -139,11 +156,12 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
     cut_ranges.latency = RangeChecker.latency
     monkeypatch.setattr(halfdome.hdl.command.checker, "RangeChecker", cut_ranges)
     # The rules themselves are simulated: comparing 64 bytes of fields says nothing of control.
-    table = [lambda d: d[100], lambda d: d[40:44] == 5, lambda d: d[60]]
+    table = [lambda d, e: d[100], lambda d, e: d[64:68] == 5, lambda d, e: (d[56:64] == 1) & e[9]]
 
-    def few_rules(descriptor, config):
+    def few_rules(descriptor, extension, config):
         return [
-            Rule(broken(descriptor), Status.BAD_FORMAT, place) for place, broken in enumerate(table)
+            Rule(broken(descriptor, extension), Status.BAD_FORMAT, place)
+            for place, broken in enumerate(table)
         ]
 
     def few_operands(descriptor, config):
@@ -152,7 +170,9 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
 
     monkeypatch.setattr(halfdome.hdl.command.checker, "rules", few_rules)
     monkeypatch.setattr(halfdome.hdl.command.checker, "operands", few_operands)
-    monkeypatch.setattr(halfdome.hdl.command.checker, "DESCRIPTOR_BITS", HEADER_BYTES * 8)
+    bits = HEADER_BYTES * 8
+    monkeypatch.setattr(halfdome.hdl.command.checker, "DESCRIPTOR_BITS", bits)
+    monkeypatch.setattr(halfdome.hdl.command.fetcher, "DESCRIPTOR_BITS", bits)
     monkeypatch.setattr(
         halfdome.hdl.command.checker, "layout", partial(layout, size_bytes=HEADER_BYTES)
     )
@@ -165,33 +185,53 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
     # The range checker: a verdict, whichever, for each operand.
     due, inside, operands = Signal(4), Signal(), Signal(4)
     taken, given = dut.i.valid & dut.i.ready, dut.o.valid & dut.o.ready
-    descriptor, outside, detail = Signal(dut.i.p.shape()), Signal(), Signal(8)
+    descriptor, extension = Signal(bits), Signal(bits)
+    half, outside, detail = Signal(), Signal(), Signal(8)
+    extended = data.View(layout(HEADER, HEADER_BYTES), dut.i.p.bits).extension == 1
     m.d.sync += due.eq(due + ranges.i.valid - ranges.o.valid)
     m.d.comb += Assume(~ranges.o.valid | (due != 0))
     with m.If(ranges.o.valid & ranges.o.p.outside & ~outside):
         m.d.sync += [outside.eq(1), detail.eq(ranges.o.p.detail)]
     with m.If(ranges.o.valid):
         m.d.sync += operands.eq(operands + 1)
-    with m.If(taken):
-        m.d.sync += [descriptor.eq(dut.i.p), inside.eq(1), outside.eq(0), operands.eq(0)]
+    with m.If(taken & half):
+        m.d.sync += [extension.eq(dut.i.p.bits), half.eq(0)]
+    with m.Elif(taken):
+        m.d.sync += [descriptor.eq(dut.i.p.bits), inside.eq(1), half.eq(extended)]
+        m.d.sync += [outside.eq(0), operands.eq(0)]
+    with m.If(half & dut.i.valid & dut.i.p.first):
+        m.d.sync += [inside.eq(0), half.eq(0)]
     with m.If(given):
         m.d.sync += inside.eq(0)
+
+    second = Signal(WAIT)
+    fields = data.View(layout(EXTENSION, HEADER_BYTES), extension)
+    with_second = data.View(layout(HEADER, HEADER_BYTES), descriptor).extension == 1
+    m.d.comb += [
+        second.counter.eq(Mux(with_second, fields.second_wait_counter, NO_COUNTER)),
+        second.value.eq(fields.second_wait_value),
+    ]
 
     verdict = data.StructLayout({"status": Status, "detail": 8})
     expected = Signal(verdict)
     with m.If(outside):
         m.d.comb += [expected.status.eq(Status.BAD_RANGE), expected.detail.eq(detail)]
-    for rule in reversed(few_rules(descriptor, None)):
+    for rule in reversed(few_rules(descriptor, extension, None)):
         with m.If(rule.broken):
             m.d.comb += [expected.status.eq(rule.status), expected.detail.eq(rule.detail)]
     said = Cat(dut.o.p.status, dut.o.p.detail)
     m.d.comb += [
-        Assert(dut.idle == ~inside),
-        Assert(~(taken & inside)),
-        Assert(~dut.o.valid | (inside & (due == 0))),
+        Assert(dut.idle == (~inside | (half & ~dut.i.valid))),
+        Assert(~(taken & inside & ~half)),
+        # Of a command of two slots, both are of one ring.
+        Assert(~(taken & half & dut.i.p.first)),
+        Assert(~dut.o.valid | (inside & ~half & (due == 0))),
         Assert(~dut.o.valid | (dut.o.p.descriptor == descriptor)),
+        Assert(~dut.o.valid | (dut.o.p.second.counter == second.counter)),
+        Assert(~dut.o.valid | ~with_second | (dut.o.p.second.value == second.value)),
         Assert(~dut.o.valid | (said == Value.cast(expected))),
         Cover(dut.o.valid & (dut.o.p.status == Status.OK) & (operands == 2)),
         Cover(dut.o.valid & (dut.o.p.status == Status.BAD_RANGE)),
+        Cover(dut.o.valid & with_second & (operands == 1)),
     ]
     prove(spec, depth=9)

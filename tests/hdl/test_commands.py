@@ -9,6 +9,7 @@ from halfdome.hdl.commands import (
     COMPLETION,
     COMPLETION_BYTES,
     DESCRIPTOR_BYTES,
+    EXTENSION,
     FLAGS,
     HEADER,
     NO_COUNTER,
@@ -27,6 +28,7 @@ from halfdome.hdl.commands import (
 )
 
 TABLES = [(opcode.name, fields(opcode), DESCRIPTOR_BYTES) for opcode in Opcode]
+TABLES.append(("extension", EXTENSION, DESCRIPTOR_BYTES))
 TABLES.append(("completion", COMPLETION, COMPLETION_BYTES))
 
 
@@ -103,7 +105,18 @@ def test_pack_writes_each_field_at_its_offset_and_nothing_else(opcode, data):
 def test_counters_default_to_none():
     header = unpack(HEADER, pack(Opcode.FENCE_STORE))
     assert header["wait_counter"] == header["signal_counter"] == NO_COUNTER
-    assert header["id"] == header["wait_value"] == header["reserved"] == 0
+    assert header["id"] == header["wait_value"] == header["extension"] == 0
+
+
+def test_a_second_wait_is_in_a_slot_of_its_own():
+    packed = pack(Opcode.STORE, rows=3, second_wait_counter=5, second_wait_value=1 << 31)
+    assert len(packed) == 2 * DESCRIPTOR_BYTES
+    assert unpack(HEADER, packed)["extension"] == 1
+    assert packed[:DESCRIPTOR_BYTES] == pack(Opcode.STORE, rows=3, extension=1)
+    extension = unpack(EXTENSION, packed[DESCRIPTOR_BYTES:])
+    assert extension == {"second_wait_counter": 5, "reserved": 0, "second_wait_value": 1 << 31}
+    assert offset(Opcode.STORE, "second_wait_value") == DESCRIPTOR_BYTES + 4
+    assert field_at(Opcode.STORE, DESCRIPTOR_BYTES) == "second_wait_counter"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from halfdome.hdl import registers
 from halfdome.hdl.command.processor import CommandProcessor
 from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Engine, Status, unpack
 from tests.bench import monitor, simulate
+from tests.hdl.command.descriptors import slots
 from tests.hdl.dma.pcie import HOST_BASE, HostMemory
 
 SQ, CQ, MESSAGE = 0x1000, 0x2000, 0x800
@@ -72,13 +73,15 @@ class Card:
         return (head - self.tail - 1) % self.sq_size
 
     async def submit(self, ctx, descriptors: deque):
-        """Puts as many descriptors in the ring as fit and rings the doorbell once."""
-        count = min(len(descriptors), await self.room(ctx))
-        for _ in range(count):
-            start = self.sq_offset + 64 * (self.tail % self.sq_size)
-            self.memory.data[start : start + 64] = list(descriptors.popleft())
-            self.tail += 1
-        if count:
+        """Puts as many commands in the ring as fit and rings the doorbell once."""
+        before, room = self.tail, await self.room(ctx)
+        while descriptors and len(descriptors[0]) // 64 <= room:
+            for slot in slots([descriptors.popleft()]):
+                start = self.sq_offset + 64 * (self.tail % self.sq_size)
+                self.memory.data[start : start + 64] = list(slot)
+                self.tail += 1
+                room -= 1
+        if self.tail != before:
             await self.write(ctx, "SQ_TAIL", self.tail % self.sq_size)
 
     def poll(self):

@@ -2,7 +2,7 @@
 
 import random
 
-from halfdome.hdl.commands import ElementFormat, Opcode, fields, pack
+from halfdome.hdl.commands import EXTENSION, ElementFormat, Opcode, fields, offset, pack
 from halfdome.hdl.config import PRESETS
 
 TINY = PRESETS["tiny"]
@@ -54,25 +54,50 @@ GOOD: dict[Opcode, dict[str, int]] = {
 _EDGES = (0, 1, 2, 15, 16, 17, 48, 64, 255, 256, 257, 65535, 65536, 2**31, 2**32 - 1)
 
 
+def towards_an_edge(rng: random.Random, config, bits: int, value: int) -> int:
+    """Another value of a field of so many bits, often at an edge of some rule."""
+    edges = (
+        *_EDGES,
+        config.dram_bytes + rng.randint(-40, 4) * 16,
+        config.scratchpad_address(config.cores) - rng.randint(-4, 40) * 16,
+        config.scratchpad_address(rng.randrange(config.cores)),
+        value + rng.randint(-16, 16),
+        rng.getrandbits(bits),
+    )
+    return rng.choice(edges) & ((1 << bits) - 1)
+
+
 def mutated(rng: random.Random, config=TINY) -> bytes:
     """A good descriptor with a few fields changed, many of them towards an edge of a rule."""
     opcode = rng.choice(list(Opcode))
     values = {"wait_counter": 0xFF, "signal_counter": 0xFF} | GOOD.get(opcode, {})
     table = fields(opcode)[1:]
+    if rng.random() < 0.3:
+        values |= {"extension": 1, "second_wait_counter": 0xFF}
+        table += EXTENSION
     for field in rng.sample(table, rng.choice((0, 1, 1, 1, 2, 3))):
-        edges = (
-            *_EDGES,
-            config.dram_bytes + rng.randint(-40, 4) * 16,
-            config.scratchpad_address(config.cores) - rng.randint(-4, 40) * 16,
-            config.scratchpad_address(rng.randrange(config.cores)),
-            values.get(field.name, 0) + rng.randint(-16, 16),
-            rng.getrandbits(field.bits),
-        )
-        values[field.name] = rng.choice(edges) & ((1 << field.bits) - 1)
+        before = values.get(field.name, 0)
+        values[field.name] = towards_an_edge(rng, config, field.bits, before)
+    if values.get("extension") != 1:
+        for field in EXTENSION:
+            values.pop(field.name, None)
+    elif "second_wait_counter" not in values:
+        values["second_wait_counter"] = 0xFF
     return pack(opcode, **values)
 
 
 def noise(rng: random.Random) -> bytes:
-    """Random bytes, half of them behind an opcode that exists."""
+    """Random bytes, half of them behind an opcode that exists; some with an extension."""
     raw = rng.randbytes(64)
-    return raw if rng.random() < 0.5 else bytes([rng.choice(list(Opcode))]) + raw[1:]
+    if rng.random() < 0.5:
+        raw = bytes([rng.choice(list(Opcode))]) + raw[1:]
+    place = offset(Opcode.LOAD, "extension")
+    if rng.random() < 0.3:
+        raw = raw[:place] + b"\1" + raw[place + 1 :]
+    return raw + rng.randbytes(64) if raw[place] == 1 else raw
+
+
+def slots(descriptors) -> list[bytes]:
+    """Commands as the slots of a ring: 64 bytes each."""
+    raw = b"".join(descriptors)
+    return [raw[start : start + 64] for start in range(0, len(raw), 64)]

@@ -9,14 +9,28 @@ from hypothesis import strategies as st
 from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules import VECTOR
-from halfdome.hdl.commands import Engine, Opcode, Status, fields, pack
+from halfdome.hdl.commands import (
+    EXTENSION,
+    NO_COUNTER,
+    Engine,
+    Flag,
+    Opcode,
+    Status,
+    fields,
+    pack,
+    unpack,
+)
 from halfdome.hdl.config import PRESETS
 from halfdome.sim.golden.check import check
 from tests.bench import as_dict, get, monitor, put, simulate, sink, source
-from tests.hdl.command.descriptors import GOOD, mutated, noise
+from tests.hdl.command.descriptors import GOOD, mutated, noise, slots
 
 TINY = PRESETS["tiny"]
 WIDE = TINY.replace(cores=3, scratchpad_bytes=1 << 21, counters=128)
+
+
+def slot(raw: bytes, first: bool = False) -> dict[str, int]:
+    return {"bits": int.from_bytes(raw, "little"), "first": first}
 
 
 def run_checker(config, descriptors, *, seed=0, stall=0.0):
@@ -24,7 +38,7 @@ def run_checker(config, descriptors, *, seed=0, stall=0.0):
     received = []
     simulate(
         dut,
-        source(dut.i, [int.from_bytes(d, "little") for d in descriptors], seed=seed, stall=stall),
+        source(dut.i, [slot(raw) for raw in slots(descriptors)], seed=seed, stall=stall),
         sink(dut.o, len(descriptors), received, seed=seed + 1, stall=stall),
         background=[monitor(dut.o)],
         cycles=100 * len(descriptors) + 100,
@@ -36,7 +50,13 @@ def compare(config, descriptors, **options):
     for raw, out in zip(descriptors, run_checker(config, descriptors, **options), strict=True):
         status, detail = check(raw, config)
         assert (Status(out["status"]).name, out["detail"]) == (status.name, detail), raw.hex()
-        assert out["descriptor"].to_bytes(64, "little") == raw
+        assert out["descriptor"].to_bytes(64, "little") == raw[:64]
+        second = out["second"]["counter"], out["second"]["value"]
+        if len(raw) == 64:
+            assert second[0] == NO_COUNTER
+        else:
+            wait = unpack(EXTENSION, raw[64:])
+            assert second == (wait["second_wait_counter"], wait["second_wait_value"])
         engine = raw[0] >> 4
         assert out["engine"] == (engine if engine < len(Engine) else Engine.LOAD)
         assert out["core"] == (raw[4] if raw[4] < config.cores else 0)
@@ -77,6 +97,35 @@ def test_operands_side_by_side_get_the_golden_verdict():
     compare(TINY, descriptors)
 
 
+def test_copies_and_pooled_rows_beside_what_they_read_get_the_golden_verdict():
+    rng = random.Random(4)
+    descriptors = []
+    for _ in range(300):
+        strides = rng.choice([(64, 64), (64, 48), (128, 128)])
+        values = {"rows": rng.choice((1, 2, 5)), "row_bytes": rng.choice((16, 40, 48))}
+        values |= dict(zip(("source_stride", "destination_stride"), strides, strict=True))
+        values |= {"source": 0x5000, "destination": 0x5000 + 16 * rng.randint(-20, 20)}
+        descriptors.append(pack(Opcode.COPY, **values))
+    for _ in range(300):
+        strides = rng.choice([(40, 40), (100, 100), (200, 200)])
+        values = GOOD[Opcode.GATHER] | {
+            "rows": rng.choice((1, 4)), "bags": rng.choice((1, 4)), "dim": 8,
+            "index_count": rng.choice((0, 20)), "flags": rng.choice((0, Flag.WEIGHTED)),
+        }  # fmt: skip
+        values |= dict(zip(("row_stride", "output_stride"), strides, strict=True))
+        beside = rng.choice(["table", "indices", "lengths", "weights"])
+        values["output"] = values[beside] + rng.randint(-200, 200)
+        descriptors.append(pack(Opcode.GATHER, **values))
+    verdicts = [check(raw, TINY)[0] for raw in descriptors]
+    assert min(map(verdicts.count, (Status.OK, Status.BAD_OVERLAP))) > 100
+    compare(TINY, descriptors)
+
+
+def test_a_triangle_without_output_overlaps_nothing():
+    one = GOOD[Opcode.BATCH_MATMUL] | {"m": 1, "n": 1, "flags": Flag.TRIANGLE}
+    compare(TINY, [pack(Opcode.BATCH_MATMUL, **one | {"y": y}) for y in (0x6001, 0x7000, 1 << 39)])
+
+
 def test_the_largest_preset_is_checked_too():
     rng = random.Random(2)
     compare(PRESETS["m2"], [mutated(rng, PRESETS["m2"]) for _ in range(100)])
@@ -90,7 +139,7 @@ def test_latency_is_as_stated(opcode):
 
     async def bench(ctx):
         raw = pack(opcode, **GOOD.get(opcode, {}))
-        await put(ctx, dut.i, int.from_bytes(raw, "little"))
+        await put(ctx, dut.i, slot(raw))
         cycles = 1
         while not ctx.get(dut.o.valid):
             await ctx.tick()

@@ -16,7 +16,7 @@ from halfdome.hdl.config import PRESETS
 from halfdome.hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
 from halfdome.sim.golden.check import check
 from tests.hdl.command.card import MESSAGE, Card
-from tests.hdl.command.descriptors import GOOD, mutated
+from tests.hdl.command.descriptors import GOOD, mutated, slots
 from tests.hdl.dma.pcie import HOST_BASE
 
 TINY = PRESETS["tiny"]
@@ -30,8 +30,11 @@ def queue_of(raw: bytes, config) -> tuple[int, int]:
     return raw[4] if raw[4] < config.cores else 0, engine if engine < len(Engine) else 0
 
 
-def program(rng: random.Random, length: int, config) -> list[bytes]:
-    """Good, fence and bad descriptors; each queue has a timeline that any later one may await."""
+def program(rng: random.Random, length: int, config, room: int) -> list[bytes]:
+    """Good, fence and bad descriptors; each queue has a timeline that any later one may await.
+
+    Those of two slots are for a ring that has room for them.
+    """
     descriptors, timeline = [], {}
     for identifier in range(length):
         if rng.random() < 0.25:
@@ -40,18 +43,35 @@ def program(rng: random.Random, length: int, config) -> list[bytes]:
             opcode = rng.choice(list(Opcode))
             body = GOOD.get(opcode, {})
             raw = bytearray(pack(opcode, **body, core=rng.randrange(config.cores)))
+        if room < 2 and raw[7] == 1:
+            del raw[64:]
+            raw[7] = 0
         raw[2:4] = identifier.to_bytes(2, "little")
         core, engine = queue_of(raw, config)
         raw[5:7] = [NO_COUNTER, NO_COUNTER]
-        if timeline and rng.random() < 0.5:
-            raw[5] = rng.choice(list(timeline))
-            raw[8:12] = rng.randint(1, timeline[raw[5]]).to_bytes(4, "little")
+        if raw[7] != 1 and room > 1 and rng.random() < 0.3:
+            raw[7] = 1
+            raw += bytes(64)
+        for counter, value in ((5, 8), (64, 68))[: len(raw) // 64]:
+            raw[counter] = NO_COUNTER
+            if timeline and rng.random() < 0.5:
+                raw[counter] = rng.choice(list(timeline))
+                reached = rng.randint(1, timeline[raw[counter]])
+                raw[value : value + 4] = reached.to_bytes(4, "little")
         if rng.random() < 0.6:
             raw[6] = core * len(Engine) + engine
             timeline[raw[6]] = timeline.get(raw[6], 0) + 1
             raw[12:16] = timeline[raw[6]].to_bytes(4, "little")
         descriptors.append(bytes(raw))
     return descriptors
+
+
+def waits(raw: bytes) -> list[tuple[int, int]]:
+    """The counters that a command waits for, and the values."""
+    pairs = [(raw[5], raw[8:12])]
+    if len(raw) > 64:
+        pairs.append((raw[64], raw[68:72]))
+    return [(counter, int.from_bytes(value, "little")) for counter, value in pairs]
 
 
 def assert_ran(card: Card, descriptors: list[bytes]):
@@ -77,15 +97,15 @@ def assert_ran(card: Card, descriptors: list[bytes]):
             by_id[i] for i in mine if check(by_id[i], config)[0] == Status.OK
             and by_id[i][0] & 0xF != 0xF
         ]  # fmt: skip
-        assert card.commands.get(queue, []) == given_out
+        assert card.commands.get(queue, []) == [raw[:64] for raw in given_out]
         for before, after in pairwise(mine):
             assert end[before] <= start[after]
     signalled = {}
     for raw in descriptors:
         header = unpack(HEADER, raw)
-        if header["wait_counter"] < config.counters:
-            producer = signalled[header["wait_counter"], header["wait_value"]]
-            assert end[producer] < start[header["id"]]
+        for counter, value in waits(raw):
+            if counter < config.counters:
+                assert end[signalled[counter, value]] < start[header["id"]]
         signalled[header["signal_counter"], header["signal_value"]] = header["id"]
 
 
@@ -107,7 +127,7 @@ def assert_ran(card: Card, descriptors: list[bytes]):
 def test_random_programs_complete_once_and_in_order(config, seed, stall, sizes, length):
     card = Card(config, seed=seed, stall=stall, sq_size=sizes[0], cq_size=sizes[1])
     card.outcome = lambda raw: (Status.BAD_INDEX, raw[2]) if raw[2] % 5 == 0 else (Status.OK, 3)
-    descriptors = program(random.Random(seed), length, config)
+    descriptors = program(random.Random(seed), length, config, sizes[0] - 1)
 
     async def host(ctx):
         await card.start(ctx)
@@ -328,6 +348,56 @@ def test_restart_drops_what_an_open_fetch_brings(delay):
 
     card.run(host)
     assert [c["id"] for c in card.completions] == list(range(20, 29))
+
+
+@pytest.mark.parametrize("value", [0, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_command_with_two_waits_starts_after_both(value, order):
+    card = Card(TINY)
+    waits = {"wait_counter": 3, "second_wait_counter": 5}
+    waits |= {"wait_value": value, "second_wait_value": (value + 7) % 2**32}
+    both = [(3, value), (5, (value + 7) % 2**32)]
+
+    async def host(ctx):
+        await card.start(ctx)
+        for counter, reached in both:
+            early = (reached - 1) % 2**32
+            await card.write(ctx, registers.counter_offset(counter), early)
+        await card.submit(ctx, deque([pack(Opcode.FENCE_STORE, id=9, **waits)]))
+        for place in order:
+            for _ in range(200):
+                await ctx.tick()
+                assert card.poll() is None
+            counter, reached = both[place]
+            await card.write(ctx, registers.counter_offset(counter), reached)
+        while not await card.consume(ctx):
+            pass
+        assert await card.read(ctx, "SQ_HEAD") == 2
+
+    card.run(host)
+
+
+def test_half_a_command_waits_for_the_other_and_a_restart_drops_it():
+    card = Card(TINY)
+    [first, second] = slots([pack(Opcode.FENCE_LOAD, id=1, second_wait_counter=2)])
+
+    async def host(ctx):
+        await card.start(ctx)
+        for half in (first, second):
+            assert not card.completions
+            await card.submit(ctx, deque([half]))
+            for _ in range(150):
+                await ctx.tick()
+            assert await card.read(ctx, "STATUS") == 1, "nothing runs, nothing failed"
+            await card.consume(ctx)
+        await card.submit(ctx, deque([first]))
+        for _ in range(150):
+            await ctx.tick()
+        await card.restart(ctx)
+        await card.execute(ctx, fences(3, first=10))
+
+    card.run(host)
+    assert [c["id"] for c in card.completions] == [1, 10, 11, 12]
 
 
 def test_fetches_are_large_and_stop_at_page_and_ring_end():

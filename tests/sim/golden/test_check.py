@@ -36,7 +36,9 @@ CASES = [
     (Opcode.GATHER, {"flags": Flag.WARN | Flag.IGNORE}, Status.BAD_FORMAT, "flags"),
     (Opcode.FENCE_VECTOR, {"wait_counter": 16}, Status.BAD_COUNTER, "wait_counter"),
     (Opcode.FENCE_VECTOR, {"signal_counter": 0xFE}, Status.BAD_COUNTER, "signal_counter"),
-    (Opcode.STORE, {"reserved": 1}, Status.BAD_FORMAT, "reserved"),
+    (Opcode.STORE, {"extension": 2}, Status.BAD_FORMAT, "extension"),
+    (Opcode.STORE, {"second_wait_counter": 99}, Status.BAD_COUNTER, "second_wait_counter"),
+    (Opcode.STORE, {"second_wait_value": 1, "reserved": 1}, Status.BAD_FORMAT, "reserved"),
     (Opcode.LOAD, {"rows": 0}, Status.BAD_DIMENSION, "rows"),
     (Opcode.LOAD, {"row_bytes": 0}, Status.BAD_DIMENSION, "row_bytes"),
     (Opcode.COPY, {"source_stride": 32}, Status.BAD_DIMENSION, "source_stride"),
@@ -105,6 +107,30 @@ CASES = [
     (Opcode.BATCH_MATMUL, {"flags": 16, "y": TOP - 2 * 37 - 35, "y_batch_stride": 37},
      Status.BAD_RANGE, "y"),
     (Opcode.BATCH_MATMUL, {"flags": 16, "m": 1, "n": 1, "y": 2**39}, Status.OK, None),
+    # A triangle of one row has no output, which overlaps nothing.
+    (Opcode.BATCH_MATMUL, {"flags": 16, "m": 1, "n": 1, "y": 0x6001}, Status.OK, None),
+    # Three rows of 47 bytes: the source's 48 apart, those of the destination 64.
+    (Opcode.COPY, {"source": PAD + 0x100}, Status.BAD_OVERLAP, "source"),
+    (Opcode.COPY, {"source": PAD + 0x100, "source_stride": 64}, Status.OK, None),
+    (Opcode.COPY, {"source": PAD + 0x100, "rows": 1}, Status.OK, None),
+    (Opcode.COPY, {"source": PAD + 0xF0, "rows": 1}, Status.BAD_OVERLAP, "source"),
+    (Opcode.COPY, {"source": PAD + 0x100 - 144}, Status.OK, None),
+    (Opcode.COPY, {"source": PAD + 0x100 - 128}, Status.BAD_OVERLAP, "source"),
+    (Opcode.COPY, {"source": PAD + 0x100 + 128 + 48}, Status.OK, None),
+    (Opcode.COPY, {"source": PAD + 0x110, "row_bytes": 16, "source_stride": 64}, Status.OK, None),
+    (Opcode.COPY, {"source": 1 << 41, "destination": 1 << 41}, Status.BAD_RANGE, "destination"),
+    # Five bags of 128 bytes; a table of 10 rows of 40, 21 indices.
+    (Opcode.GATHER, {"output": 0x1003}, Status.BAD_OVERLAP, "table"),
+    (Opcode.GATHER, {"output": 0x1003 + 400}, Status.OK, None),
+    (Opcode.GATHER, {"output": 0x1003 + 399}, Status.BAD_OVERLAP, "table"),
+    (Opcode.GATHER, {"output": 0x1003 + 64, "row_stride": 192, "output_stride": 192}, Status.OK,
+     None),
+    (Opcode.GATHER, {"output": 0x2050}, Status.BAD_OVERLAP, "indices"),
+    (Opcode.GATHER, {"output": 0x2050, "index_count": 20}, Status.OK, None),
+    (Opcode.GATHER, {"output": 0x2000, "index_count": 0}, Status.OK, None),
+    (Opcode.GATHER, {"output": PAD}, Status.BAD_OVERLAP, "lengths"),
+    (Opcode.GATHER, {"output": 0x3000}, Status.OK, None),
+    (Opcode.GATHER, {"output": 0x3000, "flags": 1}, Status.BAD_OVERLAP, "weights"),
     # x has rows of 18 bytes, y of 9, seven of them.
     (Opcode.MATMUL, {"y": PAD + 0x100}, Status.BAD_OVERLAP, "x"),
     (Opcode.MATMUL, {"y": PAD + 0x100 - 112}, Status.OK, None),
@@ -186,8 +212,8 @@ def test_unknown_opcode_is_reported_before_anything_else(opcode):
 
 
 def test_earlier_rules_win():
-    descriptor = pack(Opcode.COPY, rows=0, source=1, source_stride=7, reserved=3)
-    assert check(descriptor, TINY) == (Status.BAD_FORMAT, offset(Opcode.COPY, "reserved"))
+    descriptor = pack(Opcode.COPY, rows=0, source=1, source_stride=7, extension=3)
+    assert check(descriptor, TINY) == (Status.BAD_FORMAT, offset(Opcode.COPY, "extension"))
     descriptor = pack(Opcode.COPY, rows=0, source=1, source_stride=7)
     assert check(descriptor, TINY) == (Status.BAD_DIMENSION, offset(Opcode.COPY, "rows"))
 

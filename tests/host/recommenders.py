@@ -3,13 +3,63 @@
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, Function, RowFormat
+from halfdome.host.compiler import hazards
+from halfdome.host.compiler.compile import compile
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.transfers import Transfers
+from tests.host.golden_platform import GoldenPlatform
 
 BYTES = (ElementFormat.UINT8, ElementFormat.INT8)
 REALS = (ElementFormat.FLOAT16, ElementFormat.FLOAT32)
 WIDEST = 40
 """Largest size of an embedding row or a layer."""
+
+
+def seen(graph, request, transfers):
+    """A request as the cards see it: with `half_inputs` float32 rows are rounded."""
+    if not transfers.half_inputs:
+        return request
+    whole = {*graph.outputs}
+    for node in graph.nodes:
+        if node.op in ("embedding_bag", "concat"):
+            whole |= set(node.inputs)
+    return {
+        name: array.astype(np.float16).astype(np.float32)
+        if array.dtype == np.float32 and name not in whole
+        else array
+        for name, array in request.items()
+    }
+
+
+def check_responses(graph, requests, responses, transfers):
+    """Compares every bit with what the graph computes by itself."""
+    for request, response in zip(requests, responses, strict=True):
+        expected = graph.run(seen(graph, request, transfers))
+        assert set(response.outputs) == set(graph.outputs)
+        for name, found in response.outputs.items():
+            assert (found.dtype, found.shape) == (expected[name].dtype, expected[name].shape)
+            assert found.tobytes() == expected[name].tobytes(), name
+
+
+def check_served(graph, requests, config, *, cards=1, seed=0, transfers=None, in_flight=None):
+    """Compiles a graph and serves it on cards of plain Python, which run what they may in a random
+    order: the bits, no hazard, and all memory given back. Returns the program."""
+    transfers = transfers or Transfers()
+    program = compile(graph, config, cards, transfers=transfers, in_flight=in_flight)
+    hazards.check(program, config)
+    platform = GoldenPlatform(config, cards, seed)
+    empty = platform.owned()
+    served = Deployment(
+        platform.session, platform.accelerators, program, lambda: 0,
+        as_list=transfers.command_lists, pass_on=transfers.broadcast,
+    )  # fmt: skip
+    check_responses(graph, requests, served.run(requests), transfers)
+    assert served.incidents == []
+    served.release()
+    assert platform.owned() == empty
+    return program
 
 
 class Recommender:

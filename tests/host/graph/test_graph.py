@@ -18,9 +18,7 @@ X = Value("x", (4, 3), ElementFormat.FLOAT32)
 
 def chain(*names, inputs=(X,), outputs=None):
     """Nodes that each read the one before."""
-    nodes = [
-        Node("affine", (before,), name) for before, name in zip(names, names[1:], strict=False)
-    ]
+    nodes = [Node("affine", (before,), name) for before, name in pairwise(names)]
     return Graph(inputs, outputs or [names[-1]], nodes, {})
 
 

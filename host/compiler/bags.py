@@ -35,6 +35,11 @@ def bag_nodes(graph: Graph) -> list[Node]:
     return [node for node in graph.nodes if node.op == "embedding_bag"]
 
 
+def inputs(graph: Graph) -> set[str]:
+    """The values that tell embedding bags what to pool."""
+    return {name for node in bag_nodes(graph) for name in node.inputs[1:]}
+
+
 def mean_length(node: Node, graph: Graph) -> float:
     """Rows of a bag on average; if the node does not say, as many as there is room for."""
     return float(node.attributes.get("mean_length", longest(node, graph)))
@@ -57,7 +62,8 @@ def loads(graph: Graph, target: Target) -> list[Load]:
         output = graph.values[node.output].format
         table_bytes = table.shape[0] * row_format.row_bytes(dim)
         cycles = target.pooling_cycles(row_format, dim, bags, rows, output, table_bytes)
-        found.append(Load(table.shape[0], row_format, dim, cycles))
+        word = max(1, target.word // output.nbytes)
+        found.append(Load(table.shape[0], row_format, dim, cycles, word))
     return found
 
 

@@ -11,7 +11,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import bags, events, memory
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.halfdome import HalfdomeTarget
-from halfdome.host.compiler.joins import Joins
+from halfdome.host.compiler.joins import JOINS, Joins
 from halfdome.host.compiler.lower import Lowering
 from halfdome.host.compiler.order import by_buffer, dependencies
 from halfdome.host.compiler.parts import parts
@@ -20,8 +20,9 @@ from halfdome.host.compiler.schedule import Schedule, schedule
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
+from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Graph
-from halfdome.host.graph.values import DTYPES, GraphError
+from halfdome.host.graph.values import DTYPES, GraphError, Value
 from halfdome.host.runtime.program import HOST, Output, Program, RowsInput, RowsPiece
 from halfdome.host.runtime.transfers import Transfers
 
@@ -52,19 +53,39 @@ def placement(
     that fits on no card.
     """
     target = target_of(design)
+    _check(graph, target)
+    capacity = int(target.far_bytes * TABLE_SHARE)
+    small = int(target.near_bytes * SMALL_SHARE)
+    return place(bags.loads(graph, target), shares(graph.batch or 0, cards), capacity, small, kept)
+
+
+def _check(graph: Graph, target: Target) -> None:
+    """Refuses what no card can do, or not by samples."""
     if graph.batch is None:
         raise GraphError(
             "the graph does not work row by row on inputs of one batch: it cannot be dealt out by "
             "samples"
         )
+    if not graph.batch:
+        raise GraphError("the graph has no rows: its batch must be at least 1")
+    for node in graph.nodes:
+        operands = node.inputs[1:] if node.op == "embedding_bag" else node.inputs
+        for name in operands[:1] if node.op == "linear" else operands:
+            if name in graph.constants:
+                raise operators.refuse(node, f"{name} is a constant, and not one for each row")
+    of_bags = bags.inputs(graph)
+    for name in graph.outputs:
+        if name in graph.constants or name in of_bags:
+            what = "a constant" if name in graph.constants else "an input of bags"
+            raise GraphError(f"output {name}: is {what}, which no card has by samples")
+    for value in graph.values.values():
+        if value.name not in graph.constants and 0 in value.shape[1:]:
+            raise GraphError(f"{value.name}: has no columns")
     for node in bags.bag_nodes(graph):
         if (dim := graph.values[node.output].shape[1]) > target.max_dim:
             raise GraphError(
                 f"{node.output}: max_dim={target.max_dim}: must be at least its dim={dim}"
             )
-    capacity = int(target.far_bytes * TABLE_SHARE)
-    small = int(target.near_bytes * SMALL_SHARE)
-    return place(bags.loads(graph, target), shares(graph.batch, cards), capacity, small, kept)
 
 
 def compile(
@@ -132,11 +153,11 @@ class _Compilation:
     def _load_inputs(self) -> None:
         """Brings every card its rows of the inputs that are no bags."""
         lowering, word = self._lowering, self._target.word
-        of_bags = {name for node in bags.bag_nodes(self._graph) for name in node.inputs}
+        of_bags = bags.inputs(self._graph)
         for value in self._graph.inputs:
             if value.name in of_bags:
                 continue
-            if self._transfers.half_inputs and value.format is ElementFormat.FLOAT32:
+            if self._transfers.half_inputs and self._may_be_halved(value):
                 lowering.formats[value.name] = ElementFormat.FLOAT16
             wire = DTYPES[lowering.format(value.name)]
             stride = round_up(lowering.row_bytes(value.name), word)
@@ -153,6 +174,12 @@ class _Compilation:
                 buffers.append(far)
             made = RowsInput(value.name, value.shape, str(value.dtype), str(wire), tuple(pieces))
             self._inputs.append((made, buffers))
+
+    def _may_be_halved(self, value: Value) -> bool:
+        """Whether only its numbers matter: commands read any format, but move what there is."""
+        moved = [node for node in self._graph.consumers(value.name) if node.op in JOINS]
+        is_moved = bool(moved) or value.name in self._graph.outputs
+        return value.format is ElementFormat.FLOAT32 and not is_moved
 
     def _store_outputs(self) -> None:
         """Leaves every card's rows of the outputs in host memory."""

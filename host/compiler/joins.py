@@ -5,6 +5,7 @@ card stands together, so that it travels in one piece; a piece begins at a bus w
 padding: columns that nobody reads. The order is the same on all cards, for they share weights.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,6 +79,9 @@ class Joins:
         self._target = target
         self._tasks = tasks
         self._apart = apart
+        self._uses = Counter(graph.outputs)
+        for node in graph.nodes:
+            self._uses.update(node.inputs)
         self.columns: dict[str, np.ndarray] = {}
         self.joins: dict[str, Join] = {}
         self.written_in: dict[str, tuple[str, int]] = {}
@@ -89,10 +93,10 @@ class Joins:
 
     def _add(self, node: Node) -> None:
         if node.op in JOINS:
-            join = self.joins[node.output] = self._joined(node)
             for place, name in enumerate(node.inputs):
-                if name not in self.written_in and self._is_made(name):
+                if name not in self.written_in and self._may_be_written(name):
                     self.written_in[name] = node.output, place
+            join = self.joins[node.output] = self._joined(node)
             self.columns[node.output] = join.columns
             if node.op == "pairs":
                 self.columns[node.output] = _pair_columns(join.order())
@@ -101,9 +105,16 @@ class Joins:
         else:
             self.columns[node.output] = np.arange(self._graph.values[node.output].shape[1])
 
-    def _is_made(self, name: str) -> bool:
-        """Whether a node makes it that can write it anywhere."""
-        return any(node.output == name for node in self._graph.nodes)
+    def _may_be_written(self, name: str) -> bool:
+        """Whether a node makes it that can write it anywhere: in pieces only if nobody else reads
+        it."""
+        is_made = any(node.output == name for node in self._graph.nodes)
+        return is_made and (len(self._cuts(name)) < 2 or self._uses[name] == 1)
+
+    def _cuts(self, name: str) -> list[range]:
+        """The columns of each piece in which a tensor is pooled."""
+        cuts = {task.columns for task in self._tasks.get(name, ())}
+        return sorted(cuts, key=lambda columns: columns.start)
 
     def _origin(self, name: str, columns: range) -> object:
         """Who makes some columns of a tensor: equal origins stand together."""
@@ -116,10 +127,11 @@ class Joins:
         nbytes = graph.values[node.inputs[0]].format.nbytes
         pieces = []  # (origin, input, columns)
         for place, name in enumerate(node.inputs):
-            cuts = {t.columns for t in self._tasks.get(name, ())}
-            width = len(self.columns[name])
-            for columns in sorted(cuts, key=lambda c: c.start) or [range(width)]:
-                pieces.append((self._origin(name, columns), place, columns))
+            if self.written_in.get(name) == (node.output, place) and self._uses[name] == 1:
+                for columns in self._cuts(name) or [range(len(self.columns[name]))]:
+                    pieces.append((self._origin(name, columns), place, columns))
+            else:  # copied to here, or read from here by others: both need whole words
+                pieces.append((LOCAL, place, range(len(self.columns[name]))))
         # Locally made first; a sort keeps the order of the node within an origin.
         pieces.sort(key=lambda piece: (piece[0] != LOCAL, str(piece[0])))
         if node.op == "pairs":  # all pieces of a segment follow its first

@@ -218,6 +218,10 @@ def _vector(lowering: Lowering, node: Node, position: int) -> None:
 
 
 def _pairs(lowering: Lowering, node: Node, position: int) -> None:
+    for name in node.inputs:
+        columns = lowering.joins.columns[name]
+        if not np.array_equal(columns, np.arange(len(columns))):
+            raise operators.refuse(node, f"{name} lies in another order of columns than its own")
     _join(lowering, node, position)
     target, rows, count = lowering.target, lowering.rows(position), len(node.inputs)
     x, y = lowering.joined(node.output, position), lowering.output(node.output, position)

@@ -21,17 +21,19 @@ class Load:
     row_format : RowFormat
     dim : int, elements of a row
     cycles : float, what a card needs to pool it for all samples of a request
+    word : int, elements of a pooled row in what a transfer must begin at
     """
 
     rows: int
     row_format: RowFormat
     dim: int
     cycles: float
+    word: int = 1
 
     @property
     def column_step(self) -> int:
-        """A table may be cut at multiples of so many elements: whole bytes."""
-        return max(1, 8 // self.row_format.element_bits)
+        """A table may be cut at multiples of so many elements: whole bytes, here and there."""
+        return max(self.word, 8 // self.row_format.element_bits)
 
     def nbytes(self, columns: range) -> int:
         """Bytes of some columns of the table, each row with its scale and bias."""
@@ -87,9 +89,10 @@ class Placement:
         if not any((each.table, each.columns) == (task.table, task.columns) for each in left):
             del self._used[task.card][task.table, task.columns]
 
-    def deal(self, kept: Mapping[int, int], small_bytes: int) -> None:
-        """Gives every table to a card, those of `kept` to the card that it names; or to all cards
-        what is small, or more than a card's share of the work: each pools its own samples.
+    def deal(self, kept: Mapping[int, int], small_bytes: int, *, copies: bool = True) -> None:
+        """Gives every table to a card, those of `kept` to the card that it names; or with `copies`
+        to all cards what is small, or more than a card's share of the work: each pools its own
+        samples.
 
         Raises `MemoryError` naming a table that fits nowhere.
         """
@@ -102,7 +105,8 @@ class Placement:
             load = self._loads[table]
             whole = range(load.dim)
             wanted_by_all = load.cycles > fair > 0 or sizes[table] <= small_bytes
-            if wanted_by_all and all(self._fits(card, table, whole) for card in cards):
+            fits_all = all(self._fits(card, table, whole) for card in cards)
+            if copies and wanted_by_all and fits_all:
                 for card, share in enumerate(self._shares):
                     if len(share):
                         self._give(Task(table, card, share, whole))
@@ -172,7 +176,11 @@ def place(
     columns, and what is left uneven moves by samples.
     """
     placement = Placement(loads, shares, capacity_bytes)
-    placement.deal(kept, small_bytes)
+    try:
+        placement.deal(kept, small_bytes)
+    except MemoryError:  # copies may have taken the room of others
+        placement = Placement(loads, shares, capacity_bytes)
+        placement.deal(kept, small_bytes, copies=False)
     placement.even_out()
     return placement
 

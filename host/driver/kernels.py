@@ -94,7 +94,13 @@ def vector(
 
 
 def copy(source: Rows, target: Address, target_stride: int, rows: int, columns: int) -> Work:
-    """A strided copy of elements by the vector engine; of 8 bits whatever they stand for."""
+    """A strided copy of elements by the vector engine, as far as that can write them; of 8 bits
+    whatever they stand for."""
+    if source.format is ElementFormat.INT32:
+        return move(
+            Opcode.COPY, source.address, source.stride, target, target_stride, rows,
+            columns * source.format.nbytes,
+        )  # fmt: skip
     y = Rows(target, target_stride, source.format, source.zero_point)
     return vector(Opcode.AFFINE, y, source, rows, columns, scale=1.0, shift=-0.0)
 

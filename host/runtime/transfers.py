@@ -12,7 +12,7 @@ class Transfers:
     partial_tensors : of index buffers, which have room for the longest bags, only what a request
         uses travels
     narrow_indices : indices and lengths travel as int32, not int64
-    half_inputs : float32 inputs travel as float16
+    half_inputs : float32 inputs travel as float16, but for those that are joined or put out
     command_lists : one doorbell for all the commands that a card is given at a time, not one each
     fused : one transfer for the indices of all tables of a card, and one for their pooled rows to
         each peer, not one for each table

@@ -58,6 +58,14 @@ def test_a_table_of_more_than_a_fair_share_of_the_work_is_on_every_card():
     assert found.imbalance == pytest.approx(1)
 
 
+def test_nothing_is_copied_to_all_cards_if_others_then_have_no_room():
+    loads = [load(90, 100), load(3, 10), *[load(1, 90)] * 3]  # 12 bytes a row
+    assert holders(place(loads, shares(4, 2), 3500, 120), 5)[:2] == [{0, 1}, {0, 1}]
+    crowded = place(loads, shares(4, 2), 2500, 120)
+    assert {t.table for t in crowded.tasks if len(t.samples) == 4} >= {1}
+    assert holders(crowded, 2)[1] == {1}
+
+
 def test_a_table_of_more_than_its_share_of_memory_is_cut_by_columns():
     found = dealt([load(1, 100, 63)], shares(4, 2), 6000)  # 7100 bytes
     cut = sorted((task.columns.start, task.columns.stop, task.card) for task in found.tasks)
@@ -78,7 +86,7 @@ def test_tables_stay_where_they_are_if_there_is_room():
 LOADS = st.lists(
     st.builds(
         Load, rows=st.integers(1, 300), row_format=st.sampled_from(RowFormat),
-        dim=st.integers(1, 40), cycles=st.floats(1, 1e6),
+        dim=st.integers(1, 40), cycles=st.floats(1, 1e6), word=st.sampled_from([1, 4, 16]),
     ),
     min_size=1, max_size=12,
 )  # fmt: skip

@@ -474,12 +474,12 @@ def layout(table: tuple[Field, ...], size_bytes: int = DESCRIPTOR_BYTES) -> data
 
 
 def pack(opcode: Opcode, **values: int) -> bytes:
-    """A command as 64 bytes, or as 128 if a field of its extension is given.
+    """A command as 64 bytes, or as 128 if it has an extension or a field of one is given.
 
     Counters default to `NO_COUNTER`, other fields to 0. Raises `ValueError` naming a field that
     does not exist or a value that does not fit.
     """
-    extended = any(field.name in values for field in EXTENSION)
+    extended = values.get("extension") == 1 or any(field.name in values for field in EXTENSION)
     table = fields(opcode)
     known = {field.name for field in (*table, *EXTENSION)} - {"opcode"}
     for name in values:
@@ -510,3 +510,13 @@ def unpack(table: tuple[Field, ...], raw: bytes) -> dict[str, int]:
         values[field.name] = word & ((1 << field.bits) - 1)
         word >>= field.bits
     return values
+
+
+def waits(command: bytes) -> list[tuple[int, int]]:
+    """The counters that a command waits for, each with the value it must reach."""
+    header = unpack(HEADER, command)
+    found = [(header["wait_counter"], header["wait_value"])]
+    if header["extension"] == 1:
+        extension = unpack(EXTENSION, command[DESCRIPTOR_BYTES:])
+        found.append((extension["second_wait_counter"], extension["second_wait_value"]))
+    return [(counter, value) for counter, value in found if counter != NO_COUNTER]

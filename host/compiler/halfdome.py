@@ -6,6 +6,7 @@ import numpy as np
 
 from halfdome.hdl.commands import (
     DESCRIPTOR_BYTES,
+    NO_COUNTER,
     ElementFormat,
     Engine,
     Flag,
@@ -35,7 +36,7 @@ class HalfdomeTarget:
 
     name = "halfdome"
     near, far = "scratchpad", "dram"
-    waits = 1
+    waits = 2
 
     def __init__(self, config: CardConfig):
         self._config = config
@@ -155,18 +156,24 @@ class HalfdomeTarget:
         )  # fmt: skip
         return work.taking(costs.vector(self._config, rows, columns))
 
-    def encode(self, commands: Sequence[Command], segments: Segments) -> dict[str, np.ndarray]:
+    def encode(
+        self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
+    ) -> dict[str, np.ndarray]:
         """Descriptors with offsets where addresses will be, and where they are to be patched.
 
-        `addresses` has for each field that is one its row, byte and width, the segment, and whether
-        that is reached over the bus; `symbols` for each field that a request decides its row, byte
-        and width, and the symbol; `reaches` for each operand whose place or size a request decides
-        row and byte of its address, and what it lies in at any rate: offset and bytes.
+        `sizes` says how many slots of the ring each command takes, rows of `descriptors`: two if it
+        has two waits. `addresses` has for each field that is one its row, byte and width, the
+        segment, and whether that is reached over the bus; `symbols` for each field that a request
+        decides its row, byte and width, and the symbol; `reaches` for each operand whose place or
+        size a request decides row and byte of its address, and what it lies in at any rate: offset
+        and bytes.
         """
-        raw, addresses, symbols, reaches = [], [], [], []
-        for row, command in enumerate(commands):
+        raw, addresses, symbols, reaches = b"", [], [], []
+        sizes = np.array([2 if count > 1 else 1 for count in waits], np.uint8)
+        for command, size in zip(commands, sizes, strict=True):
+            row = len(raw) // DESCRIPTOR_BYTES
             work: Work = command.work  # type: ignore[assignment]
-            values = {}
+            values = {"second_wait_counter": NO_COUNTER} if size > 1 else {}
             for name, value in work.fields.items():
                 if not isinstance(value, Place | Symbol):
                     values[name] = int(value)
@@ -183,10 +190,10 @@ class HalfdomeTarget:
                     if symbol >= 0 or isinstance(work.fields.get("row_bytes"), Symbol):
                         reaches.append((*at[:2], start, value.buffer.nbytes))
                     values[name] = start + value.offset
-            raw.append(np.frombuffer(pack(work.opcode, **values), np.uint8))
+            raw += pack(work.opcode, **values)
         return {
-            "descriptors": np.array(raw, np.uint8).reshape(-1, DESCRIPTOR_BYTES),
-            "sizes": np.ones(len(commands), np.uint8),
+            "descriptors": np.frombuffer(raw, np.uint8).reshape(-1, DESCRIPTOR_BYTES),
+            "sizes": sizes,
             "addresses": np.array(addresses, np.int32).reshape(-1, 5),
             "symbols": np.array(symbols, np.int32).reshape(-1, 4),
             "reaches": np.array(reaches, np.int64).reshape(-1, 4),

@@ -135,7 +135,9 @@ class NumpyTarget:
             "inputs": list(inputs), "y": y, "rows": rows, "columns": columns,
         })  # fmt: skip
 
-    def encode(self, commands: Sequence[Command], segments: Segments) -> dict[str, np.ndarray]:
+    def encode(
+        self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
+    ) -> dict[str, np.ndarray]:
         """A list of operations with their arguments."""
         made = [
             {

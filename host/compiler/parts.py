@@ -44,6 +44,6 @@ def parts(
             peer=np.array([command.tells for command in mine], np.int16),
             arrival=np.array([arrivals.get(command, -1) for command in mine], np.int32),
             labels=tuple(command.label for command in mine),
-            code=target.encode(mine, segments),
+            code=target.encode(mine, [len(waits[command]) for command in mine], segments),
         ))  # fmt: skip
     return tuple(made)

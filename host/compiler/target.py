@@ -110,6 +110,9 @@ class Target(Protocol):
         """An operator that works element by element."""
         ...
 
-    def encode(self, commands: Sequence[Command], segments: Segments) -> Mapping[str, np.ndarray]:
-        """The code of a card's commands, in their order."""
+    def encode(
+        self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
+    ) -> Mapping[str, np.ndarray]:
+        """The code of a card's commands, in their order; `waits` says for how many events each
+        waits by itself."""
         ...

@@ -266,7 +266,7 @@ class Device:
 
         Parameters
         ----------
-        descriptors : 64 bytes each, or uint8[n, 64]
+        descriptors : 64 bytes for each slot of the ring, or uint8[n, 64]
         labels : what each command is for, in `history`
         sizes : int[commands], the descriptors of each command; by default one
         """
@@ -303,8 +303,8 @@ class Device:
         """Appends what was just put into the ring to `history`."""
         starts = np.cumsum(sizes) - sizes
         first_slot = self.rings.tail - int(sizes.sum())
-        for place, (ticket, start) in enumerate(zip(tickets, starts, strict=True)):
-            descriptor = slots[start].tobytes()
+        for place, (ticket, start, size) in enumerate(zip(tickets, starts, sizes, strict=True)):
+            descriptor = slots[start : start + size].tobytes()
             descriptor = descriptor[:2] + (ticket & 0xFFFF).to_bytes(2, "little") + descriptor[4:]
             label = labels[place] if place < len(labels) else ""
             slot = (first_slot + int(start)) % RING_ENTRIES

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from halfdome.hdl.commands import NO_COUNTER, Opcode, offset
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, NO_COUNTER, Opcode, offset
 from halfdome.hdl.config import CardConfig
 from halfdome.host.driver import kernels
 from halfdome.host.driver.accelerator import CardState, Code, Issue, Place
@@ -24,6 +24,10 @@ _WAIT_COUNTER, _SIGNAL_COUNTER, _WAIT_VALUE, _SIGNAL_VALUE = (
     offset(Opcode.LOAD, name)  # the header is the same in every command
     for name in ("wait_counter", "signal_counter", "wait_value", "signal_value")
 )
+_SECOND_COUNTER, _SECOND_VALUE = (
+    offset(Opcode.LOAD, name) - DESCRIPTOR_BYTES
+    for name in ("second_wait_counter", "second_wait_value")
+)
 _SIGNAL_ADDRESS, _SIGNAL_PAYLOAD = (offset(Opcode.SIGNAL, name) for name in ("address", "value"))
 
 
@@ -39,9 +43,10 @@ class InstalledPart:
         row, byte, width, segment, remote = own["addresses"].T
         bases = np.where(remote, place.bus_addresses[:, segment], place.addresses[:, segment])
         _add(slots, row, byte, width, bases)
-        waits = code.waits[:, 0]
-        counters = np.where(waits >= 0, place.counters[waits], NO_COUNTER)
-        slots[:, self.starts, _WAIT_COUNTER] = counters
+        counters = np.where(code.waits >= 0, place.counters[code.waits], NO_COUNTER)
+        slots[:, self.starts, _WAIT_COUNTER] = counters[:, 0]
+        extended = self.sizes > 1
+        slots[:, self.starts[extended] + 1, _SECOND_COUNTER] = counters[extended, 1]
         slots[:, self.starts, _SIGNAL_COUNTER] = code.queue
         self.telling = code.peer >= 0
         for command in np.flatnonzero(self.telling):
@@ -257,6 +262,11 @@ class HalfdomeAccelerator:
         _set(notices, _SIGNAL_PAYLOAD, (issue.notices[telling] & COUNTER_MASK).astype(np.uint32))
         heads[telling] = notices
         rows[firsts] = heads
+        extended = sizes > 1
+        extensions = rows[firsts[extended] + 1]
+        seconds = (issue.waits[extended, 1] & COUNTER_MASK).astype(np.uint32)
+        _set(extensions, _SECOND_VALUE, seconds)
+        rows[firsts[extended] + 1] = extensions
         first = self.device.rings.submitted
         if as_list:
             return self.device.submit(rows, issue.labels, sizes)

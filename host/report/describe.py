@@ -13,6 +13,7 @@ from halfdome.hdl.commands import (
     RowFormat,
     offset,
     unpack,
+    waits,
 )
 from halfdome.hdl.commands import fields as fields_of
 from halfdome.hdl.config import CardConfig
@@ -45,9 +46,9 @@ class Describer:
         opcode = Opcode(raw[0])
         values = unpack(fields_of(opcode), raw)
         title, arguments = _TITLES.get(opcode, _fence)(self, card, values)
-        if values["wait_counter"] != NO_COUNTER:
-            counter, value = values["wait_counter"], values["wait_value"]
-            arguments |= {"waits_for": f"{self._counter(counter)} >= {value}"}
+        if awaited := waits(raw):
+            texts = (f"{self._counter(counter)} >= {value}" for counter, value in awaited)
+            arguments |= {"waits_for": " and ".join(texts)}
         if values["signal_counter"] != NO_COUNTER:
             counter, value = values["signal_counter"], values["signal_value"]
             arguments |= {"then_sets": f"{self._counter(counter)} = {value}"}

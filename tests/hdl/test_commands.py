@@ -89,17 +89,19 @@ def test_both_mode_flags_are_no_mode():
 def test_pack_writes_each_field_at_its_offset_and_nothing_else(opcode, data):
     values = {
         field.name: data.draw(st.integers(0, (1 << field.bits) - 1), label=field.name)
-        for field in fields(opcode)
+        for field in (*fields(opcode), *EXTENSION)
         if field.name != "opcode"
     }
-    expected = bytearray(DESCRIPTOR_BYTES)
-    for field in fields(opcode):
+    expected = bytearray(2 * DESCRIPTOR_BYTES)
+    for field in (*fields(opcode), *EXTENSION):
         start, size = offset(opcode, field.name), field.bits // 8
         value = (values | {"opcode": opcode.value})[field.name]
         expected[start : start + size] = value.to_bytes(size, "little")
     packed = pack(opcode, **values)
     assert packed == bytes(expected)
-    assert unpack(fields(opcode), packed) == values | {"opcode": opcode.value}
+    assert unpack(fields(opcode), packed) | unpack(
+        EXTENSION, packed[DESCRIPTOR_BYTES:]
+    ) == values | {"opcode": opcode.value}
 
 
 def test_counters_default_to_none():
@@ -112,7 +114,7 @@ def test_a_second_wait_is_in_a_slot_of_its_own():
     packed = pack(Opcode.STORE, rows=3, second_wait_counter=5, second_wait_value=1 << 31)
     assert len(packed) == 2 * DESCRIPTOR_BYTES
     assert unpack(HEADER, packed)["extension"] == 1
-    assert packed[:DESCRIPTOR_BYTES] == pack(Opcode.STORE, rows=3, extension=1)
+    assert packed[:DESCRIPTOR_BYTES] == pack(Opcode.STORE, rows=3, extension=1)[:DESCRIPTOR_BYTES]
     extension = unpack(EXTENSION, packed[DESCRIPTOR_BYTES:])
     assert extension == {"second_wait_counter": 5, "reserved": 0, "second_wait_value": 1 << 31}
     assert offset(Opcode.STORE, "second_wait_value") == DESCRIPTOR_BYTES + 4

@@ -17,6 +17,7 @@ from halfdome.hdl.commands import (
     Opcode,
     Status,
     unpack,
+    waits,
 )
 from halfdome.sim.golden.card import GoldenCard
 
@@ -78,26 +79,30 @@ class Card:
         """What the card could do next, functions."""
         found = []
         if self.fetched != self._register("SQ_TAIL"):
-            base = self._register("SQ_BASE_LO") | self._register("SQ_BASE_HI") << 32
-            raw = self._bus.read(base + self.fetched * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
+            raw = self._slot(0)
+            if unpack(HEADER, raw)["extension"] == 1:
+                raw += self._slot(1)
             known = raw[0] in set(Opcode)
             queue = self.queues[Opcode(raw[0]).engine if known else Engine.LOAD]
             if len(queue) < self.config.queue_depth:
                 found.append(lambda: self._fetch(queue, raw))
         for queue in self.queues.values():
-            if queue and self._ready(unpack(HEADER, queue[0])):
+            if queue and all(self._reached(*wait) for wait in waits(queue[0])):
                 found.append(lambda queue=queue: self._run(queue.pop(0)))
         return found
 
-    def _ready(self, header):
-        counter, value = header["wait_counter"], header["wait_value"]
-        if counter == NO_COUNTER:
-            return True
+    def _reached(self, counter, value):
         return (self.counters[counter] - value) % 2**32 < 2**31
+
+    def _slot(self, number):
+        base = self._register("SQ_BASE_LO") | self._register("SQ_BASE_HI") << 32
+        place = (self.fetched + number) % self._register("SQ_SIZE")
+        return self._bus.read(base + place * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
 
     def _fetch(self, queue, raw):
         queue.append(raw)
-        self.fetched = (self.fetched + 1) % self._register("SQ_SIZE")
+        slots = len(raw) // DESCRIPTOR_BYTES
+        self.fetched = (self.fetched + slots) % self._register("SQ_SIZE")
 
     def _run(self, raw):
         self.executed.append(raw)

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from halfdome.hdl.commands import Opcode, fields, pack
+from halfdome.hdl.commands import EXTENSION, NO_COUNTER, Opcode, fields, pack
 from halfdome.hdl.config import CardConfig
 from tests.hdl.command.descriptors import noise, towards_an_edge
 from tests.system.programs import KINDS, SLOT, Task
@@ -120,4 +120,9 @@ def draw(rng: random.Random, config: CardConfig, host: int) -> tuple[bytes, list
         _damage(rng, config, task)
     widths = {field.name: field.bits for field in fields(task.opcode)}
     values = {name: int(v) & (1 << widths[name]) - 1 for name, v in task.fields.items()}
+    if rng.random() < 0.2:
+        values |= {"second_wait_counter": NO_COUNTER, "extension": 1}
+        for field in EXTENSION:
+            if rng.random() < 0.2:
+                values[field.name] = rng.choice([0, 1, rng.getrandbits(field.bits)])
     return pack(task.opcode, **values), task.contents

@@ -17,7 +17,15 @@ from rich.console import Console
 from rich.progress import track
 
 import halfdome
-from halfdome.hdl.commands import HEADER, Opcode, Status, fields, unpack
+from halfdome.hdl.commands import (
+    DESCRIPTOR_BYTES,
+    HEADER,
+    Opcode,
+    Status,
+    fields,
+    unpack,
+    waits,
+)
 from halfdome.hdl.config import PRESETS, CardConfig
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
@@ -91,10 +99,9 @@ class Judge:
 
     def _ends(self, descriptor: bytes) -> bool:
         """Whether the command ends soon, and reaches no other memory than is compared."""
-        header = unpack(HEADER, descriptor)
-        waits = header["wait_counter"] < self.config.counters
-        if waits and -header["wait_value"] % 2**32 >= 2**31:  # every counter is 0
-            return False
+        for counter, value in waits(descriptor):
+            if counter < self.config.counters and -value % 2**32 >= 2**31:  # every counter is 0
+                return False
         if check(descriptor, self.config)[0] is not Status.OK:
             return True
         opcode = Opcode(descriptor[0])
@@ -135,7 +142,8 @@ class Judge:
         descriptor = self._prepare(seed)
         device = self._card.device
         try:
-            [completion] = device.wait(device.submit([descriptor]))
+            sizes = np.array([len(descriptor) // DESCRIPTOR_BYTES])
+            [completion] = device.wait(device.submit([descriptor], sizes=sizes))
         except TimeoutError as error:
             self._runtime.close()
             self._open()

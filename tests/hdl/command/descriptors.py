@@ -81,8 +81,6 @@ def mutated(rng: random.Random, config=TINY) -> bytes:
     if values.get("extension") != 1:
         for field in EXTENSION:
             values.pop(field.name, None)
-    elif "second_wait_counter" not in values:
-        values["second_wait_counter"] = 0xFF
     return pack(opcode, **values)
 
 

@@ -100,13 +100,13 @@ def test_operands_side_by_side_get_the_golden_verdict():
 def test_copies_and_pooled_rows_beside_what_they_read_get_the_golden_verdict():
     rng = random.Random(4)
     descriptors = []
-    for _ in range(300):
+    for _ in range(150):
         strides = rng.choice([(64, 64), (64, 48), (128, 128)])
         values = {"rows": rng.choice((1, 2, 5)), "row_bytes": rng.choice((16, 40, 48))}
         values |= dict(zip(("source_stride", "destination_stride"), strides, strict=True))
         values |= {"source": 0x5000, "destination": 0x5000 + 16 * rng.randint(-20, 20)}
         descriptors.append(pack(Opcode.COPY, **values))
-    for _ in range(300):
+    for _ in range(150):
         strides = rng.choice([(40, 40), (100, 100), (200, 200)])
         values = GOOD[Opcode.GATHER] | {
             "rows": rng.choice((1, 4)), "bags": rng.choice((1, 4)), "dim": 8,
@@ -117,7 +117,7 @@ def test_copies_and_pooled_rows_beside_what_they_read_get_the_golden_verdict():
         values["output"] = values[beside] + rng.randint(-200, 200)
         descriptors.append(pack(Opcode.GATHER, **values))
     verdicts = [check(raw, TINY)[0] for raw in descriptors]
-    assert min(map(verdicts.count, (Status.OK, Status.BAD_OVERLAP))) > 100
+    assert min(map(verdicts.count, (Status.OK, Status.BAD_OVERLAP))) > 50
     compare(TINY, descriptors)
 
 

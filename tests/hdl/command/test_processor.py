@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from halfdome.hdl import registers
 from halfdome.hdl.command.queues import CoreQueues
-from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Opcode, Status, pack, unpack
+from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Opcode, Status, pack, unpack, waits
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
 from halfdome.sim.golden.check import check
@@ -64,14 +64,6 @@ def program(rng: random.Random, length: int, config, room: int) -> list[bytes]:
             raw[12:16] = timeline[raw[6]].to_bytes(4, "little")
         descriptors.append(bytes(raw))
     return descriptors
-
-
-def waits(raw: bytes) -> list[tuple[int, int]]:
-    """The counters that a command waits for, and the values."""
-    pairs = [(raw[5], raw[8:12])]
-    if len(raw) > 64:
-        pairs.append((raw[64], raw[68:72]))
-    return [(counter, int.from_bytes(value, "little")) for counter, value in pairs]
 
 
 def assert_ran(card: Card, descriptors: list[bytes]):

@@ -38,29 +38,21 @@ def run(config, requests, memory, **options):
 
 
 @pytest.mark.parametrize("bus_bytes", CONFIGS)
-def test_a_processor_writes_any_integer_and_no_other_byte(bus_bytes):
-    rng = random.Random(1)
+def test_a_processor_writes_any_integer_and_no_other_byte_and_reads_it_back(bus_bytes):
+    config, rng = CONFIGS[bus_bytes], random.Random(1)
     accesses = naturally_aligned(bus_bytes)
     expected = bytearray(rng.randbytes(len(accesses) * bus_bytes))
     memory, requests = bytes(expected), []
-    for number, (start, size) in enumerate(accesses):
-        place, data = number * bus_bytes + start, rng.randbytes(size)
+    for tag, (start, size) in enumerate(accesses):
+        place, data = tag * bus_bytes + start, rng.randbytes(size)
         requests.append(memory_request(place, size, data=data))
+        requests.append(memory_request(place, size, tag=tag))
         expected[place : place + size] = data
-    assert run(CONFIGS[bus_bytes], requests, memory) == ({}, expected)
-
-
-@pytest.mark.parametrize("bus_bytes", CONFIGS)
-def test_a_processor_reads_any_integer(bus_bytes):
-    config, memory = CONFIGS[bus_bytes], random.Random(2).randbytes(bus_bytes)
-    requests = [
-        memory_request(start, size, tag=tag)
-        for tag, (start, size) in enumerate(naturally_aligned(bus_bytes))
-    ]
-    answers, _ = run(config, requests, memory)
-    assert len(answers) == len(requests)
-    for request in requests:
-        data = memory[request.address : request.address + 4 * request.length]
+    answers, after = run(config, requests, memory)
+    assert after == expected
+    assert len(answers) == len(accesses)
+    for request in requests[1::2]:
+        data = bytes(expected[request.address : request.address + 4 * request.length])
         check_answer(config, request, data, answers[request.tag])
 
 

@@ -97,7 +97,8 @@ class Recommender:
         return int(self.rng.integers(low, high, endpoint=True))
 
     def choice(self, options):
-        return list(options)[int(self.rng.integers(len(options)))]
+        options = list(options)
+        return options[int(self.rng.integers(len(options)))]
 
     def maybe(self, likely):
         return self.rng.random() < likely
@@ -174,9 +175,21 @@ class Recommender:
             attributes |= {"scale": 0.9, "shift": 0.1}
         if op == "clamp":
             attributes |= {"low": -3.0, "high": 50.0}
-        others = [n for n, value in self._values.items() if value.shape == shape]
-        operands = [name, self.choice(others)] if op in ("add", "multiply") else [name]
+        operands = [name, self._like(name)] if op in ("add", "multiply") else [name]
         return self._node(op, operands, shape, made, **attributes)
+
+    def _like(self, name):
+        """Of the same shape, and not of columns that a card may have in another order."""
+
+        def columns(of):
+            node = next((node for node in self._nodes if node.output == of), None)
+            if node is None or node.op in ("embedding_bag", "linear"):
+                return "as they are"
+            return of if node.op in ("concat", "pairs") else columns(node.inputs[0])
+
+        shape = self._values[name].shape
+        alike = [other for other, value in self._values.items() if value.shape == shape]
+        return self.choice(other for other in alike if columns(other) == columns(name))
 
     def _quantised(self, name):
         """As the interaction takes it."""

@@ -107,9 +107,12 @@ def compile(
 
     Raises what `placement` raises, and `GraphError` for what no card can do.
     """
-    return _Compilation(
-        graph, target_of(design), cards, transfers or Transfers(), in_flight, kept
+    target = target_of(design)
+    program = _Compilation(
+        graph, target, cards, transfers or Transfers(), in_flight, kept
     ).program()
+    target.check(program)
+    return program
 
 
 class _Compilation:

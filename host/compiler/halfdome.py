@@ -18,13 +18,15 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import costs
+from halfdome.host.compiler import costs, hazards
 from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver import kernels, layout
 from halfdome.host.driver.kernels import Rows, Work
 from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Node
+from halfdome.host.runtime.program import Program
 
 NEAR_SHARE = 0.5
 """What of the scratchpad a table may take to be expected there."""
@@ -198,3 +200,7 @@ class HalfdomeTarget:
             "symbols": np.array(symbols, np.int32).reshape(-1, 4),
             "reaches": np.array(reaches, np.int64).reshape(-1, 4),
         }
+
+    def check(self, program: Program) -> None:
+        """See `hazards.check`."""
+        hazards.check(program, accesses(program, self._config), self._config.queue_depth)

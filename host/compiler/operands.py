@@ -1,0 +1,130 @@
+"""What a descriptor makes a card read and write: the extent of every operand."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from halfdome.hdl.commands import (
+    ElementFormat,
+    Flag,
+    Opcode,
+    RowFormat,
+    fields,
+    offset,
+    unpack,
+)
+from halfdome.hdl.config import CardConfig
+from halfdome.host.compiler import costs
+from halfdome.host.compiler.commands import Extent
+from halfdome.host.compiler.hazards import Access
+from halfdome.host.runtime.program import Program
+
+
+def accesses(program: Program, config: CardConfig) -> Iterator[Access]:
+    """What every command of a program touches, by its descriptor and where that is patched."""
+    for position, part in enumerate(program.parts):
+        first = program.first_event(position)
+        code = part.code
+        places: dict[tuple[int, int], int] = {
+            (row, byte): segment for row, byte, _, segment, _ in code["addresses"].tolist()
+        }
+        reaches = {(row, byte): tuple(rest) for row, byte, *rest in code["reaches"].tolist()}
+        starts = np.cumsum(code["sizes"]) - code["sizes"]
+        for row, slot in enumerate(starts.tolist()):
+            raw = code["descriptors"][slot].tobytes()
+            opcode = Opcode(raw[0])
+            values = unpack(fields(opcode), raw)
+            for name, (extent, writes) in operands(opcode, values, config).items():
+                at = slot, offset(opcode, name)
+                if at in reaches:  # anywhere in there
+                    extent = Extent(reaches[at][0], 1, reaches[at][1], 0)
+                if at in places:
+                    yield Access(first + row, places[at], extent, writes)
+
+
+Operands = dict[str, tuple[Extent, bool]]
+
+
+def operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
+    """The operands of a command by their address field, and whether they are written."""
+    match opcode:
+        case Opcode.LOAD | Opcode.COPY | Opcode.STORE:
+            return {
+                name: (Extent(v[name], v["rows"], v["row_bytes"], v[f"{name}_stride"]), writes)
+                for name, writes in (("source", False), ("destination", True))
+            }
+        case Opcode.GATHER:
+            return _gather_operands(v)
+        case Opcode.MATMUL | Opcode.BATCH_MATMUL | Opcode.CONV2D:
+            return _product_operands(opcode, v, config)
+        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+            columns = {"y": 1 if v["flags"] & (Flag.SUM | Flag.MAX) else v["columns"]}
+            columns |= {"a": v["columns"]}
+            if "b" in v:
+                columns["b"] = 1 if v["flags"] & Flag.BROADCAST else v["columns"]
+            return {
+                name: (
+                    Extent(
+                        v[name], v["rows"] if v[f"{name}_stride"] else 1,
+                        count * ElementFormat(v[f"{name}_format"]).nbytes, v[f"{name}_stride"],
+                    ),
+                    name == "y",
+                )
+                for name, count in columns.items()
+            }  # fmt: skip
+    return {}
+
+
+def _gather_operands(v: dict[str, int]) -> Operands:
+    row_bytes = RowFormat(v["format"]).row_bytes(v["dim"])
+    pooled = v["dim"] * ElementFormat(v["output_format"]).nbytes
+    integer = 8 if v["flags"] & Flag.WIDE else 4
+    found = {
+        "table": (Extent(v["table"], v["rows"], row_bytes, v["row_stride"]), False),
+        "indices": (Extent(v["indices"], 1, integer * v["index_count"], 0), False),
+        "lengths": (Extent(v["lengths"], 1, integer * v["bags"], 0), False),
+        "output": (Extent(v["output"], v["bags"], pooled, v["output_stride"]), True),
+    }
+    if v["flags"] & Flag.WEIGHTED:
+        found["weights"] = Extent(v["weights"], 1, 4 * v["index_count"], 0), False
+    return found
+
+
+def _product_operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
+    size = ElementFormat(v["y_format"]).nbytes
+    tiles = costs.tiles(config, v["k"], v["n"]) * config.weight_tile_bytes
+    if opcode is Opcode.MATMUL:
+        found = {
+            "x": (Extent(v["x"], v["m"], v["k"], v["x_stride"]), False),
+            "w": (Extent(v["w"], 1, tiles, 0), False),
+            "y": (Extent(v["y"], v["m"], size * v["n"], v["y_stride"]), True),
+        }
+    elif opcode is Opcode.CONV2D:
+        pixels, out_pixels = v["height"] * v["width"], v["out_height"] * v["out_width"]
+        taps = v["kernel_height"] * v["kernel_width"]
+        found = {
+            "x": (Extent(v["x"], pixels, v["k"], v["x_stride"]), False),
+            "w": (Extent(v["w"], 1, taps * tiles, 0), False),
+            "y": (Extent(v["y"], out_pixels, size * v["n"], v["y_stride"]), True),
+        }
+    else:
+        found = _batch_operands(v, size)
+    if v["y_format"] != ElementFormat.INT32:
+        found["params"] = Extent(v["params"], 1, 8 * v["n"], 0), False
+    return found
+
+
+def _batch_operands(v: dict[str, int], size: int) -> Operands:
+    """Of every matrix all from its first byte to its last."""
+    rows, row = (v["n"], v["k"]) if v["flags"] & Flag.TRANSPOSED else (v["k"], v["n"])
+    nbytes = {
+        "x": (v["m"] - 1) * v["x_stride"] + v["k"],
+        "w": (rows - 1) * v["w_stride"] + row,
+        "y": (v["m"] - 1) * v["y_stride"] + size * v["n"],
+    }
+    if v["flags"] & Flag.TRIANGLE:
+        nbytes["y"] = v["n"] * (v["n"] - 1) // 2
+    return {
+        name: (Extent(v[name], v["batches"], count, v[f"{name}_batch_stride"]), name == "y")
+        for name, count in nbytes.items()
+    }

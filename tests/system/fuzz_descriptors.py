@@ -160,7 +160,7 @@ class Judge:
     def _differences(self, completion, status: Status, detail: int) -> Iterator[str]:
         found = completion.status, completion.detail
         if found != (status, detail):
-            yield f"ends with {found[0].name}, {found[1]}; golden: {status.name}, {detail}"
+            yield f"ends with {Status(found[0]).name}, {found[1]}; golden: {status.name}, {detail}"
         dram, pad = self.config.dram_bytes, self.config.scratchpad_base
         scratchpad = self._bus.read(self._card.device.bar2 + pad, self._end - pad)
         memories = {

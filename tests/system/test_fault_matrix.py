@@ -81,12 +81,12 @@ def test_a_fault_is_noticed_and_the_answers_are_right(
 
 def strike_uplink(service, text):
     """Answers the batches with a fault of the uplink; the incidents, and the fault's row."""
-    runtime, recommender = service.runtime, service.recommender
-    before = len(recommender.incidents)
+    runtime, served = service.runtime, service.served
+    before = len(served.incidents)
     runtime.inject([text])
-    answers = recommender.answer(service.batches)
+    answers = served.run(service.requests)
     assert faults.differing(answers, service.expected) == 0
-    incidents = recommender.incidents[before:]
+    incidents = served.incidents[before:]
     row = account(runtime, incidents)["faults"][-1]
     assert row["fault"] == text
     return incidents, row
@@ -112,8 +112,8 @@ def test_a_silent_uplink_leaves_no_card_and_is_reported(impatient):
         service = faults.serve(runtime)
         runtime.inject(["silent:link=uplink"])
         with pytest.raises(halfdome.CardError):
-            service.recommender.answer(service.batches)
-        (row,) = account(runtime, service.recommender.incidents)["faults"]
+            service.served.run(service.requests)
+        (row,) = account(runtime, service.served.incidents)["faults"]
         assert (row["injected"], row["reported"]) == (1, 1)
 
 
@@ -123,7 +123,7 @@ def test_faults_of_a_plan_have_no_text_but_are_accounted_for(service, impatient)
         kind=FaultKind.CORRUPT, card=None, to_card=False, after_ns=runtime.platform.time_ns
     )
     runtime.platform.inject(FaultPlan((fault,)))
-    service.recommender.answer(service.batches)
+    service.served.run(service.requests)
     row = account(runtime, [])["faults"][-1]
     assert row["fault"] == "CORRUPT uplink up"
     assert row["corrected"] == row["injected"] == 1

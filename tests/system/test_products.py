@@ -121,10 +121,12 @@ def test_small_groups_share_weight_tiles():
 @pytest.mark.parametrize("multiplier", [0.0, np.nan, np.inf, 1e-50, -1e50])
 def test_a_bad_multiplier_is_refused_and_its_channel_named(card, multiplier):
     x, w = np.ones((2, 3), np.uint8), np.ones((5, 3), np.int8)
-    before = card.counters()["cycles"]
+    before = card.counters()
     with pytest.raises(ValueError, match=r"output channel 2 has .*, must be finite and not zero"):
         card.linear(x, w, np.array([1, 1, multiplier, 1, 1]))
-    assert card.counters()["cycles"] - before < 4000  # nothing ran on the card
+    after = card.counters()
+    work = [name for name in after if name.endswith(("_busy_cycles", "_bytes"))]
+    assert [after[name] for name in work] == [before[name] for name in work]
     assert card.linear(x, w, 1.0).tolist() == [[3] * 5] * 2
 
 

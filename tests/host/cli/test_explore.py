@@ -76,9 +76,9 @@ def test_explore_measures_a_point(halfdome, explored, tmp_path):
         ("lamps=4", "lamps: no such field; known are array, cores"),
         ("array=4", "array=4: must be ROWSxCOLUMNS"),
         ("array=4x4,64x64", "array_rows=64: one bus word must hold"),
-        ("dram_preset=LPDDR4-3200,DDR1", "dram_preset=DDR1: dram_preset='DDR1': unknown"),
-        ("counters=16,5", "counters=5: counters=5: every engine and every card"),
-        ("max_dim=16,8", "max_dim=8: table 0: max_dim=8: must be at least its dim=16"),
+        ("dram_preset=LPDDR4-3200,DDR1", "error: dram_preset='DDR1': unknown"),
+        ("counters=16,5", "error: counters=5: every engine and every card"),
+        ("max_dim=16,8", "table 0: max_dim=8: must be at least its dim=16"),
     ],
 )
 def test_explore_refuses_a_bad_setting_before_anything_runs(

@@ -140,8 +140,6 @@ def test_weights_of_other_data(refused, small):
     [
         (("--config", "huge"), "preset 'huge' is unknown; known are tiny, default, m2"),
         (("--engine", "fpga"), "engine='fpga': unknown; known are native, pysim"),
-        (("--cards", 0), "cards=0: must be an integer from 1 to 6"),
-        (("--cards", 7), "cards=7: must be an integer from 1 to 6"),
         (("--samples", 0), "samples=0: must be 1 to"),
         (("--samples", 10_000), "samples=10000: must be 1 to"),
         (("--batch", 0), "batch=0: must be at least 1"),
@@ -149,6 +147,15 @@ def test_weights_of_other_data(refused, small):
 )
 def test_run_dlrm_refuses(refused, small, options, message):
     refused(message, "run", "dlrm", *small, *options)
+
+
+@pytest.mark.parametrize(
+    ("cards", "rule"), [(0, "greater than or equal to 1"), (7, "than or equal to 6")]
+)
+def test_a_platform_has_one_to_six_cards(halfdome, small, cards, rule):
+    status, _, error = halfdome("run", "dlrm", *small, "--cards", cards)
+    assert status == 2
+    assert rule in " ".join(error.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(("place", "message"), [("", "is a folder"), ("no/x.json", "not exist")])

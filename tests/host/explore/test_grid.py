@@ -43,7 +43,7 @@ def test_no_settings_are_the_base_alone():
     ("settings", "message"),
     [
         (["lanes="], "must be FIELD=VALUE"),
-        (["lanes=-2"], "lanes=-2: must be a whole number"),
+        (["lanes=-2"], "lanes=-2: must be 1 to 64"),
         (["array=axb"], "array=axb: must be ROWSxCOLUMNS"),
         (["=3"], ": no such field"),
         (["lanes=2", "lanes=4"], "given twice in lanes, lanes"),

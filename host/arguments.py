@@ -85,10 +85,7 @@ def array(
     name: str, value: ArrayLike, dtypes: Sequence[DTypeLike], shape: Sequence[int | None]
 ) -> np.ndarray:
     """A contiguous array of one of `dtypes` and of `shape`, where None stands for any size."""
-    try:
-        found = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: is no array, its rows differ in length") from None
+    found = plain(name, value)
     fits = found.ndim == len(shape) and all(
         size is None or size == is_ for size, is_ in zip(shape, found.shape, strict=True)
     )
@@ -99,6 +96,14 @@ def array(
             wanted = "of shape [" + ", ".join("n" if s is None else str(s) for s in shape) + "]"
         raise ValueError(f"{name}: is {described(found)}, must be {_either(dtypes)} {wanted}")
     return np.ascontiguousarray(found)
+
+
+def plain(name: str, value: ArrayLike) -> np.ndarray:
+    """An array of whatever dtype and shape."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: is no array, its rows differ in length") from None
 
 
 def rows(name: str, value: ArrayLike, kind: DTypeLike, shape: Sequence[int]) -> np.ndarray:

@@ -92,7 +92,7 @@ class Card(MatrixProducts, Elements):
         uint8, int8, int32, float16 or float32, of at least one dimension. Raises `ValueError` for
         others, and `MemoryError` if the card is full.
         """
-        found = np.asarray(array)
+        found = arguments.plain("array", array)
         if found.dtype not in DTYPES.values() or not found.ndim or not found.size:
             known = ", ".join(map(str, DTYPES.values()))
             raise ValueError(
@@ -147,7 +147,7 @@ class Card(MatrixProducts, Elements):
         `release` gives the table's `block` back.
         """
         preload, near = arguments.flag("preload", preload), arguments.flag("near", near)
-        return self._table(np.asarray(table), bits, row_format, dim, preload, near)
+        return self._table(arguments.plain("table", table), bits, row_format, dim, preload, near)
 
     def _table(
         self, table: np.ndarray, bits: int, row_format: object, dim: int | None, preload: bool,
@@ -235,7 +235,9 @@ class Card(MatrixProducts, Elements):
                 )
         placed = table
         if not isinstance(placed, Table):
-            placed = self._table(np.asarray(table), bits, row_format, dim, False, False)
+            placed = self._table(
+                arguments.plain("table", table), bits, row_format, dim, False, False
+            )
         elif placed.card != self.index:
             raise ValueError(f"table: is on card {placed.card}, not on card {self.index}")
         call = Call(self.accelerator, self._garbage)

@@ -74,7 +74,7 @@ def table_bytes(
 
 def integers(name: str, values: ArrayLike) -> np.ndarray:
     """`values` as int32[n], or as int64[n] if they do not fit; `ValueError` if no integers."""
-    array = np.asarray(values)
+    array = arguments.plain(name, values)
     if array.size == 0:
         array = array.astype(np.int32)
     if array.ndim != 1 or array.dtype.kind not in "iu":

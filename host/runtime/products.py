@@ -41,7 +41,7 @@ def zero_point(name: str, value: object, dtype: np.dtype) -> int:
 
 def multipliers(name: str, value: ArrayLike, n: int) -> np.ndarray:
     """float32[n], each finite and not zero, of one number or one for each of `n` channels."""
-    found = np.asarray(value)
+    found = arguments.plain(name, value)
     if found.dtype.kind not in "fiu" or found.shape not in ((), (n,)):
         raise ValueError(
             f"{name}: is {arguments.described(found)}, must be one number or one for each of {n} "

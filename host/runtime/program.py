@@ -14,6 +14,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,8 @@ class Program:
                 tensors[f"part.{position}.code.{name}"] = values
         tensors |= {f"weight.{name}": values for name, values in self.weights.items()}
         contiguous = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
-        save_file(contiguous, path, metadata={"program": json.dumps(about, sort_keys=True)})
+        text = json.dumps(about, sort_keys=True)
+        save_file(contiguous, path, metadata={"program": text, "digest": _digest(text, contiguous)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Program":
@@ -239,24 +241,27 @@ class Program:
         """
         try:
             with safe_open(path, framework="numpy") as file:
-                text = (file.metadata() or {}).get("program")
+                metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             raise ProgramError(f"{path}: no such file") from None
         except (SafetensorError, OSError) as error:
             raise ProgramError(f"{path}: truncated or not a safetensors file ({error})") from None
-        if text is None:
+        if "program" not in metadata:
             raise ProgramError(f"{path}: is no program, its header has no `program` entry")
-        about = json.loads(text)
+        text = metadata["program"]
+        try:
+            about = dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ProgramError(f"{path}: damaged: {error}") from None
         if about.get("version") != VERSION:
             raise ProgramError(
                 f"{path}: version {about.get('version')}, this release reads version {VERSION}; "
                 "compile the model again"
             )
-        try:
-            return cls._of(about, tensors)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProgramError(f"{path}: damaged: {error}") from error
+        if metadata.get("digest") != _digest(text, tensors):
+            raise ProgramError(f"{path}: damaged: its digest is not that of what it holds")
+        return cls._of(about, tensors)
 
     @classmethod
     def _of(cls, about: dict, tensors: dict[str, np.ndarray]) -> "Program":
@@ -288,6 +293,16 @@ _NESTED = {
     "outputs": Output,
 }  # fmt: skip
 _PIECES = {RowsInput: RowsPiece, Output: RowsPiece, BagsStaging: BagsPiece}
+
+
+def _digest(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Of all that a saved program says."""
+    digest = blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        values = tensors[name]
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
 
 
 def _as_json(value: object) -> object:

@@ -102,7 +102,7 @@ def _bags(wanted: BagsInput, request: Request):
 
 def _int32(name: str, value: np.ndarray) -> np.ndarray:
     """Whole numbers of any integer dtype that fit int32."""
-    array = np.asarray(value)
+    array = arguments.plain(f"input {name}", value)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise ValueError(
             f"input {name}: is {arguments.described(array)}, must be integers with 1 dimension"

@@ -154,7 +154,7 @@ def test_dtypes_are_taken_in_all_of_numpys_ways(value):
     assert arguments.dtype("dtype", value, (np.int8, np.uint8)) == np.uint8
 
 
-@pytest.mark.parametrize("value", [np.int16, "float64", None, "bfloat16", 3, object()], ids=repr)
+@pytest.mark.parametrize("value", [np.int16, "float64", None, "bfloat16", 3, [1]], ids=repr)
 def test_other_dtypes_are_refused(value):
     with pytest.raises(ValueError, match=r"^dtype=.*: must be int8 or uint8$"):
         arguments.dtype("dtype", value, (np.int8, np.uint8))

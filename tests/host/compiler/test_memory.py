@@ -1,0 +1,121 @@
+"""Where buffers lie: never two on the same bytes while both are in use."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halfdome.host.compiler.commands import Buffer, Command, Extent, Region
+from halfdome.host.compiler.memory import ALIGNMENT, lifetimes, plan
+from halfdome.host.compiler.schedule import Schedule, schedule
+from tests.host.compiler.commands import Work, needed, programs
+
+
+def used_at(commands, times, buffer):
+    """When a request uses a buffer: spans of time."""
+    return [
+        (times.starts[command], times.starts[command] + command.cycles)
+        for command in commands
+        for region in (*command.reads, *command.writes)
+        if region.buffer is buffer
+    ]
+
+
+def buffers_of(commands):
+    regions = [r for command in commands for r in (*command.reads, *command.writes)]
+    return list({id(region.buffer): region.buffer for region in regions}.values())
+
+
+@given(
+    commands=programs(cards=2), slots=st.integers(1, 3),
+    near=st.sampled_from([0, 512, 4096, 1 << 20]), contents=st.sets(st.integers(0, 9)),
+)  # fmt: skip
+def test_no_two_buffers_in_use_share_a_byte(commands, slots, near, contents):
+    times = schedule(commands, needed(commands))
+    buffers = buffers_of(commands)
+    written = {id(region.buffer) for command in commands for region in command.writes}
+    for number, buffer in enumerate(buffers):
+        if number in contents and id(buffer) not in written:
+            buffer.contents = np.zeros(buffer.nbytes, np.uint8)
+    found = plan(commands, times, "near", near, "far", slots)
+    taken = dict.fromkeys({buffer.position for buffer in buffers}, 0)
+    for buffer in buffers:
+        memory = found.memories[id(buffer)]
+        if buffer.contents is not None:
+            assert id(buffer) not in found.offsets
+            padded = -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
+            taken[buffer.position] += padded if memory == "near" else 0
+            continue
+        start = found.offsets[id(buffer)]
+        assert start % ALIGNMENT == 0
+        assert start + buffer.nbytes <= found.arena_bytes[buffer.position, memory]
+    for position, bytes_ in taken.items():
+        assert bytes_ + slots * found.arena_bytes.get((position, "near"), 0) <= near
+    own = [buffer for buffer in buffers if buffer.contents is None]
+    for place, one in enumerate(own):
+        for two in own[:place]:
+            apart = one.position != two.position or (
+                found.memories[id(one)] != found.memories[id(two)]
+            )
+            a, b = found.offsets[id(one)], found.offsets[id(two)]
+            if apart or a + one.nbytes <= b or b + two.nbytes <= a:
+                continue
+            assert not one.exclusive
+            assert not two.exclusive
+            for start, end in used_at(commands, times, one):
+                for begin, stop in used_at(commands, times, two):
+                    assert end <= begin or stop <= start
+
+
+def whole(buffer):
+    return Region(buffer, Extent(0, 1, buffer.nbytes, 0))
+
+
+def command(reads=(), writes=(), cycles=10.0):
+    made = Command(0, Work(0, cycles), "", list(map(whole, reads)), list(map(whole, writes)))
+    for region in (*made.reads, *made.writes):
+        region.buffer.traffic += region.nbytes
+    return made
+
+
+def chain_of(*sizes, **options):
+    """Buffers that each become the next."""
+    buffers = [Buffer(f"b{n}", 0, size, **options) for n, size in enumerate(sizes)]
+    steps = [command([a], [b]) for a, b in pairwise(buffers)]
+    times = Schedule({each: 10.0 * n for n, each in enumerate(steps)}, 100.0, ())
+    return buffers, steps, times
+
+
+def test_what_is_read_for_the_last_time_makes_room():
+    buffers, steps, times = chain_of(640, 64, 640, 64)
+    found = plan(steps, times, "near", 1 << 20, "far", 2)
+    places = [found.offsets[id(buffer)] for buffer in buffers]
+    assert places[0] == places[2]
+    assert found.arena_bytes == {(0, "near"): 704}
+
+
+def test_what_others_write_to_shares_with_nothing():
+    buffers, steps, times = chain_of(64, 64, 64, 64, exclusive=True)
+    found = plan(steps, times, "near", 1 << 20, "far", 1)
+    assert len({found.offsets[id(buffer)] for buffer in buffers}) == 4
+    spans = lifetimes(steps, times)
+    assert {(spans[id(b)].start, spans[id(b)].end) for b in buffers} == {(0.0, 30.0)}
+
+
+@pytest.mark.parametrize(("near", "places"), [(128, "near"), (127, "far"), (64, "far")])
+def test_each_request_in_flight_has_its_own_and_what_does_not_fit_goes_far(near, places):
+    (one, two), steps, times = chain_of(64, 64)
+    two.traffic = 0.0
+    found = plan(steps, times, "near", near, "far", 2)
+    assert found.memories[id(one)] == places
+    assert found.memories[id(two)] == "far"
+
+
+def test_what_moves_most_for_its_size_is_near():
+    hot, cold = (Buffer(n, 0, 64, np.zeros(64, np.uint8)) for n in ("hot", "cold"))
+    steps = [command([hot]), command([cold]), command([hot])]
+    times = Schedule({each: 10.0 * n for n, each in enumerate(steps)}, 100.0, ())
+    found = plan(steps, times, "near", 64, "far", 1)
+    assert (found.memories[id(hot)], found.memories[id(cold)]) == ("near", "far")

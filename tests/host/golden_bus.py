@@ -43,6 +43,7 @@ class Card:
         self.golden = GoldenCard(config, bus)
         self.cycle = 0
         self.executed = []
+        self.silent = False
         self.power_on()
 
     def power_on(self):
@@ -58,12 +59,16 @@ class Card:
         self.fetched = self.written = 0
 
     def read(self, offset):
+        if self.silent:
+            raise TimeoutError("a silent card")
         counter = (offset - registers.COUNTER_BASE) // 4
         if 0 <= counter < self.config.counters:
             return self.counters[counter]
         return self.registers.get(offset, 0)
 
     def write(self, offset, value):
+        if self.silent:
+            return
         counter = (offset - registers.COUNTER_BASE) // 4
         if 0 <= counter < self.config.counters:
             self.counters[counter] = value
@@ -78,6 +83,8 @@ class Card:
     def actions(self):
         """What the card could do next, functions."""
         found = []
+        if self.silent:
+            return found
         if self.fetched != self._register("SQ_TAIL"):
             raw = self._slot(0)
             if unpack(HEADER, raw)["extension"] == 1:
@@ -125,7 +132,10 @@ class Card:
 
 
 class GoldenBus:
-    """A `Bus` with cards of one configuration. `waits` counts how often the driver slept."""
+    """A `Bus` with cards of one configuration.
+
+    `waits` counts how often the driver slept, `cycles` how long.
+    """
 
     errors = 0
 
@@ -133,7 +143,7 @@ class GoldenBus:
         self.mapped = {}
         self._next = HOST
         self._rng = np.random.default_rng(seed)
-        self.waits = 0
+        self.waits = self.cycles = 0
         self.cards = [Card(self, config, index) for index in range(cards)]
 
     @staticmethod
@@ -176,9 +186,11 @@ class GoldenBus:
     def wait(self, timeout_cycles, message=0):
         """Lets the cards do some of what they can; False if there is nothing."""
         self.waits += 1
-        for _ in range(int(self._rng.integers(1, 40))):
+        for done in range(int(self._rng.integers(1, 40))):
             actions = [action for card in self.cards for action in card.actions()]
             if not actions:
-                return _ > 0
+                self.cycles += 0 if done else timeout_cycles
+                return done > 0
+            self.cycles += 1
             actions[int(self._rng.integers(len(actions)))]()
         return True

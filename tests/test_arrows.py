@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def statements(tree: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
             yield from statements(node)
 
 
+@cache
 def imported(path: Path, *, types: bool = True) -> set[str]:
     """Full names of what a module imports; those of this project without `halfdome.`."""
     names = set()

@@ -34,7 +34,7 @@ class DramChannel {
   static constexpr int MAX_PASSES = 8;
   static constexpr int WRITE_TURN = 32;
   static constexpr int READ_TURN = 16;
-  static constexpr int RECENT_LINES = 8;  // that show what is scarce
+  static constexpr int RECENT_LINES = 8;  // so many show what is scarce
 
   explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
 
@@ -175,10 +175,10 @@ class DramChannel {
     return requests.hit >= 0 && !(requests.miss == 0 && bank.passes >= MAX_PASSES);
   }
 
-  // The next command. Where the command bus is scarce, everything waits for it, and what became
-  // ready first goes first. Else activates or columns wait for the other's end if they are what is
-  // not scarce, and go first only if the bus is free again in time. A precharge is short and goes
-  // when it can: a bank waits for it.
+  // The next command. Where the command bus is scarce, everything waits for it: what became ready
+  // first goes first. Where activates or the data bus are, the commands for them wait for no other
+  // to end: the other kind goes first only if the bus is free again in time. A precharge is short,
+  // and a bank waits for it, so it goes if it can go earlier.
   Choice choose() {
     const bool writing = choose_direction();
     const Queue& queue = writing ? writes_ : reads_;

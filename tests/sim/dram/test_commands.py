@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from halfdome.hdl.config import DRAM_BANKS, DRAM_PAGE_POLICIES, DRAM_ROW_BYTES, CardConfig
 from halfdome.sim.dram import presets
 from halfdome.sim.dram.replay import COMMAND, COMMANDS, replay
+from tests.sim.dram.driver import commands
 from tests.sim.dram.rules import violations
 
 BASE = CardConfig(dram_bytes=1 << 28)
@@ -116,6 +117,22 @@ def test_what_arrives_later_changes_nothing_before(seed, policy, cut, gap):
         log = commands_of(log, "ACTIVATE", "PRECHARGE", "READ", "WRITE")
         logs.append(log[log["clock"] < arrival[cut]].tolist())
     assert logs[0] == logs[1]
+
+
+@given(
+    seed=st.integers(0, 1 << 30),
+    policy=st.sampled_from(DRAM_PAGE_POLICIES),
+    preset=st.sampled_from(list(presets.GRADES)),
+    gap=st.sampled_from([2.0, 8.0, 40.0]),
+)
+def test_commands_do_not_depend_on_when_the_channel_is_run(seed, policy, preset, gap):
+    config = BASE.replace(dram_preset=preset, dram_page_policy=policy)
+    address, arrival, write = traffic(seed, 1500, gap=gap)
+    seldom, often = (
+        commands(config, address, arrival, write, every_clock=every) for every in (False, True)
+    )
+    assert len(often) > 500
+    assert seldom.tolist() == often.tolist()
 
 
 def test_a_write_that_starts_a_drain_starts_it_when_it_comes():

@@ -34,7 +34,7 @@ class DramChannel {
   static constexpr int MAX_PASSES = 8;
   static constexpr int WRITE_TURN = 32;
   static constexpr int READ_TURN = 16;
-  static constexpr int RECENT_LINES = 8;  // so many show what is scarce
+  static constexpr int RECENT_LINES = 16;  // so many show what is scarce
 
   explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
 

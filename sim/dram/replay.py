@@ -1,4 +1,4 @@
-"""Lines of a trace against the DRAM alone: what no card with this DRAM can beat."""
+"""Lines of a trace against the DRAM alone: what a card with this DRAM can hope for."""
 
 import ctypes
 from dataclasses import dataclass

@@ -20,6 +20,9 @@ DRAM_ROW_BYTES = 4096
 MOST_CARDS = 6
 """Cards of a platform: as many as its carrier has slots."""
 
+DRAM_PAGE_POLICIES = ("open", "closed", "adaptive")
+"""What `CardConfig.dram_page_policy` may be."""
+
 ADDRESS_BITS = 40
 """Width of a card address: DRAM from 0, then the scratchpads (see `CardConfig.scratchpad_base`)."""
 
@@ -73,6 +76,9 @@ class CardConfig:
     """x32 DRAM channels."""
     dram_mapping: str = "row-bank-column-channel"
     """Fields of a DRAM address above the 64-byte line, highest first: any order of these four."""
+    dram_page_policy: str = "adaptive"
+    """When the DRAM controller closes a row: when it needs another ("open"), after every access
+    ("closed"), or after the last queued access to it, if another row is queued ("adaptive")."""
     clock_mhz: int = 400
     """Card clock in MHz: the unit of every cycle count."""
     pcie_generation: int = 3
@@ -153,6 +159,11 @@ class CardConfig:
             raise ConfigError(
                 f"dram_mapping={self.dram_mapping!r}: must be row, bank, column and channel in any "
                 "order, joined by '-'"
+            )
+        if self.dram_page_policy not in DRAM_PAGE_POLICIES:
+            raise ConfigError(
+                f"dram_page_policy={self.dram_page_policy!r}: must be "
+                f"{', '.join(DRAM_PAGE_POLICIES[:-1])} or {DRAM_PAGE_POLICIES[-1]}"
             )
 
     @property

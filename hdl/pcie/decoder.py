@@ -45,7 +45,7 @@ class RequestDecoder(wiring.Component):
     """Judges a request by its header. Combinational.
 
     Served are: one or two whole registers of BAR 0; any bytes of BAR 2 that lie in card memory, as
-    its byte enables say; none of either. Nothing that crosses 4 KiB.
+    its byte enables say; requests of no bytes. Nothing that crosses 4 KiB.
 
     Members
     -------

@@ -2,11 +2,13 @@
 //
 // Commands are decided in clock order and only when something can happen, so an idle channel costs
 // nothing. The outcome depends on when lines arrive, never on when `run` is called.
-// Timing rules: JEDEC JESD209-4. One command a clock; refresh is all-bank, as soon as it is due and
-// the banks can be closed.
+// Timing rules: JEDEC JESD209-4, counted from the first clock of a command to the first of another.
+// A command holds the command bus for two or four clocks. Refresh is all-bank, as soon as it is due
+// and the banks can be closed.
 #pragma once
 
 #include <algorithm>
+#include <bitset>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -32,6 +34,7 @@ class DramChannel {
   static constexpr int MAX_PASSES = 8;
   static constexpr int WRITE_TURN = 32;
   static constexpr int READ_TURN = 16;
+  static constexpr int RECENT_LINES = 16;  // so many show what is scarce
 
   explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
 
@@ -75,21 +78,17 @@ class DramChannel {
   void run(int64_t limit) {
     while (wake_ < limit && !idle()) {
       const Choice choice = choose();
-      const int64_t clock = choice.clock;
-      if (next_refresh_ <= clock) {
-        if (next_refresh_ >= limit) {
-          wake_ = next_refresh_;
-          return;
-        }
-        refresh();
-      } else if (clock >= limit) {
+      const int64_t clock = std::min(choice.clock, next_refresh_);
+      if (clock >= limit) {
         wake_ = clock;
-        return;
-      } else {
-        issue(choice);
+        break;
       }
+      if (clock == next_refresh_) refresh();
+      else issue(choice);
       wake_ = now_;
     }
+    // What arrives later changes nothing that was decided.
+    if (!idle()) now_ = std::max(now_, limit);
   }
 
   // Refreshes that fell due while nothing else happened.
@@ -123,7 +122,6 @@ class DramChannel {
   struct BankQueue {
     std::vector<Entry> entries;
     int hit = -1, miss = -1;
-    bool stale = false;  // `hit` and `miss` must be looked for again
   };
   struct Queue {
     BankQueue banks[BANKS];
@@ -134,13 +132,16 @@ class DramChannel {
     int passes = 0;      // row hits since the activate that passed an older request
     bool fresh = false;  // activated for a request that has not been served yet
   };
-  enum Kind { COLUMN, ACTIVATE, PRECHARGE };  // of what can go in a clock, the first goes
+  enum Kind { COLUMN, ACTIVATE, PRECHARGE };
+  static constexpr int64_t CLOCKS[] = {4, 4, 2};  // of the command bus, by kind
   struct Choice {
-    int64_t clock = NEVER;
-    Kind kind = PRECHARGE;
+    Kind kind;
+    bool writing;
+    int64_t ready = NEVER;  // when every rule allows it
+    int64_t clock = NEVER;  // when the command bus does, too
     const Entry* entry = nullptr;
-    bool writing = false;
   };
+  enum Resource { DATA_BUS, ACTIVATES, COMMAND_BUS };
 
   Entry place(int64_t line, int64_t clock) {
     return {line, s_.row_of(line), clock, clock, 0, ++order_, nullptr, s_.bank_of(line)};
@@ -155,10 +156,12 @@ class DramChannel {
     wake_ = std::min(wake_, entry.arrival);
   }
 
-  void look_again(int bank) { reads_.banks[bank].stale = writes_.banks[bank].stale = true; }
+  void set_row(int bank, int64_t row) {
+    banks_[bank].row = row;
+    for (Queue* queue : {&reads_, &writes_}) find_slots(queue->banks[bank], row);
+  }
 
-  void find_slots(BankQueue& queue, int64_t open_row) {
-    queue.stale = false;
+  static void find_slots(BankQueue& queue, int64_t open_row) {
     queue.hit = queue.miss = -1;
     const auto count = static_cast<int>(queue.entries.size());
     for (int i = 0; i < count && (queue.hit < 0 || queue.miss < 0); ++i) {
@@ -167,32 +170,56 @@ class DramChannel {
     }
   }
 
+  // Whether the bank's next command is for the open row.
+  static bool stays_open(const BankQueue& requests, const Bank& bank) {
+    return requests.hit >= 0 && !(requests.miss == 0 && bank.passes >= MAX_PASSES);
+  }
+
+  // The next command. Where the command bus is scarce, everything waits for it: what became ready
+  // first goes first. Where activates or the data bus are, the commands for them wait for no other
+  // to end: the other kind goes first only if the bus is free again in time. A precharge is short,
+  // and a bank waits for it, so it goes if it can go earlier.
   Choice choose() {
     const bool writing = choose_direction();
-    Queue& queue = writing ? writes_ : reads_;
-    for (int b = 0; b < BANKS; ++b) {
-      if (queue.banks[b].stale) find_slots(queue.banks[b], banks_[b].row);
-    }
-
-    Choice best;
+    const Queue& queue = writing ? writes_ : reads_;
+    Choice column{COLUMN, writing}, activate{ACTIVATE, writing}, precharge{PRECHARGE, writing};
+    const int64_t data_bus = writing ? next_write_ : next_read_;
+    const int64_t window =
+        std::max(last_activate_ + s_.rrd, activate_window_[window_position_] + s_.faw);
     for (int b = 0; b < BANKS; ++b) {
       const BankQueue& requests = queue.banks[b];
       if (requests.entries.empty()) continue;
       const Bank& bank = banks_[b];
-      const bool held_up = requests.miss == 0 && bank.passes >= MAX_PASSES;
-      if (requests.hit >= 0 && !held_up) {
-        const int64_t clock = std::max(bank.next_column, writing ? next_write_ : next_read_);
-        consider(best, requests.entries[requests.hit], COLUMN, clock, writing);
-      } else if (bank.row < 0) {
-        const int64_t clock = std::max({bank.next_activate, last_activate_ + s_.rrd,
-                                        activate_window_[window_position_] + s_.faw});
-        consider(best, requests.entries[requests.miss], ACTIVATE, clock, writing);
+      if (stays_open(requests, bank)) {
+        const Entry& entry = requests.entries[requests.hit];
+        consider(column, entry, std::max(bank.next_column, data_bus));
       } else {
-        const int64_t clock = std::max(bank.next_precharge, last_precharge_ + s_.ppd);
-        consider(best, requests.entries[requests.miss], PRECHARGE, clock, writing);
+        const Entry& entry = requests.entries[requests.miss];
+        if (bank.row < 0) consider(activate, entry, std::max(bank.next_activate, window));
+        else consider(precharge, entry, std::max(bank.next_precharge, last_precharge_ + s_.ppd));
       }
     }
-    return best;
+    const Resource resource = scarce();
+    if (resource == COMMAND_BUS) {
+      const Choice& first = activate.ready < column.ready ? activate : column;
+      return precharge.ready < first.ready ? precharge : first;
+    }
+    const Choice& first = resource == ACTIVATES ? activate : column;
+    const Choice& other = resource == ACTIVATES ? column : activate;
+    const bool in_time = other.clock + CLOCKS[other.kind] <= first.clock;
+    const Choice& next = in_time ? other : first;
+    return precharge.clock < next.clock ? precharge : next;
+  }
+
+  // What the last lines took most of.
+  Resource scarce() const {
+    const auto rows = static_cast<int64_t>(needed_rows_.count());
+    const int64_t precharge = s_.page_policy == DramSettings::OPEN ? CLOCKS[PRECHARGE] : 0;
+    const int64_t data = BURST_CLOCKS * RECENT_LINES;
+    const int64_t activates = std::max(4 * s_.rrd, s_.faw) * rows / 4;
+    const int64_t commands = CLOCKS[COLUMN] * RECENT_LINES + (CLOCKS[ACTIVATE] + precharge) * rows;
+    if (activates >= std::max(data, commands)) return ACTIVATES;
+    return commands >= data ? COMMAND_BUS : DATA_BUS;
   }
 
   // Whether writes go now.
@@ -207,28 +234,35 @@ class DramChannel {
     return draining_ || !reads_wait;
   }
 
-  void consider(Choice& best, const Entry& entry, Kind kind, int64_t clock, bool writing) const {
+  // Makes `entry` the choice if it can go before it, or as soon and is older.
+  void consider(Choice& choice, const Entry& entry, int64_t ready) const {
     // A line being combined waits, unless the queue has to be drained.
-    clock = std::max({clock, now_, draining_ ? entry.arrival : entry.ready});
-    if (clock > best.clock || (clock == best.clock && kind > best.kind)) return;
-    if (clock == best.clock && kind == best.kind && entry.order > best.entry->order) return;
-    best = {clock, kind, &entry, writing};
+    ready = std::max(ready, draining_ ? entry.arrival : entry.ready);
+    const int64_t clock = std::max(ready, now_);
+    if (clock > choice.clock) return;
+    if (clock == choice.clock && entry.order > choice.entry->order) return;
+    choice.ready = ready;
+    choice.clock = clock;
+    choice.entry = &entry;
   }
 
-  void note(int64_t clock, DramCommand::Kind kind, const Entry& entry) {
-    if (log) log->push_back({clock, kind, entry.bank, entry.row, s_.column_of(entry.line)});
+  void note(int64_t clock, DramCommand::Kind kind, int bank = 0, int64_t row = 0, int column = 0,
+            bool auto_precharge = false) {
+    if (log) log->push_back({clock, kind, bank, row, column, auto_precharge});
   }
 
   void issue(const Choice& choice) {
     const int64_t clock = choice.clock;
     const Entry& entry = *choice.entry;
     Bank& bank = banks_[entry.bank];
-    now_ = clock + 1;
-    look_again(entry.bank);
+    now_ = clock + CLOCKS[choice.kind];
     switch (choice.kind) {
+      case COLUMN:
+        access(choice, bank);
+        return;
       case ACTIVATE:
-        note(clock, DramCommand::ACTIVATE, entry);
-        bank.row = entry.row;
+        note(clock, DramCommand::ACTIVATE, entry.bank, entry.row);
+        set_row(entry.bank, entry.row);
         bank.fresh = true;
         bank.passes = 0;
         bank.next_column = clock + s_.rcd;
@@ -240,19 +274,25 @@ class DramChannel {
         ++activates_;
         return;
       case PRECHARGE:
-        note(clock, DramCommand::PRECHARGE, entry);
-        bank.row = -1;
+        note(clock, DramCommand::PRECHARGE, entry.bank, bank.row);
+        set_row(entry.bank, -1);
         last_precharge_ = clock;
         bank.next_activate = std::max(bank.next_activate, clock + s_.rp_bank);
         return;
-      case COLUMN:
-        break;
     }
-    note(clock, choice.writing ? DramCommand::WRITE : DramCommand::READ, entry);
+  }
+
+  // Reads or writes the line, which leaves its queue, and closes the row if the policy says so.
+  void access(const Choice& choice, Bank& bank) {
+    const int64_t clock = choice.clock;
+    const Entry entry = *choice.entry;
+    Queue& queue = choice.writing ? writes_ : reads_;
+    BankQueue& requests = queue.banks[entry.bank];
     row_hits_ += !bank.fresh;
+    needed_rows_ = needed_rows_ << 1 | std::bitset<RECENT_LINES>(bank.fresh);
     bank.fresh = false;
     served_ += choice.writing == draining_;
-    bank.passes += (choice.writing ? writes_ : reads_).banks[entry.bank].miss == 0;
+    bank.passes += requests.miss == 0;
     if (choice.writing) {
       const int64_t data_end = clock + s_.write_latency + 1 + BURST_CLOCKS;
       next_write_ = clock + BURST_CLOCKS;
@@ -267,35 +307,38 @@ class DramChannel {
       *entry.done = data_end;
       ++read_count_;
     }
-    Queue& queue = choice.writing ? writes_ : reads_;
-    std::vector<Entry>& entries = queue.banks[entry.bank].entries;
-    entries.erase(entries.begin() + (&entry - entries.data()));
+    requests.entries.erase(requests.entries.begin() + (choice.entry - requests.entries.data()));
     --queue.size;
+    find_slots(requests, bank.row);
+    const bool close = closes(requests, bank);
+    note(clock, choice.writing ? DramCommand::WRITE : DramCommand::READ, entry.bank, entry.row,
+         s_.column_of(entry.line), close);
+    if (!close) return;
+    set_row(entry.bank, -1);
+    bank.next_activate = bank.next_precharge + s_.rp_bank;
+  }
+
+  // Whether a column command closes its row as well, `left` being what else is asked of the bank.
+  bool closes(const BankQueue& left, const Bank& bank) const {
+    if (s_.page_policy == DramSettings::ADAPTIVE) return left.miss >= 0 && !stays_open(left, bank);
+    return s_.page_policy == DramSettings::CLOSED;
   }
 
   void refresh() {
     int64_t start = std::max(next_refresh_, now_);
-    bool open = false;
-    for (const Bank& bank : banks_) {
-      if (bank.row >= 0) {
-        start = std::max(start, bank.next_precharge);
-        open = true;
-      }
-    }
-    if (open) {
+    if (std::any_of(banks_, banks_ + BANKS, [](const Bank& bank) { return bank.row >= 0; })) {
       start = std::max(start, last_precharge_ + s_.ppd);
-      if (log) log->push_back({start, DramCommand::PRECHARGE_ALL, 0, 0, 0});
+      for (const Bank& bank : banks_) start = std::max(start, bank.next_precharge);
+      note(start, DramCommand::PRECHARGE_ALL);
       start += s_.rp_all;
-    } else {
-      for (const Bank& bank : banks_) start = std::max(start, bank.next_activate);
     }
+    for (const Bank& bank : banks_) start = std::max(start, bank.next_activate);
     for (int b = 0; b < BANKS; ++b) {
-      banks_[b].row = -1;
+      set_row(b, -1);
       banks_[b].next_activate = std::max(banks_[b].next_activate, start + s_.rfc);
-      look_again(b);
     }
-    if (log) log->push_back({start, DramCommand::REFRESH, 0, 0, 0});
-    now_ = start + 1;
+    note(start, DramCommand::REFRESH);
+    now_ = start + s_.rfc;
     next_refresh_ += s_.refi;
     ++refreshes_;
   }
@@ -308,6 +351,8 @@ class DramChannel {
   int window_position_ = 0;
   int64_t last_activate_ = -NEVER, last_precharge_ = -NEVER;
   int64_t next_read_ = 0, next_write_ = 0, next_refresh_, now_ = 0, wake_ = NEVER;
+  // Which of the last lines needed an activate.
+  std::bitset<RECENT_LINES> needed_rows_ = ~0ull;
   bool draining_ = false;
   int served_ = READ_TURN;  // requests since draining began or ended
   uint64_t read_count_ = 0, write_count_ = 0, row_hits_ = 0, activates_ = 0, refreshes_ = 0;

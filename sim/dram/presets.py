@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import LINE_BYTES, CardConfig
+from halfdome.hdl.config import DRAM_PAGE_POLICIES, LINE_BYTES, CardConfig
 
 BURST_CLOCKS = 8
 """Clocks of the data bus one line takes: burst length 16 at double data rate."""
@@ -69,6 +69,7 @@ class DramSettings(ctypes.Structure):
             "clock_mhz", "bus_bytes", "channels", "rate", "rcd", "rp_bank", "rp_all", "ras", "rrd",
             "faw", "read_latency", "write_latency", "wr", "wtr", "rtp", "dqsck", "refi", "rfc",
             "ppd", "row_bits", "row_shift", "bank_shift", "column_shift", "channel_shift",
+            "page_policy",
         )
     ]  # fmt: skip
 
@@ -107,6 +108,7 @@ def settings(config: CardConfig) -> DramSettings:
         channels=config.dram_channels,
         rfc=-(-rfc_ns * grade.rate // 2_000),
         ppd=PPD,
+        page_policy=DRAM_PAGE_POLICIES.index(config.dram_page_policy),
         **clocks,
         **_mapping(config),
     )

@@ -1,4 +1,4 @@
-"""Lines of a trace against the DRAM alone: what no card with this DRAM can beat."""
+"""Lines of a trace against the DRAM alone: what a card with this DRAM can hope for."""
 
 import ctypes
 from dataclasses import dataclass
@@ -13,7 +13,11 @@ from halfdome.sim.engine.compiler import SIM, library
 
 COMMANDS = ("ACTIVATE", "PRECHARGE", "READ", "WRITE", "PRECHARGE_ALL", "REFRESH")
 """Names of the kinds in a log; a refresh is of all banks."""
-COMMAND = np.dtype([(name, np.int64) for name in ("clock", "kind", "bank", "row", "column")])
+COMMAND = np.dtype(
+    [(name, np.int64) for name in ("clock", "kind", "bank", "row", "column", "auto_precharge")]
+)
+"""A command: `clock` is its first, `row` of a precharge the one it closes, `auto_precharge` whether
+a read or write closes its row."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,10 @@ struct DramSettings {
   int64_t clock_mhz, bus_bytes, channels, rate, rcd, rp_bank, rp_all, ras, rrd, faw, read_latency,
       write_latency, wr, wtr, rtp, dqsck, refi, rfc, ppd;
   int64_t row_bits, row_shift, bank_shift, column_shift, channel_shift;
+  // When a row is closed: OPEN, when another row of the bank is wanted, by a PRECHARGE; CLOSED, by
+  // every READ and WRITE; ADAPTIVE, by the one after which a PRECHARGE would be next.
+  enum PagePolicy : int64_t { OPEN, CLOSED, ADAPTIVE };
+  int64_t page_policy;
 
   static constexpr int BANKS = 8;
   static constexpr int ROW_LINES = 64;  // 4 KiB rows of 64-byte lines
@@ -34,10 +38,11 @@ struct DramCounters {
   uint64_t reads, writes, row_hits, activates, refreshes, stall_cycles;
 };
 
-// One command on a channel's command bus, for whoever checks the rules.
+// One command on a channel's command bus, from `clock` on, for whoever checks the rules. What a
+// command has no use for is 0; the row of a PRECHARGE is the one that it closes.
 struct DramCommand {
   enum Kind : int64_t { ACTIVATE, PRECHARGE, READ, WRITE, PRECHARGE_ALL, REFRESH };
-  int64_t clock, kind, bank, row, column;
+  int64_t clock, kind, bank, row, column, auto_precharge;
 };
 
 }  // namespace halfdome

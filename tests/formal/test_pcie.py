@@ -345,7 +345,7 @@ def test_completions_hold_the_bytes_that_were_asked_for(prove):
         Assert(~inside | ((4 * sent < size) & (left == size - 4 * sent) & (sent[:2] == 0))),
         Assert(~kept | (before.word_select((place - skip)[:2], 32) == value)),
     ]
-    prove(spec, depth=8, induction=1)
+    prove(spec, depth=6, induction=1)
 
 
 def test_window_writer_puts_every_enabled_byte_in_its_place(prove):

@@ -35,7 +35,7 @@ WIDE = CardConfig(bus_bytes=128)
 
 def test_every_number_of_a_configuration_has_bounds():
     numbers = {f.name for f in dataclasses.fields(CardConfig)} - {
-        "dram_mapping", "dram_preset", "gather_cache_bytes",
+        "dram_mapping", "dram_page_policy", "dram_preset", "gather_cache_bytes",
     }  # fmt: skip
     assert numbers == set(BOUNDS)
 
@@ -84,6 +84,13 @@ def test_a_mapping_orders_four_fields(mapping):
         f"dram_mapping={mapping!r}: must be row, bank, column and channel in any order, "
         "joined by '-'"
     )
+
+
+@pytest.mark.parametrize("policy", ["", "Open", "close", "open-adaptive"])
+def test_a_page_policy_is_one_of_three(policy):
+    with pytest.raises(ConfigError) as error:
+        CardConfig(dram_page_policy=policy)
+    assert str(error.value) == f"dram_page_policy={policy!r}: must be open, closed or adaptive"
 
 
 @pytest.mark.parametrize("name", ["array_rows", "array_columns"])
@@ -155,6 +162,7 @@ def test_every_field_changes_the_hash():
     } | {
         "dram_preset": "LPDDR4-4266",
         "dram_mapping": "channel-row-bank-column",
+        "dram_page_policy": "open",
         "gather_cache_bytes": 4096,
     }
     changed |= {"bus_bytes": 64, "accumulator_rows": 256}

@@ -41,6 +41,33 @@ static AxiPins bind(Storage& s, uint32_t bus, uint32_t id_bits) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
+// The commands of a channel that is run up to every clock, or only when a line arrives. Lines that
+// find no room are left out. `commands` has room for `most`; returns how many there were.
+EXPORT uint64_t commands(const DramSettings* settings, const int64_t* lines, const uint8_t* writes,
+                         const int64_t* arrivals, uint64_t count, int64_t end, int every_clock,
+                         DramCommand* commands, uint64_t most) {
+  DramChannel channel(*settings);
+  std::vector<DramCommand> log;
+  channel.log = &log;
+  std::vector<int64_t> done(count);
+  int64_t clock = 0;
+  const auto run = [&](int64_t until) {
+    if (every_clock) {
+      while (clock < until) channel.run(++clock);
+    } else {
+      channel.run(until);
+    }
+  };
+  for (uint64_t i = 0; i < count; ++i) {
+    run(arrivals[i]);
+    if (writes[i]) channel.write(lines[i], ~uint64_t{0}, arrivals[i]);
+    else if (channel.read_room()) channel.read(lines[i], arrivals[i], &done[i]);
+  }
+  run(end);
+  std::copy_n(log.begin(), std::min<uint64_t>(log.size(), most), commands);
+  return log.size();
+}
+
 // `data` holds write data and receives read data; one strobe byte for each data byte.
 // `early_data`: write data are offered before their address. `outstanding` bounds what is in flight.
 EXPORT int play(const DramSettings* settings, uint8_t* memory, uint64_t bytes, Operation* operations,

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from halfdome.hdl.config import LINE_BYTES
 from halfdome.sim.dram import presets
+from halfdome.sim.dram.replay import COMMAND
 from halfdome.sim.engine.compiler import library
 
 FIELDS = (
@@ -19,14 +21,33 @@ FAULTS = ("", "answer changed while refused", "RLAST misplaced", "answer to noth
 
 
 @cache
-def _play():
+def _library():
     lib = ctypes.CDLL(str(library(Path(__file__).with_name("driver.cpp"), "test-dram")))
     pointer, number = ctypes.c_void_p, ctypes.c_uint64
     lib.play.argtypes = (
         pointer, pointer, number, pointer, number, pointer, pointer, number,
         ctypes.c_int, ctypes.c_double, number, ctypes.c_int64, pointer,
     )  # fmt: skip
-    return lib.play
+    lib.commands.argtypes = (
+        *[pointer] * 4, number, ctypes.c_int64, ctypes.c_int, pointer, number
+    )  # fmt: skip
+    lib.commands.restype = number
+    return lib
+
+
+def commands(config, addresses, arrivals, writes, *, every_clock):
+    """`COMMAND[m]` of a channel that is run up to every clock, or only when a line arrives."""
+    lines = np.ascontiguousarray(addresses // LINE_BYTES, np.int64)
+    writes = np.ascontiguousarray(writes, np.uint8)
+    arrivals = np.ascontiguousarray(arrivals, np.int64)
+    log = np.zeros(8 * len(lines) + 100, COMMAND)
+    count = _library().commands(
+        ctypes.byref(presets.settings(config)), lines.ctypes.data, writes.ctypes.data,
+        arrivals.ctypes.data, len(lines), int(arrivals[-1]) + 100_000, every_clock,
+        log.ctypes.data, len(log),
+    )  # fmt: skip
+    assert count <= len(log)
+    return log[:count]
 
 
 def operations(config, count):
@@ -54,7 +75,7 @@ def play(config, memory, ops, *, data=None, strobes=None, outstanding=64, early_
     settings = presets.settings(config)
     for name, clocks in (timing or {}).items():
         setattr(settings, name, clocks)
-    fault = _play()(
+    fault = _library().play(
         ctypes.byref(settings), memory.ctypes.data, memory.nbytes, ops.ctypes.data, len(ops),
         data.ctypes.data, strobes.ctypes.data, outstanding, early_data, stall, seed, limit,
         counters.ctypes.data,

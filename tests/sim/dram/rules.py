@@ -1,10 +1,17 @@
-"""The rules of JESD209-4 for one channel's command bus, checked pair by pair."""
+"""The rules of JESD209-4 for one channel's command bus, checked pair by pair.
+
+Gaps count from the first clock of a command to the first of the next.
+"""
 
 from collections import deque
 
 from halfdome.sim.dram import presets
 from halfdome.sim.dram.replay import COMMANDS
 
+BUS_CLOCKS = {
+    "ACTIVATE": 4, "READ": 4, "WRITE": 4, "PRECHARGE": 2, "PRECHARGE_ALL": 2, "REFRESH": 2,
+}  # fmt: skip
+"""Clocks for which a command holds the command bus; a READ or WRITE has its CAS-2 with it."""
 LATE_REFRESH_CLOCKS = 250
 """How long a due refresh may wait for open rows: their tRAS or write recovery, and tRPab."""
 
@@ -40,18 +47,20 @@ def minimum_gaps(t) -> list[tuple[set[str], set[str], bool, int, str]]:
 def violations(commands, timing) -> list[str]:
     """Every rule that a log breaks; `timing` is what `presets.settings` gives."""
     gaps = minimum_gaps(timing)
+    write_recovery = timing.write_latency + 1 + presets.BURST_CLOCKS + timing.wr
     broken: list[str] = []
     last: dict[tuple[str, int], int] = {}
     ever: dict[str, int] = {}
     open_rows: dict[int, int] = {}
+    precharged: dict[int, int] = {}  # by a READ or WRITE: when the bank can be activated again
     activates: deque[int] = deque(maxlen=4)
     refreshes = 0
-    before = -1
-    for clock, kind, bank, row, _ in commands.tolist():
+    bus_free = 0
+    for clock, kind, bank, row, _, auto_precharge in commands.tolist():
         name = COMMANDS[kind]
-        if clock <= before:
-            broken.append(f"{clock}: {name} not after the command before")
-        before = clock
+        if clock < bus_free:
+            broken.append(f"{clock}: command bus, {name} {bus_free - clock} too early")
+        bus_free = clock + BUS_CLOCKS[name]
         for earlier, later, same_bank, clocks, rule in gaps:
             if name not in later:
                 continue
@@ -65,15 +74,20 @@ def violations(commands, timing) -> list[str]:
                     broken.append(f"{clock}: ACTIVATE of open bank {bank}")
                 if len(activates) == 4 and clock - activates[0] < timing.faw:
                     broken.append(f"{clock}: tFAW, five in {clock - activates[0]}")
+                if clock < precharged.get(bank, 0):
+                    broken.append(f"{clock}: tRPpb, ACTIVATE of bank {bank} in its auto-precharge")
                 activates.append(clock)
                 open_rows[bank] = row
             case "PRECHARGE":
-                open_rows.pop(bank, None)
+                if open_rows.pop(bank, None) != row:
+                    broken.append(f"{clock}: PRECHARGE of row {row}, which is not open")
             case "PRECHARGE_ALL":
                 open_rows.clear()
             case "REFRESH":
                 if open_rows:
                     broken.append(f"{clock}: REFRESH with open banks {sorted(open_rows)}")
+                if clock < max(precharged.values(), default=0):
+                    broken.append(f"{clock}: tRPpb, REFRESH in an auto-precharge")
                 refreshes += 1
                 late = clock - refreshes * timing.refi
                 if not 0 <= late <= LATE_REFRESH_CLOCKS:
@@ -81,5 +95,10 @@ def violations(commands, timing) -> list[str]:
             case _:
                 if open_rows.get(bank) != row:
                     broken.append(f"{clock}: {name} of row {row}, open is {open_rows.get(bank)}")
+                if auto_precharge:
+                    open_rows.pop(bank, None)
+                    recovered = clock + (timing.rtp if name == "READ" else write_recovery)
+                    begun = max(recovered, last.get(("ACTIVATE", bank), 0) + timing.ras)
+                    precharged[bank] = begun + timing.rp_bank
         last[name, bank] = ever[name] = clock
     return broken

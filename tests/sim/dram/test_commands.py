@@ -4,12 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from halfdome.hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
+from halfdome.hdl.config import DRAM_BANKS, DRAM_PAGE_POLICIES, DRAM_ROW_BYTES, CardConfig
 from halfdome.sim.dram import presets
-from halfdome.sim.dram.replay import COMMANDS, replay
+from halfdome.sim.dram.replay import COMMAND, COMMANDS, replay
+from tests.sim.dram.driver import commands
 from tests.sim.dram.rules import violations
 
 BASE = CardConfig(dram_bytes=1 << 28)
@@ -26,20 +27,44 @@ def traffic(seed: int, count: int, *, rows=16, banks=8, columns=64, writes=0.4, 
     return address, np.cumsum(gaps).astype(np.int64), rng.random(count) < writes
 
 
+def commands_of(log, *names):
+    return log[np.isin(log["kind"], [COMMANDS.index(name) for name in names])]
+
+
 @given(
     preset=st.sampled_from(list(presets.GRADES)),
+    policy=st.sampled_from(DRAM_PAGE_POLICIES),
     seed=st.integers(0, 1 << 30),
     rows=st.sampled_from([1, 2, 4096]),
     banks=st.sampled_from([1, 2, 8]),
     writes=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
     gap=st.sampled_from([0.0, 5.0, 40.0]),
 )
-def test_every_command_keeps_every_rule(preset, seed, rows, banks, writes, gap):
-    config = BASE.replace(dram_preset=preset)
+def test_every_command_keeps_every_rule(preset, policy, seed, rows, banks, writes, gap):
+    config = BASE.replace(dram_preset=preset, dram_page_policy=policy)
     address, arrival, write = traffic(seed, 1500, rows=rows, banks=banks, writes=writes, gap=gap)
     timing = presets.settings(config)
     (log,) = replay(config, address, arrivals=arrival, writes=write, log=True).commands
     assert violations(log, timing) == []
+
+
+def violations_if_faster(config, name):
+    """What the rules say of a channel for which `name` is one clock less than it should be."""
+    timing = presets.settings(config)
+    # The four-activate window shows where tRRD does not bind, the rest where it does.
+    more = {"rrd": timing.rrd - 2} if name == "faw" else {}
+    for key, value in more.items():
+        setattr(timing, key, value)
+    faster = {name: getattr(timing, name) - 1, **more}
+    found = []
+    for seed in range(4):
+        for gap, rows, banks in ((0.0, 4096, 8), (4.0, 4096, 1), (30.0, 2, 2)):
+            address, arrival, write = traffic(seed, 3000, rows=rows, banks=banks, gap=gap)
+            (log,) = replay(
+                config, address, arrivals=arrival, writes=write, log=True, timing=faster
+            ).commands
+            found += violations(log, timing)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -52,23 +77,111 @@ def test_every_command_keeps_every_rule(preset, seed, rows, banks, writes, gap):
     }.items(),
 )  # fmt: skip
 def test_a_channel_one_clock_too_fast_breaks_the_rule(name, rule):
-    timing = presets.settings(BASE)
-    logs = []
-    # The four-activate window shows where tRRD does not bind, the rest where it does.
-    more = {"rrd": timing.rrd - 2} if name == "faw" else {}
-    for key, value in more.items():
-        setattr(timing, key, value)
-    for seed in range(4):
-        for gap, rows, banks in ((0.0, 4096, 8), (4.0, 4096, 1), (30.0, 2, 2)):
-            address, arrival, write = traffic(seed, 3000, rows=rows, banks=banks, gap=gap)
-            faster = {name: getattr(timing, name) - 1, **more}
-            logs.append(
-                replay(
-                    BASE, address, arrivals=arrival, writes=write, log=True, timing=faster
-                ).commands[0]
-            )
-    found = [text for log in logs for text in violations(log, timing)]
+    found = violations_if_faster(BASE.replace(dram_page_policy="open"), name)
     assert any(rule in text for text in found)
+
+
+@pytest.mark.parametrize("name", ["rp_bank", "ras", "rtp", "wr"])
+def test_a_bank_that_closes_itself_one_clock_too_soon_breaks_the_rule(name):
+    found = violations_if_faster(BASE.replace(dram_page_policy="closed"), name)
+    assert any("auto-precharge" in text for text in found)
+
+
+def test_commands_that_overlap_on_the_bus_are_found():
+    timing = presets.settings(BASE)
+    for kind, clocks in (("ACTIVATE", 4), ("READ", 4), ("WRITE", 4), ("PRECHARGE", 2)):
+        for gap in (clocks - 1, clocks):
+            log = np.zeros(2, COMMAND)
+            log["clock"] = 0, gap
+            log["kind"] = COMMANDS.index(kind), COMMANDS.index("ACTIVATE")
+            log["bank"] = 0, 1
+            overlap = any("command bus" in text for text in violations(log, timing))
+            assert overlap == (gap < clocks)
+
+
+@given(
+    seed=st.integers(0, 1 << 30),
+    policy=st.sampled_from(DRAM_PAGE_POLICIES),
+    cut=st.integers(1, 599),
+    gap=st.sampled_from([0.5, 5.0, 40.0]),
+)
+def test_what_arrives_later_changes_nothing_before(seed, policy, cut, gap):
+    config = BASE.replace(dram_page_policy=policy)
+    address, arrival, write = traffic(seed, 600, gap=gap)
+    logs = []
+    for count in (cut, 600):
+        (log,) = replay(
+            config, address[:count], arrivals=arrival[:count], writes=write[:count], log=True
+        ).commands
+        # An idle channel notes its refreshes when it is needed again.
+        log = commands_of(log, "ACTIVATE", "PRECHARGE", "READ", "WRITE")
+        logs.append(log[log["clock"] < arrival[cut]].tolist())
+    assert logs[0] == logs[1]
+
+
+@given(
+    seed=st.integers(0, 1 << 30),
+    policy=st.sampled_from(DRAM_PAGE_POLICIES),
+    preset=st.sampled_from(list(presets.GRADES)),
+    gap=st.sampled_from([2.0, 8.0, 40.0]),
+)
+def test_commands_do_not_depend_on_when_the_channel_is_run(seed, policy, preset, gap):
+    config = BASE.replace(dram_preset=preset, dram_page_policy=policy)
+    address, arrival, write = traffic(seed, 1500, gap=gap)
+    seldom, often = (
+        commands(config, address, arrival, write, every_clock=every) for every in (False, True)
+    )
+    assert len(often) > 500
+    assert seldom.tolist() == often.tolist()
+
+
+def test_a_write_that_starts_a_drain_starts_it_when_it_comes():
+    # Two reads of one bank wait for each other, so that the channel has time; 23 writes lie in the
+    # queue, and one more sets it going.
+    bank = np.array([0, 0, *(1 + np.arange(24) % 7)])
+    address = (np.arange(26) * DRAM_BANKS + bank) * DRAM_ROW_BYTES
+    arrival = np.array([0] * 2 + [1] * 23 + [60])
+    (log,) = replay(BASE, address, arrivals=arrival, writes=np.arange(26) >= 2, log=True).commands
+    drained = log[log["bank"] > 0]
+    assert drained["clock"].min() == 60
+
+
+def test_open_rows_are_closed_by_precharges_only():
+    address, arrival, write = traffic(1, 3000)
+    config = BASE.replace(dram_page_policy="open")
+    (log,) = replay(config, address, arrivals=arrival, writes=write, log=True).commands
+    assert not log["auto_precharge"].any()
+    assert len(commands_of(log, "PRECHARGE")) > 1000
+
+
+def test_closed_rows_take_one_access_and_no_precharge():
+    address, arrival, _ = traffic(1, 3000)
+    config = BASE.replace(dram_page_policy="closed")
+    for write in (False, True):
+        (log,) = replay(config, address, arrivals=arrival, writes=write, log=True).commands
+        assert commands_of(log, "READ", "WRITE")["auto_precharge"].all()
+        assert len(commands_of(log, "PRECHARGE")) == 0
+
+
+@given(
+    seed=st.integers(0, 1 << 30),
+    rows=st.sampled_from([2, 4, 64]),
+    banks=st.sampled_from([1, 8]),
+)
+@example(seed=0, rows=2, banks=1)  # rows that are closed for an older request, hits or no hits
+def test_adaptive_closes_a_row_with_its_last_access_if_another_row_waits(seed, rows, banks):
+    # All are in the queue at once, so every row is known to be wanted again or not.
+    address, _, _ = traffic(seed, 48, rows=rows, banks=banks)
+    config = BASE.replace(dram_page_policy="adaptive")
+    (log,) = replay(config, address, log=True).commands
+    assert len(commands_of(log, "PRECHARGE")) == 0
+    for bank in range(DRAM_BANKS):
+        mine = commands_of(log[log["bank"] == bank], "ACTIVATE", "READ")
+        closes, nexts = mine["auto_precharge"][:-1], mine["kind"][1:] == COMMANDS.index("ACTIVATE")
+        assert closes.tolist() == nexts.tolist()
+        assert not mine["auto_precharge"][-1:].any()
+        opened = mine["row"][mine["kind"] == COMMANDS.index("ACTIVATE")]
+        assert (opened[1:] != opened[:-1]).all()
 
 
 @given(

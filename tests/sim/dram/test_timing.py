@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from halfdome.hdl.config import DRAM_BANKS, DRAM_ROW_BYTES, CardConfig
+from halfdome.hdl.config import DRAM_BANKS, DRAM_PAGE_POLICIES, DRAM_ROW_BYTES, CardConfig
 from halfdome.sim.dram import presets
 from halfdome.sim.dram import replay as dram_replay
 from halfdome.sim.dram.replay import replay
@@ -44,26 +44,47 @@ def test_sequential_reads_reach_93_percent_of_peak(preset):
     assert counters["row_hits"] > 0.97 * len(ops)
 
 
+def random_line_clocks(config):
+    """Clocks that a line of its own row takes of what is scarcest."""
+    t = presets.settings(config)
+    # Activate, read and, unless the read does it, precharge.
+    command_bus = 4 + 4 + (2 if config.dram_page_policy == "open" else 0)
+    return max(8, t.faw / 4, t.rrd, command_bus) / (1 - t.rfc / t.refi)
+
+
 @pytest.mark.parametrize("preset", presets.GRADES)
-def test_random_lines_are_bound_by_four_activates(preset):
+def test_random_lines_keep_the_closed_form_behind_the_axi_port(preset):
     config = card(preset)
-    timing = presets.settings(config)
     lines = np.random.default_rng(1).integers(0, DRAM_BYTES // 64, 20_000)
     ops = line_reads(config, lines * 64)
     play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
-    bound = max(8, timing.faw / 4, timing.rrd) / (1 - timing.rfc / timing.refi)
+    bound = random_line_clocks(config)
     assert bound * 0.995 <= clocks_taken(config, ops) / len(ops) <= bound * 1.03
 
 
+@pytest.mark.parametrize("policy", DRAM_PAGE_POLICIES)
 @pytest.mark.parametrize("preset", presets.GRADES)
-def test_the_channel_alone_keeps_the_closed_forms(preset):
-    config = card(preset)
-    timing = presets.settings(config)
+def test_the_channel_alone_keeps_the_closed_form_of_random_lines(preset, policy):
+    config = card(preset, dram_page_policy=policy)
     lines = np.random.default_rng(1).integers(0, DRAM_BYTES // 64, 20_000)
-    bound = max(8, timing.faw / 4, timing.rrd) / (1 - timing.rfc / timing.refi)
+    bound = random_line_clocks(config)
     assert bound * 0.995 <= replay(config, lines * 64).done.max() / len(lines) <= bound * 1.03
-    sequential = replay(config, np.arange(40_000) * 64)
-    assert 8 * 40_000 / sequential.done.max() >= 0.93
+
+
+@pytest.mark.parametrize("policy", ["open", "adaptive"])
+@pytest.mark.parametrize("preset", presets.GRADES)
+def test_rows_that_stay_open_give_94_percent_of_peak(preset, policy):
+    config = card(preset, dram_page_policy=policy)
+    assert 8 * 40_000 / replay(config, np.arange(40_000) * 64).done.max() >= 0.94
+
+
+def test_closed_rows_give_a_line_a_row_cycle():
+    config = card(dram_page_policy="closed")
+    t = presets.settings(config)
+    cycle = (t.ras + t.rp_bank) / (1 - t.rfc / t.refi)
+    assert replay(config, np.arange(1000) % 64 * 64).done.max() == pytest.approx(
+        1000 * cycle, rel=0.01
+    )
 
 
 def test_cycles_of_a_trace_count_from_its_start_and_meet_its_refreshes():
@@ -89,16 +110,20 @@ def second_read_clocks(config, first, second):
     return int(done[1]) - 1000
 
 
+@pytest.mark.parametrize("policy", DRAM_PAGE_POLICIES)
 @pytest.mark.parametrize("preset", presets.GRADES)
-def test_idle_latency_is_exact(preset):
-    config = card(preset)
+def test_idle_latency_is_exact(preset, policy):
+    config = card(preset, dram_page_policy=policy)
     t = presets.settings(config)
     row = DRAM_ROW_BYTES
     column = t.read_latency + t.dqsck + presets.BURST_CLOCKS
     assert replay(config, [0]).done[0] == t.rcd + column  # closed
     assert second_read_clocks(config, 0, row) == t.rcd + column  # another bank, closed
-    assert second_read_clocks(config, 0, 64) == column  # the row that the first read opened
-    assert second_read_clocks(config, 0, row * DRAM_BANKS) == t.rp_bank + t.rcd + column
+    # The row that the first read opened, and another of its bank.
+    closed = policy == "closed"
+    assert second_read_clocks(config, 0, 64) == column + (t.rcd if closed else 0)
+    conflict = second_read_clocks(config, 0, row * DRAM_BANKS)
+    assert conflict == t.rcd + column + (0 if closed else t.rp_bank)
 
 
 def test_3200_closed_bank_takes_68_clocks():
@@ -127,7 +152,13 @@ def test_random_lines_meet_the_activate_window_at_any_speed():
         seconds[preset] = clocks / (presets.GRADES[preset].rate / 2 * 1e6)
     slowest, fastest = max(seconds.values()), min(seconds.values())
     assert slowest / fastest < 1.03
-    assert 64 * 20_000 / slowest == pytest.approx(6.06e9, rel=0.01)
+    assert 64 * 20_000 / slowest == pytest.approx(6.04e9, rel=0.01)
+
+
+def test_open_rows_meet_the_command_bus_where_the_clock_is_slow():
+    lines = np.random.default_rng(1).integers(0, DRAM_BYTES // 64, 20_000)
+    clocks = int(replay(card("LPDDR4-1600", dram_page_policy="open"), lines * 64).done.max())
+    assert 64 * 20_000 / (clocks / 800e6) == pytest.approx(4.86e9, rel=0.01)
 
 
 def test_four_activates_bind_where_trrd_does_not():

@@ -57,12 +57,11 @@ def loads(graph: Graph, target: Target) -> list[Load]:
     for node in bag_nodes(graph):
         table = graph.values[node.inputs[0]]
         row_format, dim = operators.pooling(node, table)
-        bags = graph.values[node.output].shape[0]
-        rows = bags * mean_length(node, graph)
-        output = graph.values[node.output].format
+        output = graph.values[node.output]
+        rows = output.shape[0] * mean_length(node, graph)
         table_bytes = table.shape[0] * row_format.row_bytes(dim)
-        cycles = target.pooling_cycles(row_format, dim, bags, rows, output, table_bytes)
-        word = max(1, target.word // output.nbytes)
+        cycles = rows * target.row_cycles(row_format, dim, table_bytes)
+        word = max(1, target.word // output.format.nbytes)
         found.append(Load(table.shape[0], row_format, dim, cycles, word))
     return found
 

@@ -18,7 +18,7 @@ from halfdome.host.compiler.parts import parts
 from halfdome.host.compiler.placement import Placement, Task, place
 from halfdome.host.compiler.schedule import Schedule, schedule
 from halfdome.host.compiler.segments import Segments
-from halfdome.host.compiler.target import Target
+from halfdome.host.compiler.target import NEAR_SHARE, Target
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Graph
@@ -56,7 +56,9 @@ def placement(
     _check(graph, target)
     capacity = int(target.far_bytes * TABLE_SHARE)
     small = int(target.near_bytes * SMALL_SHARE)
-    return place(bags.loads(graph, target), shares(graph.batch or 0, cards), capacity, small, kept)
+    near = int(target.near_bytes * NEAR_SHARE)
+    samples = shares(graph.batch or 0, cards)
+    return place(bags.loads(graph, target), samples, capacity, small, near, kept)
 
 
 def _check(graph: Graph, target: Target) -> None:

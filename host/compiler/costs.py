@@ -3,6 +3,8 @@
 Good enough to decide who does what and in which order; `halfdome.sim` tells what it really takes.
 """
 
+from math import gcd
+
 from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 
@@ -66,24 +68,27 @@ def transfer(config: CardConfig, nbytes: int) -> float:
 
 
 def row_cycles(config: CardConfig, row_format: RowFormat, dim: int, *, near: bool) -> float:
-    """What a row takes a gather unit: its lanes, or the memory that it lies in.
-
-    Rows lie one behind the other: on average they touch a word, or a line, more than they fill.
-    """
+    """What a row takes a gather unit: its lanes, or the memory that it lies in."""
     row_bytes = row_format.row_bytes(dim)
     if near:
-        memory = 1 + (row_bytes - 1) / config.bus_bytes
+        memory = _units_touched(row_bytes, config.bus_bytes)
     else:
-        lines = 1 + (row_bytes - 1) / LINE_BYTES
+        lines = _units_touched(row_bytes, LINE_BYTES)
         memory = lines * LINE_BYTES / (RANDOM_SHARE * dram_bytes_per_cycle(config))
     return max(-(-dim // config.lanes), memory)
 
 
+def _units_touched(row_bytes: int, unit_bytes: int) -> float:
+    """Words or lines that a row touches on average, if rows lie one behind the other.
+
+    Rows begin at every multiple of the greatest common divisor, each as often.
+    """
+    return 1 + (row_bytes - gcd(row_bytes, unit_bytes)) / unit_bytes
+
+
 def pooling(
-    config: CardConfig, row_format: RowFormat, dim: int, bags: float, rows: float,
-    output: ElementFormat, *, near: bool,
-) -> float:  # fmt: skip
-    """A GATHER of so many bags and rows, of a table in the scratchpad if it is `near`."""
+    config: CardConfig, dim: int, bags: float, rows_cycles: float, output: ElementFormat
+) -> float:
+    """A GATHER of so many bags, whose rows together take `rows_cycles`."""
     leaving = max(ONE_BAG_CYCLES, -(-dim * output.nbytes // config.bus_bytes) + 1)
-    taken = max(rows * row_cycles(config, row_format, dim, near=near), bags * leaving)
-    return START_CYCLES + taken
+    return START_CYCLES + max(rows_cycles, bags * leaving)

@@ -22,14 +22,13 @@ from halfdome.host.compiler import costs, hazards
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
+from halfdome.host.compiler.target import NEAR_SHARE
 from halfdome.host.driver import kernels, layout
 from halfdome.host.driver.kernels import Rows, Work
 from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 
-NEAR_SHARE = 0.5
-"""What of the scratchpad a table may take to be expected there."""
 _FENCE = 0xF
 
 
@@ -59,13 +58,10 @@ class HalfdomeTarget:
         """Pairs of bias and multiplier."""
         return layout.pack_params(np.zeros((len(bias), 1), np.int8), multiplier, bias, 0)
 
-    def pooling_cycles(
-        self, row_format: RowFormat, dim: int, bags: float, rows: float, output: ElementFormat,
-        table_bytes: int,
-    ) -> float:  # fmt: skip
-        """By the lanes, the memory that the table is likely in, or what leaves."""
+    def row_cycles(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+        """By the lanes, or the memory that the table is likely in."""
         near = table_bytes <= NEAR_SHARE * self.near_bytes
-        return costs.pooling(self._config, row_format, dim, bags, rows, output, near=near)
+        return costs.row_cycles(self._config, row_format, dim, near=near)
 
     def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> Work:
         """LOAD of one row."""
@@ -125,9 +121,10 @@ class HalfdomeTarget:
             output, weights=weights, flags=int(sum(flag for flag, on in chosen.items() if on)),
             multiplier=node.attributes.get("multiplier", 1.0),
         )  # fmt: skip
-        return work.taking(self.pooling_cycles(
-            row_format, dim, bags, bags * mean, output.format, table_bytes
-        ))  # fmt: skip
+        row_cycles = self.row_cycles(row_format, dim, table_bytes)
+        return work.taking(
+            costs.pooling(self._config, dim, bags, bags * mean * row_cycles, output.format)
+        )
 
     def linear(
         self, node: Node, x: Rows, weights: Place, params: Place | int, y: Rows,

@@ -55,12 +55,9 @@ class NumpyTarget:
         """Pairs of bias and multiplier."""
         return pack_params(bias, multiplier)
 
-    def pooling_cycles(
-        self, row_format: RowFormat, dim: int, bags: float, rows: float, output: ElementFormat,
-        table_bytes: int,
-    ) -> float:  # fmt: skip
-        """By rows."""
-        return 1 + rows
+    def row_cycles(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+        """One."""
+        return 1
 
     def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> NumpyWork:
         """One row."""

@@ -89,33 +89,52 @@ class Placement:
         if not any((each.table, each.columns) == (task.table, task.columns) for each in left):
             del self._used[task.card][task.table, task.columns]
 
-    def deal(self, kept: Mapping[int, int], small_bytes: int, *, copies: bool = True) -> None:
+    def deal(
+        self, kept: Mapping[int, int], small_bytes: int, near_bytes: int, *, copies: bool = True
+    ) -> None:
         """Gives every table to a card, those of `kept` to the card that it names; or with `copies`
-        to all cards what is small, or more than a card's share of the work: each pools its own
-        samples.
+        to several: see `place`.
 
         Raises `MemoryError` naming a table that fits nowhere.
         """
         everything = range(self._samples)
-        cards = range(len(self._shares))
-        fair = sum(load.cycles for load in self._loads) / len(cards)
+        fair = sum(load.cycles for load in self._loads) / len(self._shares)
         sizes = [load.nbytes(range(load.dim)) for load in self._loads]
-        fair_bytes = max(sum(sizes) / len(cards), self._capacity / 2)
+        fair_bytes = max(sum(sizes) / len(self._shares), self._capacity / 2)
+        hot = {table for table, load in enumerate(self._loads) if load.cycles > fair > 0}
+        hot_bytes = sum(sizes[table] for table in hot)
+        sets = len(self._shares) // max(1, ceil(hot_bytes / (near_bytes or self._capacity)))
         for table in sorted(range(len(self._loads)), key=lambda t: -self._loads[t].cycles):
             load = self._loads[table]
             whole = range(load.dim)
-            wanted_by_all = load.cycles > fair > 0 or sizes[table] <= small_bytes
-            fits_all = all(self._fits(card, table, whole) for card in cards)
-            if copies and wanted_by_all and fits_all:
-                for card, share in enumerate(self._shares):
-                    if len(share):
-                        self._give(Task(table, card, share, whole))
+            wanted = 1
+            if sizes[table] <= small_bytes:
+                wanted = len(self._shares)
+            elif table in hot:
+                wanted = max(sets, ceil(load.cycles / fair))
+            if copies and wanted > 1 and self._copy(table, wanted):
                 continue
             for columns in _parts(whole, ceil(sizes[table] / fair_bytes), load.column_step):
                 card = kept.get(table)
                 if card is None or not self._fits(card, table, columns):
                     card = self._least(table, columns)
                 self._give(Task(table, card, everything, columns))
+
+    def _copy(self, table: int, wanted: int) -> bool:
+        """Gives a table to so many cards, each for a part of the samples: if it has room, a card
+        whose own they are. False if not so many have room."""
+        whole = range(self._loads[table].dim)
+        free = [c for c in range(len(self._shares)) if self._fits(c, table, whole)]
+        if len(free) < wanted:
+            return False
+        for part in range(wanted):
+            first, stop = (len(self._shares) * p // wanted for p in (part, part + 1))
+            samples = range(self._shares[first].start, self._shares[stop - 1].stop)
+            card = min(free, key=lambda c: (not first <= c < stop, self._cycles[c]))
+            free.remove(card)
+            if len(samples):
+                self._give(Task(table, card, samples, whole))
+        return True
 
     def _least(self, table: int, columns: range) -> int:
         """The card with the least to do that has room."""
@@ -143,7 +162,7 @@ class Placement:
             worth = [t for t, moved in movable.items() if moved >= LEAST_MOVED * self._samples]
             if not worth:
                 return
-            task = max(worth, key=lambda task: movable[task])
+            task = min(worth, key=lambda task: movable[task] * len(task.columns))  # least is sent
             moved = movable[task]
             start, cut, stop = task.samples.start, task.samples.stop - moved, task.samples.stop
             self._take(task)
@@ -158,29 +177,31 @@ class Placement:
         return max(self._cycles) / mean if mean else 1.0
 
 
-EVEN = 0.05
+EVEN = 0.02
 """What half the difference of two cards may be of the mean before samples move."""
-LEAST_MOVED = 1 / 16
+LEAST_MOVED = 1 / 64
 """Least part of the samples that moves: a piece of its own is pooled and sent by itself."""
 
 
 def place(
     loads: Sequence[Load], shares: Sequence[range], capacity_bytes: int,
-    small_bytes: int, kept: Mapping[int, int] = {},
+    small_bytes: int, near_bytes: int, kept: Mapping[int, int] = {},
 ) -> Placement:  # fmt: skip
     """Deals tables out to cards whose dense nets run `shares` of the samples.
 
-    Greedy by cost, after Glow's placement (lib/Partitioner, 2021). A table of up to `small_bytes`,
-    and one that by itself is more than a card's share of the work, is on every card, which pools
-    its own samples: nothing is sent. One that is more than its share of scarce memory is cut by
-    columns, and what is left uneven moves by samples.
+    Greedy by cost, after Glow's placement (lib/Partitioner, 2021). A table of up to `small_bytes`
+    is on every card, which pools its own samples: nothing is sent. So are the tables that each are
+    more than a card's share of the work, if `near_bytes` of a card's near memory hold them all; if
+    it takes several cards to hold them, each is on one of those, and on as many cards at least as
+    its work has shares. A table that is more than its share of scarce memory is cut by columns.
+    What is left uneven moves by samples.
     """
     placement = Placement(loads, shares, capacity_bytes)
     try:
-        placement.deal(kept, small_bytes)
+        placement.deal(kept, small_bytes, near_bytes)
     except MemoryError:  # copies may have taken the room of others
         placement = Placement(loads, shares, capacity_bytes)
-        placement.deal(kept, small_bytes, copies=False)
+        placement.deal(kept, small_bytes, near_bytes, copies=False)
     placement.even_out()
     return placement
 

@@ -12,6 +12,9 @@ from halfdome.host.driver.kernels import Rows, Work
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 
+NEAR_SHARE = 0.5
+"""What of its near memory is for tables; the rest is for weights and buffers."""
+
 
 class Target(Protocol):
     """A kind of accelerator. Its commands are made here, and encoded once all is placed.
@@ -48,11 +51,8 @@ class Target(Protocol):
         """float32[n] and int32[n] as the bytes that `linear` and `pairs` want."""
         ...
 
-    def pooling_cycles(
-        self, row_format: RowFormat, dim: int, bags: float, rows: float, output: ElementFormat,
-        table_bytes: int,
-    ) -> float:  # fmt: skip
-        """What pooling is expected to take."""
+    def row_cycles(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+        """What a row of a table is expected to take."""
         ...
 
     def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> Work:

@@ -115,7 +115,7 @@ X, Z = Value("x", (BATCH, 3), F32), Value("z", (BATCH, 9), F32)
 def test_tensors_that_are_joined_and_read_elsewhere(nodes, outputs, config, cards):
     """Tables whose rows are no whole bus words; on crowded cards two are cut by columns."""
     tables = {"a": 7, "b": 5, "c": 13, "d": 80, "e": 80}
-    graph = graph_of(tables, nodes, outputs, rows=80 if config is CROWDED else 40)
+    graph = graph_of(tables, nodes, outputs, rows=100 if config is CROWDED else 40)
     requests = [request(graph) for _ in range(2)]
     program = check_served(graph, requests, config, cards=cards, seed=cards)
     cut = {n for n, tasks in program.about["tables"].items() if len({t[3] for t in tasks}) > 1}
@@ -154,8 +154,9 @@ CONSTANT = {"k": np.ones((BATCH, 3), np.float32), "u": np.ones((BATCH, 3), np.ui
          "has no rows"),
         (lambda: Graph([replace(X, shape=(BATCH, 0))], ["y"], [Node("affine", ("x",), "y")], {}),
          "x: has no columns"),
-        (lambda: graph_of({"a": 4, "b": 4, "c": 8},
-                          [Node("concat", ("a", "b"), "y"), Node("pairs", ("y", "c"), "z")], ["z"]),
+        (lambda: graph_of({"a": 4, "b": 4, "c": 8, "d": 8},
+                          [Node("concat", ("a", "b"), "y"), Node("pairs", ("y", "c"), "z")],
+                          ["z", "d"]),
          "pairs z: y lies in another order of columns"),
         (lambda: graph_of({"a": 300}, [], ["a"]), "a: max_dim=256: must be at least its dim=300"),
     ],

@@ -8,17 +8,26 @@ from hypothesis import strategies as st
 from halfdome.hdl.commands import RowFormat
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler.compile import shares
-from halfdome.host.compiler.placement import EVEN, Load, Placement, place, popular_first
+from halfdome.host.compiler.placement import (
+    EVEN,
+    LEAST_MOVED,
+    Load,
+    Placement,
+    place,
+    popular_first,
+)
+
+NEAR = 1 << 20
 
 
 def load(cycles=1.0, rows=100, dim=4, row_format=RowFormat.INT8):
     return Load(rows, row_format, dim, cycles)
 
 
-def dealt(loads, shares, capacity, small=0, kept=None):
+def dealt(loads, shares, capacity, small=0, kept=None, near=NEAR):
     """As tables are dealt out, before samples move."""
     placement = Placement(loads, shares, capacity)
-    placement.deal(kept or {}, small)
+    placement.deal(kept or {}, small, near)
     return placement
 
 
@@ -43,7 +52,7 @@ def test_a_table_that_fits_nowhere_is_named():
     # A row has at least one column with its scale and bias.
     loads = [load(1, 10, 1), load(1, 400, 1)]
     with pytest.raises(MemoryError, match="table 1: 3600 bytes fit on none of 2 cards of 1500"):
-        place(loads, shares(10, 2), 1500, 0)
+        place(loads, shares(10, 2), 1500, 0, NEAR)
 
 
 def test_small_tables_are_on_every_card_and_pooled_where_they_are_needed():
@@ -53,15 +62,32 @@ def test_small_tables_are_on_every_card_and_pooled_where_they_are_needed():
 
 
 def test_a_table_of_more_than_a_fair_share_of_the_work_is_on_every_card():
-    found = place([load(90), *[load(3)] * 3], shares(6, 3), 1 << 20, 0)
+    found = place([load(90), *[load(3)] * 3], shares(6, 3), 1 << 20, 0, NEAR)
     assert holders(found, 4)[0] == {0, 1, 2}
     assert found.imbalance == pytest.approx(1)
 
 
+def test_cards_share_hot_tables_out_if_no_near_memory_holds_them_all():
+    hot = [load(30, 100), load(29, 100)]  # 1200 bytes each
+    loads = [*hot, *[load(10)] * 6]
+    found = dealt(loads, shares(12, 6), 1 << 20, near=1200)
+    assert sorted((t.table, t.card, t.samples) for t in found.tasks if t.table < 2) == [
+        (0, 0, range(0, 4)), (0, 2, range(4, 8)), (0, 4, range(8, 12)),
+        (1, 1, range(0, 4)), (1, 3, range(4, 8)), (1, 5, range(8, 12)),
+    ]  # fmt: skip
+    assert holders(dealt(loads, shares(12, 6), 1 << 20, near=2400), 2) == [set(range(6))] * 2
+
+
+def test_a_hot_table_is_on_as_many_cards_as_its_work_has_shares():
+    hot = [load(200, 100), load(60, 100), load(40, 100)]
+    found = holders(dealt(hot, shares(12, 6), 1 << 20, near=600), 3)
+    assert list(map(len, found)) == [4, 2, 1]
+
+
 def test_nothing_is_copied_to_all_cards_if_others_then_have_no_room():
     loads = [load(90, 100), load(3, 10), *[load(1, 90)] * 3]  # 12 bytes a row
-    assert holders(place(loads, shares(4, 2), 3500, 120), 5)[:2] == [{0, 1}, {0, 1}]
-    crowded = place(loads, shares(4, 2), 2500, 120)
+    assert holders(place(loads, shares(4, 2), 3500, 120, NEAR), 5)[:2] == [{0, 1}, {0, 1}]
+    crowded = place(loads, shares(4, 2), 2500, 120, NEAR)
     assert {t.table for t in crowded.tasks if len(t.samples) == 4} >= {1}
     assert holders(crowded, 2)[1] == {1}
 
@@ -95,14 +121,15 @@ LOADS = st.lists(
 @given(
     loads=LOADS, samples=st.integers(1, 40), cards=st.integers(1, 6),
     capacity=st.sampled_from([3000, 20_000, 1 << 20]), small=st.sampled_from([0, 500]),
+    near=st.sampled_from([0, 2000, 1 << 20]),
     data=st.data(),
 )  # fmt: skip
 def test_every_sample_has_every_column_of_every_table_once(
-    loads, samples, cards, capacity, small, data
+    loads, samples, cards, capacity, small, near, data
 ):
     keepers = st.dictionaries(st.integers(0, len(loads) - 1), st.integers(0, cards - 1))
     try:
-        found = place(loads, shares(samples, cards), capacity, small, data.draw(keepers))
+        found = place(loads, shares(samples, cards), capacity, small, near, data.draw(keepers))
     except MemoryError:
         assert sum(each.nbytes(range(each.dim)) for each in loads) > capacity / 2
         return
@@ -125,8 +152,8 @@ def test_every_sample_has_every_column_of_every_table_once(
 def test_no_card_has_much_more_to_do_than_others(costs, cards):
     """What half a difference may be, and a sample that cannot be cut."""
     samples = 64 * cards
-    found = place([load(cost) for cost in costs], shares(samples, cards), 1 << 24, 0)
-    finest = max(costs) / 16
+    found = place([load(cost) for cost in costs], shares(samples, cards), 1 << 24, 0, NEAR)
+    finest = max(costs) * LEAST_MOVED
     mean = sum(costs) / cards
     assert found.imbalance <= 1 + cards * max(2 * EVEN, finest / mean)
 

@@ -161,9 +161,13 @@ class HalfdomeAccelerator:
         """Gives a block back to the memory it came from."""
         self.memories["dram" if self.in_dram(block) else "scratchpad"].release(block)
 
+    def owns(self, block: Block) -> bool:
+        """Whether a block was given out here and not released."""
+        return any(memory.owns(block) for memory in self.memories.values())
+
     def reclaim(self, block: Block) -> None:
         """Gives a block back unless that was done before."""
-        if any(memory.owns(block) for memory in self.memories.values()):
+        if self.owns(block):
             self.release(block)
 
     def in_dram(self, block: Block) -> bool:

@@ -81,8 +81,14 @@ class Card(MatrixProducts, Elements):
         return self.device.counters()
 
     @whole
-    def release(self, block: Block) -> None:
-        """Gives the block of a table back. Raises `ValueError` if that was done before."""
+    def release(self, table: Table | Block) -> None:
+        """Gives the memory of a table back; its block stands for it.
+
+        Raises `ValueError` if that was done before, or for what is not of this card.
+        """
+        block = table.block if isinstance(table, Table) else table
+        if not isinstance(block, Block):
+            raise ValueError(f"table: is a {type(table).__name__}, must be a Table or its block")
         self.accelerator.release(block)
 
     @whole
@@ -240,6 +246,8 @@ class Card(MatrixProducts, Elements):
             )
         elif placed.card != self.index:
             raise ValueError(f"table: is on card {placed.card}, not on card {self.index}")
+        elif not self.accelerator.owns(placed.block):
+            raise ValueError("table: was released")
         call = Call(self.accelerator, self._garbage)
         y = call.result((len(starts), placed.dim), kind)
         completion = call.run(kernels.gather(

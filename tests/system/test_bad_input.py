@@ -217,7 +217,21 @@ def test_a_table_of_another_card(runtime, card, rejected):
     placed = runtime.cards[1].table(TABLE)
     with rejected(ValueError, "table: is on card 1, not on card 0"):
         card.embedding_bag(placed, INDICES, OFFSETS)
-    runtime.cards[1].release(placed.block)
+    with rejected(ValueError, "card 0 DRAM: the block of 448 bytes at 0x.* is not allocated"):
+        card.release(placed)
+    runtime.cards[1].release(placed)
+
+
+def test_a_table_that_was_released(card, rejected):
+    placed = card.table(TABLE)
+    card.release(placed)
+    with rejected(ValueError, "table: was released"):
+        card.embedding_bag(placed, INDICES, OFFSETS)
+    for again in (placed, placed.block):
+        with rejected(ValueError, "was released before"):
+            card.release(again)
+    with rejected(ValueError, "table: is a ndarray, must be a Table or its block"):
+        card.release(TABLE)
 
 
 def test_a_table_larger_than_the_memory(card, rejected):
@@ -232,7 +246,7 @@ def test_memory_that_runs_out_comes_back_when_released(card, expected):
     with pytest.raises(MemoryError, match="card 0 DRAM: no 320000 bytes in one piece, 88576 of"):
         card.table(table)
     for each in placed:
-        card.release(each.block)
+        card.release(each)
     assert answers(card) == expected
 
 

@@ -90,7 +90,7 @@ def test_a_table_stays_on_the_card_for_many_calls(card):
     assert not placed.preloaded
     for _ in range(2):
         assert bits(card.embedding_bag(placed, indices, offsets_of(lengths))) == bits(expected)
-    card.release(placed.block)
+    card.release(placed)
     assert card.dram.free_bytes == free
 
 
@@ -102,7 +102,7 @@ def test_a_preloaded_table_takes_no_time_and_says_so(runtime, card):
     assert placed.preloaded
     assert runtime.cycles == before
     assert bits(card.embedding_bag(placed, indices, offsets_of(lengths))) == bits(expected)
-    card.release(placed.block)
+    card.release(placed)
 
 
 LINEAR = [(1, 1, 1), (3, 5, 7), (8, 16, 4), (33, 17, 9), (40, 65, 21)]
@@ -187,7 +187,7 @@ def test_cards_work_on_their_own_memory(runtime):
         golden = runtime.reference.embedding_bag(case[0], indices, offsets_of(lengths))
         pooled = card.embedding_bag(table, indices, offsets_of(lengths))
         assert bits(pooled) == bits(golden)
-        card.release(table.block)
+        card.release(table)
 
 
 def test_two_cards_have_commands_in_flight_at_once(runtime):

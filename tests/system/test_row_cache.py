@@ -73,7 +73,7 @@ def test_a_table_that_is_rewritten_is_read_anew(runtime, rewrite):
         # 60 lookups of rows on one or two lines, twice; the table's 20 lines fit the cache.
         assert 120 <= hits + misses <= 240
         assert 12 <= misses <= 24 + 2
-    card.release(table.block)
+    card.release(table)
 
 
 def test_a_preloaded_table_takes_the_place_of_another(runtime):
@@ -86,4 +86,4 @@ def test_a_preloaded_table_takes_the_place_of_another(runtime):
         pooled = card.embedding_bag(table, indices, offsets)
         golden = runtime.reference.embedding_bag(rows, indices, offsets)
         np.testing.assert_array_equal(pooled.view(np.uint32), golden.view(np.uint32))
-        card.release(table.block)
+        card.release(table)

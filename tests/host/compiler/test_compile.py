@@ -164,3 +164,14 @@ CONSTANT = {"k": np.ones((BATCH, 3), np.float32), "u": np.ones((BATCH, 3), np.ui
 def test_what_no_card_can_do_is_refused_by_name(graph, message):
     with pytest.raises(GraphError, match=message):
         compile(graph(), TINY, 2)
+
+
+@pytest.mark.parametrize("config", ["default", "m2"])
+@pytest.mark.parametrize("dim", [16, 32])
+def test_rows_narrower_than_the_bus(config, dim):
+    """Criteo-Kaggle's tables have 16 columns, the demo's 32; a bus word of `m2` has 128 bytes."""
+    nodes = [Node("concat", ("a", "b", "c"), "y"), Node("affine", ("y",), "z")]
+    graph = graph_of(dict.fromkeys("abc", dim), nodes, ["y", "z"])
+    requests = [request(graph) for _ in range(2)]
+    design = PRESETS[config].replace(dram_bytes=1 << 20)
+    check_served(graph, requests, design, cards=3, seed=dim)

@@ -152,6 +152,23 @@ def test_watchdog_ends_a_simulation_that_does_not(run):
     assert len(run.waveforms()) == 1
 
 
+@pytest.mark.parametrize("engine", ["pysim", "native"])
+def test_expected_watchdog_does_not_end_pytest(run, engine):
+    """What waits in `until` cannot be closed by CPython before 3.13, which tells so at the end."""
+    source = COUNTER + (
+        "import pytest\n"
+        "def test_hangs(simulate):\n"
+        "    dut = Counter()\n"
+        "    async def bench(ctx):\n"
+        "        await ctx.tick().until(dut.count == 9)\n"
+        "    with pytest.raises(AssertionError, match='bench waits at .*test_user.py:.*until'):\n"
+        f"        simulate(dut, bench, cycles=20, engine={engine!r})\n"
+    )
+    result = run(source, "-W", "error")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+
+
 def test_background_bench_runs_beside_the_others(run):
     source = COUNTER + (
         "def test_watched(simulate):\n"

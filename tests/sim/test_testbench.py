@@ -230,7 +230,6 @@ def test_hanging_bench_is_named_with_the_lines_it_waits_at(engine):
     ]
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("wait", ["until", "repeat", "for", "tick", "changed"])
 def test_benches_that_still_wait_are_ended(engine, wait):
     """CPython before 3.13 cannot close some of them by itself, and tells so at pytest's end."""

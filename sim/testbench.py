@@ -68,8 +68,8 @@ def simulate(
     async def watchdog(ctx):
         nonlocal taken
         while taken < cycles:
-            edge, *_ = await ctx.tick(counted)
-            taken += edge
+            await ctx.edge(counted.clk, int(counted.clk_edge == "pos"))
+            taken += 1
         raise AssertionError(
             f"{name}: simulation did not end within {cycles} cycles{waiting(simulator._engine)}"
         )
@@ -78,7 +78,7 @@ def simulate(
     with ExitStack() as stack:
         stack.enter_context(_named(name))
         periods = _add_clocks(simulator, name, clocks or {})
-        counted = next(iter(periods))
+        counted = simulator._design.fragment.domains[next(iter(periods))]
         if engine == "native":
             recording = stack.enter_context(compiled(simulator, component, periods, processes))
             on_compiled(recording)

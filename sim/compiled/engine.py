@@ -71,7 +71,11 @@ class CompiledEngine(SettlingEngine):
         self._design = design
         self._name = ""
         self._inner: set[int] = set()
-        self._outputs = SignalSet()
+        self._outputs: set[int] = set()
+        self._late: set[int] = set()
+        self._unsteady: set[int] = set()
+        self._clocks: set[int] = set()
+        self._has_processes = False
 
     def load(
         self,
@@ -85,8 +89,13 @@ class CompiledEngine(SettlingEngine):
         self._name = name
         visible = SignalSet((*translation.inputs, *translation.outputs))
         self._inner = {id(s) for s in self._design.signal_lca if s not in visible}
-        self._outputs = SignalSet(translation.outputs)
-        self._processes.add(ModelProcess(self, translation, model, recording, periodic))
+        self._outputs = {id(s) for s in translation.outputs}
+        self._late = {id(s) for s in translation.late}
+        self._unsteady = {id(s) for s in translation.unsteady}
+        self._clocks = {id(s) for s in (*periodic, *translation.edges)}
+        self._has_processes = translation.processes
+        self._model = ModelProcess(self, translation, model, recording, periodic)
+        self._processes.add(self._model)
 
     def get_value(self, expr: ValueLike) -> int:
         self._check_visible(expr)
@@ -95,21 +104,52 @@ class CompiledEngine(SettlingEngine):
     def set_value(self, expr: ValueLike, value: int) -> None:
         self._check_visible(expr)
         for signal in Value.cast(expr)._lhs_signals():
-            if signal in self._outputs:
+            if id(signal) in self._outputs:
                 raise ValueError(
                     f"{signal.name}: is driven inside; engine native cannot set it, engine pysim "
                     "can if a register drives it"
                 )
         super().set_value(expr, value)
 
+    def step_design(self) -> None:
+        super().step_design()
+        self._model.check_settled()
+
     def add_trigger_combination(self, combination, *, oneshot: bool):
+        causes, seen = [], []
         for trigger in combination._triggers:
             match trigger:
                 case EdgeTrigger(signal=value) | ChangedTrigger(signal=value):
-                    self._check_visible(value)
+                    causes.append(value)
+                    seen.append(value)
                 case SampleTrigger(value=value):
-                    self._check_visible(value)
+                    seen.append(value)
+        for value in seen:
+            self._check_visible(value)
+        self._check_order(causes, seen)
         return super().add_trigger_combination(combination, oneshot=oneshot)
+
+    def _check_order(self, causes: list[Signal], seen: list[Value]) -> None:
+        """Refuses to look at what the simulator changes step by step before it has settled."""
+        for cause in causes:
+            if id(cause) in self._unsteady:
+                raise ValueError(
+                    f"{cause.name}: may change several times before it settles; engine native "
+                    "shows the last only, engine pysim each; wait for a register or a clock"
+                )
+            if not self._is_within_moment(cause):
+                continue
+            for signal in (signal for value in seen for signal in value._rhs_signals()):
+                if id(signal) in self._late and signal is not cause:
+                    raise ValueError(
+                        f"{signal.name}: changes after {cause.name} at whose change it is sampled; "
+                        "engine native would show it settled, engine pysim shows it before; get it "
+                        "after the wait"
+                    )
+
+    def _is_within_moment(self, cause: Signal) -> bool:
+        """Whether a signal may change while the design settles after the edge of a clock."""
+        return id(cause) in self._outputs or (self._has_processes and id(cause) not in self._clocks)
 
     def _check_visible(self, expr: ValueLike) -> None:
         value = Value.cast(expr)

@@ -153,6 +153,9 @@ class ModelProcess(BaseProcess):
         self._recording.last = self._engine.now
         for output in self._outputs:
             output.show()
+
+    def check_settled(self) -> None:
+        """Lets combinational checks see the inputs that processes have set as well."""
         for checks in self._settled_checks:
             checks.act_if_new()
 

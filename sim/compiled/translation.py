@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from amaranth.hdl import Fragment, Signal
+from amaranth.hdl import ClockDomain, Fragment, Signal
 from amaranth.hdl._ast import SignalDict, SignalSet
 from amaranth.hdl._ir import Design, PortDirection
 
 from halfdome.sim.compiled.checks import Group, take_out
 from halfdome.sim.compiled.flow import Flow, fragments
+from halfdome.sim.compiled.moments import SEVERAL, moments
 from halfdome.sim.compiled.read_ports import register_read_ports
 from halfdome.sim.compiled.refusals import check, clocks
 from halfdome.sim.engine.native import TOP
@@ -23,15 +24,21 @@ class Translation:
     ----------
     top : its statements
     inputs, outputs : the signals that test benches see; clocks and resets are inputs, too
+    late : outputs that the simulator changes after the registers that have made them change
+    unsteady : outputs that it may change several times, of which a model shows the last
     edges : for each input that is a clock, its levels after an edge at which something happens
     groups : its checks, each group with its clock and the level after the edge that it is for
+    processes : whether there are any beside the test benches
     """
 
     top: Fragment
     inputs: list[Signal]
     outputs: list[Signal]
+    late: SignalSet
+    unsteady: SignalSet
     edges: SignalDict
     groups: list[tuple[Group, Signal | None, int]]
+    processes: bool
 
     def pins(self) -> SignalDict:
         """The name of the pin of each signal that has bits.
@@ -78,7 +85,7 @@ def translate(
         for _, domain in sorted(fragment.domains.items()):
             if domain.clk not in flow.drivers:
                 visible.add(domain.clk)
-            if domain.rst is not None:
+            if domain.rst is not None and not _is_reset_late(flow, domain):
                 visible.add(domain.rst)
     edges = SignalDict()
     sources = clocks(flow)
@@ -94,8 +101,19 @@ def translate(
     outputs = [signal for signal in visible if signal in flow.drivers]
     inputs = [signal for signal in visible if signal not in flow.drivers]
     inputs += [signal for signal in edges if signal not in visible]
-    return Translation(top, inputs, outputs, edges, groups)
+    copies = {domain: clock.copies for domain, clock in sources.items()}
+    found = moments(flow, inputs, copies)
+    changes = [(signal, found.get(signal, {}).values()) for signal in outputs]
+    late = SignalSet(signal for signal, when in changes if any(moment > 1 for moment in when))
+    unsteady = late if processes else SignalSet(s for s, when in changes if SEVERAL in when)
+    return Translation(top, inputs, outputs, late, unsteady, edges, groups, processes)
 
 
-def _level(domain) -> int:
+def _level(domain: ClockDomain) -> int:
+    """Of the clock after an edge."""
     return int(domain.clk_edge == "pos")
+
+
+def _is_reset_late(flow: Flow, domain: ClockDomain) -> bool:
+    """Whether an asynchronous reset is made inside, and so comes after what it is made from."""
+    return domain.async_reset and domain.rst in flow.drivers

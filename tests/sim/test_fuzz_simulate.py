@@ -31,6 +31,7 @@ SEEN = [("start", [0]), ("outputs", [1])]
         (Outcome(SEEN, "8 cycles"), "the end"),
         (Outcome(SEEN[:1], "9 cycles"), "the end"),
         (Outcome([], f"ValueError: a clock; {REFUSED}"), None),
+        (Outcome([("start", [3])], f"ValueError: a clock; {REFUSED}"), "observation 0"),
     ],
 )
 def test_first_difference_is_told_with_its_seed(monkeypatch, capsys, native, found):

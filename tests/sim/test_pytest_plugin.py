@@ -207,17 +207,11 @@ def test_compiled_component_leaves_the_waveform_of_a_failure(run):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("dut = Counter(); simulate(dut)", "*Counter: no test bench to run, give at least one"),
+        ("simulate(dut)", "*Counter: no test bench to run, give at least one"),
+        ("simulate(dut, count_to(dut, 5), cycles=0)", "*cycles=0: must be 1 or more"),
+        ("simulate(Wire(), count_to(dut, 5))", "*Wire: has no clock, nothing in it is in the*"),
         (
-            "dut = Counter(); simulate(dut, count_to(dut, 5), cycles=0)",
-            "*cycles=0: must be 1 or more",
-        ),
-        (
-            "dut = Wire(); simulate(dut, count_to(dut, 5))",
-            "*Wire: has no clock, nothing in it is in the*",
-        ),
-        (
-            "dut = Counter(); simulate(dut, count_to(dut, 5), engine='vhdl')",
+            "simulate(dut, count_to(dut, 5), engine='vhdl')",
             "*engine='vhdl': unknown; known are pysim, native",
         ),
     ],
@@ -232,7 +226,13 @@ def test_simulation_that_cannot_run_says_why(run, call, message):
         "        m.d.comb += self.o.eq(self.i)\n"
         "        return m\n"
     )
-    result = run(f"{COUNTER}{wire}def test_it(simulate):\n    {call}\n")
+    test = (
+        "def test_it(simulate):\n"
+        "    dut = Counter()\n"
+        "    dut._MustUse__used = True  # refused before it is elaborated\n"
+        f"    {call}\n"
+    )
+    result = run(f"{COUNTER}{wire}{test}")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([message])
     result.stdout.no_fnmatch_line("*- waveform -*")

@@ -305,8 +305,10 @@ def test_what_a_background_bench_finds_at_its_end_counts():
 
 
 def test_bench_that_goes_on_waiting_at_its_end_is_left():
+    is_stubborn = True
+
     async def stubborn(ctx):
-        while True:
+        while is_stubborn:
             try:
                 await ctx.tick()
             except BaseException:
@@ -317,6 +319,8 @@ def test_bench_that_goes_on_waiting_at_its_end_is_left():
 
     with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
         simulate(Counter(), bench, background=[stubborn])
+    is_stubborn = False
+    gc.collect()
 
 
 class Loop(wiring.Component):

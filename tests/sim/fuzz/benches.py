@@ -34,7 +34,17 @@ class RandomBench:
         self._rng.shuffle(inputs)
         self._given = [inputs.pop() for _ in range(self._rng.randrange(2)) if len(inputs) > 1]
         self._inputs = inputs
-        self._domains = ["sync", *component.clocks]
+        self._domains = [
+            name for name in ("sync", *component.clocks) if name not in component.late_resets
+        ]
+        self._is_bold = self._rng.random() < 0.2
+
+    @property
+    def _waits(self) -> list[Signal]:
+        """Outputs to wait for: registers, which are always followed, or any, which may be not."""
+        component = self._component
+        outputs = map(Value.cast, component.outputs) if self._is_bold else component.steady
+        return [signal for signal in outputs if isinstance(signal, Signal) and len(signal)]
 
     def run(self, engine: str) -> Outcome:
         """Simulates the component once."""
@@ -44,8 +54,8 @@ class RandomBench:
                 cycles = simulate(
                     self._component,
                     self._bench,
-                    background=[self._monitor] if rng.random() < 0.5 else [],
-                    processes=[self._process] if self._given else [],
+                    background=[self._monitor] if self._domains and rng.random() < 0.5 else [],
+                    processes=[self._process] if self._domains and self._given else [],
                     clocks=self._component.clocks,
                     cycles=CYCLES,
                     engine=engine,
@@ -81,12 +91,15 @@ class RandomBench:
             ctx.set(lever, 1 - ctx.get(lever))
         elif kind < 6:
             await ctx.delay(rng.choice((0, 0.1e-6, 0.5e-6, 1e-6, 1.3e-6)))
-        elif kind < 7 and (waits := [s for s in component.steady if len(s)]):
+        elif kind < 7 and (waits := self._waits):
             signal = rng.choice(waits)
             trigger = ctx.changed(signal) if rng.random() < 0.5 else ctx.edge(
                 signal[rng.randrange(len(signal))], rng.randrange(2)
             )  # fmt: skip
-            self._note("waited", await trigger.delay(2.7e-6).sample(signal))
+            others = rng.choices(waits, k=rng.randrange(3))
+            self._note("waited", await trigger.delay(2.7e-6).sample(signal, *others))
+        elif not self._domains:
+            await ctx.delay(1e-6)
         elif kind < 8:
             trigger = ctx.tick(rng.choice(self._domains)).sample(
                 *map(Value.cast, component.outputs)

@@ -15,7 +15,7 @@ from amaranth.hdl import (
     Value,
 )
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
 from tests.sim.fuzz.parts import Parts
 from tests.sim.fuzz.shapes import NAMES, WIDTHS, names, number, signature
@@ -30,15 +30,17 @@ class RandomComponent(wiring.Component):
     Attributes
     ----------
     inputs, outputs : its ports, as their shapes show them
+    probe : an output that depends on everything inside
     steady : outputs that registers drive, which have no glitches
     levers : one-bit signals of its clock domains that a test bench may set
     clocks : periods of its domains besides `sync`, in seconds
+    late_resets : domains whose asynchronous reset is made inside, after what makes it
     """
 
     def __init__(self, seed: int):
         self.seed = seed
         rng = random.Random(seed)
-        super().__init__(signature(rng, rng.randrange(3, 8)))
+        super().__init__(signature(rng, rng.randrange(3, 8)) | {"probe": Out(32)})
         self.inputs, self.outputs = [], []
         for _, member, value in self.signature.flatten(self):
             (self.inputs if member.flow == In else self.outputs).append(value)
@@ -48,6 +50,7 @@ class RandomComponent(wiring.Component):
         self.domains: dict[str, ClockDomain] = {}
         self.inner_resets: set[str] = set()
         self._plan_domains(rng)
+        self.late_resets = {n for n in self.inner_resets if self.is_asynchronous(n)}
         self._plan = rng.getrandbits(32)
 
     def _plan_domains(self, rng: random.Random) -> None:
@@ -76,6 +79,10 @@ class RandomComponent(wiring.Component):
             else:
                 self.levers.append(domain.rst)
 
+    def is_asynchronous(self, domain: str) -> bool:
+        """Whether the reset of a domain is."""
+        return domain in self.domains and self.domains[domain].async_reset
+
     def elaborate(self, platform):
         return _Builder(self, random.Random(self._plan)).build()
 
@@ -93,10 +100,9 @@ class _Builder:
         self._names = names(rng, len(NAMES))
         self._component = component
         self.domains = list(dict.fromkeys(("sync", *component.clocks, *component.domains)))
-        self.asynchronous = {n for n, domain in component.domains.items() if domain.async_reset}
+        self.asynchronous = set(filter(component.is_asynchronous, self.domains))
         self.falling = {n for n, domain in component.domains.items() if domain.clk_edge == "neg"}
-        self.late_resets = self.asynchronous & component.inner_resets
-        """Resets that come after what has caused them, as registers then change late."""
+        self.late_resets = component.late_resets
         self.inputs = list(map(Value.cast, component.inputs))
         self.expressions = Expressions(rng, self.inputs or [Const(5)])
 
@@ -106,13 +112,15 @@ class _Builder:
             self.module.domains += domain
         for name in sorted(component.inner_resets):
             self._drive_reset(name)
-        outputs = [s for v in component.outputs if isinstance(s := Value.cast(v), Signal)]
+        outputs = [Value.cast(v) for v in component.outputs if v is not component.probe]
+        outputs = [signal for signal in outputs if isinstance(signal, Signal)]
         rng.shuffle(outputs)
         split = rng.randrange(len(outputs) + 1)
         component.steady, combinational = outputs[:split], outputs[split:]
         registered = list(component.steady)
         groups = [(name, self._registers(registered, name)) for name in self.domains]
         steady = [signal for _, group in groups for signal in group]
+        steady += [self._counter(name) for name in ("sync", *component.clocks)]
         self.expressions.readable = [*self.expressions.readable, *steady]
         parts = Parts(self, steady)
         for signal in combinational:
@@ -121,14 +129,26 @@ class _Builder:
         for _ in range(rng.randrange(4)):
             self._layer([])
             parts.add()
+        for _ in range(rng.randrange(4)):
+            parts.check()
         for name, group in groups:
             if group:
                 inside, domain = self.place(name)
                 Statements(self.expressions, group).add(inside, domain)
-        for name in ("sync", *component.clocks):
-            beat = Signal(4, name=self.name())
-            self.module.d[name] += beat.eq(beat + 1)
+        self._drive_probe()
         return self.module
+
+    def _counter(self, domain: str) -> Signal:
+        count = Signal(8, name=self.name())
+        self.module.d[domain] += count.eq(count + self.rng.choice((1, 3, 77)))
+        return count
+
+    def _drive_probe(self) -> None:
+        folded = Const(0, 32)
+        for position, value in enumerate(self.expressions.readable):
+            for start in range(0, len(value), 32):
+                folded = folded ^ (value[start : start + 32] << position % 24)
+        self.module.d.comb += self._component.probe.eq(folded)
 
     def _registers(self, outputs: list[Signal], domain: str) -> list[Signal]:
         """Some of the outputs, which are taken away, and new signals."""

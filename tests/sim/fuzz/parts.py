@@ -33,11 +33,11 @@ class Parts:
         self._steady = Expressions(builder.rng, [*builder.inputs, *steady] or [Const(5)])
 
     def add(self) -> None:
-        """Adds one part, or none."""
-        kind = self._rng.choice(
-            (self._memory, self._check, self._check, self._state_machine, self._library,
-             self._copied_domain, lambda: None)
-        )  # fmt: skip
+        """Adds one part, if its domain allows it."""
+        kinds = {
+            self._memory: 3, self._library: 2, self._state_machine: 1, self._copied_domain: 1,
+        }  # fmt: skip
+        (kind,) = self._rng.choices(list(kinds), list(kinds.values()))
         kind()
 
     def _domain(self, *, reset_kept: bool = False, rising: bool = False) -> str | None:
@@ -84,17 +84,18 @@ class Parts:
             read.append(Value.cast(port.data))
         e.readable += read
 
-    def _check(self) -> None:
-        """What is combinational only asserts, and of steady values: others have glitches.
+    def check(self) -> None:
+        """Adds a check, or none.
 
-        The simulator prints again whenever anything else has changed.
+        What is combinational only asserts, and of steady values: others have glitches, and the
+        simulator prints again whenever anything else has changed.
         """
         builder, rng = self._builder, self._rng
         domain = self._domain(reset_kept=True) if rng.random() < 0.7 else "comb"
         if domain is None or (domain == "comb" and builder.late_resets):
             return
         e = self._steady if domain == "comb" else builder.expressions
-        fields = [e.value(1) for _ in range(rng.randrange(3))]
+        fields = [e.signal(), *(e.value(1) for _ in range(rng.randrange(3)))]
         text = "".join(f" {{:{rng.choice(SPECS)}}}" for _ in fields)
         message = Format(f"{builder.name()} {{{{}}}}{text}", *fields)
         test = e.value(2)

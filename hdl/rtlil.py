@@ -1,15 +1,15 @@
 """Any component as RTLIL and Verilog."""
 
-import gc
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from amaranth import Const, Value
 from amaranth.back import rtlil
+from amaranth.hdl._ir import Design
 from amaranth.lib import wiring
 
+from halfdome.hdl.mends import mended
 from halfdome.hdl.share import share
 from halfdome.hdl.wheel import run_wheel
 
@@ -22,35 +22,19 @@ def ports_of(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Va
             yield "__".join(map(str, path)), member.flow, value
 
 
-_emit_every_bit = rtlil.ModuleEmitter.emit_memory
-
-
-def _emit_memory(emitter, index, cell) -> None:
-    """Initial contents only where there are any: bit by bit, zeros are most of a large card's
-    RTLIL, and an SRAM has none."""
-    if any(cell.init):
-        _emit_every_bit(emitter, index, cell)
-
-
-@contextmanager
-def _without_waste() -> Iterator[None]:
-    """No zeros written, and no garbage looked for among millions of objects that all live."""
-    collected = gc.isenabled()
-    gc.disable()
-    rtlil.ModuleEmitter.emit_memory = _emit_memory
-    try:
-        yield
-    finally:
-        rtlil.ModuleEmitter.emit_memory = _emit_every_bit
-        if collected:
-            gc.enable()
-
-
 def to_rtlil(component: wiring.Component, name: str) -> str:
     """Any component as RTLIL, ports named by its signature (`i__payload`), equal modules once."""
     ports = {port: (value, None) for port, _, value in ports_of(component)}
-    with _without_waste():
+    with mended():
         return share(rtlil.convert(component, name=name, ports=ports, emit_src=False), name)
+
+
+def design_to_rtlil(design: Design) -> str:
+    """An elaborated design as RTLIL, equal modules once; it has the name of its hierarchy."""
+    (name,) = design.hierarchy
+    with mended():
+        text, _ = rtlil.convert_fragment(design, name=name, emit_src=False)
+        return share(text, name)
 
 
 def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:

@@ -18,7 +18,7 @@ from halfdome.sim.cycle_file import RENEW, CycleFile, CycleMismatch
 if TYPE_CHECKING:
     from amaranth.hdl import Elaboratable
 
-    from halfdome.sim.compiled import Compiled
+    from halfdome.sim.compiled.recording import Recording
 
 DEFAULT_ENGINE = "native"
 MOST_WAVEFORMS = 16
@@ -72,9 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def simulate(request: pytest.FixtureRequest, tmp_path: Path):
     """Simulates a component and returns the cycles that it took.
 
-    `simulate(component, *testbenches, background=(), cycles=20_000, engine="pysim")`, see
-    `halfdome.sim.testbench.simulate`. A failing test leaves a VCD of each of its latest 16
-    simulations in its `tmp_path`.
+    `simulate(component, *testbenches, background=(), processes=(), clocks={}, cycles=20_000,
+    engine="pysim")`, see `halfdome.sim.testbench.simulate`. A failing test leaves a VCD of each of
+    its latest 16 simulations in its `tmp_path`.
     """
     from halfdome.sim.testbench import simulate as run
 
@@ -156,9 +156,9 @@ def pytest_runtest_makereport(item: pytest.Item):
 
 
 def _write_later(
-    waveforms: dict[Path, Callable[[], None]], path: Path, compiled: "Compiled"
+    waveforms: dict[Path, Callable[[], None]], path: Path, recording: "Recording"
 ) -> None:
-    waveforms[path] = partial(compiled.write_waves, path)
+    waveforms[path] = partial(recording.write_waves, path)
 
 
 def pytest_terminal_summary(

@@ -1,8 +1,7 @@
 """Test benches for streams and memory ports: drivers, monitors, a memory, a watchdog.
 
 Every simulation checks the stream rules on the streams it is given and ends with an error rather
-than hang. The benches loop over plain `await ctx.tick()`: `until` and `repeat` are asynchronous
-generators, which CPython before 3.13 cannot close when a simulation stops half-way.
+than hang.
 """
 
 import random

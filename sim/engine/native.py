@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from amaranth.lib import wiring
 
@@ -203,6 +204,76 @@ def _runtime(root: Path, compiler: Compiler, version: str, traced: bool) -> list
     return sorted(cached("verilated", key, build).glob("*.o"))
 
 
+class Tools(NamedTuple):
+    """What turns RTLIL into machine code, for models that can write waveforms or cannot."""
+
+    compiler: Compiler
+    root: Path
+    version: str
+    traced: bool
+
+    @classmethod
+    def find(cls, *, traced: bool) -> "Tools":
+        """The tools of this machine. Raises `BuildError` if one is missing."""
+        compiler, root = find_compiler(), _verilator_root()
+        return cls(compiler, root, _verilator(root, "--version"), traced)
+
+    @property
+    def verilator_flags(self) -> tuple[str, ...]:
+        return (*VERILATOR_FLAGS, *TRACE_FLAGS) if self.traced else VERILATOR_FLAGS
+
+    @property
+    def passes(self) -> str:
+        """The Yosys commands before Verilog is written."""
+        return f"{KEEP_NAMED}; {PASSES}" if self.traced else PASSES
+
+    def identity(self, glue: str) -> str:
+        """What a model depends on besides its RTLIL; `glue` is the C++ around it."""
+        flags = (*self.verilator_flags, self.passes, *ARTEFACTS)
+        return "\n".join((*flags, self.version, self.compiler.identity(), glue))
+
+    def runtime(self) -> list[Path]:
+        """Objects of Verilator's own run-time library, compiled once for all models."""
+        return _runtime(self.root, self.compiler, self.version, self.traced)
+
+
+def compile_model(
+    tools: Tools,
+    key: str,
+    text: str,
+    ports: Sequence[Port],
+    glue: Callable[[Path, str], str],
+    progress: Progress = lambda message: None,
+) -> Path:
+    """The compiled model of RTLIL whose top module is `TOP`: a folder in the cache.
+
+    It holds `ARTEFACTS`. `glue` returns the C++ around the class that Verilator wrote, given the
+    folder that it is in and its name.
+    """
+
+    def build_model(folder: Path) -> None:
+        progress("writing Verilog")
+        (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text, passes=tools.passes))
+        progress("translating with Verilator")
+        prefix = f"V{key}"
+        _verilator(
+            tools.root, *tools.verilator_flags, "--prefix", prefix, "--top-module", TOP,
+            "--Mdir", folder, folder / f"{TOP}.v",
+        )  # fmt: skip
+        (folder / "glue.cpp").write_text(glue(folder, prefix))
+        sources = _gathered(folder)
+        progress(f"compiling {len(sources)} files")
+        include = [folder, tools.root / "include", tools.root / "include" / "vltstd", SIM]
+        objects = compile_objects(sources, folder, include=include)
+        link([*objects, *tools.runtime()], folder / "model.so")
+        (folder / "ports.json").write_text(json.dumps([dataclasses.astuple(p) for p in ports]))
+        for path in folder.iterdir():
+            if path.name not in ARTEFACTS:
+                path.unlink()
+
+    return cached("model", key, build_model)
+
+
 def build(
     make: Callable[[], wiring.Component],
     *,
@@ -211,8 +282,6 @@ def build(
     progress: Progress = lambda message: None,
 ) -> Path:
     """The compiled model of the component that `make` returns: a folder in the cache.
-
-    It holds `ARTEFACTS`.
 
     Parameters
     ----------
@@ -223,18 +292,13 @@ def build(
         The model can write waveforms; it is slower also while it writes none.
     progress : function that is told what takes time
     """
-    compiler = find_compiler()
-    root = _verilator_root()
-    version = _verilator(root, "--version")
-    verilator_flags = (*VERILATOR_FLAGS, *TRACE_FLAGS) if traced else VERILATOR_FLAGS
-    passes = f"{KEEP_NAMED}; {PASSES}" if traced else PASSES
-    glue = _glue((), "", traced, 0, ()) + (SIM / "engine" / "rest.hpp").read_text()
-    flags = "\n".join((*verilator_flags, passes, *ARTEFACTS, version, compiler.identity(), glue))
+    tools = Tools.find(traced=traced)
+    flags = tools.identity(_glue((), "", traced, 0, ()) + (SIM / "engine" / "rest.hpp").read_text())
     shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
     if shortcut is not None and (known := recall(shortcut)):
         return known
     with ThreadPoolExecutor(1) as beside:
-        runtime = beside.submit(_runtime, root, compiler, version, traced)
+        beside.submit(tools.runtime)
         progress("elaborating")
         component = make()
         text = to_rtlil(component, TOP)
@@ -244,32 +308,14 @@ def build(
         raise BuildError(UNDRIVEN.format(domain))
     # A traced model shows every cycle.
     rest_period = 0 if traced else getattr(component, "rest_period", 0)
-    key = content_key(text, flags, str(rest_period))
 
-    def build_model(folder: Path) -> None:
-        progress("writing Verilog")
-        (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text, passes=passes))
-        progress("translating with Verilator")
-        prefix = f"V{key}"
-        _verilator(
-            root, *verilator_flags, "--prefix", prefix, "--top-module", TOP, "--Mdir", folder,
-            folder / f"{TOP}.v",
-        )  # fmt: skip
+    def glue(folder: Path, prefix: str) -> str:
         if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
             raise BuildError(NO_CLOCK)
-        counts = _cycle_counts(folder, prefix)
-        (folder / "glue.cpp").write_text(_glue(ports, prefix, traced, rest_period, counts))
-        sources = _gathered(folder)
-        progress(f"compiling {len(sources)} files")
-        include = [folder, root / "include", root / "include" / "vltstd", SIM]
-        objects = compile_objects(sources, folder, include=include)
-        link([*objects, *runtime.result()], folder / "model.so")
-        (folder / "ports.json").write_text(json.dumps([dataclasses.astuple(p) for p in ports]))
-        for path in folder.iterdir():
-            if path.name not in ARTEFACTS:
-                path.unlink()
+        return _glue(ports, prefix, traced, rest_period, _cycle_counts(folder, prefix))
 
-    path = cached("model", key, build_model)
+    key = content_key(text, flags, str(rest_period))
+    path = compile_model(tools, key, text, ports, glue, progress)
     if shortcut is not None:
         remember(shortcut, path)
     return path

@@ -12,6 +12,7 @@ from amaranth.sim import Simulator
 
 from halfdome.sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
 from halfdome.sim.engine.ports import Pin, component_ports, undriven_domain
+from halfdome.sim.settling import SettlingEngine
 from halfdome.sim.waves import Waves, cut
 
 CLOCK_PERIOD = 1e-9
@@ -39,7 +40,7 @@ class PysimModel:
         self._inputs = [(v, self._storage[p.name]) for p, v in values.items() if p.is_input]
         self._outputs = [(v, self._storage[p.name]) for p, v in values.items() if not p.is_input]
         self._settled = self._started = False
-        self._simulator = Simulator(component)
+        self._simulator = Simulator(component, engine=SettlingEngine)
         inputs = [name for name, _, _ in self._simulator._design.ports]
         if domain := undriven_domain(inputs, self.ports):
             raise BuildError(UNDRIVEN.format(domain))

@@ -152,6 +152,23 @@ def test_watchdog_ends_a_simulation_that_does_not(run):
     assert len(run.waveforms()) == 1
 
 
+@pytest.mark.parametrize("engine", ["pysim", "native"])
+def test_expected_watchdog_does_not_end_pytest(run, engine):
+    """What waits in `until` cannot be closed by CPython before 3.13, which tells so at the end."""
+    source = COUNTER + (
+        "import pytest\n"
+        "def test_hangs(simulate):\n"
+        "    dut = Counter()\n"
+        "    async def bench(ctx):\n"
+        "        await ctx.tick().until(dut.count == 9)\n"
+        "    with pytest.raises(AssertionError, match='bench waits at .*test_user.py:.*until'):\n"
+        f"        simulate(dut, bench, cycles=20, engine={engine!r})\n"
+    )
+    result = run(source, "-W", "error")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+
+
 def test_background_bench_runs_beside_the_others(run):
     source = COUNTER + (
         "def test_watched(simulate):\n"
@@ -190,17 +207,11 @@ def test_compiled_component_leaves_the_waveform_of_a_failure(run):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("dut = Counter(); simulate(dut)", "*Counter: no test bench to run, give at least one"),
+        ("simulate(dut)", "*Counter: no test bench to run, give at least one"),
+        ("simulate(dut, count_to(dut, 5), cycles=0)", "*cycles=0: must be 1 or more"),
+        ("simulate(Wire(), count_to(dut, 5))", "*Wire: has no clock, nothing in it is in the*"),
         (
-            "dut = Counter(); simulate(dut, count_to(dut, 5), cycles=0)",
-            "*cycles=0: must be 1 or more",
-        ),
-        (
-            "dut = Wire(); simulate(dut, count_to(dut, 5))",
-            "*Wire: has no clock, nothing in it is in the*",
-        ),
-        (
-            "dut = Counter(); simulate(dut, count_to(dut, 5), engine='vhdl')",
+            "simulate(dut, count_to(dut, 5), engine='vhdl')",
             "*engine='vhdl': unknown; known are pysim, native",
         ),
     ],
@@ -215,7 +226,13 @@ def test_simulation_that_cannot_run_says_why(run, call, message):
         "        m.d.comb += self.o.eq(self.i)\n"
         "        return m\n"
     )
-    result = run(f"{COUNTER}{wire}def test_it(simulate):\n    {call}\n")
+    test = (
+        "def test_it(simulate):\n"
+        "    dut = Counter()\n"
+        "    dut._MustUse__used = True  # refused before it is elaborated\n"
+        f"    {call}\n"
+    )
+    result = run(f"{COUNTER}{wire}{test}")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([message])
     result.stdout.no_fnmatch_line("*- waveform -*")

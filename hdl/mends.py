@@ -1,0 +1,61 @@
+"""Amaranth's RTLIL writer, with what is wrong or wasteful in it mended while it writes."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from amaranth.back import rtlil
+
+_to_binary = rtlil.to_binary
+_emit_memory = rtlil.ModuleEmitter.emit_memory
+_emit_part = rtlil.ModuleEmitter.emit_part
+_case = rtlil.Switch.case
+
+
+def _binary(value: int, width: int) -> str:
+    """Two's complement: an enumeration may have negative members."""
+    return _to_binary(value & ((1 << width) - 1), width)
+
+
+def _memory(emitter, index, cell) -> None:
+    """Initial contents only where there are any: bit by bit, zeros are most of a large card's
+    RTLIL, and an SRAM has none."""
+    if any(cell.init):
+        _emit_memory(emitter, index, cell)
+
+
+def _part(emitter, index, cell) -> None:
+    """Beyond the end of a signed value comes its sign, as in Amaranth's simulator; from a `$shift`
+    come zeros."""
+    _emit_part(emitter, index, cell)
+    if cell.value_signed:
+        next(reversed(emitter.builder.contents.values())).kind = "$sshr"
+
+
+def _case_of_bits(switch, patterns):
+    """A pattern of no bits matches a value of no bits, which Yosys thinks of the first only."""
+    return switch.default() if patterns and not patterns[0] else _case(switch, patterns)
+
+
+_MENDS: tuple[tuple[object, str, Callable, Callable], ...] = (
+    (rtlil, "to_binary", _to_binary, _binary),
+    (rtlil.ModuleEmitter, "emit_memory", _emit_memory, _memory),
+    (rtlil.ModuleEmitter, "emit_part", _emit_part, _part),
+    (rtlil.Switch, "case", _case, _case_of_bits),
+)
+
+
+@contextmanager
+def mended() -> Iterator[None]:
+    """The mends are in force, and no garbage is looked for among millions of objects that live."""
+    collected = gc.isenabled()
+    gc.disable()
+    for owner, name, _, better in _MENDS:
+        setattr(owner, name, better)
+    try:
+        yield
+    finally:
+        for owner, name, original, _ in _MENDS:
+            setattr(owner, name, original)
+        if collected:
+            gc.enable()

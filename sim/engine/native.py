@@ -14,7 +14,7 @@ from amaranth.lib import wiring
 
 from halfdome.hdl.command.statistics import COUNT_BITS
 from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
-from halfdome.sim.engine.cache import cached, content_key, recall, remember
+from halfdome.sim.engine.cache import cached, check_writable, content_key, recall, remember
 from halfdome.sim.engine.compiler import (
     NO_CLOCK,
     SIM,
@@ -233,6 +233,7 @@ def build(
     shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
     if shortcut is not None and (known := recall(shortcut)):
         return known
+    check_writable()
     with ThreadPoolExecutor(1) as beside:
         runtime = beside.submit(_runtime, root, compiler, version, traced)
         progress("elaborating")

@@ -11,7 +11,7 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from halfdome.hdl.share import share
-from halfdome.hdl.wheel import run_wheel
+from halfdome.hdl.wheel import run_yosys
 
 
 def ports_of(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Value]]:
@@ -66,5 +66,5 @@ def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:
             # A wire of no bits, which Verilog does not have, would be written with two.
             f"read_rtlil top.il; delete s:0; {passes}; memory_collect; write_verilog -noattr top.v"
         )
-        run_wheel("yosys", ["-q", "-p", script], Path(folder))
+        run_yosys(script, Path(folder))
         return target.read_text()

@@ -38,7 +38,7 @@ VERILATOR_FLAGS = (
 """Two-state, optimised, all in one module. Few files, as each reads the same large header; short
 functions, as g++ takes longer than linear in their length."""
 
-PASSES = "proc -norom; opt_expr; opt_clean; opt_dff; opt_clean"
+PASSES = "proc -noopt -norom; opt_clean; opt_dff; opt_clean"
 """Registers with clock enables: Verilator then guards their work with the same condition."""
 
 TRACE_FLAGS = ("--trace", "--trace-structs")

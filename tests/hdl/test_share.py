@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.share import share
-from halfdome.hdl.wheel import ToolError, run_wheel
+from halfdome.hdl.wheel import ToolError, run_yosys
 
 
 class Inner(wiring.Component):
@@ -88,7 +88,7 @@ def differ(folder, left, right):
         f"miter -equiv -flatten left right both; hierarchy -top both; {prove}"
     )
     try:
-        run_wheel("yosys", ["-q", "-p", script], folder)
+        run_yosys(script, folder)
     except ToolError:
         return True
     return False

@@ -14,7 +14,7 @@ from halfdome.hdl import registers
 from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
-from halfdome.hdl.wheel import run_wheel
+from halfdome.hdl.wheel import run_yosys
 
 WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
@@ -108,7 +108,7 @@ def test_no_combinational_loop_and_no_net_with_two_drivers(tmp_path):
         f"read_rtlil top.il; hierarchy -check -top {TOP}; proc; flatten; memory_collect; "
         "check -assert"
     )
-    run_wheel("yosys", ["-q", "-p", script], tmp_path)
+    run_yosys(script, tmp_path)
 
 
 def compiler() -> str:

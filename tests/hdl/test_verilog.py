@@ -59,8 +59,9 @@ def test_verilog_is_stamped_and_names_its_ports(tiny_verilog):
 def test_equal_cores_are_one_module():
     text = card_rtlil(PRESETS["tiny"].replace(array_rows=2, array_columns=2, cores=3))
     assert len(re.findall(rf"^module \\{CORE}$", text, re.MULTILINE)) == 1
-    assert len(re.findall(rf"^\s+cell \\{CORE} ", text, re.MULTILINE)) == 1
-    assert len(re.findall(rf"^\s+cell \\{TOP}.core_0 \\core_\d$", text, re.MULTILINE)) == 3
+    assert re.findall(rf"^\s+cell \\{CORE} (\S+)$", text, re.MULTILINE) == [
+        r"\core_0", r"\core_1", r"\core_2",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

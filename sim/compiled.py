@@ -66,7 +66,7 @@ class Compiled:
     def __init__(self, component: wiring.Component):
         self._name = type(component).__name__
         self._component = component
-        self._folder = native.build(lambda: component)
+        self._folder = native.build(lambda: component, name=self._name)
         self._model = _Model(self._folder)
         self._values = {port.name: value for port, value in component_ports(component).items()}
         self._known = {id(signal) for value in self._values.values() for signal in _signals(value)}
@@ -140,7 +140,7 @@ class Compiled:
 
     def write_waves(self, path: Path) -> None:
         """A VCD of everything so far: the component is simulated again, driven as it was."""
-        folder = native.build(lambda: self._component, traced=True)
+        folder = native.build(lambda: self._component, traced=True, name=self._name)
         model = _Model(folder, Waves(path, stop=self._cycle + 1))
         try:
             changes = dict(self._history)

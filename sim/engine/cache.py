@@ -10,7 +10,6 @@ compares before it uses the artefact for the first time. A damaged one is built 
 
 import fcntl
 import hashlib
-import logging
 import os
 import shutil
 import tempfile
@@ -18,13 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from halfdome.sim.log import LOGGER
+
 DEFAULT_BYTES = 2 << 30
 DIGESTS = "SHA256SUMS"
 """The file of an artefact that holds the digests of the others, as `sha256sum --check` reads it."""
 _FORMAT = b"digests"
 """How artefacts and shortcuts are kept; what was kept otherwise is not found."""
 _BUILDING = ".building"
-_LOGGER = logging.getLogger("halfdome")
 _in_use: dict[Path, int] = {}
 """A descriptor of each folder this process uses, with a shared lock, until the process ends."""
 
@@ -169,7 +169,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
             if use(final):
                 return final
             if os.path.lexists(final):
-                _LOGGER.warning("halfdome: %s is damaged: removed, and built again", final)
+                LOGGER.warning("%s is damaged: removed, and built again", final)
                 _erase(final)
             for stale in root.glob(f"{kind}-{key}.*{_BUILDING}"):  # the lock says no one is at it
                 shutil.rmtree(stale, ignore_errors=True)
@@ -219,7 +219,7 @@ def recall(name: str) -> Path | None:
     if not os.path.lexists(shortcut):
         return None
     if (folder := _target(shortcut)) is None:
-        _LOGGER.warning("halfdome: %s is damaged: removed", shortcut)
+        LOGGER.warning("%s is damaged: removed", shortcut)
         with suppress(OSError):
             _erase(shortcut)
         return None

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from halfdome.sim.engine.cache import BuildError, cached, content_key
+from halfdome.sim.progress import told
 
 SIM = Path(__file__).resolve().parent.parent
 NO_CLOCK = "the component has no clock: nothing in it is in the sync domain"
@@ -130,6 +131,7 @@ def library(source: Path, name: str) -> Path:
     texts = [f"{path.name}\n{path.read_text()}" for path in (source, *headers)]
 
     def build(folder: Path) -> None:
-        link(compile_objects([source], folder, include=[SIM]), folder / f"{name}.so")
+        with told(f"compiling {source.name}"):
+            link(compile_objects([source], folder, include=[SIM]), folder / f"{name}.so")
 
     return cached(name, content_key(compiler.identity(), *texts), build) / f"{name}.so"

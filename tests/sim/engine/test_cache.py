@@ -258,6 +258,19 @@ def test_concurrent_threads_build_once():
     assert len(built) == 1
 
 
+def test_waiting_for_another_build_is_told(caplog):
+    other = threading.Thread(target=cached, args=("kind", "key", full_disk))
+
+    def build(folder):
+        other.start()
+        other.join(0.2)
+        artefact()(folder)
+
+    cached("kind", "key", build)
+    other.join()
+    assert f"waiting for another build of {cache_dir() / 'kind-key'}" in caplog.text
+
+
 def _build_slowly(log):
     def build(folder):
         with log.open("a") as file:

@@ -12,9 +12,9 @@ from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Fragment, Instance, ValueCastable
 from amaranth.lib import wiring
 
+from halfdome.hdl.dedupe import dedupe
 from halfdome.hdl.once import ENABLE, EnableInserter
-from halfdome.hdl.share import share
-from halfdome.hdl.wheel import run_yosys
+from halfdome.hdl.tools import run_yosys
 
 
 def ports_of(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Value]]:
@@ -143,7 +143,7 @@ def to_rtlil(component: wiring.Component, name: str) -> str:
     ports = {port: value for port, _, value in ports_of(component)}
     with _without_waste():
         text = _convert(component, ports, name, kinds)
-        return share("".join((text, *kinds.texts)), name)
+        return dedupe("".join((text, *kinds.texts)), name)
 
 
 def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:

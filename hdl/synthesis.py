@@ -18,7 +18,7 @@ from halfdome.hdl.matmul.array import SystolicArray
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.matmul.weights import rows_per_stage
-from halfdome.hdl.wheel import check_nextpnr, run_nextpnr, run_yosys
+from halfdome.hdl.tools import check_nextpnr, run_nextpnr, run_yosys
 
 _CLOCK_MHZ = 100
 """The clock that placement and routing aim at."""

@@ -133,7 +133,7 @@ class Platform:
     faults : FaultPlan or None
         What goes wrong on the links from the beginning; see `inject`.
 
-    Raises `ValueError` for a bad argument or an unknown DRAM preset, `halfdome.hdl.wheel.ToolError`
+    Raises `ValueError` for a bad argument or an unknown DRAM preset, `halfdome.hdl.tools.ToolError`
     and `halfdome.sim.engine.compiler.BuildError` if a tool is missing or fails.
     """
 

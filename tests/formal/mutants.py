@@ -6,7 +6,7 @@ Survivors are named by the Python line that they change; some change nothing tha
 
 from pathlib import Path
 
-from halfdome.hdl.wheel import ToolError, run_yosys
+from halfdome.hdl.tools import ToolError, run_yosys
 from tests.formal.prove import PREPARE, READ, Spec, decide
 
 _SEED = 1

@@ -15,7 +15,7 @@ from amaranth.hdl import ClockDomain, Fragment, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.wheel import run_yosys
+from halfdome.hdl.tools import run_yosys
 
 TOP = "top"
 _CONSTANT = "constant_"

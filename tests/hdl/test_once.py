@@ -13,7 +13,7 @@ from halfdome.hdl.config import PRESETS
 from halfdome.hdl.core import Core
 from halfdome.hdl.once import EnableInserter, Once, ResetInserter
 from halfdome.hdl.rtlil import _made_from, ports_of, to_rtlil
-from halfdome.hdl.wheel import ToolError, run_yosys
+from halfdome.hdl.tools import ToolError, run_yosys
 
 elaborated = []
 

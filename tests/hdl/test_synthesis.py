@@ -5,11 +5,11 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl import wheel
+from halfdome.hdl import tools
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
 from halfdome.hdl.synthesis import UNITS, ecp5_report
-from halfdome.hdl.wheel import ToolError, run_yosys
+from halfdome.hdl.tools import ToolError, run_yosys
 
 
 class Multiplier(wiring.Component):
@@ -72,7 +72,7 @@ def test_a_multiplier_is_one_dsp_block():
 
 
 def test_missing_nextpnr_is_told_at_once_with_the_extra_to_install(monkeypatch):
-    monkeypatch.setattr(wheel, "find_spec", lambda name: None if "nextpnr" in name else name)
+    monkeypatch.setattr(tools, "find_spec", lambda name: None if "nextpnr" in name else name)
     with pytest.raises(
         ToolError, match=r"nextpnr is not installed: `pip install 'halfdome\[fpga\]'"
     ):
@@ -80,7 +80,7 @@ def test_missing_nextpnr_is_told_at_once_with_the_extra_to_install(monkeypatch):
 
 
 def test_missing_yosys_is_told_with_what_to_install(monkeypatch):
-    monkeypatch.setattr(wheel, "find_spec", lambda name: None)
+    monkeypatch.setattr(tools, "find_spec", lambda name: None)
     with pytest.raises(ToolError, match="Yosys is not installed: `pip install pyosys`"):
         rtlil_to_verilog("")
 

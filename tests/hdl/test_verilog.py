@@ -13,8 +13,8 @@ import pytest
 from halfdome.hdl import registers
 from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.tools import run_yosys
 from halfdome.hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
-from halfdome.hdl.wheel import run_yosys
 
 WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
 

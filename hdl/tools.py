@@ -1,4 +1,4 @@
-"""Hardware tools that come as wheels from PyPI."""
+"""Yosys and nextpnr from PyPI, each run in a process of its own."""
 
 import subprocess
 import sys

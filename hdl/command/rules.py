@@ -424,10 +424,9 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         """Bytes of that many int32, or int64."""
         return (count << 2) << wide
 
-    def moved(opcode, *names):
-        return [
-            rows(opcode, name, move.rows, move[f"{name}_stride"], move.row_bytes) for name in names
-        ]
+    def moved(opcode, name):
+        access = Access.WRITE_IN_PLACE if name == "destination" else Access.READ
+        return rows(opcode, name, move.rows, move[f"{name}_stride"], move.row_bytes, access)
 
     def elements(opcode):
         v = view(opcode, descriptor)
@@ -439,15 +438,16 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
 
     op = Opcode
     return {
-        op.LOAD: moved(op.LOAD, "destination"),
-        op.COPY: moved(op.COPY, "source", "destination"),
-        op.STORE: moved(op.STORE, "source"),
+        op.LOAD: [moved(op.LOAD, "destination")],
+        op.COPY: [moved(op.COPY, "destination"), moved(op.COPY, "source")],
+        op.STORE: [moved(op.STORE, "source")],
         op.GATHER: [
+            rows(op.GATHER, "output", gather.bags, gather.output_stride, _pooled_bytes(gather),
+                 Access.WRITE),
             rows(op.GATHER, "table", gather.rows, gather.row_stride, _row_bytes(gather)),
             run(op.GATHER, "indices", integers(gather.index_count), indexed),
             run(op.GATHER, "lengths", integers(gather.bags)),
             run(op.GATHER, "weights", gather.index_count << 2, indexed & weighted),
-            rows(op.GATHER, "output", gather.bags, gather.output_stride, _pooled_bytes(gather)),
         ],
         **_product_operands(descriptor, config),
         **{opcode: elements(opcode) for opcode in VECTOR},

@@ -7,12 +7,14 @@ from amaranth.utils import ceil_log2
 
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.pcie.completion_sender import Answer
 from halfdome.hdl.pcie.decoder import Action, RequestDecoder
 from halfdome.hdl.pcie.packet_buffer import packet_beat
 from halfdome.hdl.pcie.port import REQUEST_EVENTS, events
 from halfdome.hdl.pcie.register_bus import RegisterBus
-from halfdome.hdl.pcie.replier import Answer, Replier
+from halfdome.hdl.pcie.replier import Replier
 from halfdome.hdl.pcie.tlp import HEADER_BYTES, CompletionStatus, RequestHeader, tx_beat
+from halfdome.hdl.pcie.window_writer import WindowWriter
 
 
 class Completer(wiring.Component):
@@ -34,7 +36,8 @@ class Completer(wiring.Component):
 
     `register_read_latency` cycles from a request's beat being taken to the completion's header
     being offered, for one register. Writes of the window take two cycles for the header, then
-    one word a cycle; reads of the window three cycles, as their answers go on by themselves.
+    one for each word of memory that they touch; reads of the window three cycles, as their answers
+    go on by themselves.
     """
 
     register_read_latency = 4 + Replier.latency
@@ -56,9 +59,10 @@ class Completer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        bus = config.bus_bytes
         m.submodules.decoder = decoder = RequestDecoder(config)
+        m.submodules.writer = writer = WindowWriter(config)
         m.submodules.replier = replier = Replier(config)
+        connect(m, writer.o, flipped(self.window_write.request))
         connect(m, replier.window_read, flipped(self.window_read))
         connect(m, replier.o, flipped(self.o))
 
@@ -75,19 +79,20 @@ class Completer(wiring.Component):
         ]
 
         posted = Signal()
-        address = Signal(ADDRESS_BITS)  # BAR offset of the next byte to write, or of the first read
-        remaining = Signal(13)  # bytes still to write
+        address = Signal(ADDRESS_BITS)  # BAR offset of the first byte
         answer = Signal(Answer)
         registers_read = Signal(64)
 
-        two_registers = remaining[3]
+        two_registers = header.length[1]
         second = Signal()
         earlier_writes_seen = self.window_write.idle
         m.d.comb += [
             self.registers.address.eq(Mux(second, address[:16] + 4, address[:16])),
-            self.window_write.request.p.address.eq(address),
-            self.window_write.request.p.data.eq(self.i.p.data),
-            self.window_write.request.p.strobe.eq(Cat(remaining > byte for byte in range(bus))),
+            writer.i.p.address.eq(address),
+            writer.i.p.dwords.eq(decision.dwords),
+            writer.i.p.first_be.eq(header.first_be),
+            writer.i.p.last_be.eq(header.last_be),
+            writer.payload.p.eq(self.i.p.data),
             replier.i.p.eq(answer),
             replier.i.p.value.eq(Mux(answer.from_window, address, registers_read)),
         ]
@@ -106,8 +111,12 @@ class Completer(wiring.Component):
             with m.State("DECODE"):
                 m.d.sync += [
                     posted.eq(decision.posted),
-                    address.eq(decoder.address[: ceil_log2(config.window_bytes)]),
-                    remaining.eq(decision.bytes),
+                    address.eq(
+                        Cat(
+                            decision.lower_address[:2],
+                            decoder.address[2 : ceil_log2(config.window_bytes)],
+                        )
+                    ),
                     answer.from_window.eq(decision.action == Action.WINDOW_READ),
                     answer.status.eq(CompletionStatus.SUCCESSFUL),
                     answer.bytes.eq(decision.bytes),
@@ -127,6 +136,8 @@ class Completer(wiring.Component):
                         m.next = "REGISTER_READ"
                     with m.Case(Action.WINDOW_READ, Action.FLUSH):
                         m.next = "ANSWER"
+                    with m.Case(Action.NOTHING):
+                        m.next = "DISCARD"
                     with m.Default():
                         m.d.comb += [
                             self.events.dropped_request.eq(1),
@@ -166,13 +177,12 @@ class Completer(wiring.Component):
                 m.next = "IDLE"
             with m.State("WINDOW_WRITE"):
                 m.d.comb += [
-                    self.window_write.request.valid.eq(self.i.valid),
-                    self.i.ready.eq(self.window_write.request.ready),
+                    writer.i.valid.eq(1),
+                    writer.payload.valid.eq(self.i.valid),
+                    self.i.ready.eq(writer.payload.ready),
                 ]
-                with m.If(self.i.valid & self.i.ready):
-                    m.d.sync += [address.eq(address + bus), remaining.eq(remaining - bus)]
-                    with m.If(self.i.p.last):
-                        m.next = "IDLE"
+                with m.If(writer.i.ready):
+                    m.next = "IDLE"
 
             with m.State("REGISTER_READ"):
                 m.d.comb += self.registers.read.eq(earlier_writes_seen)

@@ -18,21 +18,24 @@ class Action(enum.Enum, shape=3):
 
     #: Discard it; answer "unsupported request" if it is non-posted.
     REFUSE = 0
-    #: A zero-length read: answer one doubleword of no meaning, after every earlier write.
+    #: A read of no bytes: answer one doubleword of no meaning, after every earlier write.
     FLUSH = 1
     REGISTER_READ = 2
     REGISTER_WRITE = 3
     WINDOW_READ = 4
     WINDOW_WRITE = 5
+    #: A write of no bytes: discard it.
+    NOTHING = 6
 
 
 class Decision(data.Struct):
     """`bytes` and `lower_address` are those of the first completion of a read (table 2-38 of the
-    PCI Express Base Specification 3.0), or the bytes to write. `poisoned` says that it carries
-    data which is known to be wrong."""
+    PCI Express Base Specification 3.0). `poisoned` says that it carries data which is known to be
+    wrong."""
 
     action: Action
     posted: 1
+    dwords: 11
     bytes: 13
     lower_address: 7
     poisoned: 1
@@ -41,8 +44,8 @@ class Decision(data.Struct):
 class RequestDecoder(wiring.Component):
     """Judges a request by its header. Combinational.
 
-    Served are: one or two whole registers of BAR 0; bytes of BAR 2 that start at a bus word, have
-    no gap and lie in card memory; reads of length zero. Nothing that crosses 4 KiB.
+    Served are: one or two whole registers of BAR 0; any bytes of BAR 2 that lie in card memory, as
+    its byte enables say; requests of no bytes. Nothing that crosses 4 KiB.
 
     Members
     -------
@@ -86,7 +89,7 @@ class RequestDecoder(wiring.Component):
             m.d.comb += self.address.eq(Cat(Const(0, 2), header.address_high[2:]))
 
         single = header.length == 1
-        dwords = Mux(header.length == 0, 1024, header.length)
+        m.d.comb += decision.dwords.eq(Mux(header.length == 0, 1024, header.length))
         # Disabled bytes before the first and after the last enabled one.
         lead = Signal(2)
         trail = Signal(2)
@@ -94,20 +97,12 @@ class RequestDecoder(wiring.Component):
         for count in (1, 2, 3):
             with m.If(~header.first_be[:count].any()):
                 m.d.comb += lead.eq(count)
-        tail_has_gap = Signal()
-        with m.Switch(tail):
-            for count, mask in ((3, 0b0001), (2, 0b0011), (1, 0b0111), (0, 0b1111)):
-                with m.Case(mask):
-                    m.d.comb += trail.eq(count)
-            for count, patterns in ((2, ("0010",)), (1, ("01-0", "0101")), (0, ("1---",))):
-                with m.Case(*patterns):
-                    m.d.comb += [trail.eq(count), tail_has_gap.eq(1)]
-            with m.Default():
-                m.d.comb += tail_has_gap.eq(1)
+            with m.If(~tail[4 - count :].any()):
+                m.d.comb += trail.eq(count)
         nothing = Signal()
         m.d.comb += [
             nothing.eq(single & (header.first_be == 0) & (header.last_be == 0)),
-            decision.bytes.eq((dwords << 2) - lead - trail),
+            decision.bytes.eq((decision.dwords << 2) - lead - trail),
             decision.lower_address.eq(Cat(lead, self.address[2:7])),
         ]
         with m.If(nothing):
@@ -115,46 +110,40 @@ class RequestDecoder(wiring.Component):
         with m.If(~memory):
             m.d.comb += [decision.bytes.eq(4), decision.lower_address.eq(0)]
 
-        contiguous = Signal()
+        # Of several doublewords the first and the last have an enabled byte.
+        legal = Signal()
         whole = Signal()
-        single_or_full = Mux(single, header.last_be == 0, header.first_be == 0b1111)
         m.d.comb += [
-            contiguous.eq(~tail_has_gap & single_or_full),
-            whole.eq(contiguous & (tail == 0b1111)),
+            legal.eq(
+                Mux(single, header.last_be == 0, header.first_be.any() & header.last_be.any())
+            ),
+            whole.eq(legal & (header.first_be == 0b1111) & (tail == 0b1111)),
         ]
 
         sane = Signal()
+        known = Signal()
         register = Signal()
         window = Signal()
-        word_bits = exact_log2(config.bus_bytes)
         offset = self.address[: ceil_log2(config.window_bytes)]
         memory_end = config.scratchpad_address(config.cores)
+        page_offset = self.address[: exact_log2(PAGE_BYTES)]
         m.d.comb += [
             sane.eq(
                 memory
                 & ~self.malformed
                 & ~decision.poisoned
-                & (self.address[: exact_log2(PAGE_BYTES)] + (dwords << 2) <= PAGE_BYTES)
+                & (page_offset + (decision.dwords << 2) <= PAGE_BYTES)
             ),
+            known.eq((self.bar == REGISTER_BAR) | (self.bar == WINDOW_BAR)),
             register.eq((self.bar == REGISTER_BAR) & whole & (single | (header.length == 2))),
-            window.eq(
-                (self.bar == WINDOW_BAR)
-                & contiguous
-                & (self.address[:word_bits] == 0)
-                & (offset < memory_end)
-            ),
+            window.eq((self.bar == WINDOW_BAR) & legal & (offset < memory_end)),
         ]
-        with m.If(sane):
-            with m.If(register):
-                m.d.comb += decision.action.eq(Action.REGISTER_READ)
-                with m.If(with_data):
-                    m.d.comb += decision.action.eq(Action.REGISTER_WRITE)
-            with m.Elif(window):
-                m.d.comb += decision.action.eq(Action.WINDOW_READ)
-                with m.If(with_data):
-                    m.d.comb += decision.action.eq(Action.WINDOW_WRITE)
-            with m.Elif(
-                nothing & ~with_data & ((self.bar == REGISTER_BAR) | (self.bar == WINDOW_BAR))
-            ):
-                m.d.comb += decision.action.eq(Action.FLUSH)
+        with m.If(sane & known & nothing):
+            m.d.comb += decision.action.eq(Mux(with_data, Action.NOTHING, Action.FLUSH))
+        with m.Elif(sane & register):
+            m.d.comb += decision.action.eq(
+                Mux(with_data, Action.REGISTER_WRITE, Action.REGISTER_READ)
+            )
+        with m.Elif(sane & window):
+            m.d.comb += decision.action.eq(Mux(with_data, Action.WINDOW_WRITE, Action.WINDOW_READ))
         return m

@@ -55,10 +55,11 @@ def run_dlrm(
         list[str] | None,
         typer.Option(
             metavar="NAME[:card=N,at=US,…]",
-            help="What goes wrong while answering, on the link of a card (0), from so many µs on "
-            "(0): corrupt, poison, poisoned-write, unsupported, abort, lost-completion, "
-            "late-completion, link-down, silent. Also `for=US`, how late or long (50), `skip=N` "
-            "and `count=N` packets. May be given more than once.",
+            help="What goes wrong while answering, on the link of a card (0) or, `link=uplink`, on "
+            "the one that all share, from so many µs on (0): corrupt, poison, poisoned-write, "
+            "unsupported, abort, lost-completion, late-completion, link-down, silent. Also "
+            "`for=US`, how late or long (50), `skip=N` and `count=N` packets. May be given more "
+            "than once.",
         ),
     ] = None,
 ) -> None:

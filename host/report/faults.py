@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 
 from halfdome.host.runtime.recovery import Incident
 from halfdome.host.runtime.runtime import Runtime
@@ -21,12 +22,13 @@ _COLUMNS = ("injected", "corrected", "detected", "reported", "unnoticed")
 
 
 def account(runtime: Runtime, incidents: Sequence[Incident]) -> dict:
-    """What became of every fault that `Runtime.inject` was given.
+    """What became of every fault that the platform was told to make.
 
     A fault is `injected` as often as it hit a packet; a link that goes down and a card that falls
     silent count once. Of these so many were `corrected` by the link or came late but in time,
     `detected`, that is counted by a card or the root port, and `reported`, that is found by the
-    host alone, which names the card in an incident. The rest is `unnoticed`.
+    host alone, which names the card in an incident. The rest is `unnoticed`. A fault of the uplink
+    is noticed by whichever card its packet was for.
     """
     platform = runtime.platform
     seen: Counter[tuple[object, str]] = Counter()
@@ -41,10 +43,14 @@ def account(runtime: Runtime, incidents: Sequence[Incident]) -> dict:
     seen["root port", "links lost"] = uplink["links_lost"]
     for name, counts in platform.fault_counts().items():
         seen[name, "corrected"] = counts.corrected
-    strikes = zip(runtime.injected, platform.fault_strikes(), strict=True)
-    rows = [
-        {"fault": name, **_row(fault, struck, seen, incidents)} for name, (fault, struck) in strikes
-    ]
+    cards = [card.index for card in runtime.cards]
+    strikes = platform.fault_strikes()
+    rows: list[dict] = [{} for _ in strikes]
+    # What a card counts is of its own link first: nobody else can have noticed that.
+    for number in sorted(range(len(strikes)), key=lambda number: strikes[number][0].card is None):
+        fault, struck = strikes[number]
+        name = fault.text or f"{fault.kind.name} {fault.line}"
+        rows[number] = {"fault": name, **_row(fault, struck, seen, incidents, cards)}
     return {
         "faults": rows,
         "total": {column: sum(row[column] for row in rows) for column in _COLUMNS},
@@ -52,12 +58,14 @@ def account(runtime: Runtime, incidents: Sequence[Incident]) -> dict:
     }
 
 
-def _row(fault, struck: int, seen: Counter, incidents: Sequence[Incident]) -> dict:
+def _row(
+    fault, struck: int, seen: Counter, incidents: Sequence[Incident], cards: Sequence[int]
+) -> dict:
     """One fault: takes what it explains from what was `seen`."""
     kind, row = fault.kind.name, dict.fromkeys(_COLUMNS, 0)
-    link = f"card {fault.card} {'down' if fault.to_card else 'up'}"
     silent = kind == "DROP" and not fault.to_card
     left = row["injected"] = min(struck, 1) if silent else struck
+    behind = cards if fault.card is None else [fault.card]
 
     def take(column: str, who: object, what: str) -> None:
         nonlocal left
@@ -67,15 +75,15 @@ def _row(fault, struck: int, seen: Counter, incidents: Sequence[Incident]) -> di
         left -= count
 
     if kind in _LINK_KINDS:
-        take("corrected", link, "corrected")
+        take("corrected", fault.line, "corrected")
     elif kind == "LINK_DOWN":
         take("detected", "root port", "links lost")
     elif kind == "POISON" and not fault.to_card:
         take("detected", "anyone", "poisoned writes")
     elif not silent:
-        for name in _NOTICED[kind]:
-            take("detected", fault.card, name)
-    if left and any(fault.card in incident.cards for incident in incidents):
+        for card, name in product(behind, _NOTICED[kind]):
+            take("detected", card, name)
+    if left and any(set(behind) & set(incident.cards) for incident in incidents):
         row["reported"], left = left, 0
     if kind == "DELAY":
         row["corrected"], left = left, 0

@@ -26,7 +26,6 @@ class Runtime:
     cards : list of Card
     config : CardConfig
     engine : str
-    injected : list of str, the faults that `inject` was given
     reference : module with the golden functions `embedding_bag`, `linear`, `quantise`, `sigmoid`
     """
 
@@ -38,7 +37,6 @@ class Runtime:
         self.config = config
         self.engine = engine
         self.reference = reference
-        self.injected: list[str] = []
         self._tracing: tuple[Path, int] | None = None
         self.cards = [
             Card(
@@ -126,7 +124,6 @@ class Runtime:
         planned = [self.platform.fault(text) for text in faults]
         late = [replace(fault, after_ns=fault.after_ns + now) for fault in planned]
         self.platform.inject(FaultPlan(tuple(late)))
-        self.injected += faults
 
     def close(self) -> None:
         """Ends the simulation and frees its memory; a `trace` ends there, too."""

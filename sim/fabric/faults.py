@@ -4,7 +4,7 @@ import ctypes
 import enum
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -67,13 +67,21 @@ class Fault:
     count: int = 1
     for_ns: float = 0
     """Length of DELAY and LINK_DOWN."""
+    text: str = field(default="", compare=False)
+    """What `parse_fault` made it from."""
+
+    @property
+    def line(self) -> str:
+        """The direction of a link that it is on: "card 2 down", "uplink up"."""
+        link = "uplink" if self.card is None else f"card {self.card}"
+        return f"{link} {'down' if self.to_card else 'up'}"
 
     def check(self, cards: int) -> None:
         """Raises `ValueError` for what does not fit a platform of `cards` cards."""
         if self.card is not None and not 0 <= self.card < cards:
             raise ValueError(f"card={self.card}: must be 0 to {cards - 1}, or None for the uplink")
         if self.card is None and self.kind is FaultKind.LINK_DOWN:
-            raise ValueError("card=None: only the link of a card can go down")
+            raise ValueError("LINK_DOWN of the uplink: only the link of a card can go down")
         for name in ("after_ns", "skip", "for_ns"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
@@ -139,19 +147,28 @@ def parse_fault(text: str) -> Fault:
     """The fault that `NAME[:card=N,at=US,for=US,skip=N,count=N]` means.
 
     By default the first packet that fits, of card 0, from the beginning; `for`, of what is down or
-    late, is 50 us. Raises `ValueError` naming what is wrong.
+    late, is 50 us. `link=uplink` in place of a card is the link that all share. Raises `ValueError`
+    naming what is wrong.
     """
     name, _, rest = text.partition(":")
     if name not in NAMES:
         raise ValueError(f"fault {text}: {name} is unknown; known are {', '.join(NAMES)}")
     kind, to_card, flow = NAMES[name]
+    options = [option.partition("=")[::2] for option in filter(None, rest.split(","))]
+    given = {key for key, _ in options}
+    if {"card", "link"} <= given:
+        raise ValueError(f"fault {text}: card and link exclude each other")
     chosen = {"card": 0.0, "at": 0.0, "for": 50.0, "skip": 0.0, "count": 1.0}
     if name == "silent":
         chosen["count"] = FOREVER
-    for option in filter(None, rest.split(",")):
-        key, _, value = option.partition("=")
+    for key, value in options:
+        if key == "link":
+            if value != "uplink":
+                raise ValueError(f"fault {text}: link={value} must be uplink; or say card=N")
+            continue
         if key not in chosen:
-            raise ValueError(f"fault {text}: {key} is unknown; known are {', '.join(chosen)}")
+            known = ", ".join([*chosen, "link"])
+            raise ValueError(f"fault {text}: {key} is unknown; known are {known}")
         try:
             chosen[key] = float(value)
         except ValueError:
@@ -162,13 +179,14 @@ def parse_fault(text: str) -> Fault:
             raise ValueError(f"fault {text}: {key}={value} must be {kind_of_number}, 0 or more")
     return Fault(
         kind=kind,
-        card=int(chosen["card"]),
+        card=None if "link" in given else int(chosen["card"]),
         to_card=to_card,
         flow=flow,
         after_ns=1e3 * chosen["at"],
         skip=int(chosen["skip"]),
         count=int(chosen["count"]),
         for_ns=1e3 * chosen["for"] if kind in (FaultKind.DELAY, FaultKind.LINK_DOWN) else 0,
+        text=text,
     )
 
 

@@ -97,15 +97,52 @@ def _inside(config: CardConfig, core: int, base: int, size: int) -> bool:
     return any(base in region and base + size - 1 in region for region in regions)
 
 
-def _ranges(v: dict[str, int], config: CardConfig, **sizes: int) -> Iterator:
-    for name, size in sizes.items():
-        if not _inside(config, v["core"], v[name], size):
-            yield Status.BAD_RANGE, name
-
-
 def _rows(count: int, stride: int, size: int) -> int:
     """Bytes from the start of the first row to the end of the last."""
     return (count - 1) * stride + size
+
+
+class _Extent(NamedTuple):
+    """`count` rows of `size` bytes, `stride` apart."""
+
+    count: int
+    stride: int
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        return _rows(self.count, self.stride, self.size) if self.size else 0
+
+
+def _operands(
+    v: dict[str, int], config: CardConfig, extents: dict[str, _Extent], *, in_place: bool = False
+) -> Iterator:
+    """Whether operands leave their memories; then whether the first overlaps one of the others.
+
+    A command that works `in_place` may write the very rows that it reads, if they are as long as
+    what it writes.
+    """
+    for name, extent in extents.items():
+        if not _inside(config, v["core"], v[name], extent.nbytes):
+            yield Status.BAD_RANGE, name
+    (written, output), *inputs = extents.items()
+    for name, extent in inputs:
+        in_step = extent.count == 1 or extent.stride == output.stride
+        itself = v[name] == v[written] and in_step and output.size <= extent.size
+        if not (in_place and itself) and _overlap(v[written], output, v[name], extent):
+            yield Status.BAD_OVERLAP, name
+
+
+def _overlap(y: int, output: _Extent, x: int, extent: _Extent) -> bool:
+    """Whether they meet, but for rows of one stride in different columns."""
+    if not (output.nbytes and extent.nbytes):
+        return False
+    if y + output.nbytes <= x or x + extent.nbytes <= y:
+        return False
+    first, second = sorted([(y, output.size), (x, extent.size)])
+    gap = second[0] - first[0]
+    beside = first[1] <= gap and gap + second[1] <= output.stride
+    return not (extent.count > 1 and extent.stride == output.stride and beside)
 
 
 def _move(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
@@ -114,10 +151,12 @@ def _move(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     strides = ("source_stride", "destination_stride") if v["rows"] > 1 else ()
     yield from _strides(v, **dict.fromkeys(strides, v["row_bytes"]))
     yield from _aligned(v, config.bus_bytes, "source", "destination", *strides)
-    for name in ("source", "destination"):
-        if (opcode, name) not in _PCIE_OPERANDS:
-            size = _rows(v["rows"], v[f"{name}_stride"], v["row_bytes"])
-            yield from _ranges(v, config, **{name: size})
+    extents = {
+        name: _Extent(v["rows"], v[f"{name}_stride"], v["row_bytes"])
+        for name in ("destination", "source")
+        if (opcode, name) not in _PCIE_OPERANDS
+    }
+    yield from _operands(v, config, extents, in_place=True)
 
 
 def _signal(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
@@ -144,14 +183,17 @@ def _gather(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     weights = ("weights",) if v["flags"] & Flag.WEIGHTED else ()
     yield from _aligned(v, config.bus_bytes, "indices", "lengths", *weights)
     integer_bytes = 8 if v["flags"] & Flag.WIDE else 4
-    sizes = {
-        "table": _rows(v["rows"], v["row_stride"], size),
+    runs = {
         "indices": integer_bytes * v["index_count"],
         "lengths": integer_bytes * v["bags"],
         **dict.fromkeys(weights, 4 * v["index_count"]),
-        "output": _rows(v["bags"], v["output_stride"], element_bytes * v["dim"]),
     }
-    yield from _ranges(v, config, **sizes)
+    extents = {
+        "output": _Extent(v["bags"], v["output_stride"], element_bytes * v["dim"]),
+        "table": _Extent(v["rows"], v["row_stride"], size),
+        **{name: _Extent(1, 0, nbytes) for name, nbytes in runs.items()},
+    }
+    yield from _operands(v, config, extents)
 
 
 def _product_format(v: dict[str, int], *, triangle: bool = False) -> Iterator:
@@ -170,33 +212,13 @@ def _params(v: dict[str, int]) -> tuple[str, ...]:
     return () if v["y_format"] == ElementFormat.INT32 else ("params",)
 
 
-class _Extent(NamedTuple):
-    """`count` runs of `size` bytes, `stride` apart."""
-
-    count: int
-    stride: int
-    size: int
-
-    @property
-    def nbytes(self) -> int:
-        return _rows(self.count, self.stride, self.size) if self.size else 0
-
-
-def _product_ranges(
+def _product_operands(
     v: dict[str, int], config: CardConfig, *, x: _Extent, w: _Extent, y: _Extent
 ) -> Iterator:
-    """Whether the operands leave their memories; then whether y overlaps one of the others."""
-    inputs = {"x": x, "w": w}
+    extents = {"y": y, "x": x, "w": w}
     if v["y_format"] != ElementFormat.INT32:
-        inputs["params"] = _Extent(1, 0, 8 * v["n"])
-    yield from _ranges(v, config, y=y.nbytes, **{n: e.nbytes for n, e in inputs.items()})
-    for name, other in inputs.items():
-        apart = v["y"] + y.nbytes <= v[name] or v[name] + other.nbytes <= v["y"]
-        runs = sorted([(v["y"], y.size), (v[name], other.size)])
-        gap = runs[1][0] - runs[0][0]
-        beside = runs[0][1] <= gap and gap + runs[1][1] <= y.stride
-        if not (apart or (other.count > 1 and other.stride == y.stride and beside)):
-            yield Status.BAD_OVERLAP, name
+        extents["params"] = _Extent(1, 0, 8 * v["n"])
+    yield from _operands(v, config, extents)
 
 
 def _weights(v: dict[str, int], config: CardConfig, taps: int) -> _Extent:
@@ -214,7 +236,7 @@ def _matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         yield from _strides(v, x_stride=v["k"], y_stride=y_row)
     strides = ("x_stride", "y_stride") if v["m"] > 1 else ()
     yield from _aligned(v, config.bus_bytes, "x", "w", *_params(v), "y", *strides)
-    yield from _product_ranges(
+    yield from _product_operands(
         v,
         config,
         x=_Extent(v["m"], v["x_stride"], v["k"]),
@@ -248,7 +270,7 @@ def _batch_matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iter
     extents = {
         name: _Extent(v["batches"], v[f"{name}_batch_stride"], one) for name, one in size.items()
     }
-    yield from _product_ranges(v, config, **extents)
+    yield from _product_operands(v, config, **extents)
 
 
 def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
@@ -271,7 +293,7 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         name: _Extent(count, v[f"{name}_stride"], row[name]) for name, count in pixels.items()
     }
     taps = v["kernel_height"] * v["kernel_width"]
-    yield from _product_ranges(v, config, w=_weights(v, config, taps), **extents)
+    yield from _product_operands(v, config, w=_weights(v, config, taps), **extents)
 
 
 def _is_nan_or_infinite(bits: int) -> bool:
@@ -322,22 +344,5 @@ def _vector(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         strides.pop("b_stride", None)
     yield from _strides(v, **strides)
     yield from _aligned(v, config.bus_bytes, *size, *strides)
-    extent = {n: _rows(v["rows"], v[f"{n}_stride"], bytes_) for n, bytes_ in size.items()}
-    yield from _ranges(v, config, **extent)
-    for name in size:
-        if name != "y" and _overlaps(v, name, size, extent):
-            yield Status.BAD_OVERLAP, name
-
-
-def _overlaps(v: dict[str, int], name: str, size: dict[str, int], extent: dict[str, int]) -> bool:
-    """Whether y overlaps input `name`, neither in place nor column beside column."""
-    y, x = v["y"], v[name]
-    if y + extent["y"] <= x or x + extent[name] <= y:
-        return False
-    one_stride = v["rows"] == 1 or v["y_stride"] == v[f"{name}_stride"]
-    if one_stride and y == x and size["y"] <= size[name]:
-        return False
-    first, second = sorted([("y", y), (name, x)], key=lambda operand: operand[1])
-    gap = second[1] - first[1]
-    beside = size[first[0]] <= gap and gap + size[second[0]] <= v["y_stride"]
-    return not (v["rows"] > 1 and one_stride and beside)
+    extents = {n: _Extent(v["rows"], v[f"{n}_stride"], nbytes) for n, nbytes in size.items()}
+    yield from _operands(v, config, extents, in_place=True)

@@ -110,10 +110,25 @@ class Root:
         self._send.put_nowait((tlp, bar))
         completion = await with_timeout(answer.get(), 50, "us")
         assert completion.status == SC
-        return completion.payload[:size]
+        assert (completion.byte_count, completion.lower_address) == (size, offset & 0x7F)
+        return completion.payload[offset % 4 : offset % 4 + size]
 
     async def read_register(self, name):
         return int.from_bytes(await self.read(0, registers.offset(name), 4), "little")
+
+
+async def access_any_bytes(root, ram):
+    """What a processor reads and writes in the window, beside what the memory then holds."""
+    rng, base = np.random.default_rng(8), 0x8000
+    expected = bytearray(rng.bytes(64))
+    root.write(2, base, bytes(expected))
+    accesses = [(start, size) for size in (1, 2, 4, 8) for start in range(0, 64, size)]
+    accesses += [(start, 20) for start in range(1, 32, 5)]
+    for start, size in accesses:
+        expected[start : start + size] = data = rng.bytes(size)
+        root.write(2, base + start, data)
+        assert await root.read(2, base + start, size) == data, (start, size)
+        assert bytes(ram.read(base, 64)) == expected, (start, size)
 
 
 async def start(dut):
@@ -169,6 +184,7 @@ async def gather_and_matmul_are_driven_by_packets(dut):
         await root.read_register("CONFIG_HASH_LO"),
     )
     assert f"{high:08x}{low:08x}" == CONFIG.hash
+    await access_any_bytes(root, ram)
 
     memory, descriptors = random_operands(np.random.default_rng(7))
     golden = GoldenCard(CONFIG, host=None)

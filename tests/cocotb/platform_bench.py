@@ -234,10 +234,25 @@ def copy(source: Card, target: Card, values: np.ndarray) -> int:
     return there.address
 
 
+async def access_any_bytes(root, base: int) -> None:
+    """Reads and writes card memory as a processor does; the root complex makes the packets."""
+    rng = np.random.default_rng(7)
+    expected = bytearray(rng.bytes(128))
+    await root.mem_write(base, bytes(expected))
+    for size in (1, 2, 4, 8, 23):
+        for start in range(0, 64, size if size <= 8 else 9):
+            expected[start : start + size] = data = rng.bytes(size)
+            await root.mem_write(base + start, data)
+            assert await root.mem_read(base + start, size) == data, (start, size)
+    assert await root.mem_read(base, 128) == expected
+
+
 @cocotb.test()
 async def host_software_runs_on_six_enumerated_cards(dut):
     root, interrupt, places = await enumerate_platform(dut)
     assert len({bar for place in places for bar in place[:2]}) == 2 * CARDS
+    for place in (0, CONFIG.scratchpad_base):
+        await access_any_bytes(root, places[2][1] + place)
     bus = Bus(root, interrupt)
     cards = await bridge(work)(bus, places)
     values = np.random.default_rng(6).integers(0, 256, 512).astype(np.uint8)

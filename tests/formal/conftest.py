@@ -8,6 +8,7 @@ from amaranth.lib import data
 import halfdome.hdl.dma.rows
 import halfdome.hdl.memory.port
 import halfdome.hdl.memory.reader
+import halfdome.hdl.pcie.completion_sender
 from tests.formal.mutants import survivors
 from tests.formal.prove import prove as prove_in
 
@@ -32,5 +33,10 @@ def prove(tmp_path, request):
 def narrow(monkeypatch):
     """Memory words of four bits: data is moved whole, so that more of it proves nothing more."""
     word = data.StructLayout({"data": 4, "last": 1})
-    for module in (halfdome.hdl.memory.port, halfdome.hdl.memory.reader, halfdome.hdl.dma.rows):
+    for module in (
+        halfdome.hdl.memory.port,
+        halfdome.hdl.memory.reader,
+        halfdome.hdl.pcie.completion_sender,
+        halfdome.hdl.dma.rows,
+    ):
         monkeypatch.setattr(module, "read_word", lambda config: word)

@@ -9,11 +9,13 @@ from amaranth.lib import data
 import halfdome.hdl.pcie.packet_buffer
 import halfdome.hdl.pcie.replier
 from halfdome.hdl.config import preset
+from halfdome.hdl.pcie.completion_sender import CompletionSender
 from halfdome.hdl.pcie.fetch_buffer import FetchBuffer
 from halfdome.hdl.pcie.packet_buffer import PacketBuffer
 from halfdome.hdl.pcie.replier import Replier
 from halfdome.hdl.pcie.splitter import Splitter
-from halfdome.hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, RequestHeader
+from halfdome.hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, RequestHeader, TlpType
+from halfdome.hdl.pcie.window_writer import WindowWriter
 from tests.formal.prove import Spec
 from tests.formal.rules import (
     Scoreboard,
@@ -249,13 +251,15 @@ def test_replier_takes_reads_whatever_becomes_of_their_answers(prove, narrow, mo
     with m.If(given):
         m.d.sync += inside.eq(~o.p.last)
     header = CompletionHeader(o.p.data[: HEADER_BYTES * 8])
-    ends = given & ~inside & ((header.status != 0) | (header.byte_count <= header.length << 2))
+    here = header.byte_count + header.lower_address[:2]
+    ends = given & ~inside & ((header.status != 0) | (here <= header.length << 2))
     Scoreboard(
         spec, "tags", queue + in_flight + 1, put=taken, put_value=i.p.tag, take=ends,
         take_value=header.tag,
     )  # fmt: skip
     m.d.comb += [
-        Assume(~i.valid | ((i.p.bytes != 0) & (i.p.bytes <= 3 * BUS) & (i.p.value[:4] == 0))),
+        Assume(~i.valid | ((i.p.bytes != 0) & (i.p.bytes <= 3 * BUS))),
+        Assume(~i.valid | (i.p.value[:2] == i.p.lower_address[:2])),
         Assume(~i.valid | i.p.from_window | (i.p.bytes <= 8)),
         Assume(~i.valid | (i.p.status == 0) | ~i.p.from_window),
         Assert(waiting == level),
@@ -265,3 +269,143 @@ def test_replier_takes_reads_whatever_becomes_of_their_answers(prove, narrow, mo
         Cover(ends & (header.status == 0) & (waiting == 2)),
     ]
     prove(spec, depth=9)
+
+
+def test_completions_hold_the_bytes_that_were_asked_for(prove):
+    """Of each answer one doubleword, whichever, is followed from memory to the link."""
+    limit = 2 * BUS
+    spec = Spec(CompletionSender(SimpleNamespace(bus_bytes=BUS, max_payload_bytes=limit)))
+    m, dut = spec.m, spec.dut
+    i, words, o = dut.i, dut.words, dut.o
+    for name, stream, kind in (("i", i, Assume), ("words", words, Assume), ("o", o, Assert)):
+        obey_stream_rules(spec, name, stream, kind)
+    m.d.comb += [
+        Assume(~i.valid | (i.p.from_window & (i.p.status == 0) & (i.p.bytes != 0))),
+        Assume(~i.valid | (i.p.value[:12] + i.p.bytes <= 4096)),
+        Assume(~i.valid | (i.p.value[:7] == i.p.lower_address)),
+    ]
+    # The answer under way; its completions that have left whole, and the one that is leaving.
+    asked, asking, inside = Signal(), Signal.like(i.p), Signal()
+    done, at, chunk, size = Signal(13), Signal(13), Signal(13), Signal(13)  # bytes
+    sent, number, read = Signal(5), Signal(11), Signal(9)  # doublewords, from memory on; words
+    given, taken = o.valid & o.ready, words.valid & words.ready
+    ends = given & inside & o.p.last
+    m.d.comb += [
+        at.eq(asking.value[:12] + done),
+        chunk.eq(Mux(limit - at[:5] < asking.bytes - done, limit - at[:5], asking.bytes - done)),
+        size.eq(at[:2] + chunk),
+        number.eq(((asking.value[:4] + done) >> 2) + sent),
+    ]
+    m.d.sync += read.eq(read + taken)
+    with m.If(i.valid & i.ready):
+        m.d.sync += [asked.eq(1), asking.eq(i.p), done.eq(0), read.eq(0)]
+    with m.If(given):
+        m.d.sync += [inside.eq(~o.p.last), sent.eq(Mux(inside, sent + 4, 0))]
+    with m.If(ends):
+        m.d.sync += [done.eq(done + chunk), asked.eq(done + chunk != asking.bytes)]
+    place, value = spec.constant("place", 11), spec.constant("value", 32)
+    m.d.comb += Assume((read != place[2:]) | (words.p.data.word_select(place[:2], 32) == value))
+    header = CompletionHeader(o.p.data[: HEADER_BYTES * 8])
+    with m.If(given & ~inside):
+        m.d.comb += [
+            Assert(Value.cast(header.type) == TlpType.COMPLETION_DATA),
+            Assert(header.tag == asking.tag),
+            Assert(header.byte_count == (asking.bytes - done)[:12]),
+            Assert(header.lower_address == Mux(done == 0, asking.lower_address, 0)),
+            Assert(header.length == (size + 3) >> 2),
+        ]
+    with m.If(given & inside):
+        m.d.comb += Assert(o.p.last == (4 * (sent + 4) >= size))
+        for lane in range(4):
+            here = (4 * (sent + lane) < size) & (number + lane == place)
+            m.d.comb += Assert(~here | (o.p.data.word_select(lane, 32) == value))
+    all_words = (asking.value[:4] + asking.bytes + BUS - 1) >> 4
+    m.d.comb += [
+        Assert(~(o.valid | taken) | asked),
+        Assert(~ends | (done + chunk != asking.bytes) | (read + taken == all_words)),
+        Cover(ends & (done != 0) & (done + chunk == asking.bytes) & (asking.value[2:4] == 3)),
+    ]
+    # For induction: what the registers hold.
+    answer, left, before = (spec.inside(name) for name in ("answer", "left", "before"))
+    answer, skip = i.p.shape()(answer), at[2:4]
+    kept = inside & (skip != 0) & (read == place[2:] + 1)
+    m.d.comb += [
+        Assert(spec.inside("fsm_state") == Mux(inside, 2, asked)),
+        Assert(asked | ~inside),
+        Assert(~asked | (done < asking.bytes)),
+        Assert(~asked | (asking.value[:12] + asking.bytes <= 4096)),
+        Assert(~asked | (asking.value[:7] == asking.lower_address)),
+        Assert(~asked | (done == 0) | (at[:5] == 0)),
+        Assert(~asked | (answer.from_window & (answer.status == 0))),
+        Assert(~asked | ((answer.value[:5] == at[:5]) & (answer.tag == asking.tag))),
+        Assert(~asked | (answer.bytes == asking.bytes - done)),
+        Assert(~asked | (answer.lower_address == Mux(done == 0, asking.lower_address, 0))),
+        Assert(~asked | inside | (read == (asking.value[:4] + done) >> 4)),
+        Assert(~inside | (read == (number >> 2) + (skip != 0))),
+        Assert(~inside | ((4 * sent < size) & (left == size - 4 * sent) & (sent[:2] == 0))),
+        Assert(~kept | (before.word_select((place - skip)[:2], 32) == value)),
+    ]
+    prove(spec, depth=6, induction=1)
+
+
+def test_window_writer_puts_every_enabled_byte_in_its_place(prove):
+    spec = Spec(WindowWriter(CONFIG))
+    m, dut = spec.m, spec.dut
+    i, payload, o = dut.i, dut.payload, dut.o
+    for name, stream, kind in (("i", i, Assume), ("payload", payload, Assume), ("o", o, Assert)):
+        obey_stream_rules(spec, name, stream, kind)
+    place, value = spec.constant("place", 10), Signal(32)  # a doubleword of the span
+    words, beats = Signal(9), Signal(9)  # of memory, and of payload, before this one
+    skip, taken, given = i.p.address[2:4], payload.valid & payload.ready, o.valid & o.ready
+    needed = (i.p.dwords + 3) >> 2
+    ends = i.valid & i.ready
+    seen, latest = Signal(), Signal(32)
+    m.d.comb += [
+        seen.eq(payload.valid & (beats == place[2:])),
+        latest.eq(Mux(seen, payload.p.word_select(place[:2], 32), value)),
+    ]
+    m.d.sync += value.eq(latest)
+    with m.If(ends):
+        m.d.sync += [words.eq(0), beats.eq(0)]
+    with m.Else():
+        m.d.sync += [words.eq(words + given), beats.eq(beats + taken)]
+    m.d.comb += [
+        Assume(~i.valid | ((i.p.dwords != 0) & (i.p.dwords <= 1024))),
+        Assert(~taken | (beats < needed)),
+        Assert(~ends | given),
+        Assert(~ends | (beats + taken == needed)),
+        Assert(~o.valid | (o.p.address[:4] == 0)),
+        Assert(~o.valid | (o.p.address[4:] == (i.p.address[4:] + words)[:36])),
+        Cover(ends & (skip == 3) & (words == 2) & ~taken),
+    ]
+    for lane in range(4):
+        number = Signal(13, name=f"number_{lane}")  # of the doubleword here; before the span: large
+        enables = Signal(4, name=f"enables_{lane}")
+        strobe, data_ = o.p.strobe.word_select(lane, 4), o.p.data.word_select(lane, 32)
+        m.d.comb += [number.eq((words << 2) + lane - skip), enables.eq(0b1111)]
+        with m.If(number >= i.p.dwords):
+            m.d.comb += enables.eq(0)
+        with m.Elif(number == 0):
+            m.d.comb += enables.eq(i.p.first_be)
+        with m.Elif(number == i.p.dwords - 1):
+            m.d.comb += enables.eq(i.p.last_be)
+        m.d.comb += [
+            Assert(~o.valid | (strobe == enables)),
+            Assert(~o.valid | (strobe == 0) | (number != place) | (data_ == latest)),
+            Assert(~ends | (lane != 3) | (number + 1 >= i.p.dwords)),
+        ]
+    # For induction: what the registers hold.
+    inside, before = spec.inside("inside"), spec.inside("before")
+    lane = (place[:2] + skip)[:2]
+    kept = inside & (beats == place[2:] + 1) & (place[:2] + skip >= 4)
+    m.d.comb += [
+        Assert(inside == (words != 0)),
+        Assert(beats == Mux(words < needed, words, needed)),
+        Assert(~inside | i.valid),
+        Assert(~inside | (spec.inside("next_index") == (i.p.address[4:] + words)[:36])),
+        Assert(~inside | (spec.inside("left_later") == skip + i.p.dwords - (words << 2))),
+        Assert(~inside | (spec.inside("left_later") != 0)),
+        Assert(~inside | (skip + i.p.dwords > words << 2)),
+        Assert(~kept | (before.word_select(lane, 32) == value)),
+    ]
+    prove(spec, depth=6, induction=2)

@@ -6,6 +6,8 @@ from rich.console import Console
 import halfdome
 from halfdome.host.bench import faults
 from halfdome.host.report import tables
+from halfdome.host.report.faults import account
+from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan
 
 QUICK = ("input read", "peer copy")
 
@@ -76,3 +78,53 @@ def test_a_fault_is_noticed_and_the_answers_are_right(
         assert "card 0: LOAD failed with READ_FAILED" in row["errors"]
     if phase == "peer copy" and fault == "poisoned-write":
         assert "a write was refused" in row["errors"]
+
+
+def strike_uplink(service, text):
+    """Answers the batches with a fault of the uplink; the incidents, and the fault's row."""
+    runtime, recommender = service.runtime, service.recommender
+    before = len(recommender.incidents)
+    runtime.inject([text])
+    answers = recommender.answer(service.batches)
+    assert faults.differing(answers, service.expected) == 0
+    incidents = recommender.incidents[before:]
+    row = account(runtime, incidents)["faults"][-1]
+    assert row["fault"] == text
+    return incidents, row
+
+
+@pytest.mark.parametrize("skip", [0, 7])
+@pytest.mark.parametrize(
+    "fault", [name for name in faults.FAULTS if name not in ("silent", "link-down")]
+)
+def test_a_fault_of_the_uplink_is_noticed_and_the_answers_are_right(
+    service, impatient, fault, skip
+):
+    text = f"{fault}:link=uplink,skip={skip},for={faults.LATE_US}"
+    incidents, row = strike_uplink(service, text)
+    assert row["injected"] == 1
+    assert row["unnoticed"] == 0
+    assert (row["corrected"] == 1) == (fault == "corrupt")
+    assert bool(incidents) == (fault != "corrupt")
+
+
+def test_a_silent_uplink_leaves_no_card_and_is_reported(impatient):
+    with opened() as runtime:
+        service = faults.serve(runtime)
+        runtime.inject(["silent:link=uplink"])
+        with pytest.raises(halfdome.CardError):
+            service.recommender.answer(service.batches)
+        (row,) = account(runtime, service.recommender.incidents)["faults"]
+        assert (row["injected"], row["reported"]) == (1, 1)
+
+
+def test_faults_of_a_plan_have_no_text_but_are_accounted_for(service, impatient):
+    runtime = service.runtime
+    fault = Fault(
+        kind=FaultKind.CORRUPT, card=None, to_card=False, after_ns=runtime.platform.time_ns
+    )
+    runtime.platform.inject(FaultPlan((fault,)))
+    service.recommender.answer(service.batches)
+    row = account(runtime, [])["faults"][-1]
+    assert row["fault"] == "CORRUPT uplink up"
+    assert row["corrected"] == row["injected"] == 1

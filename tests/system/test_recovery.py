@@ -150,9 +150,11 @@ def test_dense_nets_that_a_refused_write_left_unfinished_are_sent_again():
 
 
 def drawn(rng):
-    """A fault by name, on any card, in the first 60 us or soon after; not for ever."""
+    """A fault by name, on any link, in the first 60 us or soon after; not for ever."""
     name = str(rng.choice([name for name in faults.FAULTS if name != "silent"]))
-    text = f"{name}:card={rng.integers(CARDS)},at={rng.uniform(0, 60):.2f}"
+    link = rng.integers(CARDS + (name != "link-down"))
+    where = "link=uplink" if link == CARDS else f"card={link}"
+    text = f"{name}:{where},at={rng.uniform(0, 60):.2f}"
     if name in ("link-down", "late-completion"):
         text += f",for={rng.uniform(1, 40):.1f}"
     if name != "link-down":

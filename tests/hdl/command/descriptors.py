@@ -54,21 +54,27 @@ GOOD: dict[Opcode, dict[str, int]] = {
 _EDGES = (0, 1, 2, 15, 16, 17, 48, 64, 255, 256, 257, 65535, 65536, 2**31, 2**32 - 1)
 
 
+def towards_an_edge(rng: random.Random, config, bits: int, value: int) -> int:
+    """Another value of a field of so many bits, often at an edge of some rule."""
+    edges = (
+        *_EDGES,
+        config.dram_bytes + rng.randint(-40, 4) * 16,
+        config.scratchpad_address(config.cores) - rng.randint(-4, 40) * 16,
+        config.scratchpad_address(rng.randrange(config.cores)),
+        value + rng.randint(-16, 16),
+        rng.getrandbits(bits),
+    )
+    return rng.choice(edges) & ((1 << bits) - 1)
+
+
 def mutated(rng: random.Random, config=TINY) -> bytes:
     """A good descriptor with a few fields changed, many of them towards an edge of a rule."""
     opcode = rng.choice(list(Opcode))
     values = {"wait_counter": 0xFF, "signal_counter": 0xFF} | GOOD.get(opcode, {})
     table = fields(opcode)[1:]
     for field in rng.sample(table, rng.choice((0, 1, 1, 1, 2, 3))):
-        edges = (
-            *_EDGES,
-            config.dram_bytes + rng.randint(-40, 4) * 16,
-            config.scratchpad_address(config.cores) - rng.randint(-4, 40) * 16,
-            config.scratchpad_address(rng.randrange(config.cores)),
-            values.get(field.name, 0) + rng.randint(-16, 16),
-            rng.getrandbits(field.bits),
-        )
-        values[field.name] = rng.choice(edges) & ((1 << field.bits) - 1)
+        before = values.get(field.name, 0)
+        values[field.name] = towards_an_edge(rng, config, field.bits, before)
     return pack(opcode, **values)
 
 

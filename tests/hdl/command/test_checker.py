@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules import VECTOR
-from halfdome.hdl.commands import Engine, Opcode, Status, fields, pack
+from halfdome.hdl.commands import Engine, Flag, Opcode, Status, fields, pack
 from halfdome.hdl.config import PRESETS
 from halfdome.sim.golden.check import check
 from tests.bench import as_dict, get, monitor, put, simulate, sink, source
@@ -75,6 +75,35 @@ def test_operands_side_by_side_get_the_golden_verdict():
     verdicts = [check(raw, TINY)[0] for raw in descriptors]
     assert min(map(verdicts.count, (Status.OK, Status.BAD_OVERLAP))) > 100
     compare(TINY, descriptors)
+
+
+def test_copies_and_pooled_rows_beside_what_they_read_get_the_golden_verdict():
+    rng = random.Random(4)
+    descriptors = []
+    for _ in range(150):
+        strides = rng.choice([(64, 64), (64, 48), (128, 128)])
+        values = {"rows": rng.choice((1, 2, 5)), "row_bytes": rng.choice((16, 40, 48))}
+        values |= dict(zip(("source_stride", "destination_stride"), strides, strict=True))
+        values |= {"source": 0x5000, "destination": 0x5000 + 16 * rng.randint(-20, 20)}
+        descriptors.append(pack(Opcode.COPY, **values))
+    for _ in range(150):
+        strides = rng.choice([(40, 40), (100, 100), (200, 200)])
+        values = GOOD[Opcode.GATHER] | {
+            "rows": rng.choice((1, 4)), "bags": rng.choice((1, 4)), "dim": 8,
+            "index_count": rng.choice((0, 20)), "flags": rng.choice((0, Flag.WEIGHTED)),
+        }  # fmt: skip
+        values |= dict(zip(("row_stride", "output_stride"), strides, strict=True))
+        beside = rng.choice(["table", "indices", "lengths", "weights"])
+        values["output"] = values[beside] + rng.randint(-200, 200)
+        descriptors.append(pack(Opcode.GATHER, **values))
+    verdicts = [check(raw, TINY)[0] for raw in descriptors]
+    assert min(map(verdicts.count, (Status.OK, Status.BAD_OVERLAP))) > 50
+    compare(TINY, descriptors)
+
+
+def test_a_triangle_without_output_overlaps_nothing():
+    one = GOOD[Opcode.BATCH_MATMUL] | {"m": 1, "n": 1, "flags": Flag.TRIANGLE}
+    compare(TINY, [pack(Opcode.BATCH_MATMUL, **one | {"y": y}) for y in (0x6001, 0x7000, 1 << 39)])
 
 
 def test_the_largest_preset_is_checked_too():

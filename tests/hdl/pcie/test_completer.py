@@ -115,10 +115,8 @@ def test_refused_requests_are_counted_and_the_next_one_is_served():
     bench = Bench(config)
     good = memory_request(0x80, 96, data=bytes(range(96)))
     end = config.scratchpad_address(config.cores)
-    page = memory_request(0x80, 4, data=bytes(4))
+    single = memory_request(0x80, 4, data=bytes(4))
     posted = [
-        (memory_request(0x84, 4, data=b"\xff" * 4), 2),  # not at a word
-        (memory_request(0x81, 4, data=b"\xff" * 4), 2),  # not at a doubleword
         (memory_request(end, 32, data=b"\xff" * 32), 2),  # beyond card memory
         (memory_request(0x80, 4, data=b"\xff" * 4), 1),  # unknown BAR
         (memory_request(0x80, 12, data=b"\xff" * 12), 0),  # three registers
@@ -127,7 +125,10 @@ def test_refused_requests_are_counted_and_the_next_one_is_served():
         (Tlp(**vars(good) | {"payload": good.payload[:32]}), 2),  # too short
         (Tlp(**vars(good) | {"payload": good.payload * 90}), 2),  # too long, for the buffer too
         (Tlp(**vars(good) | {"payload": b""}), 2),
-        (Tlp(**vars(page) | {"first_be": 0b1011}), 2),  # a gap
+        (Tlp(**vars(single) | {"first_be": 0b1011}), 0),  # three bytes of a register
+        (Tlp(**vars(good) | {"last_be": 0}), 2),  # against the rules of byte enables
+        (Tlp(**vars(good) | {"first_be": 0}), 2),
+        (Tlp(**vars(single) | {"last_be": 1}), 2),
         (Tlp(**vars(memory_request(0xFC0, 64, data=bytes(64))) | {"length": 32}), 2),
         (memory_request(0xFC0, 128, data=bytes(128)), 2),  # crosses 4 KiB
         (Tlp(kind=0x34), 0),  # message without data
@@ -135,8 +136,8 @@ def test_refused_requests_are_counted_and_the_next_one_is_served():
         (Tlp(kind=0x9F), 0),  # prefix
     ]
     refused = [
-        (memory_request(0x84, 4, tag=1), 2),
-        (memory_request(0x83, 40, tag=2), 2),
+        (memory_request(0x84, 2, tag=1), 0),
+        (memory_request(0x83, 5, tag=2), 0),
         (memory_request(end, 32, tag=3), 2),
         (memory_request(0x80, 4, tag=4), 5),
         (memory_request(0x80, 12, tag=5), 0),

@@ -246,7 +246,8 @@ def test_a_silent_card_still_takes_what_it_gets():
     [({"card": 6}, "card=6: must be 0 to 5"), ({"skip": -1}, "skip=-1"), ({"count": 0}, "count=0"),
      ({"kind": FaultKind.DELAY}, "for_ns=0: DELAY needs a length"),
      ({"kind": FaultKind.LINK_DOWN, "for_ns": 999}, "for_ns=999: LINK_DOWN lasts at least 1000 ns"),
-     ({"kind": FaultKind.LINK_DOWN, "card": None, "for_ns": 1}, "card=None: only the link")],
+     ({"kind": FaultKind.LINK_DOWN, "card": None, "for_ns": 1},
+      "LINK_DOWN of the uplink: only the link of a card")],
 )  # fmt: skip
 def test_a_fault_that_fits_no_platform_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
@@ -262,13 +263,18 @@ def test_faults_are_written_as_text():
         kind=FaultKind.LINK_DOWN, card=0, for_ns=100_000
     )
     assert parse_fault("silent:card=1,at=2") == silence(1, after_ns=2000)
+    assert parse_fault("poisoned-write:at=1,link=uplink") == Fault(
+        kind=FaultKind.POISON, card=None, to_card=False, flow=Flow.POSTED, after_ns=1000
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("sleepy:card=1", "fault sleepy:card=1: sleepy is unknown; known are corrupt, poison,"),
-        ("poison:where=1", "where is unknown; known are card, at, for, skip, count"),
+        ("poison:where=1", "where is unknown; known are card, at, for, skip, count, link"),
+        ("poison:link=2", "fault poison:link=2: link=2 must be uplink; or say card=N"),
+        ("poison:link=uplink,card=0", "card and link exclude each other"),
         ("poison:card", "card= must be a whole number, 0 or more"),
         ("poison:card=1.5", r"card=1\.5 must be a whole number, 0 or more"),
         ("poison:at=-1", "at=-1 must be a number, 0 or more"),

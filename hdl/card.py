@@ -1,7 +1,5 @@
 """The card: everything between two packet streams and card DRAM."""
 
-from collections.abc import Callable
-
 from amaranth import Module, Mux, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -14,6 +12,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.core import READ_PORTS, WEIGHT_PORT, WRITE_PORTS, Core
 from halfdome.hdl.memory.axi import Axi4
 from halfdome.hdl.memory.system import MemorySystem
+from halfdome.hdl.once import Once
 from halfdome.hdl.pcie.endpoint import PcieEndpoint
 from halfdome.hdl.pcie.tlp import rx_beat, tx_beat
 from halfdome.hdl.registers import GATHER_WAITS
@@ -27,8 +26,6 @@ class Card(wiring.Component):
     Parameters
     ----------
     config : CardConfig
-    make_core : callable
-        Makes each of the cores from the configuration: `Core`, or what has its signature.
 
     Members
     -------
@@ -44,11 +41,8 @@ class Card(wiring.Component):
 
     rest_period = CoreQueues.rotation
 
-    def __init__(
-        self, config: CardConfig, make_core: Callable[[CardConfig], wiring.Component] = Core
-    ):
+    def __init__(self, config: CardConfig):
         self.config = config
-        self._make_core = make_core
         self._memory = MemorySystem(
             config,
             core_reads=READ_PORTS,
@@ -93,7 +87,8 @@ class Card(wiring.Component):
 
         cores = []
         for index in range(config.cores):
-            m.submodules[f"core_{index}"] = core = self._make_core(config)
+            core = Core(config)
+            m.submodules[f"core_{index}"] = Once(core)
             cores.append(core)
             connect(m, core.dma, pcie.dma_reads[index])
             connect(m, core.posted, pcie.posted[index])

@@ -1,6 +1,6 @@
 """One core: its five engines and their ports to memory and PCIe."""
 
-from amaranth import EnableInserter, Module, Signal
+from amaranth import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -15,6 +15,7 @@ from halfdome.hdl.gather.watch import WriteWatch
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES
 from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.pcie.port import DmaReadPort, PostedWritePort
 from halfdome.hdl.registers import GATHER_WAITS
 from halfdome.hdl.vector.engine import VectorEngine

@@ -1,17 +1,20 @@
 """Any component as RTLIL and Verilog."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from amaranth import Const, Value
+from amaranth import ClockDomain, ClockSignal, Const, ResetSignal, Signal, Value
 from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable, Fragment, Instance, ValueCastable
 from amaranth.hdl._ir import Design
 from amaranth.lib import wiring
 
+from halfdome.hdl.dedupe import dedupe
 from halfdome.hdl.mends import mended
-from halfdome.hdl.share import share
-from halfdome.hdl.wheel import run_wheel
+from halfdome.hdl.once import ENABLE, EnableInserter
+from halfdome.hdl.tools import run_yosys
 
 
 def ports_of(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Value]]:
@@ -22,11 +25,101 @@ def ports_of(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Va
             yield "__".join(map(str, path)), member.flow, value
 
 
+class _Kinds:
+    """The platform that a design is elaborated for: it elaborates what is `Once` in it."""
+
+    def __init__(self):
+        self.texts: list[str] = []
+        """The RTLIL of each kind of component."""
+        self._known: list[tuple[object, str]] = []
+
+    def place(self, component: wiring.Component) -> Instance:
+        """An instance of the module that all components like this one share."""
+        _spare_warning(component)
+        made_from = _made_from(component)
+        name = next((name for known, name in self._known if known == made_from), None)
+        if name is None:
+            name = self._name(type(component))
+            self._known.append((made_from, name))
+            self._elaborate(component, name)
+        controls = {
+            "i_clk": ClockSignal(),
+            "i_rst": ResetSignal(allow_reset_less=True),
+            f"i_{ENABLE}": Const(1),
+        }
+        ports = {
+            f"{'i' if flow == wiring.In else 'o'}_{port}": value
+            for port, flow, value in ports_of(component)
+        }
+        return Instance(name, **controls, **ports)
+
+    def _name(self, kind: type) -> str:
+        """`halfdome_float_fma`, with a number for other kinds of the class."""
+        words = re.findall(r"[A-Z]?[a-z0-9]+", kind.__name__)
+        base = "_".join(("halfdome", *words)).lower()
+        number = sum(known[0] is kind for known, _ in self._known)
+        return f"{base}_{number + 1}" if number else base
+
+    def _elaborate(self, component: wiring.Component, name: str) -> None:
+        domain, enable = ClockDomain("sync"), Signal(name=ENABLE)
+        fragment = EnableInserter(enable)(Fragment.get(component, self))
+        fragment.add_domains(domain)
+        ports = {"clk": domain.clk, "rst": domain.rst, ENABLE: enable}
+        ports |= {port: value for port, _, value in ports_of(component)}
+        self.texts.append(_convert(fragment, ports, name, self))
+
+
+def _spare_warning(value: object) -> None:
+    """Amaranth warns of components that are never elaborated: not where others stand for them."""
+    if isinstance(value, wiring.Component):
+        value._MustUse__used = True
+        value = list(vars(value).values())
+    if isinstance(value, list | tuple):
+        for member in value:
+            _spare_warning(member)
+
+
+_AMARANTHS = ("_Component__", "_MustUse__")
+"""What the attributes of a component start with that Amaranth gives it."""
+
+
+def _made_from(value: object, where: str = "") -> tuple:
+    """What tells whether two components are made alike, and so elaborate to the same hardware.
+
+    Raises `TypeError` for a component that holds other hardware than components beside its ports.
+    """
+    if isinstance(value, wiring.Component):
+        ports = [
+            (path, member.flow, member.shape, member.init)
+            for path, member, _ in value.signature.flatten(value)
+        ]
+        held = {
+            name: _made_from(member, f"{type(value).__name__}.{name}")
+            for name, member in vars(value).items()
+            if name not in value.signature.members and not name.startswith(_AMARANTHS)
+        }
+        return type(value), ports, held
+    if isinstance(value, list | tuple):
+        return type(value), [_made_from(member, where) for member in value]
+    if isinstance(value, Value | ValueCastable | wiring.PureInterface | Elaboratable):
+        raise TypeError(f"{where}: a component that is placed by name is reached by its ports only")
+    return type(value), value
+
+
+def _convert(
+    design: Elaboratable | Fragment, ports: dict[str, Value], name: str, platform=None
+) -> str:
+    directed = {port: (value, None) for port, value in ports.items()}
+    return rtlil.convert(design, name=name, platform=platform, ports=directed, emit_src=False)
+
+
 def to_rtlil(component: wiring.Component, name: str) -> str:
     """Any component as RTLIL, ports named by its signature (`i__payload`), equal modules once."""
-    ports = {port: (value, None) for port, _, value in ports_of(component)}
+    kinds = _Kinds()
+    ports = {port: value for port, _, value in ports_of(component)}
     with mended():
-        return share(rtlil.convert(component, name=name, ports=ports, emit_src=False), name)
+        text = _convert(component, ports, name, kinds)
+        return dedupe("".join((text, *kinds.texts)), name)
 
 
 def design_to_rtlil(design: Design) -> str:
@@ -34,7 +127,7 @@ def design_to_rtlil(design: Design) -> str:
     (name,) = design.hierarchy
     with mended():
         text, _ = rtlil.convert_fragment(design, name=name, emit_src=False)
-        return share(text, name)
+        return dedupe(text, name)
 
 
 def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:
@@ -50,5 +143,5 @@ def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:
             # A wire of no bits, which Verilog does not have, would be written with two.
             f"read_rtlil top.il; delete s:0; {passes}; memory_collect; write_verilog -noattr top.v"
         )
-        run_wheel("yosys", ["-q", "-p", script], Path(folder))
+        run_yosys(script, Path(folder))
         return target.read_text()

@@ -18,7 +18,7 @@ from halfdome.hdl.matmul.array import SystolicArray
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.matmul.weights import rows_per_stage
-from halfdome.hdl.wheel import run_wheel
+from halfdome.hdl.tools import check_nextpnr, run_nextpnr, run_yosys
 
 _CLOCK_MHZ = 100
 """The clock that placement and routing aim at."""
@@ -92,13 +92,13 @@ def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float
     RuntimeError
         A tool is not installed, or fails; the message ends with what it said.
     """
+    check_nextpnr()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "top.il").write_text(rtlil.convert(_FewPins(component), name="top"))
         script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
-        run_wheel("yosys", ["-q", "-p", script], folder)
-        run_wheel(
-            "nextpnr_ecp5",
+        run_yosys(script, folder)
+        run_nextpnr(
             ["--um5g-85k", "--package", "CABGA381", "--json", "top.json", "--seed", "1",
              "--freq", str(_CLOCK_MHZ), "--timing-allow-fail", "--lpf-allow-unconstrained",
              "--report", "report.json", "--quiet",

@@ -1,14 +1,9 @@
 """Verilog and the C header that belongs to it, from one configuration."""
 
-from amaranth import ClockSignal, Instance, Module, ResetSignal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In
-
 from halfdome.hdl import commands, registers
 from halfdome.hdl.card import Card
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.core import Core
-from halfdome.hdl.rtlil import ports_of, rtlil_to_verilog, to_rtlil
+from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
 
 TOP = "halfdome_card"
 CORE = "halfdome_core"
@@ -21,23 +16,9 @@ _YOSYS_HABITS = (
 first match wins, comparisons that the configuration's sizes decide."""
 
 
-class _PlacedCore(wiring.Component):
-    """A core by name: cores are equal, so that one module serves them all."""
-
-    def elaborate(self, platform):
-        m = Module()
-        ports = {
-            f"{'i' if flow == In else 'o'}_{name}": value for name, flow, value in ports_of(self)
-        }
-        m.submodules.core = Instance(CORE, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
-        return m
-
-
 def card_rtlil(config: CardConfig) -> str:
     """The whole card as RTLIL, with one module `CORE` that is placed once for each core."""
-    core = Core(config)
-    card = Card(config, lambda _: _PlacedCore(core.signature))
-    return to_rtlil(card, TOP) + to_rtlil(core, CORE)
+    return to_rtlil(Card(config), TOP)
 
 
 def card_verilog(config: CardConfig) -> str:

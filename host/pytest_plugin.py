@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from halfdome.host.platform import Runtime
     from halfdome.host.runtime.card import Card
 
-pytest_plugins = ("halfdome.sim.pytest_plugin",)
-"""Options, `simulate` and `golden_cycles`."""
+pytest_plugins = ("halfdome.sim.pytest_plugin", "halfdome.sim.pytest_log")
+"""Options, `simulate` and `golden_cycles`; what takes long is told at the terminal."""
 
 DEFAULT_CARDS = 2
 _open = pytest.StashKey[tuple["Runtime", Path]]()

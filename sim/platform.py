@@ -2,11 +2,9 @@
 
 import hashlib
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -14,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from amaranth.lib import wiring
-from rich.console import Console
 
 from halfdome import hdl
-from halfdome.hdl.config import CardConfig
+from halfdome.hdl.config import PRESETS, CardConfig
 from halfdome.hdl.pcie.tlp import rx_beat, tx_beat
 from halfdome.sim.dram import presets, replay
 from halfdome.sim.engine import cache as artefacts
@@ -138,7 +135,7 @@ class Platform:
     faults : FaultPlan or None
         What goes wrong on the links from the beginning; see `inject`.
 
-    Raises `ValueError` for a bad argument or an unknown DRAM preset, `halfdome.hdl.wheel.ToolError`
+    Raises `ValueError` for a bad argument or an unknown DRAM preset, `halfdome.hdl.tools.ToolError`
     and `halfdome.sim.engine.compiler.BuildError` if a tool is missing or fails.
     """
 
@@ -175,12 +172,13 @@ class Platform:
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
         fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
         factory = card_factory or _real_card
-        self._make = partial(ENGINES[engine], lambda: factory(config), fingerprint=fingerprint)
-        with _status() as progress, ThreadPoolExecutor(1) as beside:
+        self._make = partial(
+            ENGINES[engine], lambda: factory(config), fingerprint=fingerprint, name=_name(config)
+        )
+        with ThreadPoolExecutor(1) as beside:
             # A first time compiles this while the cards are elaborated.
             library = beside.submit(load_library)
-            self._models = self._make(cards, progress=progress, waves=waves)
-            progress("opening the platform")
+            self._models = self._make(cards, waves=waves)
             library.result()
             self.world = World(
                 **around,
@@ -355,8 +353,7 @@ class Platform:
                 f"waves: start={waves.start}: card {waves.card} has simulated {simulated} cycles"
             )
         stop = min(waves.stop, simulated)
-        with _status() as progress:
-            [model] = self._make(1, progress=progress, waves=replace(waves, card=0, stop=stop))
+        [model] = self._make(1, waves=replace(waves, card=0, stop=stop))
         try:
             whole = self.world.repeat(waves.card, model, stop)
         finally:
@@ -413,6 +410,12 @@ def _real_card(config: CardConfig) -> wiring.Component:
     return Card(config)
 
 
+def _name(config: CardConfig) -> str:
+    """What a person calls a card of this configuration."""
+    preset = next((name for name, known in PRESETS.items() if known == config), config.hash)
+    return f"card {preset}"
+
+
 @cache
 def _hdl_fingerprint() -> str:
     """Stands for the sources of the card and the language they are written in."""
@@ -421,13 +424,3 @@ def _hdl_fingerprint() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """Tells a person at a terminal what takes time."""
-    if not sys.stderr.isatty():
-        yield lambda message: None
-        return
-    with Console(stderr=True).status("building") as line:
-        yield lambda message: line.update(f"native engine: {message}")

@@ -12,6 +12,7 @@ from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.group import group_elements, pooled_group
 from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.once import Once
 
 SIGN = 0x80
 """What 8-bit numbers are moved by to be signed: the same bits as adding or subtracting 128."""
@@ -76,8 +77,9 @@ class PooledConverter(wiring.Component):
         signed = self.output_format == ElementFormat.INT8
         halves, bytes_ = [], []
         for number, quantise in enumerate(self._quantisers):
-            m.submodules[f"narrow_{number}"] = narrow = FloatNarrow()
-            m.submodules[f"quantise_{number}"] = quantise
+            narrow = FloatNarrow()
+            m.submodules[f"narrow_{number}"] = Once(narrow)
+            m.submodules[f"quantise_{number}"] = Once(quantise)
             flip = signed.replicate(8) & SIGN
             m.d.comb += [
                 narrow.i.eq(self.i.p.data[number]),

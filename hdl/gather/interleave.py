@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import Cat, Module, ResetInserter, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -11,6 +11,7 @@ from amaranth.utils import exact_log2
 
 from halfdome.hdl.gather.sequencer import Lookup
 from halfdome.hdl.memory.arbiter import RoundRobin
+from halfdome.hdl.once import ResetInserter
 
 CONTEXTS = 8
 """Bags in flight: as many rows of one chunk, from open DRAM rows at two cycles each, cover the

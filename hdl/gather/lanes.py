@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth import Cat, EnableInserter, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
@@ -17,6 +17,7 @@ from halfdome.hdl.gather.lane import Lane
 from halfdome.hdl.gather.scale import RowFactors
 from halfdome.hdl.gather.shape import max_chunks, row_shape
 from halfdome.hdl.gather.unpack import ELEMENT_BITS
+from halfdome.hdl.once import EnableInserter, Once
 
 
 def pooled_chunk(config: CardConfig) -> data.StructLayout:
@@ -159,7 +160,7 @@ class AccumulateLanes(wiring.Component):
         elements = self.chunks.p & factors.row.replicate(ELEMENT_BITS * config.lanes)
         for number, lane in enumerate(self._lanes):
             # Idle lanes hold still: less power, and less work for a simulator.
-            m.submodules[f"lane_{number}"] = EnableInserter(active)(lane)
+            m.submodules[f"lane_{number}"] = EnableInserter(active)(Once(lane))
             m.d.comb += [
                 lane.width.eq(self.shape.width),
                 lane.element.eq(elements.word_select(number, ELEMENT_BITS)),

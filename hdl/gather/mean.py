@@ -12,6 +12,7 @@ from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.array import COUNT_BITS
 from halfdome.hdl.gather.group import group_elements, pooled_group
+from halfdome.hdl.once import Once
 
 LANES_PER_DIVIDER = 8
 """Accumulate lanes that share a divider, which so keeps pace with bags of as many rows."""
@@ -110,8 +111,9 @@ class BagMean(wiring.Component):
         ]
         quotients = []
         for number, divider in enumerate(dividers):
-            m.submodules[f"divider_{number}"] = divider
-            m.submodules[f"rounder_{number}"] = rounder = _HalfRounder()
+            m.submodules[f"divider_{number}"] = Once(divider)
+            rounder = _HalfRounder()
+            m.submodules[f"rounder_{number}"] = Once(rounder)
             element = register(
                 m, group.data[number], f"element_{number}", cycles=IntToFloat.latency
             )

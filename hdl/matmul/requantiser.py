@@ -8,6 +8,7 @@ from halfdome.hdl.arith.convert import IntToFloat
 from halfdome.hdl.arith.format import FLOAT32
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.arith.quantise import FloatToByte
+from halfdome.hdl.once import Once
 
 
 class Requantiser(wiring.Component):
@@ -49,8 +50,8 @@ class Requantiser(wiring.Component):
         for column, (convert, quantise) in enumerate(
             zip(self._converters, self._quantisers, strict=True)
         ):
-            m.submodules[f"convert_{column}"] = convert
-            m.submodules[f"quantise_{column}"] = quantise
+            m.submodules[f"convert_{column}"] = Once(convert)
+            m.submodules[f"quantise_{column}"] = Once(quantise)
             biased = (self.totals[column] + self.bias[column])[:32].as_signed()
             m.d.comb += [
                 convert.i.eq(register(m, biased, f"biased_{column}")),

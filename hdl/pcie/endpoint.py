@@ -1,11 +1,12 @@
 """The card's side of PCIe: everything between the two packet streams and the card's blocks."""
 
-from amaranth import Module, ResetInserter, Signal
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.once import ResetInserter
 from halfdome.hdl.pcie.completer import Completer
 from halfdome.hdl.pcie.demux import TlpDemux
 from halfdome.hdl.pcie.mux import PacketMux

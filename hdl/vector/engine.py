@@ -1,6 +1,6 @@
 """The vector engine: element-wise work on matrices, one pass over memory a command."""
 
-from amaranth import EnableInserter, Module, Mux, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
@@ -10,6 +10,7 @@ from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status, fields, l
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
+from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
 from halfdome.hdl.vector.packer import RowPacker
 from halfdome.hdl.vector.source import GroupSource

@@ -1,6 +1,6 @@
 """The arithmetic of the vector engine: from stored elements to stored elements."""
 
-from amaranth import Cat, EnableInserter, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,6 +11,7 @@ from halfdome.hdl.arith.mul import FloatMul
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.arith.quantise import RoundToByte
 from halfdome.hdl.commands import ElementFormat, Function, Opcode
+from halfdome.hdl.once import EnableInserter, Once
 from halfdome.hdl.vector.function import FunctionLane, FunctionTables
 from halfdome.hdl.vector.reduce import RowReducer, above
 
@@ -210,8 +211,9 @@ class VectorLanes(wiring.Component):
         for lane in range(lanes):
             x = self._combine(m, lane)
             function = FunctionLane()
-            m.submodules[f"function_{lane}"] = EnableInserter(uses_table)(function)
-            m.submodules[f"encode_{lane}"] = encode = ElementEncoder()
+            m.submodules[f"function_{lane}"] = EnableInserter(uses_table)(Once(function))
+            encode = ElementEncoder()
+            m.submodules[f"encode_{lane}"] = Once(encode)
             value = Signal(32, name=f"value_{lane}")
             with m.If(uses_table):
                 m.d.comb += value.eq(function.o)
@@ -237,9 +239,10 @@ class VectorLanes(wiring.Component):
     def _combine(self, m: Module, lane: int) -> Signal:
         """Decodes the elements of a lane and combines them as the opcode says."""
         settings = self.settings
-        m.submodules[f"a_{lane}"] = a = ElementDecoder()
-        m.submodules[f"b_{lane}"] = b = ElementDecoder()
-        m.submodules[f"fma_{lane}"] = fma = FloatFma(FLOAT32)
+        a, b, fma = ElementDecoder(), ElementDecoder(), FloatFma(FLOAT32)
+        m.submodules[f"a_{lane}"] = Once(a)
+        m.submodules[f"b_{lane}"] = Once(b)
+        m.submodules[f"fma_{lane}"] = Once(fma)
         m.d.comb += [
             a.format.eq(settings.a_format),
             a.zero_point.eq(settings.a_zero_point),

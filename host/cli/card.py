@@ -22,10 +22,11 @@ def verilog(
     Example: `halfdome verilog --config tiny -o build/`
     """
     from halfdome.hdl.verilog import TOP, c_header, card_verilog
+    from halfdome.sim.progress import told
 
     design = preset(config)
     output.mkdir(parents=True, exist_ok=True)
-    with console.status(f"generating {config} ({design.hash})"):
+    with told(f"writing Verilog of {config}"):
         (output / f"{TOP}.v").write_text(card_verilog(design))
     (output / f"{TOP}.h").write_text(c_header(design))
     (output / f"{TOP}.json").write_text(design.as_json() + "\n")

@@ -44,15 +44,15 @@ def compiled(
         processes=bool(processes),
     )
     pins = translation.pins()
+    name = type(component).__name__
     try:
-        folder = build(design(top, pins), ports(pins), traced=False)
+        folder = build(design(top, pins), ports(pins), traced=False, name=name)
     except CombinationalCycle as error:
         raise CombinationalLoop(str(error)) from error
     model = Model(folder, ports(pins))
-    recording = Recording(translation, {pins[clock]: period for clock, period in periodic.items()})
-    simulator._engine.load(
-        type(component).__name__, translation, model, recording, SignalSet(periodic)
-    )
+    named = {pins[clock]: period for clock, period in periodic.items()}
+    recording = Recording(name, translation, named)
+    simulator._engine.load(name, translation, model, recording, SignalSet(periodic))
     try:
         yield recording
     finally:

@@ -12,6 +12,7 @@ from halfdome.hdl.rtlil import design_to_rtlil
 from halfdome.sim.engine.cache import content_key
 from halfdome.sim.engine.native import Tools, compile_model
 from halfdome.sim.engine.ports import Port
+from halfdome.sim.progress import told
 
 _CELLS = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 _TAKEN = re.compile(r'(?<=\\)(this|super|randomize)(?=[\s"])')
@@ -59,8 +60,11 @@ EXPORT void* model_pin(Model* model, int index) {
 """
 
 
-def build(design: Design, ports: Sequence[Port], *, traced: bool) -> Path:
-    """The compiled model of a design called `TOP` with these ports: a folder in the cache."""
+def build(design: Design, ports: Sequence[Port], *, traced: bool, name: str) -> Path:
+    """The compiled model of a design called `TOP` with these ports: a folder in the cache.
+
+    People call it `name`; what takes long is told to the logger `halfdome`.
+    """
 
     def glue(folder: Path, prefix: str) -> str:
         pins = "\n".join(
@@ -71,7 +75,9 @@ def build(design: Design, ports: Sequence[Port], *, traced: bool) -> Path:
 
     tools = Tools.find(traced=traced)
     text = _TAKEN.sub(r"\1$", design_to_rtlil(design))
-    return compile_model(tools, content_key(text, tools.identity(_GLUE)), text, ports, glue)
+    key = content_key(text, tools.identity(_GLUE))
+    with told(f"building {name}{' with waveforms' if traced else ''}") as progress:
+        return compile_model(tools, key, text, ports, glue, progress)
 
 
 class _WidePin:

@@ -19,10 +19,12 @@ class Recording:
 
     Parameters
     ----------
+    name : of the component
     periods : of the clocks that the simulator drives, in seconds, by the name of their pin
     """
 
-    def __init__(self, translation: Translation, periods: dict[str, float]):
+    def __init__(self, name: str, translation: Translation, periods: dict[str, float]):
+        self._name = name
         self._translation = translation
         self._periods = periods
         self._steps: list[Step] = []
@@ -38,7 +40,8 @@ class Recording:
         Raises `OSError` if the file cannot be written, and `BuildError` of a compilation.
         """
         pins = self._translation.pins()
-        folder = build(design(self._translation.top, pins), ports(pins), traced=True)
+        top = design(self._translation.top, pins)
+        folder = build(top, ports(pins), traced=True, name=self._name)
         model = Model(folder, ports(pins))
         try:
             model.record(path)

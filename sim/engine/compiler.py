@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from halfdome.sim.engine.cache import BuildError, cached, content_key
+from halfdome.sim.progress import told
 
 SIM = Path(__file__).resolve().parent.parent
 NO_CLOCK = "the component has no clock: nothing in it is in the sync domain"
@@ -23,6 +24,8 @@ UNDRIVEN = (
 )
 JOBS = 2
 """Compilations at once."""
+OPTIMISED = ("-O2",)
+"""What is run in every cycle; `-O3` compiles longer and is not faster."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Compiler:
     def identity(self) -> str:
         """What the output depends on besides the input: compiler, flags and processor."""
         version = run((*self.command, "--version"), "the C++ compiler")
-        return "\n".join((*self.command, *self.flags, version, _processor()))
+        return "\n".join((*self.command, *self.flags, *OPTIMISED, version, _processor()))
 
 
 def _processor() -> str:
@@ -53,7 +56,7 @@ def find_compiler() -> Compiler:
 
     Raises `BuildError` that says what to install if there is none.
     """
-    common = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-w")
+    common = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread", "-w")
     if chosen := os.environ.get("CXX"):
         return Compiler(tuple(shlex.split(chosen)), (*common, "-march=native"))
     for name in ("g++", "clang++", "c++"):
@@ -88,32 +91,24 @@ def run(
     return done.stdout
 
 
-def _effort(source: Path) -> tuple[str, ...]:
-    """Verilator names what runs once, and what writes waveforms: not worth optimising.
-
-    Nor is its run-time library, most of which a card never calls.
-    """
-    if "__Slow" in source.stem or "__Trace" in source.stem:
-        return ("-O0",)
-    return ("-O1",) if source.stem in ("verilated", "verilated_threads") else ()
-
-
 def compile_objects(
-    sources: Sequence[Path], folder: Path, *, include: Sequence[Path] = ()
+    sources: Mapping[Path, Sequence[str]], folder: Path, *, include: Sequence[Path] = ()
 ) -> list[Path]:
-    """Compiles each source to an object in `folder`, `JOBS` at a time, the largest first."""
+    """Compiles each source, with the flags it maps to, to an object in `folder`.
+
+    `JOBS` at a time, in the order given.
+    """
     compiler = find_compiler()
     includes = [f"-I{path}" for path in include]
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        flags = (*compiler.flags, *_effort(source), *includes)
+        flags = (*compiler.flags, *sources[source], *includes)
         run((*compiler.command, *flags, "-c", source, "-o", target), f"compiling {source.name}")
         return target
 
-    ordered = sorted(sources, key=lambda path: -path.stat().st_size)
     with ThreadPoolExecutor(JOBS) as pool:
-        return list(pool.map(compile_one, ordered))
+        return list(pool.map(compile_one, sources))
 
 
 def link(objects: Sequence[Path], target: Path) -> None:
@@ -130,6 +125,8 @@ def library(source: Path, name: str) -> Path:
     texts = [f"{path.name}\n{path.read_text()}" for path in (source, *headers)]
 
     def build(folder: Path) -> None:
-        link(compile_objects([source], folder, include=[SIM]), folder / f"{name}.so")
+        with told(f"compiling {source.name}"):
+            objects = compile_objects({source: OPTIMISED}, folder, include=[SIM])
+            link(objects, folder / f"{name}.so")
 
     return cached(name, content_key(compiler.identity(), *texts), build) / f"{name}.so"

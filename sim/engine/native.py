@@ -15,9 +15,11 @@ from amaranth.lib import wiring
 
 from halfdome.hdl.command.statistics import COUNT_BITS
 from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
-from halfdome.sim.engine.cache import cached, content_key, recall, remember
+from halfdome.sim.engine.cache import cached, check_writable, content_key, recall, remember
 from halfdome.sim.engine.compiler import (
+    JOBS,
     NO_CLOCK,
+    OPTIMISED,
     SIM,
     UNDRIVEN,
     BuildError,
@@ -28,6 +30,7 @@ from halfdome.sim.engine.compiler import (
     run,
 )
 from halfdome.sim.engine.ports import Pin, Port, Rest, component_ports, undriven_domain
+from halfdome.sim.progress import Progress, told
 from halfdome.sim.waves import Waves
 
 VERILATOR_FLAGS = (
@@ -39,22 +42,24 @@ VERILATOR_FLAGS = (
 """Two-state, optimised, all in one module. Few files, as each reads the same large header; short
 functions, as g++ takes longer than linear in their length."""
 
-PASSES = "proc -norom; opt_expr; opt_clean; opt_dff; opt_clean"
-"""Registers with clock enables: Verilator then guards their work with the same condition."""
+PASSES = "proc -noopt -norom; opt_clean; opt_dff; pmuxtree; opt_clean"
+"""Registers with clock enables: Verilator then guards their work with the same condition. Choices
+among many as trees of choices between two: less code than the `case` that Yosys writes else."""
 
 TRACE_FLAGS = ("--trace", "--trace-structs")
 KEEP_NAMED = "setattr -set keep 1 w:* w:$* %d"
 """What a model that writes waveforms is translated with besides: a name that nothing reads is
 what its author wants to see."""
 
-SMALL_BYTES = 20_000
-"""Size of a source below which its headers take longer to compile than itself."""
+BUNDLE_BYTES = 8 << 20
+"""Of C++ compiled at once: more takes too much memory."""
+HEAP = "glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=65535"
+"""Verilator allocates tens of millions of small nodes, a quarter of its time by default."""
 
 TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
 """What a compiled model's folder in the cache holds; part of its key."""
 _REST_FUNCTIONS = ("model_remember", "model_repeated", "model_advance")
-Progress = Callable[[str], None]
 
 
 def _verilator_root() -> Path:
@@ -67,7 +72,7 @@ def _verilator_root() -> Path:
 
 
 def _verilator(root: Path, *arguments: str | Path, cwd: Path | None = None) -> str:
-    env = os.environ | {"VERILATOR_ROOT": str(root)}
+    env = {"GLIBC_TUNABLES": HEAP} | os.environ | {"VERILATOR_ROOT": str(root)}
     return run((root / "bin" / "verilator_bin", *arguments), "Verilator", cwd=cwd, env=env)
 
 
@@ -180,13 +185,34 @@ EXPORT void* model_pin(Model* model, int index) {{
 """
 
 
-def _gathered(folder: Path) -> list[Path]:
-    """The sources in `folder`, small ones as one: each takes a second to read the same headers."""
-    sources = sorted(folder.glob("*.cpp"))
-    small = [path for path in sources if path.stat().st_size < SMALL_BYTES]
-    together = folder / "small.cpp"
-    together.write_text("".join(f'#include "{path.name}"\n' for path in small))
-    return [together, *(path for path in sources if path not in small)]
+def _bundled(folder: Path) -> dict[Path, Sequence[str]]:
+    """The sources in `folder` as few files, since each reads the same headers for a second.
+
+    Verilator names what runs once, and what writes waveforms: not worth optimising.
+    """
+    fast, slow = [], []
+    for path in sorted(folder.glob("*.cpp"), key=lambda path: (-path.stat().st_size, path.name)):
+        (slow if "__Slow" in path.stem or "__Trace" in path.stem else fast).append(path)
+    bundles: dict[Path, Sequence[str]] = {}
+    bundles |= dict.fromkeys(_bundles(fast, folder / "fast", JOBS), OPTIMISED)
+    bundles |= dict.fromkeys(_bundles(slow, folder / "slow", 1), ("-O0",))
+    return bundles
+
+
+def _bundles(sources: list[Path], target: Path, least: int) -> list[Path]:
+    """`least` files or more that include the sources, in parts of about equal size."""
+    total = sum(path.stat().st_size for path in sources)
+    bundles: list[list[Path]] = [[] for _ in range(max(least, -(-total // BUNDLE_BYTES)))]
+    sizes = [0] * len(bundles)
+    for path in sources:
+        smallest = sizes.index(min(sizes))
+        bundles[smallest].append(path)
+        sizes[smallest] += path.stat().st_size
+    files = []
+    for number, bundle in enumerate(bundles):
+        files.append(target.with_name(f"{target.name}_{number}.cpp"))
+        files[-1].write_text("".join(f'#include "{path.name}"\n' for path in bundle))
+    return files
 
 
 def _runtime(root: Path, compiler: Compiler, version: str, traced: bool) -> list[Path]:
@@ -197,8 +223,10 @@ def _runtime(root: Path, compiler: Compiler, version: str, traced: bool) -> list
         names.append("verilated_vcd_c.cpp")
 
     def build(folder: Path) -> None:
-        sources = [include / name for name in names]
-        compile_objects(sources, folder, include=[include, include / "vltstd"])
+        source = folder / "runtime.cpp"
+        source.write_text("".join(f'#include "{name}"\n' for name in names))
+        # A card never calls most of it.
+        compile_objects({source: ("-O1",)}, folder, include=[include, include / "vltstd"])
 
     key = content_key(compiler.identity(), version, *names)
     return sorted(cached("verilated", key, build).glob("*.o"))
@@ -243,7 +271,7 @@ def compile_model(
     text: str,
     ports: Sequence[Port],
     glue: Callable[[Path, str], str],
-    progress: Progress = lambda message: None,
+    progress: Progress,
 ) -> Path:
     """The compiled model of RTLIL whose top module is `TOP`: a folder in the cache.
 
@@ -252,17 +280,17 @@ def compile_model(
     """
 
     def build_model(folder: Path) -> None:
-        progress("writing Verilog")
+        progress("1 of 3, writing Verilog")
         (folder / f"{TOP}.v").write_text(rtlil_to_verilog(text, passes=tools.passes))
-        progress("translating with Verilator")
+        progress("2 of 3, translating with Verilator")
         prefix = f"V{key}"
         _verilator(
             tools.root, *tools.verilator_flags, "--prefix", prefix, "--top-module", TOP,
             "--Mdir", folder, folder / f"{TOP}.v",
         )  # fmt: skip
         (folder / "glue.cpp").write_text(glue(folder, prefix))
-        sources = _gathered(folder)
-        progress(f"compiling {len(sources)} files")
+        sources = _bundled(folder)
+        progress("3 of 3, compiling C++")
         include = [folder, tools.root / "include", tools.root / "include" / "vltstd", SIM]
         objects = compile_objects(sources, folder, include=include)
         link([*objects, *tools.runtime()], folder / "model.so")
@@ -279,9 +307,11 @@ def build(
     *,
     fingerprint: str | None = None,
     traced: bool = False,
-    progress: Progress = lambda message: None,
+    name: str = "a component",
 ) -> Path:
     """The compiled model of the component that `make` returns: a folder in the cache.
+
+    What takes long is told to the logger `halfdome`.
 
     Parameters
     ----------
@@ -290,32 +320,35 @@ def build(
         fingerprint before, `make` is not called at all.
     traced : bool
         The model can write waveforms; it is slower also while it writes none.
-    progress : function that is told what takes time
+    name : str
+        What a person calls the component
     """
     tools = Tools.find(traced=traced)
     flags = tools.identity(_glue((), "", traced, 0, ()) + (SIM / "engine" / "rest.hpp").read_text())
     shortcut = content_key(fingerprint, flags) if fingerprint is not None else None
     if shortcut is not None and (known := recall(shortcut)):
         return known
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(tools.runtime)
+    check_writable()
+    with told(f"building {name}{' with waveforms' if traced else ''}") as progress:
         progress("elaborating")
-        component = make()
-        text = to_rtlil(component, TOP)
-    ports = list(component_ports(component))
-    top = text[text.index(f"module \\{TOP}\n") :].partition("\nend\n")[0]
-    if domain := undriven_domain(re.findall(r" input \d+ +\\(\w+)", top), ports):
-        raise BuildError(UNDRIVEN.format(domain))
-    # A traced model shows every cycle.
-    rest_period = 0 if traced else getattr(component, "rest_period", 0)
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(tools.runtime)
+            component = make()
+            text = to_rtlil(component, TOP)
+        ports = list(component_ports(component))
+        top = text[text.index(f"module \\{TOP}\n") :].partition("\nend\n")[0]
+        if domain := undriven_domain(re.findall(r" input \d+ +\\(\w+)", top), ports):
+            raise BuildError(UNDRIVEN.format(domain))
+        # A traced model shows every cycle.
+        rest_period = 0 if traced else getattr(component, "rest_period", 0)
 
-    def glue(folder: Path, prefix: str) -> str:
-        if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
-            raise BuildError(NO_CLOCK)
-        return _glue(ports, prefix, traced, rest_period, _cycle_counts(folder, prefix))
+        def glue(folder: Path, prefix: str) -> str:
+            if not re.search(r"\bclk\b", (folder / f"{prefix}.h").read_text()):
+                raise BuildError(NO_CLOCK)
+            return _glue(ports, prefix, traced, rest_period, _cycle_counts(folder, prefix))
 
-    key = content_key(text, flags, str(rest_period))
-    path = compile_model(tools, key, text, ports, glue, progress)
+        key = content_key(text, flags, str(rest_period))
+        path = compile_model(tools, key, text, ports, glue, progress)
     if shortcut is not None:
         remember(shortcut, path)
     return path
@@ -374,7 +407,7 @@ def models(
     count: int,
     *,
     fingerprint: str | None = None,
-    progress: Progress = lambda message: None,
+    name: str = "a component",
     waves: Waves | None = None,
 ) -> list[NativeModel]:
     """`count` instances of the component that `make` returns, compiled once.
@@ -383,7 +416,7 @@ def models(
     """
     traced = waves.card if waves is not None else None
     folders = {
-        kind: build(make, fingerprint=fingerprint, traced=kind, progress=progress)
+        kind: build(make, fingerprint=fingerprint, traced=kind, name=name)
         for kind in {index == traced for index in range(count)}
     }
     return [

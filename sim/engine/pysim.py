@@ -12,6 +12,7 @@ from amaranth.sim import Simulator
 
 from halfdome.sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
 from halfdome.sim.engine.ports import Pin, component_ports, undriven_domain
+from halfdome.sim.progress import told
 from halfdome.sim.settling import SettlingEngine
 from halfdome.sim.waves import Waves, cut
 
@@ -112,10 +113,14 @@ def models(
     count: int,
     *,
     fingerprint: str | None = None,
-    progress: Callable[[str], None] = lambda message: None,
+    name: str = "a component",
     waves: Waves | None = None,
 ) -> list[PysimModel]:
     """`count` components, each with a simulator of its own. `fingerprint` is not needed."""
-    progress("elaborating")
     traced = waves.card if waves is not None else None
-    return [PysimModel(make(), waves if index == traced else None) for index in range(count)]
+    models = []
+    with told(f"elaborating {name} for pysim") as step:
+        for index in range(count):
+            step(f"{index + 1} of {count}")
+            models.append(PysimModel(make(), waves if index == traced else None))
+    return models

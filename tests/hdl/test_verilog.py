@@ -13,8 +13,8 @@ import pytest
 from halfdome.hdl import registers
 from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.tools import run_yosys
 from halfdome.hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
-from halfdome.hdl.wheel import run_wheel
 
 WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
@@ -59,8 +59,9 @@ def test_verilog_is_stamped_and_names_its_ports(tiny_verilog):
 def test_equal_cores_are_one_module():
     text = card_rtlil(PRESETS["tiny"].replace(array_rows=2, array_columns=2, cores=3))
     assert len(re.findall(rf"^module \\{CORE}$", text, re.MULTILINE)) == 1
-    assert len(re.findall(rf"^\s+cell \\{CORE} ", text, re.MULTILINE)) == 1
-    assert len(re.findall(rf"^\s+cell \\{TOP}.core_0 \\core_\d$", text, re.MULTILINE)) == 3
+    assert re.findall(rf"^\s+cell \\{CORE} (\S+)$", text, re.MULTILINE) == [
+        r"\core_0", r"\core_1", r"\core_2",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -108,7 +109,7 @@ def test_no_combinational_loop_and_no_net_with_two_drivers(tmp_path):
         f"read_rtlil top.il; hierarchy -check -top {TOP}; proc; flatten; memory_collect; "
         "check -assert"
     )
-    run_wheel("yosys", ["-q", "-p", script], tmp_path)
+    run_yosys(script, tmp_path)
 
 
 def compiler() -> str:

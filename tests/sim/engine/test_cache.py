@@ -1,8 +1,10 @@
 """The cache of compiled artefacts: built once, used only when whole, never beyond its bound."""
 
 import errno
+import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from halfdome.sim.engine import compiler
+from halfdome.sim.engine import compiler, native
 from halfdome.sim.engine.cache import (
+    DIGESTS,
     BuildError,
     cache_dir,
     cached,
@@ -82,6 +85,26 @@ def test_build_killed_midway_leaves_nothing_usable():
     assert (cached("kind", "key", artefact()) / "file").read_text() == "whole"
 
 
+def _build_after(entered, key):
+    cached("kind", key, lambda folder: (entered.set(), artefact()(folder)))
+
+
+def test_of_two_builds_the_other_goes_on_when_one_is_killed():
+    context = multiprocessing.get_context("spawn")
+    entered, later = context.Event(), context.Event()
+    killed = context.Process(target=_hang, args=(entered,))
+    killed.start()
+    assert entered.wait(30)
+    other = context.Process(target=_build_after, args=(later, "key"))
+    other.start()
+    assert not later.wait(0.5), "built beside another build"
+    killed.kill()
+    killed.join()
+    other.join()
+    assert other.exitcode == 0
+    assert (cached("kind", "key", full_disk) / "file").read_text() == "whole"
+
+
 def full_disk(*_arguments, **_options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -97,6 +120,31 @@ def test_full_disk_before_a_build_says_what_to_do(monkeypatch):
     monkeypatch.setattr(Path, "mkdir", full_disk)
     with pytest.raises(BuildError, match=r"cannot write the cache"):
         cached("kind", "key", artefact())
+
+
+def test_full_disk_after_a_build_says_what_to_do(monkeypatch):
+    def build(folder):
+        monkeypatch.setattr(Path, "write_text", full_disk)  # the digests are still to be written
+
+    with pytest.raises(BuildError, match=r"cannot write the cache .*: No space left on device"):
+        cached("kind", "key", build)
+    assert summary()["entries"] == 0
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a file system without folders"])
+def test_cache_that_cannot_be_written_is_told_before_anything_is_built(
+    tmp_path, monkeypatch, place
+):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    cache = {"a file": file, "below a file": file / "cache"}.get(place, Path("/proc/halfdome"))
+    monkeypatch.setenv("HALFDOME_CACHE", str(cache))
+    says = rf"cannot write the cache {cache}: .*; free space there, or set HALFDOME_CACHE"
+    with pytest.raises(BuildError, match=says):
+        cached("kind", "key", artefact())
+    with pytest.raises(BuildError, match=says):
+        native.build(lambda: pytest.fail("elaborated"), fingerprint="of nothing")
+    assert file.read_text() == "not a folder"
 
 
 def test_full_disk_forgets_the_shortcut_only(monkeypatch):
@@ -115,13 +163,15 @@ def left_by_another_process(name, nbytes, age_seconds):
     folder.mkdir(parents=True)
     folder.with_suffix(".lock").touch()
     (folder / "file").write_bytes(bytes(nbytes))
+    digest = hashlib.sha256(bytes(nbytes)).hexdigest()
+    (folder / DIGESTS).write_text(f"{digest}  file\n")
     used = time.time() - age_seconds
     os.utime(folder, (used, used))
     return folder
 
 
 def test_least_recently_used_artefacts_make_room(monkeypatch):
-    monkeypatch.setenv("HALFDOME_CACHE_BYTES", "250")
+    monkeypatch.setenv("HALFDOME_CACHE_BYTES", "400")
     oldest, newer = (left_by_another_process(name, 100, age) for name, age in (("a", 9), ("b", 8)))
     foreign = cache_dir() / "foreign"
     foreign.mkdir()
@@ -134,8 +184,9 @@ def test_least_recently_used_artefacts_make_room(monkeypatch):
     assert recall("of-a") is None
     assert not list(cache_dir().glob("index-*"))
     assert not list(cache_dir().glob("*.building"))
-    assert summary() == {"path": str(cache_dir()), "entries": 2, "models": 0, "bytes": 200,
-                         "limit_bytes": 250}  # fmt: skip
+    assert summary() == {"path": str(cache_dir()), "entries": 2, "models": 0,
+                         "bytes": 2 * (100 + len(f"{'':64}  file\n")),
+                         "limit_bytes": 400}  # fmt: skip
 
 
 def test_use_makes_an_artefact_recent():
@@ -171,8 +222,7 @@ def test_artefacts_in_use_are_never_removed(monkeypatch):
 
 def test_removed_by_hand_is_built_again():
     path = cached("kind", "key", artefact())
-    (path / "file").unlink()
-    path.rmdir()
+    shutil.rmtree(path)
     assert (cached("kind", "key", artefact()) / "file").read_text() == "whole"
 
 
@@ -206,6 +256,19 @@ def test_concurrent_threads_build_once():
     for thread in threads:
         thread.join()
     assert len(built) == 1
+
+
+def test_waiting_for_another_build_is_told(caplog):
+    other = threading.Thread(target=cached, args=("kind", "key", full_disk))
+
+    def build(folder):
+        other.start()
+        other.join(0.2)
+        artefact()(folder)
+
+    cached("kind", "key", build)
+    other.join()
+    assert f"waiting for another build of {cache_dir() / 'kind-key'}" in caplog.text
 
 
 def _build_slowly(log):

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import time
 
 import pytest
 from amaranth import ClockDomain, ClockSignal, Module, ResetSignal, Signal
@@ -86,24 +87,46 @@ def test_ports_of_no_width_and_constants_are_left_out():
     assert not names & {"nothing", "tied__ready"}
 
 
-def test_equal_hardware_is_compiled_once():
-    messages = []
+def not_called(*_arguments, **_options):
+    raise AssertionError("done again")
+
+
+def test_equal_hardware_is_compiled_once(monkeypatch):
     path = native.build(Registers)
-    assert native.build(Registers, progress=messages.append) == path
-    assert messages == ["elaborating"]
-
-
-def not_called():
-    raise AssertionError("elaborated again")
+    monkeypatch.setattr(native, "rtlil_to_verilog", not_called)
+    assert native.build(Registers) == path
 
 
 def test_fingerprint_spares_the_elaboration():
     path = native.build(Registers, fingerprint="registers of test_native")
-    messages = []
-    again = native.build(
-        not_called, fingerprint="registers of test_native", progress=messages.append
-    )
-    assert (again, messages) == (path, [])
+    assert native.build(not_called, fingerprint="registers of test_native") == path
+
+
+def test_failed_build_leaves_nothing_running(monkeypatch):
+    compiled = []
+
+    def slow(*_arguments):
+        time.sleep(0.3)
+        compiled.append("run-time library")
+
+    def make():
+        raise ValueError("cannot be made")
+
+    monkeypatch.setattr(native, "_runtime", slow)
+    with pytest.raises(ValueError, match="cannot be made"):
+        native.build(make)
+    assert compiled
+
+
+def test_error_beside_the_elaboration_is_told(monkeypatch, tmp_path):
+    def fail(*_arguments):
+        raise BuildError("no room for the run-time library")
+
+    monkeypatch.setenv("HALFDOME_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_runtime", fail)
+    with pytest.raises(BuildError, match="no room for the run-time library"):
+        native.build(Registers)
+    assert not list(tmp_path.glob("model-*[!k]"))
 
 
 class Wire(wiring.Component):

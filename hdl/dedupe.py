@@ -13,7 +13,7 @@ _NUMBERED = re.compile(r"\\port\$\d+\$\d+")
 """What Amaranth calls a port that no signal gives its name: numbered through the whole design."""
 
 
-class _Sharing:
+class _Deduper:
     """The modules of a design by name, and what has been kept of them."""
 
     def __init__(self, text: str):
@@ -53,11 +53,11 @@ class _Sharing:
         return self._seen[name]
 
 
-def share(text: str, top: str) -> str:
+def dedupe(text: str, top: str) -> str:
     """RTLIL as Amaranth writes it, with those of `top`'s modules that are equal written once.
 
     A module that is kept has the name of the first of its places.
     """
-    sharing = _Sharing(text)
-    sharing.keep(f"\\{top}")
-    return "".join(sharing.kept)
+    deduper = _Deduper(text)
+    deduper.keep(f"\\{top}")
+    return "".join(deduper.kept)

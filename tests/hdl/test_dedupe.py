@@ -8,8 +8,8 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.share import share
-from halfdome.hdl.wheel import ToolError, run_wheel
+from halfdome.hdl.dedupe import dedupe
+from halfdome.hdl.tools import ToolError, run_yosys
 
 
 class Inner(wiring.Component):
@@ -74,7 +74,7 @@ def test_equal_modules_are_written_once(last, kinds):
     text = converted(last)
     assert len(modules(text)) == 7
     assert len(set(re.findall(r"port\$\d+\$\d+", text))) == 3, "numbered through the design"
-    assert len(modules(share(text, "top"))) == 1 + kinds
+    assert len(modules(dedupe(text, "top"))) == 1 + kinds
 
 
 def differ(folder, left, right):
@@ -88,7 +88,7 @@ def differ(folder, left, right):
         f"miter -equiv -flatten left right both; hierarchy -top both; {prove}"
     )
     try:
-        run_wheel("yosys", ["-q", "-p", script], folder)
+        run_yosys(script, folder)
     except ToolError:
         return True
     return False
@@ -97,8 +97,8 @@ def differ(folder, left, right):
 @pytest.mark.parametrize("last", [3, 5])
 def test_the_design_stays_the_same(tmp_path, last):
     text = converted(last)
-    assert not differ(tmp_path, text, share(text, "top"))
+    assert not differ(tmp_path, text, dedupe(text, "top"))
 
 
 def test_a_difference_would_be_found(tmp_path):
-    assert differ(tmp_path, converted(3), share(converted(5), "top"))
+    assert differ(tmp_path, converted(3), dedupe(converted(5), "top"))

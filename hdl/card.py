@@ -35,11 +35,11 @@ class Card(wiring.Component):
     tx : Out(stream of `tx_beat`), packets from the card
     axi : Out(Axi4), card DRAM
 
-    A card that waits repeats itself every `rest_period` cycles in every register but its cycle
+    A card that waits repeats itself every `idle_period` cycles in every register but its cycle
     counts: only the lookup of the timeline counters that queues wait for goes round.
     """
 
-    rest_period = CoreQueues.rotation
+    idle_period = CoreQueues.rotation
 
     def __init__(self, config: CardConfig):
         self.config = config

@@ -16,10 +16,8 @@ from amaranth.lib import wiring
 from halfdome import hdl
 from halfdome.hdl.config import PRESETS, CardConfig
 from halfdome.hdl.pcie.tlp import rx_beat, tx_beat
+from halfdome.sim.build import cache as artefacts
 from halfdome.sim.dram import presets, replay
-from halfdome.sim.engine import cache as artefacts
-from halfdome.sim.engine import native, pysim
-from halfdome.sim.engine.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
 from halfdome.sim.fabric.config import (
     HOST_BASE,
     MESSAGE_BASE,
@@ -31,6 +29,8 @@ from halfdome.sim.fabric.config import (
 from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultPlan, parse_fault
 from halfdome.sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
 from halfdome.sim.fabric.packets import Link
+from halfdome.sim.kernel.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
+from halfdome.sim.rtl import native, pysim
 from halfdome.sim.waves import Waves, check_card
 
 ENGINES = {"native": native.models, "pysim": pysim.models}
@@ -136,7 +136,7 @@ class Platform:
         What goes wrong on the links from the beginning; see `inject`.
 
     Raises `ValueError` for a bad argument or an unknown DRAM preset, `halfdome.hdl.tools.ToolError`
-    and `halfdome.sim.engine.compiler.BuildError` if a tool is missing or fails.
+    and `halfdome.sim.build.compiler.BuildError` if a tool is missing or fails.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, and what
     # operators compute.
     "host/platform.py": {"sim.golden", "sim.platform"},
-    "host/cli/card.py": {"hdl.verilog", "hdl.synthesis", "sim.progress"},
+    "host/cli/card.py": {"hdl.verilog", "hdl.synthesis", "sim.build.progress"},
     "host/graph/operators.py": {"sim.golden"},
     "host/compiler/numpy.py": {"sim.golden"},
     "host/driver/numpy_accelerator.py": {"sim.golden"},
@@ -111,6 +111,19 @@ def test_no_module_imports_itself_by_a_detour(package):
     }
     assert any(graph.values())
     TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_no_room_imports_itself_by_a_detour(package):
+    """A room is a folder, or a module that lies beside the folders."""
+    known = modules(package)
+    rooms: dict[str, set[str]] = {}
+    for name, path in known.items():
+        room = name.split(".")[1]
+        others = {other.split(".")[1] for other in imported(path) if other.startswith(f"{package}.")}
+        rooms.setdefault(room, set()).update(others - {room})
+    assert any(rooms.values())
+    TopologicalSorter(rooms).prepare()  # raises CycleError
 
 
 def test_hdl_needs_only_amaranth():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import halfdome.host.platform  # noqa: F401  pytester unloads what it is first to load
-from halfdome.sim.engine.cache import cache_dir
+from halfdome.sim.build.cache import cache_dir
 
 ROOT = Path(__file__).parent.parent
 CACHE = cache_dir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from halfdome.sim.engine.cache import cache_dir
+from halfdome.sim.build.cache import cache_dir
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent

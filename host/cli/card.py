@@ -22,7 +22,7 @@ def verilog(
     Example: `halfdome verilog --config tiny -o build/`
     """
     from halfdome.hdl.verilog import TOP, c_header, card_verilog
-    from halfdome.sim.progress import told
+    from halfdome.sim.build.progress import told
 
     design = preset(config)
     output.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 from amaranth.hdl._ir import Design
 
 from halfdome.hdl.rtlil import design_to_rtlil
-from halfdome.sim.engine.cache import content_key
-from halfdome.sim.engine.native import Tools, compile_model
-from halfdome.sim.engine.ports import Port
-from halfdome.sim.progress import told
+from halfdome.sim.build.cache import content_key
+from halfdome.sim.build.progress import told
+from halfdome.sim.build.verilator import Verilator
+from halfdome.sim.rtl.ports import Port
 
 _CELLS = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 _TAKEN = re.compile(r'(?<=\\)(this|super|randomize)(?=[\s"])')
@@ -66,18 +66,18 @@ def build(design: Design, ports: Sequence[Port], *, traced: bool, name: str) -> 
     People call it `name`; what takes long is told to the logger `halfdome`.
     """
 
-    def glue(folder: Path, prefix: str) -> str:
+    def wrap(folder: Path, prefix: str) -> None:
         pins = "\n".join(
             f"    case {index}: return &model->top.{port.name};" for index, port in enumerate(ports)
         )
         text = _GLUE.replace("@PREFIX@", prefix).replace("@PINS@", pins)
-        return f"#define TRACED {int(traced)}\n{text}"
+        (folder / "glue.cpp").write_text(f"#define TRACED {int(traced)}\n{text}")
 
-    tools = Tools.find(traced=traced)
+    tools = Verilator.find(traced=traced)
     text = _TAKEN.sub(r"\1$", design_to_rtlil(design))
     key = content_key(text, tools.identity(_GLUE))
     with told(f"building {name}{' with waveforms' if traced else ''}") as progress:
-        return compile_model(tools, key, text, ports, glue, progress)
+        return tools.compile(key, text, wrap, progress)
 
 
 class _WidePin:

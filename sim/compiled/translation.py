@@ -7,13 +7,13 @@ from amaranth.hdl import ClockDomain, Fragment, Signal
 from amaranth.hdl._ast import SignalDict, SignalSet
 from amaranth.hdl._ir import Design, PortDirection
 
+from halfdome.sim.build.verilator import TOP
 from halfdome.sim.compiled.checks import Group, take_out
 from halfdome.sim.compiled.flow import Flow, fragments
 from halfdome.sim.compiled.moments import SEVERAL, moments
 from halfdome.sim.compiled.read_ports import register_read_ports
 from halfdome.sim.compiled.refusals import check, clocks
-from halfdome.sim.engine.native import TOP
-from halfdome.sim.engine.ports import Port
+from halfdome.sim.rtl.ports import Port
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from halfdome.hdl.config import LINE_BYTES, CardConfig
+from halfdome.sim.build.compiler import SIM, library
 from halfdome.sim.dram import presets
-from halfdome.sim.engine.compiler import SIM, library
 
 COMMANDS = ("ACTIVATE", "PRECHARGE", "READ", "WRITE", "PRECHARGE_ALL", "REFRESH")
 """Names of the kinds in a log; a refresh is of all banks."""

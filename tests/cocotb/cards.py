@@ -6,8 +6,8 @@ from pathlib import Path
 from halfdome.hdl.card import Card
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.verilog import TOP, card_verilog
-from halfdome.sim.engine.cache import cached, content_key
-from halfdome.sim.engine.ports import component_ports
+from halfdome.sim.build.cache import cached, content_key
+from halfdome.sim.rtl.ports import component_ports
 from tests.cocotb.simulation import ROOT, build
 
 CONFIG = PRESETS["tiny"].replace(

@@ -21,7 +21,7 @@ ADDRESS_LOW, ADDRESS_HIGH, READS, WRITES, MESSAGE = range(0, 20, 4)
 class StandIn(wiring.Component):
     """See the module. It has no cycle count, and does nothing while it waits."""
 
-    rest_period = 1
+    idle_period = 1
 
     def __init__(self, config):
         self.config = config

@@ -10,7 +10,7 @@ from halfdome.sim.fabric.config import FabricConfig
 from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan
 from halfdome.sim.fabric.host_memory import PAGE_BYTES, HostMemory
 from halfdome.sim.platform import Platform
-from tests.sim.engine.program import start_transfer
+from tests.sim.program import start_transfer
 from tests.sim.standin import READS, WRITES, StandIn
 
 TINY = PRESETS["tiny"]
@@ -232,7 +232,7 @@ def test_bad_arguments_are_named(options, message):
 
 
 def test_card_without_the_ports_is_refused():
-    from tests.sim.engine.test_native import Registers
+    from tests.sim.rtl.test_native import Registers
 
     with pytest.raises(ValueError, match="no port 'rx__payload'"):
         open_platform(factory=lambda config: Registers())

@@ -13,8 +13,8 @@ from platformdirs import user_cache_dir
 import halfdome.host.platform
 import halfdome.sim.platform  # noqa: F401  numpy loads once in a process, and an error has one class
 from halfdome.hdl.config import preset
+from halfdome.sim.build.cache import cache_dir
 from halfdome.sim.cycle_file import CycleFile, CycleMismatch
-from halfdome.sim.engine.cache import cache_dir
 
 CACHE = cache_dir()
 YOSYS = os.environ.get("YOWASP_CACHE_DIR") or user_cache_dir("YoWASP", appauthor=False)

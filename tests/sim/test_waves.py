@@ -10,7 +10,7 @@ import halfdome.sim.platform as platform_module
 from halfdome.hdl.config import PRESETS
 from halfdome.sim.platform import Platform
 from halfdome.sim.waves import Waves, cut
-from tests.sim.engine.program import assert_same, run_program
+from tests.sim.program import assert_same, run_program
 from tests.sim.standin import StandIn
 from tests.sim.test_platform import Failing
 

@@ -10,7 +10,7 @@ from halfdome.host.platform import Runtime
 from halfdome.host.serving.deploy import deploy
 from halfdome.sim.golden.operators import Reference
 from halfdome.sim.platform import Platform
-from tests.sim.engine.program import assert_same
+from tests.sim.program import assert_same
 from tests.system.test_dlrm import small_workload
 
 TINY = preset("tiny")

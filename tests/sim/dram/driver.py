@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from halfdome.hdl.config import LINE_BYTES
+from halfdome.sim.build.compiler import library
 from halfdome.sim.dram import presets
 from halfdome.sim.dram.replay import COMMAND
-from halfdome.sim.engine.compiler import library
 
 FIELDS = (
     "address", "beats", "id", "write", "size", "burst", "barrier",

@@ -9,7 +9,7 @@ import numpy as np
 from amaranth.lib import data
 
 from halfdome.hdl.pcie.tlp import CompletionHeader, RequestHeader
-from halfdome.sim.engine.compiler import library
+from halfdome.sim.build.compiler import library
 from halfdome.sim.fabric.config import HOST_BASE, FabricConfig, assign_bars, settings
 from halfdome.sim.fabric.faults import FaultCounts, FaultRecord, records
 

@@ -6,7 +6,7 @@ import pytest
 import halfdome.sim.platform as platform_module
 from halfdome.hdl.config import PRESETS
 from halfdome.sim.platform import Platform
-from tests.sim.engine.program import start_transfer
+from tests.sim.program import start_transfer
 from tests.sim.standin import READS, WRITES, StandIn
 
 TINY = PRESETS["tiny"]

@@ -11,9 +11,9 @@ from unittest.mock import patch
 from amaranth.hdl import Fragment
 from amaranth.hdl._ir import Design
 
+from halfdome.sim.build.verilator import TOP
 from halfdome.sim.compiled import model
-from halfdome.sim.engine.native import TOP
-from halfdome.sim.engine.ports import Port
+from halfdome.sim.rtl.ports import Port
 
 ENGINE = "halfdome.sim.compiled.engine"
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.config import PRESETS
 from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan
-from tests.sim.engine.program import assert_same, run_program
+from tests.sim.program import assert_same, run_program
 
 TINY = PRESETS["tiny"]
 

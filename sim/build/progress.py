@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from halfdome.sim.engine.cache import cache_dir
+from halfdome.sim.build.cache import cache_dir
 from halfdome.sim.log import LOGGER
 
 FIRST_SECONDS = 2.0

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from halfdome.sim.engine import compiler, native
-from halfdome.sim.engine.cache import (
+from halfdome.sim.build import compiler
+from halfdome.sim.rtl import native
+from halfdome.sim.build.cache import (
     DIGESTS,
     BuildError,
     cache_dir,

@@ -10,9 +10,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.rtlil import to_rtlil
-from halfdome.sim.engine import compiler, native, pysim
-from halfdome.sim.engine.compiler import BuildError
-from halfdome.sim.engine.ports import component_ports
+from halfdome.sim.build import compiler
+from halfdome.sim.build.compiler import BuildError
+from halfdome.sim.rtl import native, pysim
+from halfdome.sim.rtl.ports import component_ports
 from halfdome.sim.testbench import simulate
 
 WIDTHS = (1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 96, 260)

@@ -8,14 +8,20 @@ from typing import NamedTuple
 from amaranth import Const, Value
 from amaranth.lib import wiring
 
+NO_CLOCK = "the component has no clock: nothing in it is in the sync domain"
+UNDRIVEN = (
+    "clock domain {!r}: nothing drives it; only sync has a clock here, rename the domain or define "
+    "it in the component"
+)
+
 
 class Pin(ctypes.Structure):
-    """`Pin` of sim/pin.hpp."""
+    """`Pin` of sim/kernel/pin.hpp."""
 
     _fields_ = (("data", ctypes.c_void_p), ("width", ctypes.c_uint32))
 
 
-class Rest(NamedTuple):
+class Idle(NamedTuple):
     """Addresses of the functions with which a model rests, and its period; see `card.hpp`."""
 
     remember: int

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.sim.engine import cache
-from halfdome.sim.engine.cache import DIGESTS, cache_dir, cached, recall, remember
+from halfdome.sim.build import cache
+from halfdome.sim.build.cache import DIGESTS, cache_dir, cached, recall, remember
 
 CONTENTS = {"model.so": bytes(range(256)) * 40, "ports.json": b"[]", "card.v": b"module\n" * 9}
 INDEX = "index-name"
@@ -138,7 +138,7 @@ extern "C" __attribute__((visibility("default"))) int answer() { return *table; 
 """
 PROGRAM = """
 import ctypes, pathlib
-from halfdome.sim.engine.compiler import library
+from halfdome.sim.build.compiler import library
 print(ctypes.CDLL(str(library(pathlib.Path("answer.cpp"), "answer"))).answer())
 """
 
@@ -166,7 +166,7 @@ MODEL = """
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from halfdome.sim.engine import native
+from halfdome.sim.rtl import native
 
 class Register(wiring.Component):
     i: In(8)

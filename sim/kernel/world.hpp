@@ -12,7 +12,7 @@
 
 #include "../fabric/fabric.hpp"
 #include "card.hpp"
-#include "crew.hpp"
+#include "threads.hpp"
 
 namespace halfdome {
 
@@ -46,10 +46,10 @@ class World {
   // complex, or a card model ends the simulation.
   Reason run(int64_t target, unsigned stop) {
     if (failed_) return STOPPED;
-    if (!crew_) {
+    if (!threads_) {
       const auto workers = static_cast<size_t>(s_.threads);
       begun_ = std::vector<std::atomic<int64_t>>(cards.size());
-      crew_ = std::make_unique<Crew>(workers, [this, workers](size_t worker) {
+      threads_ = std::make_unique<Threads>(workers, [this, workers](size_t worker) {
         // Its own cards first, which its processor's cache holds, then those nobody has begun.
         const size_t count = cards.size(), first = worker * count / workers;
         for (size_t step = 0; step < count; ++step) {
@@ -70,8 +70,8 @@ class World {
       end_ = clock_.first_cycle(fabric.now() + fabric.lookahead_down());
       if (s_.window_cycles) end_ = std::min(end_, start + s_.window_cycles);
       bool asleep = true;
-      for (auto& card : cards) asleep &= card->rest(end_);
-      if (!asleep) crew_->run();
+      for (auto& card : cards) asleep &= card->skip_idle(end_);
+      if (!asleep) threads_->run();
       if (failed_) return STOPPED;
       collect();
     }
@@ -116,7 +116,7 @@ class World {
   std::vector<std::unique_ptr<Card>> cards;
 
  private:
-  std::unique_ptr<Crew> crew_;  // last: its threads end before what they use
+  std::unique_ptr<Threads> threads_;  // last: its threads end before what they use
 };
 
 }  // namespace halfdome

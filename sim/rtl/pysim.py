@@ -10,9 +10,9 @@ import numpy as np
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from halfdome.sim.engine.compiler import NO_CLOCK, UNDRIVEN, BuildError
-from halfdome.sim.engine.ports import Pin, component_ports, undriven_domain
-from halfdome.sim.progress import told
+from halfdome.sim.build.cache import BuildError
+from halfdome.sim.build.progress import told
+from halfdome.sim.rtl.ports import NO_CLOCK, UNDRIVEN, Pin, component_ports, undriven_domain
 from halfdome.sim.settling import SettlingEngine
 from halfdome.sim.waves import Waves, cut
 
@@ -30,7 +30,7 @@ class PysimModel:
 
     edge = None
     context = None
-    rest = None
+    idle = None
 
     def __init__(self, component: wiring.Component, waves: Waves | None = None):
         self.error: BaseException | None = None

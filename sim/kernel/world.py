@@ -14,12 +14,12 @@ from typing import Protocol
 
 import numpy as np
 
+from halfdome.sim.build.compiler import SIM, library
 from halfdome.sim.dram.presets import DramSettings
-from halfdome.sim.engine.compiler import SIM, library
-from halfdome.sim.engine.ports import Pin, Port, Rest
 from halfdome.sim.fabric.config import Bars, FabricSettings
 from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultKind, FaultRecord, records
 from halfdome.sim.fabric.packets import RECORD
+from halfdome.sim.rtl.ports import Idle, Pin, Port
 
 READ_DONE = 1
 INTERRUPT = 2
@@ -46,7 +46,7 @@ class Model(Protocol):
     context: int | None
     settle: int | None
     edge: int | None
-    rest: Rest | None
+    idle: Idle | None
     error: BaseException | None
 
     def close(self) -> None: ...
@@ -56,7 +56,7 @@ class _CardModel(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p)
           for name in ("context", "settle", "edge", "remember", "repeated", "advance")),
-        ("rest_period", ctypes.c_int64),
+        ("idle_period", ctypes.c_int64),
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ class Interrupt:
 @cache
 def load_library() -> ctypes.CDLL:
     """The compiled world; the first call on a machine compiles it."""
-    lib = ctypes.CDLL(str(library(SIM / "engine" / "world.cpp", "world")))
+    lib = ctypes.CDLL(str(library(SIM / "kernel" / "world.cpp", "world")))
     handle, number = ctypes.c_void_p, ctypes.c_uint64
     signatures: dict[str, tuple[object, tuple]] = {
         "world_create": (handle, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
@@ -212,11 +212,11 @@ class World:
             raise ValueError(f"the card has no port {missing[0]!r}; it needs rx, tx and axi")
         tlp = (Pin * len(_TLP_PINS))(*(model.pins[name] for name in _TLP_PINS))
         axi = (Pin * len(_AXI_PINS))(*(model.pins[f"axi__{name}"] for name in _AXI_PINS))
-        rest = model.rest if self._skip_idle and model.rest is not None else (None, None, None, 0)
+        idle = model.idle if self._skip_idle and model.idle is not None else (None, None, None, 0)
         outputs = [model.pins[port.name] for port in model.ports if not port.is_input]
         self._lib.world_add_card(
             self._handle,
-            ctypes.byref(_CardModel(model.context, model.settle, model.edge, *rest)),
+            ctypes.byref(_CardModel(model.context, model.settle, model.edge, *idle)),
             memory.ctypes.data, memory.nbytes,
             tlp, axi, (Pin * len(outputs))(*outputs), len(outputs),
         )  # fmt: skip

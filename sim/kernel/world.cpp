@@ -1,10 +1,10 @@
-// The C interface of a world, for ctypes (sim/engine/world.py). No function throws.
+// The C interface of a world, for ctypes (sim/kernel/world.py). No function throws.
 #include "world.hpp"
 
 using namespace halfdome;
 
 static_assert(sizeof(TlpPins) == 7 * sizeof(Pin) && sizeof(AxiPins) == 29 * sizeof(Pin),
-              "sim/engine/world.py passes pins as arrays");
+              "sim/kernel/world.py passes pins as arrays");
 
 namespace {
 

@@ -12,14 +12,14 @@
 
 namespace halfdome {
 
-class Rest {
+class Idle {
  public:
   struct Count {
     uint64_t* word;
     unsigned bits;
   };
 
-  Rest(const void* state, size_t bytes, std::vector<Count> counts)
+  Idle(const void* state, size_t bytes, std::vector<Count> counts)
       : state_(static_cast<const uint8_t*>(state)), bytes_(bytes), counts_(std::move(counts)) {
     std::sort(counts_.begin(), counts_.end(),
               [](const Count& a, const Count& b) { return a.word < b.word; });

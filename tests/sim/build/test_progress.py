@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.sim import progress
-from halfdome.sim.engine import native
+from halfdome.sim.rtl import native
 from halfdome.sim.log import LOGGER
-from halfdome.sim.progress import MOST_TIMES, told
+from halfdome.sim.build.progress import MOST_TIMES, told
 
 
 @pytest.fixture(autouse=True)

@@ -13,15 +13,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from halfdome.sim.engine.cache import BuildError, cached, content_key
-from halfdome.sim.progress import told
+from halfdome.sim.build.cache import BuildError, cached, content_key
+from halfdome.sim.build.progress import told
 
 SIM = Path(__file__).resolve().parent.parent
-NO_CLOCK = "the component has no clock: nothing in it is in the sync domain"
-UNDRIVEN = (
-    "clock domain {!r}: nothing drives it; only sync has a clock here, rename the domain or define "
-    "it in the component"
-)
 JOBS = 2
 """Compilations at once."""
 OPTIMISED = ("-O2",)

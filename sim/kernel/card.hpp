@@ -14,7 +14,7 @@ namespace halfdome {
 // output pins and calls `edge`. A model whose `settle` also performs the previous cycle's clock
 // edge has no `edge`. `settle` returns 0, or anything else to stop the simulation.
 //
-// A model with a `rest_period` (else 0) says, after `settle`, whether its state was `repeated` since
+// A model with a `idle_period` (else 0) says, after `settle`, whether its state was `repeated` since
 // it was told to `remember` it; then `advance` takes it over so many periods, before a `settle`.
 struct CardModel {
   void* context;
@@ -23,7 +23,7 @@ struct CardModel {
   void (*remember)(void* context);
   int (*repeated)(void* context);
   void (*advance)(void* context, int64_t periods);
-  int64_t rest_period;
+  int64_t idle_period;
 };
 
 class Card {
@@ -48,10 +48,10 @@ class Card {
     return going;
   }
 
-  // Lets the card rest up to cycle `end` if nothing happens to it before; false if it must run.
+  // Passes over the cycles to `end` if nothing happens to the card before; false if it must run.
   // The cycles are made up for when something does.
-  bool rest(int64_t end) {
-    if (!resting_ || recording_ || still_until() < end) return false;
+  bool skip_idle(int64_t end) {
+    if (!idle_ || recording_ || still_until() < end) return false;
     reached_ = end;
     return true;
   }
@@ -93,14 +93,14 @@ class Card {
   bool step(int64_t end) {
     const int64_t entered = timed ? now_ns() : 0;
     for (; cycle_ < end; ++cycle_) {
-      const int64_t still = model_.rest_period ? still_until() : cycle_;
-      if (resting_) skip(std::min(end, still));
+      const int64_t still = model_.idle_period ? still_until() : cycle_;
+      if (idle_) skip(std::min(end, still));
       endpoint.drive(cycle_);
       dram.drive();
       if (inputs.on()) inputs.note(cycle_);
       const int64_t settling = timed ? now_ns() : 0;
       if (model_.settle(model_.context)) return false;
-      if (model_.rest_period) watch(still > cycle_ && !endpoint.asked() && !dram.asked());
+      if (model_.idle_period) watch(still > cycle_ && !endpoint.asked() && !dram.asked());
       if (timed) model_ns += now_ns() - settling;
       ++evaluated_;
       if (recording_) record_outputs();
@@ -119,21 +119,21 @@ class Card {
     if (!quiet) {
       quiet_ = 0;
       look_at_ = FIRST_LOOK;
-      resting_ = false;
-    } else if (!resting_) {
+      idle_ = false;
+    } else if (!idle_) {
       ++quiet_;
       if (quiet_ == look_at_) {
         model_.remember(model_.context);
-      } else if (quiet_ == look_at_ + model_.rest_period) {
-        resting_ = model_.repeated(model_.context);
+      } else if (quiet_ == look_at_ + model_.idle_period) {
+        idle_ = model_.repeated(model_.context);
         look_at_ = 2 * quiet_;
       }
     }
   }
 
-  // Passes over whole periods before `end`, but for one cycle, as `Rest::advance` wants it.
+  // Passes over whole periods before `end`, but for one cycle, as `Idle::advance` wants it.
   void skip(int64_t end) {
-    const int64_t period = model_.rest_period, periods = (end - 1 - cycle_) / period;
+    const int64_t period = model_.idle_period, periods = (end - 1 - cycle_) / period;
     if (periods <= 0 || (recording_ && recorded_ < period)) return;
     model_.advance(model_.context, periods);
     cycle_ += periods * period;
@@ -160,10 +160,10 @@ class Card {
   bool recording_ = false;
   int64_t recorded_ = 0;  // cycles since recording began
   int64_t cycle_ = 0;     // evaluated or passed over
-  int64_t reached_ = 0;   // simulated as others see it: a resting card lags behind
+  int64_t reached_ = 0;   // simulated as others see it: an idle card lags behind
   int64_t evaluated_ = 0;
   int64_t quiet_ = 0, look_at_ = FIRST_LOOK;
-  bool resting_ = false;
+  bool idle_ = false;
 };
 
 }  // namespace halfdome

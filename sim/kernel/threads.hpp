@@ -14,15 +14,15 @@ namespace halfdome {
 // Runs `work(worker)` for every worker at once; the caller is worker 0. Who waits spins for a while
 // and then sleeps: spinning is cheaper where every thread has a processor, sleeping where other
 // programs take their turns. How long it spins follows how often that was enough.
-class Crew {
+class Threads {
  public:
-  Crew(size_t workers, std::function<void(size_t)> work) : work_(std::move(work)) {
+  Threads(size_t workers, std::function<void(size_t)> work) : work_(std::move(work)) {
     for (size_t worker = 1; worker < workers; ++worker) {
       threads_.emplace_back([this, worker] { serve(worker); });
     }
   }
 
-  ~Crew() {
+  ~Threads() {
     stopping_ = true;
     ++round_;
     start_.signal();

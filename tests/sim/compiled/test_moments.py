@@ -117,9 +117,12 @@ def test_whether_two_outputs_change_together_is_not_asked(compiled):
         compiled(lambda ctx, dut: ctx.posedge(dut.count[0]).negedge(dut.next[0]))
 
 
-@pytest.mark.parametrize("name", REGISTERS + SETTLE_AT_ONCE + SETTLE_IN_STEPS)
-def test_clock_samples_everything(compiled, name):
-    compiled(lambda ctx, dut: ctx.tick().sample(getattr(dut, name)), processes=[ticking])
+def test_clock_samples_everything(compiled):
+    names = REGISTERS + SETTLE_AT_ONCE + SETTLE_IN_STEPS
+    compiled(
+        lambda ctx, dut: ctx.tick().sample(*(getattr(dut, name) for name in names)),
+        processes=[ticking],
+    )
 
 
 def test_what_a_process_sets_is_not_waited_for_to_sample_what_comes_late(compiled):

@@ -27,15 +27,16 @@ def integer(name: str, value: object, low: int, high: int | None = None) -> int:
     return int(scalar)
 
 
-def number(name: str, value: object) -> float:
-    """A finite number."""
+def number(name: str, value: object, *, infinite: bool = False) -> float:
+    """A finite number, or an infinite one if it may be; never NaN."""
     scalar = _scalar(value)
     found = math.nan
     if isinstance(scalar, int | float | np.integer | np.floating) and not isinstance(scalar, bool):
         with suppress(OverflowError):  # a whole number beyond all floats
             found = float(scalar)
-    if not math.isfinite(found):
-        raise ValueError(f"{name}={value!r}: must be a finite number")
+    if not math.isfinite(found) and not (infinite and math.isinf(found)):
+        kind = "number" if infinite else "finite number"
+        raise ValueError(f"{name}={value!r}: must be a {kind}")
     return found
 
 

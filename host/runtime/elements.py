@@ -105,9 +105,13 @@ class Elements:
         y_zero_point: int = 0,
     ) -> "np.ndarray | Tensor":  # fmt: skip
         """`function(min(max(a, low), high))`."""
-        bounds = {"low": np.float32(low), "high": np.float32(high)}
-        if not bounds["low"] <= bounds["high"]:
-            raise ValueError(f"low={low}, high={high}: low must not be above high, none a NaN")
+        with np.errstate(over="ignore"):
+            bounds = {
+                name: np.float32(arguments.number(name, value, infinite=True))
+                for name, value in (("low", low), ("high", high))
+            }
+        if bounds["low"] > bounds["high"]:
+            raise ValueError(f"low={low}, high={high}: low must not be above high")
         return self._vector(Opcode.CLAMP, a, None, bounds, function, multiplier, reduce, dtype,
                             a_zero_point, 0, y_zero_point)  # fmt: skip
 

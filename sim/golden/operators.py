@@ -1,5 +1,8 @@
 """The golden functions with the parameters of a card's methods: arrays in, arrays out."""
 
+import enum
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -28,6 +31,13 @@ _FORMATS = {
 _FLOAT_ROWS = {np.dtype(np.float16): RowFormat.FLOAT16, np.dtype(np.float32): RowFormat.FLOAT32}
 
 
+Member = TypeVar("Member", bound=enum.Enum)
+
+
+def _member(kind: type[Member], value: Member | str) -> Member:
+    return kind[value.upper()] if isinstance(value, str) else value
+
+
 def _bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
@@ -45,20 +55,20 @@ class Reference:
 
     def embedding_bag(
         self, table: np.ndarray, indices: ArrayLike, offsets: ArrayLike, bits: int = 8,
-        per_sample_weights: ArrayLike | None = None, *, row_format: RowFormat | None = None,
+        per_sample_weights: ArrayLike | None = None, *, row_format: RowFormat | str | None = None,
         dim: int | None = None, mode: str = "sum", include_last_offset: bool = False,
-        pruned: bool = False, bad_indices: IndexMode = IndexMode.FATAL,
+        pruned: bool = False, bad_indices: IndexMode | str = IndexMode.FATAL,
         dtype: DTypeLike = np.float32, multiplier: float = 1.0, zero_point: int = 0,
     ) -> np.ndarray:  # fmt: skip
         """See `halfdome.Card.embedding_bag`. Raises `ValueError` for a bad index."""
         kind = _FLOAT_ROWS.get(table.dtype, RowFormat.INT8 if bits == 8 else RowFormat.INT4)
-        kind = row_format if row_format is not None else kind
+        kind = kind if row_format is None else _member(RowFormat, row_format)
         raw = np.ascontiguousarray(table).view(np.uint8).reshape(len(table), -1)
         elements = (raw.shape[1] - kind.tail_bytes) * 8 // kind.element_bits
         starts = np.asarray(offsets)[:-1] if include_last_offset else offsets
         pooled, status, detail = sparse_lengths_sum(
             raw, indices, lengths_of(starts, len(np.asarray(indices))), dim or elements, kind,
-            per_sample_weights, bad_indices, pruned=pruned, mean=mode == "mean",
+            per_sample_weights, _member(IndexMode, bad_indices), pruned=pruned, mean=mode == "mean",
             output_format=_FORMATS[np.dtype(dtype)], multiplier=np.float32(multiplier),
             zero_point=zero_point & 0xFF,
         )  # fmt: skip
@@ -117,26 +127,47 @@ class Reference:
         return _requantised(total, multiplier, bias, y_zero_point, relu, dtype)
 
     def affine(
-        self, a: np.ndarray, scale: float = 1.0, shift: float = -0.0, **how: object
-    ) -> np.ndarray:
+        self, a: np.ndarray, scale: float = 1.0, shift: float = -0.0, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        y_zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
         """See `halfdome.Card.affine`."""
-        return self._vector(Opcode.AFFINE, a, None, {"scale": scale, "shift": shift}, **how)
+        constants = {"scale": scale, "shift": shift}
+        return self._vector(Opcode.AFFINE, a, None, constants, function, multiplier, reduce, dtype,
+                            a_zero_point, 0, y_zero_point)  # fmt: skip
 
-    def add(self, a: np.ndarray, b: np.ndarray, scale: float = 1.0, **how: object) -> np.ndarray:
+    def add(
+        self, a: np.ndarray, b: np.ndarray, scale: float = 1.0, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        b_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
         """See `halfdome.Card.add`."""
-        return self._vector(Opcode.ADD, a, b, {"scale": scale}, **how)
+        return self._vector(Opcode.ADD, a, b, {"scale": scale}, function, multiplier, reduce, dtype,
+                            a_zero_point, b_zero_point, y_zero_point)  # fmt: skip
 
     def multiply(
-        self, a: np.ndarray, b: np.ndarray, shift: float = -0.0, **how: object
-    ) -> np.ndarray:
+        self, a: np.ndarray, b: np.ndarray, shift: float = -0.0, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        b_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
         """See `halfdome.Card.multiply`."""
-        return self._vector(Opcode.MULTIPLY, a, b, {"shift": shift}, **how)
+        constants = {"shift": shift}
+        return self._vector(Opcode.MULTIPLY, a, b, constants, function, multiplier, reduce, dtype,
+                            a_zero_point, b_zero_point, y_zero_point)  # fmt: skip
 
     def clamp(
-        self, a: np.ndarray, low: float = -np.inf, high: float = np.inf, **how: object
-    ) -> np.ndarray:
+        self, a: np.ndarray, low: float = -np.inf, high: float = np.inf, *,
+        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
+        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
+        y_zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
         """See `halfdome.Card.clamp`."""
-        return self._vector(Opcode.CLAMP, a, None, {"low": low, "high": high}, **how)
+        bounds = {"low": low, "high": high}
+        return self._vector(Opcode.CLAMP, a, None, bounds, function, multiplier, reduce, dtype,
+                            a_zero_point, 0, y_zero_point)  # fmt: skip
 
     def quantise(
         self, x: np.ndarray, multiplier: float, zero_point: int = 0, dtype: DTypeLike = np.uint8
@@ -149,14 +180,13 @@ class Reference:
         return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)
 
     def _vector(
-        self, opcode: Opcode, a: np.ndarray, b: np.ndarray | None, constants: dict[str, float], *,
-        function: Function | str = Function.IDENTITY, multiplier: float = 1.0,
-        reduce: str | None = None, dtype: DTypeLike = np.float32, a_zero_point: int = 0,
-        b_zero_point: int = 0, y_zero_point: int = 0,
+        self, opcode: Opcode, a: np.ndarray, b: np.ndarray | None, constants: dict[str, float],
+        function: Function | str, multiplier: float, reduce: str | None, dtype: DTypeLike,
+        a_zero_point: int, b_zero_point: int, y_zero_point: int,
     ) -> np.ndarray:  # fmt: skip
-        chosen = Function[function.upper()] if isinstance(function, str) else function
         fields = {name: _bits(value) for name, value in constants.items()} | {
-            "flags": {None: 0, "sum": Flag.SUM, "max": Flag.MAX}[reduce], "function": chosen,
+            "flags": {None: 0, "sum": Flag.SUM, "max": Flag.MAX}[reduce],
+            "function": _member(Function, function),
             "multiplier": _bits(multiplier), "y_format": _FORMATS[np.dtype(dtype)],
             "y_zero_point": y_zero_point & 0xFF,
         }  # fmt: skip

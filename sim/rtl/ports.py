@@ -16,7 +16,7 @@ UNDRIVEN = (
 
 
 class Pin(ctypes.Structure):
-    """`Pin` of sim/kernel/pin.hpp."""
+    """`Pin` of sim/pin.hpp."""
 
     _fields_ = (("data", ctypes.c_void_p), ("width", ctypes.c_uint32))
 

@@ -13,6 +13,7 @@ from halfdome.hdl.pcie.packet_buffer import packet_beat
 from halfdome.hdl.pcie.port import READ_EVENTS, events
 from halfdome.hdl.pcie.timer import CompletionTimer
 from halfdome.hdl.pcie.tlp import (
+    BYTE_COUNT_BITS,
     HEADER_BYTES,
     READ_COMPLETION_BOUNDARY,
     CompletionHeader,
@@ -33,7 +34,7 @@ def opened_read(config: CardConfig, clients: int) -> data.StructLayout:
             "tag": ceil_log2(config.dma_tags),
             "client": client_bits(clients),
             "destination": ADDRESS_BITS,
-            "bytes": 13,
+            "bytes": BYTE_COUNT_BITS,
             "lower_address": 7,
         }
     )
@@ -77,7 +78,8 @@ class Reassembler(wiring.Component):
     fetched : Out(stream of `write_request`, always ready), data of the fetch
     hold : In(1), start no packet
     events : Out(of `READ_EVENTS`), pulses
-    read_bytes : Out(13), payload bytes of the good completion that starts in this cycle, else 0
+    read_bytes : Out(BYTE_COUNT_BITS), payload bytes of the good completion that starts in this
+        cycle, else 0
 
     A header costs one beat, the payload one word a cycle (two cycles where a word is wider than
     the read completion boundary and the payload starts in its upper half). A timeout costs a cycle
@@ -114,7 +116,7 @@ class Reassembler(wiring.Component):
                 "fetched": Out(stream.Signature(write_request(config), always_ready=True)),
                 "hold": In(1),
                 "events": Out(events(READ_EVENTS)),
-                "read_bytes": Out(13),
+                "read_bytes": Out(BYTE_COUNT_BITS),
             }
         )
 
@@ -127,7 +129,9 @@ class Reassembler(wiring.Component):
 
         # What a read is, written when it is opened; how far it is, written by its completions.
         m.submodules.reads = reads = Memory(shape=self._opened, depth=1 << tag_bits, init=[])
-        m.submodules.progress = progress = Memory(shape=13, depth=1 << tag_bits, init=[])
+        m.submodules.progress = progress = Memory(
+            shape=BYTE_COUNT_BITS, depth=1 << tag_bits, init=[]
+        )
         read_write = reads.write_port()
         read_read = reads.read_port(transparent_for=[read_write])
         progress_write = progress.write_port()
@@ -194,7 +198,8 @@ class Reassembler(wiring.Component):
 
         # The header against what its read still needs.
         done, needed, carried, announced = (
-            Signal(13, name=name) for name in ("done", "needed", "carried", "announced")
+            Signal(BYTE_COUNT_BITS, name=name)
+            for name in ("done", "needed", "carried", "announced")
         )
         lower_address = Signal(7)
         end_offset = Signal(exact_log2(READ_COMPLETION_BOUNDARY))
@@ -263,7 +268,7 @@ class Reassembler(wiring.Component):
                 m.d.comb += failure.eq(ReadFailure.POISONED)
 
         address = Signal(ADDRESS_BITS)
-        left = Signal(13)
+        left = Signal(BYTE_COUNT_BITS)
         half_bits = max(0, exact_log2(bus) - exact_log2(READ_COMPLETION_BOUNDARY))
         upper = Signal()  # payload starts in the upper half of a word
         retires = Signal()

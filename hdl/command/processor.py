@@ -31,7 +31,7 @@ class CommandProcessor(wiring.Component):
     posted : Out(PostedWritePort), completions and interrupts
     engines : In(engine_members()).array(cores, engines)
     pcie : Out(PcieControl)
-    every name of `registers.TRAFFIC` : In(13), what this cycle adds
+    every name of `registers.TRAFFIC` : In(TRAFFIC_BITS), what this cycle adds
 
     Descriptors reach their queues in the order of the ring: a full queue holds up all that follow,
     so a host must not let the head of a full queue wait for a command behind it. Every descriptor

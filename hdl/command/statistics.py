@@ -7,12 +7,13 @@ from amaranth.lib.wiring import In, Out
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity
+from halfdome.hdl.pcie.tlp import BYTE_COUNT_BITS
 from halfdome.hdl.registers import ACTIVITIES, TRAFFIC, activity_offset, traffic_offset
 
 COUNT_BITS = 48
 """At 1 GHz a count wraps after three days."""
-TRAFFIC_BITS = 13
-"""Bytes counted in one cycle: up to a whole packet of 4 KiB."""
+TRAFFIC_BITS = BYTE_COUNT_BITS
+"""Counted in one cycle: up to the bytes of the largest packet."""
 
 
 class Statistics(wiring.Component):
@@ -21,7 +22,8 @@ class Statistics(wiring.Component):
     Members
     -------
     activity : In(Activity).array(cores, engines)
-    traffic : In(13).array(len(TRAFFIC)), what this cycle adds to each of `registers.TRAFFIC`
+    traffic : In(TRAFFIC_BITS).array(len(TRAFFIC)), what this cycle adds to each of
+        `registers.TRAFFIC`
     cycles : Out(48)
     snapshot : In(1), keep all counts of this moment
     snapshot_cycles : Out(48)

@@ -97,6 +97,10 @@ def line_layout(config: CardConfig) -> data.StructLayout:
     )
 
 
+_ENDS = data.StructLayout(dict.fromkeys(("k", "right", "taps", "n", "m", "batches"), 1))
+"""Which loops are in their last turn; `taps` says so of K and of the taps both ways together."""
+
+
 class LineSequencer(wiring.Component):
     """Walks `for batch: for m_block: for n_group: for tap: for k_line`, a line for each step.
 
@@ -114,6 +118,7 @@ class LineSequencer(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
+        self._group = config.group_tiles * config.array_columns  # columns of a group
         super().__init__(
             {
                 "job": In(JOB),
@@ -124,168 +129,56 @@ class LineSequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, job = self._config, self.job
-        block, line = config.activation_rows, config.line_bytes
-        group = config.group_tiles * config.array_columns
+        step = Signal()
+        ends = Signal(_ENDS)
+        m.d.comb += step.eq(self.o.valid & self.o.ready)
+        rows, columns, k = self._count(m, step, ends)
+        self._describe(m, step, ends, rows, columns, k)
+        self._walk_activations(m, step, ends)
+        self._walk_weights(m, step, ends)
+        self._walk_outputs(m, step, ends)
+        return m
 
+    def _count(self, m, step, ends):
+        """The loops: what is left of each; returns what the line has of rows, columns and K."""
+        job = self.job
+        block, line = self._config.activation_rows, self._config.line_bytes
+        group = self._group
         batches_left = Signal(SIZE_BITS)
         rows_left = Signal(32)
         n_left = Signal(SIZE_BITS)
         taps_down = Signal(8)
         taps_right = Signal(8)
         k_left = Signal(SIZE_BITS)
-        first = Signal()
-        block_first = Signal()
-        one_line = Signal()  # is all of K
-        last_k, last_right, last, last_n, last_m, last_b = (
-            Signal(name=name)
-            for name in ("last_k", "last_right", "last", "last_n", "last_m", "last_b")
-        )
-        m.d.comb += [
-            last_k.eq(k_left <= line),
-            last_right.eq(taps_right == 1),
-            last.eq(last_k & last_right & (taps_down == 1)),
-            last_n.eq(n_left <= group),
-            last_m.eq(rows_left <= block),
-            last_b.eq(batches_left == 1),
-        ]
-
-        # Where the line is within its row, within the image, and among the weights; and the same
-        # for the loops around it.
-        offset, tap, tap_line = (
-            Signal(ADDRESS_BITS, name=name) for name in ("offset", "tap", "tap_line")
-        )
-        down, right = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        w_line, w_group, w_batch = (
-            Signal(ADDRESS_BITS, name=name) for name in ("w_line", "w_group", "w_batch")
-        )
-        y_group, y_block, y_batch = (
-            Signal(ADDRESS_BITS, name=name) for name in ("y_group", "y_block", "y_batch")
-        )
-        top, left = Signal(SIZE_BITS), Signal(SIZE_BITS)
-
         rows = Signal(range(block + 1))
-        k = Signal(range(line + 1))
         columns = Signal(range(group + 1))
-        row_bits, column_bits = exact_log2(config.array_rows), exact_log2(config.array_columns)
-        word_bits = exact_log2(config.bus_bytes)
-        p = self.o.p
+        k = Signal(range(line + 1))
         m.d.comb += [
-            rows.eq(Mux(last_m, rows_left, block)),
-            k.eq(Mux(last_k, k_left, line)),
-            columns.eq(Mux(last_n, n_left, group)),
-            p.fill.rows.eq(rows),
-            p.fill.words.eq((k + config.bus_bytes - 1) >> word_bits),
-            p.fill.offset.eq(offset),
-            p.fill.down.eq(down),
-            p.fill.right.eq(right),
-            one_line.eq(first & last),
-            p.fill.block_last.eq(one_line | (last & last_n)),
-            p.fill.batch_last.eq(p.fill.block_last & last_m),
-            p.weights.restart.eq(block_first),
-            p.weights.address.eq(w_line),
-            p.feed.rows.eq(rows),
-            p.feed.y_address.eq(y_group),
-            p.feed.top.eq(top),
-            p.feed.left.eq(left),
-            p.feed.first.eq(first),
-            p.feed.last.eq(last),
-            p.feed.keep.eq(one_line & ~last_n),
-            p.feed.final.eq(last & last_n & last_m & last_b),
-            p.fetch.eq(~one_line | block_first),
-            p.block_first.eq(block_first),
+            ends.k.eq(k_left <= line),
+            ends.right.eq(taps_right == 1),
+            ends.taps.eq(ends.k & ends.right & (taps_down == 1)),
+            ends.n.eq(n_left <= group),
+            ends.m.eq(rows_left <= block),
+            ends.batches.eq(batches_left == 1),
+            rows.eq(Mux(ends.m, rows_left, block)),
+            columns.eq(Mux(ends.n, n_left, group)),
+            k.eq(Mux(ends.k, k_left, line)),
         ]
-        for part in (p.weights, p.feed):
-            m.d.comb += [
-                part.tiles.eq((columns + config.array_columns - 1) >> column_bits),
-                part.depth.eq((k + config.array_rows - 1) >> row_bits),
-                part.last_rows.eq(((k - 1)[:row_bits]) + 1),
-                part.last_columns.eq(((columns - 1)[:column_bits]) + 1),
-            ]
-
-        output_bits = Mux(job.y_format == ElementFormat.INT32, 2, 0)
-        along_k = Mux(job.weights == Weights.ROWS, job.w_stride << exact_log2(line), line)
-        along_n = Mux(job.weights == Weights.ROWS, group, job.w_stride << exact_log2(group))
-        # Row i of a triangle begins i * (i - 1) / 2 outputs after row 0.
-        down_y = Mux(
-            job.triangle,
-            (top << exact_log2(block)) + block * (block - 1) // 2,
-            job.y_stride << exact_log2(block),
-        )
-        next_tap, next_tap_line = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        next_w_group, next_w_batch = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        next_y_block, next_y_batch = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        m.d.comb += [
-            next_tap.eq(tap + job.tap_step),
-            next_tap_line.eq(tap_line + job.tap_line_step),
-            next_w_group.eq(w_group + along_n),
-            next_w_batch.eq(w_batch + job.w_batch_stride),
-            next_y_block.eq(y_block + down_y),
-            next_y_batch.eq(y_batch + job.y_batch_stride),
-        ]
-
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [
-                first.eq(last),
-                block_first.eq(last & last_n),
-                k_left.eq(k_left - line),
-                offset.eq(offset + line),
-                w_line.eq(w_line + along_k),
-            ]
-            with m.If(last_k):
-                m.d.sync += [
-                    k_left.eq(job.k),
-                    taps_right.eq(taps_right - 1),
-                    right.eq(right + job.dilation_width),
-                    tap.eq(next_tap),
-                    offset.eq(next_tap),
-                ]
-                with m.If(last_right):
-                    m.d.sync += [
-                        taps_right.eq(job.kernel_width),
-                        taps_down.eq(taps_down - 1),
-                        right.eq(0),
-                        down.eq(down + job.dilation_height),
-                        tap_line.eq(next_tap_line),
-                        tap.eq(next_tap_line),
-                        offset.eq(next_tap_line),
-                    ]
-            with m.If(last):
-                m.d.sync += [
-                    taps_down.eq(job.kernel_height),
-                    down.eq(0),
-                    tap_line.eq(0),
-                    tap.eq(0),
-                    offset.eq(0),
-                    n_left.eq(n_left - group),
-                    left.eq(left + group),
-                    w_group.eq(next_w_group),
-                    w_line.eq(next_w_group),
-                    y_group.eq(y_group + (group << output_bits)),
-                ]
-                with m.If(last_n):
-                    m.d.sync += [
-                        n_left.eq(job.n),
-                        left.eq(0),
-                        w_group.eq(w_batch),
-                        w_line.eq(w_batch),
-                        rows_left.eq(rows_left - block),
-                        top.eq(top + block),
-                        y_block.eq(next_y_block),
-                        y_group.eq(next_y_block),
-                    ]
-                    with m.If(last_m):
+        with m.If(step):
+            m.d.sync += k_left.eq(k_left - line)
+            with m.If(ends.k):
+                m.d.sync += [k_left.eq(job.k), taps_right.eq(taps_right - 1)]
+                with m.If(ends.right):
+                    m.d.sync += [taps_right.eq(job.kernel_width), taps_down.eq(taps_down - 1)]
+            with m.If(ends.taps):
+                m.d.sync += [taps_down.eq(job.kernel_height), n_left.eq(n_left - group)]
+                with m.If(ends.n):
+                    m.d.sync += [n_left.eq(job.n), rows_left.eq(rows_left - block)]
+                    with m.If(ends.m):
                         m.d.sync += [
                             rows_left.eq(job.rows),
-                            top.eq(0),
                             batches_left.eq(batches_left - 1),
-                            w_batch.eq(next_w_batch),
-                            w_group.eq(next_w_batch),
-                            w_line.eq(next_w_batch),
-                            y_batch.eq(next_y_batch),
-                            y_block.eq(next_y_batch),
-                            y_group.eq(next_y_batch),
-                            self.o.valid.eq(~last_b),
+                            self.o.valid.eq(~ends.batches),
                         ]
         with m.If(self.start):
             m.d.sync += [
@@ -295,11 +188,151 @@ class LineSequencer(wiring.Component):
                 taps_down.eq(job.kernel_height),
                 taps_right.eq(job.kernel_width),
                 k_left.eq(job.k),
-                *(value.eq(0) for value in (offset, tap, tap_line, down, right, top, left)),
-                *(value.eq(job.w) for value in (w_line, w_group, w_batch)),
-                *(value.eq(job.y) for value in (y_group, y_block, y_batch)),
-                first.eq(1),
-                block_first.eq(1),
                 self.o.valid.eq(1),
             ]
-        return m
+        return rows, columns, k
+
+    def _describe(self, m, step, ends, rows, columns, k):
+        """The line's size, in what each unit counts, and its place in the loops."""
+        config, line = self._config, self.o.p
+        row_bits, column_bits = exact_log2(config.array_rows), exact_log2(config.array_columns)
+        word_bits = exact_log2(config.bus_bytes)
+        first = Signal()
+        block_first = Signal()
+        one_line = Signal()  # is all of K
+        m.d.comb += [
+            one_line.eq(first & ends.taps),
+            line.fill.rows.eq(rows),
+            line.fill.words.eq((k + config.bus_bytes - 1) >> word_bits),
+            line.fill.block_last.eq(one_line | (ends.taps & ends.n)),
+            line.fill.batch_last.eq(line.fill.block_last & ends.m),
+            line.weights.restart.eq(block_first),
+            line.feed.rows.eq(rows),
+            line.feed.first.eq(first),
+            line.feed.last.eq(ends.taps),
+            line.feed.keep.eq(one_line & ~ends.n),
+            line.feed.final.eq(ends.taps & ends.n & ends.m & ends.batches),
+            line.fetch.eq(~one_line | block_first),
+            line.block_first.eq(block_first),
+        ]
+        for part in (line.weights, line.feed):
+            m.d.comb += [
+                part.tiles.eq((columns + config.array_columns - 1) >> column_bits),
+                part.depth.eq((k + config.array_rows - 1) >> row_bits),
+                part.last_rows.eq(((k - 1)[:row_bits]) + 1),
+                part.last_columns.eq(((columns - 1)[:column_bits]) + 1),
+            ]
+        with m.If(step):
+            m.d.sync += [first.eq(ends.taps), block_first.eq(ends.taps & ends.n)]
+        with m.If(self.start):
+            m.d.sync += [first.eq(1), block_first.eq(1)]
+
+    def _walk_activations(self, m, step, ends):
+        """Where the line is within its row of x, in bytes and in pixels of the image."""
+        job, line = self.job, self._config.line_bytes
+        offset, tap, tap_line = (
+            Signal(ADDRESS_BITS, name=name) for name in ("offset", "tap", "tap_line")
+        )
+        next_tap, next_tap_line = (
+            Signal(ADDRESS_BITS, name=name) for name in ("next_tap", "next_tap_line")
+        )
+        down, right = (Signal(SIZE_BITS, name=name) for name in ("down", "right"))
+        fill = self.o.p.fill
+        m.d.comb += [
+            fill.offset.eq(offset),
+            fill.down.eq(down),
+            fill.right.eq(right),
+            next_tap.eq(tap + job.tap_step),
+            next_tap_line.eq(tap_line + job.tap_line_step),
+        ]
+        with m.If(step):
+            m.d.sync += offset.eq(offset + line)
+            with m.If(ends.k):
+                m.d.sync += [
+                    right.eq(right + job.dilation_width),
+                    tap.eq(next_tap),
+                    offset.eq(next_tap),
+                ]
+                with m.If(ends.right):
+                    m.d.sync += [
+                        right.eq(0),
+                        down.eq(down + job.dilation_height),
+                        tap_line.eq(next_tap_line),
+                        tap.eq(next_tap_line),
+                        offset.eq(next_tap_line),
+                    ]
+            with m.If(ends.taps):
+                m.d.sync += [value.eq(0) for value in (down, tap_line, tap, offset)]
+        with m.If(self.start):
+            m.d.sync += [value.eq(0) for value in (offset, tap, tap_line, down, right)]
+
+    def _walk_weights(self, m, step, ends):
+        """Where the line is in w, and where its group of columns and its batch begin."""
+        job, line, group = self.job, self._config.line_bytes, self._group
+        w_line, w_group, w_batch = (
+            Signal(ADDRESS_BITS, name=name) for name in ("w_line", "w_group", "w_batch")
+        )
+        next_group, next_batch = (
+            Signal(ADDRESS_BITS, name=name) for name in ("next_w_group", "next_w_batch")
+        )
+        along_k = Mux(job.weights == Weights.ROWS, job.w_stride << exact_log2(line), line)
+        along_n = Mux(job.weights == Weights.ROWS, group, job.w_stride << exact_log2(group))
+        m.d.comb += [
+            self.o.p.weights.address.eq(w_line),
+            next_group.eq(w_group + along_n),
+            next_batch.eq(w_batch + job.w_batch_stride),
+        ]
+        with m.If(step):
+            m.d.sync += w_line.eq(w_line + along_k)
+            with m.If(ends.taps):
+                m.d.sync += [value.eq(next_group) for value in (w_line, w_group)]
+                with m.If(ends.n):
+                    m.d.sync += [value.eq(w_batch) for value in (w_line, w_group)]
+                    with m.If(ends.m):
+                        m.d.sync += [value.eq(next_batch) for value in (w_line, w_group, w_batch)]
+        with m.If(self.start):
+            m.d.sync += [value.eq(job.w) for value in (w_line, w_group, w_batch)]
+
+    def _walk_outputs(self, m, step, ends):
+        """Where the line's outputs are in y, by address and by row and column."""
+        job, block, group = self.job, self._config.activation_rows, self._group
+        y_group, y_block, y_batch = (
+            Signal(ADDRESS_BITS, name=name) for name in ("y_group", "y_block", "y_batch")
+        )
+        next_block, next_batch = (
+            Signal(ADDRESS_BITS, name=name) for name in ("next_y_block", "next_y_batch")
+        )
+        top, left = (Signal(SIZE_BITS, name=name) for name in ("top", "left"))
+        output_bits = Mux(job.y_format == ElementFormat.INT32, 2, 0)
+        # Row i of a triangle begins i * (i - 1) / 2 outputs after row 0.
+        down_y = Mux(
+            job.triangle,
+            (top << exact_log2(block)) + block * (block - 1) // 2,
+            job.y_stride << exact_log2(block),
+        )
+        feed = self.o.p.feed
+        m.d.comb += [
+            feed.y_address.eq(y_group),
+            feed.top.eq(top),
+            feed.left.eq(left),
+            next_block.eq(y_block + down_y),
+            next_batch.eq(y_batch + job.y_batch_stride),
+        ]
+        with m.If(step & ends.taps):
+            m.d.sync += [left.eq(left + group), y_group.eq(y_group + (group << output_bits))]
+            with m.If(ends.n):
+                m.d.sync += [
+                    left.eq(0),
+                    top.eq(top + block),
+                    *(value.eq(next_block) for value in (y_group, y_block)),
+                ]
+                with m.If(ends.m):
+                    m.d.sync += [
+                        top.eq(0),
+                        *(value.eq(next_batch) for value in (y_group, y_block, y_batch)),
+                    ]
+        with m.If(self.start):
+            m.d.sync += [
+                *(value.eq(0) for value in (top, left)),
+                *(value.eq(job.y) for value in (y_group, y_block, y_batch)),
+            ]

@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 
 BURST_INCR = 1
-RESPONSE_OKAY = 0
 
 
 class Axi4(wiring.Signature):

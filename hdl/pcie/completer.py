@@ -7,7 +7,7 @@ from amaranth.utils import ceil_log2
 
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 from halfdome.hdl.memory.port import ReadPort, WritePort
-from halfdome.hdl.pcie.completion_sender import Answer
+from halfdome.hdl.pcie.completion_sender import ANSWER
 from halfdome.hdl.pcie.decoder import Action, RequestDecoder
 from halfdome.hdl.pcie.packet_buffer import packet_beat
 from halfdome.hdl.pcie.port import REQUEST_EVENTS, events
@@ -80,7 +80,7 @@ class Completer(wiring.Component):
 
         posted = Signal()
         address = Signal(ADDRESS_BITS)  # BAR offset of the first byte
-        answer = Signal(Answer)
+        answer = Signal(ANSWER)
         registers_read = Signal(64)
 
         two_registers = header.length[1]

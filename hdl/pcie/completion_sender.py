@@ -8,25 +8,32 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import read_word
 from halfdome.hdl.pcie.dwords import rotated
-from halfdome.hdl.pcie.tlp import CompletionHeader, CompletionStatus, TlpType, tx_beat
+from halfdome.hdl.pcie.tlp import (
+    BYTE_COUNT_BITS,
+    CompletionHeader,
+    CompletionStatus,
+    TlpType,
+    tx_beat,
+)
 
+ANSWER = data.StructLayout(
+    {
+        "value": 64,
+        "from_window": 1,
+        "status": CompletionStatus,
+        "bytes": BYTE_COUNT_BITS,
+        "lower_address": 7,
+        "tag": 8,
+        "requester_id": 16,
+        "attributes": 2,
+        "traffic_class": 3,
+    }
+)
+"""What one non-posted request is answered with.
 
-class Answer(data.Struct):
-    """What one non-posted request is answered with.
-
-    `value` is what registers held, or with `from_window` the card address of the first byte;
-    `bytes` and `lower_address` are those of the first completion.
-    """
-
-    value: 64
-    from_window: 1
-    status: CompletionStatus
-    bytes: 13
-    lower_address: 7
-    tag: 8
-    requester_id: 16
-    attributes: 2
-    traffic_class: 3
+`value` is what registers held, or with `from_window` the card address of the first byte; `bytes`
+and `lower_address` are those of the first completion.
+"""
 
 
 class CompletionSender(wiring.Component):
@@ -34,7 +41,7 @@ class CompletionSender(wiring.Component):
 
     Members
     -------
-    i : In(stream of `Answer`)
+    i : In(stream of `ANSWER`)
     words : In(stream of `read_word`), the words of card memory that answers touch, in their order
     o : Out(stream of `tx_beat`)
 
@@ -51,7 +58,7 @@ class CompletionSender(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "i": In(stream.Signature(Answer)),
+                "i": In(stream.Signature(ANSWER)),
                 "words": In(stream.Signature(read_word(config))),
                 "o": Out(stream.Signature(tx_beat(config))),
             }
@@ -62,11 +69,11 @@ class CompletionSender(wiring.Component):
         bus = self._config.bus_bytes
         max_payload = self._config.max_payload_bytes
 
-        answer = Signal(Answer)  # its `value`, `bytes` and `lower_address` follow what is sent
-        chunk = Signal(13)  # bytes of this completion
-        size = Signal(13)  # of its payload, from the first doubleword on
-        left = Signal(13)  # of those, bytes not sent yet
-        payload_boundary = Signal(13)
+        answer = Signal(ANSWER)  # its `value`, `bytes` and `lower_address` follow what is sent
+        chunk = Signal(BYTE_COUNT_BITS)  # bytes of this completion
+        size = Signal(BYTE_COUNT_BITS)  # of its payload, from the first doubleword on
+        left = Signal(BYTE_COUNT_BITS)  # of those, bytes not sent yet
+        payload_boundary = Signal(BYTE_COUNT_BITS)
         header = Signal(CompletionHeader)
         good = Signal()
         m.d.comb += [

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.pcie.tlp import RequestHeader, is_non_posted
+from halfdome.hdl.pcie.tlp import BYTE_COUNT_BITS, RequestHeader, is_non_posted
 
 REGISTER_BAR = 0
 WINDOW_BAR = 2
@@ -28,17 +28,19 @@ class Action(enum.Enum, shape=3):
     NOTHING = 6
 
 
-class Decision(data.Struct):
-    """`bytes` and `lower_address` are those of the first completion of a read (table 2-38 of the
-    PCI Express Base Specification 3.0). `poisoned` says that it carries data which is known to be
-    wrong."""
-
-    action: Action
-    posted: 1
-    dwords: 11
-    bytes: 13
-    lower_address: 7
-    poisoned: 1
+DECISION = data.StructLayout(
+    {
+        "action": Action,
+        "posted": 1,
+        "dwords": 11,
+        "bytes": BYTE_COUNT_BITS,
+        "lower_address": 7,
+        "poisoned": 1,
+    }
+)
+"""`bytes` and `lower_address` are those of the first completion of a read (table 2-38 of the PCI
+Express Base Specification 3.0). `poisoned` says that the request carries data which is known to be
+wrong."""
 
 
 class RequestDecoder(wiring.Component):
@@ -53,7 +55,7 @@ class RequestDecoder(wiring.Component):
     bar : In(3)
     malformed : In(1), the payload is not what the header says
     address : Out(64), of the first doubleword
-    decision : Out(`Decision`)
+    decision : Out(`DECISION`)
     """
 
     def __init__(self, config: CardConfig):
@@ -64,7 +66,7 @@ class RequestDecoder(wiring.Component):
                 "bar": In(3),
                 "malformed": In(1),
                 "address": Out(64),
-                "decision": Out(Decision),
+                "decision": Out(DECISION),
             }
         )
 

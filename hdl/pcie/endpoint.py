@@ -22,6 +22,7 @@ from halfdome.hdl.pcie.register_bus import RegisterBus
 from halfdome.hdl.pcie.replier import READ_QUEUE
 from halfdome.hdl.pcie.requester import Requester
 from halfdome.hdl.pcie.tlp import (
+    BYTE_COUNT_BITS,
     HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
     RequestHeader,
@@ -50,8 +51,10 @@ class PcieEndpoint(wiring.Component):
     fetch : In(FetchPort)
     posted : In(PostedWritePort), one for each core, then that of the completion writer
     control : In(PcieControl)
-    read_bytes : Out(13), payload bytes of card reads whose completion is accepted in this cycle
-    write_bytes : Out(13), payload bytes of the posted write whose header leaves in this cycle
+    read_bytes : Out(BYTE_COUNT_BITS), payload bytes of card reads whose completion is accepted in
+        this cycle
+    write_bytes : Out(BYTE_COUNT_BITS), payload bytes of the posted write whose header leaves in
+        this cycle
 
     One payload word a cycle each way; each packet costs one more beat for its header.
     `register_read_latency` cycles from the request's beat being taken at `rx` to the completion's
@@ -83,8 +86,8 @@ class PcieEndpoint(wiring.Component):
                 "fetch": In(FetchPort(config)),
                 "posted": In(PostedWritePort(config)).array(config.cores + 1),
                 "control": In(PcieControl()),
-                "read_bytes": Out(13),
-                "write_bytes": Out(13),
+                "read_bytes": Out(BYTE_COUNT_BITS),
+                "write_bytes": Out(BYTE_COUNT_BITS),
             }
         )
 
@@ -122,7 +125,7 @@ class PcieEndpoint(wiring.Component):
             requester.sent.p.eq(left.tag),
         ]
 
-        sent_bytes = Signal(13)
+        sent_bytes = Signal(BYTE_COUNT_BITS)
         for index, writer in enumerate(writers):
             m.submodules[f"writer_{index}"] = writer
             connect(m, flipped(self.posted[index]), writer.port)

@@ -5,6 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.commands import ReadFailure
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.pcie.tlp import BYTE_COUNT_BITS
 
 REQUEST_EVENTS = ("dropped_request", "poisoned_request")
 """What may befall a request to the card: it was refused; of those, it carried poison."""
@@ -83,7 +84,7 @@ class DmaReadPort(wiring.Signature):
 
 def fetch_request() -> data.StructLayout:
     """Fetch `bytes` bytes from bus `address`."""
-    return data.StructLayout({"address": 64, "bytes": 13})
+    return data.StructLayout({"address": 64, "bytes": BYTE_COUNT_BITS})
 
 
 def fetch_response(config: CardConfig) -> data.StructLayout:

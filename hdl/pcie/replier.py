@@ -1,7 +1,7 @@
 """Answers to the reads of the card, in order, several at a time."""
 
 from amaranth import Module
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -9,7 +9,7 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import ReadPort
 from halfdome.hdl.memory.reader import SequentialReader
-from halfdome.hdl.pcie.completion_sender import Answer, CompletionSender
+from halfdome.hdl.pcie.completion_sender import ANSWER, CompletionSender
 from halfdome.hdl.pcie.tlp import tx_beat
 
 READ_QUEUE = 32
@@ -25,7 +25,7 @@ class Replier(wiring.Component):
 
     Members
     -------
-    i : In(stream of `Answer`)
+    i : In(stream of `ANSWER`)
     o : Out(stream of `tx_beat`), completions
     window_read : Out(ReadPort), BAR 2
     started : Out(1), a pulse: one more answer has left the queue of `READ_QUEUE`
@@ -41,7 +41,7 @@ class Replier(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "i": In(stream.Signature(Answer)),
+                "i": In(stream.Signature(ANSWER)),
                 "o": Out(stream.Signature(tx_beat(config))),
                 "window_read": Out(ReadPort(config)),
                 "started": Out(1),
@@ -60,11 +60,11 @@ class Replier(wiring.Component):
         connect(m, reader.port, flipped(self.window_read))
         connect(m, reader.o, sender.words)
         connect(m, sender.o, flipped(self.o))
-        width = Answer.as_shape().size
+        width = ANSWER.size
         m.submodules.waiting = waiting = SyncFIFOBuffered(width=width, depth=READ_QUEUE)
         m.submodules.reading = reading = SyncFIFO(width=width, depth=READS_IN_FLIGHT)
 
-        started = Answer(waiting.r_data)
+        started = data.View(ANSWER, waiting.r_data)
         m.d.comb += [
             waiting.w_data.eq(self.i.p),
             waiting.w_en.eq(self.i.valid),

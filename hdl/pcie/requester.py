@@ -15,7 +15,7 @@ from halfdome.hdl.pcie.packet_buffer import packet_beat
 from halfdome.hdl.pcie.port import READ_EVENTS, DmaReadPort, FetchPort, events
 from halfdome.hdl.pcie.reassembler import Reassembler
 from halfdome.hdl.pcie.splitter import Splitter, piece
-from halfdome.hdl.pcie.tlp import RequestHeader, drive_memory_request, tx_beat
+from halfdome.hdl.pcie.tlp import BYTE_COUNT_BITS, RequestHeader, drive_memory_request, tx_beat
 
 
 class Requester(wiring.Component):
@@ -66,7 +66,7 @@ class Requester(wiring.Component):
                 "timeout": In(32),
                 "enable": In(1),
                 "events": Out(events(READ_EVENTS)),
-                "read_bytes": Out(13),
+                "read_bytes": Out(BYTE_COUNT_BITS),
                 "outstanding": Out(9),
                 "quarantined": Out(9),
             }

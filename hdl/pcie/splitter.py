@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 from halfdome.hdl.pcie.port import dma_read
-from halfdome.hdl.pcie.tlp import MAX_PAYLOAD_BYTES
+from halfdome.hdl.pcie.tlp import BYTE_COUNT_BITS, MAX_PAYLOAD_BYTES
 
 
 def piece(config: CardConfig) -> data.StructLayout:
@@ -19,7 +19,7 @@ def piece(config: CardConfig) -> data.StructLayout:
         {
             "address": 64,
             "destination": ADDRESS_BITS,
-            "bytes": 13,
+            "bytes": BYTE_COUNT_BITS,
             "skip": exact_log2(config.bus_bytes),
             "last": 1,
         }
@@ -69,7 +69,7 @@ class Splitter(wiring.Component):
         remaining = Signal(32)
         skip = Signal(exact_log2(self._config.bus_bytes))
 
-        room = Signal(13)
+        room = Signal(BYTE_COUNT_BITS)
         busy = Signal()
         last = Signal()
         load = Signal()
@@ -89,7 +89,7 @@ class Splitter(wiring.Component):
                 self.o.valid.eq(1),
                 self.o.p.address.eq(address),
                 self.o.p.destination.eq(destination),
-                self.o.p.bytes.eq(Mux(last, remaining[:13], room)),
+                self.o.p.bytes.eq(Mux(last, remaining[:BYTE_COUNT_BITS], room)),
                 self.o.p.skip.eq(skip),
                 self.o.p.last.eq(last),
                 # Of no meaning after the last piece, so they need not wait for its size.

@@ -11,12 +11,15 @@ Source of the header formats: PCI Express Base Specification 3.0, section 2.2.
 from amaranth import Const, Mux, Value
 from amaranth.hdl import ValueLike
 from amaranth.lib import data, enum
+from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
 
 HEADER_BYTES = 16
 MAX_PAYLOAD_BYTES = 4096
 """Largest payload that a header can express."""
+BYTE_COUNT_BITS = exact_log2(MAX_PAYLOAD_BYTES) + 1
+"""Width of a number of bytes that one packet carries, or one read asks for."""
 READ_COMPLETION_BOUNDARY = 64
 """A completion that does not end its read ends at a multiple of this many bytes."""
 
@@ -121,8 +124,8 @@ def drive_memory_request(
 ) -> list:
     """Assignments that make `header` (`RequestHeader`) a memory request of `size` bytes.
 
-    `address` is a multiple of 4, `size` (13 bits) is 1 to 4096. The header has three doublewords
-    for an address below 4 GiB, as the specification requires, and four above.
+    `address` is a multiple of 4, `size` (of `BYTE_COUNT_BITS`) is 1 to 4096. The header has three
+    doublewords for an address below 4 GiB, as the specification requires, and four above.
     """
     wide = address[32:] != 0
     single = size <= 4

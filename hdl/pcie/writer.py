@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.pcie.port import PostedWritePort
 from halfdome.hdl.pcie.splitter import Splitter
-from halfdome.hdl.pcie.tlp import RequestHeader, drive_memory_request, tx_beat
+from halfdome.hdl.pcie.tlp import BYTE_COUNT_BITS, RequestHeader, drive_memory_request, tx_beat
 
 
 class PostedWriter(wiring.Component):
@@ -21,7 +21,8 @@ class PostedWriter(wiring.Component):
     enable : In(1), packets may start; what is offered stays
     discard : In(1), without `enable`: packets that would start are dropped
     leaving : In(1), a beat of this writer waits behind `o`; holds `port.idle` down
-    sent_bytes : Out(13), payload bytes of the packet whose header is taken in this cycle, else 0
+    sent_bytes : Out(BYTE_COUNT_BITS), payload bytes of the packet whose header is taken in this
+        cycle, else 0
 
     A packet costs one beat for its header, then a beat a cycle. Where a write that is not word
     aligned crosses a packet boundary, the rest of that word goes in a packet of its own, after one
@@ -39,7 +40,7 @@ class PostedWriter(wiring.Component):
                 "enable": In(1),
                 "discard": In(1),
                 "leaving": In(1),
-                "sent_bytes": Out(13),
+                "sent_bytes": Out(BYTE_COUNT_BITS),
             }
         )
 
@@ -61,7 +62,7 @@ class PostedWriter(wiring.Component):
             header, write=True, address=piece.address, size=piece.bytes, tag=0
         )
 
-        left = Signal(13)
+        left = Signal(BYTE_COUNT_BITS)
         shifted = Signal(bus * 8)  # the word that is shared with the piece before
         shifts = Signal(range(bus // 4))
         end = Signal(range(2 * bus))

@@ -1,5 +1,6 @@
 """Packets leave and arrive whole; every read that is opened ends once; tags are never lost."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from halfdome.hdl.config import preset
 from halfdome.hdl.pcie.completion_sender import CompletionSender
 from halfdome.hdl.pcie.fetch_buffer import FetchBuffer
 from halfdome.hdl.pcie.packet_buffer import PacketBuffer
+from halfdome.hdl.pcie.payload_writer import PayloadWriter
 from halfdome.hdl.pcie.replier import Replier
 from halfdome.hdl.pcie.splitter import Splitter
 from halfdome.hdl.pcie.tlp import HEADER_BYTES, CompletionHeader, RequestHeader, TlpType
@@ -409,3 +411,67 @@ def test_window_writer_puts_every_enabled_byte_in_its_place(prove):
         Assert(~kept | (before.word_select(lane, 32) == value)),
     ]
     prove(spec, depth=6, induction=2)
+
+
+def test_payload_writer_puts_every_byte_in_its_place(prove):
+    config = replace(CONFIG, bus_bytes=128)  # wider than the boundary
+    bus = config.bus_bytes
+    spec = Spec(PayloadWriter(config))
+    m, dut = spec.m, spec.dut
+    i, o = dut.i, dut.o
+    obey_stream_rules(spec, "i", i, Assume)
+    obey_stream_rules(spec, "o", o, Assert)
+    # The payload in hand, and how many of its bytes went before this word.
+    good, start, size, before = Signal(), Signal(40), Signal(13), Signal(13)
+    taken, given = i.valid & i.ready, o.valid & o.ready
+    with m.If(taken):
+        m.d.sync += before.eq(before + bus)
+    with m.If(dut.start):
+        m.d.sync += [good.eq(dut.good), start.eq(dut.destination), size.eq(dut.bytes), before.eq(0)]
+    # A byte of memory, and whether it is of this word.
+    lane, place = spec.constant("lane", 7), spec.constant("place", 7)
+    number = Signal(40)
+    target = Signal(40)
+    written = Signal()  # the byte at `place` of this word, already
+    writes = given & (o.p.address == target[7:] << 7) & o.p.strobe.bit_select(target[:7], 1)
+    m.d.comb += [
+        number.eq(o.p.address + lane - start - before),
+        target.eq(start + before + place),
+    ]
+    m.d.sync += written.eq((written | writes) & ~taken)
+    needed = good & (before + place < size)
+    m.d.comb += [
+        Assume(~(dut.start & i.valid)),
+        Assume(~dut.start | ((dut.destination[:6] == 0) & (dut.bytes <= 4096))),
+        Assume(~i.valid | (before < size)),
+        Assert(~o.valid | (i.valid & good & (o.p.address[:7] == 0))),
+        # Nothing but this word's bytes, each where it belongs, once.
+        Assert(
+            ~(o.valid & o.p.strobe.bit_select(lane, 1))
+            | (
+                (number < bus)
+                & (before + number < size)
+                & (o.p.data.word_select(lane, 8) == i.p.word_select(number[:7], 8))
+            )
+        ),
+        Assert(~(written & writes)),
+        # None is forgotten.
+        Assert(~taken | ((written | writes) == needed)),
+        Cover(taken & written & (before != 0)),
+        Cover(taken & writes & (start[6] == 1) & (before != 0)),
+        Cover(taken & ~good),
+    ]
+    # For induction: what the registers hold.
+    second_half = spec.inside("second_half")
+    m.d.comb += [
+        Assert(spec.inside("writing") == good),
+        Assert(start[:6] == 0),
+        Assert(size <= 4096),
+        Assert(before[:7] == 0),
+        Assert(spec.inside("address") == (start + before)[:40]),
+        Assert(~good | (spec.inside("left") == (size - before)[:13])),
+        Assert(spec.inside("upper") == start[6]),
+        Assert(~second_half | (i.valid & good & start[6] & (size - before > 64))),
+        Assert(written == (second_half & (place < 64))),
+    ]
+    prove(spec, depth=6, induction=1)

@@ -87,8 +87,8 @@ def reassembler(monkeypatch):
 def test_every_opened_read_retires_once_whatever_completions_say(prove, monkeypatch):
     spec, tags, between = reassembler(monkeypatch)
     m, dut = spec.m, spec.dut
-    is_open, valid = spec.inside("open"), spec.inside("valid")
-    quarantined, draining = spec.inside("quarantined"), spec.inside("draining")
+    is_open, valid = spec.inside("table.open"), spec.inside("valid")
+    quarantined, draining = spec.inside("table.quarantined"), spec.inside("table.draining")
     timed_out, record = spec.inside("timed_out"), dut.retired.p
     beat = spec.inside("beat")
     bus = CONFIG.bus_bytes * 8

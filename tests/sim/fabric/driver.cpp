@@ -130,6 +130,7 @@ Probe* probe_create(const FabricSettings* settings, uint64_t cards, uint8_t* hos
   Fabric fabric(*settings, host_memory, list);
   std::vector<Line> lines;
   for (uint64_t card = 0; card < cards; ++card) lines.push_back(fabric.card_line());
+  fabric.root.messages_kept = 1024;  // as many as any test sends
   return new Probe{std::move(fabric), list, std::vector<uint8_t*>(memory, memory + cards), std::move(lines),
                    std::vector<OrderedQueue>(cards), std::vector<bool>(cards), std::vector<bool>(cards),
                    std::vector<std::vector<CreditReturn>>(cards), std::vector<Dma>(cards),

@@ -9,7 +9,7 @@ import enum
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -82,12 +82,29 @@ def dtype(name: str, value: DTypeLike, allowed: Sequence[DTypeLike]) -> np.dtype
     return chosen
 
 
+class Shaped(Protocol):
+    """An array, or what stands for one that lies elsewhere."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
 def array(
     name: str, value: ArrayLike, dtypes: Sequence[DTypeLike], shape: Sequence[int | None]
 ) -> np.ndarray:
     """A contiguous array of one of `dtypes` and of `shape`, where None stands for any size."""
     found = plain(name, value)
-    fits = found.ndim == len(shape) and all(
+    fitting(name, found, dtypes, shape)
+    return np.ascontiguousarray(found)
+
+
+def fitting(
+    name: str, found: Shaped, dtypes: Sequence[DTypeLike], shape: Sequence[int | None]
+) -> None:
+    """Refuses what is not of one of `dtypes` and of `shape`, where None stands for any size."""
+    fits = len(found.shape) == len(shape) and all(
         size is None or size == is_ for size, is_ in zip(shape, found.shape, strict=True)
     )
     if found.dtype not in dtypes or not fits:
@@ -96,7 +113,6 @@ def array(
         else:
             wanted = "of shape [" + ", ".join("n" if s is None else str(s) for s in shape) + "]"
         raise ValueError(f"{name}: is {described(found)}, must be {_either(dtypes)} {wanted}")
-    return np.ascontiguousarray(found)
 
 
 def plain(name: str, value: ArrayLike) -> np.ndarray:
@@ -115,7 +131,7 @@ def rows(name: str, value: ArrayLike, kind: DTypeLike, shape: Sequence[int]) -> 
     return found
 
 
-def described(value: np.ndarray) -> str:
+def described(value: Shaped) -> str:
     """An array in an error: dtype and shape."""
     return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
 

@@ -23,11 +23,11 @@ from halfdome.host.runtime.embedding import (
     Table,
     bag_starts,
     integers,
+    row_elements,
     row_format_of,
-    table_bytes,
 )
 from halfdome.host.runtime.products import MatrixProducts, zero_point
-from halfdome.host.runtime.tensors import Call, Tensor
+from halfdome.host.runtime.tensors import Call, Tensor, operand
 
 
 class Card(MatrixProducts, Elements):
@@ -161,7 +161,8 @@ class Card(MatrixProducts, Elements):
     ) -> Table:  # fmt: skip
         card = self.accelerator
         chosen = row_format_of(table, bits, row_format)
-        raw, elements = table_bytes(table, chosen, dim, self.config.max_dim)
+        elements = row_elements(table, chosen, dim, self.config.max_dim)
+        raw = np.ascontiguousarray(table).view(np.uint8)
         if preload and card.backdoor is None:
             raise ValueError("preload: this platform offers no direct access to card memory")
         block = card.place(raw.size) if near else self.dram.allocate(raw.size)
@@ -173,10 +174,19 @@ class Card(MatrixProducts, Elements):
             card.upload(block, raw.reshape(-1))
         return Table(self.index, block, len(raw), raw.shape[1], elements, chosen, preload)
 
+    def _rows_of(self, tensor: Tensor, bits: int, row_format: object, dim: int | None) -> Table:
+        """A tensor as a table."""
+        operand("table", tensor, OUTPUTS, (None, None), self.accelerator)
+        chosen = row_format_of(tensor, bits, row_format)
+        elements = row_elements(tensor, chosen, dim, self.config.max_dim)
+        return Table(
+            self.index, tensor.block, tensor.shape[0], tensor.stride, elements, chosen, False
+        )
+
     @whole
     def embedding_bag(
         self,
-        table: "ArrayLike | Table",
+        table: "ArrayLike | Table | Tensor",
         indices: ArrayLike,
         offsets: ArrayLike,
         bits: int = 8,
@@ -191,13 +201,13 @@ class Card(MatrixProducts, Elements):
         dtype: DTypeLike = np.float32,
         multiplier: float = 1.0,
         zero_point: int = 0,
-    ) -> np.ndarray:
+    ) -> "np.ndarray | Tensor":
         """Pools the rows of each bag on the card.
 
         Parameters
         ----------
-        table : uint8[rows, row_bytes] fused rows, float32 or float16 [rows, dim], or a `Table`
-            already on the card
+        table : uint8[rows, row_bytes] fused rows, float32 or float16 [rows, dim]; an array, a
+            tensor, or a `Table` already on the card
         indices : int[n]
         offsets : int[bags], where each bag starts in `indices`
         bits, row_format, dim : of the rows, see `table`; a `Table` knows its own
@@ -212,7 +222,8 @@ class Card(MatrixProducts, Elements):
         Returns
         -------
         dtype[bags, dim], bit for bit what PyTorch computes: its quantised embedding bags, or
-        `torch.nn.functional.embedding_bag` of float rows with an output of the same dtype.
+        `torch.nn.functional.embedding_bag` of float rows with an output of the same dtype. A
+        tensor if `table` is one.
 
         Raises `ValueError` for operands that do not fit together and `CommandError` for an index
         outside the table.
@@ -240,7 +251,9 @@ class Card(MatrixProducts, Elements):
                     f"per_sample_weights: {len(weights)} values for {len(index)} indices"
                 )
         placed = table
-        if not isinstance(placed, Table):
+        if isinstance(table, Tensor):
+            placed = self._rows_of(table, bits, row_format, dim)
+        elif not isinstance(placed, Table):
             placed = self._table(
                 arguments.plain("table", table), bits, row_format, dim, False, False
             )
@@ -257,13 +270,13 @@ class Card(MatrixProducts, Elements):
             weights=None if weights is None else call.put(weights), flags=flags,
             multiplier=output[0],
         ))  # fmt: skip
-        result = call.finish(y, stays=False)
-        if placed is not table:
+        result = call.finish(y, stays=isinstance(table, Tensor))
+        if not isinstance(table, Table | Tensor):
             self.accelerator.release(placed.block)
         if bad is IndexMode.WARN and completion.detail:
             message = f"{completion.detail} indices outside the table contributed nothing"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
-        return result  # type: ignore[return-value]
+        return result
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a card cannot be pickled: it is a simulation under way")

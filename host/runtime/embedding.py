@@ -31,7 +31,7 @@ class Table:
     preloaded: bool
 
 
-def row_format_of(table: np.ndarray, bits: int, row_format: object) -> RowFormat:
+def row_format_of(table: arguments.Shaped, bits: int, row_format: object) -> RowFormat:
     """The format of a table's rows: `row_format` if given, else by dtype, fused rows by `bits`.
 
     Raises `ValueError` for `bits` that no format has.
@@ -47,15 +47,15 @@ def row_format_of(table: np.ndarray, bits: int, row_format: object) -> RowFormat
     return _BITS[bits]
 
 
-def table_bytes(
-    table: np.ndarray, row_format: RowFormat, dim: int | None, max_dim: int
-) -> tuple[np.ndarray, int]:
-    """uint8[rows, row_bytes] and elements of a row.
+def row_elements(
+    table: arguments.Shaped, row_format: RowFormat, dim: int | None, max_dim: int
+) -> int:
+    """Elements of a row.
 
     Raises `ValueError` for an array that is no such table, or whose rows do not have `dim`.
     """
-    table = arguments.array("table", table, (_REALS.get(row_format, np.uint8),), (None, None))
-    rows, row_bytes = table.shape[0], table.shape[1] * table.itemsize
+    arguments.fitting("table", table, (_REALS.get(row_format, np.uint8),), (None, None))
+    rows, row_bytes = table.shape[0], table.shape[1] * table.dtype.itemsize
     most = (row_bytes - row_format.tail_bytes) * 8 // row_format.element_bits
     if rows < 1 or not 1 <= most <= max_dim:
         raise ValueError(
@@ -69,7 +69,7 @@ def table_bytes(
                 f"dim={dim}: rows of {row_format.name} then have {row_format.row_bytes(dim)} "
                 f"bytes, those of the table have {row_bytes}"
             )
-    return table.view(np.uint8).reshape(rows, row_bytes), dim or most
+    return dim or most
 
 
 def integers(name: str, values: ArrayLike) -> np.ndarray:

@@ -129,11 +129,11 @@ class MatrixProducts:
         (m, k), n = x.shape, len(weight)
         if weight.shape[1] != k:
             raise ValueError(
-                f"weight: {arguments.described(weight)} does not fit x: {_described(x)}"
+                f"weight: {arguments.described(weight)} does not fit x: {arguments.described(x)}"
             )
         if 0 in (m, k, n):
             raise ValueError(
-                f"x: {_described(x)}, weight: {arguments.described(weight)}: "
+                f"x: {arguments.described(x)}, weight: {arguments.described(weight)}: "
                 "no dimension may be zero"
             )
         _sizes(m=m, k=k, n=n)
@@ -278,10 +278,6 @@ class MatrixProducts:
             "y": y.block.address, "y_stride": max(self.config.bus_bytes, y.stride),
         }  # fmt: skip
         call.run(Work(opcode, places | output.fields | fields))
-
-
-def _described(value: np.ndarray | Tensor) -> str:
-    return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
 
 
 def _pads(value: object) -> tuple[int, ...]:

@@ -108,8 +108,7 @@ def operand(
         raise ValueError(
             f"{name}: is on card {value.accelerator.index}, not on card {accelerator.index}"
         )
-    found = np.broadcast_to(np.zeros((), value.dtype), value.shape)
-    arguments.array(name, found, dtypes, shape)
+    arguments.fitting(name, value, dtypes, shape)
     _ = value.block
     return value
 

@@ -35,7 +35,7 @@ class Batch:
     def collect(self, key: object, run: Callable[[], object]) -> object:
         """What the simulation returns if it is not compiled at all, else None."""
 
-        def build(design: Design, ports: list[Port], *, traced: bool) -> Path:
+        def build(design: Design, ports: list[Port], *, traced: bool, name: str) -> Path:
             raise _Captured(design, ports)
 
         with patch(f"{ENGINE}.build", build):
@@ -51,7 +51,9 @@ class Batch:
             top.add_subfragment(part.design.fragment, f"part{number}")
             pins += [(f"{name}_{number}", *pin) for name, *pin in part.design.ports]
             self._ports += [Port(f"{p.name}_{number}", p.width, p.is_input) for p in part.ports]
-        self._folder = model.build(Design(top, pins, hierarchy=(TOP,)), self._ports, traced=False)
+        design = Design(top, pins, hierarchy=(TOP,))
+        name = f"{len(self._parts)} components"
+        self._folder = model.build(design, self._ports, traced=False, name=name)
 
     def run(self, key: object, run: Callable[[], object]) -> object:
         """What the simulation of one component returns."""
@@ -62,7 +64,7 @@ class Batch:
             whole.pins = {port.name: whole.pins[f"{port.name}_{number}"] for port in ports}
             return whole
 
-        def build(design: Design, ports: list[Port], *, traced: bool) -> Path:
+        def build(design: Design, ports: list[Port], *, traced: bool, name: str) -> Path:
             return self._folder
 
         with patch(f"{ENGINE}.build", build), patch(f"{ENGINE}.Model", part):

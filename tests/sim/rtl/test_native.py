@@ -10,7 +10,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.rtlil import to_rtlil
-from halfdome.sim.build import compiler
+from halfdome.sim.build import compiler, verilator
 from halfdome.sim.build.compiler import BuildError
 from halfdome.sim.rtl import native, pysim
 from halfdome.sim.rtl.ports import component_ports
@@ -94,7 +94,7 @@ def not_called(*_arguments, **_options):
 
 def test_equal_hardware_is_compiled_once(monkeypatch):
     path = native.build(Registers)
-    monkeypatch.setattr(native, "rtlil_to_verilog", not_called)
+    monkeypatch.setattr(verilator, "rtlil_to_verilog", not_called)
     assert native.build(Registers) == path
 
 
@@ -113,7 +113,7 @@ def test_failed_build_leaves_nothing_running(monkeypatch):
     def make():
         raise ValueError("cannot be made")
 
-    monkeypatch.setattr(native, "_runtime", slow)
+    monkeypatch.setattr(verilator.Verilator, "runtime", slow)
     with pytest.raises(ValueError, match="cannot be made"):
         native.build(make)
     assert compiled
@@ -124,7 +124,7 @@ def test_error_beside_the_elaboration_is_told(monkeypatch, tmp_path):
         raise BuildError("no room for the run-time library")
 
     monkeypatch.setenv("HALFDOME_CACHE", str(tmp_path))
-    monkeypatch.setattr(native, "_runtime", fail)
+    monkeypatch.setattr(verilator.Verilator, "runtime", fail)
     with pytest.raises(BuildError, match="no room for the run-time library"):
         native.build(Registers)
     assert not list(tmp_path.glob("model-*[!k]"))

@@ -10,6 +10,7 @@ _to_binary = rtlil.to_binary
 _emit_memory = rtlil.ModuleEmitter.emit_memory
 _emit_part = rtlil.ModuleEmitter.emit_part
 _case = rtlil.Switch.case
+_wire = rtlil.Wire.__init__
 
 
 def _binary(value: int, width: int) -> str:
@@ -37,11 +38,18 @@ def _case_of_bits(switch, patterns):
     return switch.default() if patterns and not patterns[0] else _case(switch, patterns)
 
 
+def _unsigned_wire(wire, width, *, signed=False, **how) -> None:
+    """No wire is signed: Yosys writes a left shift of one as `wire << by`, of which Verilog extends
+    the sign, though the shift be of its bits. What is signed in RTLIL are the cells."""
+    _wire(wire, width, **how)
+
+
 _MENDS: tuple[tuple[object, str, Callable, Callable], ...] = (
     (rtlil, "to_binary", _to_binary, _binary),
     (rtlil.ModuleEmitter, "emit_memory", _emit_memory, _memory),
     (rtlil.ModuleEmitter, "emit_part", _emit_part, _part),
     (rtlil.Switch, "case", _case, _case_of_bits),
+    (rtlil.Wire, "__init__", _wire, _unsigned_wire),
 )
 
 

@@ -29,9 +29,10 @@ VERILATOR_FLAGS = (
 """Two-state, optimised, all in one module. Few files, as each reads the same large header; short
 functions, as g++ takes longer than linear in their length."""
 
-PASSES = "proc -noopt -norom; opt_clean; opt_dff; pmuxtree; opt_clean"
+PASSES = "proc -noopt -norom; opt_expr; opt_clean; opt_dff; pmuxtree; opt_clean"
 """Registers with clock enables: Verilator then guards their work with the same condition. Choices
-among many as trees of choices between two: less code than the `case` that Yosys writes else."""
+among many as trees of choices between two: less code than the `case` that Yosys writes else.
+Without `opt_expr` constants of strange widths come out of Verilog otherwise than they went in."""
 
 TRACE_FLAGS = ("--trace", "--trace-structs")
 KEEP_NAMED = "setattr -set keep 1 w:* w:$* %d"

@@ -18,17 +18,19 @@ class Level(enum.Enum, shape=signed(3)):
 
 
 class Odd(wiring.Component):
-    """A signed enumeration, its bits beyond the end, and a choice by a value of no bits."""
+    """A signed enumeration, its bits beyond the end and shifted, and a choice by no bits."""
 
     level: In(Level)
     by: In(2)
     bits: Out(4)
     value: In(8)
     chosen: Out(8)
+    shifted: Out(8)
 
     def elaborate(self, platform):
         m = Module()
         m.d.comb += self.bits.eq(self.level.as_value().bit_select(self.by, 4))
+        m.d.comb += self.shifted.eq(self.level.as_value().as_unsigned() << self.by)
         with m.If(self.by == 0):
             m.d.comb += self.chosen.eq(3)
         with m.Switch(Signal(0)):
@@ -45,6 +47,12 @@ def test_verilog_extends_the_sign_and_takes_the_case_of_no_bits():
     text = rtlil_to_verilog(to_rtlil(Odd(), "odd"), passes="proc; opt_expr; opt_clean")
     assert "bits = $signed(level) >>> by" in text
     assert "chosen = value" in text
+
+
+def test_bits_of_a_signed_value_are_shifted_without_its_sign():
+    text = rtlil_to_verilog(to_rtlil(Odd(), "odd"))
+    assert "level << by" in text
+    assert "signed" not in text.replace("$signed", "")
 
 
 def test_writer_is_as_before_afterwards():

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from halfdome.sim.build import compiler
-from halfdome.sim.rtl import native
 from halfdome.sim.build.cache import (
     DIGESTS,
     BuildError,
@@ -24,6 +23,7 @@ from halfdome.sim.build.cache import (
     remember,
     summary,
 )
+from halfdome.sim.rtl import native
 
 
 @pytest.fixture(autouse=True)

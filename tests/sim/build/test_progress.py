@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.sim import progress
-from halfdome.sim.rtl import native
-from halfdome.sim.log import LOGGER
 from halfdome.sim.build.progress import MOST_TIMES, told
+from halfdome.sim.log import LOGGER
+from halfdome.sim.rtl import native
 
 
 @pytest.fixture(autouse=True)

@@ -105,6 +105,7 @@ class CompletionChecker(wiring.Component):
         header, read, verdict = self.header, self.read, self.verdict
 
         # The header against what the read still needs.
+        carried = Signal(BYTE_COUNT_BITS)
         announced = Signal(BYTE_COUNT_BITS)
         end_offset = Signal(exact_log2(READ_COMPLETION_BOUNDARY))
         excess = Signal(BYTE_COUNT_BITS + 1)
@@ -114,12 +115,12 @@ class CompletionChecker(wiring.Component):
         in_sequence = Signal()
         with_data = header.type == TlpType.COMPLETION_DATA
         m.d.comb += [
-            verdict.carried.eq(Mux(header.length == 0, MAX_PAYLOAD_BYTES, header.length << 2)),
+            carried.eq(Mux(header.length == 0, MAX_PAYLOAD_BYTES, header.length << 2)),
             announced.eq(Mux(header.byte_count == 0, MAX_PAYLOAD_BYTES, header.byte_count)),
-            end_offset.eq(read.lower_address + verdict.carried),
-            excess.eq(verdict.carried - read.needed),
+            end_offset.eq(read.lower_address + carried),
+            excess.eq(carried - read.needed),
             final.eq(~excess[-1]),
-            last.eq(with_data & (announced <= verdict.carried)),
+            last.eq(with_data & (announced <= carried)),
             successful.eq(header.status == CompletionStatus.SUCCESSFUL),
             in_sequence.eq(
                 with_data
@@ -131,20 +132,31 @@ class CompletionChecker(wiring.Component):
             verdict.good.eq(
                 read.open & in_sequence & ~header.poisoned & ~self.malformed & ~self.timeout
             ),
-            verdict.bytes.eq(Mux(final, read.needed, verdict.carried)),
+            verdict.carried.eq(carried),
+            verdict.bytes.eq(Mux(final, read.needed, carried)),
         ]
 
         # What that means for the read and for its tag.
+        ends = Signal()
+        enters = Signal()
         released = Signal()  # from quarantine
         m.d.comb += [
-            verdict.ends.eq(read.open & (self.timeout | final | ~in_sequence)),
-            verdict.enters.eq(verdict.ends & (self.timeout | (successful & ~(last & final)))),
+            ends.eq(read.open & (self.timeout | final | ~in_sequence)),
+            enters.eq(ends & (self.timeout | (successful & ~(last & final)))),
             released.eq(read.quarantined & Mux(self.timeout, read.draining, ~successful | last)),
-            verdict.frees.eq((verdict.ends & ~verdict.enters) | released),
-            verdict.drains.eq(Mux(read.quarantined, read.draining, verdict.enters & ~self.timeout)),
+            verdict.ends.eq(ends),
+            verdict.enters.eq(enters),
+            verdict.frees.eq((ends & ~enters) | released),
+            verdict.drains.eq(Mux(read.quarantined, read.draining, enters & ~self.timeout)),
         ]
 
         event, failure = verdict.event, verdict.failure
+        malformed = Signal()
+        poisoned = Signal()
+        m.d.comb += [
+            malformed.eq(self.malformed | ~in_sequence),
+            poisoned.eq(header.poisoned & ~malformed),
+        ]
         with m.If(self.timeout):
             m.d.comb += [event.completion_timeout.eq(read.open), failure.eq(ReadFailure.TIMED_OUT)]
         with m.Elif(read.quarantined):
@@ -158,11 +170,11 @@ class CompletionChecker(wiring.Component):
             ]
         with m.Else():
             m.d.comb += [
-                event.malformed_completion.eq(self.malformed | ~in_sequence),
-                event.poisoned_completion.eq(header.poisoned & ~event.malformed_completion),
+                event.malformed_completion.eq(malformed),
+                event.poisoned_completion.eq(poisoned),
             ]
-            with m.If(read.malformed | event.malformed_completion):
+            with m.If(read.malformed | malformed):
                 m.d.comb += failure.eq(ReadFailure.MALFORMED)
-            with m.Elif(read.poisoned | event.poisoned_completion):
+            with m.Elif(read.poisoned | poisoned):
                 m.d.comb += failure.eq(ReadFailure.POISONED)
         return m

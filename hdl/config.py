@@ -99,8 +99,10 @@ class CardConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if type(value) is not (str if field.type in (str, "str") else int):
-                raise ConfigError(f"{field.name}={value!r}: must be {field.type}")
+            text = field.type in (str, "str")
+            if type(value) is not (str if text else int):
+                rule = "a string" if text else "a whole number"
+                raise ConfigError(f"{field.name}={value!r}: must be {rule}")
         bounds = {
             "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
             "accumulator_rows": (4, 65536), "activation_rows": (2, 4096), "lanes": (1, 64),

@@ -155,8 +155,14 @@ class Platform:
         faults: FaultPlan | None = None,
     ):
         check(config, cards=cards, engine=engine)
-        if window_cycles < 0:
-            raise ValueError(f"window_cycles={window_cycles}: must be 0 or more")
+        _check_number("window_cycles", window_cycles, 0)
+        for name, flag in (("skip_idle", skip_idle), ("keep_inputs", keep_inputs)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name}={flag!r}: must be True or False")
+        for name, value, kind in (("fabric", fabric, FabricConfig), ("waves", waves, Waves),
+                                  ("faults", faults, FaultPlan)):  # fmt: skip
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"{name}={value!r}: must be a {kind.__name__} or None")
         if waves is not None:
             check_card(waves.card, cards)
             waves.clear()
@@ -388,9 +394,14 @@ def check(config: CardConfig, *, cards: int = 6, engine: str = "native") -> None
     settings(FabricConfig(), config)
 
 
+def _check_number(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r}: must be a whole number, {least} or more")
+
+
 def _thread_count(threads: int | None, cards: int, engine: str) -> int:
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads={threads}: must be 1 or more")
+    if threads is not None:
+        _check_number("threads", threads, 1)
     if engine == "pysim":  # all in one interpreter
         return 1
     return min(cards, threads or len(os.sched_getaffinity(0)))

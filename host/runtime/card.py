@@ -115,9 +115,13 @@ class Card(MatrixProducts, Elements):
     @whole
     def copy(self, tensor: Tensor) -> Tensor:
         """A copy of a tensor of this card, made by the card."""
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"tensor: is a {type(tensor).__name__}, must be a Tensor")
+        if tensor.accelerator is not self.accelerator:
+            raise ValueError(
+                f"tensor: is on card {tensor.accelerator.index}, not on card {self.index}"
+            )
         call = Call(self.accelerator, self._garbage)
-        if not isinstance(tensor, Tensor) or tensor.accelerator is not self.accelerator:
-            raise ValueError(f"tensor: {tensor!r} is no tensor on card {self.index}")
         result = call.result(tensor.shape, tensor.dtype)
         nbytes = tensor.rows * tensor.stride
         call.run(kernels.move(

@@ -147,7 +147,7 @@ class Elements:
         points = [zero_point("a_zero_point", a_zero_point, first.dtype)]
         result_point = zero_point("y_zero_point", y_zero_point, kind)
         second = None
-        if b is not None:
+        if opcode in (Opcode.ADD, Opcode.MULTIPLY):
             second = operand("b", b, _INPUTS, (None, None), self.accelerator)
             if second.shape not in ((rows, columns), (1, columns), (rows, 1)):
                 raise ValueError(

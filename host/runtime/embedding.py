@@ -36,14 +36,14 @@ def row_format_of(table: arguments.Shaped, bits: int, row_format: object) -> Row
 
     Raises `ValueError` for `bits` that no format has.
     """
+    bits = arguments.integer("bits", bits, 1)
+    if bits not in _BITS:
+        raise ValueError(f"bits={bits}: must be 8 or 4")
     if row_format is not None:
         return arguments.choice("row_format", row_format, RowFormat)
     for known, real in _REALS.items():
         if table.dtype == real:
             return known
-    bits = arguments.integer("bits", bits, 1)
-    if bits not in _BITS:
-        raise ValueError(f"bits={bits}: must be 8 or 4")
     return _BITS[bits]
 
 

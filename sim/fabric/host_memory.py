@@ -55,7 +55,10 @@ class HostMemory:
 
     def map(self, nbytes: int) -> DmaBuffer:
         """A zeroed buffer. Raises `ValueError` for a bad size, `MemoryError` if none is left."""
-        nbytes = operator.index(nbytes)
+        try:
+            nbytes = operator.index(nbytes)
+        except TypeError:
+            raise ValueError(f"nbytes={nbytes!r}: must be a whole number") from None
         if nbytes <= 0:
             raise ValueError(f"nbytes={nbytes}: must be positive")
         needed, start = _pages(nbytes), 0

@@ -222,8 +222,11 @@ def test_malformed_packets_are_counted_and_harm_no_one():
     [
         ({"engine": "quantum"}, r"engine='quantum': unknown; known are native, pysim"),
         ({"cards": 0}, r"cards=0: must be 1 to 32"),
-        ({"threads": 0}, r"threads=0: must be 1 or more"),
-        ({"window_cycles": -1}, r"window_cycles=-1: must be 0 or more"),
+        ({"threads": 0}, "threads=0: must be a whole number, 1 or more"),
+        ({"threads": 1.5}, "threads=1.5: must be a whole number, 1 or more"),
+        ({"skip_idle": 3}, "skip_idle=3: must be True or False"),
+        ({"waves": "x.vcd"}, "waves=.x.vcd.: must be a Waves or None"),
+        ({"window_cycles": -1}, "window_cycles=-1: must be a whole number, 0 or more"),
     ],
 )
 def test_bad_arguments_are_named(options, message):

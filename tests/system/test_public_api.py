@@ -105,6 +105,26 @@ def test_a_preloaded_table_takes_no_time_and_says_so(runtime, card):
     card.release(placed)
 
 
+def test_tensors_stay_on_the_card_between_calls(runtime, card):
+    """What travels is what goes in and comes out, not what lies between."""
+    rng = np.random.default_rng(5)
+    x, bias = rng.integers(0, 256, (40, 64), np.uint8), rng.normal(size=(1, 64)).astype(np.float32)
+    weight = rng.integers(-9, 9, (64, 64)).astype(np.int8)
+    with card.tensor(x) as placed:
+        before = card.counters()
+        with card.linear(placed, weight, 0.01, y_zero_point=128) as y:
+            with card.add(y, bias, a_zero_point=128, function="tanh") as z, card.copy(z) as again:
+                after = card.counters()
+                found = again.numpy()
+    golden = runtime.reference.linear(x, weight, 0.01, y_zero_point=128)
+    golden = runtime.reference.add(golden, bias, a_zero_point=128, function="tanh")
+    assert bits(found) == bits(golden)
+    read = after["pcie_read_bytes"] - before["pcie_read_bytes"]
+    written = after["pcie_write_bytes"] - before["pcie_write_bytes"]
+    assert read < weight.nbytes + bias.nbytes + 64 * 8 + 20 * 64  # and parameters, descriptors
+    assert written < 20 * 16  # completions
+
+
 LINEAR = [(1, 1, 1), (3, 5, 7), (8, 16, 4), (33, 17, 9), (40, 65, 21)]
 
 

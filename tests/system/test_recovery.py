@@ -64,6 +64,23 @@ def test_the_tables_of_a_dead_card_are_placed_on_the_others_until_it_is_back(ser
     assert len(set(free_bytes(service))) == 1
 
 
+@pytest.mark.parametrize("count", [2**31 - 9, 2**31 + 9, 2**32 - 30])
+def test_a_reset_after_more_commands_than_a_counter_tells_apart(service, count):
+    """A counter that is 0 must not compare as one that is 2**31 ahead."""
+    timelines = [card.accelerator.timeline for card in service.runtime.cards]
+    for timeline in timelines:
+        timeline.issued[:] = timeline.told[:] = count
+    for timeline in timelines:
+        timeline.restore(timelines)
+    assert right(service)
+    service.runtime.inject(["link-down:card=1,at=3,for=5"])
+    assert right(service)
+    assert [incident.action for incident in service.served.incidents] == [
+        "card 1 reset and loaded anew"
+    ]
+    assert right(service)
+
+
 def test_a_card_that_was_given_up_is_looked_for_seldom(service, monkeypatch):
     monkeypatch.setattr(deployment, "LOOK_CYCLES", 120_000)
     service.runtime.inject(["link-down:card=1,at=3,for=150"])

@@ -128,6 +128,7 @@ class Card(MatrixProducts, Elements):
             Opcode.COPY, tensor.block.address, nbytes, result.block.address, nbytes, 1,
             nbytes,
         ))  # fmt: skip
+        call.finish(result, stays=True)
         return result
 
     @whole
@@ -267,18 +268,19 @@ class Card(MatrixProducts, Elements):
             raise ValueError("table: was released")
         call = Call(self.accelerator, self._garbage)
         y = call.result((len(starts), placed.dim), kind)
-        completion = call.run(kernels.gather(
+        call.run(kernels.gather(
             placed.block.address, placed.row_format, placed.row_bytes, placed.rows, placed.dim,
             call.put(index), len(index), call.put(starts), len(starts),
             Rows(y.block.address, y.stride, format_of(kind), output[1]),
             weights=None if weights is None else call.put(weights), flags=flags,
             multiplier=output[0],
         ))  # fmt: skip
+        ignored = int(call.wait().detail) if bad is IndexMode.WARN else 0
         result = call.finish(y, stays=isinstance(table, Tensor))
         if not isinstance(table, Table | Tensor):
             self.accelerator.release(placed.block)
-        if bad is IndexMode.WARN and completion.detail:
-            message = f"{completion.detail} indices outside the table contributed nothing"
+        if ignored:
+            message = f"{ignored} indices outside the table contributed nothing"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
         return result
 

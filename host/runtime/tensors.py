@@ -14,6 +14,7 @@ from halfdome.host.driver.kernels import Rows, Work
 from halfdome.host.driver.layout import pad_rows, round_up
 from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
+from halfdome.host.driver.timeline import Event
 from halfdome.host.graph.values import format_of
 
 
@@ -87,12 +88,13 @@ class Tensor:
         raise TypeError(f"{self!r}: lies in card memory, `.numpy()` brings it home")
 
 
-def read(tensor: Tensor) -> np.ndarray:
-    """The values of a tensor."""
+def read(tensor: Tensor, *after: Event) -> np.ndarray:
+    """The values of a tensor after some events; waits for all that was issued."""
     nbytes = tensor.rows * tensor.stride
     if not nbytes:
+        tensor.accelerator.check()
         return np.zeros(tensor.shape, tensor.dtype)
-    raw = tensor.accelerator.download(tensor.block, nbytes).reshape(tensor.rows, -1)
+    raw = tensor.accelerator.download(tensor.block, nbytes, *after).reshape(tensor.rows, -1)
     used = np.ascontiguousarray(raw[:, : tensor.shape[-1] * tensor.dtype.itemsize])
     return used.view(tensor.dtype).reshape(tensor.shape)
 
@@ -150,18 +152,24 @@ class Call:
         stride = round_up(raw.shape[1], self._accelerator.config.bus_bytes)
         return Rows(self.put(pad_rows(raw, stride)), stride, kind, zero_point)
 
-    def run(self, work: Work) -> np.ndarray:
-        """Runs a command; its completion."""
-        self._accelerator.timeline.issue(work.opcode, **work.fields)
+    def run(self, work: Work) -> None:
+        """Issues the command of the call."""
+        self._done = self._accelerator.timeline.issue(work.opcode, **work.fields)
+
+    def wait(self) -> np.ndarray:
+        """Waits for the command; its completion."""
         return self._accelerator.check()[-1]
 
     def finish(self, result: Tensor, *, stays: bool) -> "np.ndarray | Tensor":
-        """Gives back all but what stays; the result, as an array unless it stays."""
+        """Gives back all but what stays, when the command is done; the result, as an array unless
+        it stays."""
+        values: np.ndarray | Tensor = result
+        if stays:
+            self._accelerator.check()
+        else:
+            values = read(result, self._done)
+            self._accelerator.release(result.block)
+            result._lost.detach()
         for block in self._blocks:
             self._accelerator.release(block)
-        if stays:
-            return result
-        values = read(result)
-        self._accelerator.release(result.block)
-        result._lost.detach()
         return values

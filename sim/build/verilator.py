@@ -44,6 +44,9 @@ BUNDLE_BYTES = 8 << 20
 HEAP = "glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=65535"
 """Verilator allocates tens of millions of small nodes, a quarter of its time by default."""
 
+RUNTIME_FLAGS = ("-O0",)
+"""For Verilator's own library, most of which a card never calls."""
+
 TOP = "card"
 ARTEFACTS = ("model.so", "ports.json", f"{TOP}.v")
 """What a compiled model's folder in the cache holds; part of its key."""
@@ -102,10 +105,9 @@ class Verilator:
         def build(folder: Path) -> None:
             source = folder / "runtime.cpp"
             source.write_text("".join(f'#include "{name}"\n' for name in names))
-            # A card never calls most of it.
-            compile_objects({source: ("-O1",)}, folder, include=[include, include / "vltstd"])
+            compile_objects({source: RUNTIME_FLAGS}, folder, include=[include, include / "vltstd"])
 
-        key = content_key(self.compiler.identity(), self.version, *names)
+        key = content_key(self.compiler.identity(), self.version, *names, *RUNTIME_FLAGS)
         return sorted(cached("verilated", key, build).glob("*.o"))
 
     def compile(

@@ -101,7 +101,7 @@ class CardConfig:
             value = getattr(self, field.name)
             text = field.type in (str, "str")
             if type(value) is not (str if text else int):
-                rule = "a string" if text else "a whole number"
+                rule = "a string" if text else "an integer"
                 raise ConfigError(f"{field.name}={value!r}: must be {rule}")
         bounds = {
             "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),

@@ -49,14 +49,14 @@ def pytest_configure(config: pytest.Config) -> None:
         except OSError as error:
             raise pytest.UsageError(f"--timeline {folder}: {error.strerror}") from error
     for line in (
-        f"cards(n): how many cards the `platform` fixture has (default: {DEFAULT_CARDS})",
+        f"cards(n): how many cards the `runtime` fixture has (default: {DEFAULT_CARDS})",
         "cycle_budget(n): the test fails if its platform advances by more than n cycles",
     ):
         config.addinivalue_line("markers", line)
 
 
 @pytest.fixture
-def platform(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
+def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
     """An open platform, a `halfdome.Runtime`: `--config`, `--engine` and the marker `cards` choose.
 
     A failing test leaves a VCD of the last cycles of each card in its `tmp_path`.
@@ -70,18 +70,24 @@ def platform(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtim
         config=options.getoption("halfdome_config"),
         engine=options.getoption("halfdome_engine"),
         keep_inputs=True,
-    ) as runtime:
-        request.node.stash[_open] = runtime, tmp_path
+    ) as opened:
+        request.node.stash[_open] = opened, tmp_path
         folder = options.getoption("halfdome_timeline")
-        with runtime.trace(_timeline(folder, request.node)) if folder else nullcontext():
-            yield runtime
+        with opened.trace(_timeline(folder, request.node)) if folder else nullcontext():
+            yield opened
         del request.node.stash[_open]
 
 
 @pytest.fixture
-def card(platform: "Runtime") -> "Card":
-    """The first card of `platform`."""
-    return platform.cards[0]
+def platform(runtime: "Runtime") -> "Runtime":
+    """`runtime`, by the name that it had first."""
+    return runtime
+
+
+@pytest.fixture
+def card(runtime: "Runtime") -> "Card":
+    """The first card of `runtime`."""
+    return runtime.cards[0]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -90,21 +96,21 @@ def pytest_runtest_call(item: pytest.Item):
     budget = _number(item, "cycle_budget")
     if budget is None:
         return (yield)
-    platform = getattr(item, "funcargs", {}).get("platform")
-    if platform is None:
+    runtime = getattr(item, "funcargs", {}).get("runtime")
+    if runtime is None:
         pytest.fail(
-            "cycle_budget: the test uses neither `platform` nor `card`; `simulate` returns its "
+            "cycle_budget: the test uses neither `runtime` nor `card`; `simulate` returns its "
             "cycles, compare those",
             pytrace=False,
         )
-    start = platform.cycles
+    start = runtime.cycles
     result = yield
-    used = platform.cycles - start
-    item.stash[_ends] = [platform.platform.simulated(card.index) for card in platform.cards]
+    used = runtime.cycles - start
+    item.stash[_ends] = [runtime.platform.simulated(card.index) for card in runtime.cards]
     if used > budget:
         pytest.fail(
             f"used {used} cycles, {used - budget} more than cycle_budget({budget}); "
-            f"cycles of each engine since the platform was opened:\n{_activity(platform)}",
+            f"cycles of each engine since the platform was opened:\n{_activity(runtime)}",
             pytrace=False,
         )
     return result
@@ -175,12 +181,12 @@ def _number(item: pytest.Item, name: str) -> int | None:
     return number
 
 
-def _activity(platform: "Runtime") -> str:
+def _activity(runtime: "Runtime") -> str:
     """The counters of every card: a line for each engine."""
     from halfdome.hdl.registers import ACTIVITIES
 
     lines = []
-    for card in platform.cards:
+    for card in runtime.cards:
         counters = card.counters()
         heads = "".join(f"{activity:>10}" for activity in ACTIVITIES)
         lines.append(f"card {card.index:<11}{heads}")

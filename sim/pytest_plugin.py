@@ -117,8 +117,8 @@ def golden_cycles(request: pytest.FixtureRequest):
     def golden_cycles(name: str, cycles: int, config: CardConfig | None = None) -> None:
         __tracebackhide__ = True
         if config is None:
-            platform = request.node.funcargs.get("platform")
-            config = getattr(platform, "config", None)
+            runtime = request.node.funcargs.get("runtime")
+            config = getattr(runtime, "config", None)
         if not isinstance(config, CardConfig):
             config = preset(options.getoption("halfdome_config"))
         if options.getoption("halfdome_renew"):

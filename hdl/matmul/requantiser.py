@@ -29,7 +29,6 @@ class Requantiser(wiring.Component):
     """
 
     def __init__(self, *, columns: int):
-        self._columns = columns
         self._converters = [IntToFloat(FLOAT32, 32) for _ in range(columns)]
         self._quantisers = [FloatToByte() for _ in range(columns)]
         self.multiplier_delay = 1 + self._converters[0].latency

@@ -255,12 +255,12 @@ def test_unknown_name_ends_the_run_and_names_the_known(run, option, known):
 def test_options_choose_engine_and_configuration(run):
     source = (
         "import halfdome\n"
-        "def test_platform(platform, card):\n"
-        "    assert isinstance(platform, halfdome.Runtime)\n"
-        "    assert card is platform.cards[0]\n"
-        "    assert len(platform.cards) == 2\n"
-        "    assert platform.engine == 'pysim'\n"
-        "    assert platform.config.array_rows == 4\n"
+        "def test_platform(runtime, card):\n"
+        "    assert isinstance(runtime, halfdome.Runtime)\n"
+        "    assert card is runtime.cards[0]\n"
+        "    assert len(runtime.cards) == 2\n"
+        "    assert runtime.engine == 'pysim'\n"
+        "    assert runtime.config.array_rows == 4\n"
     )
     run(source, "--engine=pysim", "--config=tiny").assert_outcomes(passed=1)
 
@@ -292,7 +292,7 @@ def test_marker_takes_one_positive_integer(run, arguments):
     result = run(
         "import pytest\n"
         f"@pytest.mark.cards({arguments})\n"
-        "def test_it(platform): pass\n",
+        "def test_it(runtime): pass\n",
         "--engine=pysim",
     )  # fmt: skip
     result.assert_outcomes(errors=1)
@@ -304,10 +304,12 @@ def test_cycle_budget_counts_what_the_test_takes_of_any_platform(run):
     source = (
         "import types, pytest\n"
         "@pytest.fixture\n"
-        "def platform(): return types.SimpleNamespace(cycles=1000, cards=[])\n"
+        "def runtime():\n"
+        "    platform = types.SimpleNamespace(simulated=lambda card: 0)\n"
+        "    return types.SimpleNamespace(cycles=1000, cards=[], platform=platform)\n"
         "@pytest.mark.cycle_budget(100)\n"
         "@pytest.mark.parametrize('cycles', [0, 100, 101])\n"
-        "def test_it(platform, cycles): platform.cycles += cycles\n"
+        "def test_it(runtime, cycles): runtime.cycles += cycles\n"
     )
     result = run(source)
     result.assert_outcomes(passed=2, failed=1)
@@ -320,8 +322,9 @@ def test_test_over_its_cycle_budget_fails_with_the_counters(run):
         "import pytest\n"
         "@pytest.mark.cards(1)\n"
         "@pytest.mark.cycle_budget(99)\n"
-        "def test_waits(platform):\n"
-        "    platform.platform.run(100)\n"
+        "def test_waits(platform, runtime):\n"
+        "    assert platform is runtime  # its first name\n"
+        "    runtime.platform.run(100)\n"
     )
     result = run(source)
     result.assert_outcomes(failed=1)
@@ -336,7 +339,7 @@ def test_test_over_its_cycle_budget_fails_with_the_counters(run):
 
 def test_cycle_budget_without_a_platform_says_what_to_do(run):
     result = run("import pytest\n@pytest.mark.cycle_budget(9)\ndef test_it(): pass\n")
-    result.stdout.fnmatch_lines(["cycle_budget: the test uses neither `platform` nor `card`*"])
+    result.stdout.fnmatch_lines(["cycle_budget: the test uses neither `runtime` nor `card`*"])
 
 
 GOLDEN = COUNTER + (
@@ -448,7 +451,9 @@ def test_project_without_cards_sees_no_change(run, pytester):
         "import pytest\n"
         "@pytest.fixture\n"
         "def platform(): return 'linux'\n"
-        "def test_own(platform): assert platform == 'linux'\n"
+        "@pytest.fixture\n"
+        "def runtime(): return 'wasm'\n"
+        "def test_own(platform, runtime): assert (platform, runtime) == ('linux', 'wasm')\n"
     )
     run(source).assert_outcomes(passed=1)
     assert {path.name for path in Path(pytester.path).iterdir()} <= {"test_user.py", "temp"}
@@ -466,8 +471,8 @@ def test_project_with_the_same_option_can_leave_the_plugin_out(run, pytester):
 
 WRONG = (
     "import numpy as np\n"
-    "def test_wrong(platform, card):\n"
-    "    platform.platform.run(100)\n"
+    "def test_wrong(runtime, card):\n"
+    "    runtime.platform.run(100)\n"
     "    y = card.linear(np.ones((1, 4), np.uint8), np.ones((4, 4), np.int8), 1.0)\n"
     "    assert (y == {expected}).all()\n"
 )
@@ -501,8 +506,8 @@ def test_failing_test_leaves_its_waveform_with_pysim(run):
     source = (
         "import pytest\n"
         "@pytest.mark.cards(1)\n"
-        "def test_wrong(platform):\n"
-        "    platform.platform.run(50)\n"
+        "def test_wrong(runtime):\n"
+        "    runtime.platform.run(50)\n"
         "    assert False\n"
     )
     result = run(source, "--engine=pysim", "--waves-cycles=50")
@@ -539,7 +544,7 @@ def test_failing_fixture_leaves_the_waveforms_of_its_platform(run):
 
 
 def test_waveform_that_cannot_be_written_does_not_hide_the_failure(run):
-    source = "def test_it(platform):\n    platform.close()\n    assert 1 + 1 == 3\n"
+    source = "def test_it(runtime):\n    runtime.close()\n    assert 1 + 1 == 3\n"
     result = run(source)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*assert (1 + 1) == 3"])
@@ -567,7 +572,7 @@ def test_timeline_of_every_test_that_uses_a_platform(run, pytester):
     source = WRONG.format(expected=5) + (
         "import pytest\n"
         "@pytest.mark.parametrize('n', ['a/b'])\n"
-        "def test_closes(platform, n): platform.close()\n"
+        "def test_closes(runtime, n): runtime.close()\n"
         "def test_other(): pass\n"
     )
     result = run(source, "--timeline=new/folder")

@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat
-from halfdome.hdl.config import CardConfig
+from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
+from halfdome.host import arguments
 from halfdome.host.compiler import bags, events, memory
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.halfdome import HalfdomeTarget
@@ -28,6 +29,8 @@ from halfdome.host.runtime.transfers import Transfers
 
 TABLE_SHARE = 0.5
 """What of a card's large memory tables may take; the rest is for weights and buffers."""
+MOST_IN_FLIGHT = 64
+"""Requests that a program may work on at a time."""
 SMALL_SHARE = 1 / 64
 """What of its near memory a table may take to be on every card."""
 
@@ -38,13 +41,15 @@ def shares(samples: int, cards: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(ends)]
 
 
-def target_of(design: CardConfig | Target) -> Target:
-    """What is compiled for: a target, or cards of a configuration."""
+def target_of(design: CardConfig | Target | str) -> Target:
+    """What is compiled for: a target, or cards of a configuration, which may be a preset's name."""
+    if isinstance(design, str):
+        design = preset(design)
     return HalfdomeTarget(design) if isinstance(design, CardConfig) else design
 
 
 def placement(
-    graph: Graph, design: CardConfig | Target, cards: int, kept: Mapping[int, int] = {}
+    graph: Graph, design: CardConfig | Target | str, cards: int, kept: Mapping[int, int] = {}
 ) -> Placement:
     """Which card pools which columns of which table for which samples.
 
@@ -52,6 +57,9 @@ def placement(
     cannot be dealt out by samples, or rows longer than `max_dim`, and `MemoryError` for a table
     that fits on no card.
     """
+    if not isinstance(graph, Graph):
+        raise ValueError(f"graph: is a {type(graph).__name__}, must be a Graph")
+    cards = arguments.integer("cards", cards, 1, MOST_CARDS)
     target = target_of(design)
     _check(graph, target)
     capacity = int(target.far_bytes * TABLE_SHARE)
@@ -91,7 +99,7 @@ def _check(graph: Graph, target: Target) -> None:
 
 
 def compile(
-    graph: Graph, design: CardConfig | Target, cards: int = 1, *,
+    graph: Graph, design: CardConfig | Target | str, cards: int = 1, *,
     transfers: Transfers | None = None, in_flight: int | None = None,
     kept: Mapping[int, int] = {},
 ) -> Program:  # fmt: skip
@@ -100,7 +108,7 @@ def compile(
     Parameters
     ----------
     graph : Graph with a batch
-    design : configuration of every card, or another target
+    design : configuration of every card, or the name of a preset, or another target
     cards : int
     transfers : Transfers or None for its defaults
     in_flight : int, requests that are worked on at a time; by default as many as a request takes
@@ -109,6 +117,10 @@ def compile(
 
     Raises what `placement` raises, and `GraphError` for what no card can do.
     """
+    if in_flight is not None:
+        in_flight = arguments.integer("in_flight", in_flight, 1, MOST_IN_FLIGHT)
+    if transfers is not None and not isinstance(transfers, Transfers):
+        raise ValueError(f"transfers: is a {type(transfers).__name__}, must be Transfers or None")
     target = target_of(design)
     program = _Compilation(
         graph, target, cards, transfers or Transfers(), in_flight, kept

@@ -95,7 +95,7 @@ class Device:
         self._errors: Counter[str] = Counter()
         self._errors_read: dict[str, int] = {}
         self._traced: dict[int, Submitted] = {}
-        self._busy_cycles = 0
+        self._work: list[int] = []
         self._start()
 
     def _start(self) -> None:
@@ -393,11 +393,11 @@ class Device:
         return not self.rings.stray
 
     def _has_worked(self) -> bool:
-        """Whether any engine was busy since the last call: a long command is no hang."""
-        before = self._busy_cycles
-        counters = self.counters()
-        self._busy_cycles = sum(v for name, v in counters.items() if name.endswith("busy_cycles"))
-        return self._busy_cycles != before
+        """Whether any engine was busy, or bytes moved, since the last call: a long command, or one
+        that waits for a slow link, is no hang."""
+        before, counters = self._work, self.counters()
+        self._work = [n for name, n in counters.items() if name.endswith(("busy_cycles", "_bytes"))]
+        return self._work != before
 
     def wait(self, tickets: Iterable[int]) -> np.ndarray:
         """Sleeps until all have completed; their completions, good or bad, a record each.

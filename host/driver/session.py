@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class _Before:
+class Mark:
     """What was owned when a call began."""
 
     mapped: tuple[DmaBuffer, ...]
@@ -35,15 +35,17 @@ class Session:
     ----------
     bus : Bus
     accelerators : list of Accelerator, all that write into host memory
+    turn : int, the number of the call under way; calls within it have its number
     """
 
     def __init__(self, bus: Bus):
         self.bus = bus
         self.accelerators: list[Accelerator] = []
+        self.turn = 0
         self._lock = threading.RLock()
         self._mapped: tuple[DmaBuffer, ...] = ()
         self._abandoned: tuple[DmaBuffer, ...] = ()
-        self._before: _Before | None = None
+        self._before: Mark | None = None
 
     def map(self, nbytes: int) -> DmaBuffer:
         """Host memory that cards reach, until `unmap` or the failure of this call."""
@@ -69,6 +71,7 @@ class Session:
 
     def _whole(self, function: Callable[[], R]) -> R:
         self._roll_back()
+        self.turn += 1
         self._keep()
         try:
             result = function()
@@ -78,6 +81,19 @@ class Session:
         self._before = None
         return result
 
+    def mark(self) -> Mark:
+        """What is owned now, see `give_back`."""
+        return Mark(self._mapped, tuple(memory.owned for memory in self._memories()))
+
+    def give_back(self, mark: Mark) -> None:
+        """Gives back what was taken since `mark`: host memory once no card can write there."""
+        kept = set(map(id, mark.mapped))
+        lost = tuple(buffer for buffer in self._mapped if id(buffer) not in kept)
+        self._abandoned = (*self._abandoned, *lost)
+        self._mapped = tuple(buffer for buffer in self._mapped if id(buffer) in kept)
+        for memory, owned in zip(self._memories(), mark.owned, strict=True):
+            memory.restore(owned)
+
     def keep(self) -> None:
         """What this call owns so far stays, also if it fails later."""
         self._keep()
@@ -86,8 +102,7 @@ class Session:
         return [m for each in self.accelerators for m in each.memories.values()]
 
     def _keep(self) -> None:
-        owned = tuple(memory.owned for memory in self._memories())
-        self._before = _Before(self._mapped, owned)
+        self._before = self.mark()
 
     def _roll_back(self) -> None:
         """Does nothing if the last call ended well."""
@@ -97,12 +112,7 @@ class Session:
             accelerator.drop()
         busy = [each for each in self.accelerators if not each.idle]
         settled = settle(busy, self.accelerators)
-        kept = set(map(id, self._before.mapped))
-        lost = tuple(buffer for buffer in self._mapped if id(buffer) not in kept)
-        self._abandoned = (*self._abandoned, *lost)
-        self._mapped = self._before.mapped
-        for memory, owned in zip(self._memories(), self._before.owned, strict=True):
-            memory.restore(owned)
+        self.give_back(self._before)
         if len(settled.living) == len(busy):  # else one of them might still write there
             self.release_abandoned()
         self._before = None

@@ -1,7 +1,7 @@
 """What a model is: values, the nodes that make them, and constants."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
@@ -58,8 +58,12 @@ class Graph:
         for value in inputs:
             self._add(value)
         for name, array in constants.items():
-            self._add(Value(name, array.shape, format_of(array.dtype)))
-        self.nodes = tuple(self._ordered(nodes))
+            if not isinstance(array, np.ndarray):
+                raise GraphError(f"constant {name}: is a {type(array).__name__}, must be an array")
+            self._add(Value(name, array.shape, format_of(array.dtype, f"constant {name}")))
+        self.nodes = tuple(
+            replace(node, attributes=operators.checked(node)) for node in self._ordered(nodes)
+        )
         for node in self.nodes:
             operands = [self.values[name] for name in node.inputs]
             self._add(operators.find(node.op).infer(node, operands, self.constants))

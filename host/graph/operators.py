@@ -6,6 +6,7 @@ for people its `scale`, from the node; an operand's are its value's.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from halfdome.hdl.commands import (
     RowFormat,
     Status,
 )
+from halfdome.host import arguments
 from halfdome.host.graph.values import DTYPES, GraphError, Value
 from halfdome.sim.golden import matmul, vector
 from halfdome.sim.golden.gather import sparse_lengths_sum
@@ -52,6 +54,22 @@ def find(op: str) -> Operator:
     if op not in _OPERATORS:
         raise GraphError(f"op={op!r}: unknown; known are {', '.join(_OPERATORS)}")
     return _OPERATORS[op]
+
+
+def checked(node: "Node") -> dict[str, object]:
+    """The attributes of a node, as numbers and members of their enumerations.
+
+    Raises `GraphError` for an attribute that its operator does not have, and for what is none.
+    """
+    find(node.op)
+    known = _ATTRIBUTES[node.op]
+    if unknown := set(node.attributes) - set(known):
+        names = ", ".join(known) or "none"
+        raise refuse(node, f"{min(unknown)}: is no attribute of it; known are {names}")
+    try:
+        return {name: known[name](name, value) for name, value in node.attributes.items()}
+    except ValueError as error:
+        raise refuse(node, str(error)) from None
 
 
 def refuse(node: "Node", why: str) -> GraphError:
@@ -105,7 +123,64 @@ def byte_of(value: Value) -> int:
     return value.zero_point & 0xFF
 
 
+# Attributes
+
+_Check = Callable[[str, object], object]
+
+
+def _number(name: str, value: object) -> float:
+    found = np.asarray(value)
+    if found.shape or found.dtype.kind not in "fiu":
+        raise ValueError(f"{name}={value!r}: must be a number")
+    return float(found)
+
+
+def _length(name: str, value: object) -> float:
+    found = arguments.number(name, value)
+    if found < 0:
+        raise ValueError(f"{name}={value!r}: must not be negative")
+    return found
+
+
+def _optional(name: str, value: object) -> float | None:
+    return None if value is None else _number(name, value)
+
+
+def _zero_point(name: str, value: object) -> int:
+    return arguments.integer(name, value, -128, 255)
+
+
+def _member(kind: type[Enum]) -> _Check:
+    return lambda name, value: arguments.choice(name, value, kind)
+
+
+_LABEL: dict[str, _Check] = {"label": lambda name, value: str(value)}
+"""What people call the commands of a node; its output, if it has none."""
+_OUTPUT: dict[str, _Check] = _LABEL | {
+    "format": _member(ElementFormat), "scale": _optional, "zero_point": _zero_point,
+}  # fmt: skip
+_VECTOR = _OUTPUT | {
+    "multiplier": _number, "function": _member(Function), "scale": _number,
+}  # fmt: skip
+_ATTRIBUTES: dict[str, dict[str, _Check]] = {
+    "embedding_bag": _OUTPUT | {
+        "row_format": _member(RowFormat), "multiplier": _number, "mean_length": _length,
+        "dim": lambda name, value: arguments.integer(name, value, 1),
+        "mode": lambda name, value: value,
+    },
+    "linear": _OUTPUT | {"relu": arguments.flag, "weight_zero_point": _zero_point},
+    "pairs": _OUTPUT | {"multiplier": _number},
+    "affine": _VECTOR | {"shift": _number},
+    "add": _VECTOR,
+    "multiply": _VECTOR | {"shift": _number},
+    "clamp": _VECTOR | {"low": _number, "high": _number},
+    "concat": _LABEL,
+}  # fmt: skip
+
+
 # Embedding bags
+
+_ROW_DTYPES = {RowFormat.FLOAT16: ElementFormat.FLOAT16, RowFormat.FLOAT32: ElementFormat.FLOAT32}
 
 
 def pooling(node: "Node", table: Value) -> tuple[RowFormat, int]:
@@ -122,7 +197,8 @@ def _infer_bags(node: "Node", operands: Sequence[Value], constants: Constants) -
     _constant(node, table, constants)
     row_format, dim = pooling(node, table)
     fits = len(table.shape) == 2 and dim > 0 and row_format.row_bytes(dim) == table.row_bytes
-    if not fits or not table.shape[0]:
+    held = _ROW_DTYPES.get(row_format, ElementFormat.UINT8)
+    if not fits or not table.shape[0] or table.format is not held:
         raise refuse(node, f"{table}: holds no rows of {row_format.name}")
     for value in (indices, lengths):
         if value.format is not ElementFormat.INT32 or len(value.shape) != 1:
@@ -251,8 +327,6 @@ def _infer_vector(node: "Node", operands: Sequence[Value], constants: Constants)
         low, high = (_float(node, *each) for each in _VECTOR_CONSTANTS["clamp"].items())
         if not low <= high:
             raise refuse(node, f"low={low}, high={high}: low must not be above high, none a NaN")
-    if node.attributes.get("function", 0) not in list(Function):
-        raise refuse(node, f"function={node.attributes['function']}: unknown")
     return _made(node, operands[0].shape, _VECTOR_FORMATS)
 
 

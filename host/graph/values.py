@@ -20,12 +20,14 @@ class GraphError(ValueError):
     """A graph that means nothing. The message names the value or node, and the rule."""
 
 
-def format_of(dtype: np.dtype) -> ElementFormat:
-    """The format of a numpy dtype. Raises `GraphError` for one that no tensor has."""
+def format_of(dtype: np.dtype, name: str = "dtype") -> ElementFormat:
+    """The format of a numpy dtype. Raises `GraphError` naming one that no tensor has."""
     for known, held in DTYPES.items():
         if held == dtype:
             return known
-    raise GraphError(f"dtype {dtype}: a tensor is one of {', '.join(map(str, DTYPES.values()))}")
+    raise GraphError(
+        f"{name}: is {dtype}, a tensor is one of {', '.join(map(str, DTYPES.values()))}"
+    )
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Value:
     def __post_init__(self) -> None:
         if not self.name:
             raise GraphError("value: its name is empty")
+        if not isinstance(self.format, ElementFormat):
+            raise GraphError(f"{self.name}: format={self.format!r}: must be an ElementFormat")
+        if type(self.zero_point) is not int:
+            raise GraphError(f"{self.name}: zero_point={self.zero_point!r}: must be an integer")
+        if not isinstance(self.shape, tuple):
+            raise GraphError(f"{self.name}: shape={self.shape!r}: must be a tuple")
         if not all(type(size) is int and size >= 0 for size in self.shape):
             raise GraphError(f"{self.name}: shape={self.shape}: must be whole numbers, 0 or more")
         if self.format.nbytes == 1:

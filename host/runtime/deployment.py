@@ -1,7 +1,7 @@
 """A model served by the cards of a platform: requests in, responses out, whatever goes wrong."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from halfdome.hdl.commands import ReadFailure
 from halfdome.host.driver.accelerator import Accelerator
 from halfdome.host.driver.errors import CardError, CommandError, DataLost
 from halfdome.host.driver.memory import Block
-from halfdome.host.driver.session import Session, whole
+from halfdome.host.driver.session import Mark, Session, whole
 from halfdome.host.driver.settle import Settled, settle
 from halfdome.host.runtime import loader
 from halfdome.host.runtime.flights import Flights, Response
@@ -92,6 +92,8 @@ class Deployment:
         self._pass_on = pass_on
         self._formed: _Formed | None = None
         self._unsure = False  # whether a call has failed in the midst of something
+        self._running = 0  # the turn of the session in which it runs
+        self._released = False
         self._resident: dict[tuple[int, str], Block] = {}
         self._absent: list[Accelerator] = []  # given up
         self._looked = clock()
@@ -99,10 +101,11 @@ class Deployment:
         session.call(self._open)
 
     def _open(self) -> None:
+        mark = self.session.mark()
         try:
             self._form(self._all, None)
         except FAILURES as error:
-            self._recover(error, [])
+            self._recover(error, [], failed=mark)
 
     @property
     def program(self) -> Program:
@@ -128,6 +131,17 @@ class Deployment:
         before anything is done, else what a request failed with last, or `CommandError` for a
         command that can never succeed.
         """
+        self._check_usable()
+        if isinstance(requests, Mapping) or not isinstance(requests, Sequence):
+            raise ValueError(
+                f"requests: is a {type(requests).__name__}, must be a list of requests"
+            )
+        self._running = self.session.turn
+        responses = self._run(requests, progress)
+        self._running = 0
+        return responses
+
+    def _run(self, requests: Sequence[Request], progress: Callable[[int], None]) -> list[Response]:
         self._mend()
         nowhere = self._formed is None
         if self._absent and (nowhere or self._clock() - self._looked >= LOOK_CYCLES):
@@ -141,15 +155,27 @@ class Deployment:
     @whole
     def revive(self) -> None:
         """Lets cards that were given up take part again if they answer."""
+        self._check_usable()
         self._mend()
         self._revive()
 
     @whole
     def release(self) -> None:
         """Gives all memory back; it answers no more."""
+        self._check_not_running()
+        self._released = True
         self._dissolve()
         self._forget(list(self._resident))
         self.session.release_abandoned()
+
+    def _check_usable(self) -> None:
+        if self._released:
+            raise ValueError("the deployment was released: deploy the model again")
+        self._check_not_running()
+
+    def _check_not_running(self) -> None:
+        if self._running == self.session.turn:
+            raise ValueError("the deployment is running: call it when that is over")
 
     def _mend(self) -> None:
         """Makes whole again what a call left that has failed in the midst of it."""
@@ -254,16 +280,20 @@ class Deployment:
         self._unsure = False
 
     def _recover(
-        self, error: Exception, batches: list[int], suspects: Sequence[Accelerator] = ()
-    ) -> None:
+        self, error: Exception, batches: list[int], suspects: Sequence[Accelerator] = (),
+        failed: Mark | None = None,
+    ) -> None:  # fmt: skip
         """Settles all cards, and places the model again on those that live.
 
-        Raises `CardError` if none does, and the last failure after `RETRIES` vain attempts.
+        What a placing that failed has taken since `failed` is given back first. Raises `CardError`
+        if no card lives, and the last failure after `RETRIES` vain attempts.
         """
         before = self._formed.before if self._formed else None
         for _ in range(1 + RETRIES):
             absent = self._absent
             settled = settle(self._all, self._all, [*suspects, *absent])
+            if failed is not None:
+                self.session.give_back(failed)
             self._dissolve()
             whole_cards = {card.index for card in settled.whole}
             self._forget([key for key in self._resident if key[0] not in whole_cards])
@@ -273,6 +303,7 @@ class Deployment:
             concerned = [*dead, *settled.reset]
             self._log(error, batches, _told(settled, dead, absent), concerned)
             self._looked = self._clock()
+            failed = self.session.mark()
             try:
                 self._form(settled.living, before)
             except FAILURES as failure:

@@ -110,7 +110,7 @@ class RowsInput:
 class BagsInput:
     """An input of bags: int32 `lengths`[bags], int32 `indices` and float32 `weights`, if any.
 
-    `longest` is the most indices of a bag, on average over those that one card pools.
+    `longest` is the most indices of a bag.
     """
 
     lengths: str

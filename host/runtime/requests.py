@@ -38,6 +38,8 @@ def check(program: Program, request: Request) -> Checked:
     Raises `ValueError` naming an input that is missing or unknown, of another dtype or shape, not
     finite, or not as long as the others, and bags that do not add up or are too long.
     """
+    if not isinstance(request, Mapping):
+        raise ValueError(f"request: is a {type(request).__name__}, must map names to arrays")
     names = [each.name for each in program.inputs]
     for bags in program.bags:
         names += [name for name in (bags.lengths, bags.indices, bags.weights) if name]
@@ -62,9 +64,6 @@ def check(program: Program, request: Request) -> Checked:
     checked = Checked(next(iter(rows.values())), tensors, bags, starts)
     if checked.rows < 1:
         raise ValueError(f"input {next(iter(rows))}: has no rows, must have at least 1")
-    for staging in program.stagings:
-        for piece in staging.pieces:
-            _room(program.bags[piece.bags], piece.start, piece.stop, checked.starts[piece.bags])
     return checked
 
 
@@ -88,6 +87,12 @@ def _bags(wanted: BagsInput, request: Request):
     if len(lengths) and lengths.min() < 0:
         bag = int(np.argmax(lengths < 0))
         raise ValueError(f"input {wanted.lengths}: bag {bag} has a negative length")
+    if len(lengths) and lengths.max() > wanted.longest:
+        bag = int(lengths.argmax())
+        raise ValueError(
+            f"input {wanted.lengths}: bag {bag} has {lengths[bag]} indices, the program has room "
+            f"for {wanted.longest} in each: compile it with a longer input {wanted.indices}"
+        )
     total = int(lengths.sum(dtype=np.int64))
     if total != len(indices):
         raise ValueError(
@@ -97,6 +102,8 @@ def _bags(wanted: BagsInput, request: Request):
     if wanted.weights:
         name = f"input {wanted.weights}"
         weights = arguments.array(name, request[wanted.weights], (np.float32,), (len(indices),))
+        if not np.isfinite(weights).all():
+            raise ValueError(f"{name}: has a value that is not finite")
     return lengths, indices, weights
 
 
@@ -111,17 +118,6 @@ def _int32(name: str, value: np.ndarray) -> np.ndarray:
     if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
         raise ValueError(f"input {name}: holds a value that does not fit int32")
     return np.ascontiguousarray(array, np.int32)
-
-
-def _room(bags: BagsInput, start: int, stop: int, starts: np.ndarray) -> None:
-    stop = min(stop, len(starts) - 1)
-    count = int(starts[stop] - starts[min(start, stop)])
-    most = (stop - start) * bags.longest
-    if count > most > 0:
-        raise ValueError(
-            f"input {bags.indices}: bags {start} to {stop - 1} have {count} indices, the program "
-            f"has room for {most}: compile it with bags of more than {bags.longest}"
-        )
 
 
 def fill(program: Program, checked: Checked, memory: Sequence[np.ndarray | None]) -> np.ndarray:

@@ -1,6 +1,8 @@
 """How a request travels between host and cards: each trick by itself on or off."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from halfdome.host import arguments
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,7 @@ class Transfers:
     fused: bool = True
     broadcast: bool = True
     peer_pooling: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            arguments.flag(field.name, getattr(self, field.name))

@@ -55,6 +55,8 @@ def deploy(
     Raises what `compile` and `Deployment` raise.
     """
     plan: _Plan | Program
+    if not isinstance(model, Graph | Program):
+        raise ValueError(f"model: is a {type(model).__name__}, must be a Graph or a Program")
     if isinstance(model, Program):
         plan, how = model, Transfers(**model.about["transfers"])  # type: ignore[arg-type]
     else:

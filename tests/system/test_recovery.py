@@ -9,6 +9,7 @@ from halfdome.host.bench.dlrm import differing
 from halfdome.host.report.faults import account
 from halfdome.host.runtime import deployment
 from halfdome.host.runtime.deployment import FAILURES, RETRIES
+from halfdome.host.serving.deploy import deploy
 
 CARDS = 3
 READ_TIMEOUT_CYCLES = 5_000
@@ -32,7 +33,11 @@ def right(service):
 
 
 def free_bytes(service):
-    return [(card.dram.free_bytes, card.scratchpad.free_bytes) for card in service.runtime.cards]
+    return free_of(service.runtime)
+
+
+def free_of(runtime):
+    return [(card.dram.free_bytes, card.scratchpad.free_bytes) for card in runtime.cards]
 
 
 def holders(service):
@@ -62,6 +67,29 @@ def test_the_tables_of_a_dead_card_are_placed_on_the_others_until_it_is_back(ser
     served.release()
     assert free_bytes(service) >= free
     assert len(set(free_bytes(service))) == 1
+
+
+@pytest.mark.parametrize("fault", ["poison", "unsupported", "link-down"])
+def test_what_a_placing_took_that_failed_is_given_back(fault):
+    with halfdome.open(cards=2, config="tiny", patience_cycles=20_000) as runtime:
+        model = faults.made_up(np.random.default_rng(0), 16)
+        host, free = runtime.platform._host_memory.free_bytes, free_of(runtime)
+        for _ in range(3):
+            runtime.inject([f"{fault}:card=1,skip=2"])
+            served = deploy(runtime, model.graph)
+            assert served.incidents
+            assert differing(served.run(model.requests), model.expected) == 0
+            served.release()
+            assert free_of(runtime) == free
+            assert runtime.platform._host_memory.free_bytes == host
+
+
+def test_a_card_that_loads_for_long_does_not_hang():
+    with halfdome.open(cards=1, config="tiny", patience_cycles=20_000) as runtime:
+        table = runtime.cards[0].table(np.ones((8000, 4), np.float32))
+        assert runtime.cycles > 60_000
+        pooled = runtime.cards[0].embedding_bag(table, np.array([7, 7999]), np.array([0]))
+        assert (pooled == 2).all()
 
 
 @pytest.mark.parametrize("count", [2**31 - 9, 2**31 + 9, 2**32 - 30])

@@ -37,8 +37,8 @@ def test_random_graphs_compute_what_numpy_does_in_any_order(seed, count):
     for number in range(count):
         op = picker.choice(["affine", "add", "multiply", "clamp"])
         operands = picker.choices(known[-6:], k=2 if op in ("add", "multiply") else 1)
-        attributes = {"multiplier": 0.5} if op == "add" else {"low": -4.0, "high": 4.0}
-        nodes.append(Node(op, tuple(operands), f"n{number}", attributes if op != "affine" else {}))
+        attributes = {"add": {"multiplier": 0.5}, "clamp": {"low": -4.0, "high": 4.0}}.get(op, {})
+        nodes.append(Node(op, tuple(operands), f"n{number}", attributes))
         known.append(f"n{number}")
     picker.shuffle(nodes)
     inputs = [X, Value("z", (4, 3), ElementFormat.FLOAT32)]
@@ -63,7 +63,11 @@ def test_random_graphs_compute_what_numpy_does_in_any_order(seed, count):
         (lambda: chain("y", "a"), "affine a: nothing makes its input y"),
         (lambda: chain("x", "a", outputs=["b"]), "output b: no node makes it"),
         (lambda: Graph([X], [], [], {}), "outputs: there must be at least one"),
-        (lambda: Graph([X], ["a"], [], {"a": np.zeros(2)}), "dtype float64: a tensor is one of"),
+        (lambda: Graph([X], ["a"], [], {"a": np.zeros(2)}), "constant a: is float64, a tensor"),
+        (lambda: Graph([X], ["a"], [], {"a": [1.0]}), "constant a: is a list, must be an array"),
+        (lambda: Value("x", (4, 3), 2), "x: format=2: must be an ElementFormat"),
+        (lambda: Value("x", 4, ElementFormat.INT8), "x: shape=4: must be a tuple"),
+        (lambda: Value("x", (4,), ElementFormat.INT8, zero_point=1.5), "zero_point=1.5: must be"),
         (lambda: chain("a", "b", "c", "a"), "a cycle: "),
         (lambda: chain("a", "a"), "a cycle: a → a"),
     ],

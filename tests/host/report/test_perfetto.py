@@ -151,7 +151,7 @@ def test_a_command_waits_in_the_ring_then_in_its_queue_then_runs(run):
     fetch = next(
         event for event in timeline.slices["card 0", "command fetch"] if event["ts"] > submitted_us
     )
-    assert fetch["name"] == "1 command"
+    assert fetch["name"] == "2 commands"  # the result is stored behind it
     assert waiting["ts"] == pytest.approx(fetch["ts"] + fetch["dur"], abs=0.0025)
     assert any(e["ts"] == submitted_us for e in timeline.instants["host", "doorbells of card 0"])
     assert [value for _, value in timeline.counters["card 0", "matmul queue"]] == [1, 0]

@@ -105,9 +105,10 @@ BAD = [
     ({"i": "123"}, "input i: is <U3"),
     ({"i": [1, 2, 3.7]}, r"input i: is float64\[3\], must be integers"),
     ({"i": [True, False, True]}, r"input i: is bool\[3\], must be integers"),
-    ({"i": list(range(9)), "l": [9, 0, 0]}, "input i: bags 0 to 1 have 9 indices, .*room for 6"),
+    ({"i": list(range(9)), "l": [9, 0, 0]}, "input l: bag 0 has 9 indices, .*room for 3 in each"),
     ({"w": np.ones(3, np.float32)}, r"input w: is float32\[3\], must be float32 of shape \[2\]"),
     ({"w": np.ones(2)}, r"input w: is float64\[2\], must be float32"),
+    ({"w": np.array([1, np.nan], np.float32)}, "input w: has a value that is not finite"),
     ({"z": [1]}, "input z: unknown; known are dense, "),
 ]
 

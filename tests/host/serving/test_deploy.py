@@ -88,3 +88,56 @@ def test_requests_are_laid_out_anew_when_other_cards_take_over():
     assert [card.index for card in served.cards] == [1, 2]
     assert len(served.incidents) == 1
     assert np.array_equal(served.incidents[0].cards, [0])
+
+
+def test_a_deployment_that_was_released_or_is_running_says_so():
+    made = Recommender(11)
+    opened = runtime(2)
+    served = deploy(opened, made.graph)
+    request = made.request()
+    for within in (lambda: served.run([request]), served.release, served.revive):
+        with pytest.raises(ValueError, match="the deployment is running: call it when that is"):
+            served.run([request] * 2, lambda rows, within=within: within())
+        check_responses(made.graph, [request], served.run([request]), Transfers())
+    served.release()
+    for call in (lambda: served.run([request]), served.revive):
+        with pytest.raises(ValueError, match="the deployment was released: deploy the model again"):
+            call()
+
+
+def test_a_callback_may_use_another_deployment():
+    made = Recommender(11)
+    opened = runtime(2)
+    first, second = deploy(opened, made.graph), deploy(opened, made.graph)
+    requests, inner = [made.request() for _ in range(3)], []
+    found = first.run(requests, lambda rows: inner.extend(second.run(requests[:1])))
+    check_responses(made.graph, requests, found, Transfers())
+    check_responses(made.graph, requests[:1] * 3, inner, Transfers())
+
+
+GRAPH = Recommender(11).graph
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: deploy(runtime(1), None), "model: is a NoneType, must be a Graph or a Program"),
+        (lambda: compile(None, TINY), "graph: is a NoneType, must be a Graph"),
+        (lambda: compile(GRAPH, "huge"), "preset 'huge' is unknown"),
+        (lambda: compile(GRAPH, TINY, 0), "cards=0: must be an integer from 1 to 6"),
+        (lambda: compile(GRAPH, TINY, "a"), "cards='a': must be an integer"),
+        (lambda: compile(GRAPH, TINY, in_flight=0), "in_flight=0: must be an integer from 1 to"),
+        (lambda: compile(GRAPH, TINY, in_flight=2.5), "in_flight=2.5: must be an integer"),
+        (lambda: compile(GRAPH, TINY, transfers=True), "transfers: is a bool, must be Transfers"),
+        (lambda: Transfers(fused="no"), "fused='no': must be True or False"),
+        (lambda: deploy(runtime(1), GRAPH).run({}), "requests: is a dict, must be a list of"),
+        (lambda: deploy(runtime(1), GRAPH).run([None]), "request: is a NoneType, must map names"),
+    ],
+)
+def test_what_is_no_model_or_request_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_preset_may_be_named():
+    assert compile(GRAPH, "tiny", 2).design == TINY.hash

@@ -56,11 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
-    """An open platform, a `halfdome.Runtime`: `--config`, `--engine` and the marker `cards` choose.
-
-    A failing test leaves a VCD of the last cycles of each card in its `tmp_path`.
-    """
+def _halfdome(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
+    """What the fixtures below give, whichever of them a project has fixtures of its own for."""
     import halfdome
 
     cards = _number(request.node, "cards")
@@ -79,15 +76,24 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime
 
 
 @pytest.fixture
-def platform(runtime: "Runtime") -> "Runtime":
-    """`runtime`, by the name that it had first."""
-    return runtime
+def runtime(_halfdome: "Runtime") -> "Runtime":
+    """An open platform, a `halfdome.Runtime`: `--config`, `--engine` and the marker `cards` choose.
+
+    A failing test leaves a VCD of the last cycles of each card in its `tmp_path`.
+    """
+    return _halfdome
 
 
 @pytest.fixture
-def card(runtime: "Runtime") -> "Card":
+def platform(_halfdome: "Runtime") -> "Runtime":
+    """`runtime`, by the name that it had first."""
+    return _halfdome
+
+
+@pytest.fixture
+def card(_halfdome: "Runtime") -> "Card":
     """The first card of `runtime`."""
-    return runtime.cards[0]
+    return _halfdome.cards[0]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -96,13 +102,15 @@ def pytest_runtest_call(item: pytest.Item):
     budget = _number(item, "cycle_budget")
     if budget is None:
         return (yield)
-    runtime = getattr(item, "funcargs", {}).get("runtime")
-    if runtime is None:
+    given = getattr(item, "funcargs", {})
+    names = [name for name in ("runtime", "platform", "_halfdome") if name in given]
+    if not names:
         pytest.fail(
             "cycle_budget: the test uses neither `runtime` nor `card`; `simulate` returns its "
             "cycles, compare those",
             pytrace=False,
         )
+    runtime = given[names[0]]
     start = runtime.cycles
     result = yield
     used = runtime.cycles - start

@@ -117,8 +117,9 @@ def golden_cycles(request: pytest.FixtureRequest):
     def golden_cycles(name: str, cycles: int, config: CardConfig | None = None) -> None:
         __tracebackhide__ = True
         if config is None:
-            runtime = request.node.funcargs.get("runtime")
-            config = getattr(runtime, "config", None)
+            given = request.node.funcargs
+            fixture = next((n for n in ("platform", "runtime", "card") if n in given), None)
+            config = getattr(given[fixture], "config", None) if fixture else None
         if not isinstance(config, CardConfig):
             config = preset(options.getoption("halfdome_config"))
         if options.getoption("halfdome_renew"):

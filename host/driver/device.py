@@ -95,7 +95,7 @@ class Device:
         self._errors: Counter[str] = Counter()
         self._errors_read: dict[str, int] = {}
         self._traced: dict[int, Submitted] = {}
-        self._work: list[int] = []
+        self._work: tuple[int, ...] = (0, 0)
         self._start()
 
     def _start(self) -> None:
@@ -395,9 +395,13 @@ class Device:
     def _has_worked(self) -> bool:
         """Whether any engine was busy, or bytes moved, since the last call: a long command, or one
         that waits for a slow link, is no hang."""
-        before, counters = self._work, self.counters()
-        self._work = [n for name, n in counters.items() if name.endswith(("busy_cycles", "_bytes"))]
-        return self._work != before
+        (busy, moved), counters = self._work, self.counters()
+        self._work = tuple(
+            sum(count for name, count in counters.items() if name.endswith(kind))
+            for kind in ("busy_cycles", "_bytes")
+        )
+        # Bytes that moved before the first look say nothing of what came after.
+        return self._work[0] != busy or moved not in (0, self._work[1])
 
     def wait(self, tickets: Iterable[int]) -> np.ndarray:
         """Sleeps until all have completed; their completions, good or bad, a record each.

@@ -241,11 +241,6 @@ class MatrixProducts:
              - 1) // steps[axis] + 1
             for axis in (0, 1)
         ]  # fmt: skip
-        if min(out) < 1:
-            raise ValueError(
-                f"weight: a kernel of {list(kernel)} with dilation={dilations} is larger than x: "
-                f"{list(x.shape)} with pads={sides}"
-            )
         _sizes(height=height, width=width, k=k, n=n, out_height=out[0], out_width=out[1])
         fields = {
             f"{name}_{side}": value

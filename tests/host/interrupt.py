@@ -8,6 +8,20 @@ import halfdome
 HOST = str(Path(halfdome.__path__[0]) / "host")
 
 
+def confined(work):
+    """What `work()` returns or raises, in a generator of its own.
+
+    CPython may keep an exception as the one that is being handled if a tracer raises where an
+    `except` begins. All that is raised later in the thread then names it as its context; a
+    generator takes it along when it ends.
+    """
+
+    def generator():
+        yield work()
+
+    return next(generator())
+
+
 class Interrupt:
     """Raises `kind` when line number `at` of the host's software is reached inside `with`.
 

@@ -15,7 +15,7 @@ from halfdome.host.bench.dlrm import differing
 from halfdome.host.compiler.compile import compile
 from halfdome.host.runtime.deployment import Deployment
 from tests.host.golden_platform import GoldenPlatform
-from tests.host.interrupt import Interrupt
+from tests.host.interrupt import Interrupt, confined
 
 TINY = preset("tiny")
 RNG = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def interrupted(work, at, kind=KeyboardInterrupt):
     """Whether the exception came out; some code expects some kinds."""
     try:
         with Interrupt(at, kind):
-            work()
+            confined(work)
     except kind:
         return True
     return False

@@ -7,7 +7,7 @@ import pytest
 
 from halfdome.host.driver.session import Session, whole
 from tests.host.driver.fakes import Accelerator, Bus
-from tests.host.interrupt import Interrupt
+from tests.host.interrupt import Interrupt, confined
 
 
 class Platform:
@@ -181,7 +181,7 @@ def test_an_interruption_at_any_line_leaves_all_or_nothing(platform):
             empty = platform.owned()
             try:
                 with Interrupt(at) as interrupt:
-                    take(platform, then)
+                    confined(lambda platform=platform, then=then: take(platform, then))
             except (KeyboardInterrupt, LookupError):
                 pass
             after = platform.session.call(platform.owned)

@@ -103,7 +103,7 @@ def pytest_runtest_call(item: pytest.Item):
     if budget is None:
         return (yield)
     given = getattr(item, "funcargs", {})
-    names = [name for name in ("runtime", "platform", "_halfdome") if name in given]
+    names = [name for name in ("_halfdome", "runtime", "platform") if name in given]
     if not names:
         pytest.fail(
             "cycle_budget: the test uses neither `runtime` nor `card`; `simulate` returns its "

@@ -118,7 +118,8 @@ def golden_cycles(request: pytest.FixtureRequest):
         __tracebackhide__ = True
         if config is None:
             given = request.node.funcargs
-            fixture = next((n for n in ("platform", "runtime", "card") if n in given), None)
+            names = ("_halfdome", "runtime", "platform")
+            fixture = next((n for n in names if n in given), None)
             config = getattr(given[fixture], "config", None) if fixture else None
         if not isinstance(config, CardConfig):
             config = preset(options.getoption("halfdome_config"))

@@ -72,7 +72,7 @@ class Session:
     def _whole(self, function: Callable[[], R]) -> R:
         self._roll_back()
         self.turn += 1
-        self._keep()
+        self.keep()
         try:
             result = function()
         except BaseException:
@@ -96,13 +96,10 @@ class Session:
 
     def keep(self) -> None:
         """What this call owns so far stays, also if it fails later."""
-        self._keep()
+        self._before = self.mark()
 
     def _memories(self):
         return [m for each in self.accelerators for m in each.memories.values()]
-
-    def _keep(self) -> None:
-        self._before = self.mark()
 
     def _roll_back(self) -> None:
         """Does nothing if the last call ended well."""

@@ -21,7 +21,7 @@ from halfdome.hdl.commands import (
     Status,
 )
 from halfdome.host import arguments
-from halfdome.host.graph.values import DTYPES, GraphError, Value
+from halfdome.host.graph.values import DTYPES, REAL_ROWS, GraphError, Value
 from halfdome.sim.golden import matmul, vector
 from halfdome.sim.golden.gather import sparse_lengths_sum
 
@@ -162,25 +162,9 @@ _OUTPUT: dict[str, _Check] = _LABEL | {
 _VECTOR = _OUTPUT | {
     "multiplier": _number, "function": _member(Function), "scale": _number,
 }  # fmt: skip
-_ATTRIBUTES: dict[str, dict[str, _Check]] = {
-    "embedding_bag": _OUTPUT | {
-        "row_format": _member(RowFormat), "multiplier": _number, "mean_length": _length,
-        "dim": lambda name, value: arguments.integer(name, value, 1),
-        "mode": lambda name, value: value,
-    },
-    "linear": _OUTPUT | {"relu": arguments.flag, "weight_zero_point": _zero_point},
-    "pairs": _OUTPUT | {"multiplier": _number},
-    "affine": _VECTOR | {"shift": _number},
-    "add": _VECTOR,
-    "multiply": _VECTOR | {"shift": _number},
-    "clamp": _VECTOR | {"low": _number, "high": _number},
-    "concat": _LABEL,
-}  # fmt: skip
 
 
 # Embedding bags
-
-_ROW_DTYPES = {RowFormat.FLOAT16: ElementFormat.FLOAT16, RowFormat.FLOAT32: ElementFormat.FLOAT32}
 
 
 def pooling(node: "Node", table: Value) -> tuple[RowFormat, int]:
@@ -197,7 +181,7 @@ def _infer_bags(node: "Node", operands: Sequence[Value], constants: Constants) -
     _constant(node, table, constants)
     row_format, dim = pooling(node, table)
     fits = len(table.shape) == 2 and dim > 0 and row_format.row_bytes(dim) == table.row_bytes
-    held = _ROW_DTYPES.get(row_format, ElementFormat.UINT8)
+    held = REAL_ROWS.get(row_format, ElementFormat.UINT8)
     if not fits or not table.shape[0] or table.format is not held:
         raise refuse(node, f"{table}: holds no rows of {row_format.name}")
     for value in (indices, lengths):
@@ -367,6 +351,17 @@ def _concat(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray
     return np.concatenate(operands, axis=1)
 
 
+_ATTRIBUTES: dict[str, dict[str, _Check]] = {
+    "embedding_bag": _OUTPUT | {
+        "row_format": _member(RowFormat), "multiplier": _number, "mean_length": _length,
+        "dim": lambda name, value: arguments.integer(name, value, 1),
+        "mode": lambda name, value: value,
+    },
+    "linear": _OUTPUT | {"relu": arguments.flag, "weight_zero_point": _zero_point},
+    "pairs": _OUTPUT | {"multiplier": _number},
+    **{op: _VECTOR | dict.fromkeys(usual, _number) for op, usual in _VECTOR_CONSTANTS.items()},
+    "concat": _LABEL,
+}  # fmt: skip
 _OPERATORS: dict[str, Operator] = {
     "embedding_bag": Operator(_infer_bags, _pool, by_rows=True),
     "linear": Operator(_infer_linear, _linear, by_rows=True),

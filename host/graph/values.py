@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import ElementFormat, RowFormat
 
 DTYPES = {
     ElementFormat.UINT8: np.dtype(np.uint8),
@@ -14,6 +14,8 @@ DTYPES = {
     ElementFormat.INT32: np.dtype(np.int32),
 }
 """How numpy holds an element of each format."""
+REAL_ROWS = {RowFormat.FLOAT16: ElementFormat.FLOAT16, RowFormat.FLOAT32: ElementFormat.FLOAT32}
+"""Rows of tables that are numbers as they are, and of which format; others are fused, of bytes."""
 
 
 class GraphError(ValueError):

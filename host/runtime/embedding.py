@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from halfdome.hdl.commands import RowFormat
+from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host import arguments
 from halfdome.host.driver.memory import Block
+from halfdome.host.graph.values import DTYPES, REAL_ROWS
 
 _BITS = {8: RowFormat.INT8, 4: RowFormat.INT4}
-_REALS = {RowFormat.FLOAT16: np.float16, RowFormat.FLOAT32: np.float32}
 OUTPUTS = (np.float32, np.float16, np.uint8, np.int8)
 """Dtypes of pooled rows."""
 
@@ -41,8 +41,8 @@ def row_format_of(table: arguments.Shaped, bits: int, row_format: object) -> Row
         raise ValueError(f"bits={bits}: must be 8 or 4")
     if row_format is not None:
         return arguments.choice("row_format", row_format, RowFormat)
-    for known, real in _REALS.items():
-        if table.dtype == real:
+    for known, real in REAL_ROWS.items():
+        if table.dtype == DTYPES[real]:
             return known
     return _BITS[bits]
 
@@ -54,7 +54,9 @@ def row_elements(
 
     Raises `ValueError` for an array that is no such table, or whose rows do not have `dim`.
     """
-    arguments.fitting("table", table, (_REALS.get(row_format, np.uint8),), (None, None))
+    arguments.fitting(
+        "table", table, (DTYPES[REAL_ROWS.get(row_format, ElementFormat.UINT8)],), (None, None)
+    )
     rows, row_bytes = table.shape[0], table.shape[1] * table.dtype.itemsize
     most = (row_bytes - row_format.tail_bytes) * 8 // row_format.element_bits
     if rows < 1 or not 1 <= most <= max_dim:

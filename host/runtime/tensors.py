@@ -122,7 +122,6 @@ class Call:
         self._accelerator = accelerator
         self._garbage = garbage
         self._blocks: list[Block] = []
-        self._results: list[Tensor] = []
         while garbage:
             accelerator.reclaim(garbage.popleft())
 
@@ -132,8 +131,7 @@ class Call:
         stride = round_up(shape[-1] * dtype.itemsize, self._accelerator.config.bus_bytes)
         rows = int(np.prod(shape[:-1], dtype=np.int64))
         block = self._accelerator.place(rows * stride)
-        self._results.append(Tensor(self._accelerator, self._garbage, block, shape, dtype))
-        return self._results[-1]
+        return Tensor(self._accelerator, self._garbage, block, shape, dtype)
 
     def put(self, values: np.ndarray) -> int:
         """The card address of bytes that are there until the call ends."""

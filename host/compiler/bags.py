@@ -15,7 +15,7 @@ from halfdome.host.compiler.lower import Layout, Lowering, label, whole
 from halfdome.host.compiler.placement import Load, Task
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
-from halfdome.host.graph import operators
+from halfdome.host.graph import embedding
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.runtime.program import (
     HOST,
@@ -56,7 +56,7 @@ def loads(graph: Graph, target: Target) -> list[Load]:
     found = []
     for node in bag_nodes(graph):
         table = graph.values[node.inputs[0]]
-        row_format, dim = operators.pooling(node, table)
+        row_format, dim = embedding.pooling(node, table)
         output = graph.values[node.output]
         rows = output.shape[0] * mean_length(node, graph)
         table_bytes = table.shape[0] * row_format.row_bytes(dim)
@@ -256,7 +256,7 @@ class Bags:
         lowering = self._lowering
         graph = lowering.graph
         value, bags = graph.values[node.output], len(task.samples)
-        row_format, dim = operators.pooling(node, graph.values[node.inputs[0]])
+        row_format, dim = embedding.pooling(node, graph.values[node.inputs[0]])
         row_bytes = row_format.row_bytes(len(task.columns))
         table = graph.constants[node.inputs[0]]
         rows = bags * mean_length(node, graph)

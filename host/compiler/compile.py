@@ -21,7 +21,7 @@ from halfdome.host.compiler.schedule import Schedule, schedule
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE, Target
 from halfdome.host.driver.layout import round_up
-from halfdome.host.graph import operators
+from halfdome.host.graph import operator, operators
 from halfdome.host.graph.graph import Graph
 from halfdome.host.graph.values import DTYPES, GraphError, Value
 from halfdome.host.runtime.program import HOST, Output, Program, RowsInput, RowsPiece
@@ -80,9 +80,9 @@ def _check(graph: Graph, target: Target) -> None:
         raise GraphError("the graph has no rows: its batch must be at least 1")
     for node in graph.nodes:
         operands = node.inputs[1:] if node.op == "embedding_bag" else node.inputs
-        for name in operands[:1] if node.op == "linear" else operands:
+        for name in operands[: operators.find(node.op).constant_from]:
             if name in graph.constants:
-                raise operators.refuse(node, f"{name} is a constant, and not one for each row")
+                raise operator.refuse(node, f"{name} is a constant, and not one for each row")
     of_bags = bags.inputs(graph)
     for name in graph.outputs:
         if name in graph.constants or name in of_bags:

@@ -25,7 +25,7 @@ from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE
 from halfdome.host.driver import kernels, layout
 from halfdome.host.driver.kernels import Rows, Work
-from halfdome.host.graph import operators
+from halfdome.host.graph import elements
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 
@@ -149,9 +149,9 @@ class HalfdomeTarget:
         """AFFINE, ADD, MULTIPLY or CLAMP."""
         first, *others = inputs
         work = kernels.vector(
-            operators.VECTOR_OPCODES[node.op], y, first, rows, columns, *others,
+            elements.VECTOR_OPCODES[node.op], y, first, rows, columns, *others,
             function=Function(node.attributes.get("function", 0)),
-            **operators.vector_constants(node),
+            **elements.vector_constants(node),
         )  # fmt: skip
         return work.taking(costs.vector(self._config, rows, columns))
 

@@ -15,7 +15,7 @@ from halfdome.host.compiler.commands import Buffer, Command, Extent, Place, Regi
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.kernels import Rows, Work
-from halfdome.host.graph import operators
+from halfdome.host.graph import elements, operator
 from halfdome.host.graph.graph import Graph, Node
 
 
@@ -203,7 +203,7 @@ def _vector(lowering: Lowering, node: Node, position: int) -> None:
     columns = lowering.joins.columns[first]
     for name in node.inputs:
         if not np.array_equal(lowering.joins.columns[name], columns):
-            raise operators.refuse(node, f"{name} lies in another order of columns than {first}")
+            raise operator.refuse(node, f"{name} lies in another order of columns than {first}")
     inputs = {name: lowering.layouts[name, position] for name in node.inputs}
     y = lowering.output(node.output, position)
     operands = [lowering.rows_at(name, inputs[name]) for name in node.inputs]
@@ -221,7 +221,7 @@ def _pairs(lowering: Lowering, node: Node, position: int) -> None:
     for name in node.inputs:
         columns = lowering.joins.columns[name]
         if not np.array_equal(columns, np.arange(len(columns))):
-            raise operators.refuse(node, f"{name} lies in another order of columns than its own")
+            raise operator.refuse(node, f"{name} lies in another order of columns than its own")
     _join(lowering, node, position)
     target, rows, count = lowering.target, lowering.rows(position), len(node.inputs)
     x, y = lowering.joined(node.output, position), lowering.output(node.output, position)
@@ -259,5 +259,5 @@ def _join(lowering: Lowering, node: Node, position: int) -> None:
 
 _LOWERINGS: Mapping[str, Callable[[Lowering, Node, int], None]] = {
     "linear": _linear, "pairs": _pairs, "concat": _concat,
-    **dict.fromkeys(operators.VECTOR_OPCODES, _vector),
+    **dict.fromkeys(elements.VECTOR_OPCODES, _vector),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows
 from halfdome.host.driver.numpy_accelerator import MEMORY, TARGET
-from halfdome.host.graph import operators
+from halfdome.host.graph import elements
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 from halfdome.sim.golden.matmul import pack_params
@@ -127,7 +127,7 @@ class NumpyTarget:
         self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int
     ) -> NumpyWork:
         """The operator of graphs."""
-        constants = {name: float(x) for name, x in operators.vector_constants(node).items()}
+        constants = {name: float(x) for name, x in elements.vector_constants(node).items()}
         function = int(node.attributes.get("function", 0))
         return NumpyWork("elements", {
             "op": node.op, "attributes": json.dumps(constants | {"function": function}),

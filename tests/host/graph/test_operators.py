@@ -222,7 +222,7 @@ BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
         ("affine", {"a": U8, "b": U8}, {}, {}, "has 2 inputs"),
         ("affine", {"a": U8}, {}, {"scale": 0.0}, "scale=0.0: must be finite and not zero"),
         ("affine", {"a": U8}, {}, {"shift": np.nan}, "shift=nan: must be finite"),
-        ("add", {"a": U8, "b": U8[:, :1]}, {}, {}, "b: .*must have 2 dimensions, those of a"),
+        ("add", {"a": U8, "b": U8[:, :2]}, {}, {}, "b: .*: does not fit a"),
         ("clamp", {"a": U8}, {}, {"low": 2.0, "high": 1.0}, "low=2.0, high=1.0: low must not be"),
         ("clamp", {"a": U8}, {}, {"high": np.nan}, "none a NaN"),
         ("affine", {"a": U8}, {}, {"function": 99}, "function=99: must be one of identity, relu"),
@@ -231,9 +231,9 @@ BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
         ("affine", {"a": U8}, {}, {"zero_point": 1.7}, "zero_point=1.7: must be an integer"),
         ("affine", {"a": U8}, {}, {"format": 99}, "format=99: must be one of uint8, int8"),
         ("affine", {"a": U8}, {}, {"scale": "a"}, "scale='a': must be a number"),
-        ("concat", {"a": U8, "b": F32}, {}, {}, "b: .*must have 2 dimensions and rows, format"),
+        ("concat", {"a": U8, "b": F32}, {}, {}, "b: .*must have the dimensions, but for the last"),
         ("concat", {"a": U8, "b": (U8, 1)}, {}, {}, "b: .*zero point of a"),
-        ("concat", {"a": U8, "b": U8[:2]}, {}, {}, "b: .*rows, format, zero point of a"),
+        ("concat", {"a": U8, "b": U8[:2]}, {}, {}, "b: .*format and zero point of a"),
     ],
 )  # fmt: skip
 def test_operands_that_do_not_fit_are_refused(op, inputs, constants, attributes, message):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl.commands import ElementFormat, RowFormat
-from halfdome.host.graph import operators
+from halfdome.host.graph import embedding, operators
 from tests.host.recommenders import Recommender
 from tests.oracles import onnx_products
 from tests.oracles.gather_vectors import torch_embedding_bag, torch_float_bags
@@ -37,7 +37,7 @@ def test_pooled_rows_have_the_bits_of_torch(seed):
     pytest.importorskip("torch")
     for node, about, operands in computed(seed, "embedding_bag"):
         table, indices, lengths, *weights = operands
-        row_format, dim = operators.pooling(node, about[0])
+        row_format, dim = embedding.pooling(node, about[0])
         weight = weights[0] if weights else None
         if row_format in BITS and (row_format is RowFormat.INT8 or dim % 2 == 0):
             pooled = evaluated(node, about, operands, format=ElementFormat.FLOAT32, mode="sum")

@@ -1,0 +1,149 @@
+"""What is done to each element by itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat, Function, Opcode
+from halfdome.host.graph import operator
+from halfdome.host.graph.operator import Constants, Operator, refuse
+from halfdome.host.graph.values import Value
+from halfdome.sim.golden import floats, vector
+
+if TYPE_CHECKING:
+    from halfdome.host.graph.graph import Node
+
+_BYTES = (ElementFormat.UINT8, ElementFormat.INT8)
+_FORMATS = (ElementFormat.FLOAT32, ElementFormat.FLOAT16, *_BYTES)
+VECTOR_OPCODES = {
+    "affine": Opcode.AFFINE, "add": Opcode.ADD, "multiply": Opcode.MULTIPLY, "clamp": Opcode.CLAMP,
+}  # fmt: skip
+"""Operators that are one command of the vector engine."""
+_CONSTANTS = {
+    "affine": {"scale": 1.0, "shift": -0.0}, "add": {"scale": 1.0}, "multiply": {"shift": -0.0},
+    "clamp": {"low": -np.inf, "high": np.inf},
+}  # fmt: skip
+SCALES = (2.0**-100, 2.0**100)
+"""What `quantise` divides by: whatever rounds to another number than 0 is then exact on the way."""
+
+
+def vector_constants(node: "Node") -> dict[str, np.float32]:
+    """The constants of an element-wise node, by field of its command; -0 adds nothing at all."""
+    constants = _CONSTANTS[node.op] | {"multiplier": 1.0}
+    return {name: operator.float_of(node, name, usual) for name, usual in constants.items()}
+
+
+def _is_row(value: Value, first: Value, constants: Constants) -> bool:
+    """Whether a constant has one element for each column."""
+    return value.name in constants and value.shape == first.shape[-1:]
+
+
+def is_column(value: Value, first: Value) -> bool:
+    """Whether a tensor has one element for all columns of a row."""
+    return value.shape == (*first.shape[:-1], 1)
+
+
+def _infer_vector(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    """a[..., columns]; b of the same shape, one row [columns] of constants, or [..., 1]."""
+    operator.count(node, operands, 2 if node.op in ("add", "multiply") else 1)
+    first, *others = operands
+    if len(first.shape) < 2:
+        raise refuse(node, f"{first}: must have 2 dimensions or more")
+    for value in others:
+        row = _is_row(value, first, constants)
+        if not (value.shape == first.shape or is_column(value, first) or row):
+            raise refuse(node, f"{value}: does not fit {first}")
+    operator.finite(node, "scale", zero=False)
+    operator.finite(node, "shift", zero=True)
+    if node.op == "clamp":
+        low, high = (operator.float_of(node, *each) for each in _CONSTANTS["clamp"].items())
+        if not low <= high:
+            raise refuse(node, f"low={low}, high={high}: low must not be above high, none a NaN")
+    return operator.made(node, first.shape, _FORMATS)
+
+
+def _decoded(value: Value, x: np.ndarray, zero_point: int) -> np.ndarray:
+    return vector.decode(np.ascontiguousarray(x).view(np.uint8), value.format, zero_point)
+
+
+def _vector(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
+    decoded = [
+        _decoded(value, x, operator.byte_of(value))
+        for value, x in zip(values, operands, strict=True)
+    ]
+    made = operator.format_made(node, ElementFormat.FLOAT32)
+    constants = {name: int(x.view(np.uint32)) for name, x in vector_constants(node).items()}
+    fields = constants | {
+        "flags": 0, "y_format": made, "function": int(node.attributes.get("function", 0)),
+        "y_zero_point": operator.zero_point_of(node) & 0xFF,
+    }  # fmt: skip
+    a, b = (*decoded, None)[:2]
+    return vector.result(VECTOR_OPCODES[node.op], fields, a, b, lanes=1)
+
+
+# add_quantised
+
+
+def _infer_add(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    operator.count(node, operands, 2)
+    a, b = operands
+    for value in operands:
+        operator.bytes_of(node, value, 2)
+    if a.shape != b.shape:
+        raise refuse(node, f"{b}: does not fit {a}")
+    for name in ("a_ratio", "b_ratio"):
+        operator.finite(node, name, zero=False)
+    operator.finite(node, "offset", zero=True)
+    return operator.made(node, a.shape, _BYTES)
+
+
+def _add(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
+    """`saturate(round(fma(a, a_ratio, fma(b, b_ratio, offset))))` of the bytes as they are: the
+    QLinearAdd of ONNX Runtime on x86, which has its zero points in `offset`."""
+    a, b = (_decoded(value, x, 0) for value, x in zip(values, operands, strict=True))
+    a_ratio, b_ratio = (operator.float_of(node, f"{name}_ratio", 1) for name in "ab")
+    inner = floats.fma(b, b_ratio, operator.float_of(node, "offset", 0))
+    made = operator.format_made(node, ElementFormat.UINT8)
+    return vector.encode(floats.fma(a, a_ratio, inner), made, np.float32(1))
+
+
+# quantise
+
+
+def _infer_quantise(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    operator.count(node, operands, 1)
+    (x,) = operands
+    if x.format is not ElementFormat.FLOAT32 or len(x.shape) < 2:
+        raise refuse(node, f"{x}: must be float32 with 2 dimensions or more")
+    scale = operator.float_of(node, "scale", 1)
+    if not SCALES[0] <= scale <= SCALES[1]:
+        raise refuse(node, f"scale={scale}: must be from 2**-100 to 2**100")
+    return operator.made(node, x.shape, _BYTES)
+
+
+def _quantise(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
+    """`saturate(round_half_even(x / scale) + zero_point)`: ONNX's QuantizeLinear; NaN counts as
+    0."""
+    quotient = floats.divide(operands[0], operator.float_of(node, "scale", 1))
+    made = operator.format_made(node, ElementFormat.UINT8)
+    return vector.encode(quotient, made, np.float32(1), operator.zero_point_of(node) & 0xFF)
+
+
+_ATTRIBUTES = operator.OUTPUT | {
+    "multiplier": operator.number, "function": operator.member(Function),
+    "scale": operator.number,
+}  # fmt: skip
+OPERATORS = {
+    op: Operator(
+        _infer_vector, _vector, _ATTRIBUTES | dict.fromkeys(usual, operator.number), constant_from=1
+    )
+    for op, usual in _CONSTANTS.items()
+} | {
+    "add_quantised": Operator(
+        _infer_add,
+        _add,
+        operator.OUTPUT | dict.fromkeys(("a_ratio", "b_ratio", "offset"), operator.number),
+    ),
+    "quantise": Operator(_infer_quantise, _quantise, operator.OUTPUT),
+}

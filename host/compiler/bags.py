@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from halfdome.host.compiler.commands import Buffer, Command, Place, Symbol
-from halfdome.host.compiler.lower import Layout, Lowering, label, whole
+from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
 from halfdome.host.compiler.placement import Load, Task
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up

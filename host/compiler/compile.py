@@ -13,7 +13,8 @@ from halfdome.host.compiler import bags, events, memory
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.joins import JOINS, Joins
-from halfdome.host.compiler.lower import Lowering
+from halfdome.host.compiler.lower import lower
+from halfdome.host.compiler.lowering import Lowering
 from halfdome.host.compiler.order import by_buffer, dependencies
 from halfdome.host.compiler.parts import parts
 from halfdome.host.compiler.placement import Placement, Task, place
@@ -158,7 +159,7 @@ class _Compilation:
         self._load_inputs()
         for node in self._graph.nodes:
             if node.op != "embedding_bag":
-                self._lowering.lower(node)
+                lower(self._lowering, node)
         self._store_outputs()
         commands = self._lowering.commands
         plan = schedule(commands, dependencies(commands, by_buffer))
@@ -182,9 +183,11 @@ class _Compilation:
             for card, share in enumerate(lowering.shares):
                 if not len(share):
                     continue
-                nbytes = len(share) * stride
+                rows = lowering.rows(value.name, card)
+                nbytes = rows * stride
                 far = Buffer(value.name, HOST, nbytes)
-                near = lowering.layouts[value.name, card] = lowering.fresh(value.name, card, stride)
+                near = lowering.fresh(value.name, card, rows, stride)
+                lowering.layouts[value.name, card] = near
                 work = self._target.load(Place(far), near.place(), nbytes, nbytes)
                 lowering.add(card, work, value.name, writes=[near.region(1, nbytes)])
                 pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
@@ -194,7 +197,8 @@ class _Compilation:
 
     def _may_be_halved(self, value: Value) -> bool:
         """Whether only its numbers matter: commands read any format, but move what there is."""
-        moved = [node for node in self._graph.consumers(value.name) if node.op in JOINS]
+        consumers = self._graph.consumers(value.name)
+        moved = [node for node in consumers if node.op in (*JOINS, "reshape", "quantise")]
         is_moved = bool(moved) or value.name in self._graph.outputs
         return value.format is ElementFormat.FLOAT32 and not is_moved
 
@@ -207,7 +211,7 @@ class _Compilation:
                 if not len(share):
                     continue
                 layout, row_bytes = lowering.layouts[name, card], lowering.row_bytes(name)
-                stride, rows = round_up(row_bytes, self._target.word), len(share)
+                stride, rows = round_up(row_bytes, self._target.word), lowering.rows(name, card)
                 far = Buffer(name, HOST, rows * stride)
                 width = stride if stride == layout.stride else row_bytes
                 work = self._target.store_rows(

@@ -7,6 +7,7 @@ from math import gcd
 
 from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
+from halfdome.host.driver.kernels import Window
 
 START_CYCLES = 64
 """From a command's turn to its completion, beyond what its work takes; part of all below."""
@@ -49,6 +50,14 @@ def product(config: CardConfig, m: int, k: int, n: int) -> int:
     whole, rest = divmod(m, config.activation_rows)
     rows = whole * max(config.activation_rows, load) + (max(rest, load) if rest else 0)
     return START_CYCLES + tiles(config, k, n) * rows
+
+
+def convolution(config: CardConfig, window: Window) -> int:
+    """The passes of every tap."""
+    height, width = window.out
+    rows, taps = height * width, window.kernel[0] * window.kernel[1]
+    passes = product(config, rows, window.k, window.n) - START_CYCLES
+    return START_CYCLES + taps * passes
 
 
 def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> int:

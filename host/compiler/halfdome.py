@@ -24,7 +24,7 @@ from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE
 from halfdome.host.driver import kernels, layout
-from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph import elements
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
@@ -145,11 +145,34 @@ class HalfdomeTarget:
         work = kernels.pairs(x, segments, segment_stride, dim, params, y, samples)
         return work.taking(costs.batch_product(self._config, samples, segments, dim, segments))
 
-    def vector(self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int) -> Work:
+    def batch_matmul(
+        self, operands: Sequence[tuple[Rows, int]], params: Place | int, shape: Sequence[int], *,
+        transposed: bool,
+    ) -> Work:  # fmt: skip
+        """BATCH_MATMUL."""
+        work = kernels.batch_matmul(operands, params, shape, transposed=transposed)
+        return work.taking(costs.batch_product(self._config, *shape))
+
+    def conv2d(
+        self, node: Node, x: Rows, weights: Place, params: Place | int, y: Rows, window: Window,
+        w_format: ElementFormat, w_zero_point: int,
+    ) -> Work:  # fmt: skip
+        """CONV2D."""
+        work = kernels.conv2d(
+            x, weights, params, y, window, w_format=w_format, w_zero_point=w_zero_point,
+            relu=bool(node.attributes.get("relu", False)),
+        )  # fmt: skip
+        return work.taking(costs.convolution(self._config, window))
+
+    def vector(
+        self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int, *,
+        column: bool = False,
+    ) -> Work:  # fmt: skip
         """AFFINE, ADD, MULTIPLY or CLAMP."""
         first, *others = inputs
         work = kernels.vector(
             elements.VECTOR_OPCODES[node.op], y, first, rows, columns, *others,
+            flags=int(Flag.BROADCAST) if column else 0,
             function=Function(node.attributes.get("function", 0)),
             **elements.vector_constants(node),
         )  # fmt: skip

@@ -14,10 +14,13 @@ import numpy as np
 from halfdome.host.compiler.placement import Task
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
+from halfdome.host.graph import elements, moves
 from halfdome.host.graph.graph import Graph, Node
 
 JOINS = ("concat", "pairs")
 """Operators whose inputs lie side by side."""
+_APART = ("reshape", "transpose", "batch_matmul")
+"""Operators whose output lies by itself."""
 LOCAL = "local"
 """The origin of what every card makes for itself."""
 
@@ -85,9 +88,10 @@ class Joins:
         self.columns: dict[str, np.ndarray] = {}
         self.joins: dict[str, Join] = {}
         self.written_in: dict[str, tuple[str, int]] = {}
+        self._makers = {node.output: node for node in graph.nodes}
+        self._reshaped = {node.inputs[0] for node in graph.nodes if node.op == "reshape"}
         for value in graph.inputs:
-            width = int(np.prod(value.shape[1:], dtype=np.int64))
-            self.columns[value.name] = np.arange(width)
+            self.columns[value.name] = np.arange(value.columns)
         for node in graph.nodes:
             self._add(node)
 
@@ -100,16 +104,49 @@ class Joins:
             self.columns[node.output] = join.columns
             if node.op == "pairs":
                 self.columns[node.output] = _pair_columns(join.order())
-        elif node.op in ("affine", "add", "multiply", "clamp"):
+        elif node.op in elements.OPERATORS:
             self.columns[node.output] = self.columns[node.inputs[0]]
         else:
-            self.columns[node.output] = np.arange(self._graph.values[node.output].shape[1])
+            value = self._graph.values[node.output]
+            self.columns[node.output] = np.arange(value.columns)
+            if node.op == "reshape" and (rows := self._merged(node)):
+                self.columns[node.output] = self.side_by_side(node.inputs[0], rows)
+
+    def _merged(self, node: Node) -> int:
+        return moves.merged(*(self._graph.values[name] for name in (node.inputs[0], node.output)))
+
+    def side_by_side(self, name: str, rows: int) -> np.ndarray:
+        """So many rows of a tensor as one, with what lies between them."""
+        columns, value = self.columns[name], self._graph.values[name]
+        laid = np.full((rows, self.stride(name) // value.format.nbytes), -1)
+        firsts = np.arange(rows)[:, None] * value.columns
+        laid[:, : len(columns)] = np.where(columns >= 0, firsts + columns, -1)
+        gap = laid.shape[1] - len(columns)
+        return laid.reshape(-1)[: laid.size - gap]
+
+    def stride(self, name: str) -> int:
+        """Bytes from one row of a tensor to the next, unless others decide where it is written."""
+        value, node = self._graph.values[name], self._makers.get(name)
+        nbytes = len(self.columns[name]) * value.format.nbytes
+        if node is None:
+            return round_up(nbytes, self._target.word)
+        if node.op == "concat":
+            return self.joins[name].stride
+        if node.op == "reshape":
+            rows = self._merged(node)
+            if rows:
+                return rows * self.stride(node.inputs[0])
+            return round_up(nbytes, self._target.word)
+        return self._target.row_stride(nbytes)
 
     def _may_be_written(self, name: str) -> bool:
         """Whether a node makes it that can write it anywhere: in pieces only if nobody else reads
-        it."""
-        is_made = any(node.output == name for node in self._graph.nodes)
-        return is_made and (len(self._cuts(name)) < 2 or self._uses[name] == 1)
+        it; never where rows are made of rows, and by no product of batches, which is refused beside
+        what it reads."""
+        node = self._makers.get(name)
+        if node is None or node.op in _APART or name in self._reshaped:
+            return False
+        return len(self._cuts(name)) < 2 or self._uses[name] == 1
 
     def _cuts(self, name: str) -> list[range]:
         """The columns of each piece in which a tensor is pooled."""
@@ -137,7 +174,7 @@ class Joins:
         if node.op == "pairs":  # all pieces of a segment follow its first
             firsts_of = list(dict.fromkeys(piece[1] for piece in pieces))
             pieces = sorted(pieces, key=lambda p: (firsts_of.index(p[1]), p[2].start))
-        firsts = np.cumsum([0, *(graph.values[name].shape[1] for name in node.inputs)])
+        firsts = np.cumsum([0, *(graph.values[name].columns for name in node.inputs)])
         laid, columns, end, before = [], [], 0, None
         for origin, place, mine in pieces:
             alone = origin == LOCAL or self._apart or origin != before

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.compiler import hazards
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.segments import Segments
-from halfdome.host.driver.kernels import Rows
+from halfdome.host.driver.kernels import Rows, Window
 from halfdome.host.driver.numpy_accelerator import MEMORY, TARGET
 from halfdome.host.graph import elements
 from halfdome.host.graph.graph import Node
@@ -123,15 +123,37 @@ class NumpyTarget:
             "inputs": inputs, "dim": dim, "params": params, "y": y, "samples": samples,
         })  # fmt: skip
 
+    def batch_matmul(
+        self, operands: Sequence[tuple[Rows, int]], params: Place | int, shape: Sequence[int], *,
+        transposed: bool,
+    ) -> NumpyWork:  # fmt: skip
+        """Multiplies matrices."""
+        return NumpyWork("batch_matmul", {
+            "operands": [rows for rows, _ in operands], "steps": [step for _, step in operands],
+            "params": params, "shape": list(shape), "transposed": transposed,
+        })  # fmt: skip
+
+    def conv2d(
+        self, node: Node, x: Rows, weights: Place, params: Place | int, y: Rows, window: Window,
+        w_format: ElementFormat, w_zero_point: int,
+    ) -> NumpyWork:  # fmt: skip
+        """Convolves."""
+        return NumpyWork("conv2d", {
+            "x": x, "weights": weights, "params": params, "y": y, "window": asdict(window),
+            "w_format": int(w_format), "w_zero_point": w_zero_point,
+            "relu": bool(node.attributes.get("relu", False)),
+        })  # fmt: skip
+
     def vector(
-        self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int
-    ) -> NumpyWork:
+        self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int, *,
+        column: bool = False,
+    ) -> NumpyWork:  # fmt: skip
         """The operator of graphs."""
         constants = {name: float(x) for name, x in elements.vector_constants(node).items()}
         function = int(node.attributes.get("function", 0))
         return NumpyWork("elements", {
             "op": node.op, "attributes": json.dumps(constants | {"function": function}),
-            "inputs": list(inputs), "y": y, "rows": rows, "columns": columns,
+            "inputs": list(inputs), "y": y, "rows": rows, "columns": columns, "column": column,
         })  # fmt: skip
 
     def encode(

@@ -115,16 +115,21 @@ def _product_operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> 
 
 
 def _batch_operands(v: dict[str, int], size: int) -> Operands:
-    """Of every matrix all from its first byte to its last."""
-    rows, row = (v["n"], v["k"]) if v["flags"] & Flag.TRANSPOSED else (v["k"], v["n"])
-    nbytes = {
-        "x": (v["m"] - 1) * v["x_stride"] + v["k"],
-        "w": (rows - 1) * v["w_stride"] + row,
-        "y": (v["m"] - 1) * v["y_stride"] + size * v["n"],
-    }
-    if v["flags"] & Flag.TRIANGLE:
-        nbytes["y"] = v["n"] * (v["n"] - 1) // 2
-    return {
-        name: (Extent(v[name], v["batches"], count, v[f"{name}_batch_stride"]), name == "y")
-        for name, count in nbytes.items()
-    }
+    """The rows of matrices that follow each other; of others all from the first byte to the
+    last."""
+    x, w = (
+        (v["m"], v["k"]),
+        ((v["n"], v["k"]) if v["flags"] & Flag.TRANSPOSED else (v["k"], v["n"])),
+    )
+    found = {}
+    for name, (rows, row) in {"x": x, "w": w, "y": (v["m"], size * v["n"])}.items():
+        step, stride = v[f"{name}_batch_stride"], v[f"{name}_stride"]
+        batches = v["batches"] if step else 1
+        if name == "y" and v["flags"] & Flag.TRIANGLE:
+            extent = Extent(v["y"], v["batches"], v["n"] * (v["n"] - 1) // 2, step)
+        elif batches == 1 or step == rows * stride:
+            extent = Extent(v[name], batches * rows, row, stride)
+        else:
+            extent = Extent(v[name], batches, (rows - 1) * stride + row, step)
+        found[name] = extent, name == "y"
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.segments import Segments
-from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 
@@ -44,7 +44,7 @@ class Target(Protocol):
         ...
 
     def pack_weights(self, weight: np.ndarray) -> np.ndarray:
-        """8-bit [n, k] as the bytes that `linear` wants."""
+        """8-bit [n, k] as the bytes that `linear` wants, or [n, rows, columns, k] as `conv2d`."""
         ...
 
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -107,8 +107,30 @@ class Target(Protocol):
         """The products of each two segments of a sample."""
         ...
 
-    def vector(self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int) -> Work:
-        """An operator that works element by element."""
+    def batch_matmul(
+        self, operands: Sequence[tuple[Rows, int]], params: Place | int, shape: Sequence[int], *,
+        transposed: bool,
+    ) -> Work:  # fmt: skip
+        """Products of matrices x[m, k] and w[k, n], or, `transposed`, w[n, k]: y[m, n].
+
+        `operands` are x, w and y, each with the bytes from one matrix to the next; `shape` is their
+        number, m, k, n.
+        """
+        ...
+
+    def conv2d(
+        self, node: Node, x: Rows, weights: Place, params: Place | int, y: Rows, window: Window,
+        w_format: ElementFormat, w_zero_point: int,
+    ) -> Work:  # fmt: skip
+        """An image with a kernel."""
+        ...
+
+    def vector(
+        self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int, *,
+        column: bool = False,
+    ) -> Work:  # fmt: skip
+        """An operator that works element by element; of a second input with stride 0 the same row
+        always, of a `column` its one element for all of a row."""
         ...
 
     def encode(

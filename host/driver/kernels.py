@@ -4,7 +4,7 @@ An address is a number, or stands for one that is known later. Shapes, strides a
 everything else; the rules that they must keep are those of `halfdome.sim.golden.check`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,6 +141,59 @@ def linear(
         "y": y.address, "m": m, "k": k, "n": n, "x_stride": x.stride, "y_stride": y.stride,
         "y_zero_point": y.zero_byte, "x_zero_point": x.zero_byte,
         "w_zero_point": w_zero_point & 0xFF, "y_format": y.format,
+    })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a convolution makes of which pixels: sizes are rows and columns of pixels.
+
+    `k` and `n` are channels of x and y; pixels above and left of the image stand for zero, as do
+    those that `out` needs beyond it.
+    """
+
+    image: tuple[int, int]
+    k: int
+    n: int
+    out: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+    dilation: tuple[int, int]
+
+
+def conv2d(
+    x: Rows, w: Address, params: Address, y: Rows, window: Window, *,
+    w_format: ElementFormat = ElementFormat.INT8, w_zero_point: int = 0, relu: bool = False,
+) -> Work:  # fmt: skip
+    """CONV2D: y[*out, n] of an image x[*image, k] and packed weights."""
+    v = window
+    return Work(Opcode.CONV2D, {
+        "flags": product_flags(x.format, w_format, relu), "x": x.address, "w": w, "params": params,
+        "y": y.address, "height": v.image[0], "width": v.image[1], "k": v.k, "n": v.n,
+        "out_height": v.out[0], "out_width": v.out[1], "x_stride": x.stride, "y_stride": y.stride,
+        "kernel_height": v.kernel[0], "kernel_width": v.kernel[1], "stride_height": v.stride[0],
+        "stride_width": v.stride[1], "pad_top": v.pad[0], "pad_left": v.pad[1],
+        "dilation_height": v.dilation[0], "dilation_width": v.dilation[1],
+        "y_zero_point": y.zero_byte, "x_zero_point": x.zero_byte,
+        "w_zero_point": w_zero_point & 0xFF, "y_format": y.format,
+    })  # fmt: skip
+
+
+def batch_matmul(
+    operands: Sequence[tuple[Rows, int]], params: Address, shape: Sequence[int], *, transposed: bool
+) -> Work:
+    """BATCH_MATMUL of x, w and y, each with the bytes from one matrix to the next; `shape` is
+    batches, m, k, n."""
+    (x, x_step), (w, w_step), (y, y_step) = operands
+    batches, m, k, n = shape
+    flags = product_flags(x.format, w.format, relu=False) | (Flag.TRANSPOSED if transposed else 0)
+    return Work(Opcode.BATCH_MATMUL, {
+        "flags": int(flags), "x": x.address, "w": w.address, "params": params, "y": y.address,
+        "m": m, "k": k, "n": n, "batches": batches, "x_stride": x.stride, "w_stride": w.stride,
+        "y_stride": y.stride, "x_batch_stride": x_step, "w_batch_stride": w_step,
+        "y_batch_stride": y_step, "y_zero_point": y.zero_byte, "x_zero_point": x.zero_byte,
+        "w_zero_point": w.zero_byte, "y_format": y.format,
     })  # fmt: skip
 
 

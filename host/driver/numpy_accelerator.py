@@ -23,6 +23,7 @@ from halfdome.host.graph.graph import Node
 from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import matmul
 from halfdome.sim.golden.gather import sparse_lengths_sum
+from halfdome.sim.golden.products import convolution
 
 TARGET = "numpy"
 MEMORY = "memory"
@@ -387,13 +388,49 @@ def _linear(
     m, k, n = shape
     weight = card._bytes(weights, n * k).view(DTYPES[ElementFormat(w_format)]).reshape(n, k)
     total = matmul.product(card._get(x, m, k), weight.T, x.zero_point, w_zero_point)
-    if y.format is not ElementFormat.INT32:
-        pairs = card._bytes(params, n * matmul.PARAM.itemsize).view(matmul.PARAM)
-        total = matmul.requantise(
-            total, np.ascontiguousarray(pairs["bias"]), np.ascontiguousarray(pairs["multiplier"]),
-            y.zero_point, relu, DTYPES[y.format].type,
-        )  # fmt: skip
-    card._put(y, total)
+    card._put(y, _requantised(card, total, params, y, relu))
+
+
+def _requantised(
+    card: NumpyAccelerator, total: np.ndarray, params: int, y: _Rows, relu: bool
+) -> np.ndarray:
+    if y.format is ElementFormat.INT32:
+        return total
+    pairs = card._bytes(params, total.shape[-1] * matmul.PARAM.itemsize).view(matmul.PARAM)
+    return matmul.requantise(
+        total, np.ascontiguousarray(pairs["bias"]), np.ascontiguousarray(pairs["multiplier"]),
+        y.zero_point, relu, DTYPES[y.format].type,
+    )  # fmt: skip
+
+
+def _conv2d(
+    card: NumpyAccelerator, x: _Rows, weights: int, params: int, y: _Rows,
+    window: Mapping[str, Any], w_format: int, w_zero_point: int, relu: bool,
+) -> None:  # fmt: skip
+    (height, width), k, n, kernel = (window[name] for name in ("image", "k", "n", "kernel"))
+    raw = card._bytes(weights, n * kernel[0] * kernel[1] * k)
+    weight = raw.view(DTYPES[ElementFormat(w_format)]).reshape(n, *kernel, k)
+    total = convolution(
+        card._get(x, height * width, k).reshape(height, width, k), weight.transpose(1, 2, 3, 0),
+        out=window["out"], stride=window["stride"], pad=window["pad"], dilation=window["dilation"],
+        x_zero_point=x.zero_point, w_zero_point=w_zero_point,
+    )  # fmt: skip
+    card._put(y, _requantised(card, total.reshape(-1, n), params, y, relu))
+
+
+def _batch_matmul(
+    card: NumpyAccelerator, operands: Sequence[_Rows], steps: Sequence[int], params: int,
+    shape: Sequence[int], transposed: bool,
+) -> None:  # fmt: skip
+    x, w, y = operands
+    batches, m, k, n = shape
+    for batch in range(batches):
+        left, right, made = (
+            each.at(each.address + batch * step) for each, step in zip(operands, steps, strict=True)
+        )
+        second = card._get(right, n, k).T if transposed else card._get(right, k, n)
+        total = matmul.product(card._get(left, m, k), second, x.zero_point, w.zero_point)
+        card._put(made, _requantised(card, total, params, y, relu=False))
 
 
 def _pairs(
@@ -406,17 +443,22 @@ def _pairs(
 
 def _elements(
     card: NumpyAccelerator, op: str, attributes: str, inputs: Sequence[_Rows], y: _Rows, rows: int,
-    columns: int,
+    columns: int, column: bool,
 ) -> None:  # fmt: skip
-    _operator(card, op, json.loads(attributes), inputs, y, rows, columns)
+    _operator(card, op, json.loads(attributes), inputs, y, rows, columns, column=column)
 
 
 def _operator(
     card: NumpyAccelerator, op: str, attributes: dict[str, Any], inputs: Sequence[_Rows], y: _Rows,
-    rows: int, columns: int,
+    rows: int, columns: int, *, column: bool = False,
 ) -> None:  # fmt: skip
     """An operator as the graph itself computes it."""
-    arrays = [card._get(each, rows, columns) for each in inputs]
+    widths = [columns, 1 if column else columns]
+    arrays = (
+        [card._get(each, rows, width) for each, width in zip(inputs, widths, strict=False)]
+        if op != "pairs"
+        else [card._get(each, rows, columns) for each in inputs]
+    )
     values = [
         Value("x", array.shape, each.format, zero_point=each.zero_point)
         for each, array in zip(inputs, arrays, strict=True)
@@ -428,5 +470,6 @@ def _operator(
 
 _OPERATIONS: Mapping[str, Callable[..., None]] = {
     "move": _move, "signal": _nothing, "fence": _nothing, "copy": _copy, "gather": _gather,
-    "linear": _linear, "pairs": _pairs, "elements": _elements,
+    "linear": _linear, "conv2d": _conv2d, "batch_matmul": _batch_matmul, "pairs": _pairs,
+    "elements": _elements,
 }  # fmt: skip

@@ -50,6 +50,12 @@ def _reshape(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarra
     return operands[0].reshape(len(operands[0]), *node.attributes["shape"])  # type: ignore[misc]
 
 
+def merged(x: Value, y: Value) -> int:
+    """How many rows of x each row of y is, one after the other; 0 if rows are cut apart."""
+    whole = x.columns and y.columns % x.columns == 0
+    return y.columns // x.columns if whole else 0
+
+
 def _infer_transpose(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
     """Of the last two axes."""
     operator.count(node, operands, 1)

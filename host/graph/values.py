@@ -1,6 +1,7 @@
 """The tensors of a graph: shape, format, and what a step of an 8-bit one is worth."""
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -77,12 +78,19 @@ class Value:
         return DTYPES[self.format]
 
     @property
+    def pixels(self) -> int:
+        """Positions of a sample along all axes but the first and the last."""
+        return prod(self.shape[1:-1])
+
+    @property
+    def columns(self) -> int:
+        """Elements along the last axis; 1 if that is the first."""
+        return self.shape[-1] if len(self.shape) > 1 else 1
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of all but the first axis."""
-        elements = 1
-        for size in self.shape[1:]:
-            elements *= size
-        return elements * self.format.nbytes
+        return prod(self.shape[1:]) * self.format.nbytes
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"

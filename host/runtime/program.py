@@ -83,7 +83,10 @@ class Part:
 
 @dataclass(frozen=True)
 class RowsPiece:
-    """Rows `start` to before `stop` of a tensor, in a segment of host memory."""
+    """Samples `start` to before `stop` of a tensor, in a segment of host memory.
+
+    There its rows are `stride` bytes apart: what lies along the last axis, from all others.
+    """
 
     segment: int
     offset: int

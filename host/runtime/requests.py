@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from halfdome.host.runtime.program import (
     Output,
     Program,
     RowsInput,
+    RowsPiece,
 )
 
 Request = Mapping[str, np.ndarray]
@@ -135,16 +137,20 @@ def fill(program: Program, checked: Checked, memory: Sequence[np.ndarray | None]
 
 
 def _fill_rows(wanted: RowsInput, array: np.ndarray, memory) -> None:
-    raw = array.reshape(len(array), -1).view(np.uint8)
+    pixels = prod(wanted.shape[1:-1])
+    columns = wanted.shape[-1] if len(wanted.shape) > 1 else 1
+    raw = array.reshape(len(array) * pixels, columns).view(np.uint8)
     for piece in wanted.pieces:
-        rows = _rows_of(memory[piece.segment], piece.offset, piece.stride, piece.stop - piece.start)
-        mine = raw[piece.start : piece.stop]
+        rows = _rows_of(memory, piece, pixels)
+        mine = raw[piece.start * pixels : piece.stop * pixels]
         rows[: len(mine), : raw.shape[1]] = mine
         rows[len(mine) :, : raw.shape[1]] = 0
 
 
-def _rows_of(memory: np.ndarray, offset: int, stride: int, rows: int) -> np.ndarray:
-    return memory[offset : offset + rows * stride].reshape(rows, stride)
+def _rows_of(memory, piece: RowsPiece, pixels: int) -> np.ndarray:
+    rows = (piece.stop - piece.start) * pixels
+    raw = memory[piece.segment][piece.offset : piece.offset + rows * piece.stride]
+    return raw.reshape(rows, piece.stride)
 
 
 def _fill_bags(
@@ -188,12 +194,12 @@ def outputs(
 
 
 def _output(wanted: Output, rows: int, memory) -> np.ndarray:
-    dtype = np.dtype(wanted.dtype)
-    result = np.zeros((wanted.shape[0], len(wanted.columns)), dtype)
+    dtype, pixels = np.dtype(wanted.dtype), prod(wanted.shape[1:-1])
+    result = np.zeros((wanted.shape[0] * pixels, len(wanted.columns)), dtype)
     columns = np.array(wanted.columns)
     width = int(columns.max(initial=-1)) + 1
     for piece in wanted.pieces:
-        raw = _rows_of(memory[piece.segment], piece.offset, piece.stride, piece.stop - piece.start)
+        raw = _rows_of(memory, piece, pixels)
         values = np.ascontiguousarray(raw[:, : width * dtype.itemsize]).view(dtype)
-        result[piece.start : piece.stop] = values[:, columns]
-    return result[:rows].reshape(rows, *wanted.shape[1:])
+        result[piece.start * pixels : piece.stop * pixels] = values[:, columns]
+    return result[: rows * pixels].reshape(rows, *wanted.shape[1:])

@@ -1,0 +1,129 @@
+"""What the vector engine does element by element."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat
+from halfdome.host.compiler.commands import Buffer, Place, Region
+from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
+from halfdome.host.driver.kernels import Rows
+from halfdome.host.graph import elements, operator
+from halfdome.host.graph.graph import Node
+
+F32 = ElementFormat.FLOAT32
+
+
+def vector(lowering: Lowering, node: Node, position: int) -> None:
+    """One command; the second operand may be a row of constants, or a column."""
+    first, *others = node.inputs
+    columns = lowering.joins.columns[first]
+    a = lowering.layouts[first, position]
+    operands, regions = [lowering.rows_at(first, a)], [lowering.region(first, position)]
+    column = False
+    for name in others:
+        value = lowering.graph.values[name]
+        if name in lowering.graph.constants:
+            rows, region = _row(lowering, node, position, name, columns)
+        else:
+            column = elements.is_column(value, lowering.graph.values[first])
+            if not column:
+                _same(lowering, node, name, first)
+            rows, region = lowering.operand(name, position), lowering.region(name, position)
+        operands.append(rows)
+        regions.append(region)
+    y = lowering.rows_at(node.output, lowering.output(node.output, position))
+    written = lowering.region(node.output, position)
+    _do(lowering, position, node, label(node), y, written, operands, regions, column=column)
+
+
+def _row(
+    lowering: Lowering, node: Node, position: int, name: str, columns: np.ndarray
+) -> tuple[Rows, Region]:
+    """One row of constants for all rows of the other operand, in the order in which that lies."""
+    values = lowering.graph.constants[name]
+    if values.ndim != 1:
+        raise operator.refuse(node, f"{name} is a constant, and not one row for all")
+    laid = np.zeros(len(columns), values.dtype)
+    laid[columns >= 0] = values[columns[columns >= 0]]
+    raw = laid.view(np.uint8)
+    held = lowering.hold(f"{node.output} {name}", position, raw, raw.size)
+    return Rows(Place(held), 0, lowering.format(name)), whole(held)
+
+
+def _same(lowering: Lowering, node: Node, name: str, first: str) -> None:
+    if not np.array_equal(lowering.joins.columns[name], lowering.joins.columns[first]):
+        raise operator.refuse(node, f"{name} lies in another order of columns than {first}")
+
+
+def _do(
+    lowering: Lowering, position: int, node: Node, about: str, y: Rows, written: Region,
+    operands: Sequence[Rows], regions: Sequence[Region], *, column: bool = False,
+) -> None:  # fmt: skip
+    first = node.inputs[0]
+    rows, columns = lowering.rows(first, position), len(lowering.joins.columns[first])
+    work = lowering.target.vector(node, y, operands, rows, columns, column=column)
+    lowering.add(position, work, about, reads=regions, writes=[written])
+
+
+class _Temporary:
+    """Room for float32 of the shape of a node's output."""
+
+    def __init__(self, lowering: Lowering, node: Node, position: int):
+        columns = len(lowering.joins.columns[node.inputs[0]])
+        count = lowering.rows(node.output, position)
+        stride = lowering.target.row_stride(columns * F32.nbytes)
+        layout = Layout(Buffer(f"{node.output} float", position, count * stride), 0, stride)
+        self.rows = Rows(layout.place(), stride, F32)
+        self.region = layout.region(count, columns * F32.nbytes)
+
+
+def add_quantised(lowering: Lowering, node: Node, position: int) -> None:
+    """AFFINE of b, to which ADD adds a: each rounds once, and takes the bytes as they are."""
+    first, second = node.inputs
+    _same(lowering, node, second, first)
+    ratios = {name: float(node.attributes.get(f"{name}_ratio", 1.0)) for name in "ab"}  # type: ignore[arg-type]
+    offset = node.attributes.get("offset", 0.0)
+    a, b = (_raw(lowering.operand(name, position)) for name in node.inputs)
+    y = _raw(lowering.rows_at(node.output, lowering.output(node.output, position)))
+    inner = _Temporary(lowering, node, position)
+    affine = Node("affine", node.inputs, node.output, {"scale": ratios["b"], "shift": offset})
+    add = Node("add", node.inputs, node.output, {"scale": ratios["a"]})
+    read = {name: lowering.region(name, position) for name in node.inputs}
+    about, written = label(node), lowering.region(node.output, position)
+    _do(lowering, position, affine, about, inner.rows, inner.region, [b], [read[second]])
+    _do(
+        lowering, position, add, about, y, written, [inner.rows, a], [inner.region, read[first]]
+    )  # fmt: skip
+
+
+def _raw(rows: Rows) -> Rows:
+    """Bytes that stand for themselves."""
+    return Rows(rows.address, rows.stride, rows.format)
+
+
+def quantise(lowering: Lowering, node: Node, position: int) -> None:
+    """A division, by one step of correction: with r = 1 / s rounded, q = x * r is nearly x / s, and
+    q + (x - q * s) * r is x / s rounded once (Markstein, "IA-64 and elementary functions", 2000).
+
+    What lies beyond all 8-bit numbers is cut off first, so that nothing overflows.
+    """
+    scale = operator.float_of(node, "scale", 1)
+    inverse, limit = float(np.float32(1) / scale), float(scale) * 1024
+    (name,) = node.inputs
+    cut, quotient, rest = (_Temporary(lowering, node, position) for _ in range(3))
+    y = lowering.rows_at(node.output, lowering.output(node.output, position))
+    written, x = lowering.region(node.output, position), lowering.operand(name, position)
+    about = label(node)
+
+    def do(op: str, to: Rows, region: Region, operands, **constants: float) -> None:
+        made = Node(op, (name,) * len(operands), node.output, constants)
+        rows = [each.rows if isinstance(each, _Temporary) else each[0] for each in operands]
+        read = [each.region if isinstance(each, _Temporary) else each[1] for each in operands]
+        _do(lowering, position, made, about, to, region, rows, read)
+
+    source = x, lowering.region(name, position)
+    do("clamp", cut.rows, cut.region, [source], low=-limit, high=limit)
+    do("affine", quotient.rows, quotient.region, [cut], scale=inverse)
+    do("add", rest.rows, rest.region, [cut, quotient], scale=-float(scale))
+    do("add", y, written, [quotient, rest], scale=inverse)

@@ -1,0 +1,179 @@
+"""What becomes of a graph on the cards: commands, on operands laid out in their memory.
+
+A graph that works row by row is dealt out by samples: every card runs its nodes on its share of
+them. A tensor lies as rows of whole bus words, one for each position of all its axes but the last:
+an image as its pixels. What a row holds, `joins.columns` says.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat
+from halfdome.host.compiler.commands import Buffer, Command, Extent, Place, Region
+from halfdome.host.compiler.joins import Joins
+from halfdome.host.compiler.target import Target
+from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.graph.graph import Graph, Node
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of bytes in a buffer, `stride` bytes apart."""
+
+    buffer: Buffer
+    offset: int
+    stride: int
+
+    def place(self, row: int = 0, byte: int = 0) -> Place:
+        """A byte of a row."""
+        return Place(self.buffer, self.offset + row * self.stride + byte)
+
+    def region(self, rows: int, row_bytes: int, row: int = 0, byte: int = 0) -> Region:
+        """Some bytes of some rows."""
+        start = self.offset + row * self.stride + byte
+        return Region(self.buffer, Extent(start, rows, row_bytes, self.stride))
+
+    def inside(self, byte: int) -> "Layout":
+        """What begins at a byte of each row."""
+        return Layout(self.buffer, self.offset + byte, self.stride)
+
+
+def whole(buffer: Buffer) -> Region:
+    """All bytes of a buffer."""
+    return Region(buffer, Extent(0, 1, buffer.nbytes, 0))
+
+
+def label(node: Node) -> str:
+    """What people know a node by."""
+    return str(node.attributes.get("label", node.output))
+
+
+class Lowering:
+    """Commands of one request, in an order in which they could run one after the other.
+
+    Parameters
+    ----------
+    graph : Graph with a batch
+    target : Target
+    shares : samples of each card
+    joins : Joins
+
+    Attributes
+    ----------
+    commands : list of Command
+    layouts : Layout by tensor and position
+    formats : format of tensors that is another in the cards than in the graph
+    """
+
+    def __init__(self, graph: Graph, target: Target, shares: Sequence[range], joins: Joins):
+        self.graph = graph
+        self.target = target
+        self.shares = shares
+        self.joins = joins
+        self.commands: list[Command] = []
+        self.layouts: dict[tuple[str, int], Layout] = {}
+        self.formats: dict[str, ElementFormat] = {}
+        self._contents: dict[tuple[str, int], Buffer] = {}
+        self._joined: dict[tuple[str, int], Layout] = {}
+
+    def add(
+        self, position: int, work: Work, label: str, *,
+        reads: Iterable[Region] = (), writes: Iterable[Region] = (), tells: int = -1,
+    ) -> Command:  # fmt: skip
+        """Appends a command."""
+        command = Command(position, work, label, list(reads), list(writes), tells)
+        for region in (*command.reads, *command.writes):
+            if region.buffer.contents is None:
+                region.buffer.traffic += region.nbytes
+        self.commands.append(command)
+        return command
+
+    def hold(self, name: str, position: int, contents: np.ndarray, traffic: float) -> Buffer:
+        """A buffer with contents, of which a request reads so many bytes."""
+        told = blake2b(np.ascontiguousarray(contents), digest_size=6).hexdigest()
+        key = f"{name} {told}", position
+        if key not in self._contents:
+            self._contents[key] = Buffer(key[0], position, contents.size, contents)
+        self._contents[key].traffic += traffic
+        return self._contents[key]
+
+    def samples(self, position: int) -> int:
+        """The samples of a card."""
+        return len(self.shares[position])
+
+    def rows(self, name: str, position: int) -> int:
+        """The rows of a tensor on a card."""
+        return self.samples(position) * self.graph.values[name].pixels
+
+    def format(self, name: str) -> ElementFormat:
+        """The format of a tensor in the cards."""
+        return self.formats.get(name, self.graph.values[name].format)
+
+    def row_bytes(self, name: str) -> int:
+        """Bytes of a row of a tensor in the cards, padding between columns included."""
+        return len(self.joins.columns[name]) * self.format(name).nbytes
+
+    @staticmethod
+    def fresh(label: str, position: int, rows: int, stride: int) -> Layout:
+        """New room for so many rows on a card."""
+        return Layout(Buffer(label, position, rows * stride), 0, stride)
+
+    def joined(self, output: str, position: int) -> Layout:
+        """Where the inputs of a join lie side by side; inside another join if they are one of its
+        inputs as they are."""
+        key = output, position
+        if key not in self._joined:
+            outer = self.joins.written_in.get(output)
+            node = next(node for node in self.graph.nodes if node.output == output)
+            if node.op == "concat" and outer is not None:
+                join = self.joins.joins[outer[0]]
+                self._joined[key] = self.joined(outer[0], position).inside(join.start(outer[1]))
+            else:
+                stride = self.joins.joins[output].stride
+                rows = self.rows(node.inputs[0], position)
+                self._joined[key] = self.fresh(f"{output} inputs", position, rows, stride)
+        return self._joined[key]
+
+    def output(self, name: str, position: int) -> Layout:
+        """Where a tensor is made: where a join wants it, else in new room."""
+        key = name, position
+        if key not in self.layouts:
+            if name in self.joins.written_in:
+                join, place = self.joins.written_in[name]
+                start = self.joins.joins[join].start(place)
+                self.layouts[key] = self.joined(join, position).inside(start)
+            else:
+                rows, stride = self.rows(name, position), self.joins.stride(name)
+                self.layouts[key] = self.fresh(name, position, rows, stride)
+        return self.layouts[key]
+
+    def region(self, name: str, position: int) -> Region:
+        """All that a card has of a tensor."""
+        layout = self.layouts[name, position]
+        return layout.region(self.rows(name, position), self.row_bytes(name))
+
+    def operand(self, name: str, position: int) -> Rows:
+        """All that a card has of a tensor, as an operand."""
+        return self.rows_at(name, self.layouts[name, position])
+
+    def rows_at(self, name: str, layout: Layout, row: int = 0, byte: int = 0) -> Rows:
+        """A tensor as an operand of a kernel."""
+        zero_point = self.graph.values[name].zero_point
+        return Rows(layout.place(row, byte), layout.stride, self.format(name), zero_point)
+
+    def copy(
+        self, position: int, name: str, source: Layout, target: Layout, rows: int, label: str,
+        first: int = 0,
+    ) -> None:  # fmt: skip
+        """Copies a card's `rows` of a tensor from row `first` on, to the first rows of `target`."""
+        columns, nbytes = len(self.joins.columns[name]), self.row_bytes(name)
+        work = self.target.copy(
+            self.rows_at(name, source, first), target.place(), target.stride, rows, columns
+        )
+        self.add(
+            position, work, label,
+            reads=[source.region(rows, nbytes, first)], writes=[target.region(rows, nbytes)],
+        )  # fmt: skip

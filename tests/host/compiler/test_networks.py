@@ -1,0 +1,30 @@
+"""Whatever a network is made of, cards compute the bits of its graph."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halfdome.hdl.config import PRESETS
+from halfdome.host.graph.values import GraphError
+from tests.host.networks import Network
+from tests.host.recommenders import check_served
+
+TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
+
+
+@given(
+    seed=st.integers(0, 1 << 30), cards=st.integers(1, 3), config=st.sampled_from([TINY, DEFAULT]),
+    requests=st.integers(1, 3),
+)  # fmt: skip
+def test_any_network_has_the_bits_of_its_graph(seed, cards, config, requests):
+    made = Network(seed)
+    try:
+        check_served(
+            made.graph, [made.request() for _ in range(requests)], config, cards=cards, seed=seed
+        )
+    except MemoryError:
+        assert config is TINY
+    except GraphError as error:
+        if not re.search("order of columns|does not become", str(error)):
+            raise

@@ -56,6 +56,23 @@ def reshaped(order: Order, old: Sequence[int], new: Sequence[int]) -> Order | No
     return tuple(made)
 
 
+def gathered(order: Order, old: Sequence[int], new: Sequence[int], *, last: bool) -> Order:
+    """An order close to this one of which an ONNX Reshape to `new` moves nothing.
+
+    Axes that become one, or are split in common, come to where the first of them is, or the last.
+    """
+    made = order
+    for mine, _ in _groups(old, new):
+        if len(mine) > 1 and set(mine) <= set(made):
+            places = [made.index(axis) for axis in mine]
+            at = max(places) + 1 if last else min(places)
+            before, after = (
+                tuple(axis for axis in part if axis not in mine) for part in (made[:at], made[at:])
+            )
+            made = before + mine + after
+    return made
+
+
 def transpositions(
     old: Order, new: Order, limit: int = 2
 ) -> list[tuple[Order, Order, Order]] | None:

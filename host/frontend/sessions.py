@@ -6,6 +6,7 @@ in 16 bits on machines without VNNI; `session.x64quantprecision` selects those t
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from halfdome.host.frontend.load import ModelError
 
+_PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm")
 _SILENT = 4
 """ONNX Runtime's severity below which it says nothing."""
 
@@ -37,7 +39,8 @@ def open_session(
     options.graph_optimization_level = level
     options.intra_op_num_threads = 1
     options.log_severity_level = _SILENT
-    if precise:
+    if precise and not _takes_int8(model):
+        model = _apart(model)
         options.add_session_config_entry("session.x64quantprecision", "1")
     if written:
         options.optimized_model_filepath = str(written)
@@ -49,6 +52,43 @@ def open_session(
         if not type(error).__module__.startswith("onnxruntime"):
             raise
         raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
+
+
+def _takes_int8(model: onnx.ModelProto) -> bool:
+    """Whether products take int8, for which ONNX Runtime lacks the precise kernels."""
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    return any(
+        kinds.get(node.input[2]) == onnx.TensorProto.INT8
+        for node in model.graph.node
+        if node.op_type in _PRODUCTS
+    )
+
+
+def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights and their zero points of each product for itself.
+
+    For the precise kernels ONNX Runtime rewrites them, and fails where two nodes share one.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    places = [
+        (at, place)
+        for at, node in enumerate(model.graph.node)
+        if node.op_type in _PRODUCTS
+        for place in (3, 5)
+        if place < len(node.input) and node.input[place] in tensors
+    ]
+    uses = Counter(model.graph.node[at].input[place] for at, place in places)
+    if not uses or max(uses.values()) == 1:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for at, place in places:
+        name = made.graph.node[at].input[place]
+        if uses[name] > 1:
+            copy = made.graph.initializer.add()
+            copy.CopyFrom(tensors[name])
+            copy.name = made.graph.node[at].input[place] = f"{name} of node {at}"
+    return made
 
 
 def fused(model: onnx.ModelProto) -> onnx.ModelProto:

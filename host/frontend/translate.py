@@ -167,7 +167,7 @@ class Builder:
         return self.add("reshape", [value], shape=dims)
 
     def add(self, op: str, inputs: Sequence[str], **attributes: object) -> str:
-        """A node of the graph; the value that it makes. Raises `Refused` if cards do not take it."""
+        """A node of the graph; what it makes. Raises `Refused` if cards do not take it."""
         output = self._unused(self._label)
         node = Node(op, tuple(inputs), output, {"label": self._label, **attributes})
         try:

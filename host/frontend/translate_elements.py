@@ -11,6 +11,8 @@ from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operan
 from halfdome.host.frontend.translate_products import finite
 from halfdome.sim.golden import floats
 
+_MULTIPLY = "multiply_quantised"
+
 
 def quantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
     """QuantizeLinear with one scale."""
@@ -65,7 +67,7 @@ def qlinear_mul(builder: Builder, node: onnx.NodeProto) -> None:
     )
     with np.errstate(all="ignore"):
         ratio = finite(np.float32((left * right) / scale))
-    _pair(builder, node, "multiply", a, b, zeros, made | {"multiplier": float(ratio)})
+    _pair(builder, node, _MULTIPLY, a, b, zeros, made | {"multiplier": float(ratio)})
 
 
 def _operands(node: onnx.NodeProto) -> tuple[str, ...]:
@@ -108,11 +110,11 @@ def _with_constant(
     # The row begins where the constant first differs.
     begin = next((at for at, size in enumerate(array.shape) if size != 1), len(sizes) - 1)
     row = np.broadcast_to(array[(0,) * begin], sizes[begin:]).reshape(-1)
-    if op == "multiply":  # a constant has no zero point of its own
+    if op == _MULTIPLY:  # a constant has no zero point of its own
         row = (row.astype(np.int32) - zero).astype(np.float32)
     tensor = builder.shaped(form.value, (*sizes[:begin], prod(sizes[begin:])))
     constant = builder.add_constant(row)
-    if op == "multiply" or place == 1:
+    if op == _MULTIPLY or place == 1:
         return [tensor, constant], order
     return [constant, tensor], order
 
@@ -148,11 +150,11 @@ def _with_tensor(
     big = builder.ask(large, _own(order, sizes[large], shape)).value
     little = builder.ask(small, _own(kept, sizes[small], shape)).value
     little = builder.shaped(little, (*rows, 1))
-    if op != "multiply":
+    if op != _MULTIPLY:
         little = _spread(builder, little, small, columns)
     found = {large: builder.shaped(big, (*rows, columns)), small: little}
     # The larger comes first in a multiplication, which does not mind.
-    return [found[name] for name in ((large, small) if op == "multiply" else (a, b))], order
+    return [found[name] for name in ((large, small) if op == _MULTIPLY else (a, b))], order
 
 
 def _alike(

@@ -23,12 +23,14 @@ def reshape(builder: Builder, node: onnx.NodeProto) -> None:
     old, new = builder.shape(x), builder.shape(y)
     if builder.by_rows and old[0] != new[0]:
         raise NotByRows
-    for order in builder.orders(x):
+    orders = builder.orders(x)
+    ways = orders + [
+        layout.gathered(order, old, new, last=last) for order in orders for last in (True, False)
+    ]
+    for order in sorted(ways, key=lambda way: builder.cost(x, way)):
         if (made := layout.reshaped(order, old, new)) is not None:
             builder.define(y, builder.ask(x, order).value, made)
             return
-    order = layout.plain(old, builder.first)
-    builder.define(y, builder.ask(x, order).value, layout.plain(new, builder.first))
 
 
 def transpose(builder: Builder, node: onnx.NodeProto) -> None:

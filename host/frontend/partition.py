@@ -18,6 +18,7 @@ from halfdome.host.frontend.net import MOVES, Net, used
 from halfdome.host.frontend.reasons import reason
 from halfdome.host.frontend.steps import CardStep, HostStep
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused
+from halfdome.host.graph.values import GraphError
 
 TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     "QLinearConv": products.qlinear_conv,
@@ -44,12 +45,16 @@ _BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
 """What computes nothing worth a way to the cards."""
 
 
-def steps(model: onnx.ModelProto) -> list[HostStep | CardStep]:
+def steps(
+    model: onnx.ModelProto, check: Callable[[CardStep], object] | None = None
+) -> list[HostStep | CardStep]:
     """Steps in an order in which they can run, of the host and of cards in turn.
 
     Parameters
     ----------
     model : a QOperator model, as `to_qoperator` returns it
+    check : what else a step must pass, such as a compiler; the node that it names in a `GraphError`
+        goes to the host
 
     Each node that a card can compute is on one, unless it only moves or converts elements between
     nodes of the host. Raises `ModelError` for a model that ONNX Runtime does not take.
@@ -68,7 +73,7 @@ def steps(model: onnx.ModelProto) -> list[HostStep | CardStep]:
             if kind != "cards" or tuple(places) in made:
                 continue
             try:
-                made[tuple(places)] = card_step(net, places)
+                made[tuple(places)] = _checked(net, places, check)
             except _RefusedNode as error:
                 refused[error.place] = error.why
                 again = True
@@ -86,6 +91,21 @@ class _RefusedNode(Exception):
         super().__init__(why)
         self.place = place
         self.why = why
+
+
+def _checked(
+    net: Net, places: Sequence[int], check: Callable[[CardStep], object] | None
+) -> CardStep:
+    step = card_step(net, places)
+    if check:
+        try:
+            check(step)
+        except GraphError as error:
+            for place in places:
+                if error.output in step.made[net.labels[place]]:
+                    raise _RefusedNode(place, f"no command takes it: {error}") from None
+            raise
+    return step
 
 
 def _refusal(net: Net, place: int) -> str | None:

@@ -82,7 +82,7 @@ def _quantised(
         source, prepared, made = (
             f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
         )
-        onnx.save(model, source)  # the tools change a model that they are handed
+        onnx.save(_sums_as_additions(model), source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         operators = list(_PRODUCTS) if _multiplies_activations(onnx.load(prepared)) else None
         tools.quantize_static(
@@ -91,6 +91,27 @@ def _quantised(
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
         return onnx.load(made)
+
+
+def _sums_as_additions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which Sum, which no 8-bit operator is, adds one operand after the other."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    nodes = []
+    for node in made.graph.node:
+        if node.op_type != "Sum" or node.domain or len(node.input) < 2:
+            nodes.append(node)
+            continue
+        total, *others = node.input
+        for place, other in enumerate(others, 2):
+            last = place == len(node.input)
+            output = node.output[0] if last else f"{node.output[0]} of {place}"
+            name = f"{node.name or node.output[0]} of {place}"
+            nodes.append(onnx.helper.make_node("Add", [total, other], [output], name=name))
+            total = output
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return made
 
 
 def _multiplies_activations(model: onnx.ModelProto) -> bool:

@@ -1,6 +1,6 @@
 """A graph under construction: ONNX tensors as values of it, and in which order they lie there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -45,6 +45,7 @@ class Builder:
         self.first = int(by_rows)
         self._channels_last = channels_last
         self._held: dict[str, list[Held]] = {}
+        self._variants: dict[str, str] = {}
         self._values: dict[str, Value] = {}
         self._inputs: list[Port] = []
         self._nodes: list[Node] = []
@@ -61,7 +62,7 @@ class Builder:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Sizes of a tensor. Raises `Refused` if they are known at run time alone."""
-        tensor = self.net.tensors.get(name)
+        tensor = self.net.tensors.get(self._variants.get(name, name))
         if tensor is None or tensor.shape is None:
             raise Refused(f"the shape of {name} is known only at run time")
         if 0 in tensor.shape:
@@ -99,13 +100,16 @@ class Builder:
     def _comes_from_outside(self, name: str) -> bool:
         return name not in self._held or any(port.tensor == name for port in self._inputs)
 
-    def ask(self, name: str, order: Order) -> Held:
-        """A tensor in an order. Raises `Refused` if that takes too much."""
+    def ask(self, name: str, order: Order, dims: Sequence[int] | None = None) -> Held:
+        """A tensor in an order, and with `dims` if it is brought for this.
+
+        Raises `Refused` if that takes too much.
+        """
         for form in self._held.get(name, ()):
             if form.order == order:
                 return form
         if self._comes_from_outside(name):
-            return self._bring(name, order)
+            return self._bring(name, order, dims)
         forms = [
             (way, form)
             for form in self._held[name]
@@ -122,7 +126,7 @@ class Builder:
             value = self.add("transpose", [self.shaped(value, dims)])
         return self._hold(name, Held(value, order))
 
-    def _bring(self, name: str, order: Order) -> Held:
+    def _bring(self, name: str, order: Order, dims: Sequence[int] | None) -> Held:
         """A graph input."""
         if self.net.is_constant(name):
             raise Refused(f"{name} is a constant where cards take a tensor of the request")
@@ -134,7 +138,7 @@ class Builder:
             raise Refused(f"{name} is {tensor.dtype}, which no tensor of a card is") from None
         value = self._unused(name)
         samples = shape[0] if self.by_rows else 1
-        dims = tuple(shape[axis] for axis in order) or (1,)
+        dims = tuple(dims or (shape[axis] for axis in order)) or (1,)
         if kind.nbytes > 1:
             scale, zero_point = None, 0
         self._values[value] = Value(
@@ -159,8 +163,15 @@ class Builder:
 
     # What a node adds
 
+    def had(self, name: str, order: Order, dims: Sequence[int]) -> str:
+        """The value of a tensor in an order, with these dims."""
+        return self.shaped(self.ask(name, order, dims).value, dims)
+
     def shaped(self, value: str, dims: Sequence[int]) -> str:
-        """A value with other dims, its elements in the order they are in."""
+        """A value with other dims, its elements in the order they are in.
+
+        Rows may become longer; rows that are cut apart are moved.
+        """
         dims = tuple(dims) or (1,)
         if self.dims(value) == dims:
             return value
@@ -198,6 +209,13 @@ class Builder:
     def define(self, name: str, value: str, order: Order) -> None:
         """What an ONNX node makes of a tensor."""
         self._hold(name, Held(value, layout.without_ones(order, self.shape(name))))
+
+    def variant(self, name: str, other: str, make: Callable[["Builder", str], str]) -> str:
+        """A tensor of the same shape whose every element `make` makes; its name for others."""
+        form = self.either(name)
+        self._variants[other] = name
+        self._hold(other, Held(make(self, form.value), form.order))
+        return other
 
     # Quantisation
 

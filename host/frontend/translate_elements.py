@@ -1,5 +1,6 @@
 """Sums and products element by element, and the way from and to floating point."""
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -36,6 +37,16 @@ def dequantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
     made = {"format": ElementFormat.FLOAT32, "scale": float(number)}
     value = builder.add("affine", [form.value], **made)
     builder.define(node.output[0], value, form.order)
+
+
+def rescaled(scale: np.float32, made: dict[str, object]) -> Callable[[Builder, str], str]:
+    """Makes 8 bits of one scale those of another: (q - zero point) * scale, then QuantizeLinear."""
+
+    def make(builder: Builder, value: str) -> str:
+        floats_of = {"format": ElementFormat.FLOAT32, "scale": float(finite(scale))}
+        return builder.add("quantise", [builder.add("affine", [value], **floats_of)], **made)
+
+    return make
 
 
 def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:
@@ -147,12 +158,11 @@ def _with_tensor(
     order = min(ways, key=lambda way: builder.cost(large, _own(way, sizes[large], shape)))
     kept = tuple(axis for axis in order if axis not in axes)
     rows, columns = [shape[axis] for axis in kept], prod(shape[axis] for axis in axes)
-    big = builder.ask(large, _own(order, sizes[large], shape)).value
-    little = builder.ask(small, _own(kept, sizes[small], shape)).value
-    little = builder.shaped(little, (*rows, 1))
+    big = builder.had(large, _own(order, sizes[large], shape), (*rows, columns))
+    little = builder.had(small, _own(kept, sizes[small], shape), (*rows, 1))
     if op != _MULTIPLY:
         little = _spread(builder, little, small, columns)
-    found = {large: builder.shaped(big, (*rows, columns)), small: little}
+    found = {large: big, small: little}
     # The larger comes first in a multiplication, which does not mind.
     return [found[name] for name in ((large, small) if op == _MULTIPLY else (a, b))], order
 
@@ -165,6 +175,8 @@ def _alike(
         ways, key=lambda way: sum(builder.cost(x, _own(way, sizes[x], shape)) for x in (a, b))
     )
     left, right = (builder.ask(name, _own(order, sizes[name], shape)).value for name in (a, b))
+    if builder.dims(left)[-1] < builder.dims(right)[-1]:  # rows become longer for nothing
+        left = builder.shaped(left, builder.dims(right))
     return [left, builder.shaped(right, builder.dims(left))], order
 
 

@@ -11,6 +11,7 @@ from halfdome.host.frontend import layout
 from halfdome.host.frontend.layout import Order, without_ones
 from halfdome.host.frontend.net import attributes
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
+from halfdome.host.frontend.translate_elements import rescaled
 from halfdome.host.frontend.translate_products import per_channel
 
 _MOST = 1 << 26
@@ -52,17 +53,20 @@ def concat(builder: Builder, node: onnx.NodeProto) -> None:
 
 
 def qlinear_concat(builder: Builder, node: onnx.NodeProto) -> None:
-    """com.microsoft's QLinearConcat of tensors that have one scale and zero point."""
-    scale, made = builder.output(node.output[0], *node.input[:2])
+    """com.microsoft's QLinearConcat, tensors of other scales rescaled before."""
+    y = node.output[0]
+    scale, made = builder.output(y, *node.input[:2])
     names = []
     for place in range(2, len(node.input), 3):
         name, x_scale, x_zero = node.input[place : place + 3]
-        alike = builder.scalar(x_scale, "the scale of an operand") == scale
-        if not alike or builder.zero_point(name, x_zero, "an operand") != made["zero_point"]:
-            raise Refused("joins tensors of different scales, which no command does")
-        names.append(name)
+        own = np.float32(builder.scalar(x_scale, "the scale of an operand"))
+        zero_point = builder.zero_point(name, x_zero, "an operand")
+        if own == scale and zero_point == made["zero_point"]:
+            names.append(name)
+        else:
+            names.append(builder.variant(name, f"{name} as {y}", rescaled(own, made)))
     axis = attributes(node)["axis"]
-    _concat(builder, names, node.output[0], int(axis))  # type: ignore[call-overload]
+    _concat(builder, names, y, int(axis))  # type: ignore[call-overload]
 
 
 def _concat(builder: Builder, names: list[str], y: str, axis: int) -> None:
@@ -100,14 +104,18 @@ class _Piece:
     order: Order
     shape: tuple[int, ...]
 
-    def view(self, axis: int) -> tuple[int, int, int]:
-        """Elements before the axis, of it and behind it."""
+    def view(self, axis: int) -> tuple[int, int, int, int]:
+        """Elements before the axis, of it, behind it, and of the last axis if that is another."""
         at = self.order.index(axis)
         before, after = (
-            prod(self.shape[each] for each in part)
-            for part in (self.order[:at], self.order[at + 1 :])
+            [self.shape[each] for each in part] for part in (self.order[:at], self.order[at + 1 :])
         )
-        return before, self.shape[axis], after
+        return prod(before), self.shape[axis], prod(after[:-1]), prod(after[-1:])
+
+    @property
+    def innermost(self) -> int | None:
+        """The last axis in memory."""
+        return self.order[-1] if self.order else None
 
 
 def slice_(builder: Builder, node: onnx.NodeProto) -> None:
@@ -184,8 +192,8 @@ def _pick(builder: Builder, x: str, piece: _Piece, axis: int, taken: range) -> _
         return piece
     if axis < builder.first:
         raise NotByRows
-    before, size, after = piece.view(axis)
-    if after == 1:
+    before, size, between, last = piece.view(axis)
+    if axis == piece.innermost:
         weight = np.zeros((len(taken), size), np.int8)
         weight[range(len(taken)), taken] = 1
         value = _product(builder, x, piece, axis, weight)
@@ -194,17 +202,12 @@ def _pick(builder: Builder, x: str, piece: _Piece, axis: int, taken: range) -> _
         if step < 0:
             raise Refused("turns an axis around that is not the last in memory")
         taps = size - (len(taken) - 1) * step
-        _reasonable(before * after * taps * len(taken))
-        image = builder.shaped(piece.value, (before, size, after))
+        _reasonable(before * between * last * taps * len(taken))
+        image = builder.shaped(piece.value, (before, size, between, last))
         value = per_channel(
-            builder,
-            image,
-            (1, taps),
-            np.float32(1),
-            taken[0],
-            stride=(1, step),
+            builder, image, (taps, 1), np.float32(1), taken[0], stride=(step, 1),
             **_same(builder, x),
-        )
+        )  # fmt: skip
     return _changed(piece, value, axis, len(taken))
 
 
@@ -218,23 +221,23 @@ def _extend(builder: Builder, x: str, piece: _Piece, axis: int, before: int, aft
         raise NotByRows
     if axis not in piece.order:
         piece = _Piece(piece.value, (axis, *piece.order), piece.shape)
-    first, size, last = piece.view(axis)
+    first, size, between, last = piece.view(axis)
     made = before + size + after
-    if last == 1:
+    if axis == piece.innermost:
         weight = np.zeros((made, size), np.int8)
         weight[range(before, before + size), range(size)] = 1
         return _changed(piece, _product(builder, x, piece, axis, weight), axis, made)
-    _reasonable(first * last * made)
-    image = builder.shaped(piece.value, (first, size, last))
+    _reasonable(first * between * last * made)
+    image = builder.shaped(piece.value, (first, size, between, last))
     value = per_channel(
-        builder, image, (1, 1), np.float32(1), 0, pads=(0, before, 0, after), **_same(builder, x)
+        builder, image, (1, 1), np.float32(1), 0, pads=(before, 0, after, 0), **_same(builder, x)
     )
     return _changed(piece, value, axis, made)
 
 
 def _product(builder: Builder, x: str, piece: _Piece, axis: int, weight: np.ndarray) -> str:
     """The last axis in memory times a matrix of 0 and 1."""
-    before, size, _ = piece.view(axis)
+    before, size, *_ = piece.view(axis)
     _reasonable(before * weight.size)
     rows = builder.shaped(piece.value, (before, size))
     count = len(weight)

@@ -82,9 +82,8 @@ def _conv(
     window["pads"] = _pads(found, dims, sizes, kernel, window["stride"], window["dilation"])
     groups = int(found.get("group", 1))  # type: ignore[call-overload]
     order = tuple(axis for axis in (0, *range(2, len(shape)), 1) if axis >= builder.first)
-    form = builder.ask(x, without_ones(order, shape))
     lead = shape[builder.first : 1]
-    image = builder.shaped(form.value, (*lead, *sizes, shape[1]))
+    image = builder.had(x, without_ones(order, shape), (*lead, *sizes, shape[1]))
     tiles = weight.reshape(*weight.shape[:2], *kernel).transpose(0, 2, 3, 1)
     operands = [image, *(builder.add_constant(each) for each in (tiles, *params))]
     value = builder.add("conv2d", operands, groups=groups, **window, **made)
@@ -130,8 +129,7 @@ def global_average(builder: Builder, node: onnx.NodeProto) -> None:
         count = np.float32(shape[2] * shape[3])
         ratio = np.float32(builder.scalar(x_scale, "the scale of x")) / (scale * count)
     order = tuple(axis for axis in (0, 2, 3, 1) if axis >= builder.first)
-    form = builder.ask(x, without_ones(order, shape))
-    image = builder.shaped(form.value, [shape[axis] for axis in order])
+    image = builder.had(x, without_ones(order, shape), [shape[axis] for axis in order])
     value = per_channel(builder, image, shape[2:], finite(np.float32(ratio)), **made)
     builder.define(node.output[0], value, order)
 
@@ -238,9 +236,8 @@ def _linear(
         for order in builder.orders(a)
     ]
     order = min(ways, key=lambda way: builder.cost(a, way))
-    form = builder.ask(a, order)
     others = [each for each in order if each != axis]
-    x = builder.shaped(form.value, (*(shape[each] for each in others), shape[axis]))
+    x = builder.had(a, order, (*(shape[each] for each in others), shape[axis]))
     names = [builder.add_constant(each) for each in (weight, *params)]
     value = builder.add("linear", [x, *names], **made)
     if first:  # of [k, m] and [n, k]: what was axis 1 is axis 0 now
@@ -257,17 +254,18 @@ def _batch(builder: Builder, node: onnx.NodeProto, a: str, b: str, made: dict[st
         raise Refused("a product with a vector of the request")
     if builder.by_rows and (len(left) != len(right) or rank < 3 or left[0] != right[0]):
         raise NotByRows
-    x = builder.ask(a, without_ones(range(builder.first, len(left)), left))
     *lead, k, n = range(builder.first, len(right))
     straight, turned = (without_ones((*lead, *last), right) for last in ((k, n), (n, k)))
     transposed = builder.cost(b, turned) < builder.cost(b, straight)
-    w = builder.ask(b, turned if transposed else straight)
     dims = []
     for shape in (left, right):
         sizes = (1,) * (rank - len(shape)) + shape
         dims.append(list(sizes[builder.first :]))
     if transposed:
         dims[1][-2:] = dims[1][:-3:-1]
-    operands = [builder.shaped(form.value, sizes) for form, sizes in zip((x, w), dims, strict=True)]
+    operands = [
+        builder.had(a, without_ones(range(builder.first, len(left)), left), dims[0]),
+        builder.had(b, turned if transposed else straight, dims[1]),
+    ]
     value = builder.add("batch_matmul", operands, transposed=transposed, **made)
     builder.define(node.output[0], value, tuple(range(builder.first, rank)))

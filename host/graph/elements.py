@@ -174,7 +174,9 @@ OPERATORS = {
         operator.OUTPUT | dict.fromkeys(("a_ratio", "b_ratio", "offset"), operator.number),
     ),
     "multiply_quantised": Operator(
-        _infer_multiply, _multiply, operator.OUTPUT | {"multiplier": operator.number},
+        _infer_multiply,
+        _multiply,
+        operator.OUTPUT | {"multiplier": operator.number},
         constant_from=1,
     ),
     "quantise": Operator(_infer_quantise, _quantise, operator.OUTPUT),

@@ -122,6 +122,17 @@ def test_a_transformer_has_its_products_quantised_alone():
     assert {"Softmax", "Add"} <= set(found)
 
 
+def test_a_sum_of_many_is_added_in_8_bits():
+    inputs = {"x": (np.float32, (1, 3))}
+    nodes = [node("Mul", "x two", "a"), node("Sum", "x a x", "y")]
+    constants = {"two": np.float32([2])}
+    source = load(typed(model(nodes, inputs, ["y"], constants)))
+    made = to_qoperator(source, [{"x": np.float32([[-1, 0, 2]])}])
+    assert operators(made).count("QLinearAdd") == 2
+    [y] = oracle(made).run(None, {"x": np.float32([[-1, 0, 2]])})
+    np.testing.assert_allclose(y, [[-4, 0, 8]], atol=0.1)
+
+
 def test_floating_point_without_calibration_says_how():
     with pytest.raises(ModelError, match=r"--calibrate FILE\.npz\|DIR"):
         to_qoperator(load(residual()), None)

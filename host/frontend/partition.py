@@ -74,7 +74,7 @@ def steps(
                 continue
             try:
                 made[tuple(places)] = _checked(net, places, check)
-            except _RefusedNode as error:
+            except Refusal as error:
                 refused[error.place] = error.why
                 again = True
                 break
@@ -86,7 +86,9 @@ def steps(
     ]
 
 
-class _RefusedNode(Exception):
+class Refusal(Exception):
+    """Which node of a step cannot be on a card, and why."""
+
     def __init__(self, place: int, why: str):
         super().__init__(why)
         self.place = place
@@ -103,7 +105,7 @@ def _checked(
         except GraphError as error:
             for place in places:
                 if error.output in step.made[net.labels[place]]:
-                    raise _RefusedNode(place, f"no command takes it: {error}") from None
+                    raise Refusal(place, f"no command takes it: {error}") from None
             raise
     return step
 
@@ -115,7 +117,7 @@ def _refusal(net: Net, place: int) -> str | None:
         return reason(node.op_type, node.domain)
     try:
         card_step(net, [place], alone=True)
-    except _RefusedNode as error:
+    except Refusal as error:
         return error.why
     return None
 
@@ -123,7 +125,7 @@ def _refusal(net: Net, place: int) -> str | None:
 def card_step(net: Net, places: Sequence[int], *, alone: bool = False) -> CardStep:
     """The step of these nodes: by rows if all work so, else with a request as a sample.
 
-    `alone`: only whether each can be translated counts, not what comes out of it.
+    `alone`: only whether each can be translated counts, not what comes out of it. Raises `Refusal`.
     """
     outputs = _outputs(net, places)
     channels_last = any(net.nodes[place].op_type == "QLinearConv" for place in places)
@@ -133,16 +135,17 @@ def card_step(net: Net, places: Sequence[int], *, alone: bool = False) -> CardSt
         builder = Builder(net, by_rows=by_rows, channels_last=channels_last)
         try:
             for place in places:
-                builder.begin(net.labels[place])
+                node = net.nodes[place]
                 try:
-                    TRANSLATIONS[net.nodes[place].op_type](builder, net.nodes[place])
+                    builder.begin(net.labels[place], node)
+                    TRANSLATIONS[node.op_type](builder, node)
                 except Refused as error:
-                    raise _RefusedNode(place, str(error.args[0])) from None
+                    raise Refusal(place, str(error.args[0])) from None
             try:
                 return builder.finish(() if alone else outputs)
             except Refused as error:
                 why, name = error.args
-                raise _RefusedNode(net.maker[name], why) from None
+                raise Refusal(net.maker[name], why) from None
         except NotByRows:
             continue
     raise ModelError("a request as one sample: it has no rows to keep apart")

@@ -55,10 +55,14 @@ class Builder:
 
     # What a node asks
 
-    def begin(self, label: str) -> None:
-        """Graph nodes that follow are those of this ONNX node."""
+    def begin(self, label: str, node: onnx.NodeProto) -> None:
+        """Graph nodes that follow are those of this ONNX node. Raises `Refused` if it has sizes
+        that are unknown or zero."""
         self._label = label
-        self._made[label] = []
+        self._made.setdefault(label, [])
+        for name in (*node.input, *node.output):
+            if name and not self.net.is_constant(name):
+                self.shape(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Sizes of a tensor. Raises `Refused` if they are known at run time alone."""

@@ -16,6 +16,16 @@ F32 = ElementFormat.FLOAT32
 
 def vector(lowering: Lowering, node: Node, position: int) -> None:
     """One command; the second operand may be a row of constants, or a column."""
+    operands, regions, column = _operands(lowering, node, position)
+    y = lowering.rows_at(node.output, lowering.output(node.output, position))
+    written = lowering.region(node.output, position)
+    _do(lowering, position, node, label(node), y, written, operands, regions, column=column)
+
+
+def _operands(
+    lowering: Lowering, node: Node, position: int
+) -> tuple[list[Rows], list[Region], bool]:
+    """Operands of a command, and whether the second is a column."""
     first, *others = node.inputs
     columns = lowering.joins.columns[first]
     a = lowering.layouts[first, position]
@@ -32,9 +42,7 @@ def vector(lowering: Lowering, node: Node, position: int) -> None:
             rows, region = lowering.operand(name, position), lowering.region(name, position)
         operands.append(rows)
         regions.append(region)
-    y = lowering.rows_at(node.output, lowering.output(node.output, position))
-    written = lowering.region(node.output, position)
-    _do(lowering, position, node, label(node), y, written, operands, regions, column=column)
+    return operands, regions, column
 
 
 def _row(
@@ -95,6 +103,23 @@ def add_quantised(lowering: Lowering, node: Node, position: int) -> None:
     _do(
         lowering, position, add, about, y, written, [inner.rows, a], [inner.region, read[first]]
     )  # fmt: skip
+
+
+def multiply_quantised(lowering: Lowering, node: Node, position: int) -> None:
+    """MULTIPLY to float32, to which AFFINE adds the zero point before it rounds to bytes."""
+    operands, regions, column = _operands(lowering, node, position)
+    y = _raw(lowering.rows_at(node.output, lowering.output(node.output, position)))
+    product = _Temporary(lowering, node, position)
+    factor = {"multiplier": node.attributes.get("multiplier", 1.0)}
+    multiply = Node("multiply", node.inputs, node.output, factor)
+    shift = {"shift": float(operator.zero_point_of(node))}
+    affine = Node("affine", node.inputs, node.output, shift)
+    about, written = label(node), lowering.region(node.output, position)
+    _do(
+        lowering, position, multiply, about, product.rows, product.region, operands, regions,
+        column=column,
+    )  # fmt: skip
+    _do(lowering, position, affine, about, y, written, [product.rows], [product.region])
 
 
 def _raw(rows: Rows) -> Rows:

@@ -16,6 +16,7 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node, int], None]] = {
     "reshape": moving.reshape,
     "transpose": moving.transpose,
     "add_quantised": element_wise.add_quantised,
+    "multiply_quantised": element_wise.multiply_quantised,
     "quantise": element_wise.quantise,
     **dict.fromkeys(elements.VECTOR_OPCODES, element_wise.vector),
 }

@@ -24,6 +24,7 @@ _CONSTANTS = {
     "affine": {"scale": 1.0, "shift": -0.0}, "add": {"scale": 1.0}, "multiply": {"shift": -0.0},
     "clamp": {"low": -np.inf, "high": np.inf},
 }  # fmt: skip
+_PAIRS = ("add", "multiply", "multiply_quantised")
 SCALES = (2.0**-100, 2.0**100)
 """What `quantise` divides by: whatever rounds to another number than 0 is then exact on the way."""
 
@@ -46,7 +47,7 @@ def is_column(value: Value, first: Value) -> bool:
 
 def _infer_vector(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
     """a[..., columns]; b of the same shape, one row [columns] of constants, or [..., 1]."""
-    operator.count(node, operands, 2 if node.op in ("add", "multiply") else 1)
+    operator.count(node, operands, 2 if node.op in _PAIRS else 1)
     first, *others = operands
     if len(first.shape) < 2:
         raise refuse(node, f"{first}: must have 2 dimensions or more")
@@ -108,6 +109,33 @@ def _add(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) 
     return vector.encode(floats.fma(a, a_ratio, inner), made, np.float32(1))
 
 
+# multiply_quantised
+
+
+def _infer_multiply(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    """a[..., columns] of 8 bits; b of the same shape or [..., 1], or a row of float constants."""
+    made = _infer_vector(node, operands, constants)
+    for value in operands:
+        if value.name not in constants:
+            operator.bytes_of(node, value, 2)
+    return operator.made(node, made.shape, _BYTES)
+
+
+def _multiply(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
+    """`saturate(round_half_even(a * b * multiplier + zero_point))`, each step in float32: the
+    QLinearMul of ONNX Runtime on x86, whose zero point is inside the rounding.
+
+    `multiply` to float32 and `affine` with the zero point as its shift give the same bits.
+    """
+    a, b = (
+        _decoded(value, x, operator.byte_of(value))
+        for value, x in zip(values, operands, strict=True)
+    )
+    product = floats.multiply(floats.multiply(a, b), operator.float_of(node, "multiplier", 1))
+    total = floats.add(product, np.float32(operator.zero_point_of(node)))
+    return vector.encode(total, operator.format_made(node, ElementFormat.UINT8), np.float32(1))
+
+
 # quantise
 
 
@@ -144,6 +172,12 @@ OPERATORS = {
         _infer_add,
         _add,
         operator.OUTPUT | dict.fromkeys(("a_ratio", "b_ratio", "offset"), operator.number),
+    ),
+    "multiply_quantised": Operator(
+        _infer_multiply,
+        _multiply,
+        operator.OUTPUT | {"multiplier": operator.number},
+        constant_from=1,
     ),
     "quantise": Operator(_infer_quantise, _quantise, operator.OUTPUT),
 }

@@ -47,7 +47,7 @@ class Operator:
 
 def refuse(node: "Node", why: str) -> GraphError:
     """The error of a node whose operands do not fit."""
-    return GraphError(f"{node.op} {node.output}: {why}")
+    return GraphError(f"{node.op} {node.output}: {why}", node.output)
 
 
 def made(node: "Node", shape: tuple[int, ...], allowed: Sequence[ElementFormat]) -> Value:

@@ -20,7 +20,16 @@ REAL_ROWS = {RowFormat.FLOAT16: ElementFormat.FLOAT16, RowFormat.FLOAT32: Elemen
 
 
 class GraphError(ValueError):
-    """A graph that means nothing. The message names the value or node, and the rule."""
+    """A graph that means nothing. The message names the value or node, and the rule.
+
+    Attributes
+    ----------
+    output : what the node makes that is refused, if it is a node
+    """
+
+    def __init__(self, message: str, output: str | None = None):
+        super().__init__(message)
+        self.output = output
 
 
 def format_of(dtype: np.dtype, name: str = "dtype") -> ElementFormat:

@@ -144,7 +144,8 @@ class Network:
             output = self._output()
             other = self._add("linear", [x.name, weight, *self._params(1, output)],
                               weight_zero_point=zero_point, **output).name  # fmt: skip
-        self._add("multiply", [x.name, other], multiplier=float(self.rng.random() * 0.01 + 1e-4),
+        op = self.choice(("multiply", "multiply_quantised"))
+        self._add(op, [x.name, other], multiplier=float(self.rng.random() * 0.01 + 1e-4),
                   **self._output())  # fmt: skip
 
     def _concat(self, x):

@@ -1,0 +1,92 @@
+"""Inputs that show a model's ranges: read from files, and checked against what it takes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import onnx
+
+from halfdome.host import arguments
+from halfdome.host.frontend.load import ModelError
+
+Calibration = Sequence[Mapping[str, np.ndarray]]
+
+
+def read_calibration(path: str | Path) -> list[dict[str, np.ndarray]]:
+    """Requests from a file of numpy, or from a folder of them in the order of their names.
+
+    Raises `ModelError` for what is missing or no such file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(path.glob("*.npz"))
+        if not files:
+            raise ModelError(f"--calibrate {path}: no .npz file is in this folder")
+        return [_read(file) for file in files]
+    if not path.exists():
+        raise ModelError(
+            f"--calibrate {path}: there is no such file; numpy.savez makes one, its keys the "
+            f"names of the inputs"
+        )
+    return [_read(path)]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.lib.npyio.NpzFile):
+            with archive:
+                return dict(archive)
+    except (BadZipFile, ValueError, OSError, EOFError):
+        pass
+    raise ModelError(f"--calibrate {path}: is no .npz file of arrays; numpy.savez makes one")
+
+
+def requests_of(model: onnx.ModelProto, calibration: Calibration) -> list[dict[str, np.ndarray]]:
+    """Requests that the model takes: an extra first axis counts them.
+
+    Raises `ModelError` for an input that is missing, of another shape or dtype, or holds a NaN or
+    an infinity, and for none at all.
+    """
+    requests = [
+        request
+        for place, arrays in enumerate(calibration)
+        for request in _split(model, f"calibration[{place}]", arrays)
+    ]
+    if not requests:
+        raise ModelError("calibration: is empty; give a request or more")
+    return requests
+
+
+def _split(
+    model: onnx.ModelProto, where: str, arrays: Mapping[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    inputs = {value.name: value.type.tensor_type for value in model.graph.input}
+    if unknown := set(arrays) - set(inputs):
+        raise ModelError(
+            f"{where}: {min(unknown)}: there is no such input; inputs are {', '.join(inputs)}"
+        )
+    found, counts = {}, set()
+    for name, tensor in inputs.items():
+        if name not in arrays:
+            raise ModelError(f"{where}: input {name} is missing")
+        array = np.asarray(arrays[name])
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+        if array.dtype != dtype or shape not in (array.shape, array.shape[1:]):
+            sizes = ", ".join(map(str, shape))
+            raise ModelError(
+                f"{where}: input {name}: is {arguments.described(array)}, must be {dtype}"
+                f"[{sizes}], or many of them along an extra first axis"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ModelError(f"{where}: input {name}: holds a NaN or an infinity; leave it out")
+        many = array.ndim > len(shape)
+        found[name] = array if many else array[None]
+        counts.add(len(found[name]))
+    if len(counts) > 1:
+        sizes = ", ".join(f"{name} {len(array)}" for name, array in found.items())
+        raise ModelError(f"{where}: inputs differ in how many requests they hold: {sizes}")
+    for place in range(counts.pop() if counts else 0):
+        yield {name: array[place] for name, array in found.items()}

@@ -1,0 +1,249 @@
+"""Reads an ONNX model, checks it and fixes its shapes, so that all that follows is static."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import onnx
+import onnx_ir
+from google.protobuf.message import DecodeError
+from onnx import checker, external_data_helper, shape_inference
+from onnx_ir.passes import common as passes
+from onnxscript import optimizer
+
+Shapes = Mapping[str, Sequence[int]]
+_NO_SHAPES: Shapes = MappingProxyType({})
+
+
+class ModelError(ValueError):
+    """A model that cannot be used as it is. The message names what, and a remedy."""
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by input of `NAME=1x3x224x224` strings, as `--shape` has them.
+
+    Raises `ModelError` for a string that is not one, and for a name that comes twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.lower().split("x")
+        if not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise ModelError(f"--shape {text}: must be like NAME=1x3x224x224")
+        if name in shapes:
+            raise ModelError(f"--shape {text}: {name} has a shape already")
+        shapes[name] = tuple(map(int, parts))
+    return shapes
+
+
+def load(
+    source: str | Path | bytes | onnx.ModelProto, shapes: Shapes = _NO_SHAPES
+) -> onnx.ModelProto:
+    """A model whose shapes are static wherever they can be known, its constants folded.
+
+    Parameters
+    ----------
+    source : path of an ONNX file, its bytes, or a model, which stays as it is
+    shapes : int sizes by input, for inputs that leave sizes open
+
+    Raises `ModelError` for a file that is missing or no ONNX model, external data that are missing,
+    an operator that is unknown, an input that leaves a size open, and a shape that is of no input
+    or contradicts the model's.
+    """
+    name, model, folder = _read(source)
+    if not model.ir_version or not model.graph.node:
+        raise ModelError(f"{name}: is no ONNX model, or an empty one")
+    _load_external_data(name, model, folder)
+    _check_operators(name, model)
+    try:
+        checker.check_model(model)
+    except checker.ValidationError as error:
+        raise ModelError(f"{name}: breaks a rule of ONNX: {_first_line(error)}") from None
+    _drop_defaults(model)
+    _fix_shapes(model, shapes)
+    return _folded(model)
+
+
+def _read(source: str | Path | bytes | onnx.ModelProto) -> tuple[str, onnx.ModelProto, Path | None]:
+    """What errors call it, the model, and the folder that its external data are relative to."""
+    if isinstance(source, onnx.ModelProto):
+        model = onnx.ModelProto()
+        model.CopyFrom(source)
+        return "model", model, None
+    if isinstance(source, bytes):
+        return "model", _parsed("model", source), None
+    path = Path(source)
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder, must be an ONNX file; name the .onnx file in it")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path}: there is no such file; it would be relative to {Path.cwd()}"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    return str(path), _parsed(str(path), content), path.parent
+
+
+def _parsed(name: str, content: bytes) -> onnx.ModelProto:
+    try:
+        return onnx.load_model_from_string(content)
+    except DecodeError:
+        raise ModelError(
+            f"{name}: is no ONNX model; export one, as torch.onnx.export does"
+        ) from None
+
+
+def _load_external_data(name: str, model: onnx.ModelProto, folder: Path | None) -> None:
+    outside = [
+        tensor
+        for tensor in external_data_helper._get_all_tensors(model)
+        if external_data_helper.uses_external_data(tensor)
+    ]
+    for tensor in outside:
+        file = external_data_helper.ExternalDataInfo(tensor).location
+        if folder is None:
+            raise ModelError(
+                f"{name}: {tensor.name} lies outside it, in {file}; give the path of the file, "
+                f"or load it by onnx.load, which reads such data"
+            )
+        if not (folder / file).is_file():
+            raise ModelError(
+                f"{name}: {tensor.name} lies in {folder / file}, which is missing; "
+                f"put that file beside the model"
+            )
+    if outside:
+        try:
+            onnx.load_external_data_for_model(model, str(folder))
+        except (checker.ValidationError, OSError, ValueError) as error:
+            raise ModelError(f"{name}: its external data: {_first_line(error)}") from None
+
+
+def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph and of the graphs in their attributes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from nodes_within(inner)
+
+
+@cache
+def _known_operators() -> frozenset[tuple[str, str]]:
+    """(domain, operator) of all that ONNX Runtime implements or ONNX writes out as a function."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+
+    runtime = {(schema.domain, schema.name) for schema in get_all_operator_schema()}
+    standard = {(schema.domain, schema.name) for schema in onnx.defs.get_all_schemas()}
+    return frozenset(runtime | standard)
+
+
+def _check_operators(name: str, model: onnx.ModelProto) -> None:
+    own = {(function.domain, function.name) for function in model.functions}
+    known = _known_operators() | own
+    domains = {domain for domain, _ in known}
+    for node in nodes_within(model.graph):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if (domain, node.op_type) in known:
+            continue
+        where = f"node {node.name or node.output[0]}"
+        if domain not in domains:
+            raise ModelError(
+                f"{name}: {where}: operator {node.op_type} is of the unknown domain {domain}; "
+                f"export the model with standard operators"
+            )
+        raise ModelError(
+            f"{name}: {where}: operator {node.op_type} is unknown; is it misspelled, or newer than "
+            f"onnx {onnx.__version__}?"
+        )
+
+
+def _drop_defaults(model: onnx.ModelProto) -> None:
+    """Constants are no inputs: old exporters list them as inputs that may be left out."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)  # the first that allows it
+
+
+def _fix_shapes(model: onnx.ModelProto, shapes: Shapes) -> None:
+    """Writes `shapes` into the inputs, and a size into every place that has the same symbol."""
+    inputs = {value.name: value for value in model.graph.input}
+    symbols: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise ModelError(
+                f"--shape {name}=...: there is no such input; inputs are {', '.join(inputs)}"
+            )
+        _fix(name, inputs[name].type.tensor_type, tuple(shape), symbols)
+    for name, value in inputs.items():
+        if not value.type.HasField("tensor_type"):
+            kind = value.type.WhichOneof("value")
+            raise ModelError(f"input {name}: is a {kind}, must be a tensor; export it without")
+        tensor = value.type.tensor_type
+        for dim in tensor.shape.dim:
+            if not dim.HasField("dim_value") and dim.dim_param in symbols:
+                dim.dim_value = symbols[dim.dim_param]
+        if not tensor.HasField("shape") or not all(_fixed(dim) for dim in tensor.shape.dim):
+            sizes = [str(_size(dim)) for dim in tensor.shape.dim]
+            hint = "x".join(size if size.isdecimal() else "1" for size in sizes) or "1x..."
+            raise ModelError(
+                f"input {name}: leaves sizes open, [{', '.join(sizes)}]; "
+                f"fix them, as with --shape {name}={hint}"
+            )
+    for value in (*model.graph.output, *model.graph.value_info):
+        # They follow from the inputs' shapes; what stands there may still be of another size.
+        if value.type.HasField("tensor_type"):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param in symbols:
+                    dim.dim_value = symbols[dim.dim_param]
+
+
+def _fix(
+    name: str, tensor: onnx.TypeProto.Tensor, shape: tuple[int, ...], symbols: dict[str, int]
+) -> None:
+    given = f"--shape {name}={'x'.join(map(str, shape))}"
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ModelError(f"{given}: sizes must be whole numbers, 1 or more")
+    if not tensor.HasField("shape"):
+        for size in shape:
+            tensor.shape.dim.add().dim_value = size
+    own = ", ".join(str(_size(dim)) for dim in tensor.shape.dim)
+    if len(shape) != len(tensor.shape.dim):
+        raise ModelError(f"{given}: contradicts the model, where {name} is [{own}]")
+    for dim, size in zip(tensor.shape.dim, shape, strict=True):
+        fixed = dim.dim_value if _fixed(dim) else symbols.get(dim.dim_param, size)
+        if fixed != size:
+            raise ModelError(f"{given}: contradicts the model, where {name} is [{own}]")
+        if dim.dim_param:
+            symbols[dim.dim_param] = size
+        dim.dim_value = size
+
+
+def _fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    """Some exporters write 0 or -1 for a size that is open."""
+    return dim.HasField("dim_value") and dim.dim_value > 0
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str:
+    return dim.dim_value if _fixed(dim) else dim.dim_param or "?"
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants folded and shapes inferred.
+
+    Equal constants stay apart: ONNX Runtime fails where it rewrites one that two nodes share.
+    """
+    made = onnx_ir.from_proto(shape_inference.infer_shapes(model, data_prop=True))
+    optimizer.inline(made)
+    optimizer.fold_constants(made, onnx_shape_inference=True)
+    optimizer.remove_unused_nodes(made)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(made)
+    return shape_inference.infer_shapes(onnx_ir.to_proto(made), data_prop=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,248 @@
+"""Parts a QOperator model between the cards and the host, in as few steps as it can."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx
+
+from halfdome.host.frontend import (
+    translate_elements as elements,
+)
+from halfdome.host.frontend import (
+    translate_moves as moves,
+)
+from halfdome.host.frontend import (
+    translate_products as products,
+)
+from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.net import MOVES, Net, used
+from halfdome.host.frontend.reasons import reason
+from halfdome.host.frontend.steps import CardStep, HostStep
+from halfdome.host.frontend.translate import Builder, NotByRows, Refused
+from halfdome.host.graph.values import GraphError
+
+TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
+    "QLinearConv": products.qlinear_conv,
+    "ConvInteger": products.conv_integer,
+    "QLinearMatMul": products.qlinear_matmul,
+    "MatMulInteger": products.matmul_integer,
+    "QGemm": products.qgemm,
+    "QLinearGlobalAveragePool": products.global_average,
+    "QLinearAdd": elements.qlinear_add,
+    "QLinearMul": elements.qlinear_mul,
+    "QuantizeLinear": elements.quantise_linear,
+    "DequantizeLinear": elements.dequantise_linear,
+    "QLinearConcat": moves.qlinear_concat,
+    "Concat": moves.concat,
+    "Slice": moves.slice_,
+    "Split": moves.split,
+    "Pad": moves.pad,
+    "Transpose": moves.transpose,
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"), moves.reshape),
+}
+"""Operators that cards compute, and how."""
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
+"""What computes nothing worth a way to the cards."""
+
+
+def steps(
+    model: onnx.ModelProto, check: Callable[[CardStep], object] | None = None
+) -> list[HostStep | CardStep]:
+    """Steps in an order in which they can run, of the host and of cards in turn.
+
+    Parameters
+    ----------
+    model : a QOperator model, as `to_qoperator` returns it
+    check : what else a step must pass, such as a compiler; the node that it names in a `GraphError`
+        goes to the host
+
+    Each node that a card can compute is on one, unless it only moves or converts elements between
+    nodes of the host. Raises `ModelError` for a model that ONNX Runtime does not take.
+    """
+    net = Net(model)
+    refused: dict[int, str] = {}
+    for place in range(len(net.nodes)):
+        if why := _refusal(net, place):
+            refused[place] = why
+    made: dict[tuple[int, ...], CardStep] = {}
+    while True:
+        host = _settled(net, refused)
+        plan = _alternating(net, host)
+        again = False
+        for kind, places in plan:
+            if kind != "cards" or tuple(places) in made:
+                continue
+            try:
+                made[tuple(places)] = _checked(net, places, check)
+            except _RefusedNode as error:
+                refused[error.place] = error.why
+                again = True
+                break
+        if not again:
+            break
+    return [
+        made[tuple(places)] if kind == "cards" else _host_step(net, places, host)
+        for kind, places in plan
+    ]
+
+
+class _RefusedNode(Exception):
+    def __init__(self, place: int, why: str):
+        super().__init__(why)
+        self.place = place
+        self.why = why
+
+
+def _checked(
+    net: Net, places: Sequence[int], check: Callable[[CardStep], object] | None
+) -> CardStep:
+    step = card_step(net, places)
+    if check:
+        try:
+            check(step)
+        except GraphError as error:
+            for place in places:
+                if error.output in step.made[net.labels[place]]:
+                    raise _RefusedNode(place, f"no command takes it: {error}") from None
+            raise
+    return step
+
+
+def _refusal(net: Net, place: int) -> str | None:
+    """Why a node cannot be on a card, whatever surrounds it."""
+    node = net.nodes[place]
+    if node.op_type not in TRANSLATIONS or node.domain not in _DOMAINS:
+        return reason(node.op_type, node.domain)
+    try:
+        card_step(net, [place], alone=True)
+    except _RefusedNode as error:
+        return error.why
+    return None
+
+
+def card_step(net: Net, places: Sequence[int], *, alone: bool = False) -> CardStep:
+    """The step of these nodes: by rows if all work so, else with a request as a sample.
+
+    `alone`: only whether each can be translated counts, not what comes out of it.
+    """
+    outputs = _outputs(net, places)
+    channels_last = any(net.nodes[place].op_type == "QLinearConv" for place in places)
+    for by_rows in (True, False):
+        if by_rows and not _rows_agree(net, places):
+            continue
+        builder = Builder(net, by_rows=by_rows, channels_last=channels_last)
+        try:
+            for place in places:
+                builder.begin(net.labels[place])
+                try:
+                    TRANSLATIONS[net.nodes[place].op_type](builder, net.nodes[place])
+                except Refused as error:
+                    raise _RefusedNode(place, str(error.args[0])) from None
+            try:
+                return builder.finish(() if alone else outputs)
+            except Refused as error:
+                why, name = error.args
+                raise _RefusedNode(net.maker[name], why) from None
+        except NotByRows:
+            continue
+    raise ModelError("a request as one sample: it has no rows to keep apart")
+
+
+def _rows_agree(net: Net, places: Sequence[int]) -> bool:
+    """Whether all tensors of these nodes begin with the same size."""
+    names = {
+        name
+        for place in places
+        for name in (*net.nodes[place].input, *net.nodes[place].output)
+        if name in net.tensors
+    }
+    sizes = {(net.tensors[name].shape or (None,))[0] for name in names}
+    return len(sizes) == 1 and None not in sizes
+
+
+def _outputs(net: Net, places: Sequence[int]) -> list[str]:
+    """What nodes make for others, or for the model's outputs."""
+    inside = set(places)
+    return [
+        name
+        for place in places
+        for name in net.nodes[place].output
+        if name
+        and (name in net.outputs or any(user not in inside for user in net.users.get(name, ())))
+    ]
+
+
+def _settled(net: Net, refused: Mapping[int, str]) -> dict[int, str]:
+    """Why nodes are on the host: refused, or beside nodes of the host and not worth the way."""
+    host = dict(refused)
+    changed = True
+    while changed:
+        changed = False
+        for place, node in enumerate(net.nodes):
+            if place in host or node.op_type not in _BESIDE:
+                continue
+            before = [net.maker[name] for name in node.input if name in net.maker]
+            after = [user for name in node.output for user in net.users.get(name, ())]
+            if node.op_type == "DequantizeLinear":
+                beside = any(user in host for user in after) or not after
+                beside = beside or any(name in net.outputs for name in node.output)
+            else:
+                beside = all(user in host for user in after)
+            if beside or all(maker in host for maker in before):
+                host[place] = "beside nodes of the host, where it costs less than the way"
+                changed = True
+    return host
+
+
+def _alternating(net: Net, host: Mapping[int, str]) -> list[tuple[str, list[int]]]:
+    """Nodes in turns of one kind, as few as can be: in each turn, all that are ready."""
+    plans = [_turns(net, host, first) for first in ("host", "cards")]
+    return min(plans, key=len)
+
+
+def _turns(net: Net, host: Mapping[int, str], kind: str) -> list[tuple[str, list[int]]]:
+    turns: list[tuple[str, list[int]]] = []
+    done: set[int] = set()
+    left = list(range(len(net.nodes)))
+    while left:
+        taken = []
+        for place in left:
+            makers = {net.maker[name] for name in used(net.nodes[place]) if name in net.maker}
+            if (place in host) == (kind == "host") and makers <= done:
+                taken.append(place)
+                done.add(place)
+        if taken:
+            turns.append((kind, taken))
+        left = [place for place in left if place not in done]
+        kind = "cards" if kind == "host" else "host"
+    return turns
+
+
+def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> HostStep:
+    nodes = [net.nodes[place] for place in places]
+    made = {name for node in nodes for name in node.output}
+    taken = list(dict.fromkeys(name for node in nodes for name in used(node)))
+    inputs = [name for name in taken if name not in made and not net.is_constant(name)]
+    outputs = _outputs(net, places)
+    known = {value.name: value for value in (*net.model.graph.input, *net.model.graph.value_info)}
+    values = []
+    for name in inputs:
+        if name in net.tensors:
+            tensor = net.tensors[name]
+            kind = onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
+            values.append(onnx.helper.make_tensor_value_info(name, kind, tensor.shape))
+        elif name in known:
+            values.append(known[name])
+        else:
+            raise ModelError(f"{name}: nothing says of which type it is; infer shapes first")
+    graph = onnx.helper.make_graph(
+        nodes, net.model.graph.name, values,
+        [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
+        [net.proto(name) for name in taken if net.is_constant(name)],
+    )  # fmt: skip
+    model = onnx.helper.make_model(
+        graph, opset_imports=net.model.opset_import, functions=net.model.functions,
+        ir_version=net.model.ir_version,
+    )  # fmt: skip
+    reasons = {net.labels[place]: host[place] for place in places}
+    return HostStep(model, tuple(inputs), tuple(outputs), reasons)

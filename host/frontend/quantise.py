@@ -1,0 +1,120 @@
+"""Any model as a QOperator model: one whose operators themselves take and return 8 bits."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnxruntime import quantization as tools
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from halfdome.host.frontend.calibration import Calibration, requests_of
+from halfdome.host.frontend.load import ModelError, nodes_within
+from halfdome.host.frontend.sessions import fused, quiet
+
+_QUANTISED = {
+    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd",
+    "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool",
+}  # fmt: skip
+_PRODUCTS = ("MatMul", "Gemm")
+_NEEDS_DATA = (
+    "calibration: this model computes in floating point; give requests that show its ranges, as "
+    "with --calibrate FILE.npz|DIR, whose keys are the names of the inputs"
+)
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether a model holds products of 8 bits, or QuantizeLinear and DequantizeLinear nodes."""
+    found = {node.op_type for node in nodes_within(model.graph)}
+    return bool(found & _QUANTISED) or {"QuantizeLinear", "DequantizeLinear"} <= found
+
+
+def to_qoperator(model: onnx.ModelProto, calibration: Calibration | None) -> onnx.ModelProto:
+    """The model in QOperator form; one that is in it stays as it is.
+
+    QuantizeLinear and DequantizeLinear around operators (QDQ) are fused by ONNX Runtime. A model in
+    floating point is quantised statically: activations to uint8, weights to int8, symmetric, per
+    channel where operators allow it. Of one that multiplies activations by activations, a
+    transformer, products alone: its sums and norms lose too much in 8 bits.
+
+    Parameters
+    ----------
+    model : as `load` returns it
+    calibration : requests, arrays by input; an extra first axis counts requests. None for models
+        that are quantised
+
+    Raises `ModelError` for a model that needs calibration and has none, and for one that does not
+    fit.
+    """
+    if not is_quantised(model):
+        if calibration is None:
+            raise ModelError(_NEEDS_DATA)
+        return _quantised(model, requests_of(model, calibration))
+    if _has_pairs(model):
+        return fused(model)
+    return model
+
+
+def _has_pairs(model: onnx.ModelProto) -> bool:
+    """Whether a node that could take 8 bits is fed by a DequantizeLinear: QDQ."""
+    dequantised = {
+        node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
+    return any(
+        node.input[0] in dequantised
+        for node in model.graph.node
+        if node.input and node.op_type in ("Conv", *_PRODUCTS, "Add", "Mul", "Concat")
+    )
+
+
+class _Reader(tools.CalibrationDataReader):
+    def __init__(self, requests: Sequence[Mapping[str, np.ndarray]]):
+        self._requests: Iterator[Mapping[str, np.ndarray]] = iter(requests)
+
+    def get_next(self) -> dict[str, np.ndarray]:
+        return dict(next(self._requests, {}))
+
+
+def _quantised(
+    model: onnx.ModelProto, requests: Sequence[Mapping[str, np.ndarray]]
+) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, prepared, made = (
+            f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
+        )
+        onnx.save(_sums_as_additions(model), source)
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        operators = list(_PRODUCTS) if _multiplies_activations(onnx.load(prepared)) else None
+        tools.quantize_static(
+            prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
+            op_types_to_quantize=operators, per_channel=True,
+            activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
+        )  # fmt: skip
+        return onnx.load(made)
+
+
+def _sums_as_additions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which Sum, which no 8-bit operator is, adds one operand after the other."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    nodes = []
+    for node in made.graph.node:
+        if node.op_type != "Sum" or node.domain or len(node.input) < 2:
+            nodes.append(node)
+            continue
+        total, *others = node.input
+        for place, other in enumerate(others, 2):
+            last = place == len(node.input)
+            output = node.output[0] if last else f"{node.output[0]} of {place}"
+            name = f"{node.name or node.output[0]} of {place}"
+            nodes.append(onnx.helper.make_node("Add", [total, other], [output], name=name))
+            total = output
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return made
+
+
+def _multiplies_activations(model: onnx.ModelProto) -> bool:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type in _PRODUCTS]
+    return any(node.input[1] not in constants for node in products)

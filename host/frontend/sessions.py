@@ -1,0 +1,182 @@
+"""ONNX Runtime: the sessions of the host's share of a model, and what its optimiser makes of one.
+
+Its bits are the reference of every translation. Kernels that multiply uint8 by int8 may saturate
+in 16 bits on machines without VNNI; `session.x64quantprecision` selects those that do not.
+"""
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+
+from halfdome.host.frontend.load import ModelError
+
+_PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm")
+_SILENT = 4
+"""ONNX Runtime's severity below which it says nothing."""
+
+
+def open_session(
+    model: onnx.ModelProto,
+    level: GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    *,
+    precise: bool = True,
+    written: Path | None = None,
+) -> InferenceSession:
+    """A session on the CPU, which writes what it made of the model to a file if there is to be one.
+
+    Raises `ModelError` with ONNX Runtime's words if it does not take the model.
+    """
+    options = SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _SILENT
+    if precise and not _takes_int8(model):
+        model = _apart(model)
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if written:
+        options.optimized_model_filepath = str(written)
+    try:
+        return InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its classes share no base of their own
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
+
+
+def _takes_int8(model: onnx.ModelProto) -> bool:
+    """Whether products take int8, for which ONNX Runtime lacks the precise kernels."""
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    return any(
+        kinds.get(node.input[2]) == onnx.TensorProto.INT8
+        for node in model.graph.node
+        if node.op_type in _PRODUCTS
+    )
+
+
+def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights and their zero points of each product for itself.
+
+    For the precise kernels ONNX Runtime rewrites them, and fails where two nodes share one.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    places = [
+        (at, place)
+        for at, node in enumerate(model.graph.node)
+        if node.op_type in _PRODUCTS
+        for place in (3, 5)
+        if place < len(node.input) and node.input[place] in tensors
+    ]
+    uses = Counter(model.graph.node[at].input[place] for at, place in places)
+    if not uses or max(uses.values()) == 1:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for at, place in places:
+        name = made.graph.node[at].input[place]
+        if uses[name] > 1:
+            copy = made.graph.initializer.add()
+            copy.CopyFrom(tensors[name])
+            copy.name = made.graph.node[at].input[place] = f"{name} of node {at}"
+    return made
+
+
+def fused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model after ONNX Runtime's fusions, before it chooses layouts for its own kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fused.onnx"
+        open_session(model, precise=False, written=path)
+        made = onnx.load(path)
+    used = {node.domain for node in made.graph.node} | {"", "ai.onnx"}
+    imports = [each for each in made.opset_import if each.domain in used]
+    del made.opset_import[:]
+    made.opset_import.extend(imports)
+    return made
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What is known of a value of a model: its dtype, and its shape if all sizes are known."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...] | None
+
+
+def tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """Inputs and all that nodes make, by name, as ONNX Runtime infers them.
+
+    It knows operators of its own, which ONNX does not. What is no tensor is left out.
+    """
+    every = _returning(model, [name for node in model.graph.node for name in node.output if name])
+    session = open_session(every, GraphOptimizationLevel.ORT_DISABLE_ALL)
+    return {
+        argument.name: Tensor(_DTYPES[argument.type], _static(argument.shape))
+        for argument in (*session.get_inputs(), *session.get_outputs())
+        if argument.type in _DTYPES
+    }
+
+
+_DTYPES = {
+    f"tensor({name})": np.dtype(kind)
+    for name, kind in {
+        "float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_,
+        "string": np.object_, **{each: each for each in (
+            "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+        )},
+    }.items()
+}  # fmt: skip
+"""What ONNX Runtime calls the types that numpy has."""
+
+
+def _static(shape: Sequence[int | str | None]) -> tuple[int, ...] | None:
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    return sizes if len(sizes) == len(shape) else None
+
+
+def _returning(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A model that returns other values of its graph, whose types ONNX Runtime finds itself."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    del made.graph.output[:]
+    made.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return made
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what ONNX Runtime's tools say on the way."""
+    root = logging.getLogger()
+    keep = logging.NullHandler()
+    before, root.handlers = root.handlers, [keep]
+    onnxruntime.set_default_logger_severity(_SILENT)
+    try:
+        yield
+    finally:
+        root.handlers = before
+        onnxruntime.set_default_logger_severity(2)
+
+
+def oracle(model: onnx.ModelProto, outputs: Sequence[str] | None = None) -> InferenceSession:
+    """A session whose bits are the reference of a QOperator model.
+
+    Parameters
+    ----------
+    outputs : values within the model that it returns instead of the model's outputs
+    """
+    if outputs is None:
+        return open_session(model)
+    made = {name for node in model.graph.node for name in node.output}
+    for name in outputs:
+        if name not in made:
+            raise ModelError(f"output {name}: no node of the model makes it")
+    return open_session(_returning(model, outputs))

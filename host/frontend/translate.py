@@ -1,0 +1,283 @@
+"""A graph under construction: ONNX tensors as values of it, and in which order they lie there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import onnx
+
+from halfdome.host.frontend import layout
+from halfdome.host.frontend.layout import Order
+from halfdome.host.frontend.net import Net
+from halfdome.host.frontend.steps import CardStep, Port
+from halfdome.host.graph import operators
+from halfdome.host.graph.graph import Node
+from halfdome.host.graph.values import GraphError, Value, format_of
+
+
+class Refused(Exception):
+    """Why a node cannot be on a card, in words."""
+
+
+class NotByRows(Exception):
+    """A node joins rows of its operands: a whole request is a sample."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """An ONNX tensor in a graph: the value that holds it, and the order of its axes there."""
+
+    value: str
+    order: Order
+
+
+class Builder:
+    """Adds the graph nodes of one ONNX node after the other.
+
+    A tensor may be held in several orders; one that comes from outside is asked for in whichever
+    its first user wants. Axis 0 is the samples, and in no order, if `by_rows`.
+    """
+
+    def __init__(self, net: Net, *, by_rows: bool, channels_last: bool):
+        self.net = net
+        self.by_rows = by_rows
+        self.first = int(by_rows)
+        self._channels_last = channels_last
+        self._held: dict[str, list[Held]] = {}
+        self._variants: dict[str, str] = {}
+        self._values: dict[str, Value] = {}
+        self._inputs: list[Port] = []
+        self._nodes: list[Node] = []
+        self._constants: dict[str, np.ndarray] = {}
+        self._made: dict[str, list[str]] = {}
+        self._label = ""
+
+    # What a node asks
+
+    def begin(self, label: str) -> None:
+        """Graph nodes that follow are those of this ONNX node."""
+        self._label = label
+        self._made[label] = []
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of a tensor. Raises `Refused` if they are known at run time alone."""
+        tensor = self.net.tensors.get(self._variants.get(name, name))
+        if tensor is None or tensor.shape is None:
+            raise Refused(f"the shape of {name} is known only at run time")
+        if 0 in tensor.shape:
+            raise Refused(f"{name} is empty")
+        if self.by_rows and not tensor.shape:
+            raise NotByRows
+        return tensor.shape
+
+    def constant(self, name: str, what: str) -> np.ndarray:
+        """An operand that must be constant. Raises `Refused` that says `what` it is."""
+        array = self.net.constant(name)
+        if array is None:
+            raise Refused(f"{what} is known only at run time")
+        return array
+
+    def orders(self, name: str) -> list[Order]:
+        """The orders in which a tensor can be had for nothing; the best first."""
+        held = [form.order for form in self._held.get(name, ())]
+        return held if held else [self._usual(name)]
+
+    def _usual(self, name: str) -> Order:
+        shape = self.shape(name)
+        order = tuple(range(self.first, len(shape)))
+        if self._channels_last and len(shape) == 4:
+            order = tuple(axis for axis in (0, 2, 3, 1) if axis in order)
+        return layout.without_ones(order, shape)
+
+    def cost(self, name: str, order: Order) -> int:
+        """Transpositions that it takes to have a tensor in an order; bringing it twice is one."""
+        if self._comes_from_outside(name):
+            return int(name in self._held and order not in self.orders(name))
+        ways = [layout.transpositions(form.order, order) for form in self._held[name]]
+        return min((len(way) for way in ways if way is not None), default=1 << 10)
+
+    def _comes_from_outside(self, name: str) -> bool:
+        return name not in self._held or any(port.tensor == name for port in self._inputs)
+
+    def ask(self, name: str, order: Order, dims: Sequence[int] | None = None) -> Held:
+        """A tensor in an order, and with `dims` if it is brought for this.
+
+        Raises `Refused` if that takes too much.
+        """
+        for form in self._held.get(name, ()):
+            if form.order == order:
+                return form
+        if self._comes_from_outside(name):
+            return self._bring(name, order, dims)
+        forms = [
+            (way, form)
+            for form in self._held[name]
+            if (way := layout.transpositions(form.order, order)) is not None
+        ]
+        if not forms:
+            raise Refused("wants axes in an order that takes more than two transpositions")
+        way, form = min(forms, key=lambda each: len(each[0]))
+        value, shape = form.value, self.shape(name)
+        if way and self._values[value].format.nbytes != 1:
+            raise Refused(f"wants the axes of {name} in another order; cards transpose 8 bits")
+        for prefix, a, b in way:
+            dims = (*(shape[axis] for axis in prefix), *(_size(shape, each) for each in (a, b)))
+            value = self.add("transpose", [self.shaped(value, dims)])
+        return self._hold(name, Held(value, order))
+
+    def _bring(self, name: str, order: Order, dims: Sequence[int] | None) -> Held:
+        """A graph input."""
+        if self.net.is_constant(name):
+            raise Refused(f"{name} is a constant where cards take a tensor of the request")
+        tensor, shape = self.net.tensors[name], self.shape(name)
+        scale, zero_point = self.net.quantisation.get(name, (None, 0))
+        try:
+            kind = format_of(tensor.dtype)
+        except GraphError:
+            raise Refused(f"{name} is {tensor.dtype}, which no tensor of a card is") from None
+        value = self._unused(name)
+        samples = shape[0] if self.by_rows else 1
+        dims = tuple(dims or (shape[axis] for axis in order)) or (1,)
+        if kind.nbytes > 1:
+            scale, zero_point = None, 0
+        self._values[value] = Value(
+            value, (samples, *dims), kind, None if scale is None else float(scale), zero_point
+        )
+        ones = (axis for axis in range(self.first, len(shape)) if axis not in order)
+        axes = (*range(self.first), *order, *ones)
+        self._inputs.append(Port(name, value, tensor.dtype, shape, axes, dims))
+        return self._hold(name, Held(value, order))
+
+    def _hold(self, name: str, form: Held) -> Held:
+        self._held.setdefault(name, []).append(form)
+        return form
+
+    def either(self, name: str) -> Held:
+        """A tensor in whichever order it has."""
+        return self.ask(name, self.orders(name)[0])
+
+    def dims(self, value: str) -> tuple[int, ...]:
+        """The shape of a value, of one sample."""
+        return self._values[value].shape[1:]
+
+    # What a node adds
+
+    def had(self, name: str, order: Order, dims: Sequence[int]) -> str:
+        """The value of a tensor in an order, with these dims."""
+        return self.shaped(self.ask(name, order, dims).value, dims)
+
+    def shaped(self, value: str, dims: Sequence[int]) -> str:
+        """A value with other dims, its elements in the order they are in.
+
+        Rows may become longer; rows that are cut apart are moved.
+        """
+        dims = tuple(dims) or (1,)
+        if self.dims(value) == dims:
+            return value
+        return self.add("reshape", [value], shape=dims)
+
+    def add(self, op: str, inputs: Sequence[str], **attributes: object) -> str:
+        """A node of the graph; what it makes. Raises `Refused` if cards do not take it."""
+        output = self._unused(self._label)
+        node = Node(op, tuple(inputs), output, {"label": self._label, **attributes})
+        try:
+            node = Node(op, node.inputs, output, operators.checked(node))
+            operands = [self._values[name] for name in inputs]
+            made = operators.find(op).infer(node, operands, self._constants)
+        except GraphError as error:
+            raise Refused(f"no command takes it: {error}") from None
+        self._values[output] = made
+        self._nodes.append(node)
+        self._made[self._label].append(output)
+        return output
+
+    def add_constant(self, array: np.ndarray) -> str:
+        """A constant of the graph."""
+        name = self._unused(f"{self._label} constant")
+        self._constants[name] = np.ascontiguousarray(array)
+        self._values[name] = Value(name, array.shape, format_of(array.dtype))
+        return name
+
+    def _unused(self, name: str) -> str:
+        """A name for a value of the graph: as given, or with a number behind it."""
+        found, number = name, 1
+        while found in self._values:
+            found, number = f"{name} {number}", number + 1
+        return found
+
+    def define(self, name: str, value: str, order: Order) -> None:
+        """What an ONNX node makes of a tensor."""
+        self._hold(name, Held(value, layout.without_ones(order, self.shape(name))))
+
+    def variant(self, name: str, other: str, make: Callable[["Builder", str], str]) -> str:
+        """A tensor of the same shape whose every element `make` makes; its name for others."""
+        form = self.either(name)
+        self._variants[other] = name
+        self._hold(other, Held(make(self, form.value), form.order))
+        return other
+
+    # Quantisation
+
+    def zero_point(self, name: str, zero: str, what: str) -> int:
+        """The zero point that a node says a tensor has. Raises `Refused` if others see another."""
+        value = self.scalar(zero, f"the zero point of {what}") if zero else 0
+        known = self.net.quantisation.get(name, (None, 0))[1]
+        if name in self.net.tensors and int(value) != known:
+            raise Refused(f"takes {value} as zero point of {name}, where others take {known}")
+        return int(value)
+
+    def scalar(self, name: str, what: str) -> np.generic:
+        """A constant of one element."""
+        array = self.constant(name, what)
+        if array.size != 1:
+            raise Refused(f"{what} differs along an axis")
+        return array.reshape(-1)[0]
+
+    def output(self, name: str, scale: str, zero: str) -> tuple[np.float32, dict[str, object]]:
+        """The scale of a node's output, and the attributes of the graph node that makes it."""
+        number = np.float32(self.scalar(scale, "the scale of the output"))
+        zero_point = self.zero_point(name, zero, "the output")
+        return number, {
+            "format": self.format(name), "scale": float(number), "zero_point": zero_point,
+        }  # fmt: skip
+
+    def format(self, name: str) -> object:
+        """The format of a tensor."""
+        try:
+            return format_of(self.net.tensors[name].dtype)
+        except GraphError:
+            raise Refused(f"makes {self.net.tensors[name].dtype}, which cards do not") from None
+
+    # The end
+
+    def finish(self, outputs: Sequence[str]) -> CardStep:
+        """The step that makes these tensors. Raises `Refused` if one comes from outside as it is,
+        of which the second argument is the name."""
+        ports = []
+        brought = {port.value for port in self._inputs}
+        for name in outputs:
+            form = self._held[name][0]
+            if form.value in brought:
+                raise Refused("only names anew what the host has", name)
+            shape, dims = self.shape(name), self.dims(form.value)
+            ones = (axis for axis in range(self.first, len(shape)) if axis not in form.order)
+            axes = (*range(self.first), *form.order, *ones)
+            ports.append(Port(name, form.value, self.net.tensors[name].dtype, shape, axes, dims))
+        values = tuple(self._values[port.value] for port in self._inputs)
+        return CardStep(
+            tuple(self._inputs), tuple(ports), self._samples(), values, tuple(self._nodes),
+            self._constants, {label: tuple(made) for label, made in self._made.items()},
+        )  # fmt: skip
+
+    def _samples(self) -> int:
+        return self._inputs[0].shape[0] if self.by_rows else 1
+
+
+def _size(shape: Sequence[int], axes: Order) -> int:
+    return prod(shape[axis] for axis in axes)
+
+
+def operand(node: onnx.NodeProto, place: int) -> str:
+    """The name of an operand; none if it is left out."""
+    return node.input[place] if place < len(node.input) else ""

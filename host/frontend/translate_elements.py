@@ -1,0 +1,208 @@
+"""Sums and products element by element, and the way from and to floating point."""
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+import onnx
+
+from halfdome.hdl.commands import ElementFormat
+from halfdome.host.frontend.layout import Order, plain, without_ones
+from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
+from halfdome.host.frontend.translate_products import finite
+from halfdome.sim.golden import floats
+
+_MULTIPLY = "multiply_quantised"
+
+
+def quantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
+    """QuantizeLinear with one scale."""
+    x, scale = node.input[:2]
+    number, made = builder.output(node.output[0], scale, operand(node, 2))
+    form = builder.either(x)
+    value = builder.add("quantise", [form.value], **made | {"scale": float(number)})
+    builder.define(node.output[0], value, form.order)
+
+
+def dequantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
+    """DequantizeLinear of 8 bits with one scale."""
+    x, scale = node.input[:2]
+    if builder.net.tensors[x].dtype.itemsize != 1:
+        raise Refused(f"{builder.net.tensors[x].dtype}: commands make floats of 8 bits")
+    if builder.net.tensors[node.output[0]].dtype != np.float32:
+        raise Refused(f"makes {builder.net.tensors[node.output[0]].dtype}, commands float32")
+    number = finite(np.float32(builder.scalar(scale, "the scale of x")))
+    builder.zero_point(x, operand(node, 2), "x")
+    form = builder.either(x)
+    made = {"format": ElementFormat.FLOAT32, "scale": float(number)}
+    value = builder.add("affine", [form.value], **made)
+    builder.define(node.output[0], value, form.order)
+
+
+def rescaled(scale: np.float32, made: dict[str, object]) -> Callable[[Builder, str], str]:
+    """Makes 8 bits of one scale those of another: (q - zero point) * scale, then QuantizeLinear."""
+
+    def make(builder: Builder, value: str) -> str:
+        floats_of = {"format": ElementFormat.FLOAT32, "scale": float(finite(scale))}
+        return builder.add("quantise", [builder.add("affine", [value], **floats_of)], **made)
+
+    return make
+
+
+def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:
+    """com.microsoft's QLinearAdd, its zero points inside the rounding."""
+    a, a_scale, a_zero, b, b_scale, b_zero, c_scale, c_zero = _operands(node)
+    scale, made = builder.output(node.output[0], c_scale, c_zero)
+    zeros = [builder.zero_point(a, a_zero, "a"), builder.zero_point(b, b_zero, "b")]
+    with np.errstate(all="ignore"):
+        ratios = [
+            finite(np.float32(builder.scalar(each, "the scale of an operand")) / scale)
+            for each in (a_scale, b_scale)
+        ]
+        inner = ratios[1] * np.float32(zeros[1])
+        whole = floats.fma(ratios[0], np.float32(zeros[0]), inner)
+        offset = np.float32(made["zero_point"]) - whole  # type: ignore[arg-type]
+    made |= {
+        "a_ratio": float(ratios[0]), "b_ratio": float(ratios[1]), "offset": float(offset),
+    }  # fmt: skip
+    _pair(builder, node, "add_quantised", a, b, zeros, made)
+
+
+def qlinear_mul(builder: Builder, node: onnx.NodeProto) -> None:
+    """com.microsoft's QLinearMul."""
+    a, a_scale, a_zero, b, b_scale, b_zero, c_scale, c_zero = _operands(node)
+    scale, made = builder.output(node.output[0], c_scale, c_zero)
+    zeros = [builder.zero_point(a, a_zero, "a"), builder.zero_point(b, b_zero, "b")]
+    left, right = (
+        np.float32(builder.scalar(each, "the scale of an operand")) for each in (a_scale, b_scale)
+    )
+    with np.errstate(all="ignore"):
+        ratio = finite(np.float32((left * right) / scale))
+    _pair(builder, node, _MULTIPLY, a, b, zeros, made | {"multiplier": float(ratio)})
+
+
+def _operands(node: onnx.NodeProto) -> tuple[str, ...]:
+    return tuple(operand(node, place) for place in range(8))
+
+
+def _pair(
+    builder: Builder, node: onnx.NodeProto, op: str, a: str, b: str, zeros: list[int],
+    made: dict[str, object],
+) -> None:  # fmt: skip
+    shape = builder.shape(node.output[0])
+    for name, other, place in ((b, a, 1), (a, b, 0)):
+        if builder.net.is_constant(name):
+            value, order = _with_constant(builder, op, other, name, zeros[place], shape, place)
+            break
+    else:
+        value, order = _with_tensor(builder, op, a, b, shape)
+    builder.define(node.output[0], builder.add(op, value, **made), order)
+
+
+def _with_constant(
+    builder: Builder, op: str, x: str, name: str, zero: int, shape: tuple[int, ...], place: int
+) -> tuple[list[str], Order]:
+    """Operands, of which one is constant: a row for the last axes, along which it differs."""
+    own = builder.shape(x)
+    array = builder.constant(name, "a constant")
+    if prod(own) != prod(shape):
+        raise Refused("spreads a tensor of the request over a larger constant")
+    skipped = len(shape) - len(own)  # leading axes of one element that the constant brings
+    if builder.by_rows and skipped:
+        raise NotByRows
+    array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+    if builder.by_rows and array.shape[0] != 1:
+        raise NotByRows
+    form = builder.either(x)
+    order = tuple(axis + skipped for axis in form.order)
+    ones = tuple(axis for axis in range(len(shape)) if axis not in order)
+    array = array.transpose((*ones, *order)).reshape([array.shape[axis] for axis in order] or [1])
+    sizes = [shape[axis] for axis in order] or [1]
+    # The row begins where the constant first differs.
+    begin = next((at for at, size in enumerate(array.shape) if size != 1), len(sizes) - 1)
+    row = np.broadcast_to(array[(0,) * begin], sizes[begin:]).reshape(-1)
+    if op == _MULTIPLY:  # a constant has no zero point of its own
+        row = (row.astype(np.int32) - zero).astype(np.float32)
+    tensor = builder.shaped(form.value, (*sizes[:begin], prod(sizes[begin:])))
+    constant = builder.add_constant(row)
+    if op == _MULTIPLY or place == 1:
+        return [tensor, constant], order
+    return [constant, tensor], order
+
+
+def _with_tensor(
+    builder: Builder, op: str, a: str, b: str, shape: tuple[int, ...]
+) -> tuple[list[str], Order]:
+    """Operands that the request brings or leads to, of which one may be spread over the other."""
+    sizes = {name: builder.shape(name) for name in (a, b)}
+    if builder.by_rows and any(len(each) != len(shape) for each in sizes.values()):
+        raise NotByRows
+    wide = {
+        name: (1,) * (len(shape) - len(each)) + each for name, each in sizes.items()
+    }  # with all axes of the output
+    spread = {
+        name: [axis for axis in plain(shape) if each[axis] == 1] for name, each in wide.items()
+    }
+    if not spread[a] and not spread[b]:
+        return _alike(builder, a, b, sizes, shape)
+    if spread[a] and spread[b]:
+        raise Refused("spreads each operand over the other")
+    large, small = (b, a) if spread[a] else (a, b)
+    axes = spread[small]
+    if builder.by_rows and 0 in axes:
+        raise NotByRows
+    ways = [
+        (*(axis for axis in order if axis not in axes), *(axis for axis in order if axis in axes))
+        for order in _wide_orders(builder, large, sizes, shape)
+    ]
+    order = min(ways, key=lambda way: builder.cost(large, _own(way, sizes[large], shape)))
+    kept = tuple(axis for axis in order if axis not in axes)
+    rows, columns = [shape[axis] for axis in kept], prod(shape[axis] for axis in axes)
+    big = builder.had(large, _own(order, sizes[large], shape), (*rows, columns))
+    little = builder.had(small, _own(kept, sizes[small], shape), (*rows, 1))
+    if op != _MULTIPLY:
+        little = _spread(builder, little, small, columns)
+    found = {large: big, small: little}
+    # The larger comes first in a multiplication, which does not mind.
+    return [found[name] for name in ((large, small) if op == _MULTIPLY else (a, b))], order
+
+
+def _alike(
+    builder: Builder, a: str, b: str, sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...]
+) -> tuple[list[str], Order]:
+    ways = [way for name in (a, b) for way in _wide_orders(builder, name, sizes, shape)]
+    order = min(
+        ways, key=lambda way: sum(builder.cost(x, _own(way, sizes[x], shape)) for x in (a, b))
+    )
+    left, right = (builder.ask(name, _own(order, sizes[name], shape)).value for name in (a, b))
+    if builder.dims(left)[-1] < builder.dims(right)[-1]:  # rows become longer for nothing
+        left = builder.shaped(left, builder.dims(right))
+    return [left, builder.shaped(right, builder.dims(left))], order
+
+
+def _wide_orders(
+    builder: Builder, name: str, sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...]
+) -> list[Order]:
+    """Orders of a tensor by axes of the output."""
+    skipped = len(shape) - len(sizes[name])
+    return [tuple(axis + skipped for axis in order) for order in builder.orders(name)]
+
+
+def _own(order: Order, own: tuple[int, ...], shape: tuple[int, ...]) -> Order:
+    """An order of the output's axes by axes of the operand."""
+    skipped = len(shape) - len(own)
+    return without_ones([axis - skipped for axis in order if axis >= skipped], own)
+
+
+def _spread(builder: Builder, value: str, name: str, columns: int) -> str:
+    """[..., 1] as [..., columns], each element so many times: a product with ones."""
+    scale, zero_point = builder.net.quantisation.get(name, (None, 0))
+    operands = (
+        np.ones((columns, 1), np.int8), np.zeros(columns, np.int32),
+        np.ones(columns, np.float32),
+    )  # fmt: skip
+    names = [builder.add_constant(each) for each in operands]
+    return builder.add(
+        "linear", [value, *names], format=builder.format(name), zero_point=zero_point,
+        scale=None if scale is None else float(scale),
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""Sums, products and conversions element by element give ONNX Runtime's bits."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.host.frontend.nets import model, node
+from tests.host.frontend.single import agree, bytes_of
+from tests.host.frontend.test_products import (
+    DTYPES,
+    SCALES,
+    SEEDS,
+    scale,
+    zero_point,
+)
+
+SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+OPERATORS = st.sampled_from(["QLinearAdd", "QLinearMul"])
+NAMES = "a as az b bs bz cs cz"
+
+
+def quantised(rng, dtype, scales):
+    found = {f"{name}z": zero_point(rng, dtype) for name in "abc"}
+    return found | {f"{name}s": scale(value) for name, value in zip("abc", scales, strict=True)}
+
+
+@given(
+    op=OPERATORS, shape=SHAPES, dtype=DTYPES, scales=st.tuples(SCALES, SCALES, SCALES), seed=SEEDS
+)
+def test_two_tensors_of_one_shape(op, shape, dtype, scales, seed):
+    rng = np.random.default_rng(seed)
+    nodes = [node(op, NAMES, "y", "com.microsoft")]
+    inputs = {name: (dtype, shape) for name in "ab"}
+    net = model(nodes, inputs, ["y"], quantised(rng, dtype, scales))
+    agree(net, [{name: bytes_of(rng, dtype, *shape) for name in "ab"} for _ in range(2)])
+
+
+@st.composite
+def spread(draw, low=1):
+    """A shape, and one that spreads over it."""
+    shape = draw(st.lists(st.integers(1, 4), min_size=low, max_size=4))
+    skipped = draw(st.integers(0, len(shape) - 1))
+    return shape, [draw(st.sampled_from([1, size])) for size in shape[skipped:]]
+
+
+@given(
+    op=OPERATORS, shapes=spread(), turned=st.booleans(), dtype=DTYPES,
+    scales=st.tuples(SCALES, SCALES, SCALES), seed=SEEDS,
+)  # fmt: skip
+def test_a_tensor_spreads_over_another(op, shapes, turned, dtype, scales, seed):
+    rng = np.random.default_rng(seed)
+    sizes = dict(zip("ba" if turned else "ab", shapes, strict=True))
+    nodes = [node(op, NAMES, "y", "com.microsoft")]
+    net = model(
+        nodes, {name: (dtype, sizes[name]) for name in "ab"}, ["y"], quantised(rng, dtype, scales)
+    )
+    requests = [{name: bytes_of(rng, dtype, *sizes[name]) for name in "ab"} for _ in range(2)]
+    agree(net, requests)
+
+
+@given(
+    op=st.just("QLinearMul"), shapes=spread(), turned=st.booleans(), dtype=DTYPES,
+    scales=st.tuples(SCALES, SCALES, SCALES), seed=SEEDS,
+)  # fmt: skip
+def test_a_constant_operand(op, shapes, turned, dtype, scales, seed):
+    rng = np.random.default_rng(seed)
+    shape, own = shapes
+    constant, tensor = "ab" if turned else "ba"
+    constants = quantised(rng, dtype, scales) | {constant: bytes_of(rng, dtype, *own)}
+    nodes = [node(op, NAMES, "y", "com.microsoft")]
+    net = model(nodes, {tensor: (dtype, shape)}, ["y"], constants)
+    agree(net, [{tensor: bytes_of(rng, dtype, *shape)} for _ in range(2)])
+
+
+@given(
+    shape=SHAPES, dtype=DTYPES, x_scale=st.floats(2**-20, 2**20, width=32),
+    y_scale=SCALES, seed=SEEDS,
+)  # fmt: skip
+def test_from_and_to_floating_point(shape, dtype, x_scale, y_scale, seed):
+    rng = np.random.default_rng(seed)
+    constants = {
+        "xs": scale(x_scale), "xz": zero_point(rng, dtype),
+        "ys": scale(y_scale * x_scale), "yz": zero_point(rng, dtype),
+    }  # fmt: skip
+    nodes = [
+        node("DequantizeLinear", "x xs xz", "f"),
+        node("QuantizeLinear", "f ys yz", "y"),
+    ]
+    net = model(nodes, {"x": (dtype, shape)}, ["f", "y"], constants)
+    agree(net, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
+
+
+@given(shape=SHAPES, dtype=DTYPES, y_scale=SCALES, seed=SEEDS)
+def test_floats_are_quantised_with_ties_to_even(shape, dtype, y_scale, seed):
+    rng = np.random.default_rng(seed)
+    constants = {"ys": scale(y_scale), "yz": zero_point(rng, dtype)}
+    net = model(
+        [node("QuantizeLinear", "x ys yz", "y")], {"x": (np.float32, shape)}, ["y"], constants
+    )
+    halves = rng.integers(-600, 600, (2, *shape)) / 2 * y_scale
+    agree(net, [{"x": each.astype(np.float32)} for each in halves])

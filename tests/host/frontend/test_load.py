@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from onnx import helper, numpy_helper  # noqa: E402
+
+from halfdome.host.frontend.load import ModelError, load, parse_shapes  # noqa: E402
+from tests.host.frontend.nets import model, node, residual, typed  # noqa: E402
+
+
+def shapes_of(made):
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*made.graph.input, *made.graph.value_info, *made.graph.output)
+    }
+
+
+def arrays_of(made):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
+
+
+def open_batch(batch="N", height="H"):
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s zero", "n"),
+        node("Unsqueeze", "n axes", "u"),
+        node("Concat", "u rest", "t", axis=0),
+        node("Reshape", "x t", "y"),
+    ]
+    constants = {
+        "zero": np.array(0), "axes": np.array([0]), "rest": np.array([-1]),
+    }  # fmt: skip
+    return typed(model(nodes, {"x": (np.float32, (batch, 3, height))}, ["y"], constants))
+
+
+def test_shapes_are_fixed_and_what_follows_from_them_is_folded():
+    made = load(open_batch(), {"x": (2, 3, 5)})
+    assert shapes_of(made)["y"] == (2, 15)
+    assert [each.op_type for each in made.graph.node] == ["Reshape"]
+
+
+def test_a_file_its_bytes_and_a_model_are_read_alike(tmp_path):
+    source = residual()
+    path = tmp_path / "net.onnx"
+    onnx.save(source, path)
+    from_file, from_text, from_bytes, from_model = (
+        load(each) for each in (path, str(path), source.SerializeToString(), source)
+    )
+    assert from_file == from_text == from_bytes == from_model
+    assert source == residual()
+
+
+def test_a_symbol_that_two_inputs_share_has_one_size():
+    nodes = [node("Add", "x z", "y")]
+    inputs = {"x": (np.float32, ("N", 3)), "z": (np.float32, ("N", 3))}
+    made = load(typed(model(nodes, inputs, ["y"], {})), {"x": (4, 3)})
+    assert shapes_of(made) == {"x": (4, 3), "z": (4, 3), "y": (4, 3)}
+    with pytest.raises(ModelError, match="contradicts the model, where z is"):
+        load(typed(model(nodes, inputs, ["y"], {})), {"x": (4, 3), "z": (5, 3)})
+
+
+def test_constants_among_the_inputs_are_no_inputs():
+    source = open_batch(2, 5)
+    source.graph.input.extend([helper.make_tensor_value_info("rest", 7, (1,))])
+    assert [value.name for value in load(source).graph.input] == ["x"]
+
+
+def test_shapes_are_parsed():
+    assert parse_shapes(["x=1x3x224x224", "input:0=7", "a=b=2X3"]) == {
+        "x": (1, 3, 224, 224), "input:0": (7,), "a=b": (2, 3),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["x", "x=", "=3", "x=1x", "x=1x-3", "x=0", "x=1,3", "x=ax3"])
+def test_what_is_no_shape_is_refused(text):
+    with pytest.raises(ModelError, match=f"--shape {text}: must be like NAME=1x3x224x224"):
+        parse_shapes([text])
+
+
+def test_two_shapes_for_an_input_are_refused():
+    with pytest.raises(ModelError, match="x has a shape already"):
+        parse_shapes(["x=1x3", "x=1x4"])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({}, r"input x: leaves sizes open, \[N, 3, H\]; fix them, as with --shape x=1x3x1"),
+        ({"z": (1,)}, "--shape z=...: there is no such input; inputs are x"),
+        ({"x": (1, 4, 5)}, r"--shape x=1x4x5: contradicts the model, where x is \[N, 3, H\]"),
+        ({"x": (1, 3)}, r"--shape x=1x3: contradicts the model, where x is \[N, 3, H\]"),
+        ({"x": (1, 3, 0)}, "sizes must be whole numbers, 1 or more"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shapes, message):
+    with pytest.raises(ModelError, match=message):
+        load(open_batch(), shapes)
+
+
+def test_files_that_are_no_models_are_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"gone\.onnx: there is no such file"):
+        load(tmp_path / "gone.onnx")
+    with pytest.raises(ModelError, match="is a folder, must be an ONNX file"):
+        load(tmp_path)
+    path = tmp_path / "text.onnx"
+    path.write_text("hello world")
+    with pytest.raises(ModelError, match=r"text\.onnx: is no ONNX model"):
+        load(path)
+    with pytest.raises(ModelError, match="is no ONNX model, or an empty one"):
+        load(b"")
+
+
+def test_missing_external_data_are_named(tmp_path):
+    path = tmp_path / "net.onnx"
+    onnx.save(residual(), path, save_as_external_data=True, location="net.data", size_threshold=0)
+    assert arrays_of(load(path)).keys() == arrays_of(residual()).keys()
+    np.testing.assert_array_equal(arrays_of(load(path))["w1"], arrays_of(residual())["w1"])
+    with pytest.raises(ModelError, match=r"w1 lies outside it, in net\.data"):
+        load(path.read_bytes())
+    (tmp_path / "net.data").unlink()
+    with pytest.raises(ModelError, match=r"net\.data, which is missing; put that file beside"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "message"),
+    [
+        ("Convolve", "", "node Convolve_y: operator Convolve is unknown"),
+        ("Swish", "org.example", "operator Swish is of the unknown domain org.example"),
+    ],
+)
+def test_unknown_operators_are_named(op, domain, message):
+    nodes = [node(op, "x", "y", domain)]
+    with pytest.raises(ModelError, match=message):
+        load(model(nodes, {"x": (np.float32, (1, 3))}, ["y"], {}))
+
+
+def test_an_unknown_operator_in_a_branch_is_named():
+    output = helper.make_tensor_value_info("z", 1, (1,))
+    branch = helper.make_graph([node("Convolve", "x", "z")], "branch", [], [output])
+    nodes = [node("If", "c", "y", then_branch=branch, else_branch=branch)]
+    inputs = {"c": (np.bool_, ()), "x": (np.float32, (1,))}
+    with pytest.raises(ModelError, match="operator Convolve is unknown"):
+        load(typed(model(nodes, inputs, ["y"], {})))
+
+
+def test_a_model_that_breaks_a_rule_is_refused():
+    source = residual()
+    source.graph.node[0].input[0] = "nothing"
+    with pytest.raises(ModelError, match="breaks a rule of ONNX"):
+        load(source)
+
+
+def test_an_input_that_is_no_tensor_is_refused():
+    source = typed(model([node("SequenceLength", "x", "y")], {}, ["y"], {}), 7)
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, None))
+    source.graph.input.extend([helper.make_value_info("x", kind)])
+    with pytest.raises(ModelError, match="input x: is a sequence_type, must be a tensor"):
+        load(source)
+
+
+def test_constants_keep_their_values():
+    kept = arrays_of(load(residual()))
+    for name, value in arrays_of(residual()).items():
+        np.testing.assert_array_equal(kept[name], value)

@@ -22,6 +22,7 @@ def digits(batch: int = 32, seed: int = 0) -> Rung:
     if not 1 <= batch <= _CALIBRATED:
         raise ValueError(f"batch={batch}: must be 1 to {_CALIBRATED}")
     try:
+        from onnx import TensorProto, helper, shape_inference
         from skl2onnx import to_onnx
         from skl2onnx.common.data_types import FloatTensorType
         from sklearn.datasets import load_digits
@@ -45,6 +46,11 @@ def digits(batch: int = 32, seed: int = 0) -> Rung:
             classifier, initial_types=[(INPUT, FloatTensorType([batch, 64]))],
             options={id(classifier): {"zipmap": False}}, target_opset=_OPSETS,
         )  # fmt: skip
+    # What shapes are behind an operator of another domain, inference has to be told.
+    scaled = next(node.output[0] for node in model.graph.node if node.op_type == "Scaler")
+    shape = (batch, images.shape[1])
+    model.graph.value_info.append(helper.make_tensor_value_info(scaled, TensorProto.FLOAT, shape))
+    model = shape_inference.infer_shapes(model)
     seen = fitted[: _CALIBRATED // batch * batch]
     return Rung(
         "digits", model, _batches(images[asked], batch), _batches(images[seen], batch),

@@ -110,7 +110,7 @@ def _table(
 
 
 def _equally_long(offsets: fx.Node) -> int | None:
-    """How long the bags of `arange(0, n * length, length)` are, which stands for rows of indices."""
+    """How long the bags of `arange(0, n * length, length)` are: of indices with two dimensions."""
     if _operator(offsets) != "arange":
         return None
     given: Mapping[str, object] = _arguments(offsets)

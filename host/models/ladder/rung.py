@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from halfdome.host.frontend.torch_export import TorchModel
+
 Request = Mapping[str, np.ndarray]
 
 
@@ -19,14 +21,14 @@ class Rung:
     Attributes
     ----------
     name : str
-    model : onnx.ModelProto
+    model : onnx.ModelProto, or TorchModel of a module with embedding bags
     inputs : requests that no calibration has seen, each array by the name of its input
     calibration : requests that show which ranges activations have
     labels : int64[n] or None; the classes of the inputs' samples, in their order
     """
 
     name: str
-    model: "ModelProto"
+    model: "ModelProto | TorchModel"
     inputs: Sequence[Request]
     calibration: Sequence[Request]
     labels: np.ndarray | None = None

@@ -46,6 +46,17 @@ class TorchModel:
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
 
+    @property
+    def ragged(self) -> frozenset[str]:
+        """Inputs that are longer in one request than in another: what bags with offsets take."""
+        taken = {
+            source.input
+            for bag in self.bags
+            for source in (bag.indices, bag.weights)
+            if bag.offsets is not None and source is not None
+        }
+        return frozenset(taken - {value.name for value in self.rest.graph.input})
+
     def named(self, arguments: Sequence[object]) -> dict[str, np.ndarray]:
         """Arguments of the module as arrays by the names of inputs.
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from halfdome.host.models import features, movielens
 from halfdome.host.models import dlrm as weights
+from halfdome.host.models import features, movielens
 from halfdome.host.models.dlrm import Architecture
 from halfdome.host.models.features import Bags, Batch
 from halfdome.host.models.ladder.rung import Rung

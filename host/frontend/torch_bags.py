@@ -137,4 +137,4 @@ def _source(bag: fx.Node, node: fx.Node, operand: str) -> Source:
                 f"{bag.name}: its {operand} are computed by the module (by {at.target}), must be "
                 "inputs of it"
             )
-    return Source(at.name, tuple(places))
+    return Source(str(at.target), tuple(places))

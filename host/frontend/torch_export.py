@@ -4,6 +4,7 @@
 cut out of what `torch.export` sees, and their outputs become inputs of the rest.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,8 +120,8 @@ def from_torch(
     with _quiet(), torch.no_grad():
         with _told(name, "torch.export"):
             exported = torch.export.export(module, arguments)
-            if torch_bags.looks_up(exported.graph):
-                exported = exported.run_decompositions({})  # nothing is changed in place
+            if torch_bags.looks_up(exported.graph) or _changes(exported.graph):
+                exported = exported.run_decompositions({})  # into one that changes nothing
         _stateless(name, exported.graph_signature)
         inputs = tuple(
             spec.arg.name if isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
@@ -133,10 +134,10 @@ def from_torch(
         names = _named_outputs(flat.graph, outputs)
         known = dict(zip(inputs, pytree.tree_leaves(arguments), strict=True)) | pooled
         rest, used = _rest(flat)
+        examples = tuple(known[each] for each in used)
         with _told(name, "torch.onnx.export"):
             program = torch.onnx.export(
-                rest, tuple(known[each] for each in used), dynamo=True, verbose=False,
-                input_names=used, output_names=names,
+                rest, examples, dynamo=True, verbose=False, input_names=used, output_names=names
             )  # fmt: skip
     if program is None:
         raise TorchError(f"{name}: torch.onnx.export gave no program")
@@ -158,6 +159,12 @@ def _named_outputs(graph: torch.fx.Graph, wanted: Sequence[str] | None) -> list[
     return list(wanted)
 
 
+def _changes(graph: torch.fx.Graph) -> bool:
+    """Whether a node changes a tensor in place."""
+    schemas = (getattr(node.target, "_schema", None) for node in graph.nodes)
+    return any(schema is not None and schema.is_mutable for schema in schemas)
+
+
 def _stateless(name: str, signature: torch.export.ExportGraphSignature) -> None:
     written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
     if written:
@@ -177,16 +184,22 @@ def _rest(flat: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[str]]:
             graph.erase_node(node)
     rest = torch.fx.GraphModule(flat, graph)
     rest.training = False
-    return rest, [node.name for node in graph.find_nodes(op="placeholder")]
+    return rest, [str(node.target) for node in graph.find_nodes(op="placeholder")]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what PyTorch warns itself of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
+    """Without what PyTorch warns itself of, and says of packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

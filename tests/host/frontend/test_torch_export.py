@@ -53,6 +53,13 @@ def arguments(seed=5):
     )
 
 
+@pytest.fixture(scope="module")
+def bags():
+    """A module and what comes in of it."""
+    module = module_of(Bags)
+    return module, from_torch(module, arguments(), outputs=["logits", "twice"])
+
+
 def run(model, inputs):
     session = onnxruntime.InferenceSession(
         model.rest.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -72,9 +79,8 @@ def with_rounded_tables(module):
     return rounded
 
 
-def test_the_rest_answers_as_the_module_does_with_tables_of_8_bits():
-    module = module_of(Bags)
-    model = from_torch(module, arguments(), outputs=["logits", "twice"])
+def test_the_rest_answers_as_the_module_does_with_tables_of_8_bits(bags):
+    module, model = bags
     given = arguments(6)
     expected = with_rounded_tables(module)(*given)
     logits, twice = run(model, model.named(given))
@@ -85,11 +91,11 @@ def test_the_rest_answers_as_the_module_does_with_tables_of_8_bits():
     assert "Loop" not in {node.op_type for node in model.rest.graph.node}
 
 
-def test_bags_say_where_their_operands_come_from():
-    model = from_torch(module_of(Bags), arguments())
+def test_bags_say_where_their_operands_come_from(bags):
+    _, model = bags
     sums, means, weighted = model.bags
     assert model.inputs == ("dense", "rows", "sparse_0", "sparse_1", "sparse_2", "factors")
-    assert model.outputs == ("output_0", "output_1")
+    assert model.outputs == ("logits", "twice")
     assert (sums.indices.input, sums.offsets.input, sums.count) == ("sparse_0", "sparse_1", 3)
     assert (means.indices.places, means.offsets.places) == ((0,), (1,))
     assert (means.mode, means.include_last) == ("mean", True)
@@ -101,9 +107,8 @@ def test_bags_say_where_their_operands_come_from():
     assert model.ragged == {"sparse_0", "rows"}
 
 
-def test_sums_have_the_bits_of_fbgemm():
-    module = module_of(Bags)
-    model = from_torch(module, arguments())
+def test_sums_have_the_bits_of_fbgemm(bags):
+    module, model = bags
     pooled = model.pool(model.named(arguments()))["pooled_0"]
     packed = torch.ops.quantized.embedding_bag_byte_prepack(module.sums.weight.detach())
     expected = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(packed, INDICES, OFFSETS)
@@ -111,9 +116,8 @@ def test_sums_have_the_bits_of_fbgemm():
     np.testing.assert_array_equal(pooled, expected.numpy())
 
 
-def test_bags_take_more_indices_than_they_were_exported_with():
-    module = module_of(Bags)
-    model = from_torch(module, arguments())
+def test_bags_take_more_indices_than_they_were_exported_with(bags):
+    module, model = bags
     dense, rows, sparse, factors = arguments()
     longer = [torch.arange(12), torch.tensor([0, 0, 12]), sparse[2]]
     expected = with_rounded_tables(module)(dense, rows, longer, factors)["logits"]

@@ -105,27 +105,30 @@ class Bag:
         starts = embedding.bag_starts(self.offsets.of(inputs), count, self.include_last)
         return np.diff(starts, append=count)
 
-    def inputs(self, places: int) -> list[Value]:
-        """The values of `names` in a graph that has room for so many indices in a request."""
+    def inputs(self, longest: int) -> list[Value]:
+        """The values of `names` in a graph whose bags have up to `longest` indices."""
+        places = self.count * max(1, longest)
         kinds = (ElementFormat.INT32, ElementFormat.INT32, ElementFormat.FLOAT32)
         return [
             Value(name, (self.count if kind == 1 else places,), element, ragged=kind != 1)
             for kind, (name, element) in enumerate(zip(self.names, kinds, strict=False))
         ]
 
-    def node(self) -> Node:
-        """The node that makes `output` of the constant `table_name` and the values of `names`."""
-        return Node("embedding_bag", (self.table_name, *self.names), self.output, self._how())
+    def node(self, **how: object) -> Node:
+        """The node that makes `output` of the constant `table_name` and the values of `names`.
 
-    def _how(self) -> dict[str, object]:
-        return {"format": ElementFormat.FLOAT32, "mode": self.mode}
+        `how` are more of its attributes: `mean_length`, by which tables are placed, or another
+        format.
+        """
+        attributes = {"format": ElementFormat.FLOAT32, "mode": self.mode, **how}
+        return Node("embedding_bag", (self.table_name, *self.names), self.output, attributes)
 
     def pool(self, inputs: Arrays) -> np.ndarray:
         """float32[count, dim]: what cards compute, and FBGEMM. Raises as `operands` does."""
         operands = self.operands(inputs)
-        places = len(operands[self.names[0]])
+        longest = int(operands[self.names[1]].max(initial=0))
         graph = Graph(
-            self.inputs(places), [self.output], [self.node()], {self.table_name: self.table}
+            self.inputs(longest), [self.output], [self.node()], {self.table_name: self.table}
         )
         return graph.run(operands)[self.output]
 

@@ -22,23 +22,19 @@ REQUEST = {
 
 
 def test_a_graph_of_its_node_computes_what_the_bag_pools():
-    graph = Graph(BAG.inputs(10), [BAG.output], [BAG.node()], {BAG.table_name: BAG.table})
+    graph = Graph(
+        BAG.inputs(5), [BAG.output], [BAG.node(mean_length=3)], {BAG.table_name: BAG.table}
+    )
     assert [(value.shape, value.ragged) for value in graph.inputs] == [
-        ((10,), True), ((3,), False), ((10,), True)
+        ((15,), True), ((3,), False), ((15,), True)
     ]  # fmt: skip
-    operands = {
-        name: np.resize(array, graph.values[name].shape)
-        for name, array in BAG.operands(REQUEST).items()
-    }
-    operands["pooled_0 lengths"] = np.array([3, 0, 7], np.int32)
-    pooled = BAG.pool(
-        {"indices": operands["pooled_0 indices"], "weights": operands["pooled_0 weights"],
-         "offsets": REQUEST["offsets"]}
-    )  # fmt: skip
-    np.testing.assert_array_equal(graph.run(operands)["pooled_0"], pooled)
+    pooled = graph.run(BAG.operands(REQUEST))["pooled_0"]
+    np.testing.assert_array_equal(pooled, BAG.pool(REQUEST))
     near = ROWS[1] + ROWS[8] / 2 - ROWS[8]
     np.testing.assert_allclose(BAG.pool(REQUEST)[0], near, atol=0.05)
     assert not BAG.pool(REQUEST)[1].any()
+    nothing = {"indices": np.zeros(0, int), "offsets": np.zeros(3, int), "weights": np.zeros(0)}
+    assert not BAG.pool(nothing).any()
 
 
 def test_equally_long_bags_need_no_offsets():

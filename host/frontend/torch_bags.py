@@ -37,7 +37,7 @@ def cut(module: fx.GraphModule) -> tuple[list[Bag], dict[str, torch.Tensor]]:
             continue
         pooled = [user for user in node.users if user.args[1] == 0]
         if any(user.users for user in node.users if user not in pooled):
-            raise TorchError(f"{node.name}: more than its pooled rows are used")
+            raise TorchError(f"{_name(node)}: more than its pooled rows are used")
         with module.graph.inserting_after((inputs or [None])[-1]):
             value = module.graph.placeholder(f"pooled_{len(bags)}")
         value.target = value.name
@@ -64,17 +64,23 @@ def _arguments(node: fx.Node) -> dict[str, object]:
     return {each.name: given.get(each.name, each.default_value) for each in schema}
 
 
+def _name(node: fx.Node) -> str:
+    """A lookup as people know it: by its table, if that is a parameter."""
+    weight = node.args[0]
+    return f"embedding bag of {weight.target if weight.op == 'get_attr' else weight.name}"
+
+
 def _bag(
     module: fx.GraphModule, node: fx.Node, output: str, tables: dict[str, np.ndarray]
 ) -> Bag:  # fmt: skip
     given = _arguments(node)
     mode = _MODES[given["mode"]]
     if mode == "max":
-        raise TorchError(f"{node.name}: mode='max', must be 'sum' or 'mean'")
+        raise TorchError(f"{_name(node)}: mode='max', must be 'sum' or 'mean'")
     none = -1 if _operator(node).startswith("_") else None
     if given.get("padding_idx", none) != none:
         raise TorchError(
-            f"{node.name}: padding_idx={given['padding_idx']}, must be None; make that row zeros "
+            f"{_name(node)}: padding_idx={given['padding_idx']}, must be None; make that row zeros "
             "and take the mean outside"
         )
     table_name = _table(module, node, given["weight"], tables)
@@ -96,7 +102,9 @@ def _table(
 ) -> str:  # fmt: skip
     """The name of a table, which is now among `tables`."""
     if weight.op != "get_attr":
-        raise TorchError(f"{node.name}: its table is computed by {weight.target}, must be constant")
+        raise TorchError(
+            f"{_name(node)}: its table is computed by {weight.target}, must be a parameter"
+        )
     name = str(weight.target)
     if name not in tables:
         held = operator.attrgetter(name)(module).detach().cpu()
@@ -134,7 +142,7 @@ def _source(bag: fx.Node, node: fx.Node, operand: str) -> Source:
             at = at.args[0].args[0]
         else:
             raise TorchError(
-                f"{bag.name}: its {operand} are computed by the module (by {at.target}), must be "
+                f"{_name(bag)}: its {operand} are computed by the module (by {at.target}), must be "
                 "inputs of it"
             )
     return Source(str(at.target), tuple(places))

@@ -63,14 +63,12 @@ class _Compiled:
             argument.item() if isinstance(argument, torch.Tensor) and number and used else argument
             for argument, number, used in zip(arguments, self._numbers, self._used, strict=True)
         )
-        with torch.inference_mode(False), torch.no_grad():
-            # A tensor of inference mode is none that can be exported; its clone is.
-            tensors = [each.detach().clone() for each in self._changing(arguments, torch.Tensor)]
-            answer = self._answers.get(self._key(arguments, tensors))
-            if answer is None:
-                answer = self._opened(arguments, tensors)
-                self._answers[self._key(arguments, tensors)] = answer
-            return answer(tensors)
+        tensors = self._changing(arguments, torch.Tensor)
+        answer = self._answers.get(self._key(arguments, tensors))
+        if answer is None:
+            answer = self._opened(arguments, tensors)
+            self._answers[self._key(arguments, tensors)] = answer
+        return answer(tensors)
 
     def _changing(self, arguments: Sequence[Any], kind: Any) -> list[Any]:
         """The arguments of a kind that are no parameters and that the graph uses."""

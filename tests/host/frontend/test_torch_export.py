@@ -88,6 +88,8 @@ def test_the_rest_answers_as_the_module_does_with_tables_of_8_bits(bags):
     np.testing.assert_array_equal(twice, expected["dense"])
     assert np.abs(logits - module(*given)["logits"].detach().numpy()).max() > 1e-5
     assert [value.name for value in model.rest.graph.output] == ["logits", "twice"]
+    assert {each.name for each in model.rest.graph.initializer} >= {"head.weight", "head.bias"}
+    assert not any("sums" in each.name for each in model.rest.graph.initializer)
     assert "Loop" not in {node.op_type for node in model.rest.graph.node}
 
 
@@ -154,14 +156,16 @@ BOTH = (INDICES, OFFSETS)
     ("forward", "said"),
     [
         (lambda self, i, o: self.table(i % 9, o),
-         r"embedding_bag: its indices are computed by the module \(by aten.remainder"),
+         r"of table.weight: its indices are computed by the module \(by aten.remainder"),
         (lambda self, i, o: self.table(i, o.cumsum(0)), "its offsets are computed by the module"),
+        (lambda self, i, o: self.table(i[:4].reshape(2, 2)[1], o), "its indices are computed"),
+        (lambda self, i, o: self.table(i.unsqueeze(1)[:, 0], o), "its indices are computed"),
         (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, mode="max"),
          "mode='max', must be 'sum' or 'mean'"),
         (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, padding_idx=0),
          "padding_idx=0, must be None"),
         (lambda self, i, o: functional.embedding_bag(i, self.table.weight * 2, o, mode="sum"),
-         "its table is computed by aten.mul"),
+         "embedding bag of mul: its table is computed by aten.mul.* must be a parameter"),
         (lambda self, i, o: (self.table(i, o), None), "output 1: is None, must be a tensor"),
         (lambda self, i, o: o if i.sum() > 3 else i, "Module: torch.export failed"),
     ],

@@ -158,8 +158,6 @@ BOTH = (INDICES, OFFSETS)
         (lambda self, i, o: self.table(i % 9, o),
          r"of table.weight: its indices are computed by the module \(by aten.remainder"),
         (lambda self, i, o: self.table(i, o.cumsum(0)), "its offsets are computed by the module"),
-        (lambda self, i, o: self.table(i[:4].reshape(2, 2)[1], o), "its indices are computed"),
-        (lambda self, i, o: self.table(i.unsqueeze(1)[:, 0], o), "its indices are computed"),
         (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, mode="max"),
          "mode='max', must be 'sum' or 'mean'"),
         (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, padding_idx=0),
@@ -172,6 +170,13 @@ BOTH = (INDICES, OFFSETS)
 )  # fmt: skip
 def test_what_no_card_pools_is_refused_by_name(forward, said):
     refused(module(forward), BOTH, said)
+
+
+@pytest.mark.parametrize("part", [lambda x: x[:, 1], lambda x: x.reshape(3, 2)[1]])
+def test_a_part_that_is_no_row_of_an_input_is_refused(part):
+    stacked = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    said = "its indices are computed by the module"
+    refused(module(lambda self, x, o: self.table(part(x), o)), [stacked, torch.tensor([0])], said)
 
 
 def test_a_changed_index_is_not_taken_for_the_input():

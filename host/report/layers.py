@@ -44,7 +44,8 @@ class Layer:
     bound_cycles : what `halfdome.host.compiler.costs` expects of each resource that it uses, on the
         card that is busiest with it
     bound : str, the resource that takes longest of these
-    bound_share : float, its cycles of `busy_cycles`; None if there were none
+    bound_share : float, its cycles of `busy_cycles`, more than 1 where `costs` expects more than it
+        took; None if there were none
     """
 
     name: str
@@ -127,6 +128,7 @@ class _Ran:
     start: int
     end: int
     command: Decoded
+    moved: Counter[str]
 
     @property
     def cycles(self) -> int:
@@ -170,7 +172,8 @@ class _Account:
             ):
                 if start >= 0:
                     layer = name if name in self._nodes else makers.get(name, name)
-                    groups.setdefault(layer, []).append(_Ran(position, start, end, command))
+                    moved = traffic.moved(command, self._program.segments, self._config)
+                    groups.setdefault(layer, []).append(_Ran(position, start, end, command, moved))
         return dict(sorted(groups.items(), key=lambda group: min(each.start for each in group[1])))
 
     def _layer(self, name: str, ran: Sequence[_Ran]) -> Layer:
@@ -179,12 +182,12 @@ class _Account:
         moved: Counter[str] = Counter()
         for each in ran:
             busy[each.position] += each.cycles
-            moved += traffic.moved(each.command, segments, config)
+            moved += each.moved
         busiest, busy_cycles = max(busy.items(), key=lambda item: item[1])
         expected: Counter[str] = Counter()
         for each in ran:
             if each.position == busiest:
-                expected += traffic.cycles(each.command, segments, config)
+                expected += traffic.cycles(each.command, each.moved, segments, config)
         bound = max(expected, key=lambda resource: expected[resource], default="")
         nodes = self._nodes.get(name, [])
         macs = self._rows * sum(_macs(node, self._graph) for node in nodes)
@@ -231,8 +234,7 @@ class _Account:
                 if self._program.segments[number].position == HOST
             }
             if each.command.opcode.engine is Engine.GATHER:
-                moved = traffic.moved(each.command, self._program.segments, self._config)
-                pooled += sum(moved.values())
+                pooled += sum(each.moved.values())
         total = pooled + 2 * sum(self._transfers[number] for number in touched)
         nodes = [node for node in nodes if node.op != "embedding_bag"]
         inside = {node.output for node in nodes}

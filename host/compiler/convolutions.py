@@ -31,7 +31,7 @@ def conv2d(lowering: Lowering, node: Node, position: int) -> None:
     window = Window(image, 0, 0, out, weight.shape[1:3], stride, pads[:2], dilation)  # type: ignore[arg-type]
     for first, count, inputs in _blocks(node, weight, columns, target.word, made.format.nbytes):
         laid = spread(_dense(weight[first : first + count], node, first, len(weight), zero_point),
-                      columns[inputs], zero_point)  # fmt: skip
+                      columns[inputs] - inputs.start, zero_point)  # fmt: skip
         packed = target.pack_weights(laid)
         part = "" if count == len(weight) else f" {first}"
         held = lowering.hold(f"{node.output} weights{part}", position, packed, packed.size)

@@ -1,6 +1,5 @@
 """A QOperator model, looked up: its nodes, constants, tensors, and what 8 bits are worth in it."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -35,7 +34,7 @@ class Net:
     nodes : list of NodeProto without Constant nodes, which are constants
     tensors : dtype and static shape by name, of inputs and what nodes make
     inputs, outputs : names
-    labels : what people call each node: its name, or its output where that says more
+    labels : what people call each node: its name, or its output if it has none
     maker : index of the node that makes a tensor, by name
     users : indices of the nodes that use a tensor, by name
     """
@@ -51,11 +50,7 @@ class Net:
                 self._protos[node.output[0]] = node.attribute[0].t
             else:
                 self.nodes.append(node)
-        names = Counter(node.name for node in self.nodes)
-        self.labels = [
-            node.name if node.name and names[node.name] == 1 else node.output[0]
-            for node in self.nodes
-        ]
+        self.labels = [node.name or node.output[0] for node in self.nodes]
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
         self.maker = {

@@ -1,6 +1,6 @@
 """Parts a QOperator model between the cards and the host, in as few steps as it can."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import onnx
 
@@ -46,8 +46,9 @@ _BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
 
 
 def steps(
-    model: onnx.ModelProto, check: Callable[[CardStep], object] | None = None
-) -> list[HostStep | CardStep]:
+    model: onnx.ModelProto, check: Callable[[CardStep], object] | None = None, *,
+    pooled: Collection[str] = (), every: bool = False,
+) -> list[HostStep | CardStep]:  # fmt: skip
     """Steps in an order in which they can run, of the host and of cards in turn.
 
     Parameters
@@ -55,6 +56,8 @@ def steps(
     model : a QOperator model, as `to_qoperator` returns it
     check : what else a step must pass, such as a compiler; the node that it names in a `GraphError`
         goes to the host
+    pooled : inputs that the cards make themselves
+    every : whether steps of cards return all that their nodes make, to be looked at
 
     Each node that a card can compute is on one, unless it only moves or converts elements between
     nodes of the host. Raises `ModelError` for a model that ONNX Runtime does not take.
@@ -66,15 +69,15 @@ def steps(
             refused[place] = why
     made: dict[tuple[int, ...], CardStep] = {}
     while True:
-        host = _settled(net, refused)
+        host = _settled(net, refused, pooled)
         plan = _alternating(net, host)
         again = False
         for kind, places in plan:
             if kind != "cards" or tuple(places) in made:
                 continue
             try:
-                made[tuple(places)] = _checked(net, places, check)
-            except _RefusedNode as error:
+                made[tuple(places)] = _checked(net, places, check, every=every)
+            except Refusal as error:
                 refused[error.place] = error.why
                 again = True
                 break
@@ -86,7 +89,9 @@ def steps(
     ]
 
 
-class _RefusedNode(Exception):
+class Refusal(Exception):
+    """Which node of a step cannot be on a card, and why."""
+
     def __init__(self, place: int, why: str):
         super().__init__(why)
         self.place = place
@@ -94,16 +99,16 @@ class _RefusedNode(Exception):
 
 
 def _checked(
-    net: Net, places: Sequence[int], check: Callable[[CardStep], object] | None
+    net: Net, places: Sequence[int], check: Callable[[CardStep], object] | None, *, every: bool
 ) -> CardStep:
-    step = card_step(net, places)
+    step = card_step(net, places, every=every)
     if check:
         try:
             check(step)
         except GraphError as error:
             for place in places:
                 if error.output in step.made[net.labels[place]]:
-                    raise _RefusedNode(place, f"no command takes it: {error}") from None
+                    raise Refusal(place, f"no command takes it: {error}") from None
             raise
     return step
 
@@ -115,17 +120,21 @@ def _refusal(net: Net, place: int) -> str | None:
         return reason(node.op_type, node.domain)
     try:
         card_step(net, [place], alone=True)
-    except _RefusedNode as error:
+    except Refusal as error:
         return error.why
     return None
 
 
-def card_step(net: Net, places: Sequence[int], *, alone: bool = False) -> CardStep:
+def card_step(
+    net: Net, places: Sequence[int], *, alone: bool = False, every: bool = False
+) -> CardStep:
     """The step of these nodes: by rows if all work so, else with a request as a sample.
 
-    `alone`: only whether each can be translated counts, not what comes out of it.
+    `alone`: only whether each can be translated counts, not what comes out of it. `every`: all that
+    nodes make comes out. Raises `Refusal`.
     """
     outputs = _outputs(net, places)
+    seen = [name for place in places for name in net.nodes[place].output if name and every]
     channels_last = any(net.nodes[place].op_type == "QLinearConv" for place in places)
     for by_rows in (True, False):
         if by_rows and not _rows_agree(net, places):
@@ -133,16 +142,17 @@ def card_step(net: Net, places: Sequence[int], *, alone: bool = False) -> CardSt
         builder = Builder(net, by_rows=by_rows, channels_last=channels_last)
         try:
             for place in places:
-                builder.begin(net.labels[place])
+                node = net.nodes[place]
                 try:
-                    TRANSLATIONS[net.nodes[place].op_type](builder, net.nodes[place])
+                    builder.begin(net.labels[place], node)
+                    TRANSLATIONS[node.op_type](builder, node)
                 except Refused as error:
-                    raise _RefusedNode(place, str(error.args[0])) from None
+                    raise Refusal(place, str(error.args[0])) from None
             try:
-                return builder.finish(() if alone else outputs)
+                return builder.finish(() if alone else outputs, seen)
             except Refused as error:
                 why, name = error.args
-                raise _RefusedNode(net.maker[name], why) from None
+                raise Refusal(net.maker[name], why) from None
         except NotByRows:
             continue
     raise ModelError("a request as one sample: it has no rows to keep apart")
@@ -172,7 +182,7 @@ def _outputs(net: Net, places: Sequence[int]) -> list[str]:
     ]
 
 
-def _settled(net: Net, refused: Mapping[int, str]) -> dict[int, str]:
+def _settled(net: Net, refused: Mapping[int, str], pooled: Collection[str]) -> dict[int, str]:
     """Why nodes are on the host: refused, or beside nodes of the host and not worth the way."""
     host = dict(refused)
     changed = True
@@ -188,7 +198,8 @@ def _settled(net: Net, refused: Mapping[int, str]) -> dict[int, str]:
                 beside = beside or any(name in net.outputs for name in node.output)
             else:
                 beside = all(user in host for user in after)
-            if beside or all(maker in host for maker in before):
+            near = any(name in pooled for name in node.input)
+            if beside or (not near and all(maker in host for maker in before)):
                 host[place] = "beside nodes of the host, where it costs less than the way"
                 changed = True
     return host

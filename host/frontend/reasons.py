@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 _WINDOWS = "no command finds {} over a window"
 _LOATH = "cards have no command for it"
-_REASONS: Mapping[str, str] = {
+REASONS: Mapping[str, str] = {
     "MaxPool": _WINDOWS.format("maxima"),
     "AveragePool": _WINDOWS.format("means of floating point"),
     "QLinearAveragePool": "ONNX Runtime adds its window in floating point, in an order of its own",
@@ -38,12 +38,13 @@ _REASONS: Mapping[str, str] = {
         "it chooses by comparison; cards compute, on all elements alike",
     ),
 }  # fmt: skip
+"""Why, by operator."""
 
 
 def reason(op_type: str, domain: str) -> str:
     """Why an operator is on the host."""
-    if op_type in _REASONS:
-        return _REASONS[op_type]
+    if op_type in REASONS:
+        return REASONS[op_type]
     if domain == "ai.onnx.ml":
         return "a step before or after the model proper: on the host for good"
     return _LOATH

@@ -10,10 +10,18 @@ import onnx
 from halfdome.host.frontend import layout
 from halfdome.host.frontend.layout import Order
 from halfdome.host.frontend.net import Net
-from halfdome.host.frontend.steps import CardStep, Port
+from halfdome.host.frontend.steps import CardStep, Port, Windows
 from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Node
 from halfdome.host.graph.values import GraphError, Value, format_of
+
+MOST_MOVED = 1 << 26
+"""Products of a weight and an element, for one request, above which a move stays on the host."""
+_TOO_MUCH = 1 << 10
+_FRESH = ("linear", "conv2d", "batch_matmul", "transpose")
+"""Operators whose outputs have no columns that nobody reads."""
+_WIDEST = 128
+"""Bytes of the widest bus word: rows that are joined begin at whole words."""
 
 
 class Refused(Exception):
@@ -47,6 +55,7 @@ class Builder:
         self._held: dict[str, list[Held]] = {}
         self._variants: dict[str, str] = {}
         self._values: dict[str, Value] = {}
+        self._padded: set[str] = set()
         self._inputs: list[Port] = []
         self._nodes: list[Node] = []
         self._constants: dict[str, np.ndarray] = {}
@@ -55,10 +64,14 @@ class Builder:
 
     # What a node asks
 
-    def begin(self, label: str) -> None:
-        """Graph nodes that follow are those of this ONNX node."""
+    def begin(self, label: str, node: onnx.NodeProto) -> None:
+        """Graph nodes that follow are those of this ONNX node. Raises `Refused` if it has sizes
+        that are unknown or zero."""
         self._label = label
-        self._made[label] = []
+        self._made.setdefault(label, [])
+        for name in (*node.input, *node.output):
+            if name and not self.net.is_constant(name):
+                self.shape(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Sizes of a tensor. Raises `Refused` if they are known at run time alone."""
@@ -94,8 +107,8 @@ class Builder:
         """Transpositions that it takes to have a tensor in an order; bringing it twice is one."""
         if self._comes_from_outside(name):
             return int(name in self._held and order not in self.orders(name))
-        ways = [layout.transpositions(form.order, order) for form in self._held[name]]
-        return min((len(way) for way in ways if way is not None), default=1 << 10)
+        shape = self.shape(name)
+        return min(self._effort(form, order, shape) for form in self._held[name])
 
     def _comes_from_outside(self, name: str) -> bool:
         return name not in self._held or any(port.tensor == name for port in self._inputs)
@@ -110,23 +123,60 @@ class Builder:
                 return form
         if self._comes_from_outside(name):
             return self._bring(name, order, dims)
-        forms = [
-            (way, form)
-            for form in self._held[name]
-            if (way := layout.transpositions(form.order, order)) is not None
-        ]
-        if not forms:
+        shape = self.shape(name)
+        efforts = {form: self._effort(form, order, shape) for form in self._held[name]}
+        form = min(efforts, key=lambda each: efforts[each])
+        if efforts[form] >= _TOO_MUCH:
             raise Refused("wants axes in an order that takes more than two transpositions")
-        way, form = min(forms, key=lambda each: len(each[0]))
-        value, shape = form.value, self.shape(name)
-        if way and self._values[value].format.nbytes != 1:
+        if self._values[form.value].format.nbytes != 1:
             raise Refused(f"wants the axes of {name} in another order; cards transpose 8 bits")
-        for prefix, a, b in way:
+        return self._hold(name, Held(self._turned(form, order, shape), order))
+
+    def _effort(self, form: Held, order: Order, shape: Sequence[int]) -> int:
+        """Commands that bring a form into an order, or `_TOO_MUCH`."""
+        if form.order == order:
+            return 0
+        if self._columns(form, order, shape) is not None:
+            return 1
+        way = layout.transpositions(form.order, order)
+        return _TOO_MUCH if way is None else len(way)
+
+    def _columns(self, form: Held, order: Order, shape: Sequence[int]) -> np.ndarray | None:
+        """Where each column comes from, if axes change places within the rows of a value."""
+        kept = next(
+            (at for at, axes in enumerate(zip(form.order, order, strict=True)) if len({*axes}) > 1),
+            len(order),
+        )
+        inner = form.order[kept:]
+        *rows, columns = self.dims(form.value)
+        size = _size(shape, inner)
+        if columns % size or prod(rows) * columns**2 > MOST_MOVED:
+            return None
+        places = np.arange(columns).reshape(-1, *(shape[axis] for axis in inner))
+        return places.transpose(0, *(inner.index(axis) + 1 for axis in order[kept:])).reshape(-1)
+
+    def _turned(self, form: Held, order: Order, shape: Sequence[int]) -> str:
+        columns = self._columns(form, order, shape)
+        if columns is not None:
+            return self.copied(form.value, np.eye(len(columns), dtype=np.int8)[columns])
+        value = form.value
+        for prefix, a, b in layout.transpositions(form.order, order) or ():
             dims = (*(shape[axis] for axis in prefix), *(_size(shape, each) for each in (a, b)))
             value = self.add("transpose", [self.shaped(value, dims)])
-        return self._hold(name, Held(value, order))
+        return value
 
-    def _bring(self, name: str, order: Order, dims: Sequence[int] | None) -> Held:
+    def in_windows(self, name: str, order: Order, windows: Windows) -> str | None:
+        """An image that the host lays out as a convolution reads its rows, if it comes from there;
+        for nobody else."""
+        if not self._comes_from_outside(name) or self.net.is_constant(name):
+            return None
+        *lead, _, channels = (self.shape(name)[axis] for axis in order)
+        dims = (*lead, windows.count, windows.taps * channels)
+        return self._bring(name, order, dims, windows).value
+
+    def _bring(
+        self, name: str, order: Order, dims: Sequence[int] | None, windows: Windows | None = None
+    ) -> Held:
         """A graph input."""
         if self.net.is_constant(name):
             raise Refused(f"{name} is a constant where cards take a tensor of the request")
@@ -146,8 +196,9 @@ class Builder:
         )
         ones = (axis for axis in range(self.first, len(shape)) if axis not in order)
         axes = (*range(self.first), *order, *ones)
-        self._inputs.append(Port(name, value, tensor.dtype, shape, axes, dims))
-        return self._hold(name, Held(value, order))
+        self._inputs.append(Port(name, value, tensor.dtype, shape, axes, dims, windows))
+        form = Held(value, order)
+        return form if windows else self._hold(name, form)
 
     def _hold(self, name: str, form: Held) -> Held:
         self._held.setdefault(name, []).append(form)
@@ -188,9 +239,45 @@ class Builder:
         except GraphError as error:
             raise Refused(f"no command takes it: {error}") from None
         self._values[output] = made
+        if self._is_padded(node, operands):
+            self._padded.add(output)
         self._nodes.append(node)
         self._made[self._label].append(output)
         return output
+
+    def _is_padded(self, node: Node, operands: Sequence[Value]) -> bool:
+        """Whether columns that nobody reads may lie in the rows of an output."""
+        if node.op in _FRESH:
+            return False
+        joined = [value for value in operands if value.columns % _WIDEST]
+        if node.op == "concat" or (node.op == "reshape" and self._is_merged(node, operands[0])):
+            return bool(joined)
+        return any(name in self._padded for name in node.inputs)
+
+    @staticmethod
+    def _is_merged(node: Node, x: Value) -> bool:
+        return node.attributes["shape"][-1] > x.columns  # type: ignore[index]
+
+    def even(self, value: str) -> str:
+        """A value without columns that nobody reads: as others lie that it is added to."""
+        *rows, columns = self.dims(value)
+        bytes_ = self._values[value].format.nbytes == 1
+        if value in self._padded and bytes_ and prod(rows) * columns**2 <= MOST_MOVED:
+            return self.copied(value, np.eye(columns, dtype=np.int8))
+        return value
+
+    def like(self, value: str) -> dict[str, object]:
+        """Attributes of a node whose output has elements of a value."""
+        made = self._values[value]
+        found: dict[str, object] = {"format": made.format, "zero_point": made.zero_point}
+        return found if made.scale is None else found | {"scale": made.scale}
+
+    def copied(self, value: str, weight: np.ndarray) -> str:
+        """[..., columns] times int8[made, columns] of 0 and 1, at most a 1 in each row of it."""
+        count = len(weight)
+        params = (np.zeros(count, np.int32), np.ones(count, np.float32))
+        names = [self.add_constant(each) for each in (weight, *params)]
+        return self.add("linear", [value, *names], **self.like(value))
 
     def add_constant(self, array: np.ndarray) -> str:
         """A constant of the graph."""
@@ -227,6 +314,10 @@ class Builder:
             raise Refused(f"takes {value} as zero point of {name}, where others take {known}")
         return int(value)
 
+    def zero(self, name: str) -> int:
+        """The element of a tensor that stands for zero."""
+        return self.net.quantisation.get(name, (None, 0))[1]
+
     def scalar(self, name: str, what: str) -> np.generic:
         """A constant of one element."""
         array = self.constant(name, what)
@@ -251,12 +342,17 @@ class Builder:
 
     # The end
 
-    def finish(self, outputs: Sequence[str]) -> CardStep:
-        """The step that makes these tensors. Raises `Refused` if one comes from outside as it is,
-        of which the second argument is the name."""
+    def finish(self, outputs: Sequence[str], seen: Sequence[str] = ()) -> CardStep:
+        """The step that makes these tensors, and those `seen` as far as they are more than names.
+
+        Raises `Refused` if an output comes from outside as it is, of which the second argument is
+        the name.
+        """
         ports = []
         brought = {port.value for port in self._inputs}
-        for name in outputs:
+        inner = [name for name in seen if name in self._held and name not in outputs]
+        inner = [name for name in inner if self._held[name][0].value not in brought]
+        for name in (*outputs, *inner):
             form = self._held[name][0]
             if form.value in brought:
                 raise Refused("only names anew what the host has", name)

@@ -161,7 +161,7 @@ def _with_tensor(
     big = builder.had(large, _own(order, sizes[large], shape), (*rows, columns))
     little = builder.had(small, _own(kept, sizes[small], shape), (*rows, 1))
     if op != _MULTIPLY:
-        little = _spread(builder, little, small, columns)
+        little = builder.copied(little, np.ones((columns, 1), np.int8))
     found = {large: big, small: little}
     # The larger comes first in a multiplication, which does not mind.
     return [found[name] for name in ((large, small) if op == _MULTIPLY else (a, b))], order
@@ -174,7 +174,9 @@ def _alike(
     order = min(
         ways, key=lambda way: sum(builder.cost(x, _own(way, sizes[x], shape)) for x in (a, b))
     )
-    left, right = (builder.ask(name, _own(order, sizes[name], shape)).value for name in (a, b))
+    left, right = (
+        builder.even(builder.ask(name, _own(order, sizes[name], shape)).value) for name in (a, b)
+    )
     if builder.dims(left)[-1] < builder.dims(right)[-1]:  # rows become longer for nothing
         left = builder.shaped(left, builder.dims(right))
     return [left, builder.shaped(right, builder.dims(left))], order
@@ -192,17 +194,3 @@ def _own(order: Order, own: tuple[int, ...], shape: tuple[int, ...]) -> Order:
     """An order of the output's axes by axes of the operand."""
     skipped = len(shape) - len(own)
     return without_ones([axis - skipped for axis in order if axis >= skipped], own)
-
-
-def _spread(builder: Builder, value: str, name: str, columns: int) -> str:
-    """[..., 1] as [..., columns], each element so many times: a product with ones."""
-    scale, zero_point = builder.net.quantisation.get(name, (None, 0))
-    operands = (
-        np.ones((columns, 1), np.int8), np.zeros(columns, np.int32),
-        np.ones(columns, np.float32),
-    )  # fmt: skip
-    names = [builder.add_constant(each) for each in operands]
-    return builder.add(
-        "linear", [value, *names], format=builder.format(name), zero_point=zero_point,
-        scale=None if scale is None else float(scale),
-    )  # fmt: skip

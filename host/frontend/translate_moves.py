@@ -10,12 +10,9 @@ import onnx
 from halfdome.host.frontend import layout
 from halfdome.host.frontend.layout import Order, without_ones
 from halfdome.host.frontend.net import attributes
-from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
+from halfdome.host.frontend.translate import MOST_MOVED, Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_elements import rescaled
 from halfdome.host.frontend.translate_products import per_channel
-
-_MOST = 1 << 26
-"""Products of a weight and an element, for one request, above which a move stays on the host."""
 
 
 def reshape(builder: Builder, node: onnx.NodeProto) -> None:
@@ -133,7 +130,7 @@ def slice_(builder: Builder, node: onnx.NodeProto) -> None:
         axes or range(count), starts, ends, steps or [1] * count, strict=True
     ):
         taken = range(shape[axis])[_bounds(start, end, step)]
-        piece = _pick(builder, x, piece, axis % len(shape), taken)
+        piece = _pick(builder, piece, axis % len(shape), taken)
     builder.define(y, piece.value, piece.order)
 
 
@@ -152,7 +149,7 @@ def split(builder: Builder, node: onnx.NodeProto) -> None:
     for y in node.output:
         size = builder.shape(y)[axis]
         piece = _Piece(form.value, form.order, shape)
-        piece = _pick(builder, x, piece, axis, range(start, start + size))
+        piece = _pick(builder, piece, axis, range(start, start + size))
         builder.define(y, piece.value, piece.order)
         start += size
 
@@ -174,7 +171,7 @@ def pad(builder: Builder, node: onnx.NodeProto) -> None:
     piece = _Piece(form.value, form.order, shape)
     count = len(pads) // 2
     for axis, before, after in zip(axes, pads[:count], pads[count:], strict=True):
-        piece = _extend(builder, x, piece, axis % len(shape), before, after)
+        piece = _extend(builder, piece, axis % len(shape), before, after)
     builder.define(y, piece.value, piece.order)
 
 
@@ -185,7 +182,7 @@ def _numbers(builder: Builder, node: onnx.NodeProto, place: int, given: object) 
     return list(given) if given else []  # type: ignore[call-overload]
 
 
-def _pick(builder: Builder, x: str, piece: _Piece, axis: int, taken: range) -> _Piece:
+def _pick(builder: Builder, piece: _Piece, axis: int, taken: range) -> _Piece:
     """The elements of one axis at these places."""
     size = piece.shape[axis]
     if taken == range(size):
@@ -196,7 +193,7 @@ def _pick(builder: Builder, x: str, piece: _Piece, axis: int, taken: range) -> _
     if axis == piece.innermost:
         weight = np.zeros((len(taken), size), np.int8)
         weight[range(len(taken)), taken] = 1
-        value = _product(builder, x, piece, axis, weight)
+        value = _product(builder, piece, axis, weight)
     else:
         step = taken.step if len(taken) > 1 else 1
         if step < 0:
@@ -206,12 +203,12 @@ def _pick(builder: Builder, x: str, piece: _Piece, axis: int, taken: range) -> _
         image = builder.shaped(piece.value, (before, size, between, last))
         value = per_channel(
             builder, image, (taps, 1), np.float32(1), taken[0], stride=(step, 1),
-            **_same(builder, x),
+            **builder.like(image),
         )  # fmt: skip
     return _changed(piece, value, axis, len(taken))
 
 
-def _extend(builder: Builder, x: str, piece: _Piece, axis: int, before: int, after: int) -> _Piece:
+def _extend(builder: Builder, piece: _Piece, axis: int, before: int, after: int) -> _Piece:
     """One axis longer at both ends."""
     if not before and not after:
         return piece
@@ -226,31 +223,20 @@ def _extend(builder: Builder, x: str, piece: _Piece, axis: int, before: int, aft
     if axis == piece.innermost:
         weight = np.zeros((made, size), np.int8)
         weight[range(before, before + size), range(size)] = 1
-        return _changed(piece, _product(builder, x, piece, axis, weight), axis, made)
+        return _changed(piece, _product(builder, piece, axis, weight), axis, made)
     _reasonable(first * between * last * made)
     image = builder.shaped(piece.value, (first, size, between, last))
     value = per_channel(
-        builder, image, (1, 1), np.float32(1), 0, pads=(before, 0, after, 0), **_same(builder, x)
+        builder, image, (1, 1), np.float32(1), 0, pads=(before, 0, after, 0), **builder.like(image)
     )
     return _changed(piece, value, axis, made)
 
 
-def _product(builder: Builder, x: str, piece: _Piece, axis: int, weight: np.ndarray) -> str:
+def _product(builder: Builder, piece: _Piece, axis: int, weight: np.ndarray) -> str:
     """The last axis in memory times a matrix of 0 and 1."""
     before, size, *_ = piece.view(axis)
     _reasonable(before * weight.size)
-    rows = builder.shaped(piece.value, (before, size))
-    count = len(weight)
-    params = (np.zeros(count, np.int32), np.ones(count, np.float32))
-    names = [builder.add_constant(each) for each in (weight, *params)]
-    return builder.add("linear", [rows, *names], **_same(builder, x))
-
-
-def _same(builder: Builder, x: str) -> dict[str, object]:
-    """Attributes of what has the elements of `x`."""
-    scale, zero_point = builder.net.quantisation.get(x, (None, 0))
-    made: dict[str, object] = {"format": builder.format(x), "zero_point": zero_point}
-    return made | ({} if scale is None else {"scale": float(scale)})
+    return builder.copied(builder.shaped(piece.value, (before, size)), weight)
 
 
 def _changed(piece: _Piece, value: str, axis: int, size: int) -> _Piece:
@@ -259,5 +245,5 @@ def _changed(piece: _Piece, value: str, axis: int, size: int) -> _Piece:
 
 
 def _reasonable(products: int) -> None:
-    if products > _MOST:
+    if products > MOST_MOVED:
         raise Refused(f"would take {products} products with 0 and 1 to move elements")

@@ -2,11 +2,14 @@
 
 import re
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import PRESETS
-from halfdome.host.graph.values import GraphError
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import GraphError, Value
 from tests.host.networks import Network
 from tests.host.recommenders import check_served
 
@@ -28,3 +31,16 @@ def test_any_network_has_the_bits_of_its_graph(seed, cards, config, requests):
     except GraphError as error:
         if not re.search("order of columns|does not become", str(error)):
             raise
+
+
+def test_channels_by_themselves_are_convolved_in_blocks():
+    rng, channels = np.random.default_rng(2), 2 * DEFAULT.bus_bytes
+    constants = {
+        "w": rng.integers(-128, 128, (channels, 2, 2, 1)).astype(np.int8),
+        "b": rng.integers(-100, 100, channels).astype(np.int32),
+        "m": rng.random(channels).astype(np.float32),
+    }
+    node = Node("conv2d", ("x", *constants), "y", {"groups": channels})
+    inputs = [Value("x", (1, 3, 3, channels), ElementFormat.UINT8, zero_point=7)]
+    request = {"x": rng.integers(0, 256, (1, 3, 3, channels)).astype(np.uint8)}
+    check_served(Graph(inputs, ["y"], [node], constants), [request], DEFAULT)

@@ -211,7 +211,7 @@ def test_channels_are_shuffled_beside_convolutions():
     chain.add("QLinearConv", "d s z w ws wz s z", "y", group=2)
     step = chain.check(rng, (1, 6, 4, 5))
     assert [each.op for each in step.nodes if each.op != "reshape"] == [
-        "conv2d", "transpose", "conv2d",
+        "conv2d", "linear", "conv2d",
     ]  # fmt: skip
 
 

@@ -1,0 +1,243 @@
+"""From any model to a plan: read, quantised, parted, and its parts for cards compiled."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
+from halfdome.host import arguments
+from halfdome.host.compiler.compile import compile as compile_graph
+from halfdome.host.frontend.bags import Bag
+from halfdome.host.frontend.load import ModelError, load
+from halfdome.host.frontend.net import Net
+from halfdome.host.frontend.partition import steps
+from halfdome.host.frontend.plan import Argument, CardPart, Plan
+from halfdome.host.frontend.quantise import to_qoperator
+from halfdome.host.frontend.steps import CardStep, HostStep, Port
+from halfdome.host.graph.graph import Graph
+from halfdome.host.graph.values import Value
+from halfdome.host.runtime.program import Program
+
+if TYPE_CHECKING:
+    from halfdome.host.frontend.torch_export import TorchModel
+
+Requests = Sequence[Mapping[str, np.ndarray]]
+Said = Callable[[str], None]
+ROOM = 2
+"""Indices that a bag has room for, of the most that examples show."""
+
+
+def compile(
+    model: Any, example_inputs: Sequence[object] | None = None, *,
+    calibration: Requests | None = None, shapes: Mapping[str, Sequence[int]] = {},
+    cards: int = 6, config: str | CardConfig = "default", every: bool = False,
+    say: Said = lambda text: None,
+) -> Plan:  # fmt: skip
+    """Compiles a model for so many cards.
+
+    Parameters
+    ----------
+    model : path or bytes of an ONNX model, onnx.ModelProto, torch.nn.Module, or TorchModel
+    example_inputs : of a torch.nn.Module, its positional arguments; they calibrate it, too
+    calibration : requests, arrays by input; without them only models that are quantised
+    shapes : of inputs that leave sizes open
+    cards : 1 to 6; requests are dealt over them
+    config : name of a preset, or a CardConfig
+    every : whether all tensors within the model are outputs of its steps, to be looked at
+    say : told what is done next
+
+    Raises `ModelError` for a model, calibration or shapes that do not fit, `TorchError` for a
+    module that PyTorch does not export, and `MemoryError` for a model that no card has room for.
+    """
+    cards = arguments.integer("cards", cards, 1, MOST_CARDS)
+    design = preset(config) if isinstance(config, str) else config
+    say("reading the model")
+    source = _torch(model, example_inputs)
+    if source is None:
+        loaded, bags, rest = load(model, shapes), (), calibration
+        name = str(model) if isinstance(model, str | Path) else "model"
+        ragged: frozenset[str] = frozenset()
+        given = None
+    else:
+        loaded, bags, name = load(source.rest), source.bags, type(model).__name__
+        given = list(calibration or ())
+        if example_inputs is not None:
+            given.append(source.named(example_inputs))
+        rest = [source.rest_inputs(each) for each in given] or None
+        ragged = source.ragged
+    say("quantising")
+    quantised = to_qoperator(loaded, rest)
+    say("parting it between cards and host")
+    longest = _longest(bags, given or ())
+    maker = _Maker(design, cards, bags, longest)
+    pooled = {bag.output for bag in bags}
+    parted = steps(quantised, maker.check, pooled=pooled, every=every)
+    say("compiling for the cards")
+    made = maker.plan_steps(parted)
+    net = Net(quantised)
+    inputs = [
+        Argument(each, net.tensors[each].dtype, tuple(net.tensors[each].shape or ()))
+        for each in net.inputs
+        if each not in pooled
+    ]
+    if bags:
+        inputs = _arguments(bags, inputs, given or (), ragged)
+    outputs = [
+        Argument(each, net.tensors[each].dtype, tuple(net.tensors[each].shape or ()))
+        for each in net.outputs
+    ]
+    about = {"model": name, "nodes": len(net.nodes)}
+    return Plan(tuple(inputs), tuple(outputs), tuple(made), cards, design.hash, about)
+
+
+def _torch(model: object, example_inputs: Sequence[object] | None) -> "TorchModel | None":
+    """What a module of PyTorch becomes; None for what is none."""
+    if hasattr(model, "rest_inputs"):
+        return model  # type: ignore[return-value]
+    if isinstance(model, str | Path | bytes | onnx.ModelProto):
+        return None
+    if not hasattr(model, "state_dict"):
+        raise ModelError(
+            f"model: is a {type(model).__name__}, must be an ONNX file, its bytes, an "
+            "onnx.ModelProto or a torch.nn.Module"
+        )
+    if example_inputs is None:
+        raise ModelError(
+            "example_inputs: are missing; a torch.nn.Module is exported as it is called with them"
+        )
+    from halfdome.host.frontend.torch_export import from_torch
+
+    return from_torch(model, example_inputs)  # type: ignore[arg-type]
+
+
+def _longest(bags: Sequence[Bag], requests: Requests) -> dict[str, int]:
+    """Room for indices in each bag."""
+    found = {}
+    for bag in bags:
+        if bag.length is not None:
+            found[bag.output] = max(1, bag.length)
+            continue
+        lengths = [bag.operands(each)[bag.names[1]].max(initial=1) for each in requests]
+        found[bag.output] = ROOM * int(max(lengths, default=1))
+    return found
+
+
+def _arguments(
+    bags: Sequence[Bag], inputs: Sequence[Argument], requests: Requests, ragged: frozenset[str]
+) -> list[Argument]:
+    """What a request of a module with bags brings."""
+    known = {each.name: each for each in inputs}
+    names = dict.fromkeys([*(requests[0] if requests else ()), *known])
+    made = []
+    for name in names:
+        if name in known:
+            made.append(known[name])
+            continue
+        array = np.asarray(requests[0][name])
+        shape = tuple(None if name in ragged else size for size in array.shape)
+        made.append(Argument(name, array.dtype, shape))
+    return made
+
+
+class _Maker:
+    """Compiles steps of cards, once each."""
+
+    def __init__(
+        self, design: CardConfig, cards: int, bags: Sequence[Bag], longest: Mapping[str, int]
+    ):
+        self._design = design
+        self._cards = cards
+        self._bags = {bag.output: bag for bag in bags}
+        self._longest = longest
+        self._made: dict[int, tuple[CardStep, Program]] = {}
+
+    def requests(self, step: CardStep) -> int:
+        """Requests that a program works on at a time: each card has a sample."""
+        return -(-self._cards // step.samples)
+
+    def check(self, step: CardStep) -> None:
+        """Compiles a step; raises what the compiler raises."""
+        self._made[id(step)] = step, self._program(self._pools(step), step)
+
+    def _pools(self, step: CardStep) -> list[Bag]:
+        """The bags whose rows are samples of a step: it pools them itself."""
+        ports = {port.tensor: port for port in step.inputs}
+        return [
+            bag
+            for name, bag in self._bags.items()
+            if name in ports and step.samples == bag.count
+            and ports[name].dims == (ports[name].shape[-1],)
+        ]  # fmt: skip
+
+    def _program(self, bags: Sequence[Bag], step: CardStep) -> Program:
+        requests = self.requests(step)
+        graph = step.graph(requests)
+        if bags:
+            graph = _with_bags(graph, step, bags, self._longest, requests)
+        return compile_graph(graph, self._design, min(self._cards, graph.batch or 1))
+
+    def plan_steps(self, parted: Sequence[HostStep | CardStep]) -> list[HostStep | CardPart]:
+        """Steps with their programs; bags that no step pools come before all others."""
+        made: list[HostStep | CardPart] = []
+        pooled: set[str] = set()
+        for step in parted:
+            if isinstance(step, HostStep):
+                made.append(step)
+                continue
+            bags = self._pools(step)
+            if id(step) not in self._made:
+                self.check(step)
+            pooled |= {bag.output for bag in bags}
+            inside = {bag.output for bag in bags}
+            inputs = tuple(port for port in step.inputs if port.tensor not in inside)
+            made.append(CardPart(
+                self._made[id(step)][1], inputs, step.outputs, tuple(bags), step.samples,
+                self.requests(step), step.made,
+            ))  # fmt: skip
+        wanted = {
+            name
+            for step in made
+            for name in (
+                step.inputs if isinstance(step, HostStep) else [p.tensor for p in step.inputs]
+            )
+        }
+        for name, bag in self._bags.items():
+            if name in wanted or name not in pooled:
+                made.insert(0, self._pooling(bag))
+        return made
+
+    def _pooling(self, bag: Bag) -> CardPart:
+        """A step that does nothing but pool."""
+        dim = bag.table.shape[1] - 8
+        port = Port(bag.output, bag.output, np.dtype(np.float32), (bag.count, dim), (0, 1), (dim,))
+        step = CardStep((), (port,), bag.count, (), (), {}, {bag.output: (bag.output,)})
+        requests = self.requests(step)
+        graph = Graph(
+            _stacked(bag.inputs(self._longest[bag.output]), requests), [bag.output],
+            [bag.node()], {bag.table_name: bag.table},
+        )  # fmt: skip
+        program = compile_graph(graph, self._design, min(self._cards, graph.batch or 1))
+        return CardPart(program, (), (port,), (bag,), bag.count, requests, step.made)
+
+
+def _stacked(values: Sequence[Value], requests: int) -> list[Value]:
+    return [replace(each, shape=(each.shape[0] * requests, *each.shape[1:])) for each in values]
+
+
+def _with_bags(
+    graph: Graph, step: CardStep, bags: Sequence[Bag], longest: Mapping[str, int], requests: int
+) -> Graph:
+    """A graph whose pooled rows it pools itself."""
+    values = {port.tensor: port.value for port in step.inputs}
+    inside = {values[bag.output] for bag in bags}
+    inputs = [value for value in graph.inputs if value.name not in inside]
+    nodes, constants = list(graph.nodes), dict(graph.constants)
+    for bag in bags:
+        inputs += _stacked(bag.inputs(longest[bag.output]), requests)
+        nodes.append(replace(bag.node(), output=values[bag.output]))
+        constants[bag.table_name] = bag.table
+    return Graph(inputs, graph.outputs, nodes, constants)

@@ -1,0 +1,218 @@
+"""A model that answers requests, as onnxruntime.InferenceSession does: on the cards of a platform,
+and in ONNX Runtime what they do not do."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from halfdome.hdl.config import CardConfig, ConfigError, preset
+from halfdome.host import platform
+from halfdome.host.frontend.compile import Requests, compile
+from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.plan import Argument, CardPart, Plan
+from halfdome.host.frontend.sessions import open_session
+from halfdome.host.frontend.steps import HostStep
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.flights import Response
+from halfdome.host.serving.deploy import deploy
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+SUFFIX = ".halfdome"
+"""Of files that hold a compiled model."""
+_ONNX_TYPES = {"float32": "float", "float64": "double"}
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output, as ONNX Runtime tells of it: `type` like "tensor(float)"."""
+
+    name: str
+    type: str
+    shape: list[int | None]
+
+
+@dataclass
+class StepRun:
+    """What a step took in the last run.
+
+    Attributes
+    ----------
+    seconds : float, of this machine
+    cycles : int, of platform time; 0 of a host step
+    responses : list of Response, one for each round of requests; of a host step none
+    """
+
+    seconds: float = 0.0
+    cycles: int = 0
+    responses: list[Response] = field(default_factory=list)
+
+
+class InferenceSession:
+    """A model on a platform of its own. A context manager; `close` gives everything back.
+
+    Parameters
+    ----------
+    model : path of an ONNX or compiled (.halfdome) file, bytes of an ONNX file, onnx.ModelProto,
+        Plan, TorchModel, or torch.nn.Module
+    cards, config, engine : as for `halfdome.open`; of a compiled model as it was compiled
+    example_inputs, calibration, shapes : as for `halfdome.compile`
+    options : passed to `halfdome.open`
+
+    Attributes
+    ----------
+    plan : Plan
+    runtime : Runtime
+    steps : StepRun of each step of the plan, of the last run
+
+    Raises what `halfdome.compile` and `halfdome.open` raise.
+    """
+
+    def __init__(
+        self, model: Any, *, cards: int | None = None, config: str | CardConfig = "default",
+        engine: str = "native", example_inputs: Sequence[object] | None = None,
+        calibration: Requests | None = None, shapes: Mapping[str, Sequence[int]] = {},
+        say: Callable[[str], None] = lambda text: None, **options: object,
+    ):  # fmt: skip
+        design = preset(config) if isinstance(config, str) else config
+        if not isinstance(design, CardConfig):
+            raise ConfigError(f"config={config!r}: must be the name of a preset or a CardConfig")
+        plan = _plan(model)
+        if plan is None:
+            count = 6 if cards is None else cards
+            platform.check(design, count, engine)
+            plan = compile(
+                model, example_inputs, calibration=calibration, shapes=shapes, cards=count,
+                config=design, say=say,
+            )  # fmt: skip
+        elif calibration is not None or shapes or example_inputs is not None:
+            raise ModelError("model: is compiled already; calibration and shapes are part of that")
+        if plan.config != design.hash:
+            raise ModelError(
+                f"model: is compiled for cards of {plan.config}, these are {design.hash}: give "
+                "their config, or compile it again"
+            )
+        if cards not in (None, plan.cards):
+            raise ModelError(
+                f"cards={cards}: the model is compiled for {plan.cards}: compile it again"
+            )
+        self.plan = plan
+        say("opening the platform")
+        self.runtime = platform.open(plan.cards, design, engine, **options)  # type: ignore[arg-type]
+        self._hosts: dict[int, onnxruntime.InferenceSession] = {}
+        self._served: dict[int, Deployment] = {}
+        self.steps = [StepRun() for _ in plan.steps]
+        try:
+            say("bringing the model to the cards")
+            self._open()
+        except BaseException:
+            self.runtime.close()
+            raise
+
+    def _open(self) -> None:
+        for number, step in enumerate(self.plan.steps):
+            if isinstance(step, HostStep):
+                self._hosts[number] = open_session(step.model)
+            else:
+                self._served[number] = deploy(self.runtime, step.program)
+
+    def get_inputs(self) -> list[NodeArg]:
+        """What a request brings."""
+        return [_node_arg(each) for each in self.plan.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """What a response holds."""
+        return [_node_arg(each) for each in self.plan.outputs]
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """The outputs of one request, all of them if no names are given.
+
+        Raises `ModelError` for a request that is not as the model wants it, before anything is
+        done, and for an output that there is not.
+        """
+        return self.run_many(output_names, [input_feed])[0]
+
+    def run_many(
+        self, output_names: Sequence[str] | None, requests: Sequence[Mapping[str, np.ndarray]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[list[np.ndarray]]:  # fmt: skip
+        """The outputs of each request; the cards work on as many as they are at a time.
+
+        `progress` is told of steps that are done, of all steps of all requests. Raises as `run`
+        does.
+        """
+        known = [each.name for each in self.plan.outputs]
+        names = known if output_names is None else list(output_names)
+        for name in names:
+            if name not in known:
+                raise ModelError(f"output {name}: unknown; outputs are {', '.join(known)}")
+        tensors = self.tensors(requests, progress)
+        return [[each[name] for name in names] for each in tensors]
+
+    def tensors(
+        self, requests: Sequence[Mapping[str, np.ndarray]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[dict[str, np.ndarray]]:  # fmt: skip
+        """All tensors that steps hand on, by name, for each request."""
+        made = [self.plan.checked(request) for request in requests]
+        for number, step in enumerate(self.plan.steps):
+            run = self.steps[number] = StepRun()
+            start, cycle = time.perf_counter(), self.runtime.cycles
+            if isinstance(step, HostStep):
+                self._run_host(number, step, made, progress)
+            else:
+                self._run_cards(number, step, made, progress)
+            run.seconds = time.perf_counter() - start
+            run.cycles = self.runtime.cycles - cycle
+        return made
+
+    def _run_host(self, number: int, step: HostStep, made, progress) -> None:
+        for tensors in made:
+            found = self._hosts[number].run(
+                list(step.outputs), {name: tensors[name] for name in step.inputs}
+            )
+            tensors.update(zip(step.outputs, found, strict=True))
+            progress(1)
+
+    def _run_cards(self, number: int, step: CardPart, made, progress) -> None:
+        groups = [
+            made[start : start + step.requests] for start in range(0, len(made), step.requests)
+        ]
+        responses = self._served[number].run(
+            [step.pack(group) for group in groups], lambda rows: progress(rows // step.samples)
+        )
+        for group, response in zip(groups, responses, strict=True):
+            for tensors, found in zip(group, step.unpack(response.outputs), strict=True):
+                tensors.update(found)
+        self.steps[number].responses = responses
+
+    def close(self) -> None:
+        """Ends the simulation and frees its memory."""
+        self.runtime.close()
+
+    def __enter__(self) -> "InferenceSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _plan(model: object) -> Plan | None:
+    """A model that is compiled already."""
+    if isinstance(model, Plan):
+        return model
+    if isinstance(model, str | Path) and Path(model).suffix == SUFFIX:
+        return Plan.load(model)
+    return None
+
+
+def _node_arg(each: Argument) -> NodeArg:
+    kind = _ONNX_TYPES.get(each.dtype.name, each.dtype.name)
+    return NodeArg(each.name, f"tensor({kind})", list(each.shape))

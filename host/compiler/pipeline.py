@@ -16,7 +16,9 @@ from halfdome.host.compiler.division import by_samples
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.lower import lower
 from halfdome.host.compiler.lowering import Lowering, label
+from halfdome.host.compiler.memory import ALIGNMENT
 from halfdome.host.compiler.target import Target
+from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Graph
 
 
@@ -27,7 +29,7 @@ class Step:
     Attributes
     ----------
     label : str
-    weight_bytes : int
+    weight_bytes : int, as much as they take in a card's memory
     cycles : what each queue of the card that runs it is busy
     handing_on : what sends its output to another card
     last : int, number of the last node that reads its output; -1 if none does
@@ -65,7 +67,9 @@ def rehearse(graph: Graph, target: Target, joins: Joins) -> list[Step]:
         if node.output in graph.outputs:
             cycles[handing_on.queue] += handing_on.cycles  # type: ignore[assignment]
         held = {region.buffer for command in mine for region in command.reads}
-        nbytes = sum(buffer.nbytes for buffer in held if buffer.contents is not None)
+        nbytes = sum(
+            round_up(buffer.nbytes, ALIGNMENT) for buffer in held if buffer.contents is not None
+        )
         reader = last.get(node.output, -1)
         steps.append(Step(label(node), nbytes, cycles, handing_on, reader))
     return steps
@@ -100,39 +104,43 @@ def _best(steps: Sequence[Step], rooms: Sequence[int]) -> tuple[np.ndarray, np.n
     the busiest queue has to do then."""
     count = len(steps)
     queues = sorted({queue for step in steps for queue in (*step.cycles, step.handing_on.queue)})
-    busy = np.array([[step.cycles[queue] for queue in queues] for step in steps])
-    done = np.concatenate([np.zeros((1, len(queues))), busy.reshape(count, -1)]).cumsum(axis=0)
+    done, handing_on = np.zeros((count + 1, len(queues))), np.zeros((count, len(queues)))
+    for number, step in enumerate(steps):
+        done[number + 1] = [step.cycles[queue] for queue in queues]
+        handing_on[number, queues.index(step.handing_on.queue)] = step.handing_on.cycles
+    done = done.cumsum(axis=0)
     weights = np.cumsum([0, *(step.weight_bytes for step in steps)])
+    last = np.array([step.last for step in steps])
     costs = np.full((len(rooms) + 1, count + 1), np.inf)
     origins = np.zeros(costs.shape, int)
-    costs[0, 0] = 0
+    costs[:, 0] = 0
     for stop in range(1, count + 1):
-        spent = done[stop] - done[:stop]
-        for number, step in enumerate(steps[:stop]):
-            if step.last >= stop:  # then a section with this node hands its output on
-                spent[: number + 1, queues.index(step.handing_on.queue)] += step.handing_on.cycles
+        spent = done[stop] - done[: stop + 1]  # by sections that begin at a node and end here
+        leaving = np.where(last[:stop, None] >= stop, handing_on[:stop], 0)
+        spent[:stop] += leaving[::-1].cumsum(axis=0)[::-1]
         busiest = spent.max(axis=1)
         for card, room in enumerate(rooms):
-            fits = weights[stop] - weights[:stop] <= room
-            total = np.where(fits, np.maximum(costs[card, :stop], busiest), np.inf)
+            fits = weights[stop] - weights[: stop + 1] <= room
+            total = np.where(fits, np.maximum(costs[card, : stop + 1], busiest), np.inf)
             origins[card + 1, stop] = int(np.argmin(total))
             costs[card + 1, stop] = total.min()
     return origins, costs
 
 
 def _too_large(steps: Sequence[Step], rooms: Sequence[int], far_bytes: int) -> MemoryError:
-    room = max(rooms)
+    room, cards = max(rooms), len(rooms)
     largest = max(steps, key=lambda step: step.weight_bytes)
-    about = f"of a card's {far_bytes} bytes, {far_bytes - room} taken by buffers of requests"
+    about = f"of whose {far_bytes} bytes buffers of requests take {far_bytes - room}"
     if largest.weight_bytes > room:
         return MemoryError(
-            f"{largest.label}: its {largest.weight_bytes} bytes of weights do not fit {about}: cut "
-            "the layer, take a smaller batch, or cards with more memory"
+            f"{largest.label}: its weights of {largest.weight_bytes} bytes fit no card, {about}: "
+            "cut the layer, take a smaller batch, or cards with more memory"
         )
     total = sum(step.weight_bytes for step in steps)
     return MemoryError(
-        f"weights: {total} bytes do not fit {len(rooms)} cards, {about}: take "
-        f"{_fewest(steps, room)} cards, or cards with more memory"
+        f"weights of {total} bytes do not fit {cards} card{'s' * (cards > 1)}, {about}: take "
+        f"{max(cards + 1, _fewest(steps, room))} cards at least, a smaller batch, or cards with "
+        "more memory"
     )
 
 

@@ -34,8 +34,8 @@ def to_qoperator(model: onnx.ModelProto, calibration: Calibration | None) -> onn
 
     QuantizeLinear and DequantizeLinear around operators (QDQ) are fused by ONNX Runtime. A model in
     floating point is quantised statically: activations to uint8, weights to int8, symmetric, per
-    channel where operators allow it. Of one that multiplies activations by activations, a
-    transformer, products alone: its sums and norms lose too much in 8 bits.
+    channel where operators allow it. Of a transformer, which multiplies activations by activations
+    and has Softmax, products alone: its sums and norms lose too much in 8 bits.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def _quantised(
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         ready = _flat_biases(onnx.load(prepared))
         onnx.save(ready, prepared)
-        operators = list(_PRODUCTS) if _multiplies_activations(ready) else None
+        operators = list(_PRODUCTS) if _attends(ready) else None
         tools.quantize_static(
             prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
             op_types_to_quantize=operators, per_channel=True,
@@ -129,7 +129,9 @@ def _flat_biases(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _multiplies_activations(model: onnx.ModelProto) -> bool:
+def _attends(model: onnx.ModelProto) -> bool:
+    """Whether a model is a transformer: it multiplies activations, and weighs by Softmax."""
     constants = {tensor.name for tensor in model.graph.initializer}
     products = [node for node in model.graph.node if node.op_type in _PRODUCTS]
-    return any(node.input[1] not in constants for node in products)
+    multiplied = any(node.input[1] not in constants for node in products)
+    return multiplied and any(node.op_type == "Softmax" for node in model.graph.node)

@@ -122,6 +122,33 @@ def test_a_transformer_has_its_products_quantised_alone():
     assert {"Softmax", "Add"} <= set(found)
 
 
+def test_products_of_activations_alone_make_no_transformer():
+    inputs = {"x": (np.float32, (1, 4, 6))}
+    nodes = [
+        node("Transpose", "x", "t", perm=[0, 2, 1]),
+        node("MatMul", "x t", "s"),
+        node("Add", "s s", "y"),
+    ]
+    source = load(typed(model(nodes, inputs, ["y"], {})))
+    x = np.random.default_rng(1).standard_normal((1, 4, 6)).astype(np.float32)
+    assert {"QLinearMatMul", "QLinearAdd"} <= set(operators(to_qoperator(source, [{"x": x}])))
+
+
+def test_a_bias_of_one_row_is_quantised_with_its_product():
+    rng = np.random.default_rng(1)
+    constants = {
+        "w": rng.standard_normal((6, 3)).astype(np.float32),
+        "b": rng.standard_normal((1, 3)).astype(np.float32),
+    }
+    nodes = [node("MatMul", "x w", "p"), node("Add", "p b", "y")]
+    source = load(typed(model(nodes, {"x": (np.float32, (4, 6))}, ["y"], constants)))
+    x = rng.standard_normal((4, 6)).astype(np.float32)
+    made = to_qoperator(source, [{"x": x}])
+    assert "QGemm" in operators(made)
+    [y] = oracle(made).run(None, {"x": x})
+    np.testing.assert_allclose(y, x @ constants["w"] + constants["b"], atol=0.15)
+
+
 def test_a_sum_of_many_is_added_in_8_bits():
     inputs = {"x": (np.float32, (1, 3))}
     nodes = [node("Mul", "x two", "a"), node("Sum", "x a x", "y")]

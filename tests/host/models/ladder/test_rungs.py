@@ -1,6 +1,7 @@
 """Models of the ladder: what they are, and what ONNX Runtime says of the photographs."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,21 @@ def test_the_perceptron_reads_digits_it_has_not_seen():
     assert len(seen) >= 250
     assert not seen & asked
     assert operators(rung.model) >= Counter(MatMul=3, Add=3, Relu=2, Scaler=1, ArgMax=1)
+
+
+def test_8_bits_leave_the_perceptron_its_digits():
+    pytest.importorskip("skl2onnx")
+    pytest.importorskip("onnxscript")
+    from halfdome.host.frontend.load import load
+    from halfdome.host.frontend.quantise import to_qoperator
+
+    rung = digits(batch=64)
+    made = to_qoperator(load(rung.model), rung.calibration)
+    assert operators(made)["QGemm"] == 3
+    labels = np.concatenate(
+        [answer[0] for answer in answers(replace(rung, model=made), rung.inputs)]
+    )
+    assert (labels == rung.labels).mean() > 0.95
 
 
 @pytest.mark.parametrize("batch", [0, 257])

@@ -92,42 +92,49 @@ def _pair(
     shape = builder.shape(node.output[0])
     for name, other, place in ((b, a, 1), (a, b, 0)):
         if builder.net.is_constant(name):
-            value, order = _with_constant(builder, op, other, name, zeros[place], shape, place)
+            value, order = _with_constant(builder, op, other, name, zeros[place], shape)
             break
     else:
         value, order = _with_tensor(builder, op, a, b, shape)
+    if op != _MULTIPLY and builder.net.is_constant(a):  # the constant comes second, as it is told
+        swapped = {"a_ratio": made["b_ratio"], "b_ratio": made["a_ratio"], "inner": "a"}
+        made |= swapped
     builder.define(node.output[0], builder.add(op, value, **made), order)
 
 
 def _with_constant(
-    builder: Builder, op: str, x: str, name: str, zero: int, shape: tuple[int, ...], place: int
+    builder: Builder, op: str, x: str, name: str, zero: int, shape: tuple[int, ...]
 ) -> tuple[list[str], Order]:
     """Operands, of which one is constant: a row for the last axes, along which it differs."""
     own = builder.shape(x)
     array = builder.constant(name, "a constant")
-    if prod(own) != prod(shape):
-        raise Refused("spreads a tensor of the request over a larger constant")
-    skipped = len(shape) - len(own)  # leading axes of one element that the constant brings
-    if builder.by_rows and skipped:
-        raise NotByRows
+    skipped = len(shape) - len(own)  # leading axes that the constant brings
     array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    if builder.by_rows and array.shape[0] != 1:
+    if builder.by_rows and (skipped or array.shape[0] != 1):
         raise NotByRows
     form = builder.either(x)
     order = tuple(axis + skipped for axis in form.order)
+    spread = tuple(axis for axis in plain(shape, builder.first) if axis not in order)
+    sizes = [shape[axis] for axis in order]
+    tensor = form.value
+    if spread:
+        columns = prod(shape[axis] for axis in spread)
+        tensor = builder.shaped(tensor, (*sizes, 1))
+        tensor = builder.copied(tensor, np.ones((columns, 1), np.int8))
+        order += spread
+        sizes += [shape[axis] for axis in spread]
     ones = tuple(axis for axis in range(len(shape)) if axis not in order)
     array = array.transpose((*ones, *order)).reshape([array.shape[axis] for axis in order] or [1])
-    sizes = [shape[axis] for axis in order] or [1]
-    # The row begins where the constant first differs.
-    begin = next((at for at, size in enumerate(array.shape) if size != 1), len(sizes) - 1)
+    # The row begins where the constant first differs, but for what lies in one row anyhow.
+    begin = next((at for at, size in enumerate(array.shape) if size != 1), max(len(sizes) - 1, 0))
+    if spread:
+        begin = min(begin, len(sizes) - len(spread))
+    sizes = sizes or [1]
     row = np.broadcast_to(array[(0,) * begin], sizes[begin:]).reshape(-1)
     if op == _MULTIPLY:  # a constant has no zero point of its own
         row = (row.astype(np.int32) - zero).astype(np.float32)
-    tensor = builder.shaped(form.value, (*sizes[:begin], prod(sizes[begin:])))
-    constant = builder.add_constant(row)
-    if op == _MULTIPLY or place == 1:
-        return [tensor, constant], order
-    return [constant, tensor], order
+    tensor = builder.shaped(tensor, (*sizes[:begin], prod(sizes[begin:])))
+    return [tensor, builder.add_constant(row)], order
 
 
 def _with_tensor(

@@ -6,10 +6,13 @@ from math import prod
 import numpy as np
 import onnx
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import ElementFormat, Function
 from halfdome.host.frontend.layout import Order, plain, without_ones
+from halfdome.host.frontend.sessions import alone
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_products import finite
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import Value, format_of
 from halfdome.sim.golden import floats
 
 _MULTIPLY = "multiply_quantised"
@@ -47,6 +50,26 @@ def rescaled(scale: np.float32, made: dict[str, object]) -> Callable[[Builder, s
         return builder.add("quantise", [builder.add("affine", [value], **floats_of)], **made)
 
     return make
+
+
+def qlinear_sigmoid(builder: Builder, node: onnx.NodeProto) -> None:
+    """com.microsoft's QLinearSigmoid, if the cards' function has the same byte for all 256."""
+    x, x_scale, x_zero, y_scale, y_zero = (operand(node, place) for place in range(5))
+    own = finite(np.float32(builder.scalar(x_scale, "the scale of x")))
+    zero = builder.zero_point(x, x_zero, "x")
+    scale, made = builder.output(node.output[0], y_scale, y_zero)
+    with np.errstate(all="ignore"):
+        factor = finite(np.float32(1) / scale)
+    made |= {"function": Function.SIGMOID, "scale": float(own), "multiplier": float(factor)}
+    kind = builder.net.tensors[x].dtype
+    every = np.arange(np.iinfo(kind).min, np.iinfo(kind).max + 1).astype(kind)[None]
+    value = Value("x", every.shape, format_of(kind), None, zero)
+    here = Graph([value], ["y"], [Node("affine", ("x",), "y", made)], {}).run({"x": every})["y"]
+    there = alone(builder.net.model, node, {x: every}, builder.net.proto)
+    if wrong := int((here != there).sum()):
+        raise Refused(f"cards round {wrong} of 256 bytes to others")
+    form = builder.either(x)
+    builder.define(node.output[0], builder.add("affine", [form.value], **made), form.order)
 
 
 def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:

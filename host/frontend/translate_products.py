@@ -11,6 +11,8 @@ from halfdome.host.frontend.layout import without_ones
 from halfdome.host.frontend.net import attributes
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 
+_LARGEST = 255
+"""Elements of a window along one of its axes."""
 _INT32 = {"format": ElementFormat.INT32}
 
 
@@ -80,6 +82,7 @@ def _conv(
     }
     kernel, sizes = (_two(each, dims, 1) for each in (weight.shape[2:], shape[2:]))
     window["pads"] = _pads(found, dims, sizes, kernel, window["stride"], window["dilation"])
+    within(kernel)
     groups = int(found.get("group", 1))  # type: ignore[call-overload]
     order = tuple(axis for axis in (0, *range(2, len(shape)), 1) if axis >= builder.first)
     lead = shape[builder.first : 1]
@@ -88,6 +91,12 @@ def _conv(
     operands = [image, *(builder.add_constant(each) for each in (tiles, *params))]
     value = builder.add("conv2d", operands, groups=groups, **window, **made)
     builder.define(node.output[0], value, order)
+
+
+def within(kernel: Sequence[int]) -> None:
+    """Refuses windows that commands do not have."""
+    if max(kernel) > _LARGEST:
+        raise Refused(f"a window of {max(kernel)} elements, where commands have {_LARGEST}")
 
 
 def _two(given: object, dims: int, usual: int) -> tuple[int, ...]:
@@ -139,6 +148,7 @@ def per_channel(
     tap: int | None = None, **attributes: object,
 ) -> str:  # fmt: skip
     """[..., height, width, channels] convolved channel by channel with ones, or with one `tap`."""
+    within(kernel)
     channels = builder.dims(image)[-1]
     weight = np.zeros((channels, prod(kernel)), np.int8)
     weight[:, slice(None) if tap is None else tap] = 1

@@ -90,6 +90,21 @@ def test_a_tensor_spreads_over_a_constant(op, shapes, turned, dtype, seed):
 
 
 @given(
+    shape=SHAPES, dtype=DTYPES, x_scale=st.floats(2**-8, 0.25, width=32),
+    y_scale=st.floats(2**-9, 2**-7, width=32), seed=SEEDS,
+)  # fmt: skip
+def test_sigmoid(shape, dtype, x_scale, y_scale, seed):
+    rng = np.random.default_rng(seed)
+    constants = {
+        "xs": scale(x_scale), "xz": zero_point(rng, dtype),
+        "ys": scale(y_scale), "yz": zero_point(rng, dtype),
+    }  # fmt: skip
+    nodes = [node("QLinearSigmoid", "x xs xz ys yz", "y", "com.microsoft")]
+    net = model(nodes, {"x": (dtype, shape)}, ["y"], constants)
+    agree(net, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
+
+
+@given(
     shape=SHAPES, dtype=DTYPES, x_scale=st.floats(2**-20, 2**20, width=32),
     y_scale=SCALES, seed=SEEDS,
 )  # fmt: skip

@@ -254,14 +254,15 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     known = {each.name: each.type for each in values if each.type.tensor_type.HasField("shape")}
     told = False
     for node in made.graph.node:
-        if node.op_type in _KEEP_SHAPES and node.domain == "ai.onnx.ml":
-            if node.input[0] in known and node.output[0] not in known:
-                shape = [dim.dim_value for dim in known[node.input[0]].tensor_type.shape.dim]
-                float32 = onnx.TensorProto.FLOAT
-                value = onnx.helper.make_tensor_value_info(node.output[0], float32, shape)
-                made.graph.value_info.append(value)
-                known[value.name] = value.type
-                told = True
+        keeps = node.op_type in _KEEP_SHAPES and node.domain == "ai.onnx.ml"
+        if keeps and node.input[0] in known and node.output[0] not in known:
+            shape = [dim.dim_value for dim in known[node.input[0]].tensor_type.shape.dim]
+            value = onnx.helper.make_tensor_value_info(
+                node.output[0], onnx.TensorProto.FLOAT, shape
+            )
+            made.graph.value_info.append(value)
+            known[value.name] = value.type
+            told = True
     return shape_inference.infer_shapes(made, data_prop=True) if told else made
 
 

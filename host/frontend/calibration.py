@@ -91,4 +91,4 @@ def _split(
         sizes = ", ".join(f"{name} {len(array)}" for name, array in found.items())
         raise ModelError(f"{where}: inputs differ in how many requests they hold: {sizes}")
     for place in range(counts.pop() if counts else 0):
-        yield {name: array[place] for name, array in found.items()}
+        yield {name: np.asarray(array[place]) for name, array in found.items()}

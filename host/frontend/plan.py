@@ -13,7 +13,7 @@ import onnx
 from halfdome.host import arguments
 from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.load import ModelError
-from halfdome.host.frontend.steps import HostStep, Port
+from halfdome.host.frontend.steps import HostStep, Port, Windows
 from halfdome.host.runtime.program import Program
 
 VERSION = 1
@@ -210,7 +210,8 @@ def _step(step: dict, folder: Path, number: int) -> HostStep | CardPart:
 
 def _as_port(port: dict) -> Port:
     lists = {name: tuple(port[name]) for name in ("shape", "order", "dims")}
-    return Port(port["tensor"], port["value"], np.dtype(port["dtype"]), **lists)
+    windows = port["windows"] and Windows(**port["windows"])
+    return Port(port["tensor"], port["value"], np.dtype(port["dtype"]), **lists, windows=windows)
 
 
 def _as_bag(bag: dict) -> Bag:

@@ -29,6 +29,31 @@ class HostStep:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Pixels of a row of an image laid out as a convolution reads them, window after window.
+
+    A stem of few channels so has a whole row of its kernel along the channels. `fill` is the
+    element that stands `before` and `after` the row.
+    """
+
+    count: int
+    taps: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+    fill: int
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """[..., width, channels] as [..., count, taps * channels]."""
+        edges = [(0, 0)] * (image.ndim - 2) + [(self.before, self.after), (0, 0)]
+        padded = np.pad(image, edges, constant_values=self.fill)
+        firsts = np.arange(self.count)[:, None] * self.stride
+        taken = padded[..., firsts + np.arange(self.taps) * self.dilation, :]
+        return taken.reshape(*taken.shape[:-2], -1)
+
+
+@dataclass(frozen=True)
 class Port:
     """How a tensor of the model and a value of a graph become each other.
 
@@ -39,6 +64,7 @@ class Port:
     shape : the tensor's, of one request
     order : the tensor's axes as they lie in the value
     dims : the value's shape, of one sample
+    windows : Windows of the rows of an image, or None
     """
 
     tensor: str
@@ -47,6 +73,7 @@ class Port:
     shape: tuple[int, ...]
     order: tuple[int, ...]
     dims: tuple[int, ...]
+    windows: Windows | None = None
 
     def pack(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """The value, [samples, *dims], of one tensor for each request.
@@ -61,6 +88,8 @@ class Port:
                 )
         axes = (0, *(axis + 1 for axis in self.order))
         stacked = np.stack(arrays).transpose(axes)
+        if self.windows is not None:
+            stacked = self.windows.of(stacked)
         return np.ascontiguousarray(stacked).reshape(-1, *self.dims)
 
     def unpack(self, array: np.ndarray) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import onnx
 from halfdome.host.frontend import layout
 from halfdome.host.frontend.layout import Order
 from halfdome.host.frontend.net import Net
-from halfdome.host.frontend.steps import CardStep, Port
+from halfdome.host.frontend.steps import CardStep, Port, Windows
 from halfdome.host.graph import operators
 from halfdome.host.graph.graph import Node
 from halfdome.host.graph.values import GraphError, Value, format_of
@@ -165,7 +165,18 @@ class Builder:
             value = self.add("transpose", [self.shaped(value, dims)])
         return value
 
-    def _bring(self, name: str, order: Order, dims: Sequence[int] | None) -> Held:
+    def in_windows(self, name: str, order: Order, windows: Windows) -> str | None:
+        """An image that the host lays out as a convolution reads its rows, if it comes from there;
+        for nobody else."""
+        if not self._comes_from_outside(name) or self.net.is_constant(name):
+            return None
+        *lead, _, channels = (self.shape(name)[axis] for axis in order)
+        dims = (*lead, windows.count, windows.taps * channels)
+        return self._bring(name, order, dims, windows).value
+
+    def _bring(
+        self, name: str, order: Order, dims: Sequence[int] | None, windows: Windows | None = None
+    ) -> Held:
         """A graph input."""
         if self.net.is_constant(name):
             raise Refused(f"{name} is a constant where cards take a tensor of the request")
@@ -185,8 +196,9 @@ class Builder:
         )
         ones = (axis for axis in range(self.first, len(shape)) if axis not in order)
         axes = (*range(self.first), *order, *ones)
-        self._inputs.append(Port(name, value, tensor.dtype, shape, axes, dims))
-        return self._hold(name, Held(value, order))
+        self._inputs.append(Port(name, value, tensor.dtype, shape, axes, dims, windows))
+        form = Held(value, order)
+        return form if windows else self._hold(name, form)
 
     def _hold(self, name: str, form: Held) -> Held:
         self._held.setdefault(name, []).append(form)
@@ -301,6 +313,10 @@ class Builder:
         if name in self.net.tensors and int(value) != known:
             raise Refused(f"takes {value} as zero point of {name}, where others take {known}")
         return int(value)
+
+    def zero(self, name: str) -> int:
+        """The element of a tensor that stands for zero."""
+        return self.net.quantisation.get(name, (None, 0))[1]
 
     def scalar(self, name: str, what: str) -> np.generic:
         """A constant of one element."""

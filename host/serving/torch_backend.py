@@ -4,6 +4,7 @@ PyTorch finds the backend by the entry point group `torch_dynamo_backends`.
 """
 
 import operator
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -89,9 +90,7 @@ class _Compiled:
     def _opened(
         self, arguments: Sequence[Any], tensors: list[torch.Tensor]
     ) -> Callable[[list[torch.Tensor]], tuple]:
-        from halfdome.host.serving.session import (  # pyright: ignore[reportMissingImports]
-            InferenceSession,
-        )
+        from halfdome.host.serving.session import InferenceSession
 
         kept = [not static and used for static, used in zip(self._static, self._used, strict=True)]
         module, outputs = _frozen(self._module, arguments, kept)
@@ -105,6 +104,7 @@ class _Compiled:
         session = InferenceSession(
             model if model.bags else model.rest, calibration=[inputs(tensors)], **self._options
         )
+        weakref.finalize(self, session.close)
 
         def answer(tensors: list[torch.Tensor]) -> tuple:
             made = iter(session.run(None, inputs(tensors)))

@@ -191,3 +191,22 @@ def test_global_average(batch, channels, height, width, dtype, scales, seed):
     shape = (batch, channels, height, width)
     net = model(nodes, {"x": (dtype, shape)}, ["y"], constants)
     agree(net, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
+
+
+def test_a_stem_is_laid_out_in_rows_of_its_kernel():
+    rng = np.random.default_rng(3)
+    weight = rng.integers(-128, 128, (8, 3, 7, 7)).astype(np.int8)
+    constants = {
+        "xs": np.float32(0.02), "xz": np.uint8(120), "w": weight, "ws": np.float32(0.01),
+        "wz": np.int8(0), "ys": np.float32(0.5), "yz": np.uint8(7),
+    }  # fmt: skip
+    made = model(
+        [node("QLinearConv", "x xs xz w ws wz ys yz", "y", pads=[3, 3, 2, 2], strides=[2, 2])],
+        {"x": (np.uint8, (1, 3, 30, 21))}, ["y"], constants,
+    )  # fmt: skip
+    image = rng.integers(0, 256, (1, 3, 30, 21)).astype(np.uint8)
+    step = agree(made, [{"x": image}])
+    [port] = step.inputs
+    assert port.dims == (30, 10, 21)
+    [conv] = step.nodes
+    assert step.constants[conv.inputs[1]].shape == (8, 7, 1, 21)

@@ -1,5 +1,6 @@
 """`torch.compile` with the backend, of which sessions stand for what cards would answer."""
 
+import gc
 import sys
 import tomllib
 from importlib.metadata import EntryPoint
@@ -33,10 +34,14 @@ class Session:
     def __init__(self, model, *, calibration, **options):
         self.model, self.calibration, self.options = model, calibration, options
         self.opened.append(self)
+        self.closed = False
         rest = model.rest if isinstance(model, TorchModel) else model
         self._session = onnxruntime.InferenceSession(
             rest.SerializeToString(), providers=["CPUExecutionProvider"]
         )
+
+    def close(self):
+        self.closed = True
 
     def run(self, names, inputs):
         if isinstance(self.model, TorchModel):
@@ -130,6 +135,17 @@ def test_floats_of_dynamic_shapes_are_numbers(opened):
         torch.testing.assert_close(compiled(x), network(x))
     [array] = opened[0].calibration[0].values()
     assert array.shape == (4, 3)
+
+
+def test_sessions_are_closed_with_what_was_compiled(opened):
+    graph = torch.fx.Graph()
+    graph.output((graph.call_function(torch.relu, (graph.placeholder("x"),)),))
+    answer = halfdome(torch.fx.GraphModule({}, graph), [torch.ones(2)])
+    assert answer(torch.tensor([-1.0, 2.0]))[0].tolist() == [0, 2]
+    assert not opened[0].closed
+    del answer
+    gc.collect()
+    assert opened[0].closed
 
 
 def test_gradients_are_refused(opened):

@@ -1,0 +1,130 @@
+"""Sessions answer as ONNX Runtime does, on cards as far as they can."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from halfdome.hdl.config import ConfigError
+from halfdome.host.frontend.compile import compile
+from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.plan import Plan
+from halfdome.host.frontend.quantise import to_qoperator
+from halfdome.host.frontend.sessions import oracle
+from halfdome.host.frontend.steps import HostStep
+from halfdome.host.serving.session import InferenceSession
+from tests.host.frontend import nets
+
+REQUESTS = [{"x": image} for image in nets.images(3, seed=8)]
+CALIBRATION = [{"x": image} for image in nets.images(4)]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """A convolutional net for two cards."""
+    return compile(nets.residual(), calibration=CALIBRATION, cards=2, config="tiny")
+
+
+@pytest.fixture(scope="module")
+def session(plan):
+    with InferenceSession(plan, config="tiny") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What ONNX Runtime makes of the requests."""
+    reference = oracle(to_qoperator(nets.residual(), CALIBRATION))
+    return [reference.run(None, request) for request in REQUESTS]
+
+
+def same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_request_has_the_bits_of_onnx_runtime(session, expected):
+    same(session.run(None, REQUESTS[0]), expected[0])
+
+
+def test_many_requests_are_dealt_over_the_cards(session, expected):
+    before = [card.counters()["cycles"] for card in session.runtime.cards]
+    steps = []
+    answers = session.run_many(None, REQUESTS, steps.append)
+    for found, wanted in zip(answers, expected, strict=True):
+        same(found, wanted)
+    assert sum(steps) == len(REQUESTS) * len(session.plan.steps)
+    assert all(
+        card.counters()["cycles"] > cycles
+        for card, cycles in zip(session.runtime.cards, before, strict=True)
+    )
+
+
+def test_it_tells_what_each_step_took(session):
+    session.run(None, REQUESTS[0])
+    for step, run in zip(session.plan.steps, session.steps, strict=True):
+        assert run.seconds > 0
+        assert (run.cycles == 0) == isinstance(step, HostStep) == (not run.responses)
+
+
+def test_inputs_and_outputs_are_told_as_onnx_runtime_tells_them(session):
+    [x], [y] = session.get_inputs(), session.get_outputs()
+    assert (x.name, x.type, x.shape) == ("x", "tensor(float)", list(REQUESTS[0]["x"].shape))
+    assert y.type == "tensor(float)"
+
+
+def test_a_plan_is_saved_and_loaded(plan, tmp_path, expected):
+    path = tmp_path / "net.halfdome"
+    plan.save(path)
+    loaded = Plan.load(path)
+    assert loaded.inputs == plan.inputs
+    assert loaded.outputs == plan.outputs
+    with InferenceSession(path, config="tiny") as opened:
+        same(opened.run(None, REQUESTS[0]), expected[0])
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({}, "input x: missing from the request; inputs are x"),
+        ({"x": REQUESTS[0]["x"], "y": 1}, "input y: unknown; inputs are x"),
+        ({"x": REQUESTS[0]["x"].astype(np.float64)}, r"input x: is float64.*must be float32\[1"),
+        ({"x": REQUESTS[0]["x"][:, :1]}, r"input x: is float32\[1, 1.*must be float32\[1"),
+        ([REQUESTS[0]["x"]], "request: is a list, must map names to arrays"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(session, request_, message):
+    with pytest.raises(ModelError, match=message):
+        session.run(None, request_)
+
+
+def test_an_unknown_output_is_refused(session):
+    with pytest.raises(ModelError, match="output z: unknown; outputs are"):
+        session.run(["z"], REQUESTS[0])
+
+
+def test_what_a_plan_is_not_for_is_refused(plan, tmp_path):
+    with pytest.raises(ModelError, match=r"is compiled for cards of .*, these are"):
+        InferenceSession(plan, config="default")
+    with pytest.raises(ModelError, match="cards=3: the model is compiled for 2"):
+        InferenceSession(plan, config="tiny", cards=3)
+    with pytest.raises(ModelError, match="is compiled already"):
+        InferenceSession(plan, config="tiny", calibration=CALIBRATION)
+    with pytest.raises(ConfigError, match="config=3"):
+        InferenceSession(plan, config=3)
+    with pytest.raises(ModelError, match="there is no such file"):
+        InferenceSession(tmp_path / "none.halfdome")
+    (tmp_path / "some.halfdome").write_bytes(b"what is no archive")
+    with pytest.raises(ModelError, match="is no compiled model, or damaged"):
+        Plan.load(tmp_path / "some.halfdome")
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ModelError, match="model: is a int, must be an ONNX file"):
+        compile(7)
+    with pytest.raises(ValueError, match="cards=9: must be an integer from 1 to 6"):
+        compile(nets.residual(), calibration=CALIBRATION, cards=9)
+    with pytest.raises(ModelError, match="calibration: this model computes in floating point"):
+        compile(nets.residual())

@@ -27,14 +27,13 @@ def _operands(
 ) -> tuple[list[Rows], list[Region], bool]:
     """Operands of a command, and whether the second is a column."""
     first, *others = node.inputs
-    columns = lowering.joins.columns[first]
     a = lowering.layouts[first, position]
     operands, regions = [lowering.rows_at(first, a)], [lowering.region(first, position)]
     column = False
     for name in others:
         value = lowering.graph.values[name]
         if name in lowering.graph.constants:
-            rows, region = _row(lowering, node, position, name, columns)
+            rows, region = _row(lowering, node, position, name)
         else:
             column = elements.is_column(value, lowering.graph.values[first])
             if not column:
@@ -45,18 +44,25 @@ def _operands(
     return operands, regions, column
 
 
-def _row(
-    lowering: Lowering, node: Node, position: int, name: str, columns: np.ndarray
-) -> tuple[Rows, Region]:
-    """One row of constants for all rows of the other operand, in the order in which that lies."""
+def _row(lowering: Lowering, node: Node, position: int, name: str) -> tuple[Rows, Region]:
+    """One row of constants for all rows of the other operand."""
     values = lowering.graph.constants[name]
     if values.ndim != 1:
         raise operator.refuse(node, f"{name} is a constant, and not one row for all")
+    return _held(lowering, node, position, name, values, lowering.format(name))
+
+
+def _held(
+    lowering: Lowering, node: Node, position: int, name: str, values: np.ndarray,
+    kind: ElementFormat,
+) -> tuple[Rows, Region]:  # fmt: skip
+    """A row on a card, in the order in which the columns of the first operand lie."""
+    columns = lowering.joins.columns[node.inputs[0]]
     laid = np.zeros(len(columns), values.dtype)
     laid[columns >= 0] = values[columns[columns >= 0]]
     raw = laid.view(np.uint8)
     held = lowering.hold(f"{node.output} {name}", position, raw, raw.size)
-    return Rows(Place(held), 0, lowering.format(name)), whole(held)
+    return Rows(Place(held), 0, kind), whole(held)
 
 
 def _same(lowering: Lowering, node: Node, name: str, first: str) -> None:
@@ -87,22 +93,43 @@ class _Temporary:
 
 
 def add_quantised(lowering: Lowering, node: Node, position: int) -> None:
-    """AFFINE of b, to which ADD adds a: each rounds once, and takes the bytes as they are."""
-    first, second = node.inputs
-    _same(lowering, node, second, first)
-    ratios = {name: float(node.attributes.get(f"{name}_ratio", 1.0)) for name in "ab"}  # type: ignore[arg-type]
-    offset = node.attributes.get("offset", 0.0)
-    a, b = (_raw(lowering.operand(name, position)) for name in node.inputs)
+    """AFFINE of the inner operand, to which ADD adds the other: each rounds once, and takes the
+    bytes as they are."""
+    operands, regions, _ = _operands(lowering, node, position)
+    operands = [_raw(each) for each in operands]
+    inner, outer = elements.add_order(node)
+    name = node.inputs[inner]
+    if name in lowering.graph.constants:
+        first = _all_alike(lowering, node, position, operands[0], regions[0], name)
+    else:
+        first = _Temporary(lowering, node, position)
+        constants = {
+            "scale": float(elements.ratio(node, inner)), "shift": node.attributes.get("offset", 0.0)
+        }  # fmt: skip
+        affine = Node("affine", node.inputs, node.output, constants)
+        _do(lowering, position, affine, label(node), first.rows, first.region,
+            [operands[inner]], [regions[inner]])  # fmt: skip
     y = _raw(lowering.rows_at(node.output, lowering.output(node.output, position)))
-    inner = _Temporary(lowering, node, position)
-    affine = Node("affine", node.inputs, node.output, {"scale": ratios["b"], "shift": offset})
-    add = Node("add", node.inputs, node.output, {"scale": ratios["a"]})
-    read = {name: lowering.region(name, position) for name in node.inputs}
-    about, written = label(node), lowering.region(node.output, position)
-    _do(lowering, position, affine, about, inner.rows, inner.region, [b], [read[second]])
-    _do(
-        lowering, position, add, about, y, written, [inner.rows, a], [inner.region, read[first]]
-    )  # fmt: skip
+    written = lowering.region(node.output, position)
+    add = Node("add", node.inputs, node.output, {"scale": float(elements.ratio(node, outer))})
+    _do(lowering, position, add, label(node), y, written, [first.rows, operands[outer]],
+        [first.region, regions[outer]])  # fmt: skip
+
+
+def _all_alike(
+    lowering: Lowering, node: Node, position: int, x: Rows, region: Region, name: str
+) -> _Temporary:
+    """What becomes of a row of constants within, in every row: added to nothing but zeros."""
+    zeros, rows = (_Temporary(lowering, node, position) for _ in range(2))
+    about = label(node)
+    clamp = Node("clamp", node.inputs, node.output, {"low": 0.0, "high": 0.0})
+    _do(lowering, position, clamp, about, zeros.rows, zeros.region, [x], [region])
+    values = elements.add_inner(node, lowering.graph.constants[name])
+    row, held = _held(lowering, node, position, f"{name} within", values, F32)
+    add = Node("add", node.inputs, node.output, {})
+    _do(lowering, position, add, about, rows.rows, rows.region, [zeros.rows, row],
+        [zeros.region, held])  # fmt: skip
+    return rows
 
 
 def multiply_quantised(lowering: Lowering, node: Node, position: int) -> None:

@@ -220,7 +220,7 @@ def _fix(
         fixed = dim.dim_value if _fixed(dim) else symbols.get(dim.dim_param, size)
         if fixed != size:
             raise ModelError(f"{given}: contradicts the model, where {name} is [{own}]")
-        if dim.dim_param:
+        if dim.dim_param.isidentifier():  # some exporters write ? for every size that is open
             symbols[dim.dim_param] = size
         dim.dim_value = size
 

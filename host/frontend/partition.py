@@ -29,6 +29,7 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     "QLinearGlobalAveragePool": products.global_average,
     "QLinearAdd": elements.qlinear_add,
     "QLinearMul": elements.qlinear_mul,
+    "QLinearSigmoid": elements.qlinear_sigmoid,
     "QuantizeLinear": elements.quantise_linear,
     "DequantizeLinear": elements.dequantise_linear,
     "QLinearConcat": moves.qlinear_concat,

@@ -10,6 +10,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from halfdome.host.frontend.calibration import Calibration, requests_of
 from halfdome.host.frontend.load import ModelError, nodes_within
+from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet
 
 _QUANTISED = {
@@ -82,7 +83,7 @@ def _quantised(
         source, prepared, made = (
             f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
         )
-        onnx.save(_sums_as_additions(model), source)
+        onnx.save(rewritten(model), source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         ready = _flat_biases(onnx.load(prepared))
         onnx.save(ready, prepared)
@@ -93,27 +94,6 @@ def _quantised(
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
         return onnx.load(made)
-
-
-def _sums_as_additions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which Sum, which no 8-bit operator is, adds one operand after the other."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    nodes = []
-    for node in made.graph.node:
-        if node.op_type != "Sum" or node.domain or len(node.input) < 2:
-            nodes.append(node)
-            continue
-        total, *others = node.input
-        for place, other in enumerate(others, 2):
-            last = place == len(node.input)
-            output = node.output[0] if last else f"{node.output[0]} of {place}"
-            name = f"{node.name or node.output[0]} of {place}"
-            nodes.append(onnx.helper.make_node("Add", [total, other], [output], name=name))
-            total = output
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
-    return made
 
 
 def _flat_biases(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,10 +6,13 @@ from math import prod
 import numpy as np
 import onnx
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import ElementFormat, Function
 from halfdome.host.frontend.layout import Order, plain, without_ones
+from halfdome.host.frontend.sessions import alone
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_products import finite
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import Value, format_of
 from halfdome.sim.golden import floats
 
 _MULTIPLY = "multiply_quantised"
@@ -47,6 +50,26 @@ def rescaled(scale: np.float32, made: dict[str, object]) -> Callable[[Builder, s
         return builder.add("quantise", [builder.add("affine", [value], **floats_of)], **made)
 
     return make
+
+
+def qlinear_sigmoid(builder: Builder, node: onnx.NodeProto) -> None:
+    """com.microsoft's QLinearSigmoid, if the cards' function has the same byte for all 256."""
+    x, x_scale, x_zero, y_scale, y_zero = (operand(node, place) for place in range(5))
+    own = finite(np.float32(builder.scalar(x_scale, "the scale of x")))
+    zero = builder.zero_point(x, x_zero, "x")
+    scale, made = builder.output(node.output[0], y_scale, y_zero)
+    with np.errstate(all="ignore"):
+        factor = finite(np.float32(1) / scale)
+    made |= {"function": Function.SIGMOID, "scale": float(own), "multiplier": float(factor)}
+    kind = builder.net.tensors[x].dtype
+    every = np.arange(np.iinfo(kind).min, np.iinfo(kind).max + 1).astype(kind)[None]
+    value = Value("x", every.shape, format_of(kind), None, zero)
+    here = Graph([value], ["y"], [Node("affine", ("x",), "y", made)], {}).run({"x": every})["y"]
+    there = alone(builder.net.model, node, {x: every}, builder.net.proto)
+    if wrong := int((here != there).sum()):
+        raise Refused(f"cards round {wrong} of 256 bytes to others")
+    form = builder.either(x)
+    builder.define(node.output[0], builder.add("affine", [form.value], **made), form.order)
 
 
 def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:
@@ -92,42 +115,49 @@ def _pair(
     shape = builder.shape(node.output[0])
     for name, other, place in ((b, a, 1), (a, b, 0)):
         if builder.net.is_constant(name):
-            value, order = _with_constant(builder, op, other, name, zeros[place], shape, place)
+            value, order = _with_constant(builder, op, other, name, zeros[place], shape)
             break
     else:
         value, order = _with_tensor(builder, op, a, b, shape)
+    if op != _MULTIPLY and builder.net.is_constant(a):  # the constant comes second, as it is told
+        swapped = {"a_ratio": made["b_ratio"], "b_ratio": made["a_ratio"], "inner": "a"}
+        made |= swapped
     builder.define(node.output[0], builder.add(op, value, **made), order)
 
 
 def _with_constant(
-    builder: Builder, op: str, x: str, name: str, zero: int, shape: tuple[int, ...], place: int
+    builder: Builder, op: str, x: str, name: str, zero: int, shape: tuple[int, ...]
 ) -> tuple[list[str], Order]:
     """Operands, of which one is constant: a row for the last axes, along which it differs."""
     own = builder.shape(x)
     array = builder.constant(name, "a constant")
-    if prod(own) != prod(shape):
-        raise Refused("spreads a tensor of the request over a larger constant")
-    skipped = len(shape) - len(own)  # leading axes of one element that the constant brings
-    if builder.by_rows and skipped:
-        raise NotByRows
+    skipped = len(shape) - len(own)  # leading axes that the constant brings
     array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    if builder.by_rows and array.shape[0] != 1:
+    if builder.by_rows and (skipped or array.shape[0] != 1):
         raise NotByRows
     form = builder.either(x)
     order = tuple(axis + skipped for axis in form.order)
+    spread = tuple(axis for axis in plain(shape, builder.first) if axis not in order)
+    sizes = [shape[axis] for axis in order]
+    tensor = form.value
+    if spread:
+        columns = prod(shape[axis] for axis in spread)
+        tensor = builder.shaped(tensor, (*sizes, 1))
+        tensor = builder.copied(tensor, np.ones((columns, 1), np.int8))
+        order += spread
+        sizes += [shape[axis] for axis in spread]
     ones = tuple(axis for axis in range(len(shape)) if axis not in order)
     array = array.transpose((*ones, *order)).reshape([array.shape[axis] for axis in order] or [1])
-    sizes = [shape[axis] for axis in order] or [1]
-    # The row begins where the constant first differs.
-    begin = next((at for at, size in enumerate(array.shape) if size != 1), len(sizes) - 1)
+    # The row begins where the constant first differs, but for what lies in one row anyhow.
+    begin = next((at for at, size in enumerate(array.shape) if size != 1), max(len(sizes) - 1, 0))
+    if spread:
+        begin = min(begin, len(sizes) - len(spread))
+    sizes = sizes or [1]
     row = np.broadcast_to(array[(0,) * begin], sizes[begin:]).reshape(-1)
     if op == _MULTIPLY:  # a constant has no zero point of its own
         row = (row.astype(np.int32) - zero).astype(np.float32)
-    tensor = builder.shaped(form.value, (*sizes[:begin], prod(sizes[begin:])))
-    constant = builder.add_constant(row)
-    if op == _MULTIPLY or place == 1:
-        return [tensor, constant], order
-    return [constant, tensor], order
+    tensor = builder.shaped(tensor, (*sizes[:begin], prod(sizes[begin:])))
+    return [tensor, builder.add_constant(row)], order
 
 
 def _with_tensor(

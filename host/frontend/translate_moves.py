@@ -19,6 +19,8 @@ def reshape(builder: Builder, node: onnx.NodeProto) -> None:
     """Reshape, Flatten, Squeeze, Unsqueeze and Identity."""
     x, y = node.input[0], node.output[0]
     old, new = builder.shape(x), builder.shape(y)
+    if prod(old) != prod(new):
+        raise Refused(f"makes {list(new)} of {list(old)}, which have not as many elements")
     if builder.by_rows and old[0] != new[0]:
         raise NotByRows
     orders = builder.orders(x)

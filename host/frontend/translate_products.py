@@ -13,6 +13,8 @@ from halfdome.host.frontend.net import attributes
 from halfdome.host.frontend.steps import Windows
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 
+_LARGEST = 255
+"""Elements of a window along one of its axes."""
 _INT32 = {"format": ElementFormat.INT32}
 _WORD = 16
 """Channels that an array and a bus word take at a time, on most cards."""
@@ -84,6 +86,7 @@ def _conv(
     }
     kernel, sizes = (_two(each, dims, 1) for each in (weight.shape[2:], shape[2:]))
     window["pads"] = _pads(found, dims, sizes, kernel, window["stride"], window["dilation"])
+    within(kernel)
     groups = int(found.get("group", 1))  # type: ignore[call-overload]
     order = tuple(axis for axis in (0, *range(2, len(shape)), 1) if axis >= builder.first)
     tiles = weight.reshape(*weight.shape[:2], *kernel).transpose(0, 2, 3, 1)
@@ -117,6 +120,12 @@ def _stem(
     if count < 1 or row >= kernel[1] * pixel or count * row > 2 * width * pixel:
         return None
     return Windows(count, kernel[1], stride, dilation, before, after, 0)
+
+
+def within(kernel: Sequence[int]) -> None:
+    """Refuses windows that commands do not have."""
+    if max(kernel) > _LARGEST:
+        raise Refused(f"a window of {max(kernel)} elements, where commands have {_LARGEST}")
 
 
 def _two(given: object, dims: int, usual: int) -> tuple[int, ...]:
@@ -168,6 +177,7 @@ def per_channel(
     tap: int | None = None, **attributes: object,
 ) -> str:  # fmt: skip
     """[..., height, width, channels] convolved channel by channel with ones, or with one `tap`."""
+    within(kernel)
     channels = builder.dims(image)[-1]
     weight = np.zeros((channels, prod(kernel)), np.int8)
     weight[:, slice(None) if tap is None else tap] = 1

@@ -87,11 +87,12 @@ def _vector(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray
 
 
 def _infer_add(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    """a[..., columns] and b of the same shape, or one row [columns] of constants."""
     operator.count(node, operands, 2)
     a, b = operands
-    for value in operands:
-        operator.bytes_of(node, value, 2)
-    if a.shape != b.shape:
+    operator.bytes_of(node, a, 2)
+    operator.bytes_of(node, b, 1)
+    if a.shape != b.shape and not _is_row(b, a, constants):
         raise refuse(node, f"{b}: does not fit {a}")
     for name in ("a_ratio", "b_ratio"):
         operator.finite(node, name, zero=False)
@@ -99,14 +100,30 @@ def _infer_add(node: "Node", operands: Sequence[Value], constants: Constants) ->
     return operator.made(node, a.shape, _BYTES)
 
 
+def add_order(node: "Node") -> tuple[int, int]:
+    """Which operand of an add_quantised the offset is added to first, and which comes then."""
+    return (0, 1) if node.attributes.get("inner", "b") == "a" else (1, 0)
+
+
+def ratio(node: "Node", place: int) -> np.float32:
+    """The ratio of an operand of an add_quantised."""
+    return operator.float_of(node, f"{'ab'[place]}_ratio", 1)
+
+
+def add_inner(node: "Node", x: np.ndarray) -> np.ndarray:
+    """float32: what an add_quantised makes of the bytes of its inner operand."""
+    offset = operator.float_of(node, "offset", 0)
+    return floats.fma(x.astype(np.float32), ratio(node, add_order(node)[0]), offset)
+
+
 def _add(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
-    """`saturate(round(fma(a, a_ratio, fma(b, b_ratio, offset))))` of the bytes as they are: the
-    QLinearAdd of ONNX Runtime on x86, which has its zero points in `offset`."""
-    a, b = (_decoded(value, x, 0) for value, x in zip(values, operands, strict=True))
-    a_ratio, b_ratio = (operator.float_of(node, f"{name}_ratio", 1) for name in "ab")
-    inner = floats.fma(b, b_ratio, operator.float_of(node, "offset", 0))
-    made = operator.format_made(node, ElementFormat.UINT8)
-    return vector.encode(floats.fma(a, a_ratio, inner), made, np.float32(1))
+    """`saturate(round(fma(a, a_ratio, fma(b, b_ratio, offset))))` of the bytes as they are, or with
+    a and b in each other's place if `inner` is a: the QLinearAdd of ONNX Runtime on x86, which has
+    its zero points in `offset`."""
+    inner, outer = add_order(node)
+    x = operands[outer].astype(np.float32)
+    total = floats.fma(x, ratio(node, outer), add_inner(node, operands[inner]))
+    return vector.encode(total, operator.format_made(node, ElementFormat.UINT8), np.float32(1))
 
 
 # multiply_quantised
@@ -158,6 +175,12 @@ def _quantise(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarr
     return vector.encode(quotient, made, np.float32(1), operator.zero_point_of(node) & 0xFF)
 
 
+def _inner(name: str, value: object) -> str:
+    if value not in ("a", "b"):
+        raise ValueError(f"{name}={value!r}: must be 'a' or 'b'")
+    return str(value)
+
+
 _ATTRIBUTES = operator.OUTPUT | {
     "multiplier": operator.number, "function": operator.member(Function),
     "scale": operator.number,
@@ -171,7 +194,10 @@ OPERATORS = {
     "add_quantised": Operator(
         _infer_add,
         _add,
-        operator.OUTPUT | dict.fromkeys(("a_ratio", "b_ratio", "offset"), operator.number),
+        operator.OUTPUT
+        | dict.fromkeys(("a_ratio", "b_ratio", "offset"), operator.number)
+        | {"inner": _inner},
+        constant_from=1,
     ),
     "multiply_quantised": Operator(
         _infer_multiply,

@@ -129,9 +129,13 @@ class Network:
 
     def _add_quantised(self, x):
         ratios = self.rng.random(2) + 0.01
-        self._add("add_quantised", [x.name, self._like(x).name], a_ratio=ratios[0],
+        other = self._like(x).name
+        if self.maybe(0.3):
+            row = self.rng.integers(0, 256, x.shape[-1]).astype(np.uint8)
+            other = self._constant(row)
+        self._add("add_quantised", [x.name, other], a_ratio=ratios[0],
                   b_ratio=ratios[1], offset=float(self.rng.normal() * 10),
-                  **self._output())  # fmt: skip
+                  inner=self.choice(("a", "b")), **self._output())  # fmt: skip
 
     def _multiply(self, x):
         other = self._like(x).name

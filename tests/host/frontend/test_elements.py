@@ -65,7 +65,7 @@ def test_a_tensor_spreads_over_another(op, shapes, turned, dtype, scales, seed):
 
 
 @given(
-    op=st.just("QLinearMul"), shapes=spread(), turned=st.booleans(), dtype=DTYPES,
+    op=OPERATORS, shapes=spread(), turned=st.booleans(), dtype=DTYPES,
     scales=st.tuples(SCALES, SCALES, SCALES), seed=SEEDS,
 )  # fmt: skip
 def test_a_constant_operand(op, shapes, turned, dtype, scales, seed):
@@ -76,6 +76,32 @@ def test_a_constant_operand(op, shapes, turned, dtype, scales, seed):
     nodes = [node(op, NAMES, "y", "com.microsoft")]
     net = model(nodes, {tensor: (dtype, shape)}, ["y"], constants)
     agree(net, [{tensor: bytes_of(rng, dtype, *shape)} for _ in range(2)])
+
+
+@given(op=OPERATORS, shapes=spread(), turned=st.booleans(), dtype=DTYPES, seed=SEEDS)
+def test_a_tensor_spreads_over_a_constant(op, shapes, turned, dtype, seed):
+    rng = np.random.default_rng(seed)
+    wide, own = shapes
+    constant, tensor = "ab" if turned else "ba"
+    constants = quantised(rng, dtype, (0.5, 0.25, 1.0)) | {constant: bytes_of(rng, dtype, *wide)}
+    nodes = [node(op, NAMES, "y", "com.microsoft")]
+    net = model(nodes, {tensor: (dtype, own)}, ["y"], constants)
+    agree(net, [{tensor: bytes_of(rng, dtype, *own)} for _ in range(2)])
+
+
+@given(
+    shape=SHAPES, dtype=DTYPES, x_scale=st.floats(2**-8, 0.25, width=32),
+    y_scale=st.floats(2**-9, 2**-7, width=32), seed=SEEDS,
+)  # fmt: skip
+def test_sigmoid(shape, dtype, x_scale, y_scale, seed):
+    rng = np.random.default_rng(seed)
+    constants = {
+        "xs": scale(x_scale), "xz": zero_point(rng, dtype),
+        "ys": scale(y_scale), "yz": zero_point(rng, dtype),
+    }  # fmt: skip
+    nodes = [node("QLinearSigmoid", "x xs xz ys yz", "y", "com.microsoft")]
+    net = model(nodes, {"x": (dtype, shape)}, ["y"], constants)
+    agree(net, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
 
 
 @given(

@@ -18,6 +18,7 @@ from halfdome.host.graph.values import GraphError
 from tests.host.frontend.nets import images, model, node, residual, typed
 from tests.host.frontend.single import bytes_of
 from tests.host.frontend.test_products import scale
+from tests.host.recommenders import check_served
 
 QUANTISED = {"s": scale(0.05), "z": np.uint8(100), "v": scale(0.05), "o": np.int8(0)}
 
@@ -37,6 +38,12 @@ def answer(found, request):
 
 def kinds(found):
     return ["cards" if isinstance(step, CardStep) else "host" for step in found]
+
+
+def served(step, request):
+    """Checks that cards of plain Python answer what the step's graph says."""
+    values = {port.value: port.pack([request[port.tensor]] * 2) for port in step.inputs}
+    check_served(step.graph(2), [values], PRESETS["default"], cards=2)
 
 
 def operators(step):
@@ -219,7 +226,10 @@ def test_attention_has_the_bits_of_onnx_runtime():
     found = steps(net)
     assert kinds(found) == ["cards", "host", "cards"]
     request = {"x": bytes_of(rng, np.dtype(np.uint8), 1, 5, 8)}
-    np.testing.assert_array_equal(answer(found, request)["y"], oracle(net).run(None, request)[0])
+    made = answer(found, request)
+    np.testing.assert_array_equal(made["y"], oracle(net).run(None, request)[0])
+    served(found[0], made)
+    served(found[2], made)
 
 
 def test_channels_are_weighted_by_what_the_image_says():
@@ -241,6 +251,32 @@ def test_channels_are_weighted_by_what_the_image_says():
     assert step.samples == 2
     request = {"x": bytes_of(rng, np.dtype(np.uint8), 2, 4, 6, 6)}
     np.testing.assert_array_equal(answer(found, request)["y"], oracle(net).run(None, request)[0])
+    served(step, request)
+
+
+def test_channels_are_joined_shuffled_and_added():
+    """What is joined lies at whole words, with columns between that no sum must see."""
+    rng = np.random.default_rng(10)
+    nodes = [
+        node("QLinearConv", "x s z w v o s z", "a", group=2),
+        node("QLinearConcat", "s z a s z x s z", "b", "com.microsoft", axis=1),
+        node("Reshape", "b apart", "c"),
+        node("Transpose", "c", "d", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", "d joined", "e"),
+        node("QLinearAdd", "e s z b s z s z", "f", "com.microsoft"),
+        node("Slice", "f begin end axes", "g"),
+        node("QLinearConv", "g s z w v o s z", "y", group=2),
+    ]
+    constants = QUANTISED | {
+        "w": bytes_of(rng, np.dtype(np.int8), 6, 3, 1, 1), "apart": np.array([2, 3, 4, 5, 4]),
+        "joined": np.array([2, 12, 5, 4]), "begin": np.array([3, 1]), "end": np.array([9, 4]),
+        "axes": np.array([1, 2]),
+    }  # fmt: skip
+    net = model(nodes, {"x": (np.uint8, (2, 6, 5, 4))}, ["y"], constants)
+    request = {"x": bytes_of(rng, np.dtype(np.uint8), 2, 6, 5, 4)}
+    [step] = found = steps(net, lambda step: compile(step.graph(2), PRESETS["default"], 1))
+    np.testing.assert_array_equal(answer(found, request)["y"], oracle(net).run(None, request)[0])
+    served(step, request)
 
 
 def test_a_compiler_sends_nodes_to_the_host(network):

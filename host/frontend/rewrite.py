@@ -1,0 +1,173 @@
+"""Floating point operators written by means of others that have an 8-bit form, before quantising.
+
+Real values stay the same but for the last bits; what is quantised then stays on the cards.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from halfdome.host.frontend.net import attributes
+from halfdome.host.frontend.sessions import Tensor, tensors
+
+
+def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model in floating point, in which
+
+    Sum adds one operand after the other, a quotient or difference with a constant is a product or
+    sum, HardSigmoid and HardSwish are products, sums and Clip, and a mean over height and width is
+    GlobalAveragePool.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    writer = _Writer(made)
+    for node in model.graph.node:
+        rule = None if node.domain else _RULES.get(node.op_type)
+        if rule is None or not rule(writer, node):
+            writer.nodes.append(node)
+    del made.graph.node[:]
+    made.graph.node.extend(writer.nodes)
+    return made
+
+
+class _Writer:
+    """The nodes of the copy so far, and what is known of the model."""
+
+    def __init__(self, made: onnx.ModelProto):
+        self.made = made
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: Mapping[str, Tensor] = tensors(made)
+        self._constants = {tensor.name: tensor for tensor in made.graph.initializer}
+        self._opset = next(each.version for each in made.opset_import if not each.domain)
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The array of a constant."""
+        found = self._constants.get(name)
+        return None if found is None else numpy_helper.to_array(found)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; () if it is not known."""
+        found = self.tensors.get(name)
+        return (found.shape or ()) if found else ()
+
+    def hold(self, name: str, array: np.ndarray) -> str:
+        """Another constant."""
+        self.made.graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, like: onnx.NodeProto, op: str, inputs: list[str], output: str) -> str:
+        """A node in the place of one of the model."""
+        name = f"{like.name or like.output[0]} {op} {len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output], name=name))
+        return output
+
+    def clip(self, like: onnx.NodeProto, x: str, low: float, high: float, output: str) -> str:
+        """Clip, whose bounds are attributes in old models."""
+        name = f"{like.name or like.output[0]} Clip {len(self.nodes)}"
+        if self._opset < 11:
+            node = helper.make_node("Clip", [x], [output], name=name, min=low, max=high)
+        else:
+            bounds = [
+                self.hold(f"{output} {bound}", np.array(value, np.float32))
+                for bound, value in (("low", low), ("high", high))
+            ]
+            node = helper.make_node("Clip", [x, *bounds], [output], name=name)
+        self.nodes.append(node)
+        return output
+
+
+def _sum(writer: _Writer, node: onnx.NodeProto) -> bool:
+    if len(node.input) < 2:
+        return False
+    total, *others = node.input
+    for place, other in enumerate(others, 2):
+        last = place == len(node.input)
+        total = writer.add(
+            node, "Add", [total, other], node.output[0] if last else f"{node.output[0]} of {place}"
+        )
+    return True
+
+
+def _by_constant(op: str, inverse: Callable[[np.ndarray], np.ndarray]):
+    """What is done with a constant second operand as `op` with its inverse."""
+
+    def rule(writer: _Writer, node: onnx.NodeProto) -> bool:
+        x, name = node.input
+        value = writer.constant(name)
+        if value is None or value.dtype != np.float32 or writer.constant(x) is not None:
+            return False
+        with np.errstate(divide="ignore"):
+            other = inverse(value).astype(np.float32)
+        if not np.isfinite(other).all():
+            return False
+        held = writer.hold(f"{node.output[0]} constant", other)
+        writer.add(node, op, [x, held], node.output[0])
+        return True
+
+    return rule
+
+
+def _hard_sigmoid(writer: _Writer, node: onnx.NodeProto) -> bool:
+    found = attributes(node)
+    alpha, beta = (float(found.get(key, usual)) for key, usual in (("alpha", 0.2), ("beta", 0.5)))  # type: ignore[arg-type]
+    _ramp(writer, node, alpha, beta, node.output[0])
+    return True
+
+
+def _hard_swish(writer: _Writer, node: onnx.NodeProto) -> bool:
+    ramp = _ramp(writer, node, 1 / 6, 0.5, f"{node.output[0]} ramp")
+    writer.add(node, "Mul", [node.input[0], ramp], node.output[0])
+    return True
+
+
+def _ramp(writer: _Writer, node: onnx.NodeProto, alpha: float, beta: float, output: str) -> str:
+    """x * alpha + beta, from 0 to 1."""
+    x = node.input[0]
+    for op, value in (("Mul", alpha), ("Add", beta)):
+        held = writer.hold(f"{output} {op} constant", np.array([value], np.float32))
+        x = writer.add(node, op, [x, held], f"{output} {op}")
+    return writer.clip(node, x, 0.0, 1.0, output)
+
+
+def _mean(writer: _Writer, node: onnx.NodeProto) -> bool:
+    """Over height and width, which are kept, or not."""
+    shape, found = writer.shape(node.input[0]), attributes(node)
+    axes = found.get("axes")
+    if len(node.input) > 1 and (held := writer.constant(node.input[1])) is not None:
+        axes = held.reshape(-1).tolist()
+    if len(shape) != 4 or axes is None or {axis % 4 for axis in axes} != {2, 3}:  # type: ignore[attr-defined]
+        return False
+    if found.get("keepdims", 1):
+        writer.add(node, "GlobalAveragePool", [node.input[0]], node.output[0])
+        return True
+    pooled = f"{node.output[0]} pooled"
+    writer.add(node, "GlobalAveragePool", [node.input[0]], pooled)
+    held = writer.hold(f"{node.output[0]} shape", np.array(shape[:2], np.int64))
+    writer.add(node, "Reshape", [pooled, held], node.output[0])
+    return True
+
+
+def _pool(writer: _Writer, node: onnx.NodeProto) -> bool:
+    """A window as large as the image, and nothing around it."""
+    shape, found = writer.shape(node.input[0]), attributes(node)
+    whole = len(shape) == 4 and list(shape[2:]) == list(found.get("kernel_shape", ()))  # type: ignore[call-overload]
+    if not whole or any(found.get("pads", ())) or found.get("auto_pad", "NOTSET") not in (  # type: ignore[arg-type]
+        "NOTSET", "VALID",
+    ):  # fmt: skip
+        return False
+    writer.add(node, "GlobalAveragePool", [node.input[0]], node.output[0])
+    return True
+
+
+_RULES: Mapping[str, Callable[[_Writer, onnx.NodeProto], bool]] = {
+    "Sum": _sum,
+    "Div": _by_constant("Mul", lambda value: 1 / value),
+    "Sub": _by_constant("Add", lambda value: -value),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
+    "ReduceMean": _mean,
+    "AveragePool": _pool,
+}
+"""What writes a node anew, or says that it does not."""

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from halfdome.host.frontend.load import load
+from halfdome.host.frontend.rewrite import rewritten
+from halfdome.host.frontend.sessions import open_session
+from tests.host.frontend.nets import model, node, typed
+
+SHAPE = (2, 3, 4, 5)
+CONSTANTS = {"two": np.float32([2]), "axes": np.array([-1, 2]), "one": np.array([2])}
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes", "opset", "operators"),
+    [
+        ("Sum", "x x x", {}, 17, ["Add", "Add"]),
+        ("Sum", "x", {}, 17, ["Sum"]),
+        ("Div", "x two", {}, 17, ["Mul"]),
+        ("Div", "two x", {}, 17, ["Div"]),
+        ("Div", "x x", {}, 17, ["Div"]),
+        ("Sub", "x two", {}, 17, ["Add"]),
+        ("HardSigmoid", "x", {}, 17, ["Mul", "Add", "Clip"]),
+        ("HardSigmoid", "x", {"alpha": 0.3, "beta": 0.1}, 10, ["Mul", "Add", "Clip"]),
+        ("HardSwish", "x", {}, 17, ["Mul", "Add", "Clip", "Mul"]),
+        ("ReduceMean", "x", {"axes": [2, 3]}, 17, ["GlobalAveragePool"]),
+        ("ReduceMean", "x axes", {}, 18, ["GlobalAveragePool"]),
+        ("ReduceMean", "x axes", {"keepdims": 0}, 18, ["GlobalAveragePool", "Reshape"]),
+        ("ReduceMean", "x one", {}, 18, ["ReduceMean"]),
+        ("ReduceMean", "x", {}, 17, ["ReduceMean"]),
+        ("AveragePool", "x", {"kernel_shape": [4, 5]}, 17, ["GlobalAveragePool"]),
+        ("AveragePool", "x", {"kernel_shape": [4, 4]}, 17, ["AveragePool"]),
+        (
+            "AveragePool", "x", {"kernel_shape": [4, 5], "pads": [0, 1, 0, 0]}, 17,
+            ["AveragePool"],
+        ),
+    ],
+)  # fmt: skip
+def test_operators_are_written_by_means_of_others(op, inputs, attributes, opset, operators):
+    constants = {name: value for name, value in CONSTANTS.items() if name in inputs.split()}
+    nodes = [node(op, inputs, "y", **attributes)]
+    source = load(typed(model(nodes, {"x": (np.float32, SHAPE)}, ["y"], constants, opset)))
+    made = rewritten(source)
+    assert [each.op_type for each in made.graph.node] == operators
+    x = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32) * 3
+    [expected], [found] = (open_session(each).run(None, {"x": x}) for each in (source, made))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_division_by_zero_stays():
+    constants = {"zero": np.float32([0])}
+    nodes = [node("Div", "x zero", "y")]
+    source = load(typed(model(nodes, {"x": (np.float32, SHAPE)}, ["y"], constants)))
+    assert [each.op_type for each in rewritten(source).graph.node] == ["Div"]

@@ -77,7 +77,7 @@ IMAGES = {"image": RNG.integers(0, 256, (4, 8, 8, 16), np.uint8)}
 def test_figures_of_a_convolution_are_those_of_its_closed_form():
     graph = net()
     program, response = answered(graph, IMAGES, cards=2)
-    found = layers.of(program, graph, DEFAULT, taking(response, 1000))
+    found = layers.of(program, DEFAULT, taking(response, 1000))
     load, conv, act, store = found.layers
     assert [each.name for each in found.layers] == ["image", "c", "act", "answers"]
     assert [each.operators for each in found.layers] == [
@@ -116,7 +116,7 @@ def test_weights_are_read_for_each_block_of_rows_and_x_for_each_group_of_outputs
     )  # fmt: skip
     request = {"x": RNG.integers(0, 256, (rows, k), np.uint8)}
     program, response = answered(graph, request)
-    [_, linear, _] = layers.of(program, graph, DEFAULT, response).layers
+    [_, linear, _] = layers.of(program, DEFAULT, response).layers
     tiles = 8 * 19 * 256
     assert sum(linear.moved_bytes.values()) == 5 * rows * k + 3 * (tiles + 8 * n) + rows * n
     assert linear.least_bytes == rows * k + n * k + 8 * n + rows * n
@@ -136,7 +136,7 @@ def test_bytes_in_dram_are_those_that_a_card_counts(wide):
         before = device.counters()
         [response] = served.run([request])
         after = device.counters()
-        found = layers.of(served.program, graph, runtime.config, response)
+        found = layers.of(served.program, runtime.config, response)
     counted = sum(after[name] - before[name] for name in ("dram_read_bytes", "dram_write_bytes"))
     assert found.moved_bytes["dram"] == counted > 0
     product = found.layers[1]
@@ -148,7 +148,7 @@ def test_bytes_in_dram_are_those_that_a_card_counts(wide):
 def test_a_request_of_fewer_rows_counts_what_it_needs():
     graph = net()
     program, response = answered(graph, {"image": IMAGES["image"][:1]}, cards=2)
-    found = layers.of(program, graph, DEFAULT, response)
+    found = layers.of(program, DEFAULT, response)
     load, conv, *_ = found.layers
     assert (found.rows, found.cards) == (1, 1)
     assert conv.macs == 8 * 8 * 32 * 3 * 3 * 16
@@ -168,7 +168,7 @@ def test_every_command_of_any_network_is_in_one_layer(seed, cards):
         if not re.search("order of columns|does not become", str(error)):
             raise
         return
-    check(made.graph, program, response, len(request["x"]))
+    check(program, response, len(request["x"]))
 
 
 @given(seed=st.integers(0, 1 << 30), cards=st.integers(1, 3))
@@ -177,11 +177,11 @@ def test_every_command_of_any_recommender_is_in_one_layer(seed, cards):
     request = made.request()
     program, response = answered(made.graph, request, cards, preset("tiny"))
     rows = len(next(iter(response.outputs.values())))
-    check(made.graph, program, response, rows, preset("tiny"))
+    check(program, response, rows, preset("tiny"))
 
 
-def check(graph, program, response, rows, config=DEFAULT):
-    found = layers.of(program, graph, config, response)
+def check(program, response, rows, config=DEFAULT):
+    found = layers.of(program, config, response)
     ran = [spans[spans[:, 0] >= 0] for spans in response.spans]
     assert sum(layer.commands for layer in found.layers) == sum(map(len, ran))
     assert (found.rows, found.latency_cycles) == (rows, response.latency_cycles)
@@ -218,7 +218,7 @@ def test_a_pooling_moves_the_rows_that_were_asked_for():
         "lengths": np.array([2, 0, 3, 0], np.int32),
     }
     program, response = answered(graph, request)
-    found = {each.name: each for each in layers.of(program, graph, DEFAULT, response).layers}
+    found = {each.name: each for each in layers.of(program, DEFAULT, response).layers}
     pooled = found["pooled"]
     moved = 5 * dim * 4 + 4 * (5 + 4) + 4 * dim * 4
     assert sum(pooled.moved_bytes.values()) == pooled.least_bytes == moved
@@ -230,15 +230,15 @@ def test_what_does_not_belong_together_is_refused():
     graph = net()
     program, response = answered(graph, IMAGES)
     with pytest.raises(ProgramError, match="the configuration is halfdome"):
-        layers.of(program, graph, preset("tiny"), response)
+        layers.of(program, preset("tiny"), response)
     with pytest.raises(ValueError, match="not of this program's commands"):
-        layers.of(program, graph, DEFAULT, replace(response, spans=response.spans * 2))
+        layers.of(program, DEFAULT, replace(response, spans=response.spans * 2))
 
 
 def test_layers_of_cards_and_host_are_printed_in_80_columns():
     graph = net()
     program, response = answered(graph, IMAGES, cards=2)
-    found = layers.of(program, graph, DEFAULT, taking(response, 123_456))
+    found = layers.of(program, DEFAULT, taking(response, 123_456))
     host = Layer("soft", ("Softmax",), where="host", reason="no command", seconds=0.0021)
     file = io.StringIO()
     console = Console(file=file, width=80)

@@ -5,6 +5,8 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from halfdome.host.graph.values import GraphError, Value
 from halfdome.host.report import layers, tables
 from halfdome.host.report.layers import Layer
 from halfdome.host.runtime.deployment import Deployment
-from halfdome.host.runtime.program import ProgramError
+from halfdome.host.runtime.program import Program, ProgramError
 from halfdome.host.serving.deploy import deploy
 from tests.host.golden_platform import GoldenPlatform
 from tests.host.networks import Network
@@ -34,9 +36,11 @@ BYTE = ElementFormat.UINT8
 RNG = np.random.default_rng(5)
 
 
-def answered(graph, request, cards=1, config=DEFAULT):
-    """A program and its response to a request."""
-    program = compile(graph, config, cards)
+def answered(graph, request, cards=1, config=DEFAULT, **how):
+    """A program, as it is read from a file, and its response to a request."""
+    with TemporaryDirectory() as folder:
+        compile(graph, config, cards, **how).save(path := Path(folder) / "program")
+        program = Program.load(path)
     platform = GoldenPlatform(config, cards)
     served = Deployment(platform.session, platform.accelerators, program, lambda: 0)
     [response] = served.run([request])
@@ -158,12 +162,15 @@ def test_a_request_of_fewer_rows_counts_what_it_needs():
     assert load.least_bytes == padded / 4
 
 
-@given(seed=st.integers(0, 1 << 30), cards=st.integers(1, 3))
-def test_every_command_of_any_network_is_in_one_layer(seed, cards):
+@given(
+    seed=st.integers(0, 1 << 30), cards=st.integers(1, 3),
+    parallelism=st.sampled_from(["data", "pipeline"]),
+)  # fmt: skip
+def test_every_command_of_any_network_is_in_one_layer(seed, cards, parallelism):
     made = Network(seed)
     request = made.request()
     try:
-        program, response = answered(made.graph, request, cards)
+        program, response = answered(made.graph, request, cards, parallelism=parallelism)
     except GraphError as error:
         if not re.search("order of columns|does not become", str(error)):
             raise
@@ -198,6 +205,25 @@ def check(program, response, rows, config=DEFAULT):
     told = json.loads(json.dumps(found.as_dict()))
     assert told["moved_bytes"] == moved
     assert len(told["layers"]) == len(found.layers)
+
+
+def test_a_pipeline_holds_weights_once_and_sends_what_its_sections_hand_on():
+    rows, size = 64, 256
+    graph = Graph(
+        [Value("x", (rows, size), BYTE)], ["z"],
+        [Node("linear", ("x", "v", "b", "m"), "y"), Node("linear", ("y", "w", "b", "m"), "z")],
+        {name: RNG.integers(-9, 9, (size, size), np.int8) for name in "vw"} | params(size),
+    )  # fmt: skip
+    request = {"x": RNG.integers(0, 256, (rows, size), np.uint8)}
+    program, response = answered(graph, request, 2, parallelism="pipeline")
+    found = layers.of(program, DEFAULT, response)
+    products = [layer for layer in found.layers if layer.operators == ("linear",)]
+    assert {layer.name for layer in products} == {"y", "z"}
+    for layer in products:
+        assert layer.commands == 1
+        assert layer.least_bytes == 2 * rows * size + size * size + 8 * size
+    assert found.cards == 2
+    assert found.moved_bytes["link"] == 3 * rows * size  # in, on, and out
 
 
 def test_a_pooling_moves_the_rows_that_were_asked_for():

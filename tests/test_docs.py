@@ -17,9 +17,19 @@ BLOCKS = [
 ]
 
 
+OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "skl2onnx", "torch")
+"""Libraries of models, which a document may import."""
+
+
 @pytest.mark.slow
+# Of PyTorch and scikit-learn, told by what they call.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore::FutureWarning:copyreg")
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_in_documents_runs(block, request, tmp_path, monkeypatch):
+    for library in OPTIONAL:
+        if re.search(rf"^(import|from) {library}\b", block, re.MULTILINE):
+            pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)  # for what it writes
     if not re.search(r"^def test_\w+\(\w", block, re.MULTILINE):
         exec(compile(block, "document", "exec"), {"__name__": "document"})

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from halfdome.host.cli import bench, card, run
+from halfdome.host.cli import bench, card, models, run
 
 app = typer.Typer(
     help="A six-card inference accelerator platform, simulated cycle by cycle.",
@@ -15,6 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(run.app, name="run")
+app.command("compile")(models.compile_model)
+app.command("compare")(models.compare_model)
 app.add_typer(bench.app, name="bench")
 for command in (run.explore, card.verilog, card.fpga, card.info):
     app.command()(command)
@@ -24,7 +26,7 @@ def main() -> None:
     """Entry point: errors that a user can mend become one line and exit status 2."""
     try:
         app()
-    except (ValueError, MemoryError, OSError, RuntimeError) as error:
+    except (ValueError, MemoryError, OSError, RuntimeError, ImportError) as error:
         message = f"[red]error:[/red] {escape(str(error))}"
         Console(stderr=True).print(message, soft_wrap=True, highlight=False)
         sys.exit(2)

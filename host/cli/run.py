@@ -1,16 +1,45 @@
-"""`halfdome run` and `halfdome explore`: models on simulated cards."""
+"""`halfdome run` and `halfdome explore`: models on simulated cards, above all the demo."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from halfdome.hdl.config import preset
-from halfdome.host.cli import options
+from halfdome.host.cli import models, options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
 
-app = typer.Typer(help="Run a model on simulated cards.", no_args_is_help=True)
+MODEL = "MODEL"
+"""What the help calls a model's path, and the command that takes it."""
+
+
+class _Group(TyperGroup):
+    """What is neither a command nor a question is about a model: `run` takes its path itself."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [MODEL, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple:
+        """Without a name for the command that takes a path, which is not written out."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == MODEL else name, command, rest
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="""Run a model on simulated cards: one of yours, by its path, or the demo.
+
+    Example: `halfdome run model.onnx --input x.npz --calibrate samples.npz`
+
+    Example: `halfdome run dlrm --samples 2048`
+    """,
+    no_args_is_help=True,
+)
+app.command(MODEL)(models.run_model)
 
 
 def _cycles(window: str) -> tuple[int, int]:

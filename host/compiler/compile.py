@@ -1,16 +1,22 @@
 """From a graph to a program for so many cards of one target."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from itertools import pairwise
 
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
-from halfdome.host.compiler import bags, events, memory
+from halfdome.host.compiler import bags, events, memory, needs, pipeline
 from halfdome.host.compiler.commands import Buffer, Place
+from halfdome.host.compiler.division import (
+    Division,
+    Parallelism,
+    by_samples,
+    by_sections,
+    shares,
+)
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.joins import JOINS, Joins
 from halfdome.host.compiler.lower import lower
@@ -18,14 +24,13 @@ from halfdome.host.compiler.lowering import Lowering
 from halfdome.host.compiler.order import by_buffer, dependencies
 from halfdome.host.compiler.parts import parts
 from halfdome.host.compiler.placement import Placement, Task, place
-from halfdome.host.compiler.schedule import Schedule, schedule
+from halfdome.host.compiler.schedule import schedule
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE, Target
-from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import operator, operators
 from halfdome.host.graph.graph import Graph
 from halfdome.host.graph.values import DTYPES, GraphError, Value
-from halfdome.host.runtime.program import HOST, Output, Program, RowsInput, RowsPiece
+from halfdome.host.runtime.program import Output, Program, RowsInput, RowsPiece
 from halfdome.host.runtime.transfers import Transfers
 
 TABLE_SHARE = 0.5
@@ -34,12 +39,6 @@ MOST_IN_FLIGHT = 64
 """Requests that a program may work on at a time."""
 SMALL_SHARE = 1 / 64
 """What of its near memory a table may take to be on every card."""
-
-
-def shares(samples: int, cards: int) -> list[range]:
-    """The samples of a request whose dense nets each card runs: as equal as can be."""
-    ends = [samples * card // cards for card in range(cards + 1)]
-    return [range(start, end) for start, end in pairwise(ends)]
 
 
 def target_of(design: CardConfig | Target | str) -> Target:
@@ -102,7 +101,7 @@ def _check(graph: Graph, target: Target) -> None:
 def compile(
     graph: Graph, design: CardConfig | Target | str, cards: int = 1, *,
     transfers: Transfers | None = None, in_flight: int | None = None,
-    kept: Mapping[int, int] = {},
+    kept: Mapping[int, int] = {}, parallelism: Parallelism | str | None = None,
 ) -> Program:  # fmt: skip
     """Compiles a graph that works row by row for `cards` cards.
 
@@ -113,19 +112,35 @@ def compile(
     cards : int
     transfers : Transfers or None for its defaults
     in_flight : int, requests that are worked on at a time; by default as many as a request takes
-        part in rounds: more would only wait
+        part in rounds, for more would only wait, or as there is memory for
     kept : position of the card that holds a table already, by number of the embedding bag
+    parallelism : Parallelism or its value; by default that of data, or of a pipeline for a graph
+        without embedding bags whose weights and buffers do not fit every card
 
-    Raises what `placement` raises, and `GraphError` for what no card can do.
+    Raises what `placement` raises, `GraphError` for what no card can do, and `MemoryError` for
+    sections of a pipeline that fit no card.
     """
     if in_flight is not None:
         in_flight = arguments.integer("in_flight", in_flight, 1, MOST_IN_FLIGHT)
     if transfers is not None and not isinstance(transfers, Transfers):
         raise ValueError(f"transfers: is a {type(transfers).__name__}, must be Transfers or None")
+    if parallelism is not None:
+        parallelism = arguments.choice("parallelism", parallelism, Parallelism)
     target = target_of(design)
-    program = _Compilation(
-        graph, target, cards, transfers or Transfers(), in_flight, kept
-    ).program()
+    made = _Compilation(
+        graph, target, placement(graph, target, cards, kept), transfers or Transfers(), in_flight
+    )
+    tables = bags.bag_nodes(graph)
+    if parallelism is Parallelism.PIPELINE and tables:
+        raise operator.refuse(
+            tables[0], "the tables of embedding bags lie on all cards, and are no part of a "
+            "pipeline: compile the graph with parallelism='data'"
+        )  # fmt: skip
+    if parallelism is not Parallelism.PIPELINE:
+        made.divide(by_samples(graph, cards))
+    if parallelism is Parallelism.PIPELINE or not (parallelism or tables or made.fits):
+        made.pipeline(cards)
+    program = made.program()
     target.check(program)
     return program
 
@@ -134,100 +149,90 @@ class _Compilation:
     """The steps of a compilation, and what one leaves for the next."""
 
     def __init__(
-        self, graph: Graph, target: Target, cards: int, transfers: Transfers,
-        in_flight: int | None, kept: Mapping[int, int],
+        self, graph: Graph, target: Target, placed: Placement, transfers: Transfers,
+        in_flight: int | None,
     ):  # fmt: skip
         self._graph = graph
         self._target = target
-        self._cards = cards
         self._transfers = transfers
         self._in_flight = in_flight
-        self._placement = placement(graph, target, cards, kept)
+        self._placement = placed
+        self._sections: dict[str, int] = {}
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
-        for task in self._placement.tasks:
+        for task in placed.tasks:
             self._tasks[nodes[task.table].output].append(task)
-        joins = Joins(graph, target, self._tasks, apart=not transfers.fused)
-        self._lowering = Lowering(graph, target, shares(graph.batch or 0, cards), joins)
-        self._bags = bags.Bags(self._lowering, self._tasks, transfers)
+        self._joins = Joins(graph, target, self._tasks, apart=not transfers.fused)
+
+    def pipeline(self, cards: int) -> None:
+        """Cuts the graph into sections that fit: what buffers take is known when all is placed."""
+        steps = pipeline.rehearse(self._graph, self._target, self._joins)
+        rooms = [self._target.far_bytes] * cards
+        while True:
+            sections = pipeline.cut(steps, rooms, self._target.far_bytes)
+            self.divide(by_sections(self._graph, cards, sections))
+            self._sections = {
+                node.output: at for node, at in zip(self._graph.nodes, sections, strict=True)
+            }
+            if self.fits:
+                return
+            for card, excess in enumerate(self._excess):
+                if excess > 0:
+                    rooms[card] = self._target.far_bytes - self._buffer_bytes(card)
+
+    def divide(self, division: Division) -> None:
+        """Lowers the graph and places what its commands use, by a division."""
+        self._lowering = Lowering(self._graph, self._target, division, self._joins)
+        self._bags = bags.Bags(self._lowering, self._tasks, self._transfers)
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
+        self._lower()
+        commands = self._lowering.commands
+        self._schedule = schedule(commands, dependencies(commands, by_buffer))
+        self._slots = self._in_flight or self._schedule.stages
+        self._place()
+        while not (self.fits or self._in_flight or self._tasks) and self._slots > 1:
+            self._slots -= 1
+            self._place()
 
-    def program(self) -> Program:
-        """Compiles."""
+    def _lower(self) -> None:
         self._bags.lower()
         self._load_inputs()
         for node in self._graph.nodes:
             if node.op != "embedding_bag":
                 lower(self._lowering, node)
+                pipeline.hand_on(self._lowering, node.output)
         self._store_outputs()
-        commands = self._lowering.commands
-        plan = schedule(commands, dependencies(commands, by_buffer))
-        slots = self._in_flight or plan.stages
+
+    def _place(self) -> None:
         near, far = self._target.near, self._target.far
-        placed = memory.plan(commands, plan, near, self._target.near_bytes, far, slots)
-        return self._encode(plan, placed, slots)
+        self._placed = memory.plan(
+            self._lowering.commands, self._schedule, near, self._target.near_bytes, far, self._slots
+        )
 
-    def _load_inputs(self) -> None:
-        """Brings every card its rows of the inputs that are no bags."""
-        lowering, word = self._lowering, self._target.word
-        of_bags = bags.inputs(self._graph)
-        for value in self._graph.inputs:
-            if value.name in of_bags:
-                continue
-            if self._transfers.half_inputs and self._may_be_halved(value):
-                lowering.formats[value.name] = ElementFormat.FLOAT16
-            wire = DTYPES[lowering.format(value.name)]
-            stride = round_up(lowering.row_bytes(value.name), word)
-            pieces, buffers = [], []
-            for card, share in enumerate(lowering.shares):
-                if not len(share):
-                    continue
-                rows = lowering.rows(value.name, card)
-                nbytes = rows * stride
-                far = Buffer(value.name, HOST, nbytes)
-                near = lowering.fresh(value.name, card, rows, stride)
-                lowering.layouts[value.name, card] = near
-                work = self._target.load(Place(far), near.place(), nbytes, nbytes)
-                lowering.add(card, work, value.name, writes=[near.region(1, nbytes)])
-                pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
-                buffers.append(far)
-            made = RowsInput(value.name, value.shape, str(value.dtype), str(wire), tuple(pieces))
-            self._inputs.append((made, buffers))
+    def _buffer_bytes(self, card: int) -> int:
+        """What buffers of requests take of a card's large memory."""
+        return self._slots * self._placed.arena_bytes.get((card, self._target.far), 0)
 
-    def _may_be_halved(self, value: Value) -> bool:
-        """Whether only its numbers matter: commands read any format, but move what there is."""
-        consumers = self._graph.consumers(value.name)
-        moved = [node for node in consumers if node.op in (*JOINS, "reshape", "quantise")]
-        is_moved = bool(moved) or value.name in self._graph.outputs
-        return value.format is ElementFormat.FLOAT32 and not is_moved
+    @property
+    def _excess(self) -> list[int]:
+        """Bytes by which each card's large memory is too small."""
+        placed, far = self._placed, self._target.far
+        return [
+            placed.contents_bytes.get((card, far), 0)
+            + self._buffer_bytes(card) - self._target.far_bytes
+            for card in range(len(self._lowering.shares))
+        ]  # fmt: skip
 
-    def _store_outputs(self) -> None:
-        """Leaves every card's rows of the outputs in host memory."""
-        lowering = self._lowering
-        for name in self._graph.outputs:
-            value, pieces, buffers = self._graph.values[name], [], []
-            for card, share in enumerate(lowering.shares):
-                if not len(share):
-                    continue
-                layout, row_bytes = lowering.layouts[name, card], lowering.row_bytes(name)
-                stride, rows = round_up(row_bytes, self._target.word), lowering.rows(name, card)
-                far = Buffer(name, HOST, rows * stride)
-                width = stride if stride == layout.stride else row_bytes
-                work = self._target.store_rows(
-                    layout.place(), layout.stride, Place(far), stride, rows, width
-                )
-                lowering.add(card, work, "answers", reads=[layout.region(rows, row_bytes)])
-                pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
-                buffers.append(far)
-            columns = lowering.joins.columns[name]
-            wanted = np.argsort(columns, kind="stable")[(columns < 0).sum() :]
-            made = Output(
-                name, value.shape, str(value.dtype), tuple(map(int, wanted)), tuple(pieces)
-            )
-            self._outputs.append((made, buffers))
+    @property
+    def fits(self) -> bool:
+        """Whether every card has memory for its weights and all requests in flight."""
+        return max(self._excess) <= 0
 
-    def _encode(self, plan: Schedule, placed: memory.Plan, slots: int) -> Program:
+    def program(self) -> Program:
+        """What was divided last, as a program."""
+        plan, placed = self._schedule, self._placed
+
         def where(region):
             buffer = region.buffer
             if buffer.contents is not None:
@@ -238,7 +243,7 @@ class _Compilation:
         waits = events.waits(order, dependencies(order, where), plan)
         order, waits, before = events.with_fences(order, waits, self._target)
         segments = Segments(placed)
-        made = parts(order, waits, before, plan, segments, self._cards, self._target)
+        made = parts(order, waits, before, plan, segments, len(self._lowering.shares), self._target)
 
         def moved(piece, buffers):
             segment = segments.of(buffers[piece.segment])[0]
@@ -253,21 +258,85 @@ class _Compilation:
             for each, buffer in zip(self._bags.stagings, self._bags.buffers, strict=True)
         ]
         return Program(
-            target=self._target.name, design=self._target.design, slots=slots,
+            target=self._target.name, design=self._target.design, slots=self._slots,
             batch=self._graph.batch or 0, stages=plan.stages, syncs=plan.syncs,
             symbols=self._bags.symbols,
+            firsts=tuple(share.start for share in self._lowering.shares),
             inputs=tuple(with_segments(*each) for each in self._inputs),
             bags=tuple(self._bags.inputs), stagings=tuple(stagings),
             outputs=tuple(with_segments(*each) for each in self._outputs),
             segments=tuple(segments.found), parts=made, weights=segments.weights,
-            about=self._about(plan),
+            about=self._about(),
         )  # fmt: skip
 
-    def _about(self, plan: Schedule) -> dict[str, object]:
+    def _staged(self, name: str) -> dict[range, tuple[int, Buffer]]:
+        """Host memory for a tensor: for each share of its samples a card that has it, and room."""
+        lowering, staged = self._lowering, {}
+        for card in lowering.division.makers[name]:
+            if lowering.shares[card] not in staged:
+                staged[lowering.shares[card]] = card, lowering.staging(name, card)
+        return staged
+
+    def _pieces(self, name: str, samples: Iterable[range]) -> tuple[RowsPiece, ...]:
+        stride = self._lowering.wire_stride(name)
+        return tuple(
+            RowsPiece(place, 0, stride, share.start, share.stop)
+            for place, share in enumerate(samples)
+        )
+
+    def _load_inputs(self) -> None:
+        """Brings every card its rows of the inputs that are no bags."""
+        lowering = self._lowering
+        of_bags = bags.inputs(self._graph)
+        for value in self._graph.inputs:
+            if value.name in of_bags:
+                continue
+            if self._transfers.half_inputs and self._may_be_halved(value):
+                lowering.formats[value.name] = ElementFormat.FLOAT16
+            staged = self._staged(value.name)
+            for card in lowering.division.makers[value.name]:
+                lowering.load(value.name, card, staged[lowering.shares[card]][1])
+            made = RowsInput(
+                value.name, value.shape, str(value.dtype), str(DTYPES[lowering.format(value.name)]),
+                self._pieces(value.name, staged),
+            )  # fmt: skip
+            self._inputs.append((made, [buffer for _, buffer in staged.values()]))
+
+    def _may_be_halved(self, value: Value) -> bool:
+        """Whether only its numbers matter: commands read any format, but move what there is."""
+        consumers = self._graph.consumers(value.name)
+        moved = [node for node in consumers if node.op in (*JOINS, "reshape", "quantise")]
+        is_moved = bool(moved) or value.name in self._graph.outputs
+        return value.format is ElementFormat.FLOAT32 and not is_moved
+
+    def _store_outputs(self) -> None:
+        """Leaves every card's rows of the outputs in host memory."""
+        lowering = self._lowering
+        for name in self._graph.outputs:
+            value, staged = self._graph.values[name], self._staged(name)
+            stride, row_bytes = lowering.wire_stride(name), lowering.row_bytes(name)
+            for card, far in staged.values():
+                layout, rows = lowering.layouts[name, card], lowering.rows(name, card)
+                width = stride if stride == layout.stride else row_bytes
+                work = self._target.store_rows(
+                    layout.place(), layout.stride, Place(far), stride, rows, width
+                )
+                lowering.add(card, work, "answers", reads=[layout.region(rows, row_bytes)])
+            columns = lowering.joins.columns[name]
+            wanted = np.argsort(columns, kind="stable")[(columns < 0).sum() :]
+            made = Output(
+                name, value.shape, str(value.dtype), tuple(map(int, wanted)),
+                self._pieces(name, staged),
+            )  # fmt: skip
+            self._outputs.append((made, [buffer for _, buffer in staged.values()]))
+
+    def _about(self) -> dict[str, object]:
         return {
-            "interval_cycles": plan.interval,
+            "interval_cycles": self._schedule.interval,
             "gather_imbalance": self._placement.imbalance,
             "transfers": asdict(self._transfers),
+            "layers": needs.plain(self._graph, self._lowering.format),
+            "sections": self._sections,
             "tables": {
                 name: [[t.card, *_ends(t.samples), *_ends(t.columns)] for t in tasks]
                 for name, tasks in self._tasks.items()

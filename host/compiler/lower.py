@@ -23,7 +23,6 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node, int], None]] = {
 
 
 def lower(lowering: Lowering, node: Node) -> None:
-    """Adds what every card does for a node that is no embedding bag."""
-    for position in range(len(lowering.shares)):
-        if lowering.samples(position):
-            _LOWERINGS[node.op](lowering, node, position)
+    """Adds what every card that runs it does for a node that is no embedding bag."""
+    for position in lowering.division.makers[node.output]:
+        _LOWERINGS[node.op](lowering, node, position)

@@ -1,11 +1,11 @@
 """What becomes of a graph on the cards: commands, on operands laid out in their memory.
 
-A graph that works row by row is dealt out by samples: every card runs its nodes on its share of
-them. A tensor lies as rows of whole bus words, one for each position of all its axes but the last:
+Every card runs nodes on its share of the samples, all nodes or some: that is the *division*. A
+tensor lies as rows of whole bus words, one for each position of all its axes but the last:
 an image as its pixels. What a row holds, `joins.columns` says.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -13,10 +13,13 @@ import numpy as np
 
 from halfdome.hdl.commands import ElementFormat
 from halfdome.host.compiler.commands import Buffer, Command, Extent, Place, Region
+from halfdome.host.compiler.division import Division
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.runtime.program import HOST
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,22 @@ class Lowering:
     ----------
     graph : Graph with a batch
     target : Target
-    shares : samples of each card
+    division : Division
     joins : Joins
 
     Attributes
     ----------
     commands : list of Command
+    shares : samples of each card
     layouts : Layout by tensor and position
     formats : format of tensors that is another in the cards than in the graph
     """
 
-    def __init__(self, graph: Graph, target: Target, shares: Sequence[range], joins: Joins):
+    def __init__(self, graph: Graph, target: Target, division: Division, joins: Joins):
         self.graph = graph
         self.target = target
-        self.shares = shares
+        self.division = division
+        self.shares = division.shares
         self.joins = joins
         self.commands: list[Command] = []
         self.layouts: dict[tuple[str, int], Layout] = {}
@@ -116,38 +121,56 @@ class Lowering:
         """Bytes of a row of a tensor in the cards, padding between columns included."""
         return len(self.joins.columns[name]) * self.format(name).nbytes
 
+    def wire_stride(self, name: str) -> int:
+        """Bytes from one row of a tensor to the next in host memory: whole bus words."""
+        return round_up(self.row_bytes(name), self.target.word)
+
+    def staging(self, name: str, position: int) -> Buffer:
+        """Host memory for a card's rows of a tensor."""
+        return Buffer(name, HOST, self.rows(name, position) * self.wire_stride(name))
+
+    def load(self, name: str, position: int, source: Buffer) -> None:
+        """Brings a card its rows of an input from host memory."""
+        nbytes = source.nbytes
+        near = self.fresh(name, position, self.rows(name, position), self.wire_stride(name))
+        self.layouts[name, position] = near
+        work = self.target.load(Place(source), near.place(), nbytes, nbytes)
+        self.add(position, work, name, writes=[near.region(1, nbytes)])
+
     @staticmethod
     def fresh(label: str, position: int, rows: int, stride: int) -> Layout:
         """New room for so many rows on a card."""
         return Layout(Buffer(label, position, rows * stride), 0, stride)
 
     def joined(self, output: str, position: int) -> Layout:
-        """Where the inputs of a join lie side by side; inside another join if they are one of its
-        inputs as they are."""
+        """Where the inputs of a join lie side by side; inside another join of the card if they are
+        one of its inputs as they are."""
         key = output, position
         if key not in self._joined:
-            outer = self.joins.written_in.get(output)
             node = next(node for node in self.graph.nodes if node.output == output)
-            if node.op == "concat" and outer is not None:
-                join = self.joins.joins[outer[0]]
-                self._joined[key] = self.joined(outer[0], position).inside(join.start(outer[1]))
+            inside = self._inside(output, position) if node.op == "concat" else None
+            if inside is not None:
+                self._joined[key] = inside
             else:
                 stride = self.joins.joins[output].stride
                 rows = self.rows(node.inputs[0], position)
                 self._joined[key] = self.fresh(f"{output} inputs", position, rows, stride)
         return self._joined[key]
 
+    def _inside(self, name: str, position: int) -> Layout | None:
+        """Where a join that the card runs wants a tensor; None if none does."""
+        join, place = self.joins.written_in.get(name, ("", 0))
+        if position not in self.division.makers.get(join, ()):
+            return None
+        return self.joined(join, position).inside(self.joins.joins[join].start(place))
+
     def output(self, name: str, position: int) -> Layout:
-        """Where a tensor is made: where a join wants it, else in new room."""
+        """Where a tensor is written: where a join wants it, else in new room."""
         key = name, position
         if key not in self.layouts:
-            if name in self.joins.written_in:
-                join, place = self.joins.written_in[name]
-                start = self.joins.joins[join].start(place)
-                self.layouts[key] = self.joined(join, position).inside(start)
-            else:
-                rows, stride = self.rows(name, position), self.joins.stride(name)
-                self.layouts[key] = self.fresh(name, position, rows, stride)
+            rows, stride = self.rows(name, position), self.joins.stride(name)
+            inside = self._inside(name, position)
+            self.layouts[key] = inside or self.fresh(name, position, rows, stride)
         return self.layouts[key]
 
     def region(self, name: str, position: int) -> Region:

@@ -5,6 +5,7 @@ is written; whoever writes then waits for whoever read. Near memory goes to what
 for its size: contents count once, what each request has of its own as often as there are requests.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,11 +38,13 @@ class Plan:
     memories : the memory that each buffer is in, by identity
     offsets : where it lies in the request's part of that, if each request has its own
     arena_bytes : size of that part, by position and memory
+    contents_bytes : of the buffers with contents, by position and memory
     """
 
     memories: Mapping[int, str]
     offsets: Mapping[int, int]
     arena_bytes: Mapping[tuple[int, str], int]
+    contents_bytes: Mapping[tuple[int, str], int]
 
 
 def lifetimes(commands: Iterable[Command], schedule: Schedule) -> dict[int, Lifetime]:
@@ -103,6 +106,7 @@ def plan(
     memories: dict[int, str] = {}
     offsets: dict[int, int] = {}
     arenas: dict[tuple[int, str], _Arena] = {}
+    held: Counter[tuple[int, str]] = Counter()
     for position in sorted({buffer.position for buffer in buffers.values()}):
         mine = [buffer for buffer in buffers.values() if buffer.position == position]
         close, distant = _Arena(), _Arena()
@@ -118,6 +122,7 @@ def plan(
                 fits = contents + nbytes + slots * close.nbytes <= near_bytes
                 memories[key] = near if fits else far
                 contents += nbytes if fits else 0
+                held[position, memories[key]] += nbytes
                 continue
             grown = max(close.nbytes, close.offset(nbytes, used[key]) + nbytes)
             fits = contents + slots * grown <= near_bytes
@@ -125,4 +130,4 @@ def plan(
             offsets[key] = (close if fits else distant).put(nbytes, used[key])
         arenas |= {(position, near): close, (position, far): distant}
     sizes = {key: arena.nbytes for key, arena in arenas.items() if arena.nbytes}
-    return Plan(memories, offsets, sizes)
+    return Plan(memories, offsets, sizes, held)

@@ -1,6 +1,9 @@
 """What a descriptor makes a card read and write: the extent of every operand."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -17,29 +20,66 @@ from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.commands import Extent
 from halfdome.host.compiler.hazards import Access
-from halfdome.host.runtime.program import Program
+from halfdome.host.runtime.program import Part, Program
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A command as its descriptor has it.
+
+    Attributes
+    ----------
+    row : int, of the descriptor among those of its part
+    opcode : Opcode
+    values : by field; addresses are offsets in segments
+    places : by address field the segment, and whether that is reached over the bus
+    """
+
+    row: int
+    opcode: Opcode
+    values: dict[str, int]
+    places: dict[str, tuple[int, bool]]
+
+
+def decoded(part: Part, symbols: np.ndarray | None = None) -> Iterator[Decoded]:
+    """The commands of a part in their order, for a request that decides `symbols`, if given."""
+    code = part.code
+    places: dict[int, list[tuple[int, int, bool]]] = defaultdict(list)
+    for row, byte, _, segment, remote in code["addresses"].tolist():
+        places[row].append((byte, segment, bool(remote)))
+    decides: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    if symbols is not None:
+        for row, byte, _, symbol in code["symbols"].tolist():
+            decides[row].append((byte, int(symbols[symbol])))
+    for row in (np.cumsum(code["sizes"]) - code["sizes"]).tolist():
+        raw = code["descriptors"][row].tobytes()
+        opcode = Opcode(raw[0])
+        names, values = _names(opcode), unpack(fields(opcode), raw)
+        for byte, value in decides[row]:
+            values[names[byte]] += value
+        found = {names[byte]: (segment, remote) for byte, segment, remote in places[row]}
+        yield Decoded(row, opcode, values, found)
+
+
+@cache
+def _names(opcode: Opcode) -> dict[int, str]:
+    """The field that begins at each byte."""
+    return {offset(opcode, field.name): field.name for field in fields(opcode)}
 
 
 def accesses(program: Program, config: CardConfig) -> Iterator[Access]:
     """What every command of a program touches, by its descriptor and where that is patched."""
     for position, part in enumerate(program.parts):
         first = program.first_event(position)
-        code = part.code
-        places: dict[tuple[int, int], int] = {
-            (row, byte): segment for row, byte, _, segment, _ in code["addresses"].tolist()
-        }
-        reaches = {(row, byte): tuple(rest) for row, byte, *rest in code["reaches"].tolist()}
-        starts = np.cumsum(code["sizes"]) - code["sizes"]
-        for row, slot in enumerate(starts.tolist()):
-            raw = code["descriptors"][slot].tobytes()
-            opcode = Opcode(raw[0])
-            values = unpack(fields(opcode), raw)
-            for name, (extent, writes) in operands(opcode, values, config).items():
-                at = slot, offset(opcode, name)
+        reaches = {(row, byte): tuple(rest) for row, byte, *rest in part.code["reaches"].tolist()}
+        for number, command in enumerate(decoded(part)):
+            touched = operands(command.opcode, command.values, config)
+            for name, (extent, writes) in touched.items():
+                at = command.row, offset(command.opcode, name)
                 if at in reaches:  # anywhere in there
                     extent = Extent(reaches[at][0], 1, reaches[at][1], 0)
-                if at in places:
-                    yield Access(first + row, places[at], extent, writes)
+                if name in command.places:
+                    yield Access(first + number, command.places[name][0], extent, writes)
 
 
 Operands = dict[str, tuple[Extent, bool]]

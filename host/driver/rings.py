@@ -21,16 +21,21 @@ ENTRY = np.dtype([(field.name, f"<u{field.bits // 8}") for field in COMPLETION])
 _STATUSES = np.array([int(status) for status in Status])
 
 
-def span_cycles(entries: np.ndarray) -> int:
-    """Cycles from the first start of some completions to their last end.
+def spans(entries: np.ndarray) -> np.ndarray:
+    """Start and end of some completions, at least one, as cycles that do not wrap: int64[n, 2].
 
-    They must lie within 2**31 cycles of each other: the counts wrap.
+    The earliest is as it was counted. All must lie within 2**31 cycles of each other.
     """
-    origin = entries["start_cycle"][0]
-    starts, ends = (
-        (entries[name] - origin).astype(np.int32) for name in ("start_cycle", "end_cycle")
-    )
-    return int(ends.max() - starts.min())
+    counts = np.stack([entries["start_cycle"], entries["end_cycle"]], axis=1)
+    since = (counts - counts[0, 0]).astype(np.int32).astype(np.int64)
+    least = int(since.min())
+    return since - least + (int(counts[0, 0]) + least) % 2**32
+
+
+def span_cycles(entries: np.ndarray) -> int:
+    """Cycles from the first start of some completions to their last end; see `spans`."""
+    cycles = spans(entries)
+    return int(cycles[:, 1].max() - cycles[:, 0].min())
 
 
 class Rings:

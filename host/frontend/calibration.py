@@ -1,4 +1,4 @@
-"""Inputs that show a model's ranges: read from files, and checked against what it takes."""
+"""Requests in files, and those that show a model's ranges, checked against what it takes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +13,10 @@ from halfdome.host.frontend.load import ModelError
 Calibration = Sequence[Mapping[str, np.ndarray]]
 
 
-def read_calibration(path: str | Path) -> list[dict[str, np.ndarray]]:
-    """Requests from a file of numpy, or from a folder of them in the order of their names.
+def read_requests(path: str | Path, option: str) -> list[dict[str, np.ndarray]]:
+    """Arrays of a file of numpy, or of a folder of them in the order of their names.
+
+    `option` is what errors call it, like `--calibrate`.
 
     Raises `ModelError` for what is missing or no such file.
     """
@@ -22,17 +24,17 @@ def read_calibration(path: str | Path) -> list[dict[str, np.ndarray]]:
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
         if not files:
-            raise ModelError(f"--calibrate {path}: no .npz file is in this folder")
-        return [_read(file) for file in files]
+            raise ModelError(f"{option} {path}: no .npz file is in this folder")
+        return [_read(file, option) for file in files]
     if not path.exists():
         raise ModelError(
-            f"--calibrate {path}: there is no such file; numpy.savez makes one, its keys the "
+            f"{option} {path}: there is no such file; numpy.savez makes one, its keys the "
             f"names of the inputs"
         )
-    return [_read(path)]
+    return [_read(path, option)]
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path, option: str) -> dict[str, np.ndarray]:
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.lib.npyio.NpzFile):
@@ -40,7 +42,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 return dict(archive)
     except (BadZipFile, ValueError, OSError, EOFError):
         pass
-    raise ModelError(f"--calibrate {path}: is no .npz file of arrays; numpy.savez makes one")
+    raise ModelError(f"{option} {path}: is no .npz file of arrays; numpy.savez makes one")
 
 
 def requests_of(model: onnx.ModelProto, calibration: Calibration) -> list[dict[str, np.ndarray]]:
@@ -70,7 +72,7 @@ def _split(
     found, counts = {}, set()
     for name, tensor in inputs.items():
         if name not in arrays:
-            raise ModelError(f"{where}: input {name} is missing")
+            raise ModelError(f"{where}: input {name} is missing; give an array of this name")
         array = np.asarray(arrays[name])
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         shape = tuple(dim.dim_value for dim in tensor.shape.dim)

@@ -1,32 +1,24 @@
 """From any model to a plan: read, quantised, parted, and its parts for cards compiled."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import onnx
 
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
 from halfdome.host.compiler.compile import compile as compile_graph
 from halfdome.host.frontend.bags import Bag
-from halfdome.host.frontend.load import ModelError, load
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.partition import steps
 from halfdome.host.frontend.plan import Argument, CardPart, Plan
-from halfdome.host.frontend.quantise import to_qoperator
+from halfdome.host.frontend.prepare import Prepared, Requests, Said, prepare
 from halfdome.host.frontend.steps import CardStep, HostStep, Port
 from halfdome.host.graph.graph import Graph
 from halfdome.host.graph.values import Value
 from halfdome.host.runtime.program import Program
 
-if TYPE_CHECKING:
-    from halfdome.host.frontend.torch_export import TorchModel
-
-Requests = Sequence[Mapping[str, np.ndarray]]
-Said = Callable[[str], None]
 ROOM = 2
 """Indices that a bag has room for, of the most that examples show."""
 
@@ -41,7 +33,8 @@ def compile(
 
     Parameters
     ----------
-    model : path or bytes of an ONNX model, onnx.ModelProto, torch.nn.Module, or TorchModel
+    model : path of an ONNX file or of one that torch.export.save wrote (.pt2), bytes of an ONNX
+        file, onnx.ModelProto, torch.nn.Module, TorchModel, or Prepared
     example_inputs : of a torch.nn.Module, its positional arguments; they calibrate it, too
     calibration : requests, arrays by input; without them only models that are quantised
     shapes : of inputs that leave sizes open
@@ -55,63 +48,31 @@ def compile(
     """
     cards = arguments.integer("cards", cards, 1, MOST_CARDS)
     design = preset(config) if isinstance(config, str) else config
-    say("reading the model")
-    source = _torch(model, example_inputs)
-    if source is None:
-        loaded, bags, rest = load(model, shapes), (), calibration
-        name = str(model) if isinstance(model, str | Path) else "model"
-        ragged: frozenset[str] = frozenset()
-        given = None
-    else:
-        loaded, bags, name = load(source.rest), source.bags, type(model).__name__
-        given = list(calibration or ())
-        if example_inputs is not None:
-            given.append(source.named(example_inputs))
-        rest = [source.rest_inputs(each) for each in given] or None
-        ragged = source.ragged
-    say("quantising")
-    quantised = to_qoperator(loaded, rest)
+    prepared = model
+    if not isinstance(model, Prepared):
+        prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
+    bags, examples = prepared.bags, prepared.examples
     say("parting it between cards and host")
-    longest = _longest(bags, given or ())
-    maker = _Maker(design, cards, bags, longest)
+    maker = _Maker(design, cards, bags, _longest(bags, examples))
     pooled = {bag.output for bag in bags}
-    parted = steps(quantised, maker.check, pooled=pooled, every=every)
+    parted = steps(prepared.model, maker.check, pooled=pooled, every=every)
     say("compiling for the cards")
     made = maker.plan_steps(parted)
-    net = Net(quantised)
+    net = Net(prepared.model)
     inputs = [
         Argument(each, net.tensors[each].dtype, tuple(net.tensors[each].shape or ()))
         for each in net.inputs
         if each not in pooled
     ]
     if bags:
-        inputs = _arguments(bags, inputs, given or (), ragged)
+        inputs = _arguments(bags, inputs, examples, prepared.ragged)
     outputs = [
         Argument(each, net.tensors[each].dtype, tuple(net.tensors[each].shape or ()))
         for each in net.outputs
     ]
-    about = {"model": name, "nodes": len(net.nodes)}
+    operators = dict(zip(net.labels, (node.op_type for node in net.nodes), strict=True))
+    about = {"model": prepared.name, "operators": operators}
     return Plan(tuple(inputs), tuple(outputs), tuple(made), cards, design.hash, about)
-
-
-def _torch(model: object, example_inputs: Sequence[object] | None) -> "TorchModel | None":
-    """What a module of PyTorch becomes; None for what is none."""
-    if hasattr(model, "rest_inputs"):
-        return model  # type: ignore[return-value]
-    if isinstance(model, str | Path | bytes | onnx.ModelProto):
-        return None
-    if not hasattr(model, "state_dict"):
-        raise ModelError(
-            f"model: is a {type(model).__name__}, must be an ONNX file, its bytes, an "
-            "onnx.ModelProto or a torch.nn.Module"
-        )
-    if example_inputs is None:
-        raise ModelError(
-            "example_inputs: are missing; a torch.nn.Module is exported as it is called with them"
-        )
-    from halfdome.host.frontend.torch_export import from_torch
-
-    return from_torch(model, example_inputs)  # type: ignore[arg-type]
 
 
 def _longest(bags: Sequence[Bag], requests: Requests) -> dict[str, int]:

@@ -14,6 +14,8 @@ from onnxscript import optimizer
 
 Shapes = Mapping[str, Sequence[int]]
 _NO_SHAPES: Shapes = MappingProxyType({})
+_KEEP_SHAPES = ("Scaler", "Normalizer")
+"""Operators of scikit-learn's models that make float32 of the shape of their input."""
 
 
 class ModelError(ValueError):
@@ -237,12 +239,31 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Equal constants stay apart: ONNX Runtime fails where it rewrites one that two nodes share.
     """
-    made = onnx_ir.from_proto(shape_inference.infer_shapes(model, data_prop=True))
+    made = onnx_ir.from_proto(_inferred(model))
     optimizer.inline(made)
     optimizer.fold_constants(made, onnx_shape_inference=True)
     optimizer.remove_unused_nodes(made)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(made)
-    return shape_inference.infer_shapes(onnx_ir.to_proto(made), data_prop=True)
+    return _inferred(onnx_ir.to_proto(made))
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Types and shapes inferred, behind operators of which ONNX does not infer them, too."""
+    made = shape_inference.infer_shapes(model, data_prop=True)
+    values = (*made.graph.input, *made.graph.value_info, *made.graph.output)
+    known = {each.name: each.type for each in values if each.type.tensor_type.HasField("shape")}
+    told = False
+    for node in made.graph.node:
+        keeps = node.op_type in _KEEP_SHAPES and node.domain == "ai.onnx.ml"
+        if keeps and node.input[0] in known and node.output[0] not in known:
+            shape = [dim.dim_value for dim in known[node.input[0]].tensor_type.shape.dim]
+            value = onnx.helper.make_tensor_value_info(
+                node.output[0], onnx.TensorProto.FLOAT, shape
+            )
+            made.graph.value_info.append(value)
+            known[value.name] = value.type
+            told = True
+    return shape_inference.infer_shapes(made, data_prop=True) if told else made
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ import onnx
 from halfdome.host import arguments
 from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.partition_report import partition_report
 from halfdome.host.frontend.steps import HostStep, Port, Windows
 from halfdome.host.runtime.program import Program
 
@@ -94,7 +95,8 @@ class Plan:
     steps : HostStep and CardPart, in the order in which they run
     cards : int
     config : str, what its programs are for: hash of the cards' configuration
-    about : name of the model and how it was made, for reports
+    about : for reports: name of the model, and operators of its nodes by label
+    report : what is where, why, and its bytes over the links; see `partition_report`
     """
 
     inputs: tuple[Argument, ...]
@@ -109,6 +111,10 @@ class Plan:
         """The steps of the cards."""
         return [step for step in self.steps if isinstance(step, CardPart)]
 
+    @property
+    def report(self) -> dict:
+        return partition_report(self)
+
     def checked(self, request: object) -> dict[str, np.ndarray]:
         """The arrays of a request. Raises `ModelError` naming what is missing, unknown or wrong."""
         names = ", ".join(each.name for each in self.inputs)
@@ -120,6 +126,33 @@ class Plan:
             if each.name not in request:
                 raise ModelError(f"input {each.name}: missing from the request; inputs are {names}")
         return {each.name: each.checked(request[each.name]) for each in self.inputs}
+
+    def split(self, where: str, arrays: Request) -> list[dict[str, np.ndarray]]:
+        """The requests that arrays hold: one, or many along an extra first axis of each.
+
+        `where` is what errors call them. Raises `ModelError` as `checked` does, and for inputs that
+        differ in how many requests they hold.
+        """
+        many = {
+            each.name: each.name in arrays and np.ndim(arrays[each.name]) > len(each.shape)
+            for each in self.inputs
+        }
+        counts = {name: len(arrays[name]) if many[name] else 1 for name in arrays if name in many}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ModelError(f"{where}: inputs differ in how many requests they hold: {told}")
+        made = []
+        for place in range(max(counts.values(), default=1)):
+            request = {
+                name: array[place] if many.get(name) else array for name, array in arrays.items()
+            }
+            try:
+                made.append(self.checked(request))
+            except ModelError as error:
+                raise ModelError(f"{where}: {error}") from None
+        if not made:
+            raise ModelError(f"{where}: holds no request; give one or more")
+        return made
 
     def save(self, path: str | Path) -> None:
         """Writes it as one archive: models of the host, programs, and what binds them."""

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,9 +118,71 @@ def from_torch(
         raise TorchError("module: is in training mode; call module.eval() first")
     arguments = tuple(arguments)
     name = type(module).__name__
+    with _quiet(), torch.no_grad(), _told(name, "torch.export"):
+        exported = torch.export.export(module, arguments)
+    return _parted(name, exported, arguments, outputs)
+
+
+def read_exported(path: str | Path) -> torch.export.ExportedProgram:
+    """What torch.export.save wrote. Raises `TorchError` for a file that is missing or no such."""
+    if not Path(path).is_file():
+        raise TorchError(f"{path}: there is no such file; torch.export.save writes one")
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it also logs what it raises
+    try:
+        with _quiet():
+            return torch.export.load(path)
+    except Exception as error:  # of whatever class the damage leads to
+        raise TorchError(
+            f"{path}: torch.export.load cannot read it ({type(error).__name__}); "
+            "torch.export.save writes such files"
+        ) from None
+    finally:
+        logger.setLevel(level)
+
+
+def from_exported(
+    exported: torch.export.ExportedProgram, *, name: str = "model",
+    outputs: Sequence[str] | None = None,
+) -> TorchModel:  # fmt: skip
+    """What `from_torch` makes of a module, of one that torch.export has exported already.
+
+    Parameters
+    ----------
+    exported : torch.export.ExportedProgram with its example inputs, shapes fixed
+    name : what errors call it
+    outputs : as for `from_torch`
+
+    Raises `TorchError` as `from_torch` does, and for a program that leaves sizes open, takes
+    keyword arguments or holds no example inputs.
+    """
+    if exported.example_inputs is None:
+        raise TorchError(f"{name}: holds no example inputs; torch.export.export keeps them")
+    arguments, keywords = exported.example_inputs
+    if keywords:
+        raise TorchError(
+            f"{name}: takes {next(iter(keywords))} by keyword; export it with positional arguments"
+        )
+    for node in exported.graph.find_nodes(op="placeholder"):
+        value = node.meta["val"]
+        if isinstance(value, torch.Tensor) and not all(isinstance(n, int) for n in value.shape):
+            sizes = ", ".join(map(str, value.shape))
+            raise TorchError(
+                f"{name}: input {node.name} leaves sizes open, [{sizes}]; export it without "
+                "dynamic_shapes"
+            )
+    return _parted(name, exported, arguments, outputs)
+
+
+def _parted(
+    name: str, exported: torch.export.ExportedProgram, arguments: Sequence[object],
+    outputs: Sequence[str] | None,
+) -> TorchModel:  # fmt: skip
+    """Bags, and the rest as ONNX."""
+    arguments = tuple(arguments)
     with _quiet(), torch.no_grad():
         with _told(name, "torch.export"):
-            exported = torch.export.export(module, arguments)
             if torch_bags.looks_up(exported.graph) or _changes(exported.graph):
                 exported = exported.run_decompositions({})  # into one that changes nothing
         _stateless(name, exported.graph_signature)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.registers import GATHER_WAITS
+from halfdome.host.report.layers import MOVED, Layers
 from halfdome.host.report.size import size
 
 
@@ -103,6 +104,57 @@ def print_dlrm(report: dict, console: Console) -> None:
     console.print(
         f"total {report['total_cycles']:,} cycles = {report['total_us']:.1f} µs of platform time, "
         f"{report['samples_per_second']:,.0f} samples/s"
+    )
+
+
+def print_layers(report: Layers, console: Console) -> None:
+    """What each layer of a request took and moved; then what the host computed, and why."""
+    cards = [layer for layer in report.layers if layer.where == "cards"]
+    table = Table(
+        title=f"Layers of {report.rows} samples on {report.cards} cards",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator", overflow="fold")
+    for name in ("cycles", "MAC", *MOVED, "least", "bound"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in cards:
+        bound = "" if layer.bound_share is None else f"{layer.bound} {layer.bound_share:.0%}"
+        table.add_row(
+            layer.name,
+            ", ".join(layer.operators),
+            f"{layer.busy_cycles:,}",
+            "" if layer.mac_utilisation is None else f"{layer.mac_utilisation:.0%}",
+            *(size(layer.moved_bytes[kind]) for kind in MOVED),
+            size(layer.least_bytes),
+            bound,
+        )
+    console.print(table)
+    console.print(
+        "cycles of its commands on the card that is busiest with it; MAC: use of the array during "
+        "products; bound: what would take longest, and its share of the cycles"
+    )
+    host = [layer for layer in report.layers if layer.where == "host"]
+    if host:
+        rows = [
+            {
+                "layer": layer.name,
+                "operators": ", ".join(layer.operators),
+                "ms": layer.seconds * 1e3,
+                "reason": layer.reason,
+            }
+            for layer in host
+        ]
+        console.print(of_rows("On the host", rows))
+    moved = sum(report.moved_bytes.values())
+    kinds = ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in report.moved_bytes.items())
+    console.print(
+        f"{report.latency_cycles:,} cycles; moved {size(moved)} ({kinds}), "
+        f"{moved / max(1, report.least_bytes):.2f} times the least possible "
+        f"{size(report.least_bytes)}",
+        highlight=False,
     )
 
 

@@ -143,8 +143,7 @@ class Deployment:
 
     def _run(self, requests: Sequence[Request], progress: Callable[[int], None]) -> list[Response]:
         self._mend()
-        nowhere = self._formed is None
-        if self._absent and (nowhere or self._clock() - self._looked >= LOOK_CYCLES):
+        if self._absent and self._clock() - self._looked >= LOOK_CYCLES:
             self._revive()
         checked = [check(self.program, request) for request in requests]
         self._unsure = True
@@ -188,7 +187,10 @@ class Deployment:
             for key in lost:
                 del self._resident[key]
             self._dissolve()
-            if living := [card for card in self._all if card not in self._absent]:
+            if self._absent and formed is None:  # those that are left may be too few for the model
+                self._revive()
+            living = [card for card in self._all if card not in self._absent]
+            if self._formed is None and living:
                 self._form(living, None)
         self._unsure = False
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from halfdome.host.driver import rings
 from halfdome.host.driver.accelerator import Accelerator, Code, Issue, Place
 from halfdome.host.driver.errors import CommandError, DataLost
-from halfdome.host.driver.rings import span_cycles
 from halfdome.host.runtime import requests
 from halfdome.host.runtime.loader import Memory
 from halfdome.host.runtime.program import Program
@@ -23,25 +23,39 @@ from halfdome.host.runtime.requests import Checked
 class Response:
     """What the cards said to one request.
 
-    `outputs` are arrays by name; `latency_cycles` runs from the first command that any card starts
-    to the end of the last.
+    Attributes
+    ----------
+    outputs : arrays by name
+    latency_cycles : int, from the first command that any card starts to the end of the last
+    spans : int64[commands, 2] by position, the card cycles at which the commands of its part
+        started and ended; -1 for those that did not run
+    symbols : int64[program.symbols], the numbers that they were patched with
     """
 
     outputs: dict[str, np.ndarray]
     latency_cycles: int
+    spans: tuple[np.ndarray, ...]
+    symbols: np.ndarray
 
 
 @dataclass
 class _Flight:
-    """A request that the cards work on, in a slot: tickets by position, of what is not awaited."""
+    """A request that the cards work on, in a slot.
+
+    By position, `needed` tells which of them do, `commands` are those submitted so far and
+    `completed` what came of them, in the same order; `tickets` are of those not awaited yet.
+    """
 
     number: int
     slot: int
     rows: int
+    symbols: np.ndarray
     alarms: int
+    needed: np.ndarray
     tickets: list[list[np.ndarray]]
+    commands: list[list[np.ndarray]]
+    completed: list[list[np.ndarray]]
     stage: int = 0
-    completed: list[np.ndarray] = field(default_factory=list)
     failures: list[CommandError] = field(default_factory=list)
 
 
@@ -97,8 +111,13 @@ class Flights:
         symbols = requests.fill(self._program, checked, self._memory.host[slot])
         for installed in self._installed:
             installed.set_symbols(slot, symbols)
-        nobody = [[] for _ in self._cards]
-        flight = _Flight(number, slot, checked.rows, self._alarms(), nobody)
+        flight = _Flight(
+            number, slot, checked.rows, symbols, self._alarms(),
+            needed=self._program.needed(checked.rows),
+            tickets=[[] for _ in self._cards],
+            commands=[[np.zeros(0, np.int64)] for _ in self._cards],
+            completed=[[np.zeros(0, rings.ENTRY)] for _ in self._cards],
+        )  # fmt: skip
         self._flying.append(flight)
         self._free.popleft()
         self._round()
@@ -124,7 +143,19 @@ class Flights:
             raise DataLost("a write was refused by a card or by the root port: it never arrived")
         if flight.failures:
             raise flight.failures[0]
-        return Response(outputs, span_cycles(np.concatenate(flight.completed)))
+        return self._response(flight, outputs)
+
+    def _response(self, flight: _Flight, outputs: dict[str, np.ndarray]) -> Response:
+        entries = [np.concatenate(mine) for mine in flight.completed]
+        cycles = rings.spans(np.concatenate(entries))
+        ends = np.cumsum([len(mine) for mine in entries])
+        spans = [np.full((len(part), 2), -1, np.int64) for part in self._program.parts]
+        for made, commands, mine in zip(
+            spans, flight.commands, np.split(cycles, ends[:-1]), strict=True
+        ):
+            made[np.concatenate(commands)] = mine
+        latency = int(cycles[:, 1].max() - cycles[:, 0].min())
+        return Response(outputs, latency, tuple(spans), flight.symbols)
 
     def _unissued(self) -> bool:
         return any(flight.stage < self._program.stages for flight in self._flying)
@@ -134,17 +165,17 @@ class Flights:
 
     def _round(self) -> None:
         """Issues the next stage of every request that has one left."""
-        slot_of_stage = np.full(self._program.stages, -1)
+        slot_of_stage = np.full((len(self._cards), self._program.stages), -1)
         by_slot: dict[int, _Flight] = {}
         for flight in self._flying:
             if flight.stage < self._program.stages:
                 if flight.stage in self._program.syncs:
                     self._finish(flight)
-                slot_of_stage[flight.stage] = flight.slot
+                slot_of_stage[flight.needed, flight.stage] = flight.slot
                 by_slot[flight.slot] = flight
         chosen, slots = [], []
-        for part in self._program.parts:
-            of_commands = slot_of_stage[part.stage]
+        for position, part in enumerate(self._program.parts):
+            of_commands = slot_of_stage[position, part.stage]
             chosen.append(np.flatnonzero(of_commands >= 0))
             slots.append(of_commands[chosen[-1]])
         # All that happens in a round is counted before anything waits for it.
@@ -195,14 +226,18 @@ class Flights:
         issue = Issue(commands, slots, values, signals, notices, labels)
         tickets = np.array(card.submit(self._installed[position], issue, self._as_list))
         for slot, flight in by_slot.items():
-            flight.tickets[position].append(tickets[slots == slot])
+            mine = slots == slot
+            flight.tickets[position].append(tickets[mine])
+            flight.commands[position].append(commands[mine])
 
     def _finish(self, flight: _Flight) -> None:
         """Waits for everything that has been submitted for a request so far."""
-        for card, tickets in zip(self._cards, flight.tickets, strict=True):
+        for card, tickets, completed in zip(
+            self._cards, flight.tickets, flight.completed, strict=True
+        ):
             awaited = np.concatenate([*tickets, np.zeros(0, np.int64)])
             tickets.clear()
             try:
-                flight.completed.append(card.wait(awaited))
+                completed.append(card.wait(awaited))
             except CommandError as failure:
                 flight.failures.append(failure)

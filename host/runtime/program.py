@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-VERSION = 1
+VERSION = 2
 """Rises whenever the meaning of a saved program changes; older ones are compiled again."""
 HOST = -1
 """The position of segments in host memory."""
@@ -183,6 +183,7 @@ class Program:
     stages : int, rounds from a request's first command to its last
     syncs : stages that begin when all that was issued before is done
     symbols : int, numbers that the commands of a request are patched with
+    firsts : tuple of int, the first of a request's rows that each position works on
     segments, parts, inputs, bags, stagings, outputs : see their classes
     weights : uint8[n] by name
     about : what it was made from and how it was planned, for reports
@@ -195,6 +196,7 @@ class Program:
     stages: int
     syncs: tuple[int, ...]
     symbols: int
+    firsts: tuple[int, ...]
     segments: tuple[Segment, ...]
     parts: tuple[Part, ...]
     inputs: tuple[RowsInput, ...]
@@ -218,6 +220,14 @@ class Program:
         """Events of a request."""
         arrivals = [int(part.arrival.max(initial=-1)) + 1 for part in self.parts]
         return max(self.first_event(self.cards), *arrivals)
+
+    def needed(self, rows: int) -> np.ndarray:
+        """Whether a request of so many rows needs each position, bool[cards].
+
+        It needs all of them if they pool bags for each other, or tell each other of anything.
+        """
+        together = self.bags or any((part.peer >= 0).any() for part in self.parts)
+        return np.array([bool(together) or first < rows for first in self.firsts])
 
     def save(self, path: str | Path) -> None:
         """Writes it as one safetensors file whose header holds the rest as JSON."""
@@ -283,7 +293,8 @@ class Program:
         plain = {name: about[name] for name in _PLAIN}
         for name, kind in _NESTED.items():
             plain[name] = tuple(_from_json(kind, each) for each in plain[name])
-        plain["syncs"] = tuple(plain["syncs"])
+        for name in ("syncs", "firsts"):
+            plain[name] = tuple(plain[name])
         return cls(**plain, parts=tuple(parts), weights=weights)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler.compile import compile
+from halfdome.host.compiler.division import Parallelism
 from halfdome.host.graph.graph import Graph
 from halfdome.host.platform import Runtime
 from halfdome.host.runtime.deployment import Before, Deployment
@@ -15,17 +16,20 @@ class _Plan:
     """Compiles for the cards that serve; tables stay where they are."""
 
     def __init__(
-        self, graph: Graph, config: CardConfig, transfers: Transfers, in_flight: int | None
-    ):
+        self, graph: Graph, config: CardConfig, transfers: Transfers, in_flight: int | None,
+        parallelism: Parallelism | str | None,
+    ):  # fmt: skip
         self._graph = graph
         self._config = config
         self._transfers = transfers
         self._in_flight = in_flight
+        self._parallelism = parallelism
 
     def __call__(self, numbers: Sequence[int], before: Before | None) -> Program:
         return compile(
             self._graph, self._config, len(numbers), transfers=self._transfers,
             in_flight=self._in_flight, kept=_kept(numbers, before) if before else {},
+            parallelism=self._parallelism,
         )  # fmt: skip
 
 
@@ -42,7 +46,7 @@ def _kept(numbers: Sequence[int], before: Before) -> dict[int, int]:
 
 def deploy(
     runtime: Runtime, model: Graph | Program, transfers: Transfers | None = None,
-    in_flight: int | None = None,
+    in_flight: int | None = None, parallelism: Parallelism | str | None = None,
 ) -> Deployment:  # fmt: skip
     """Places a model on all cards of a runtime, ready for `Deployment.run`.
 
@@ -51,6 +55,7 @@ def deploy(
     model : Graph, compiled here; or Program, made for so many cards: no other cards take over then
     transfers : Transfers or None for its defaults, or the program's
     in_flight : int, requests that are worked on at a time
+    parallelism : what the cards divide between them, see `compile`; of a graph
 
     Raises what `compile` and `Deployment` raise.
     """
@@ -61,7 +66,7 @@ def deploy(
         plan, how = model, Transfers(**model.about["transfers"])  # type: ignore[arg-type]
     else:
         how = transfers or Transfers()
-        plan = _Plan(model, runtime.config, how, in_flight)
+        plan = _Plan(model, runtime.config, how, in_flight, parallelism)
     return Deployment(
         runtime.session, runtime.accelerators, plan, lambda: runtime.platform.cycles,
         as_list=how.command_lists, pass_on=how.broadcast,

@@ -42,11 +42,15 @@ def check_responses(graph, requests, responses, transfers):
             assert found.tobytes() == expected[name].tobytes(), name
 
 
-def check_served(graph, requests, config, *, cards=1, seed=0, transfers=None, in_flight=None):
+def check_served(
+    graph, requests, config, *, cards=1, seed=0, transfers=None, in_flight=None, parallelism=None
+):
     """Compiles a graph and serves it on cards of plain Python, which run what they may in a random
     order: the bits, no hazard, and all memory given back. Returns the program."""
     transfers = transfers or Transfers()
-    program = compile(graph, config, cards, transfers=transfers, in_flight=in_flight)
+    program = compile(
+        graph, config, cards, transfers=transfers, in_flight=in_flight, parallelism=parallelism
+    )
     platform = GoldenPlatform(config, cards, seed)
     empty = platform.owned()
     served = Deployment(

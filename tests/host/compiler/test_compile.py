@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import PRESETS
-from halfdome.host.compiler.compile import compile, shares
+from halfdome.host.compiler.compile import compile
+from halfdome.host.compiler.division import shares
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
 from halfdome.host.runtime.transfers import Transfers

@@ -44,3 +44,23 @@ def test_channels_by_themselves_are_convolved_in_blocks():
     inputs = [Value("x", (1, 3, 3, channels), ElementFormat.UINT8, zero_point=7)]
     request = {"x": rng.integers(0, 256, (1, 3, 3, channels)).astype(np.uint8)}
     check_served(Graph(inputs, ["y"], [node], constants), [request], DEFAULT)
+
+
+@given(
+    scale=st.sampled_from([1 + 2.0**-23, 2 - 2.0**-23]) | st.floats(1, 2, width=32),
+    power=st.integers(-99, 98), kind=st.sampled_from([ElementFormat.UINT8, ElementFormat.INT8]),
+    zero_point=st.integers(0, 127),
+)  # fmt: skip
+def test_what_is_quantised_is_divided_and_rounded_once_at_ties_and_beyond(
+    scale, power, kind, zero_point
+):
+    scale = np.float32(scale * 2.0**power)
+    ties = (np.arange(-300, 300) + np.float32(0.5)) * scale
+    beside = [np.nextafter(ties, np.float32(side * np.inf)) for side in (-1, 1)]
+    limits = np.finfo(np.float32)
+    beyond = np.array([0, -0.0, limits.tiny, limits.max, limits.min], np.float32)
+    x = np.concatenate([ties, *beside, beyond, np.zeros(3, np.float32)]).reshape(8, -1)
+    attributes = {"scale": float(scale), "format": kind, "zero_point": zero_point}
+    node = Node("quantise", ("x",), "y", attributes)
+    inputs = [Value("x", x.shape, ElementFormat.FLOAT32)]
+    check_served(Graph(inputs, ["y"], [node], {}), [{"x": x.astype(np.float32)}], DEFAULT)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import Opcode, Status, pack
 from halfdome.host.driver.rings import ENTRY, RING_ENTRIES, TICKETS, Rings, span_cycles
+from halfdome.host.driver.rings import spans as unwrapped
 from tests.host.interrupt import Interrupt
 
 SIGNAL = np.frombuffer(pack(Opcode.SIGNAL, address=64, value=1), np.uint8)
@@ -229,3 +230,8 @@ def test_spans_of_cycles_cross_the_end_of_the_count(origin, spans):
     entries["start_cycle"] = (origin + starts) % 2**32
     entries["end_cycle"] = (origin + ends) % 2**32
     assert span_cycles(entries) == ends.max() - starts.min()
+    found = unwrapped(entries)
+    np.testing.assert_array_equal(
+        found - found[:, :1].min(), np.stack([starts, ends], 1) - starts.min()
+    )
+    assert found.min() == entries["start_cycle"][starts.argmin()]

@@ -42,6 +42,18 @@ def test_shapes_are_fixed_and_what_follows_from_them_is_folded():
     assert [each.op_type for each in made.graph.node] == ["Reshape"]
 
 
+def test_shapes_behind_a_scaler_are_inferred():
+    scaler = node("Scaler", "x", "s", "ai.onnx.ml", offset=[0.0] * 3, scale=[2.0] * 3)
+    weight = {"w": np.ones((3, 4), np.float32)}
+    net = model([scaler, node("MatMul", "s w", "y")], {"x": (np.float32, ("N", 3))}, ["y"], weight)
+    net.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    net.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    net.graph.output[0].type.tensor_type.shape.dim.add()
+    net.graph.output[0].type.tensor_type.shape.dim.add()
+    found = shapes_of(load(net, {"x": (2, 3)}))
+    assert (found["s"], found["y"]) == ((2, 3), (2, 4))
+
+
 def test_a_file_its_bytes_and_a_model_are_read_alike(tmp_path):
     source = residual()
     path = tmp_path / "net.onnx"

@@ -8,7 +8,7 @@ pytest.importorskip("onnxscript")
 from onnxruntime import GraphOptimizationLevel as Level  # noqa: E402
 from onnxruntime import quantization as tools  # noqa: E402
 
-from halfdome.host.frontend.calibration import read_calibration  # noqa: E402
+from halfdome.host.frontend.calibration import read_requests  # noqa: E402
 from halfdome.host.frontend.load import ModelError, load  # noqa: E402
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator  # noqa: E402
 from halfdome.host.frontend.sessions import Tensor, open_session, oracle, tensors  # noqa: E402
@@ -222,23 +222,23 @@ def test_inputs_of_different_numbers_of_requests_are_refused():
 def test_calibration_is_read_from_files(tmp_path):
     np.savez(tmp_path / "b.npz", x=images(2))
     np.savez(tmp_path / "a.npz", x=images(1))
-    both = read_calibration(tmp_path)
+    both = read_requests(tmp_path, "--calibrate")
     assert [len(arrays["x"]) for arrays in both] == [1, 2]
-    [alone] = read_calibration(tmp_path / "b.npz")
+    [alone] = read_requests(tmp_path / "b.npz", "--calibrate")
     np.testing.assert_array_equal(alone["x"], images(2))
 
 
 def test_files_that_are_no_calibration_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no \.npz file is in this folder"):
-        read_calibration(tmp_path)
+        read_requests(tmp_path, "--calibrate")
     with pytest.raises(ModelError, match="there is no such file"):
-        read_calibration(tmp_path / "gone.npz")
+        read_requests(tmp_path / "gone.npz", "--calibrate")
     np.save(tmp_path / "one.npy", images(1))
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "objects.npz", x=np.array([None]))
     for name in ("one.npy", "text.npz", "objects.npz"):
         with pytest.raises(ModelError, match=f"{name}: is no .npz file of arrays"):
-            read_calibration(tmp_path / name)
+            read_requests(tmp_path / name, "--calibrate")
 
 
 def test_quantising_says_nothing(capfd, recwarn):

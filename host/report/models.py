@@ -1,0 +1,172 @@
+"""Tables of models that a user brings: answers, where they came from, and how right they are."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from halfdome.host.report.size import size
+
+_REQUESTS = 8
+"""Requests whose outputs are shown."""
+
+
+def print_run(result: Mapping, console: Console) -> None:
+    """The result of `halfdome run MODEL`."""
+    partition = result["partition"]
+    count = result["requests"]
+    console.print(
+        f"{partition['model']}: {count} request{'s' * (count > 1)} on {partition['cards']} cards, "
+        f"engine {result['engine']}, configuration {result['config_hash']}"
+    )
+    outputs = Table(title="Outputs")
+    for column in ("request", "output", "type", "first values", "top 1 of row 0"):
+        outputs.add_column(column, overflow="fold")
+    for place, answers in enumerate(result["outputs"][:_REQUESTS]):
+        for answer in answers:
+            sizes = ", ".join(map(str, answer["shape"]))
+            values = ", ".join(_value(value) for value in answer["first_values"])
+            largest = answer["largest_of_first_row"]
+            outputs.add_row(
+                str(place), answer["name"], f"{answer['dtype']}[{sizes}]", values,
+                "" if largest is None else str(largest),
+            )  # fmt: skip
+    if count > _REQUESTS:
+        outputs.caption = f"and {count - _REQUESTS} requests more"
+    console.print(outputs)
+    print_partition(partition, console)
+    latency, us = result["latency_cycles"], result["latency_us"]
+    console.print(
+        f"latency of a request on the cards: median {median(latency):,.0f} cycles = "
+        f"{median(us):,.1f} µs, largest {max(latency):,} cycles"
+    )
+    console.print(
+        f"total {result['total_cycles']:,} cycles = {result['total_us']:,.1f} µs of platform time"
+    )
+
+
+def print_partition(partition: Mapping, console: Console) -> None:
+    """What of a model is where, why, and what crosses the links for it."""
+    steps = partition["steps"]
+    timed = "cycles" in steps[0] if steps else False
+    table = Table(title="Steps, and bytes over the links for a request")
+    table.add_column("step", justify="right")
+    table.add_column("where")
+    table.add_column("operators", overflow="fold")
+    for column in ("to cards", "from cards", *(("cycles",) if timed else ())):
+        table.add_column(column, justify="right")
+    for number, step in enumerate(steps):
+        # Of a host step, what it takes from cards is what they send for it.
+        sent = ("link_bytes_in", "link_bytes_out")[:: 1 if step["where"] == "cards" else -1]
+        cells = [size(step[name]) if step[name] else "" for name in sent]
+        if timed:
+            cells.append(f"{step['cycles']:,}" if step["where"] == "cards" else "")
+        table.add_row(str(number), step["where"], _operators(step), *cells)
+    console.print(table)
+    reasons = _reasons(steps)
+    if reasons:
+        why = Table(title="On the host, and why")
+        for column in ("operator", "nodes", "why"):
+            why.add_column(column, overflow="fold")
+        for (operator, reason), nodes in reasons.items():
+            why.add_row(operator, _few(nodes), reason)
+        console.print(why)
+    console.print(
+        f"{partition['nodes_on_cards']} nodes on the cards, {partition['nodes_on_host']} on the "
+        f"host; a request takes {size(partition['link_bytes_in'])} to the cards and "
+        f"{size(partition['link_bytes_out'])} from them",
+        highlight=False,
+    )
+
+
+def print_comparison(result: Mapping, console: Console) -> None:
+    """The result of `halfdome compare`."""
+    table = Table(title="Tensors of the cards beside ONNX Runtime's int8, and beside fp32")
+    for column in ("node", "operator", "where"):
+        table.add_column(column, overflow="fold")
+    for column in ("int8", "steps", "dB", "fp32 steps", "fp32 dB"):
+        table.add_column(column, justify="right")
+    for row in result["tensors"]:
+        differing = row["differing"]
+        table.add_row(
+            row["node"], row["operator"], row["where"],
+            f"{differing:,} of {row['values']:,}" if differing else "equal",
+            _figure(row["largest_difference"] if differing else None), _figure(row["sqnr_db"]),
+            _figure(row["fp32_largest_difference"]), _figure(row["fp32_sqnr_db"]),
+        )  # fmt: skip
+    console.print(table)
+
+
+def print_verdict(result: Mapping, console: Console) -> None:
+    """Whether all tensors that were looked at are ONNX Runtime's."""
+    tensors = result["tensors"]
+    differing = [row for row in tensors if row["differing"]]
+    if not differing:
+        console.print(f"{len(tensors)} tensors are equal to ONNX Runtime's in every bit")
+        return
+    console.print(
+        f"[red]{len(differing)} of {len(tensors)} tensors differ from ONNX Runtime's; the first "
+        f"is of node {result['first']}[/red]",
+        soft_wrap=True,
+    )
+
+
+def _operators(step: Mapping) -> str:
+    counts = Counter(node["operator"] for node in step["nodes"])
+    told = [f"{name} {count}" if count > 1 else name for name, count in counts.items()]
+    return ", ".join([*told, *(f"bag of {table}" for table in step.get("pools", ()))])
+
+
+def _reasons(steps: Sequence[Mapping]) -> dict[tuple[str, str], list[str]]:
+    """Nodes of the host by operator and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for step in steps:
+        for node in step["nodes"]:
+            if "why" in node:
+                found.setdefault((node["operator"], node["why"]), []).append(node["node"])
+    return found
+
+
+def _few(nodes: Sequence[str]) -> str:
+    return nodes[0] if len(nodes) == 1 else f"{nodes[0]} and {len(nodes) - 1} more"
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def print_ladder(result: Mapping, console: Console) -> None:
+    """The result of `halfdome bench models`."""
+    console.print(
+        f"{result['cards']} cards, engine {result['engine']}, configuration {result['config_hash']}"
+    )
+    table = Table(title="The ladder")
+    table.add_column("rung", overflow="fold")
+    for column in ("nodes on cards", "on host", "compile s", "cycles a request", "bits",
+                   "top 1 as int8", "as fp32", "to cards", "from"):  # fmt: skip
+        table.add_column(column, justify="right")
+    for row in result["rows"]:
+        if "missing" in row:
+            table.add_row(row["rung"], *["missing", *[""] * 8])
+            continue
+        bits = "equal" if row["equal"] else f"{_figure(row['worst_sqnr_db'])} dB"
+        table.add_row(
+            row["rung"], str(row["nodes_on_cards"]), str(row["nodes_on_host"]),
+            f"{row['compile_seconds']:.1f}", f"{row['cycles_per_request']:,.0f}", bits,
+            f"{row['top1_as_int8']} of {row['samples']}", f"{row['top1_as_fp32']}",
+            size(row["link_bytes_in"]), size(row["link_bytes_out"]),
+        )  # fmt: skip
+    console.print(table)
+    for row in result["rows"]:
+        if "missing" in row:
+            console.print(f"{row['rung']}: {row['missing']}", soft_wrap=True, highlight=False)
+        else:
+            counts = sorted(row["operators"].items(), key=lambda each: -each[1])
+            told = ", ".join(f"{name} {count}" for name, count in counts)
+            console.print(f"{row['rung']}: {told}", highlight=False)

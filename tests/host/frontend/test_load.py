@@ -7,6 +7,7 @@ pytest.importorskip("onnxscript")
 
 from onnx import helper, numpy_helper  # noqa: E402
 
+from halfdome.host.frontend import load as load_module  # noqa: E402
 from halfdome.host.frontend.load import ModelError, load, parse_shapes  # noqa: E402
 from tests.host.frontend.nets import model, node, residual, typed  # noqa: E402
 
@@ -178,3 +179,13 @@ def test_constants_keep_their_values():
     kept = arrays_of(load(residual()))
     for name, value in arrays_of(residual()).items():
         np.testing.assert_array_equal(kept[name], value)
+
+
+def test_heavy_constants_are_kept_as_far_as_they_are_used(monkeypatch):
+    monkeypatch.setattr(load_module, "_HEAVY", 3)
+    constants = {"w": np.arange(9, dtype=np.float32).reshape(3, 3), "unused": np.ones(5)}
+    nodes = [node("MatMul", "x w", "y")]
+    made = load(typed(model(nodes, {"x": (np.float32, (2, 3))}, ["y"], constants)))
+    assert [value.name for value in made.graph.input] == ["x"]
+    assert list(arrays_of(made)) == ["w"]
+    np.testing.assert_array_equal(arrays_of(made)["w"], constants["w"])

@@ -8,6 +8,7 @@ pytest.importorskip("onnxscript")
 from onnxruntime import GraphOptimizationLevel as Level  # noqa: E402
 from onnxruntime import quantization as tools  # noqa: E402
 
+from halfdome.host.frontend import quantise  # noqa: E402
 from halfdome.host.frontend.calibration import read_requests  # noqa: E402
 from halfdome.host.frontend.load import ModelError, load  # noqa: E402
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator  # noqa: E402
@@ -57,6 +58,14 @@ def test_a_model_in_floating_point_is_quantised(quantised):
 def test_requests_lie_along_an_extra_axis_or_in_a_sequence(quantised):
     apart = to_qoperator(load(residual()), [{"x": image} for image in images(4)])
     assert apart.SerializeToString() == quantised.SerializeToString()
+
+
+def test_weights_that_no_message_has_room_for_lie_outside(quantised, monkeypatch):
+    monkeypatch.setattr(quantise, "_MESSAGE", 100)
+    made = to_qoperator(load(residual()), [{"x": images(4)}])
+    (image,) = images(1, seed=13)
+    [expected], [found] = (oracle(each).run(None, {"x": image}) for each in (quantised, made))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_qoperator_model_stays_as_it_is(quantised):

@@ -1,8 +1,9 @@
 """An open, cycle-accurate model of a six-card inference accelerator platform.
 
 `halfdome.open` opens a platform, `halfdome.InferenceSession` a model on one; `halfdome.compile`
-compiles a model, `halfdome.compare` holds it against ONNX Runtime. `halfdome.hdl` is the card, `halfdome.sim` what surrounds it so
-that it runs, `halfdome.host` the software of the host processor.
+compiles a model, `halfdome.compare` holds it against ONNX Runtime. `halfdome.hdl` is the card,
+`halfdome.sim` what surrounds it so that it runs, `halfdome.host` the software of the host
+processor.
 """
 
 from importlib import import_module

@@ -242,3 +242,45 @@ def bench_engine(config: options.Config = "default", json_file: options.JsonFile
     }
     console.print(tables.of_rows("Where one native card's wall time goes", [shares]))
     options.write_json(json_file, result)
+
+
+@app.command("models")
+def bench_models(
+    rungs: Annotated[
+        list[str] | None,
+        typer.Option("--rung", metavar="NAME", help="Of the ladder; may be given more than once."),
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each.")] = 1,
+    cards: options.Cards = 6,
+    config: options.Config = "default",
+    engine: options.EngineName = "native",
+    json_file: options.JsonFile = None,
+) -> None:
+    """The ladder of models: what of each is on the cards, how right it is, what it takes.
+
+    Tensors are compared with ONNX Runtime's 8-bit operators; any difference makes the exit status
+    1. OpenNSFW takes minutes.
+
+    Example: `halfdome bench models --rung digits --rung p_net --json models.json`
+    """
+    from halfdome.host.bench import ladder
+    from halfdome.host.report import models
+
+    design = preset(config)
+    with options.progress() as bar:
+        task = bar.add_task("models", total=None)
+
+        def progress(rung: str, done: int, total: int) -> None:
+            bar.update(task, description=rung, total=total or None)
+            bar.update(task, **({"advance": done} if total else {"completed": 0}))
+
+        result = ladder.measure(
+            design, rungs or tuple(ladder.RUNGS), cards=cards, engine=engine, requests=requests,
+            progress=progress,
+        )  # fmt: skip
+    models.print_ladder(result, console)
+    options.write_json(json_file, result)
+    wrong = [row["rung"] for row in result["rows"] if not row.get("equal", True)]
+    if wrong:
+        console.print(f"[red]{', '.join(wrong)}: not as ONNX Runtime has it[/red]")
+        raise typer.Exit(1)

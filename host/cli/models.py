@@ -64,7 +64,11 @@ def _told() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]
         def progress(done: int, total: int) -> None:
             bar.update(task, total=total, advance=done)
 
-        yield say, progress
+        try:
+            yield say, progress
+        except BaseException:
+            bar.live.transient = True  # what is wrong is one line
+            raise
 
 
 def _calibration(path: Path | None) -> "Requests | None":
@@ -118,6 +122,7 @@ def run_model(
     from halfdome.host.frontend.calibration import read_requests
     from halfdome.host.frontend.compile import compile
     from halfdome.host.frontend.load import parse_shapes
+    from halfdome.host.frontend.plan import Plan
     from halfdome.host.frontend.prepare import prepare
     from halfdome.host.platform import check
     from halfdome.host.serving import result as results
@@ -130,22 +135,20 @@ def run_model(
         refuse_compiled(model)
     check(design, cards or 6, engine)
     with _told() as (say, progress):
-        prepared, source = None, model
-        if model.suffix != COMPILED:
+        prepared = None
+        if model.suffix == COMPILED:
+            if calibrate is not None or shape:
+                raise ValueError(f"{model}: is compiled; --calibrate and --shape are part of that")
+            plan = Plan.load(model)
+        else:
             prepared = prepare(
                 model, calibration=_calibration(calibrate), shapes=parse_shapes(shape or ()),
                 say=say,
             )  # fmt: skip
-            source = compile(prepared, cards=cards or 6, config=design, say=say)
-        elif calibrate is not None or shape:
-            raise ValueError(f"{model}: is compiled; --calibrate and --shape are part of that")
-        session = InferenceSession(source, cards=cards, config=design, engine=engine, say=say)
-        with session:
-            plan = session.plan
-            requests = [
-                request for each in arrays for request in plan.split(f"--input {input}", each)
-            ]
-            total = len(plan.steps) * len(requests)
+            plan = compile(prepared, cards=cards or 6, config=design, say=say)
+        requests = [request for each in arrays for request in plan.split(f"--input {input}", each)]
+        total = len(plan.steps) * len(requests)
+        with InferenceSession(plan, cards=cards, config=design, engine=engine, say=say) as session:
             say("running it")
             tensors = session.tensors(requests, lambda done: progress(done, total))
             result = results.of_run(session, tensors)

@@ -8,7 +8,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
-from halfdome.host.compiler import bags, events, memory, pipeline
+from halfdome.host.compiler import bags, events, memory, needs, pipeline
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.division import (
     Division,
@@ -335,6 +335,7 @@ class _Compilation:
             "interval_cycles": self._schedule.interval,
             "gather_imbalance": self._placement.imbalance,
             "transfers": asdict(self._transfers),
+            "layers": needs.plain(self._graph, self._lowering.format),
             "sections": self._sections,
             "tables": {
                 name: [[t.card, *_ends(t.samples), *_ends(t.columns)] for t in tasks]

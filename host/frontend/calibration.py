@@ -72,7 +72,7 @@ def _split(
     found, counts = {}, set()
     for name, tensor in inputs.items():
         if name not in arrays:
-            raise ModelError(f"{where}: input {name} is missing")
+            raise ModelError(f"{where}: input {name} is missing; give an array of this name")
         array = np.asarray(arrays[name])
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         shape = tuple(dim.dim_value for dim in tensor.shape.dim)

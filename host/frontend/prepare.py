@@ -112,4 +112,6 @@ def _saved(
 
     exported = read_exported(path)
     made = from_exported(exported, name=str(path))
-    return made, exported.example_inputs[0] if example_inputs is None else example_inputs
+    if example_inputs is None and exported.example_inputs is not None:
+        example_inputs = exported.example_inputs[0]
+    return made, example_inputs or ()

@@ -108,6 +108,12 @@ def _conv(
     builder.define(node.output[0], value, order)
 
 
+def within(kernel: Sequence[int]) -> None:
+    """Refuses windows that commands do not have."""
+    if max(kernel) > _LARGEST:
+        raise Refused(f"a window of {max(kernel)} elements, where commands have {_LARGEST}")
+
+
 def _stem(
     kernel: Sequence[int], width: int, channels: int, window: Mapping[str, Sequence[int]]
 ) -> Windows | None:
@@ -120,12 +126,6 @@ def _stem(
     if count < 1 or row >= kernel[1] * pixel or count * row > 2 * width * pixel:
         return None
     return Windows(count, kernel[1], stride, dilation, before, after, 0)
-
-
-def within(kernel: Sequence[int]) -> None:
-    """Refuses windows that commands do not have."""
-    if max(kernel) > _LARGEST:
-        raise Refused(f"a window of {max(kernel)} elements, where commands have {_LARGEST}")
 
 
 def _two(given: object, dims: int, usual: int) -> tuple[int, ...]:

@@ -12,11 +12,10 @@ import numpy as np
 
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import traffic
+from halfdome.host.compiler import needs, traffic
 from halfdome.host.compiler.halfdome import HalfdomeTarget
-from halfdome.host.compiler.lowering import label
+from halfdome.host.compiler.needs import Need
 from halfdome.host.compiler.operands import Decoded, decoded
-from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.runtime.flights import Response
 from halfdome.host.runtime.program import HOST, Program, ProgramError
 
@@ -97,13 +96,12 @@ class Layers:
         return asdict(self) | {"moved_bytes": self.moved_bytes, "least_bytes": self.least_bytes}
 
 
-def of(program: Program, graph: Graph, config: CardConfig, response: Response) -> Layers:
+def of(program: Program, config: CardConfig, response: Response) -> Layers:
     """The layers of a request.
 
     Parameters
     ----------
     program : Program for Halfdome cards
-    graph : Graph that it was compiled from
     config : CardConfig of the cards
     response : Response of that program
 
@@ -117,7 +115,7 @@ def of(program: Program, graph: Graph, config: CardConfig, response: Response) -
     shapes = [(len(part), 2) for part in program.parts]
     if [spans.shape for spans in response.spans] != shapes:
         raise ValueError("response: its spans are not of this program's commands: give its own")
-    return _Account(program, graph, config, response).layers()
+    return _Account(program, config, response).layers()
 
 
 @dataclass(frozen=True)
@@ -138,18 +136,12 @@ class _Ran:
 class _Account:
     """One request of a program."""
 
-    def __init__(self, program: Program, graph: Graph, config: CardConfig, response: Response):
+    def __init__(self, program: Program, config: CardConfig, response: Response):
         self._program = program
-        self._graph = graph
         self._config = config
         self._response = response
         self._rows = len(next(iter(response.outputs.values())))
-        self._nodes: dict[str, list[Node]] = {}
-        for node in graph.nodes:
-            self._nodes.setdefault(label(node), []).append(node)
-        self._row_bytes = {name: value.row_bytes for name, value in graph.values.items()}
-        for each in program.inputs:  # which may travel as half as many
-            self._row_bytes[each.name] = _row_bytes(each.shape, each.wire_dtype)
+        self._needs = needs.of(program)
         self._transfers = self._host_bytes()
 
     def layers(self) -> Layers:
@@ -162,7 +154,7 @@ class _Account:
     def _groups(self) -> dict[str, list[_Ran]]:
         """The commands that ran by the layer that they belong to, which is the one that makes a
         tensor if their label is that tensor's name."""
-        makers = {node.output: name for name, nodes in self._nodes.items() for node in nodes}
+        makers = {made: name for name, need in self._needs.items() for made in need.makes}
         groups: dict[str, list[_Ran]] = {}
         parts = zip(self._program.parts, self._response.spans, strict=True)
         for position, (part, spans) in enumerate(parts):
@@ -171,7 +163,7 @@ class _Account:
                 part.labels, spans.tolist(), commands, strict=True
             ):
                 if start >= 0:
-                    layer = name if name in self._nodes else makers.get(name, name)
+                    layer = name if name in self._needs else makers.get(name, name)
                     moved = traffic.moved(command, self._program.segments, self._config)
                     groups.setdefault(layer, []).append(_Ran(position, start, end, command, moved))
         return dict(sorted(groups.items(), key=lambda group: min(each.start for each in group[1])))
@@ -189,21 +181,20 @@ class _Account:
             if each.position == busiest:
                 expected += traffic.cycles(each.command, each.moved, segments, config)
         bound = max(expected, key=lambda resource: expected[resource], default="")
-        nodes = self._nodes.get(name, [])
-        macs = self._rows * sum(_macs(node, self._graph) for node in nodes)
+        need = self._needs.get(name)
+        macs = self._rows * need.macs if need else 0
         products = sum(each.cycles for each in ran if each.command.opcode.engine is Engine.MATMUL)
-        operators = (node.op for node in nodes) if nodes else (
-            each.command.opcode.name.lower() for each in ran if not each.command.opcode.is_fence
-        )  # fmt: skip
+        done = (each.command.opcode for each in ran if not each.command.opcode.is_fence)
+        operators = need.operators if need else dict.fromkeys(each.name.lower() for each in done)
         array = config.array_rows * config.array_columns
         return Layer(
-            name, tuple(dict.fromkeys(operators)),
+            name, tuple(operators),
             seconds=busy_cycles / (config.clock_mhz * 1e6), commands=len(ran),
             busy_cycles=busy_cycles,
             span_cycles=max(each.end for each in ran) - min(each.start for each in ran),
             macs=macs, mac_utilisation=macs / (array * products) if products else None,
             moved_bytes={kind: moved[kind] for kind in MOVED},
-            least_bytes=self._least(nodes, ran), bound_cycles=dict(expected), bound=bound,
+            least_bytes=self._least(need, ran), bound_cycles=dict(expected), bound=bound,
             bound_share=expected[bound] / busy_cycles if bound and busy_cycles else None,
         )  # fmt: skip
 
@@ -222,9 +213,8 @@ class _Account:
             needed[staging.segment] += int(self._response.symbols[staging.symbol])
         return needed
 
-    def _least(self, nodes: Sequence[Node], ran: Iterable[_Ran]) -> int:
-        """Transfers from end to end, what nodes read that they do not make themselves, and what
-        others read of them. Of embedding bags the rows that were asked for."""
+    def _least(self, need: Need | None, ran: Iterable[_Ran]) -> int:
+        """Transfers from end to end, rows that embedding bags were asked for, and the need."""
         touched, positions, pooled = set(), set(), 0
         for each in ran:
             positions.add(each.position)
@@ -236,31 +226,10 @@ class _Account:
             if each.command.opcode.engine is Engine.GATHER:
                 pooled += sum(each.moved.values())
         total = pooled + 2 * sum(self._transfers[number] for number in touched)
-        nodes = [node for node in nodes if node.op != "embedding_bag"]
-        inside = {node.output for node in nodes}
-        for name in {name for node in nodes for name in node.inputs} - inside:
-            if name in self._graph.constants:
-                total += len(positions) * self._graph.constants[name].nbytes
-            else:
-                total += self._rows * self._row_bytes[name]
-        for name in inside:
-            others = [node for node in self._graph.consumers(name) if node.output not in inside]
-            if others or name in self._graph.outputs:
-                total += self._rows * self._row_bytes[name]
+        if need:
+            total += self._rows * need.sample_bytes + len(positions) * need.constant_bytes
         return total
 
 
 def _row_bytes(shape: Sequence[int], dtype: str) -> int:
     return prod(shape[1:]) * np.dtype(dtype).itemsize
-
-
-def _macs(node: Node, graph: Graph) -> int:
-    """Useful multiply-accumulates of a node for a sample; what only moves elements has none."""
-    first, *others = (graph.values[name].shape for name in node.inputs)
-    made = prod(graph.values[node.output].shape[1:])
-    match node.op:
-        case "linear" | "batch_matmul" | "pairs":
-            return made * first[-1]
-        case "conv2d":
-            return made * prod(others[0][1:])
-    return 0

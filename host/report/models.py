@@ -139,3 +139,34 @@ def _value(value: object) -> str:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def print_ladder(result: Mapping, console: Console) -> None:
+    """The result of `halfdome bench models`."""
+    console.print(
+        f"{result['cards']} cards, engine {result['engine']}, configuration {result['config_hash']}"
+    )
+    table = Table(title="The ladder")
+    table.add_column("rung", overflow="fold")
+    for column in ("nodes on cards", "on host", "compile s", "cycles a request", "bits",
+                   "top 1 as int8", "as fp32", "to cards", "from"):  # fmt: skip
+        table.add_column(column, justify="right")
+    for row in result["rows"]:
+        if "missing" in row:
+            table.add_row(row["rung"], *["missing", *[""] * 8])
+            continue
+        bits = "equal" if row["equal"] else f"{_figure(row['worst_sqnr_db'])} dB"
+        table.add_row(
+            row["rung"], str(row["nodes_on_cards"]), str(row["nodes_on_host"]),
+            f"{row['compile_seconds']:.1f}", f"{row['cycles_per_request']:,.0f}", bits,
+            f"{row['top1_as_int8']} of {row['samples']}", f"{row['top1_as_fp32']}",
+            size(row["link_bytes_in"]), size(row["link_bytes_out"]),
+        )  # fmt: skip
+    console.print(table)
+    for row in result["rows"]:
+        if "missing" in row:
+            console.print(f"{row['rung']}: {row['missing']}", soft_wrap=True, highlight=False)
+        else:
+            counts = sorted(row["operators"].items(), key=lambda each: -each[1])
+            told = ", ".join(f"{name} {count}" for name, count in counts)
+            console.print(f"{row['rung']}: {told}", highlight=False)

@@ -110,6 +110,12 @@ class InferenceSession:
         try:
             say("bringing the model to the cards")
             self._open()
+        except MemoryError as error:
+            self.runtime.close()
+            raise MemoryError(
+                f"model: does not fit cards of {design.dram_bytes} bytes ({error}); give a config "
+                "with more dram_bytes"
+            ) from None
         except BaseException:
             self.runtime.close()
             raise

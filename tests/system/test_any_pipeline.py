@@ -28,7 +28,8 @@ def test_any_network_in_sections_has_the_bits_of_its_graph(runtime, seed):
     try:
         served = deploy(runtime, made.graph, parallelism="pipeline")
     except (GraphError, MemoryError) as error:
-        assert re.search("order of columns|does not become|fit no card", str(error))
+        if not re.search("order of columns|does not become|fit no card", str(error)):
+            raise
         return
     requests = [made.request() for _ in range(rng.integers(1, 5))]
     check_responses(made.graph, requests, served.run(requests), Transfers())

@@ -5,6 +5,8 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from halfdome.host.graph.values import GraphError, Value
 from halfdome.host.report import layers, tables
 from halfdome.host.report.layers import Layer
 from halfdome.host.runtime.deployment import Deployment
-from halfdome.host.runtime.program import ProgramError
+from halfdome.host.runtime.program import Program, ProgramError
 from halfdome.host.serving.deploy import deploy
 from tests.host.golden_platform import GoldenPlatform
 from tests.host.networks import Network
@@ -34,9 +36,11 @@ BYTE = ElementFormat.UINT8
 RNG = np.random.default_rng(5)
 
 
-def answered(graph, request, cards=1, config=DEFAULT):
-    """A program and its response to a request."""
-    program = compile(graph, config, cards)
+def answered(graph, request, cards=1, config=DEFAULT, **how):
+    """A program, as it is read from a file, and its response to a request."""
+    with TemporaryDirectory() as folder:
+        compile(graph, config, cards, **how).save(path := Path(folder) / "program")
+        program = Program.load(path)
     platform = GoldenPlatform(config, cards)
     served = Deployment(platform.session, platform.accelerators, program, lambda: 0)
     [response] = served.run([request])
@@ -77,7 +81,7 @@ IMAGES = {"image": RNG.integers(0, 256, (4, 8, 8, 16), np.uint8)}
 def test_figures_of_a_convolution_are_those_of_its_closed_form():
     graph = net()
     program, response = answered(graph, IMAGES, cards=2)
-    found = layers.of(program, graph, DEFAULT, taking(response, 1000))
+    found = layers.of(program, DEFAULT, taking(response, 1000))
     load, conv, act, store = found.layers
     assert [each.name for each in found.layers] == ["image", "c", "act", "answers"]
     assert [each.operators for each in found.layers] == [
@@ -116,7 +120,7 @@ def test_weights_are_read_for_each_block_of_rows_and_x_for_each_group_of_outputs
     )  # fmt: skip
     request = {"x": RNG.integers(0, 256, (rows, k), np.uint8)}
     program, response = answered(graph, request)
-    [_, linear, _] = layers.of(program, graph, DEFAULT, response).layers
+    [_, linear, _] = layers.of(program, DEFAULT, response).layers
     tiles = 8 * 19 * 256
     assert sum(linear.moved_bytes.values()) == 5 * rows * k + 3 * (tiles + 8 * n) + rows * n
     assert linear.least_bytes == rows * k + n * k + 8 * n + rows * n
@@ -136,7 +140,7 @@ def test_bytes_in_dram_are_those_that_a_card_counts(wide):
         before = device.counters()
         [response] = served.run([request])
         after = device.counters()
-        found = layers.of(served.program, graph, runtime.config, response)
+        found = layers.of(served.program, runtime.config, response)
     counted = sum(after[name] - before[name] for name in ("dram_read_bytes", "dram_write_bytes"))
     assert found.moved_bytes["dram"] == counted > 0
     product = found.layers[1]
@@ -148,7 +152,7 @@ def test_bytes_in_dram_are_those_that_a_card_counts(wide):
 def test_a_request_of_fewer_rows_counts_what_it_needs():
     graph = net()
     program, response = answered(graph, {"image": IMAGES["image"][:1]}, cards=2)
-    found = layers.of(program, graph, DEFAULT, response)
+    found = layers.of(program, DEFAULT, response)
     load, conv, *_ = found.layers
     assert (found.rows, found.cards) == (1, 1)
     assert conv.macs == 8 * 8 * 32 * 3 * 3 * 16
@@ -158,17 +162,20 @@ def test_a_request_of_fewer_rows_counts_what_it_needs():
     assert load.least_bytes == padded / 4
 
 
-@given(seed=st.integers(0, 1 << 30), cards=st.integers(1, 3))
-def test_every_command_of_any_network_is_in_one_layer(seed, cards):
+@given(
+    seed=st.integers(0, 1 << 30), cards=st.integers(1, 3),
+    parallelism=st.sampled_from(["data", "pipeline"]),
+)  # fmt: skip
+def test_every_command_of_any_network_is_in_one_layer(seed, cards, parallelism):
     made = Network(seed)
     request = made.request()
     try:
-        program, response = answered(made.graph, request, cards)
+        program, response = answered(made.graph, request, cards, parallelism=parallelism)
     except GraphError as error:
         if not re.search("order of columns|does not become", str(error)):
             raise
         return
-    check(made.graph, program, response, len(request["x"]))
+    check(program, response, len(request["x"]))
 
 
 @given(seed=st.integers(0, 1 << 30), cards=st.integers(1, 3))
@@ -177,11 +184,11 @@ def test_every_command_of_any_recommender_is_in_one_layer(seed, cards):
     request = made.request()
     program, response = answered(made.graph, request, cards, preset("tiny"))
     rows = len(next(iter(response.outputs.values())))
-    check(made.graph, program, response, rows, preset("tiny"))
+    check(program, response, rows, preset("tiny"))
 
 
-def check(graph, program, response, rows, config=DEFAULT):
-    found = layers.of(program, graph, config, response)
+def check(program, response, rows, config=DEFAULT):
+    found = layers.of(program, config, response)
     ran = [spans[spans[:, 0] >= 0] for spans in response.spans]
     assert sum(layer.commands for layer in found.layers) == sum(map(len, ran))
     assert (found.rows, found.latency_cycles) == (rows, response.latency_cycles)
@@ -198,6 +205,25 @@ def check(graph, program, response, rows, config=DEFAULT):
     told = json.loads(json.dumps(found.as_dict()))
     assert told["moved_bytes"] == moved
     assert len(told["layers"]) == len(found.layers)
+
+
+def test_a_pipeline_holds_weights_once_and_sends_what_its_sections_hand_on():
+    rows, size = 64, 256
+    graph = Graph(
+        [Value("x", (rows, size), BYTE)], ["z"],
+        [Node("linear", ("x", "v", "b", "m"), "y"), Node("linear", ("y", "w", "b", "m"), "z")],
+        {name: RNG.integers(-9, 9, (size, size), np.int8) for name in "vw"} | params(size),
+    )  # fmt: skip
+    request = {"x": RNG.integers(0, 256, (rows, size), np.uint8)}
+    program, response = answered(graph, request, 2, parallelism="pipeline")
+    found = layers.of(program, DEFAULT, response)
+    products = [layer for layer in found.layers if layer.operators == ("linear",)]
+    assert {layer.name for layer in products} == {"y", "z"}
+    for layer in products:
+        assert layer.commands == 1
+        assert layer.least_bytes == 2 * rows * size + size * size + 8 * size
+    assert found.cards == 2
+    assert found.moved_bytes["link"] == 3 * rows * size  # in, on, and out
 
 
 def test_a_pooling_moves_the_rows_that_were_asked_for():
@@ -218,7 +244,7 @@ def test_a_pooling_moves_the_rows_that_were_asked_for():
         "lengths": np.array([2, 0, 3, 0], np.int32),
     }
     program, response = answered(graph, request)
-    found = {each.name: each for each in layers.of(program, graph, DEFAULT, response).layers}
+    found = {each.name: each for each in layers.of(program, DEFAULT, response).layers}
     pooled = found["pooled"]
     moved = 5 * dim * 4 + 4 * (5 + 4) + 4 * dim * 4
     assert sum(pooled.moved_bytes.values()) == pooled.least_bytes == moved
@@ -230,15 +256,15 @@ def test_what_does_not_belong_together_is_refused():
     graph = net()
     program, response = answered(graph, IMAGES)
     with pytest.raises(ProgramError, match="the configuration is halfdome"):
-        layers.of(program, graph, preset("tiny"), response)
+        layers.of(program, preset("tiny"), response)
     with pytest.raises(ValueError, match="not of this program's commands"):
-        layers.of(program, graph, DEFAULT, replace(response, spans=response.spans * 2))
+        layers.of(program, DEFAULT, replace(response, spans=response.spans * 2))
 
 
 def test_layers_of_cards_and_host_are_printed_in_80_columns():
     graph = net()
     program, response = answered(graph, IMAGES, cards=2)
-    found = layers.of(program, graph, DEFAULT, taking(response, 123_456))
+    found = layers.of(program, DEFAULT, taking(response, 123_456))
     host = Layer("soft", ("Softmax",), where="host", reason="no command", seconds=0.0021)
     file = io.StringIO()
     console = Console(file=file, width=80)

@@ -1,0 +1,133 @@
+"""The ladder's models on the cards: what is where, how right they are, and what they take."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from halfdome.hdl.config import CardConfig
+from halfdome.host.frontend.compile import compile
+from halfdome.host.frontend.prepare import Prepared, prepare
+from halfdome.host.frontend.sessions import oracle
+from halfdome.host.models.ladder import digits, dlrm, mtcnn, open_nsfw
+from halfdome.host.models.ladder.rung import Rung
+from halfdome.host.models.ladder.wheels import MissingModel
+from halfdome.host.models.movielens import DataError
+from halfdome.host.platform import check
+from halfdome.host.report.stamp import stamp
+from halfdome.host.serving.compare import differences
+from halfdome.host.serving.session import InferenceSession
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a rung is built, and which of its outputs says what its samples are.
+
+    `axis` is that of the classes; without one, whole numbers are classes, and probabilities are
+    of two.
+    """
+
+    build: Callable[[], Rung]
+    output: str
+    axis: int | None = None
+
+    def classes(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The class of each sample."""
+        array = outputs[self.output]
+        if self.axis is not None:
+            return array.argmax(self.axis).reshape(-1)
+        return (array if array.dtype.kind == "i" else array >= 0.5).reshape(-1)
+
+
+RUNGS: Mapping[str, Step] = {
+    "digits": Step(digits.digits, "label"),
+    "p_net": Step(mtcnn.p_net, "faces", 1),
+    "open_nsfw": Step(open_nsfw.open_nsfw, "output", 1),
+    "random_dlrm": Step(dlrm.random_dlrm, "probability"),
+    "trained_dlrm": Step(dlrm.trained_dlrm, "probability"),
+}
+
+
+def measure(
+    config: CardConfig, rungs: Sequence[str] = tuple(RUNGS), *, cards: int = 6,
+    engine: str = "native", requests: int = 1,
+    progress: Callable[[str, int, int], None] = lambda rung, done, of: None,
+) -> dict:  # fmt: skip
+    """A row for each rung, JSON-able; one whose files are missing says in `missing` what to do.
+
+    `equal` is about all tensors that steps hand on and the outputs, in every bit of ONNX Runtime's
+    8-bit operators. `progress` is told the rung, how many of its steps were done, and of how many.
+
+    Raises `ValueError` for a rung that there is not, and for more requests than it has.
+    """
+    for name in rungs:
+        if name not in RUNGS:
+            raise ValueError(f"--rung {name}: unknown; known are {', '.join(RUNGS)}")
+    check(config, cards, engine)
+    rows = []
+    for name in rungs:
+        progress(name, 0, 0)
+        try:
+            rung = RUNGS[name].build()
+        except (MissingModel, DataError, ImportError) as error:
+            rows.append({"rung": name, "missing": str(error)})
+            continue
+        if not 1 <= requests <= len(rung.inputs):
+            raise ValueError(f"--requests {requests}: must be 1 to {len(rung.inputs)} for {name}")
+        rows.append({"rung": name} | _measured(
+            rung, RUNGS[name], config, cards, engine, requests,
+            lambda done, of, name=name: progress(name, done, of),
+        ))  # fmt: skip
+    return {**stamp(config, 0), "engine": engine, "cards": cards, "rows": rows}
+
+
+def _measured(
+    rung: Rung, step: Step, config: CardConfig, cards: int, engine: str, requests: int,
+    progress: Callable[[int, int], None],
+) -> dict:  # fmt: skip
+    start = time.perf_counter()
+    prepared = prepare(rung.model, calibration=rung.calibration)
+    ready = time.perf_counter()
+    plan = compile(prepared, cards=cards, config=config)
+    compiled = time.perf_counter()
+    asked = rung.inputs[:requests]
+    total = len(plan.steps) * requests
+    with InferenceSession(plan, config=config, engine=engine) as session:
+        opened = time.perf_counter()
+        tensors = session.tensors(asked, lambda done: progress(done, total))
+        ran = time.perf_counter()
+        cycles = sum(each.cycles for each in session.steps)
+    comparison = differences(prepared, plan, asked, tensors, engine=engine)
+    worst = [each.sqnr_db for each in comparison.tensors if each.sqnr_db is not None]
+    found = np.concatenate([step.classes(each) for each in tensors])
+    same = {
+        of: int((found == _classes(model, step, prepared, asked)).sum())
+        for of, model in (("int8", prepared.model), ("fp32", prepared.floating))
+    }
+    partition = plan.report
+    return {
+        "model": rung.name,
+        "operators": dict(Counter(node.op_type for node in prepared.model.graph.node)),
+        "nodes_on_cards": partition["nodes_on_cards"],
+        "nodes_on_host": partition["nodes_on_host"],
+        "quantise_seconds": ready - start, "compile_seconds": compiled - ready,
+        "run_seconds": ran - opened, "requests": requests, "cycles_per_request": cycles / requests,
+        "equal": not comparison.differing, "first_difference": comparison.first,
+        "worst_sqnr_db": min(worst, default=None), "samples": len(found),
+        "top1_as_int8": same["int8"], "top1_as_fp32": same["fp32"],
+        "link_bytes_in": partition["link_bytes_in"], "link_bytes_out": partition["link_bytes_out"],
+    }  # fmt: skip
+
+
+def _classes(
+    model, step: Step, prepared: Prepared, requests: Sequence[Mapping[str, np.ndarray]]
+) -> np.ndarray:
+    """What ONNX Runtime says that the samples are."""
+    session = oracle(model)
+    names = [each.name for each in session.get_outputs()]
+    return np.concatenate([
+        step.classes(dict(zip(names, session.run(names, prepared.inputs_of(each)), strict=True)))
+        for each in requests
+    ])  # fmt: skip

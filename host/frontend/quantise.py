@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from halfdome.host.frontend.calibration import Calibration, requests_of
 from halfdome.host.frontend.load import ModelError, nodes_within
+from halfdome.host.frontend.net import MOVES
 from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet
 
@@ -86,11 +88,11 @@ def _quantised(
         onnx.save(rewritten(model), source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         ready = _flat_biases(onnx.load(prepared))
+        _name_nodes(ready)
         onnx.save(ready, prepared)
-        operators = list(_PRODUCTS) if _attends(ready) else None
         tools.quantize_static(
             prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
-            op_types_to_quantize=operators, per_channel=True,
+            nodes_to_exclude=_kept_real(ready), per_channel=True,
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
         return onnx.load(made)
@@ -109,9 +111,31 @@ def _flat_biases(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _attends(model: onnx.ModelProto) -> bool:
-    """Whether a model is a transformer: it multiplies activations, and weighs by Softmax."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Gives every node a name, by which the tools are told of it."""
+    for place, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.output[0]} node {place}"
+
+
+def _kept_real(model: onnx.ModelProto) -> list[str]:
+    """Names of nodes that stay in floating point: of transformers, what is no product.
+
+    A transformer multiplies activations, and weighs by Softmax. What convolutions lead to before it
+    is quantised whole, and so is what keeps 8 bits as they are: moves, and products with a number.
+    """
+    constants = {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
     products = [node for node in model.graph.node if node.op_type in _PRODUCTS]
     multiplied = any(node.input[1] not in constants for node in products)
-    return multiplied and any(node.op_type == "Softmax" for node in model.graph.node)
+    if not multiplied or all(node.op_type != "Softmax" for node in model.graph.node):
+        return []
+    of_images: set[str] = set()
+    kept = []
+    for node in model.graph.node:
+        attends = node.op_type in _PRODUCTS and node.input[1] not in constants
+        if node.op_type == "Conv" or (of_images.intersection(node.input) and not attends):
+            of_images.update(node.output)
+        elif node.op_type not in (*_PRODUCTS, *MOVES):
+            by_number = node.op_type == "Mul" and any(constants.get(x) == 1 for x in node.input)
+            if not by_number:
+                kept.append(node.name)
+    return kept

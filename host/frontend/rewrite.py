@@ -3,13 +3,14 @@
 Real values stay the same but for the last bits; what is quantised then stays on the cards.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from halfdome.host.frontend.net import attributes
+from halfdome.host.frontend.net import attributes, used
 from halfdome.host.frontend.sessions import Tensor, tensors
 
 
@@ -17,8 +18,8 @@ def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model in floating point, in which
 
     Sum adds one operand after the other, a quotient or difference with a constant is a product or
-    sum, HardSigmoid and HardSwish are products, sums and Clip, and a mean over height and width is
-    GlobalAveragePool.
+    sum, HardSigmoid and HardSwish are products, sums and Clip, a mean over height and width is
+    GlobalAveragePool, and MatMul with weights to which a bias is added is Gemm.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -40,6 +41,8 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: Mapping[str, Tensor] = tensors(made)
         self._constants = {tensor.name: tensor for tensor in made.graph.initializer}
+        self._uses = Counter(name for node in made.graph.node for name in used(node))
+        self._uses.update(value.name for value in made.graph.output)
         self._opset = next(each.version for each in made.opset_import if not each.domain)
 
     def constant(self, name: str) -> np.ndarray | None:
@@ -51,6 +54,13 @@ class _Writer:
         """The shape of a tensor; () if it is not known."""
         found = self.tensors.get(name)
         return (found.shape or ()) if found else ()
+
+    def product(self, name: str) -> onnx.NodeProto | None:
+        """The MatMul that makes a tensor that one node sees."""
+        if self._uses[name] != 1:
+            return None
+        made = (node for node in reversed(self.nodes) if name in node.output)
+        return next((node for node in made if node.op_type == "MatMul"), None)
 
     def hold(self, name: str, array: np.ndarray) -> str:
         """Another constant."""
@@ -161,8 +171,35 @@ def _pool(writer: _Writer, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _biased(writer: _Writer, node: onnx.NodeProto) -> bool:
+    """A bias that is added to a product with weights, which nobody else sees."""
+    for x, name in (node.input, node.input[::-1]):
+        bias, product = writer.constant(name), writer.product(x)
+        if bias is None or product is None:
+            continue
+        a, w = product.input
+        weight, shape, made = writer.constant(w), writer.shape(a), writer.shape(node.output[0])
+        fits = weight is not None and weight.ndim == 2 and bias.size == weight.shape[-1]
+        if not fits or len(shape) < 2 or bias.shape[-1] != bias.size or not made:
+            continue
+        writer.nodes.remove(product)
+        wide = len(shape) > 2
+        rows, output = a, node.output[0]
+        if wide:
+            flat = writer.hold(f"{output} rows", np.array([-1, shape[-1]], np.int64))
+            rows = writer.add(node, "Reshape", [a, flat], f"{output} flat")
+        held = writer.hold(f"{output} bias", bias.reshape(-1))
+        total = writer.add(node, "Gemm", [rows, w, held], f"{output} total" if wide else output)
+        if wide:
+            full = writer.hold(f"{output} shape", np.array(made, np.int64))
+            writer.add(node, "Reshape", [total, full], output)
+        return True
+    return False
+
+
 _RULES: Mapping[str, Callable[[_Writer, onnx.NodeProto], bool]] = {
     "Sum": _sum,
+    "Add": _biased,
     "Div": _by_constant("Mul", lambda value: 1 / value),
     "Sub": _by_constant("Add", lambda value: -value),
     "HardSigmoid": _hard_sigmoid,

@@ -157,6 +157,30 @@ def test_a_bias_of_one_row_is_quantised_with_its_product():
     np.testing.assert_allclose(y, x @ constants["w"] + constants["b"], atol=0.15)
 
 
+def test_what_comes_before_a_transformer_is_quantised_whole():
+    rng = np.random.default_rng(2)
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("Mul", "a a", "b"),
+        node("Reshape", "b rows", "c"),
+        node("Transpose", "c", "d", perm=[0, 2, 1]),
+        node("MatMul", "c d", "e"),
+        node("Mul", "e half", "f"),
+        node("Softmax", "f", "g"),
+        node("MatMul", "g c", "h"),
+        node("Mul", "h h", "y"),
+    ]
+    constants = {
+        "w": rng.standard_normal((4, 3, 1, 1)).astype(np.float32),
+        "rows": np.array([1, 4, 25]), "half": np.float32([0.5]),
+    }  # fmt: skip
+    shape = (1, 3, 5, 5)
+    source = load(typed(model(nodes, {"x": (np.float32, shape)}, ["y"], constants)))
+    found = operators(to_qoperator(source, [{"x": rng.standard_normal(shape).astype(np.float32)}]))
+    assert [found.count(op) for op in ("QLinearConv", "QLinearMul", "QLinearMatMul")] == [1, 2, 2]
+    assert [found.count(op) for op in ("Conv", "Mul", "MatMul", "Softmax")] == [0, 1, 0, 1]
+
+
 def test_a_sum_of_many_is_added_in_8_bits():
     inputs = {"x": (np.float32, (1, 3))}
     nodes = [node("Mul", "x two", "a"), node("Sum", "x a x", "y")]

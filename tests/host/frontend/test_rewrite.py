@@ -56,3 +56,29 @@ def test_a_division_by_zero_stays():
     nodes = [node("Div", "x zero", "y")]
     source = load(typed(model(nodes, {"x": (np.float32, SHAPE)}, ["y"], constants)))
     assert [each.op_type for each in rewritten(source).graph.node] == ["Div"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_a_product_with_a_bias_is_one_operator(rank, turned):
+    rng = np.random.default_rng(2)
+    constants = {
+        "w": rng.standard_normal((5, 6)).astype(np.float32),
+        "b": rng.standard_normal(6).astype(np.float32),
+    }
+    nodes = [node("MatMul", "x w", "a"), node("Add", "b a" if turned else "a b", "y")]
+    shape = SHAPE[-rank:]
+    source = load(typed(model(nodes, {"x": (np.float32, shape)}, ["y"], constants)))
+    made = rewritten(source)
+    inner = ["Gemm"] if rank == 2 else ["Reshape", "Gemm", "Reshape"]
+    assert [each.op_type for each in made.graph.node] == inner
+    x = rng.standard_normal(shape).astype(np.float32)
+    [expected], [found] = (open_session(each).run(None, {"x": x}) for each in (source, made))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_product_that_others_see_stays():
+    constants = {"w": np.ones((5, 5), np.float32), "b": np.ones(5, np.float32)}
+    nodes = [node("MatMul", "x w", "a"), node("Add", "a b", "c"), node("Add", "a c", "y")]
+    source = load(typed(model(nodes, {"x": (np.float32, SHAPE)}, ["y"], constants)))
+    assert [each.op_type for each in rewritten(source).graph.node] == ["MatMul", "Add", "Add"]

@@ -17,8 +17,9 @@ Shapes = Mapping[str, Sequence[int]]
 _HEAVY = 1 << 16
 """Elements from which a constant takes no part in folding."""
 _NO_SHAPES: Shapes = MappingProxyType({})
-_KEEP_SHAPES = ("Scaler", "Normalizer")
-"""Operators of scikit-learn's models that make float32 of the shape of their input."""
+_KEEP_SHAPES = ("Scaler", "Normalizer", "Imputer")
+"""Operators of scikit-learn's models whose output has the shape of their input; it is float32, but
+for that of Imputer."""
 
 
 class ModelError(ValueError):
@@ -286,10 +287,10 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in made.graph.node:
         keeps = node.op_type in _KEEP_SHAPES and node.domain == "ai.onnx.ml"
         if keeps and node.input[0] in known and node.output[0] not in known:
-            shape = [dim.dim_value for dim in known[node.input[0]].tensor_type.shape.dim]
-            value = onnx.helper.make_tensor_value_info(
-                node.output[0], onnx.TensorProto.FLOAT, shape
-            )
+            tensor = known[node.input[0]].tensor_type
+            shape = [dim.dim_value for dim in tensor.shape.dim]
+            kind = tensor.elem_type if node.op_type == "Imputer" else onnx.TensorProto.FLOAT
+            value = onnx.helper.make_tensor_value_info(node.output[0], kind, shape)
             made.graph.value_info.append(value)
             known[value.name] = value.type
             told = True

@@ -43,8 +43,15 @@ def test_shapes_are_fixed_and_what_follows_from_them_is_folded():
     assert [each.op_type for each in made.graph.node] == ["Reshape"]
 
 
-def test_shapes_behind_a_scaler_are_inferred():
-    scaler = node("Scaler", "x", "s", "ai.onnx.ml", offset=[0.0] * 3, scale=[2.0] * 3)
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("Scaler", {"offset": [0.0] * 3, "scale": [2.0] * 3}),
+        ("Imputer", {"imputed_value_floats": [1.0] * 3, "replaced_value_float": float("nan")}),
+    ],
+)
+def test_shapes_behind_what_prepares_features_are_inferred(op, attributes):
+    scaler = node(op, "x", "s", "ai.onnx.ml", **attributes)
     weight = {"w": np.ones((3, 4), np.float32)}
     net = model([scaler, node("MatMul", "s w", "y")], {"x": (np.float32, ("N", 3))}, ["y"], weight)
     net.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))

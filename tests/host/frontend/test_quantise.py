@@ -103,6 +103,14 @@ def test_an_oracle_returns_values_within_the_model(quantised):
         oracle(quantised, ["nothing"])
 
 
+def test_a_scalar_is_told_from_what_has_unknown_dimensions():
+    nodes = [node("ReduceSum", "x", "scalar", keepdims=0), node("Reshape", "x t", "any")]
+    inputs = {"x": (np.float32, (2, 3)), "t": (np.int64, ("K",))}
+    found = tensors(model(nodes, inputs, ["scalar", "any"], {}))
+    assert found["scalar"] == Tensor(np.dtype(np.float32), ())
+    assert found["any"] == Tensor(np.dtype(np.float32), None)
+
+
 def test_types_and_shapes_of_all_values_are_found(quantised):
     found = tensors(quantised)
     assert set(found) == {"x"} | {name for each in quantised.graph.node for name in each.output}

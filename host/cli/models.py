@@ -54,21 +54,24 @@ Shapes = Annotated[
 
 @contextmanager
 def _told() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
-    """A line that says what is done, and becomes a bar of steps."""
-    with options.progress() as bar:
-        task = bar.add_task("reading", total=None)
+    """A line that says what is done, and becomes a bar of steps; gone if that fails."""
+    bar = options.progress()
+    task = bar.add_task("reading", total=None)
 
-        def say(text: str) -> None:
-            bar.update(task, description=text)
+    def say(text: str) -> None:
+        bar.update(task, description=text)
 
-        def progress(done: int, total: int) -> None:
-            bar.update(task, total=total, advance=done)
+    def progress(done: int, total: int) -> None:
+        bar.update(task, total=total, advance=done)
 
-        try:
-            yield say, progress
-        except BaseException:
-            bar.live.transient = True  # what is wrong is one line
-            raise
+    bar.start()
+    try:
+        yield say, progress
+    except BaseException:
+        bar.live.transient = True
+        bar.live.stop()  # without the empty line that `bar.stop` ends with
+        raise
+    bar.stop()
 
 
 def _calibration(path: Path | None) -> "Requests | None":

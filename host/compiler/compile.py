@@ -271,11 +271,11 @@ class _Compilation:
 
     def _staged(self, name: str) -> dict[range, tuple[int, Buffer]]:
         """Host memory for a tensor: for each share of its samples a card that has it, and room."""
-        lowering, staged = self._lowering, {}
-        for card in lowering.division.makers[name]:
-            if lowering.shares[card] not in staged:
-                staged[lowering.shares[card]] = card, lowering.staging(name, card)
-        return staged
+        lowering = self._lowering
+        return {
+            lowering.shares[card]: (card, lowering.staging(name, card))
+            for card in lowering.division.makers[name]
+        }
 
     def _pieces(self, name: str, samples: Iterable[range]) -> tuple[RowsPiece, ...]:
         stride = self._lowering.wire_stride(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,9 +14,12 @@ from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 
 Shapes = Mapping[str, Sequence[int]]
+_HEAVY = 1 << 16
+"""Elements from which a constant takes no part in folding."""
 _NO_SHAPES: Shapes = MappingProxyType({})
-_KEEP_SHAPES = ("Scaler", "Normalizer")
-"""Operators of scikit-learn's models that make float32 of the shape of their input."""
+_KEEP_SHAPES = ("Scaler", "Normalizer", "Imputer")
+"""Operators of scikit-learn's models whose output has the shape of their input; it is float32, but
+for that of Imputer."""
 
 
 class ModelError(ValueError):
@@ -58,13 +62,14 @@ def load(
         raise ModelError(f"{name}: is no ONNX model, or an empty one")
     _load_external_data(name, model, folder)
     _check_operators(name, model)
+    _drop_defaults(model)
+    _fix_shapes(model, shapes)
+    heavy = _set_aside(model)
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
         raise ModelError(f"{name}: breaks a rule of ONNX: {_first_line(error)}") from None
-    _drop_defaults(model)
-    _fix_shapes(model, shapes)
-    return _folded(model)
+    return _put_back(_folded(model), heavy)
 
 
 def _read(source: str | Path | bytes | onnx.ModelProto) -> tuple[str, onnx.ModelProto, Path | None]:
@@ -234,6 +239,32 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str:
     return dim.dim_value if _fixed(dim) else dim.dim_param or "?"
 
 
+def _set_aside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Takes heavy constants out, of which type and shape alone matter: they are inputs for a while.
+
+    Libraries copy models as one message, which has at most 2 GB.
+    """
+    heavy = [tensor for tensor in model.graph.initializer if prod(tensor.dims) >= _HEAVY]
+    light = [tensor for tensor in model.graph.initializer if prod(tensor.dims) < _HEAVY]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(light)
+    for tensor in heavy:
+        value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(value)
+    return heavy
+
+
+def _put_back(model: onnx.ModelProto, heavy: Sequence[onnx.TensorProto]) -> onnx.ModelProto:
+    names = {tensor.name for tensor in heavy}
+    inputs = [value for value in model.graph.input if value.name not in names]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    used = {name for node in nodes_within(model.graph) for name in node.input}
+    used |= {value.name for value in model.graph.output}
+    model.graph.initializer.extend(tensor for tensor in heavy if tensor.name in used)
+    return model
+
+
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """Constants folded and shapes inferred.
 
@@ -256,10 +287,10 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in made.graph.node:
         keeps = node.op_type in _KEEP_SHAPES and node.domain == "ai.onnx.ml"
         if keeps and node.input[0] in known and node.output[0] not in known:
-            shape = [dim.dim_value for dim in known[node.input[0]].tensor_type.shape.dim]
-            value = onnx.helper.make_tensor_value_info(
-                node.output[0], onnx.TensorProto.FLOAT, shape
-            )
+            tensor = known[node.input[0]].tensor_type
+            shape = [dim.dim_value for dim in tensor.shape.dim]
+            kind = tensor.elem_type if node.op_type == "Imputer" else onnx.TensorProto.FLOAT
+            value = onnx.helper.make_tensor_value_info(node.output[0], kind, shape)
             made.graph.value_info.append(value)
             known[value.name] = value.type
             told = True

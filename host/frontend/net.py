@@ -14,7 +14,7 @@ Quantisation = tuple[np.float32 | None, int]
 
 MOVES = {
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Slice", "Split", "Pad",
-    "Concat",
+    "Concat", "Gather",
 }  # fmt: skip
 """Operators whose outputs hold elements of their inputs, which say nothing of scales."""
 _OPERANDS = {

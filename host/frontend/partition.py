@@ -13,6 +13,7 @@ from halfdome.host.frontend import (
 from halfdome.host.frontend import (
     translate_products as products,
 )
+from halfdome.host.frontend.commute import quantised_first
 from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.net import MOVES, Net, used
 from halfdome.host.frontend.reasons import reason
@@ -37,6 +38,7 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     "Slice": moves.slice_,
     "Split": moves.split,
     "Pad": moves.pad,
+    "Gather": moves.gather,
     "Transpose": moves.transpose,
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"), moves.reshape),
 }
@@ -63,7 +65,7 @@ def steps(
     Each node that a card can compute is on one, unless it only moves or converts elements between
     nodes of the host. Raises `ModelError` for a model that ONNX Runtime does not take.
     """
-    net = Net(model)
+    net = Net(quantised_first(model))
     refused: dict[int, str] = {}
     for place in range(len(net.nodes)):
         if why := _refusal(net, place):

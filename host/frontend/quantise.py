@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,6 +20,8 @@ _QUANTISED = {
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd",
     "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool",
 }  # fmt: skip
+_MESSAGE = 1 << 30
+"""Bytes of weights from which they lie outside a model's message, which has at most 2 GB."""
 _PRODUCTS = ("MatMul", "Gemm")
 _NEEDS_DATA = (
     "calibration: this model computes in floating point; give requests that show its ranges, as "
@@ -81,21 +84,36 @@ class _Reader(tools.CalibrationDataReader):
 def _quantised(
     model: onnx.ModelProto, requests: Sequence[Mapping[str, np.ndarray]]
 ) -> onnx.ModelProto:
+    outside = sum(tensor.ByteSize() for tensor in model.graph.initializer) > _MESSAGE
     with tempfile.TemporaryDirectory() as folder, quiet():
         source, prepared, made = (
             f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
         )
-        onnx.save(rewritten(model), source)
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        _save(rewritten(model), source, outside)
+        quant_pre_process(
+            source, prepared, skip_symbolic_shape=True, save_as_external_data=outside,
+            all_tensors_to_one_file=True, external_data_location="prepared.data",
+        )  # fmt: skip
         ready = _flat_biases(onnx.load(prepared))
         _name_nodes(ready)
-        onnx.save(ready, prepared)
+        kept = _kept_real(ready)
+        _save(ready, prepared, outside)
         tools.quantize_static(
             prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
-            nodes_to_exclude=_kept_real(ready), per_channel=True,
+            nodes_to_exclude=kept, per_channel=True, use_external_data_format=outside,
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
         return onnx.load(made)
+
+
+def _save(model: onnx.ModelProto, path: str, outside: bool) -> None:
+    """Writes a model, its weights `outside` of the message if that has no room for them."""
+    if not outside:
+        onnx.save(model, path)
+        return
+    data = Path(path).with_suffix(".data")
+    data.unlink(missing_ok=True)
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
 
 
 def _flat_biases(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,7 +11,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from halfdome.host.frontend.net import attributes, used
-from halfdome.host.frontend.sessions import Tensor, tensors
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -39,7 +38,8 @@ class _Writer:
     def __init__(self, made: onnx.ModelProto):
         self.made = made
         self.nodes: list[onnx.NodeProto] = []
-        self.tensors: Mapping[str, Tensor] = tensors(made)
+        values = (*made.graph.input, *made.graph.value_info, *made.graph.output)
+        self._types = {value.name: value.type.tensor_type for value in values}
         self._constants = {tensor.name: tensor for tensor in made.graph.initializer}
         self._uses = Counter(name for node in made.graph.node for name in used(node))
         self._uses.update(value.name for value in made.graph.output)
@@ -52,8 +52,10 @@ class _Writer:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; () if it is not known."""
-        found = self.tensors.get(name)
-        return (found.shape or ()) if found else ()
+        if name not in self._types or not self._types[name].HasField("shape"):
+            return ()
+        sizes = [dim.dim_value for dim in self._types[name].shape.dim]
+        return tuple(sizes) if all(sizes) else ()
 
     def product(self, name: str) -> onnx.NodeProto | None:
         """The MatMul that makes a tensor that one node sees."""

@@ -115,14 +115,29 @@ class Tensor:
 def tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     """Inputs and all that nodes make, by name, as ONNX Runtime infers them.
 
-    It knows operators of its own, which ONNX does not. What is no tensor is left out.
+    It knows operators of its own, which ONNX does not, but tells of a scalar and of a value whose
+    dimensions it does not know alike; ONNX tells them apart. What is no tensor is left out.
     """
+    scalars = _scalars(model)
     every = _returning(model, [name for node in model.graph.node for name in node.output if name])
     session = open_session(every, GraphOptimizationLevel.ORT_DISABLE_ALL)
     return {
-        argument.name: Tensor(_DTYPES[argument.type], _static(argument.shape))
+        argument.name: Tensor(
+            _DTYPES[argument.type],
+            _static(argument.shape) if argument.shape or argument.name in scalars else None,
+        )
         for argument in (*session.get_inputs(), *session.get_outputs())
         if argument.type in _DTYPES
+    }
+
+
+def _scalars(model: onnx.ModelProto) -> set[str]:
+    """Values that are known to have no dimensions."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    return {
+        value.name
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape") and not value.type.tensor_type.shape.dim
     }
 
 

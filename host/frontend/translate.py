@@ -51,7 +51,7 @@ class Builder:
         self.net = net
         self.by_rows = by_rows
         self.first = int(by_rows)
-        self._channels_last = channels_last
+        self.channels_last = channels_last
         self._held: dict[str, list[Held]] = {}
         self._variants: dict[str, str] = {}
         self._values: dict[str, Value] = {}
@@ -99,7 +99,7 @@ class Builder:
     def _usual(self, name: str) -> Order:
         shape = self.shape(name)
         order = tuple(range(self.first, len(shape)))
-        if self._channels_last and len(shape) == 4:
+        if self.channels_last and len(shape) == 4:
             order = tuple(axis for axis in (0, 2, 3, 1) if axis in order)
         return layout.without_ones(order, shape)
 

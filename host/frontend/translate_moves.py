@@ -10,6 +10,7 @@ import onnx
 from halfdome.host.frontend import layout
 from halfdome.host.frontend.layout import Order, without_ones
 from halfdome.host.frontend.net import attributes
+from halfdome.host.frontend.reasons import reason
 from halfdome.host.frontend.translate import MOST_MOVED, Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_elements import rescaled
 from halfdome.host.frontend.translate_products import per_channel
@@ -77,7 +78,7 @@ def _concat(builder: Builder, names: list[str], y: str, axis: int) -> None:
     ways = []
     for name in names:
         [order, *_] = builder.orders(name)
-        ways.append(order if axis in order else (*order, axis))
+        ways.append(order if axis in order else _with(order, axis, builder, len(shape)))
     order = min(ways, key=lambda way: sum(map(builder.cost, names, _each(way, sizes))))
     at = order.index(axis)
     before, after = ([shape[each] for each in part] for part in (order[:at], order[at + 1 :]))
@@ -86,6 +87,15 @@ def _concat(builder: Builder, names: list[str], y: str, axis: int) -> None:
         columns = size[axis] * prod(after)
         values.append(builder.shaped(builder.ask(name, own).value, (*before, columns)))
     builder.define(y, builder.add("concat", values), order)
+
+
+def _with(order: Order, axis: int, builder: Builder, dims: int) -> Order:
+    """An order with another axis, along which single elements are joined: channels of images last,
+    others where they are in the tensor."""
+    if builder.channels_last and dims == 4:
+        return (*order, axis)
+    at = next((place for place, each in enumerate(order) if each > axis), len(order))
+    return (*order[:at], axis, *order[at:])
 
 
 def _each(order: Order, sizes: Sequence[tuple[int, ...]]) -> list[Order]:
@@ -141,6 +151,28 @@ def _bounds(start: int, end: int, step: int) -> slice:
     return slice(start, None if step < 0 and end < -(1 << 30) else end, step)
 
 
+def gather(builder: Builder, node: onnx.NodeProto) -> None:
+    """Gather at constant places of one axis."""
+    x, y = node.input[0], node.output[0]
+    shape = builder.shape(x)
+    axis = int(attributes(node).get("axis", 0)) % len(shape)  # type: ignore[call-overload]
+    if builder.net.constant(node.input[1]) is None:
+        raise Refused(reason("Gather", ""))
+    places = builder.constant(node.input[1], "what it gathers")
+    if places.ndim != 1:
+        raise Refused("gathers by indices of another number of dimensions than one")
+    if axis < builder.first:
+        raise NotByRows
+    form = builder.either(x)
+    taken = [int(place) % shape[axis] for place in places]
+    if axis not in form.order and len(taken) != 1:
+        raise Refused("repeats what lies along an axis of one element")
+    if len(set(np.diff(taken))) > 1:  # needs it last in memory
+        form = builder.ask(x, (*(each for each in form.order if each != axis), axis))
+    piece = _pick(builder, _Piece(form.value, form.order, shape), axis, taken)
+    builder.define(y, piece.value, piece.order)
+
+
 def split(builder: Builder, node: onnx.NodeProto) -> None:
     """Split: a slice for each output."""
     x = node.input[0]
@@ -184,10 +216,10 @@ def _numbers(builder: Builder, node: onnx.NodeProto, place: int, given: object) 
     return list(given) if given else []  # type: ignore[call-overload]
 
 
-def _pick(builder: Builder, piece: _Piece, axis: int, taken: range) -> _Piece:
+def _pick(builder: Builder, piece: _Piece, axis: int, taken: Sequence[int]) -> _Piece:
     """The elements of one axis at these places."""
     size = piece.shape[axis]
-    if taken == range(size):
+    if list(taken) == list(range(size)):
         return piece
     if axis < builder.first:
         raise NotByRows
@@ -197,9 +229,10 @@ def _pick(builder: Builder, piece: _Piece, axis: int, taken: range) -> _Piece:
         weight[range(len(taken)), taken] = 1
         value = _product(builder, piece, axis, weight)
     else:
-        step = taken.step if len(taken) > 1 else 1
-        if step < 0:
-            raise Refused("turns an axis around that is not the last in memory")
+        steps = set(np.diff(taken)) or {1}
+        step = int(min(steps))
+        if len(steps) > 1 or step < 1:
+            raise Refused("takes places that are not evenly apart of an axis not last in memory")
         taps = size - (len(taken) - 1) * step
         _reasonable(before * between * last * taps * len(taken))
         image = builder.shaped(piece.value, (before, size, between, last))

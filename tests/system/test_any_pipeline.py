@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import halfdome
@@ -22,6 +22,7 @@ def runtime():
         yield runtime
 
 
+@settings(max_examples=max(2, settings().max_examples // 2))
 @given(seed=st.integers(0, 1 << 30))
 def test_any_network_in_sections_has_the_bits_of_its_graph(runtime, seed):
     made, rng = Network(seed), np.random.default_rng(seed)

@@ -44,9 +44,8 @@ def moves(draw):
     plan = Plan(
         {id(buffer): "dram" for buffer in buffers},
         {id(buffers[1]): 0, id(buffers[2]): 64, id(buffers[4]): 8192},
-        {(0, "dram"): 1 << 14, (1, "dram"): 1 << 14},
-        {},
-    )
+        {(0, "dram"): 1 << 14, (1, "dram"): 1 << 14}, {},
+    )  # fmt: skip
     return commands, plan
 
 
@@ -112,7 +111,7 @@ def test_segments_are_numbered_as_they_are_met_and_those_of_a_request_share_one_
     plan = Plan(
         {id(b): "dram" for b in (near, also, peer, held)},
         {id(near): 0, id(also): 64, id(peer): 0}, {(0, "dram"): 128, (1, "dram"): 64},
-        {},
+        {(0, "dram"): 64},
     )  # fmt: skip
     segments = Segments(plan)
     found = [segments.of(b) for b in (also, far, held, near, peer, held)]

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import ElementFormat, Engine
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler import pipeline
 from halfdome.host.compiler.compile import compile
+from halfdome.host.compiler.halfdome import HalfdomeTarget
+from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.pipeline import Step, cut
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
@@ -111,6 +113,33 @@ def test_a_tensor_goes_once_to_every_card_that_reads_it_and_inputs_to_where_they
     assert sorted(moves[1]) == ["answers", "sent", "to card 2"]
     assert sorted(moves[2]) == ["answers", "y", "y"]
     assert [part.labels.count("x0") for part in (first, second, third)] == [1, 0, 1]
+
+
+def test_a_card_has_room_for_the_joins_that_it_runs_alone(monkeypatch):
+    monkeypatch.setattr(pipeline, "cut", lambda *_: [0, 1, 1])
+    (x,), attributes = layers(2).inputs, {"format": ElementFormat.UINT8, "zero_point": 128}
+    nodes = [
+        Node("affine", ("x0",), "a", attributes), Node("affine", ("x0",), "b", attributes),
+        Node("concat", ("a", "b", "b"), "y"),
+    ]  # fmt: skip
+    graph = Graph([x], ["y"], nodes, {})
+    program = check_served(graph, requests_for(graph, 3), TINY, cards=2, parallelism="pipeline")
+    rooms = [s.nbytes for s in program.segments if s.position == 0]
+    assert sum(rooms) == 2 * x.shape[0] * x.shape[1]  # x0 and a
+
+
+def test_what_a_node_costs_includes_its_transfers():
+    graph, target = layers(3), HalfdomeTarget(TINY)
+    costs = pipeline.rehearse(graph, target, Joins(graph, target, {}, apart=False))
+    assert [step.label for step in costs] == ["x1", "x2", "x3", "y"]
+    assert [step.last for step in costs] == [1, 2, 3, -1]
+    for step in costs:  # what is put out is stored, what is read first is loaded
+        store = step.handing_on
+        assert step.cycles[store.queue] == (store.cycles if step.label in ("x2", "y") else 0)
+        assert (step.cycles[Engine.LOAD] > 0) == (step.label == "x1")
+    held = [weight for name, weight in compile(graph, TINY).weights.items() if name[:2] == "x1"]
+    assert costs[0].weight_bytes == sum(map(len, held))
+    assert costs[3].weight_bytes == 0
 
 
 def test_a_graph_without_nodes_is_a_pipeline_of_one_card():

@@ -7,6 +7,7 @@ pytest.importorskip("onnxscript")
 
 from onnx import helper, numpy_helper  # noqa: E402
 
+from halfdome.host.frontend import load as load_module  # noqa: E402
 from halfdome.host.frontend.load import ModelError, load, parse_shapes  # noqa: E402
 from tests.host.frontend.nets import model, node, residual, typed  # noqa: E402
 
@@ -42,8 +43,15 @@ def test_shapes_are_fixed_and_what_follows_from_them_is_folded():
     assert [each.op_type for each in made.graph.node] == ["Reshape"]
 
 
-def test_shapes_behind_a_scaler_are_inferred():
-    scaler = node("Scaler", "x", "s", "ai.onnx.ml", offset=[0.0] * 3, scale=[2.0] * 3)
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("Scaler", {"offset": [0.0] * 3, "scale": [2.0] * 3}),
+        ("Imputer", {"imputed_value_floats": [1.0] * 3, "replaced_value_float": float("nan")}),
+    ],
+)
+def test_shapes_behind_what_prepares_features_are_inferred(op, attributes):
+    scaler = node(op, "x", "s", "ai.onnx.ml", **attributes)
     weight = {"w": np.ones((3, 4), np.float32)}
     net = model([scaler, node("MatMul", "s w", "y")], {"x": (np.float32, ("N", 3))}, ["y"], weight)
     net.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
@@ -178,3 +186,13 @@ def test_constants_keep_their_values():
     kept = arrays_of(load(residual()))
     for name, value in arrays_of(residual()).items():
         np.testing.assert_array_equal(kept[name], value)
+
+
+def test_heavy_constants_are_kept_as_far_as_they_are_used(monkeypatch):
+    monkeypatch.setattr(load_module, "_HEAVY", 3)
+    constants = {"w": np.arange(9, dtype=np.float32).reshape(3, 3), "unused": np.ones(5)}
+    nodes = [node("MatMul", "x w", "y")]
+    made = load(typed(model(nodes, {"x": (np.float32, (2, 3))}, ["y"], constants)))
+    assert [value.name for value in made.graph.input] == ["x"]
+    assert list(arrays_of(made)) == ["w"]
+    np.testing.assert_array_equal(arrays_of(made)["w"], constants["w"])

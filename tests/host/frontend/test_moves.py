@@ -246,3 +246,19 @@ def test_a_reshape_that_moves_nothing_has_the_same_elements(data):
         x.transpose(*ones, *order).reshape(-1),
         x.reshape(new).transpose(*others, *made).reshape(-1),
     )
+
+
+@given(
+    data=st.data(), shape=SHAPES, dtype=DTYPES, seed=SEEDS,
+    many=st.integers(1, 6),
+)  # fmt: skip
+def test_gather_at_constant_places(data, shape, dtype, seed, many):
+    rng = np.random.default_rng(seed)
+    last, shape = len(shape) - 1, [*shape[:-1], shape[-1] + 1]
+    places = [data.draw(st.integers(-shape[last], shape[last] - 1)) for _ in range(many)]
+    chain = Chain(rng, dtype)
+    chain.scaled("x", "a")
+    chain.constant("places", np.array(places, np.int64))
+    chain.add("Gather", "a places", "b", axis=last)
+    chain.scaled("b", "y")
+    chain.check(rng, shape)

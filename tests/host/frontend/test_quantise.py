@@ -8,6 +8,7 @@ pytest.importorskip("onnxscript")
 from onnxruntime import GraphOptimizationLevel as Level  # noqa: E402
 from onnxruntime import quantization as tools  # noqa: E402
 
+from halfdome.host.frontend import quantise  # noqa: E402
 from halfdome.host.frontend.calibration import read_requests  # noqa: E402
 from halfdome.host.frontend.load import ModelError, load  # noqa: E402
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator  # noqa: E402
@@ -59,6 +60,14 @@ def test_requests_lie_along_an_extra_axis_or_in_a_sequence(quantised):
     assert apart.SerializeToString() == quantised.SerializeToString()
 
 
+def test_weights_that_no_message_has_room_for_lie_outside(quantised, monkeypatch):
+    monkeypatch.setattr(quantise, "_MESSAGE", 100)
+    made = to_qoperator(load(residual()), [{"x": images(4)}])
+    (image,) = images(1, seed=13)
+    [expected], [found] = (oracle(each).run(None, {"x": image}) for each in (quantised, made))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_qoperator_model_stays_as_it_is(quantised):
     assert to_qoperator(quantised, None) is quantised
 
@@ -92,6 +101,14 @@ def test_an_oracle_returns_values_within_the_model(quantised):
     np.testing.assert_array_equal(last, oracle(quantised).run(None, {"x": image})[0])
     with pytest.raises(ModelError, match="output nothing: no node of the model makes it"):
         oracle(quantised, ["nothing"])
+
+
+def test_a_scalar_is_told_from_what_has_unknown_dimensions():
+    nodes = [node("ReduceSum", "x", "scalar", keepdims=0), node("Reshape", "x t", "any")]
+    inputs = {"x": (np.float32, (2, 3)), "t": (np.int64, ("K",))}
+    found = tensors(model(nodes, inputs, ["scalar", "any"], {}))
+    assert found["scalar"] == Tensor(np.dtype(np.float32), ())
+    assert found["any"] == Tensor(np.dtype(np.float32), None)
 
 
 def test_types_and_shapes_of_all_values_are_found(quantised):

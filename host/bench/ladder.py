@@ -18,6 +18,7 @@ from halfdome.host.models.movielens import DataError
 from halfdome.host.platform import check
 from halfdome.host.report.stamp import stamp
 from halfdome.host.serving.compare import differences
+from halfdome.host.serving.result import layers_of
 from halfdome.host.serving.session import InferenceSession
 
 
@@ -99,6 +100,7 @@ def _measured(
         tensors = session.tensors(asked, lambda done: progress(done, total))
         ran = time.perf_counter()
         cycles = sum(each.cycles for each in session.steps)
+        layers = layers_of(session).values()
     comparison = differences(prepared, plan, asked, tensors, engine=engine)
     worst = [each.sqnr_db for each in comparison.tensors if each.sqnr_db is not None]
     found = np.concatenate([step.classes(each) for each in tensors])
@@ -117,6 +119,8 @@ def _measured(
         "equal": not comparison.differing, "first_difference": comparison.first,
         "worst_sqnr_db": min(worst, default=None), "samples": len(found),
         "top1_as_int8": same["int8"], "top1_as_fp32": same["fp32"],
+        "moved_bytes": sum(sum(each.moved_bytes.values()) for each in layers),
+        "least_bytes": sum(each.least_bytes for each in layers),
         "link_bytes_in": partition["link_bytes_in"], "link_bytes_out": partition["link_bytes_out"],
     }  # fmt: skip
 

@@ -155,13 +155,14 @@ def run_model(
             say("running it")
             tensors = session.tensors(requests, lambda done: progress(done, total))
             result = results.of_run(session, tensors)
+            layers = results.layers_of(session)
     comparison = None
     if compare and prepared is not None:
         comparison = differences(prepared, plan, requests, tensors, engine=engine)
         result["compare"] = comparison.as_dict()
     if output is not None:
         results.write_outputs(output, plan, tensors)
-    tables.print_run(result, console)
+    tables.print_run(result, layers, console)
     options.write_json(json_file, result)
     if comparison is not None:
         tables.print_verdict(result["compare"], console)

@@ -4,24 +4,27 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from halfdome.host.report.layers import Layers
 from halfdome.host.report.size import size
+from halfdome.host.report.tables import print_layers
 
 _REQUESTS = 8
 """Requests whose outputs are shown."""
 
 
-def print_run(result: Mapping, console: Console) -> None:
-    """The result of `halfdome run MODEL`."""
+def print_run(result: Mapping, layers: Mapping[int, Layers], console: Console) -> None:
+    """The result of `halfdome run MODEL`, `layers` by step of the cards."""
     partition = result["partition"]
     count = result["requests"]
     console.print(
         f"{partition['model']}: {count} request{'s' * (count > 1)} on {partition['cards']} cards, "
         f"engine {result['engine']}, configuration {result['config_hash']}"
     )
-    outputs = Table(title="Outputs")
+    outputs = _table("Outputs")
     for column in ("request", "output", "type", "first values", "top 1 of row 0"):
         outputs.add_column(column, overflow="fold")
     for place, answers in enumerate(result["outputs"][:_REQUESTS]):
@@ -37,6 +40,9 @@ def print_run(result: Mapping, console: Console) -> None:
         outputs.caption = f"and {count - _REQUESTS} requests more"
     console.print(outputs)
     print_partition(partition, console)
+    for number, each in layers.items():
+        console.print(f"step {number}")
+        print_layers(each, console)
     latency, us = result["latency_cycles"], result["latency_us"]
     console.print(
         f"latency of a request on the cards: median {median(latency):,.0f} cycles = "
@@ -51,23 +57,25 @@ def print_partition(partition: Mapping, console: Console) -> None:
     """What of a model is where, why, and what crosses the links for it."""
     steps = partition["steps"]
     timed = "cycles" in steps[0] if steps else False
-    table = Table(title="Steps, and bytes over the links for a request")
+    table = _table("Steps, and bytes over the links for a request")
     table.add_column("step", justify="right")
     table.add_column("where")
     table.add_column("operators", overflow="fold")
-    for column in ("to cards", "from cards", *(("cycles",) if timed else ())):
+    for column in ("to cards", "from cards", *(("cycles", "host s") if timed else ())):
         table.add_column(column, justify="right")
     for number, step in enumerate(steps):
         # Of a host step, what it takes from cards is what they send for it.
         sent = ("link_bytes_in", "link_bytes_out")[:: 1 if step["where"] == "cards" else -1]
         cells = [size(step[name]) if step[name] else "" for name in sent]
         if timed:
-            cells.append(f"{step['cycles']:,}" if step["where"] == "cards" else "")
+            on_cards = step["where"] == "cards"
+            cells.append(f"{step['cycles']:,}" if on_cards else "")
+            cells.append("" if on_cards else f"{step['seconds']:.3f}")
         table.add_row(str(number), step["where"], _operators(step), *cells)
     console.print(table)
     reasons = _reasons(steps)
     if reasons:
-        why = Table(title="On the host, and why")
+        why = _table("On the host, and why")
         for column in ("operator", "nodes", "why"):
             why.add_column(column, overflow="fold")
         for (operator, reason), nodes in reasons.items():
@@ -83,7 +91,7 @@ def print_partition(partition: Mapping, console: Console) -> None:
 
 def print_comparison(result: Mapping, console: Console) -> None:
     """The result of `halfdome compare`."""
-    table = Table(title="Tensors of the cards beside ONNX Runtime's int8, and beside fp32")
+    table = _table("Tensors of the cards beside ONNX Runtime's int8, and beside fp32")
     for column in ("node", "operator", "where"):
         table.add_column(column, overflow="fold")
     for column in ("int8", "steps", "dB", "fp32 steps", "fp32 dB"):
@@ -111,6 +119,11 @@ def print_verdict(result: Mapping, console: Console) -> None:
         f"is of node {result['first']}[/red]",
         soft_wrap=True,
     )
+
+
+def _table(title: str) -> Table:
+    """Narrow, since names of nodes are long."""
+    return Table(title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
 
 
 def _operators(step: Mapping) -> str:
@@ -146,21 +159,21 @@ def print_ladder(result: Mapping, console: Console) -> None:
     console.print(
         f"{result['cards']} cards, engine {result['engine']}, configuration {result['config_hash']}"
     )
-    table = Table(title="The ladder")
-    table.add_column("rung", overflow="fold")
-    for column in ("nodes on cards", "on host", "compile s", "cycles a request", "bits",
-                   "top 1 as int8", "as fp32", "to cards", "from"):  # fmt: skip
+    table = _table("The ladder")
+    table.add_column("rung", no_wrap=True)
+    columns = ("cards", "host", "compile s", "cycles", "bits", "as int8", "as fp32", "× least")
+    for column in columns:
         table.add_column(column, justify="right")
     for row in result["rows"]:
         if "missing" in row:
-            table.add_row(row["rung"], *["missing", *[""] * 8])
+            table.add_row(row["rung"], *["-"] * len(columns))
             continue
-        bits = "equal" if row["equal"] else f"{_figure(row['worst_sqnr_db'])} dB"
         table.add_row(
             row["rung"], str(row["nodes_on_cards"]), str(row["nodes_on_host"]),
-            f"{row['compile_seconds']:.1f}", f"{row['cycles_per_request']:,.0f}", bits,
-            f"{row['top1_as_int8']} of {row['samples']}", f"{row['top1_as_fp32']}",
-            size(row["link_bytes_in"]), size(row["link_bytes_out"]),
+            f"{row['compile_seconds']:.1f}", f"{row['cycles_per_request']:,.0f}",
+            "equal" if row["equal"] else f"{_figure(row['worst_sqnr_db'])} dB",
+            *(f"{row[name]}/{row['samples']}" for name in ("top1_as_int8", "top1_as_fp32")),
+            f"{row['moved_bytes'] / max(1, row['least_bytes']):.2f}",
         )  # fmt: skip
     console.print(table)
     for row in result["rows"]:
@@ -170,3 +183,9 @@ def print_ladder(result: Mapping, console: Console) -> None:
             counts = sorted(row["operators"].items(), key=lambda each: -each[1])
             told = ", ".join(f"{name} {count}" for name, count in counts)
             console.print(f"{row['rung']}: {told}", highlight=False)
+    console.print(
+        "cards, host: nodes there; cycles: of platform time for a request; bits: outputs, and what "
+        "steps hand on, beside ONNX Runtime's int8; as int8, as fp32: samples with its top 1; "
+        "× least: bytes moved over those that each operand takes once",
+        highlight=False,
+    )

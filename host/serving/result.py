@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from halfdome.host.frontend.plan import CardPart, Plan
+from halfdome.host.report import layers
+from halfdome.host.report.layers import Layers
 from halfdome.host.report.stamp import stamp
 from halfdome.host.serving.session import InferenceSession
 
@@ -13,6 +15,18 @@ _SHOWN = 4
 """Values of an output that a result quotes."""
 
 Tensors = Mapping[str, np.ndarray]
+
+
+def layers_of(session: InferenceSession) -> dict[int, Layers]:
+    """What each layer took and moved in the last run, by step of the cards.
+
+    Of the first requests that were worked on together.
+    """
+    return {
+        number: layers.of(step.program, session.runtime.config, run.responses[0])
+        for number, (step, run) in enumerate(zip(session.plan.steps, session.steps, strict=True))
+        if isinstance(step, CardPart)
+    }
 
 
 def of_run(session: InferenceSession, tensors: Sequence[Tensors]) -> dict:
@@ -33,6 +47,7 @@ def of_run(session: InferenceSession, tensors: Sequence[Tensors]) -> dict:
         "requests": len(tensors), "total_cycles": cycles, "total_us": cycles / clock,
         "latency_cycles": latency, "latency_us": [each / clock for each in latency],
         "outputs": [_outputs(plan, each) for each in tensors], "partition": partition,
+        "layers": {number: each.as_dict() for number, each in layers_of(session).items()},
     }  # fmt: skip
 
 

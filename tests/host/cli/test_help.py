@@ -6,7 +6,10 @@ import typer
 from halfdome.host import cli
 
 COMMANDS = [
+    "run MODEL",
     "run dlrm",
+    "compile",
+    "compare",
     "verilog",
     "fpga",
     "explore",
@@ -16,15 +19,20 @@ COMMANDS = [
     "bench link",
     "bench transfers",
     "bench faults",
+    "bench models",
     "info",
 ]
+
+
+PATHS = {name: f"{name.split()[0]} model.onnx" for name in ("run MODEL", "compile", "compare")}
+"""What commands look like that take a model's path."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_shows_an_example(halfdome, command):
     status, text, _ = halfdome(*command.split(), "--help")
     assert status == 0
-    assert f"Example: halfdome {command} --" in " ".join(text.split())
+    assert f"Example: halfdome {PATHS.get(command, command)} -" in " ".join(text.split())
 
 
 def test_every_command_is_tested():
@@ -35,3 +43,10 @@ def test_every_command_is_tested():
         for inner in getattr(command, "commands", {"": None})
     }
     assert names == set(COMMANDS)
+
+
+def test_run_shows_how_to_run_a_model_and_the_demo(halfdome):
+    status, text, _ = halfdome("run", "--help")
+    assert status == 0
+    for example in ("run model.onnx --input", "run dlrm --samples"):
+        assert f"Example: halfdome {example}" in " ".join(text.split())

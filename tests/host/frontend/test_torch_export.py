@@ -10,7 +10,11 @@ pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from halfdome.host.frontend.torch_errors import TorchError  # noqa: E402
-from halfdome.host.frontend.torch_export import from_torch  # noqa: E402
+from halfdome.host.frontend.torch_export import (  # noqa: E402
+    from_exported,
+    from_torch,
+    read_exported,
+)
 
 nn, functional = torch.nn, torch.nn.functional
 INDICES, OFFSETS = torch.tensor([3, 1, 4, 1, 5]), torch.tensor([0, 2, 2])
@@ -220,3 +224,42 @@ def test_names_and_arguments_must_be_as_many_as_the_module_has():
         model.named([torch.ones(1, 2), torch.ones(1)])
     with pytest.raises(ValueError, match="input input: is missing; there are x"):
         model.rest_inputs({"x": np.ones((1, 2), np.float32)})
+
+
+def saved(exported, path):
+    torch.export.save(exported, path)
+    return path
+
+
+def test_what_torch_export_saved_is_the_module(bags, tmp_path):
+    module, model = bags
+    path = saved(torch.export.export(module, arguments()), tmp_path / "net.pt2")
+    made = from_exported(read_exported(path), outputs=["logits", "twice"])
+    assert (made.inputs, made.outputs, made.ragged) == (model.inputs, model.outputs, model.ragged)
+    given = model.named(arguments(seed=6))
+    for found, expected in zip(run(made, given), run(model, given), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_saved_module_that_leaves_something_open_is_refused(tmp_path):
+    network, x = nn.Linear(3, 2).eval(), torch.ones(2, 3)
+    rows = ({0: torch.export.Dim("rows", max=9)},)
+    made = torch.export.export(network, (x,), dynamic_shapes=rows)
+    with pytest.raises(TorchError, match=r"net: input input leaves sizes open, \[s\d+, 3\]"):
+        from_exported(made, name="net")
+    made = torch.export.export(network, (), {"input": x})
+    with pytest.raises(TorchError, match="net: takes input by keyword; export it with positional"):
+        from_exported(made, name="net")
+    made = torch.export.export(network, (x,))
+    made._example_inputs = None
+    with pytest.raises(TorchError, match="net: holds no example inputs"):
+        from_exported(made, name="net")
+
+
+def test_a_file_that_torch_export_did_not_save_is_refused(tmp_path, capfd):
+    (tmp_path / "net.pt2").write_text("hello")
+    with pytest.raises(TorchError, match=r"net.pt2: torch.export.load cannot read it"):
+        read_exported(tmp_path / "net.pt2")
+    with pytest.raises(TorchError, match=r"gone.pt2: there is no such file"):
+        read_exported(tmp_path / "gone.pt2")
+    assert capfd.readouterr() == ("", "")

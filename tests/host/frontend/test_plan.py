@@ -1,0 +1,76 @@
+"""A plan: which requests arrays hold, and what it tells of itself."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from halfdome.host.frontend.compile import compile
+from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.plan import Argument, Plan
+from tests.host.frontend import nets
+
+FLOAT = np.dtype(np.float32)
+
+
+def plan_of(**shapes):
+    inputs = tuple(Argument(name, FLOAT, shape) for name, shape in shapes.items())
+    return Plan(inputs, (), (), 1, "", {})
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def test_an_extra_first_axis_counts_requests():
+    plan = plan_of(a=(2, 3), b=(None,))
+    made = plan.split("x.npz", {"a": zeros(4, 2, 3), "b": zeros(4, 7)})
+    assert [{name: each.shape for name, each in one.items()} for one in made] == [
+        {"a": (2, 3), "b": (7,)}
+    ] * 4
+    [one] = plan.split("x.npz", {"a": zeros(2, 3), "b": zeros(5)})
+    assert one["b"].shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": zeros(4, 2), "b": zeros(3, 2)}, "x.npz: inputs differ in how many.*a 4, b 3"),
+        ({"a": zeros(4, 2), "b": zeros(2)}, "x.npz: inputs differ in how many.*a 4, b 1"),
+        ({"a": zeros(4, 3), "b": zeros(4, 2)}, r"x.npz: input a: is float32\[3\]"),
+        ({"a": zeros(0, 2), "b": zeros(0, 2)}, "x.npz: holds no request"),
+        ({"a": zeros(2)}, "x.npz: input b: missing from the request"),
+        ({"a": zeros(2), "b": zeros(2), "c": 1}, "x.npz: input c: unknown; inputs are a, b"),
+    ],
+)
+def test_arrays_that_hold_no_requests_are_refused(arrays, message):
+    with pytest.raises(ModelError, match=message):
+        plan_of(a=(2,), b=(2,)).split("x.npz", arrays)
+
+
+def test_the_report_tells_where_why_and_what_crosses_the_links(tmp_path):
+    plan = compile(nets.residual(), calibration=[{"x": nets.images(4)}], cards=1, config="tiny")
+    report = plan.report
+    json.dumps(report)
+    nodes = {
+        node["node"]: (step["where"], node) for step in report["steps"] for node in step["nodes"]
+    }
+    assert nodes["Conv_c1_quant"] == (
+        "cards", {"node": "Conv_c1_quant", "operator": "QLinearConv"},
+    )  # fmt: skip
+    where, pool = nodes["MaxPool_p"]
+    assert where == "host"
+    assert "maxima" in pool["why"]
+    assert report["nodes_on_cards"] + report["nodes_on_host"] == len(nodes)
+    # The pooling takes 8 planes of 12 x 12 from the cards, and gives them 8 of 6 x 6.
+    [pooling] = [step for step in report["steps"] if pool in step["nodes"]]
+    assert (pooling["link_bytes_in"], pooling["link_bytes_out"]) == (8 * 144, 8 * 36)
+    on_cards = [step for step in report["steps"] if step["where"] == "cards"]
+    assert on_cards[0]["link_bytes_in"] == 3 * 144
+    for side in ("link_bytes_in", "link_bytes_out"):
+        assert report[side] == sum(step[side] for step in on_cards)
+    plan.save(tmp_path / "net.halfdome")
+    assert Plan.load(tmp_path / "net.halfdome").report == report

@@ -1,10 +1,17 @@
-"""Amaranth's RTLIL writer, with what is wrong or wasteful in it mended while it writes."""
+"""Amaranth's RTLIL writer, with what is wrong or wasteful in it mended while it writes.
+
+What it does bit by bit is mended in `halfdome.hdl.netlist`.
+"""
 
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 from amaranth.back import rtlil
+from amaranth.hdl import _nir
+
+from halfdome.hdl import netlist
 
 _to_binary = rtlil.to_binary
 _emit_memory = rtlil.ModuleEmitter.emit_memory
@@ -44,12 +51,16 @@ def _unsigned_wire(wire, width, *, signed=False, **how) -> None:
     _wire(wire, width, **how)
 
 
-_MENDS: tuple[tuple[object, str, Callable, Callable], ...] = (
-    (rtlil, "to_binary", _to_binary, _binary),
-    (rtlil.ModuleEmitter, "emit_memory", _emit_memory, _memory),
-    (rtlil.ModuleEmitter, "emit_part", _emit_part, _part),
-    (rtlil.Switch, "case", _case, _case_of_bits),
-    (rtlil.Wire, "__init__", _wire, _unsigned_wire),
+_MENDS: tuple[tuple[type | ModuleType, str, Callable], ...] = (
+    (rtlil, "to_binary", _binary),
+    (rtlil.ModuleEmitter, "emit_memory", _memory),
+    (rtlil.ModuleEmitter, "emit_part", _part),
+    (rtlil.ModuleEmitter, "sigspec", netlist.sigspec),
+    (rtlil.Switch, "case", _case_of_bits),
+    (rtlil.Wire, "__init__", _unsigned_wire),
+    (_nir.Netlist, "check_comb_cycles", netlist.check_comb_cycles),
+    (_nir.Netlist, "resolve_value", netlist.resolve_value),
+    (_nir.Value, "__new__", staticmethod(netlist.new_value)),
 )
 
 
@@ -58,12 +69,13 @@ def mended() -> Iterator[None]:
     """The mends are in force, and no garbage is looked for among millions of objects that live."""
     collected = gc.isenabled()
     gc.disable()
-    for owner, name, _, better in _MENDS:
+    originals = [(owner, name, vars(owner)[name]) for owner, name, _ in _MENDS]
+    for owner, name, better in _MENDS:
         setattr(owner, name, better)
     try:
         yield
     finally:
-        for owner, name, original, _ in _MENDS:
+        for owner, name, original in originals:
             setattr(owner, name, original)
         if collected:
             gc.enable()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +21,12 @@ JOBS = 2
 """Compilations at once."""
 OPTIMISED = ("-O2",)
 """What is run in every cycle; `-O3` compiles longer and is not faster."""
+QUICK = (
+    "-O1", "-fstrict-aliasing", "-fstore-merging", "-fpeephole2", "-freorder-blocks",
+    "-finline-small-functions", "-foptimize-sibling-calls",
+    "-fno-ipa-modref", "-fno-tree-dse", "-fno-tree-dominator-opts",
+)  # fmt: skip
+"""g++'s `-O1` with what costs little, without what gains little: most of `-O2` in half its time."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,19 @@ class Compiler:
     command: tuple[str, ...]
     flags: tuple[str, ...]
 
+    @cached_property
+    def _version(self) -> str:
+        return run((*self.command, "--version"), "the C++ compiler")
+
+    @property
+    def quick(self) -> tuple[str, ...]:
+        """The flags for what is worth fewer seconds: other compilers than g++ know `-O2` only."""
+        return QUICK if "Free Software Foundation" in self._version else OPTIMISED
+
     def identity(self) -> str:
         """What the output depends on besides the input: compiler, flags and processor."""
-        version = run((*self.command, "--version"), "the C++ compiler")
-        return "\n".join((*self.command, *self.flags, *OPTIMISED, version, _processor()))
+        flags = (*self.flags, *OPTIMISED, *self.quick)
+        return "\n".join((*self.command, *flags, self._version, _processor()))
 
 
 def _processor() -> str:
@@ -121,8 +136,8 @@ def library(source: Path, name: str) -> Path:
 
     def build(folder: Path) -> None:
         with told(f"compiling {source.name}"):
-            # What is run beside a card is as fast as with `-O2`.
-            objects = compile_objects({source: ("-O1",)}, folder, include=[SIM])
+            # What is run beside a card is a few hundredths of a simulation.
+            objects = compile_objects({source: ("-Og",)}, folder, include=[SIM])
             link(objects, folder / f"{name}.so")
 
     return cached(name, content_key(compiler.identity(), *texts), build) / f"{name}.so"

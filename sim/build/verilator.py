@@ -9,7 +9,6 @@ from pathlib import Path
 from halfdome.hdl.rtlil import rtlil_to_verilog
 from halfdome.sim.build.cache import BuildError, cached, content_key
 from halfdome.sim.build.compiler import (
-    JOBS,
     OPTIMISED,
     SIM,
     Compiler,
@@ -129,7 +128,7 @@ class Verilator:
                 "--Mdir", folder, folder / f"{TOP}.v",
             )  # fmt: skip
             wrap(folder, prefix)
-            sources = _bundled(folder)
+            sources = _bundled(folder, self.compiler)
             progress("3 of 3, compiling C++")
             include = [folder, self.root / "include", self.root / "include" / "vltstd", SIM]
             objects = compile_objects(sources, folder, include=include)
@@ -141,24 +140,27 @@ class Verilator:
         return cached("model", key, build)
 
 
-def _bundled(folder: Path) -> dict[Path, Sequence[str]]:
+def _bundled(folder: Path, compiler: Compiler) -> dict[Path, Sequence[str]]:
     """The sources in `folder` as few files, since each reads the same headers for a second.
 
-    Verilator names what runs once, and what writes waveforms: not worth optimising.
+    Verilator names what runs once, and what writes waveforms: not worth optimising. Of a small
+    card the rest is one file that is compiled quickly.
     """
     fast, slow = [], []
     for path in sorted(folder.glob("*.cpp"), key=lambda path: (-path.stat().st_size, path.name)):
         (slow if "__Slow" in path.stem or "__Trace" in path.stem else fast).append(path)
+    fast_bundles = _bundles(fast, folder / "fast")
+    flags = compiler.quick if len(fast_bundles) == 1 else OPTIMISED
     bundles: dict[Path, Sequence[str]] = {}
-    bundles |= dict.fromkeys(_bundles(fast, folder / "fast", JOBS), OPTIMISED)
-    bundles |= dict.fromkeys(_bundles(slow, folder / "slow", 1), ("-O0",))
+    bundles |= dict.fromkeys(fast_bundles, flags)
+    bundles |= dict.fromkeys(_bundles(slow, folder / "slow"), ("-O0",))
     return bundles
 
 
-def _bundles(sources: list[Path], target: Path, least: int) -> list[Path]:
-    """`least` files or more that include the sources, in parts of about equal size."""
+def _bundles(sources: list[Path], target: Path) -> list[Path]:
+    """Files that include the sources, in parts of about equal size."""
     total = sum(path.stat().st_size for path in sources)
-    bundles: list[list[Path]] = [[] for _ in range(max(least, -(-total // BUNDLE_BYTES)))]
+    bundles: list[list[Path]] = [[] for _ in range(max(1, -(-total // BUNDLE_BYTES)))]
     sizes = [0] * len(bundles)
     for path in sources:
         smallest = sizes.index(min(sizes))

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.sim import progress
+from halfdome.sim.build import progress
 from halfdome.sim.build.progress import MOST_TIMES, told
 from halfdome.sim.log import LOGGER
 from halfdome.sim.rtl import native
@@ -115,7 +115,7 @@ def test_cache_that_cannot_be_written_still_tells(at_once, work, caplog, monkeyp
 PROGRAM = """
 import logging, sys, time
 {setting}
-from halfdome.sim import progress
+from halfdome.sim.build import progress
 progress.FIRST_SECONDS = 0.01
 with progress.told("work") as step:
     step("half of it")
@@ -146,7 +146,7 @@ def test_program_sees_it_on_standard_error_and_can_silence_it(setting, first):
 
 TEST = """
 import time
-from halfdome.sim import progress
+from halfdome.sim.build import progress
 
 def test_slow(monkeypatch):
     monkeypatch.setattr(progress, "FIRST_SECONDS", 0.01)

@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 from halfdome.host.compiler.commands import Extent
+from halfdome.host.compiler.touching import conflicts
 from halfdome.host.runtime.program import HOST, Program
 
 
@@ -43,15 +44,14 @@ def check(program: Program, accesses: Iterable[Access], queue_depth: int) -> Non
     for access in accesses:
         by_segment[access.segment].append(access)
     for segment, found in by_segment.items():
-        for place, one in enumerate(found):
-            for two in found[:place]:
-                if not (one.writes or two.writes) or one.command == two.command:
-                    continue
-                if one.extent.touches(two.extent) and not order.ordered(one, two):
-                    raise HazardError(
-                        f"{order.name(two.command)} and {order.name(one.command)} touch the same "
-                        f"bytes of {program.segments[segment].name!r}, and no event orders them"
-                    )
+        extents, writes = [each.extent for each in found], [each.writes for each in found]
+        for earlier, later in conflicts(extents, writes):
+            one, two = found[earlier], found[later]
+            if one.command != two.command and not order.ordered(one, two):
+                raise HazardError(
+                    f"{order.name(one.command)} and {order.name(two.command)} touch the same "
+                    f"bytes of {program.segments[segment].name!r}, and no event orders them"
+                )
     for requests in (1, 2, program.stages + program.slots):
         _run(program, queue_depth, requests)
 

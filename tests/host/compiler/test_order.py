@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from halfdome.host.compiler.commands import Buffer, Command, Extent, Region
 from halfdome.host.compiler.order import by_buffer, dependencies
+from halfdome.host.compiler.touching import conflicts
 from halfdome.host.runtime.program import HOST
 from tests.host.compiler.commands import Work, extents, programs
 
@@ -37,6 +38,18 @@ def test_columns_beside_each_other_do_not_touch():
     assert left.touches(Extent(64, 1, 1, 0))
     assert not left.touches(Extent(80, 1, 16, 0))
     assert left.touches(Extent(16, 7, 49, 64))  # beyond the end of its row
+
+
+@given(accesses=st.lists(st.tuples(extents(200), st.booleans()), max_size=12))
+def test_a_sweep_finds_every_pair_that_touches(accesses):
+    """In its order, and no other."""
+    found, writes = [each for each, _ in accesses], [write for _, write in accesses]
+    assert conflicts(found, writes) == [
+        (one, two)
+        for two in range(len(found))
+        for one in range(two)
+        if (writes[one] or writes[two]) and found[one].touches(found[two])
+    ]
 
 
 @given(commands=programs(cards=2))

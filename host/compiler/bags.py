@@ -262,7 +262,8 @@ class Bags:
         rows = bags * mean_length(node, graph)
         held = lowering.hold(
             f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}", card,
-            _columns(table, row_format, dim, task.columns), RANDOM_READS * rows * row_bytes,
+            len(table) * row_bytes, lambda: _columns(table, row_format, dim, task.columns),
+            RANDOM_READS * rows * row_bytes,
         )  # fmt: skip
         weights = None
         if len(node.inputs) > 3:

@@ -102,7 +102,7 @@ def _check(graph: Graph, target: Target) -> None:
 def compile(
     graph: Graph, design: CardConfig | Target | str, cards: int = 1, *,
     transfers: Transfers | None = None, in_flight: int | None = None,
-    kept: Mapping[int, int] = {},
+    kept: Mapping[int, int] = {}, values: bool = True,
 ) -> Program:  # fmt: skip
     """Compiles a graph that works row by row for `cards` cards.
 
@@ -115,6 +115,9 @@ def compile(
     in_flight : int, requests that are worked on at a time; by default as many as a request takes
         part in rounds: more would only wait
     kept : position of the card that holds a table already, by number of the embedding bag
+    values : bool; without, weights are not read, and the program has all but them: it tells what it
+        costs, and cannot be saved or deployed. Constants may then be arrays without memory, such as
+        `np.broadcast_to` makes
 
     Raises what `placement` raises, and `GraphError` for what no card can do.
     """
@@ -124,7 +127,7 @@ def compile(
         raise ValueError(f"transfers: is a {type(transfers).__name__}, must be Transfers or None")
     target = target_of(design)
     program = _Compilation(
-        graph, target, cards, transfers or Transfers(), in_flight, kept
+        graph, target, cards, transfers or Transfers(), in_flight, kept, values
     ).program()
     target.check(program)
     return program
@@ -135,20 +138,21 @@ class _Compilation:
 
     def __init__(
         self, graph: Graph, target: Target, cards: int, transfers: Transfers,
-        in_flight: int | None, kept: Mapping[int, int],
+        in_flight: int | None, kept: Mapping[int, int], values: bool,
     ):  # fmt: skip
         self._graph = graph
         self._target = target
         self._cards = cards
         self._transfers = transfers
         self._in_flight = in_flight
+        self._values = values
         self._placement = placement(graph, target, cards, kept)
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in self._placement.tasks:
             self._tasks[nodes[task.table].output].append(task)
         joins = Joins(graph, target, self._tasks, apart=not transfers.fused)
-        self._lowering = Lowering(graph, target, shares(graph.batch or 0, cards), joins)
+        self._lowering = Lowering(graph, target, shares(graph.batch or 0, cards), joins, values)
         self._bags = bags.Bags(self._lowering, self._tasks, transfers)
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
@@ -259,13 +263,22 @@ class _Compilation:
             inputs=tuple(with_segments(*each) for each in self._inputs),
             bags=tuple(self._bags.inputs), stagings=tuple(stagings),
             outputs=tuple(with_segments(*each) for each in self._outputs),
-            segments=tuple(segments.found), parts=made, weights=segments.weights,
-            about=self._about(plan),
+            segments=tuple(segments.found), parts=made,
+            weights=segments.weights if self._values else {},
+            about=self._about(plan, placed),
         )  # fmt: skip
 
-    def _about(self, plan: Schedule) -> dict[str, object]:
+    def _about(self, plan: Schedule, placed: memory.Plan) -> dict[str, object]:
+        commands = self._lowering.commands
+        busy: list[dict[str, float]] = [{} for _ in range(self._cards)]
+        for command in commands:
+            mine, queue = busy[command.position], str(command.queue)
+            mine[queue] = mine.get(queue, 0.0) + command.cycles
         return {
             "interval_cycles": plan.interval,
+            "latency_cycles": max(plan.starts[c] + c.cycles for c in commands),
+            "busy_cycles": busy,
+            "traffic_bytes": memory.traffic(commands, placed, self._cards),
             "gather_imbalance": self._placement.imbalance,
             "transfers": asdict(self._transfers),
             "tables": {

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat
 from halfdome.host.compiler.commands import Place
 from halfdome.host.compiler.lowering import Lowering, label, whole
-from halfdome.host.compiler.products import hold_params, spread
+from halfdome.host.compiler.products import hold_params, hold_weights, spread, weight_format
 from halfdome.host.driver.kernels import Window
 from halfdome.host.graph import products
 from halfdome.host.graph.graph import Node
@@ -30,34 +29,35 @@ def conv2d(lowering: Lowering, node: Node, position: int) -> None:
     pixels, out_pixels = image[0] * image[1], out[0] * out[1]
     window = Window(image, 0, 0, out, weight.shape[1:3], stride, pads[:2], dilation)  # type: ignore[arg-type]
     for first, count, inputs in _blocks(node, weight, columns, target.word, made.format.nbytes):
-        laid = spread(_dense(weight[first : first + count], node, first, len(weight), zero_point),
-                      columns[inputs], zero_point)  # fmt: skip
-        packed = target.pack_weights(laid)
+
+        def block(first=first, count=count, inputs=inputs) -> np.ndarray:
+            dense = _dense(weight[first : first + count], node, len(weight), zero_point)
+            return spread(dense, columns[inputs], zero_point)
+
         part = "" if count == len(weight) else f" {first}"
-        held = lowering.hold(f"{node.output} weights{part}", position, packed, packed.size)
+        k = inputs.stop - inputs.start
+        held = hold_weights(
+            lowering, node, position, (count, *weight.shape[1:-1], k), block, part
+        )  # fmt: skip
         reads, place = [whole(held)], 0
         if params:
             bias, multiplier = (constants[each][first : first + count] for each in params)
             place, region = hold_params(lowering, node, position, bias, multiplier, part)
             reads.append(region)
-        shape = replace(window, k=laid.shape[-1], n=count)
+        shape = replace(window, k=k, n=count)
         out_byte, out_bytes = first * made.format.nbytes, count * made.format.nbytes
         for number in range(lowering.rows(name, position) // pixels):
             source, drain = number * pixels, number * out_pixels
             work = target.conv2d(
                 node, lowering.rows_at(name, x, source, inputs.start), Place(held), place,
-                lowering.rows_at(node.output, y, drain, out_byte), shape, _format(weight),
+                lowering.rows_at(node.output, y, drain, out_byte), shape, weight_format(weight),
                 zero_point,
             )  # fmt: skip
             lowering.add(
                 position, work, label(node),
-                reads=[x.region(pixels, laid.shape[-1], source, inputs.start), *reads],
+                reads=[x.region(pixels, k, source, inputs.start), *reads],
                 writes=[y.region(out_pixels, out_bytes, drain, out_byte)],
             )  # fmt: skip
-
-
-def _format(weight: np.ndarray) -> ElementFormat:
-    return ElementFormat.INT8 if weight.dtype == np.int8 else ElementFormat.UINT8
 
 
 def _blocks(
@@ -83,7 +83,7 @@ def _blocks(
     ]
 
 
-def _dense(weight: np.ndarray, node: Node, first: int, n: int, zero_point: int) -> np.ndarray:
+def _dense(weight: np.ndarray, node: Node, n: int, zero_point: int) -> np.ndarray:
     """[count, rows, columns, k] of some groups as [count, rows, columns, groups * k]: each group
     sees its inputs alone."""
     groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]

@@ -54,8 +54,9 @@ def _row(
         raise operator.refuse(node, f"{name} is a constant, and not one row for all")
     laid = np.zeros(len(columns), values.dtype)
     laid[columns >= 0] = values[columns[columns >= 0]]
-    raw = laid.view(np.uint8)
-    held = lowering.hold(f"{node.output} {name}", position, raw, raw.size)
+    held = lowering.hold(
+        f"{node.output} {name}", position, laid.nbytes, lambda: laid.view(np.uint8)
+    )  # fmt: skip
     return Rows(Place(held), 0, lowering.format(name)), whole(held)
 
 

@@ -1,6 +1,7 @@
 """Halfdome cards as a target: descriptors, and where they are patched."""
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -53,6 +54,11 @@ class HalfdomeTarget:
     def pack_weights(self, weight: np.ndarray) -> np.ndarray:
         """Tiles of the array."""
         return layout.pack_weights(weight, self._config)
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """So many tiles for each tap."""
+        n, *kernel, k = shape
+        return prod(kernel) * costs.tiles(self._config, k, n) * self._config.weight_tile_bytes
 
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Pairs of bias and multiplier."""

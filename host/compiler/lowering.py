@@ -5,7 +5,7 @@ them. A tensor lies as rows of whole bus words, one for each position of all its
 an image as its pixels. What a row holds, `joins.columns` says.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -60,6 +60,7 @@ class Lowering:
     target : Target
     shares : samples of each card
     joins : Joins
+    values : bool, whether constants are read; else what holds them is of the right size, no more
 
     Attributes
     ----------
@@ -68,11 +69,14 @@ class Lowering:
     formats : format of tensors that is another in the cards than in the graph
     """
 
-    def __init__(self, graph: Graph, target: Target, shares: Sequence[range], joins: Joins):
+    def __init__(
+        self, graph: Graph, target: Target, shares: Sequence[range], joins: Joins, values: bool
+    ):
         self.graph = graph
         self.target = target
         self.shares = shares
         self.joins = joins
+        self._values = values
         self.commands: list[Command] = []
         self.layouts: dict[tuple[str, int], Layout] = {}
         self.formats: dict[str, ElementFormat] = {}
@@ -91,13 +95,20 @@ class Lowering:
         self.commands.append(command)
         return command
 
-    def hold(self, name: str, position: int, contents: np.ndarray, traffic: float) -> Buffer:
-        """A buffer with contents, of which a request reads so many bytes."""
-        told = blake2b(np.ascontiguousarray(contents), digest_size=6).hexdigest()
-        key = f"{name} {told}", position
+    def hold(
+        self, name: str, position: int, nbytes: int, pack: Callable[[], np.ndarray],
+        traffic: float | None = None,
+    ) -> Buffer:  # fmt: skip
+        """A buffer with the uint8[nbytes] that `pack` makes, of which a request reads `traffic`
+        bytes, by default each once."""
+        contents = np.broadcast_to(np.uint8(0), nbytes)
+        if self._values:
+            contents = np.ascontiguousarray(pack())
+            name = f"{name} {blake2b(contents, digest_size=6).hexdigest()}"
+        key = name, position
         if key not in self._contents:
-            self._contents[key] = Buffer(key[0], position, contents.size, contents)
-        self._contents[key].traffic += traffic
+            self._contents[key] = Buffer(name, position, nbytes, contents)
+        self._contents[key].traffic += nbytes if traffic is None else traffic
         return self._contents[key]
 
     def samples(self, position: int) -> int:

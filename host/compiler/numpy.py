@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,10 @@ class NumpyTarget:
     def pack_weights(self, weight: np.ndarray) -> np.ndarray:
         """As they are."""
         return np.ascontiguousarray(weight).view(np.uint8).reshape(-1)
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """A byte each."""
+        return prod(shape)
 
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Pairs of bias and multiplier."""

@@ -1,13 +1,14 @@
 """Matrix products: of a tensor with weights, and of tensors with each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from halfdome.hdl.commands import MATMUL_LIMIT, ElementFormat
-from halfdome.host.compiler.commands import Extent, Place, Region
+from halfdome.host.compiler.commands import Buffer, Extent, Place, Region
 from halfdome.host.compiler.lowering import Lowering, label, whole
 from halfdome.host.driver.kernels import Rows
+from halfdome.host.driver.layout import PARAM
 from halfdome.host.graph import operator
 from halfdome.host.graph import products as operators
 from halfdome.host.graph.graph import Node
@@ -26,8 +27,10 @@ def hold_params(
     part: str = "",
 ) -> tuple[Place, Region]:  # fmt: skip
     """Bias and multiplier on a card: where, and what a command reads there."""
-    packed = lowering.target.pack_params(multiplier, bias)
-    held = lowering.hold(f"{node.output} params{part}", position, packed, packed.size)
+    held = lowering.hold(
+        f"{node.output} params{part}", position, len(bias) * PARAM.itemsize,
+        lambda: lowering.target.pack_params(multiplier, bias),
+    )  # fmt: skip
     return Place(held), whole(held)
 
 
@@ -35,23 +38,24 @@ def linear(lowering: Lowering, node: Node, position: int) -> None:
     """x times packed weights, at most `MATMUL_LIMIT` rows at a time."""
     constants, (name, weight, *params) = lowering.graph.constants, node.inputs
     x, y = lowering.layouts[name, position], lowering.output(node.output, position)
-    zero_point = operators.weight_zero_point(node)
-    laid = spread(constants[weight], lowering.joins.columns[name], zero_point)
+    zero_point, columns = operators.weight_zero_point(node), lowering.joins.columns[name]
     held = [constants[each] for each in params]
     times(
-        lowering, node, position, lowering.rows_at(name, x), x.region, laid, zero_point, held,
-        lowering.rows_at(node.output, y), y.region, lowering.rows(name, position),
+        lowering, node, position, lowering.rows_at(name, x), x.region,
+        (len(constants[weight]), len(columns)),
+        lambda: spread(constants[weight], columns, zero_point), weight_format(constants[weight]),
+        zero_point, held, lowering.rows_at(node.output, y), y.region, lowering.rows(name, position),
     )  # fmt: skip
 
 
 def times(
-    lowering: Lowering, node: Node, position: int, x: Rows, x_region, weight: np.ndarray,
-    zero_point: int, params: Sequence[np.ndarray], y: Rows, y_region, rows: int,
+    lowering: Lowering, node: Node, position: int, x: Rows, x_region, shape: tuple[int, int],
+    weight: Callable[[], np.ndarray], kind: ElementFormat, zero_point: int,
+    params: Sequence[np.ndarray], y: Rows, y_region, rows: int,
 ) -> None:  # fmt: skip
-    """`rows` rows of x times weight[n, k]."""
-    n, k = weight.shape
-    packed = lowering.target.pack_weights(weight)
-    weights = lowering.hold(f"{node.output} weights", position, packed, packed.size)
+    """`rows` rows of x times the weights [n, k] that `weight` makes; `shape` is n, k."""
+    n, k = shape
+    weights = hold_weights(lowering, node, position, shape, weight)
     place, extra = 0, []
     if params:
         place, region = hold_params(lowering, node, position, *params)
@@ -60,7 +64,7 @@ def times(
         count = min(MATMUL_LIMIT, rows - first)
         work = lowering.target.linear(
             node, x.at(x.address + first * x.stride), Place(weights), place,
-            y.at(y.address + first * y.stride), (count, k, n), _format(weight), zero_point,
+            y.at(y.address + first * y.stride), (count, k, n), kind, zero_point,
         )  # fmt: skip
         lowering.add(
             position, work, label(node), reads=[x_region(count, k, first), whole(weights), *extra],
@@ -68,7 +72,20 @@ def times(
         )  # fmt: skip
 
 
-def _format(weight: np.ndarray) -> ElementFormat:
+def hold_weights(
+    lowering: Lowering, node: Node, position: int, shape: Sequence[int],
+    weight: Callable[[], np.ndarray], part: str = "",
+) -> Buffer:  # fmt: skip
+    """The weights of this shape that `weight` makes, on a card as its commands take them."""
+    target = lowering.target
+    return lowering.hold(
+        f"{node.output} weights{part}", position, target.weight_bytes(shape),
+        lambda: target.pack_weights(weight()),
+    )  # fmt: skip
+
+
+def weight_format(weight: np.ndarray) -> ElementFormat:
+    """How weights come to the array."""
     return ElementFormat.INT8 if weight.dtype == np.int8 else ElementFormat.UINT8
 
 

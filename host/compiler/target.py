@@ -47,6 +47,10 @@ class Target(Protocol):
         """8-bit [n, k] as the bytes that `linear` wants, or [n, rows, columns, k] as `conv2d`."""
         ...
 
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """How many bytes `pack_weights` makes of weights of this shape."""
+        ...
+
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """float32[n] and int32[n] as the bytes that `linear` and `pairs` want."""
         ...

@@ -32,6 +32,8 @@ TABLE_SHARE = 0.5
 """What of a card's large memory tables may take; the rest is for weights and buffers."""
 MOST_IN_FLIGHT = 64
 """Requests that a program may work on at a time."""
+SLOWER = 1.01
+"""How much longer a request may take that spares far memory."""
 SMALL_SHARE = 1 / 64
 """What of its near memory a table may take to be on every card."""
 
@@ -126,51 +128,76 @@ def compile(
     if transfers is not None and not isinstance(transfers, Transfers):
         raise ValueError(f"transfers: is a {type(transfers).__name__}, must be Transfers or None")
     target = target_of(design)
-    program = _Compilation(
-        graph, target, cards, transfers or Transfers(), in_flight, kept, values
-    ).program()
+    placed = placement(graph, target, cards, kept)
+    how = transfers or Transfers()
+    made = _Compilation(graph, target, cards, how, in_flight, placed, {})
+    if cuts := made.cuts():
+        cut = _Compilation(graph, target, cards, how, in_flight, placed, cuts)
+        made = cut if cut.spares(made) else made
+    program = made.program(values)
     target.check(program)
     return program
 
 
 class _Compilation:
-    """The steps of a compilation, and what one leaves for the next."""
+    """The steps of a compilation, and what one leaves for the next.
+
+    `cuts` says which products are done in strips, as `Lowering` takes it.
+    """
 
     def __init__(
         self, graph: Graph, target: Target, cards: int, transfers: Transfers,
-        in_flight: int | None, kept: Mapping[int, int], values: bool,
+        in_flight: int | None, placement: Placement, cuts: Mapping[tuple[str, int], int],
     ):  # fmt: skip
         self._graph = graph
         self._target = target
         self._cards = cards
         self._transfers = transfers
-        self._in_flight = in_flight
-        self._values = values
-        self._placement = placement(graph, target, cards, kept)
+        self._placement = placement
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in self._placement.tasks:
             self._tasks[nodes[task.table].output].append(task)
         joins = Joins(graph, target, self._tasks, apart=not transfers.fused)
-        self._lowering = Lowering(graph, target, shares(graph.batch or 0, cards), joins, values)
+        self._lowering = Lowering(graph, target, shares(graph.batch or 0, cards), joins, cuts)
         self._bags = bags.Bags(self._lowering, self._tasks, transfers)
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
+        self._lower()
+        commands = self._lowering.commands
+        self._plan = schedule(commands, dependencies(commands, by_buffer))
+        self._slots = in_flight or self._plan.stages
+        self._placed = memory.plan(
+            commands, self._plan, target.near, target.near_bytes, target.far, self._slots
+        )
+        self._traffic = memory.traffic(commands, self._placed, cards)
 
-    def program(self) -> Program:
-        """Compiles."""
+    def _lower(self) -> None:
+        """Makes the commands of a request."""
         self._bags.lower()
         self._load_inputs()
         for node in self._graph.nodes:
             if node.op != "embedding_bag":
                 lower(self._lowering, node)
         self._store_outputs()
-        commands = self._lowering.commands
-        plan = schedule(commands, dependencies(commands, by_buffer))
-        slots = self._in_flight or plan.stages
-        near, far = self._target.near, self._target.far
-        placed = memory.plan(commands, plan, near, self._target.near_bytes, far, slots)
-        return self._encode(plan, placed, slots)
+
+    def cuts(self) -> dict[tuple[str, int], int]:
+        """The products that are better done in strips, for what they read is not near."""
+        target, memories = self._target, self._placed.memories
+        found = {}
+        for key, reading in self._lowering.readings.items():
+            if memories[id(reading.buffer)] == target.far:
+                found[key] = target.strip_height(
+                    reading.window, reading.blocks, reading.row_bytes, self._slots
+                )
+        return {key: height for key, height in found.items() if height}
+
+    def spares(self, other: "_Compilation") -> bool:
+        """Whether far memory moves less than another way, and that takes about as long."""
+        mine, theirs = (
+            sum(each.get(self._target.far, 0.0) for each in made._traffic) for made in (self, other)
+        )
+        return mine < theirs and self._plan.interval <= SLOWER * other._plan.interval
 
     def _load_inputs(self) -> None:
         """Brings every card its rows of the inputs that are no bags."""
@@ -192,8 +219,14 @@ class _Compilation:
                 far = Buffer(value.name, HOST, nbytes)
                 near = lowering.fresh(value.name, card, rows, stride)
                 lowering.layouts[value.name, card] = near
-                work = self._target.load(Place(far), near.place(), nbytes, nbytes)
-                lowering.add(card, work, value.name, writes=[near.region(1, nbytes)])
+                # In parts, so that whoever reads the first need not wait for the last.
+                count = max(1, nbytes // self._target.load_bytes)
+                for first, last in pairwise(rows * part // count for part in range(count + 1)):
+                    part = (last - first) * stride
+                    work = self._target.load(
+                        Place(far, first * stride), near.place(first), part, part
+                    )
+                    lowering.add(card, work, value.name, writes=[near.region(1, part, first)])
                 pieces.append(RowsPiece(len(buffers), 0, stride, share.start, share.stop))
                 buffers.append(far)
             made = RowsInput(value.name, value.shape, str(value.dtype), str(wire), tuple(pieces))
@@ -231,7 +264,10 @@ class _Compilation:
             )
             self._outputs.append((made, buffers))
 
-    def _encode(self, plan: Schedule, placed: memory.Plan, slots: int) -> Program:
+    def program(self, values: bool) -> Program:
+        """The program, whose weights hold something only with `values`."""
+        plan, placed = self._plan, self._placed
+
         def where(region):
             buffer = region.buffer
             if buffer.contents is not None:
@@ -241,7 +277,7 @@ class _Compilation:
         order = events.ordered(self._lowering.commands, plan)
         waits = events.waits(order, dependencies(order, where), plan)
         order, waits, before = events.with_fences(order, waits, self._target)
-        segments = Segments(placed)
+        segments = Segments(placed, values)
         made = parts(order, waits, before, plan, segments, self._cards, self._target)
 
         def moved(piece, buffers):
@@ -257,18 +293,17 @@ class _Compilation:
             for each, buffer in zip(self._bags.stagings, self._bags.buffers, strict=True)
         ]
         return Program(
-            target=self._target.name, design=self._target.design, slots=slots,
+            target=self._target.name, design=self._target.design, slots=self._slots,
             batch=self._graph.batch or 0, stages=plan.stages, syncs=plan.syncs,
             symbols=self._bags.symbols,
             inputs=tuple(with_segments(*each) for each in self._inputs),
             bags=tuple(self._bags.inputs), stagings=tuple(stagings),
             outputs=tuple(with_segments(*each) for each in self._outputs),
-            segments=tuple(segments.found), parts=made,
-            weights=segments.weights if self._values else {},
-            about=self._about(plan, placed),
+            segments=tuple(segments.found), parts=made, weights=segments.weights,
+            about=self._about(plan),
         )  # fmt: skip
 
-    def _about(self, plan: Schedule, placed: memory.Plan) -> dict[str, object]:
+    def _about(self, plan: Schedule) -> dict[str, object]:
         commands = self._lowering.commands
         busy: list[dict[str, float]] = [{} for _ in range(self._cards)]
         for command in commands:
@@ -278,7 +313,7 @@ class _Compilation:
             "interval_cycles": plan.interval,
             "latency_cycles": max(plan.starts[c] + c.cycles for c in commands),
             "busy_cycles": busy,
-            "traffic_bytes": memory.traffic(commands, placed, self._cards),
+            "traffic_bytes": self._traffic,
             "gather_imbalance": self._placement.imbalance,
             "transfers": asdict(self._transfers),
             "tables": {

@@ -19,7 +19,7 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import costs, hazards
+from halfdome.host.compiler import costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
@@ -46,6 +46,7 @@ class HalfdomeTarget:
         self.word = config.bus_bytes
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
         self.max_dim = config.max_dim
+        self.load_bytes = costs.long_transfer(config)
 
     def row_stride(self, nbytes: int) -> int:
         """Whole bus words, and no row touches more memory lines than it must."""
@@ -92,6 +93,24 @@ class HalfdomeTarget:
         return self._move(
             Opcode.STORE, source, source_stride, target, target_stride, rows, row_bytes
         )
+
+    def move(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int,
+    ) -> Work:  # fmt: skip
+        """COPY."""
+        work = kernels.move(
+            Opcode.COPY, source, source_stride, target, target_stride, rows, row_bytes
+        )
+        return work.taking(costs.copy(self._config, rows * row_bytes))
+
+    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+        """See `strips.best_height`."""
+        return strips.best_height(self._config, window, blocks, row_bytes, slots)
+
+    def fetched(self, window: Window) -> tuple[float, float]:
+        """See `costs.fetched`."""
+        return costs.fetched(self._config, window)
 
     def _move(
         self, opcode: Opcode, source: Place, source_stride: int, target: Place, target_stride: int,

@@ -5,9 +5,8 @@ them. A tensor lies as rows of whole bus words, one for each position of all its
 an image as its pixels. What a row holds, `joins.columns` says.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from halfdome.hdl.commands import ElementFormat
 from halfdome.host.compiler.commands import Buffer, Command, Extent, Place, Region
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.target import Target
-from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph.graph import Graph, Node
 
 
@@ -41,6 +40,16 @@ class Layout:
         return Layout(self.buffer, self.offset + byte, self.stride)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A buffer whose rows, `row_bytes` of each, `blocks` products see as a window of an image."""
+
+    buffer: Buffer
+    row_bytes: int
+    window: Window
+    blocks: int
+
+
 def whole(buffer: Buffer) -> Region:
     """All bytes of a buffer."""
     return Region(buffer, Extent(0, 1, buffer.nbytes, 0))
@@ -60,26 +69,29 @@ class Lowering:
     target : Target
     shares : samples of each card
     joins : Joins
-    values : bool, whether constants are read; else what holds them is of the right size, no more
+    cuts : rows of y in a strip, by output and position of products that are done in strips
 
     Attributes
     ----------
     commands : list of Command
     layouts : Layout by tensor and position
     formats : format of tensors that is another in the cards than in the graph
+    readings : Reading by output and position of each product with weights
     """
 
     def __init__(
-        self, graph: Graph, target: Target, shares: Sequence[range], joins: Joins, values: bool
-    ):
+        self, graph: Graph, target: Target, shares: Sequence[range], joins: Joins,
+        cuts: Mapping[tuple[str, int], int],
+    ):  # fmt: skip
         self.graph = graph
         self.target = target
         self.shares = shares
         self.joins = joins
-        self._values = values
+        self.cuts = cuts
         self.commands: list[Command] = []
         self.layouts: dict[tuple[str, int], Layout] = {}
         self.formats: dict[str, ElementFormat] = {}
+        self.readings: dict[tuple[str, int], Reading] = {}
         self._contents: dict[tuple[str, int], Buffer] = {}
         self._joined: dict[tuple[str, int], Layout] = {}
 
@@ -90,25 +102,15 @@ class Lowering:
         """Appends a command."""
         command = Command(position, work, label, list(reads), list(writes), tells)
         for region in (*command.reads, *command.writes):
-            if region.buffer.contents is None:
-                region.buffer.traffic += region.nbytes
+            region.buffer.traffic += region.traffic
         self.commands.append(command)
         return command
 
-    def hold(
-        self, name: str, position: int, nbytes: int, pack: Callable[[], np.ndarray],
-        traffic: float | None = None,
-    ) -> Buffer:  # fmt: skip
-        """A buffer with the uint8[nbytes] that `pack` makes, of which a request reads `traffic`
-        bytes, by default each once."""
-        contents = np.broadcast_to(np.uint8(0), nbytes)
-        if self._values:
-            contents = np.ascontiguousarray(pack())
-            name = f"{name} {blake2b(contents, digest_size=6).hexdigest()}"
+    def hold(self, name: str, position: int, nbytes: int, pack: Callable[[], np.ndarray]) -> Buffer:
+        """A buffer with the uint8[nbytes] that `pack` makes."""
         key = name, position
         if key not in self._contents:
-            self._contents[key] = Buffer(name, position, nbytes, contents)
-        self._contents[key].traffic += nbytes if traffic is None else traffic
+            self._contents[key] = Buffer(name, position, nbytes, pack)
         return self._contents[key]
 
     def samples(self, position: int) -> int:

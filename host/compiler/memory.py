@@ -123,9 +123,9 @@ def plan(
         close, distant = _Arena(), _Arena()
         contents = 0
 
-        def worth(buffer: Buffer) -> float:
+        def worth(buffer: Buffer) -> tuple[bool, float]:
             copies = slots if buffer.contents is None else 1
-            return buffer.traffic / (buffer.nbytes * copies)
+            return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
 
         for buffer in sorted(mine, key=worth, reverse=True):
             nbytes, key = round_up(buffer.nbytes, ALIGNMENT), id(buffer)

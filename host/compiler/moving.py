@@ -49,9 +49,8 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
     tall = Layout(made.buffer, made.offset, pixels * stride)
     params = np.zeros(target.size, np.int32), np.ones(target.size, np.float32)
     products.times(
-        lowering, node, position, lowering.rows_at(name, wide), wide.region,
-        (target.size, len(flat)), weight, ElementFormat.INT8, 0, params,
-        lowering.rows_at(node.output, tall), tall.region, samples,
+        lowering, node, position, wide, (target.size, len(flat)), weight, ElementFormat.INT8, 0,
+        params, tall, samples,
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class NumpyTarget:
 
     def __init__(self, memory_bytes: int):
         self.design = f"{memory_bytes} bytes"
-        self.far_bytes = memory_bytes
+        self.far_bytes = self.load_bytes = memory_bytes
 
     def row_stride(self, nbytes: int) -> int:
         """Rows lie one behind the other."""
@@ -79,6 +79,16 @@ class NumpyTarget:
         })  # fmt: skip
 
     store_rows = load_rows
+    move = load_rows
+
+    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+        """All memory is alike."""
+        return 0
+
+    def fetched(self, window: Window) -> tuple[float, float]:
+        """Each once."""
+        taps = prod(window.kernel) * window.k
+        return prod(window.image) * window.k, taps * window.n
 
     def signal(self) -> NumpyWork:
         """What it tells is beside it."""

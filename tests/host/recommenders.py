@@ -42,11 +42,16 @@ def check_responses(graph, requests, responses, transfers):
             assert found.tobytes() == expected[name].tobytes(), name
 
 
-def check_served(graph, requests, config, *, cards=1, seed=0, transfers=None, in_flight=None):
+def check_served(
+    graph, requests, config, *, cards=1, seed=0, transfers=None, in_flight=None, target=None
+):
     """Compiles a graph and serves it on cards of plain Python, which run what they may in a random
-    order: the bits, no hazard, and all memory given back. Returns the program."""
+    order: the bits, no hazard, and all memory given back. Returns the program.
+
+    `target` is what it is compiled for, if not for cards of `config` as they usually are.
+    """
     transfers = transfers or Transfers()
-    program = compile(graph, config, cards, transfers=transfers, in_flight=in_flight)
+    program = compile(graph, target or config, cards, transfers=transfers, in_flight=in_flight)
     platform = GoldenPlatform(config, cards, seed)
     empty = platform.owned()
     served = Deployment(

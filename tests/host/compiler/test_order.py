@@ -1,5 +1,6 @@
 """Commands that touch the same bytes come one after the other, unless both only read."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,7 +83,8 @@ def region(buffer, start=0, nbytes=8):
 
 
 def test_memory_that_is_only_read_and_that_of_the_host_order_nothing():
-    weights, far = Buffer("w", 0, 64, contents=b""), Buffer("h", HOST, 64)
+    weights = Buffer("w", 0, 64, contents=lambda: np.zeros(64, np.uint8))
+    far = Buffer("h", HOST, 64)
     first, second = (of(region(weights), writes=[region(far)]) for _ in range(2))
     assert dependencies([first, second], by_buffer) == {first: [], second: []}
 

@@ -32,7 +32,7 @@ TABLE_SHARE = 0.5
 """What of a card's large memory tables may take; the rest is for weights and buffers."""
 MOST_IN_FLIGHT = 64
 """Requests that a program may work on at a time."""
-SLOWER = 1.01
+SLOWER = 1.02
 """How much longer a request may take that spares far memory."""
 SMALL_SHARE = 1 / 64
 """What of its near memory a table may take to be on every card."""
@@ -275,7 +275,7 @@ class _Compilation:
             return (buffer.position, placed.memories[id(buffer)]), placed.offsets[id(buffer)]
 
         order = events.ordered(self._lowering.commands, plan)
-        waits = events.waits(order, dependencies(order, where), plan)
+        waits = events.waits(order, dependencies(order, where, queued=True), plan)
         order, waits, before = events.with_fences(order, waits, self._target)
         segments = Segments(placed, values)
         made = parts(order, waits, before, plan, segments, self._cards, self._target)

@@ -44,8 +44,9 @@ def check(program: Program, accesses: Iterable[Access], queue_depth: int) -> Non
     for access in accesses:
         by_segment[access.segment].append(access)
     for segment, found in by_segment.items():
+        found.sort(key=order.place)
         extents, writes = [each.extent for each in found], [each.writes for each in found]
-        for earlier, later in conflicts(extents, writes):
+        for earlier, later in conflicts(extents, writes, list(map(order.queue, found))):
             one, two = found[earlier], found[later]
             if one.command != two.command and not order.ordered(one, two):
                 raise HazardError(
@@ -130,6 +131,7 @@ class _Order:
         except CycleError as error:
             names = " for ".join(self.name(command) for command in error.args[1])
             raise HazardError(f"commands wait for each other: {names}") from None
+        self._places = {command: place for place, command in enumerate(order)}
         before = [0] * self._program.events
         arrival = {command: event for event, command in self._telling.items()}
         for command in order:
@@ -142,6 +144,18 @@ class _Order:
             if command in arrival:
                 before[arrival[command]] = known | 1 << command
         return before
+
+    def place(self, access: Access) -> tuple[int, int]:
+        """When an access may be made: after all that are over before it."""
+        stage = self._key(access.command)[0]
+        return sum(sync <= stage for sync in self._program.syncs), self._places[access.command]
+
+    def queue(self, access: Access) -> tuple[int, int] | None:
+        """The queue in whose order accesses are over, if that is said of them by their commands."""
+        position, row = self._commands[access.command]
+        if self._program.segments[access.segment].position != position:
+            return None
+        return position, int(self._program.parts[position].queue[row])
 
     def ordered(self, one: Access, two: Access) -> bool:
         """Whether one of two accesses is over when the other begins."""
@@ -172,6 +186,8 @@ class _Order:
 
     def _seen_by_host(self, one: Access, two: Access) -> bool:
         """Whether the host waits for one before it issues the other."""
+        if not self._program.syncs:
+            return False
         first, second = (self._key(each.command)[0] for each in (one, two))
         return any(first < sync <= second for sync in self._program.syncs)
 

@@ -15,10 +15,15 @@ def by_buffer(region: Region) -> tuple[Hashable, int]:
     return id(region.buffer), 0
 
 
-def dependencies(commands: Sequence[Command], where: Where) -> dict[Command, list[Command]]:
-    """For each command those before it in `commands` that must be done when it starts.
+def dependencies(
+    commands: Sequence[Command], where: Where, *, queued: bool = False
+) -> dict[Command, list[Command]]:
+    """For each command those before it in `commands` that must be done when it starts, but for what
+    these need in turn.
 
-    A command that tells a peer stands for what it has sent there: who reads that waits for it.
+    `queued` says that queues run them in this order, so that the last of a queue stands for those
+    before it. A command that tells a peer stands for what it has sent there: who reads that waits
+    for it.
     """
     touched: dict[Hashable, list[tuple[Command, Extent, bool]]] = defaultdict(list)
     for command in commands:
@@ -31,7 +36,8 @@ def dependencies(commands: Sequence[Command], where: Where) -> dict[Command, lis
     needed: dict[Command, dict[int, Command]] = {command: {} for command in commands}
     for found in touched.values():
         extents, writes = [each[1] for each in found], [each[2] for each in found]
-        for one, two in conflicts(extents, writes):
+        queues = [(each[0].position, each[0].queue) for each in found] if queued else None
+        for one, two in conflicts(extents, writes, queues):
             earlier, later = found[one][0], found[two][0]
             if earlier is not later:
                 needed[later][id(earlier)] = earlier

@@ -53,7 +53,8 @@ class Staging:
             x.place(), x.stride, near.place(), near.stride, count, self._row_bytes
         )
         self._lowering.add(
-            self._position, work, self._label, reads=[x.region(count, self._row_bytes)],
-            writes=[near.region(count, self._row_bytes)],
+            self._position, work, self._label,
+            reads=[x.region(count, self._row_bytes).moving(count * self._stride)],
+            writes=[near.region(count, self._row_bytes).moving(count * self._stride)],
         )  # fmt: skip
         return near

@@ -17,7 +17,7 @@ from halfdome.host.driver.layout import round_up
 NEAR = 1 / 2
 """What of near memory strips take, two for each request in flight; twice that if one row of y needs
 it."""
-SLOWER = 1.01
+SLOWER = 1.02
 """How much longer a product may take of which far memory moves fewer bytes."""
 SPARED = 0.5
 """What of the bytes of x that far memory moves must be spared by strips, unless they are faster."""

@@ -102,7 +102,8 @@ class HalfdomeTarget:
         work = kernels.move(
             Opcode.COPY, source, source_stride, target, target_stride, rows, row_bytes
         )
-        return work.taking(costs.copy(self._config, rows * row_bytes))
+        nbytes = rows * layout.round_up(row_bytes, self.word)
+        return work.taking(costs.copy(self._config, nbytes))
 
     def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
         """See `strips.best_height`."""

@@ -11,8 +11,8 @@ from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import moves, operator
 from halfdome.host.graph.graph import Node
 
-MOST_MOVED = 1 << 14
-"""Elements of a row that a matrix of ones and zeros puts into another order."""
+MOST_MOVED = 1 << 24
+"""Entries of a matrix of ones and zeros that puts the elements of a sample into another order."""
 
 
 def reshape(lowering: Lowering, node: Node, position: int) -> None:
@@ -28,10 +28,11 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
     word, pixels = lowering.target.word, y.pixels
     stride = round_up(y.columns * y.format.nbytes, word)
     flat = lowering.joins.side_by_side(name, x.pixels)
-    if x.format.nbytes > 1 or max(len(flat), pixels * stride) > MOST_MOVED:
+    entries = len(flat) * pixels * stride
+    if x.format.nbytes > 1 or entries > MOST_MOVED:
         raise operator.refuse(
-            node, f"{x} does not become {y.shape[1:]} by commands: rows of bytes, of at most "
-            f"{MOST_MOVED}, do"
+            node, f"{x} does not become {y.shape[1:]} by commands: bytes do, by a matrix of at "
+            f"most {MOST_MOVED} entries, not {entries}"
         )  # fmt: skip
     target = np.full((pixels, stride), -1)
     target[:, : y.columns] = np.arange(pixels * y.columns).reshape(pixels, -1)

@@ -53,15 +53,13 @@ def unquantisable(model: onnx.ModelProto) -> list[str]:
     """
     constants = _constants(model.graph)
     ranks = _ranks(model.graph)
-    found = []
-    for node in model.graph.node:
-        if (
-            (node.op_type == "Clip" and not _holds_zero(node, constants))
-            or (node.op_type == "MatMul" and any(ranks.get(name) == 1 for name in node.input))
-            or (node.op_type == "Gemm" and _factors(node) != (1, 1))
-        ):
-            found.append(node.name)
-    return found
+    wrong = {
+        "Clip": lambda node: not _holds_zero(node, constants),
+        "MatMul": lambda node: any(ranks.get(name) == 1 for name in node.input),
+        "Gemm": lambda node: _factors(node) != (1, 1),
+    }
+    nodes = (node for node in model.graph.node if node.op_type in wrong)
+    return [node.name for node in nodes if wrong[node.op_type](node)]
 
 
 def copy_before_activations(model: onnx.ModelProto, kept: list[str]) -> None:
@@ -87,6 +85,23 @@ def copy_before_activations(model: onnx.ModelProto, kept: list[str]) -> None:
     _replace(graph, nodes)
 
 
+def seen_real(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What nodes see in floating point that the quantiser does not look at.
+
+    It forgets what Where takes, and graphs in attributes take from around them, unless the model
+    returns it.
+    """
+    made = {name for node in model.graph.node for name in node.output}
+    found = {
+        name
+        for node in model.graph.node
+        for name in (node.input if node.op_type == "Where" else _within(node))
+    }
+    names = (found & made) - {value.name for value in model.graph.output}
+    values = {value.name: value for value in model.graph.value_info}
+    return [values.get(name, helper.make_empty_tensor_value_info(name)) for name in sorted(names)]
+
+
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in graph.initializer}
 
@@ -107,6 +122,11 @@ def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
         if value.type.tensor_type.HasField("shape")
     }
     return known | {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+
+
+def _within(node: onnx.NodeProto) -> list[str]:
+    """What graphs in the attributes of a node take from around it."""
+    return used(node)[sum(map(bool, node.input)) :]
 
 
 def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
@@ -148,7 +168,7 @@ def _stems(name: str) -> Iterator[str]:
 def _part_constants(graph: onnx.GraphProto) -> None:
     """Gives each use of a constant in floating point a copy of its own, but for the first."""
     constants = _constants(graph)
-    seen: set[str] = {name for node in graph.node for name in set(used(node)) - set(node.input)}
+    seen: set[str] = {name for node in graph.node for name in _within(node)}
     seen.update(value.name for value in graph.output)
     for node in graph.node:
         for place, name in enumerate(node.input):

@@ -16,6 +16,7 @@ from halfdome.host.frontend.net import MOVES
 from halfdome.host.frontend.quantisable import (
     copy_before_activations,
     prepared_to_quantise,
+    seen_real,
     unquantisable,
 )
 from halfdome.host.frontend.rewrite import rewritten
@@ -102,6 +103,8 @@ def _quantised(
         ready = prepared_to_quantise(onnx.load(prepared))
         kept = [*_kept_real(ready), *unquantisable(ready)]
         copy_before_activations(ready, kept)
+        outputs = list(ready.graph.output)
+        ready.graph.output.extend(seen_real(ready))
         outside = outside or _is_large(ready)
         _save(ready, prepared, outside)
         tools.quantize_static(
@@ -109,7 +112,10 @@ def _quantised(
             nodes_to_exclude=kept, per_channel=True, use_external_data_format=outside,
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
-        return onnx.load(made)
+        result = onnx.load(made)
+    del result.graph.output[:]
+    result.graph.output.extend(outputs)
+    return result
 
 
 def _is_large(model: onnx.ModelProto) -> bool:

@@ -5,6 +5,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from onnx import helper  # noqa: E402
+
 from halfdome.host.frontend.load import ModelError, load  # noqa: E402
 from halfdome.host.frontend.quantise import to_qoperator  # noqa: E402
 from halfdome.host.frontend.sessions import open_session, oracle  # noqa: E402
@@ -147,3 +149,34 @@ def test_an_output_that_is_called_as_the_quantiser_calls_its_own_is_refused():
     nodes = [node("Relu", "x", "x_scale")]
     with pytest.raises(ModelError, match=r"x_scale: .* rename this input or output"):
         both(nodes, {}, "x_scale")
+
+
+@pytest.mark.parametrize("taken", ["h", "r"])
+def test_what_a_where_takes_comes_in(taken):
+    constants = {"w": W, "b": B, "zero": np.float32(0), "c": normal(4, 6) > 0}
+    nodes = [GEMM, node("Relu", "h", "r"), node("Where", f"c {taken} zero", "y")]
+    assert "QGemm" in close_enough(nodes, constants)
+
+
+def test_what_a_branch_takes_from_around_it_comes_in():
+    value = helper.make_tensor_value_info("z", 1, (4, 6))
+    branch = helper.make_graph([node("Add", "h h_scale", "z")], "branch", [], [value])
+    nodes = [
+        GEMM, node("Cast", "x", "bools", to=9), node("Gather", "bools one", "row"),
+        node("Gather", "row one", "c"),
+        node("If", "c", "i", then_branch=branch, else_branch=branch),
+        node("Add", "i h_scale", "y"),
+    ]  # fmt: skip
+    constants = {"w": W, "b": B, "h_scale": normal(6, seed=4), "one": np.array(1)}
+    assert "QGemm" in close_enough(nodes, constants)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "int64"])
+def test_what_is_not_float32_stays(dtype):
+    kind = np.dtype(dtype)
+    kinds = helper.np_dtype_to_tensor_dtype(kind)
+    nodes = [GEMM, node("Relu", "h", "r"), node("Cast", "r", "c", to=kinds)]
+    nodes += [node("Add", "c one", "d"), node("MatMul", "d v", "e"), node("Cast", "e", "y", to=1)]
+    assert "QGemm" in close_enough(
+        nodes, {"w": W, "b": B, "one": np.ones(6, kind), "v": np.eye(6, dtype=kind)}
+    )

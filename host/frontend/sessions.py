@@ -44,14 +44,10 @@ def open_session(
         options.add_session_config_entry("session.x64quantprecision", "1")
     if written:
         options.optimized_model_filepath = str(written)
-    try:
+    with told():
         return InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # its classes share no base of their own
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
 
 
 def _takes_int8(model: onnx.ModelProto) -> bool:
@@ -187,6 +183,17 @@ def alone(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
     return np.asarray(open_session(made).run(None, dict(request))[0])
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Makes what ONNX Runtime says of a model that it does not take a `ModelError`."""
+    try:
+        yield
+    except Exception as error:  # its classes share no base of their own
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ alone.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -65,13 +65,18 @@ def unquantisable(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in nodes if wrong[node.op_type](node)]
 
 
-def copy_before_activations(model: onnx.ModelProto, kept: list[str]) -> None:
+def copy_before_activations(model: onnx.ModelProto, kept: Sequence[str]) -> list[str]:
     """Puts a sum with 0 before each Relu and Clip whose input has a scale of its own.
 
     Others see that input, too, or it has the scale of another tensor; the sum is what the
     activation is then dropped behind. Those whose names are among `kept` stay as they are.
+
+    Returns names of nodes that stay in floating point: `kept`, and those that are not known to
+    compute in float32.
     """
     graph = model.graph
+    known = {value.name: value.type.tensor_type.elem_type for value in _values(graph)}
+    kept = list(kept)
     makers = {name: node for node in graph.node for name in node.output}
     uses = _uses(graph)
     nodes = []
@@ -79,13 +84,16 @@ def copy_before_activations(model: onnx.ModelProto, kept: list[str]) -> None:
         if node.op_type in ("Relu", "Clip") and node.name not in kept:
             x = node.input[0]
             maker = makers.get(x)
-            if uses[x] > 1 or (maker is not None and maker.op_type in _SAME_SCALE):
+            if known.get(x) != onnx.TensorProto.FLOAT:
+                kept.append(node.name)
+            elif uses[x] > 1 or (maker is not None and maker.op_type in _SAME_SCALE):
                 zero, name = f"{node.name} zero", f"{node.name} input"
                 graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), zero))
                 nodes.append(helper.make_node("Add", [x, zero], [name], name=name))
                 node.input[0] = name
         nodes.append(node)
     _replace(graph, nodes)
+    return kept
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
@@ -99,12 +107,16 @@ def _uses(graph: onnx.GraphProto) -> Counter[str]:
     return uses
 
 
+def _values(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:
+    """What is known of tensors that are not constant."""
+    return (*graph.input, *graph.value_info, *graph.output)
+
+
 def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
     """Numbers of dimensions, as far as they are known."""
-    values = (*graph.input, *graph.value_info, *graph.output)
     known = {
         value.name: len(value.type.tensor_type.shape.dim)
-        for value in values
+        for value in _values(graph)
         if value.type.tensor_type.HasField("shape")
     }
     return known | {tensor.name: len(tensor.dims) for tensor in graph.initializer}

@@ -102,8 +102,7 @@ def _quantised(
             all_tensors_to_one_file=True, external_data_location="prepared.data",
         )  # fmt: skip
         ready = prepared_to_quantise(onnx.load(prepared))
-        kept = [*_kept_real(ready), *unquantisable(ready)]
-        copy_before_activations(ready, kept)
+        kept = copy_before_activations(ready, [*_kept_real(ready), *unquantisable(ready)])
         outside = outside or _is_large(ready)
         _save(ready, prepared, outside)
         tools.quantize_static(

@@ -201,3 +201,12 @@ def test_what_is_not_float32_stays(dtype):
     assert "QGemm" in close_enough(
         nodes, {"w": W, "b": B, "one": np.ones(6, kind), "v": np.eye(6, dtype=kind)}
     )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_an_activation_that_is_not_of_float32_stays(dtype):
+    kinds = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [GEMM, node("Cast", "h", "c", to=kinds), node("Clip", "c low", "d")]
+    nodes += [node("Add", "c d", "e"), node("Cast", "e", "y", to=1)]
+    constants = {"w": W * 9, "b": B, "low": np.zeros((), dtype)}
+    assert "Clip" in close_enough(nodes, constants)

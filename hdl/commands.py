@@ -15,6 +15,8 @@ DESCRIPTOR_BYTES = 64
 COMPLETION_BYTES = 16
 NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
+TABLE_BYTES = 256
+"""Bytes of the table of a LOOKUP: one for each byte that an element may be."""
 MATMUL_LIMIT = 65535
 """Largest m, k or n of a matrix product; of a CONV2D, largest height, width, k or n."""
 
@@ -48,6 +50,7 @@ class Opcode(enum.IntEnum, shape=8):
     ADD = 0x42
     MULTIPLY = 0x43
     CLAMP = 0x44
+    LOOKUP = 0x45
     FENCE_VECTOR = 0x4F
 
     @property
@@ -283,13 +286,17 @@ _MOVE: tuple[Field, ...] = (
     Field("destination_stride", 32, "bytes from one destination row to the next"),
 )
 
-_VECTOR: tuple[Field, ...] = (
+_ELEMENTS: tuple[Field, ...] = (
     Field("y", 40, "card address of the output, [rows, columns] or [rows, 1]"),
     Field("a", 40, "card address of the first input, [rows, columns]"),
     Field("rows", 32, "rows"),
     Field("columns", 32, "elements of a row"),
     Field("y_stride", 24, "bytes from one row of y to the next"),
     Field("a_stride", 24, "bytes from one row of a to the next"),
+)
+
+_VECTOR: tuple[Field, ...] = (
+    *_ELEMENTS,
     Field("multiplier", 32, "float32, finite and not zero: y = result * multiplier"),
     Field("y_zero_point", 8, "added after scaling if y has 8 bits"),
     Field("a_zero_point", 8, "what stands for 0 in a of 8 bits"),
@@ -406,6 +413,11 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         *_VECTOR,
         Field("low", 32, "float32, not NaN"),
         Field("high", 32, "float32, not NaN, not below low"),
+    ),
+    # y = table[a]
+    Opcode.LOOKUP: (
+        *_ELEMENTS,
+        Field("table", 40, "card address of uint8[256]: what each byte of a becomes"),
     ),
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""

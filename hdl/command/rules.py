@@ -22,6 +22,7 @@ from halfdome.hdl.commands import (
     NO_COUNTER,
     POOLED_FORMATS,
     PRODUCT_FORMATS,
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -54,6 +55,8 @@ class Access(enum.Enum, shape=2):
     WRITE = 1
     #: Likewise, but the rows of another may be overwritten with rows as long or shorter.
     WRITE_IN_PLACE = 2
+    #: A command that works in place may not do so here.
+    READ_APART = 3
 
 
 class Operand(NamedTuple):
@@ -87,6 +90,7 @@ def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]
         *_batch_matmul_rules(descriptor, config),
         *_conv2d_rules(descriptor, config),
         *(rule for opcode in VECTOR for rule in _vector_rules(opcode, descriptor, config)),
+        *_lookup_rules(descriptor, config),
     ]
 
 
@@ -316,8 +320,6 @@ def _order(x: Value) -> Value:
 def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (opcode,)), view(opcode, descriptor)
     both = Flag.SUM | Flag.MAX
-    many = v.rows > 1
-    row_bytes = _vector_row_bytes(opcode, v)
 
     yield rule((v.flags & both) == both, Status.BAD_FORMAT, "flags")
     for name in (f.name for f in fields(opcode)):
@@ -340,6 +342,20 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
             case _:
                 continue
         yield rule(broken, Status.BAD_FORMAT, name)
+    yield from _matrix_rules(rule, v, config, _vector_row_bytes(opcode, v))
+
+
+def _lookup_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.LOOKUP,)), view(Opcode.LOOKUP, descriptor)
+    yield from _matrix_rules(rule, v, config, {"y": v.columns, "a": v.columns})
+    yield rule(_misaligned(v.table, config.bus_bytes), Status.BAD_ALIGNMENT, "table")
+
+
+def _matrix_rules(
+    rule: _Rules, v: data.View, config: CardConfig, row_bytes: dict[str, Value]
+) -> Iterator[Rule]:
+    """Rules of matrices whose rows have so many bytes."""
+    many = v.rows > 1
     for name in ("rows", "columns"):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     for name, size in row_bytes.items():
@@ -439,13 +455,18 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         access = Access.WRITE_IN_PLACE if name == "destination" else Access.READ
         return rows(opcode, name, move.rows, move[f"{name}_stride"], move.row_bytes, access)
 
-    def elements(opcode):
-        v = view(opcode, descriptor)
+    def matrices(opcode, v, row_bytes):
         return [
             rows(opcode, name, v.rows, v[f"{name}_stride"], size,
                  Access.WRITE_IN_PLACE if name == "y" else Access.READ)
-            for name, size in _vector_row_bytes(opcode, v).items()
+            for name, size in row_bytes.items()
         ]  # fmt: skip
+
+    def elements(opcode):
+        v = view(opcode, descriptor)
+        return matrices(opcode, v, _vector_row_bytes(opcode, v))
+
+    lookup = view(Opcode.LOOKUP, descriptor)
 
     op = Opcode
     return {
@@ -462,4 +483,8 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         ],
         **_product_operands(descriptor, config),
         **{opcode: elements(opcode) for opcode in VECTOR},
+        op.LOOKUP: [
+            *matrices(op.LOOKUP, lookup, {"y": lookup.columns, "a": lookup.columns}),
+            operand(op.LOOKUP, "table", 0, 0, TABLE_BYTES, access=Access.READ_APART),
+        ],
     }  # fmt: skip

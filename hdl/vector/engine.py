@@ -6,16 +6,27 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status, fields, layout
+from halfdome.hdl.commands import (
+    TABLE_BYTES,
+    ElementFormat,
+    Flag,
+    Opcode,
+    Status,
+    fields,
+    layout,
+)
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
+from halfdome.hdl.vector.lookup import ByteTable
 from halfdome.hdl.vector.packer import RowPacker
 from halfdome.hdl.vector.source import GroupSource
 
 _QUEUE_WORDS = 4
+_WORDS = 2
+"""log2 of an element's bytes where groups are whole bus words."""
 
 
 def element_size(element: Value) -> Value:
@@ -25,23 +36,25 @@ def element_size(element: Value) -> Value:
 
 
 class VectorEngine(wiring.Component):
-    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows.
+    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; LOOKUP.
 
     Exact as `halfdome.sim.golden.vector`. Only the bytes of the output's rows are written. Groups
     of `elements` elements flow from the sources to the packer; the lanes stand still while the
     packer cannot take what leaves them. An element is written after everything up to it, in
-    reading order, has been read.
+    reading order, has been read. The bytes of a LOOKUP pass a table beside the lanes, which it
+    reads first, through `b`.
 
     Members
     -------
-    command, result, activity : `engine_members()`; descriptors `Opcode.AFFINE` to `Opcode.CLAMP`
+    command, result, activity : `engine_members()`; descriptors `Opcode.AFFINE` to `Opcode.LOOKUP`
     a, b : Out(ReadPort), the inputs
     y : Out(WritePort), the output
 
     Throughput: `elements` elements a cycle while memory keeps up, whatever the formats; a row takes
     at least one cycle more than it has lines (`cycles()`). The last source word of an output
     word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
-    tables and reductions add.
+    tables and reductions add. LOOKUP: a bus word a cycle, once the table is there
+    (`lookup_cycles()`), `lookup_latency` cycles later.
     """
 
     def __init__(self, config: CardConfig):
@@ -49,7 +62,9 @@ class VectorEngine(wiring.Component):
         self.elements = config.bus_bytes // 4
         self._lanes = VectorLanes(self.elements)
         # Two cycles through the reader's queue, two through the one in front of the packer.
-        self.latency = 2 + self._lanes.latency + 2 + RowPacker.latency
+        around = 2 + 2 + RowPacker.latency
+        self.latency = around + self._lanes.latency
+        self.lookup_latency = around + ByteTable.latency
         self.table_latency = self._lanes.table_latency
         self.reduce_latency = self._lanes.reduce_latency
         super().__init__(
@@ -67,7 +82,14 @@ class VectorEngine(wiring.Component):
         `widest` is the format of the input with the largest elements.
         """
         words = -(-columns * widest.nbytes // self._config.bus_bytes)
-        groups = -(-columns // self.elements)
+        return self._cycles(rows, words, -(-columns // self.elements))
+
+    def lookup_cycles(self, rows: int, columns: int) -> int:
+        """`cycles()` of a LOOKUP, its table included."""
+        words = -(-columns // self._config.bus_bytes)
+        return ByteTable.load_cycles + self._cycles(rows, words, words)
+
+    def _cycles(self, rows: int, words: int, groups: int) -> int:
         return rows * max(groups, -(-words // self._config.burst_words) + 1)
 
     def elaborate(self, platform):
@@ -76,16 +98,19 @@ class VectorEngine(wiring.Component):
         go = Signal()
         m.submodules.a = a = GroupSource(config)
         m.submodules.b = b = GroupSource(config)
-        m.submodules.lanes = EnableInserter(go)(lanes)
+        looks_up = Signal()
+        m.submodules.lanes = EnableInserter(go & ~looks_up)(lanes)
+        m.submodules.table = table = ByteTable(config)
         m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
         m.submodules.packer = packer = RowPacker(config)
         connect(m, a.port, flipped(self.a))
         connect(m, b.port, flipped(self.b))
         connect(m, packer.port, flipped(self.y))
 
-        # A command's fields: one input's, the second input's where there is one.
+        # A command's fields: one input's, the second input's or the table where there is one.
         command = data.View(layout(fields(Opcode.AFFINE)), self.command.p)
         second = data.View(layout(fields(Opcode.ADD)), self.command.p)
+        lookup = data.View(layout(fields(Opcode.LOOKUP)), self.command.p)
         settings = Signal(SETTINGS)
         next_settings = Signal(SETTINGS)
         groups = Signal(32)
@@ -94,11 +119,17 @@ class VectorEngine(wiring.Component):
         rows_left = Signal(32)
         two_sources = Signal()
         next_two = Signal()
+        next_looks_up = Signal()
         start = Signal()
         reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
         beyond = command.columns[: exact_log2(self.elements)]
+        in_group = Mux(next_looks_up, config.bus_bytes, self.elements)
+        rounded = command.columns + (in_group - 1)
         m.d.comb += [
-            next_groups.eq((command.columns + (self.elements - 1)) >> exact_log2(self.elements)),
+            next_looks_up.eq(command.opcode == Opcode.LOOKUP),
+            next_groups.eq(
+                Mux(next_looks_up, rounded >> _WORDS, rounded) >> exact_log2(self.elements)
+            ),
             next_two.eq((command.opcode == Opcode.ADD) | (command.opcode == Opcode.MULTIPLY)),
             next_settings.opcode.eq(command.opcode),
             next_settings.sum.eq(command.flags & Flag.SUM != 0),
@@ -119,7 +150,8 @@ class VectorEngine(wiring.Component):
             *self._matrix(b, second.b, second.b_stride, second.b_format, command, next_groups),
             b.start.p.hold.eq(command.flags & Flag.BROADCAST != 0),
             a.start.valid.eq(start),
-            b.start.valid.eq(start & next_two),
+            b.start.valid.eq(start & (next_two | next_looks_up)),
+            table.start.eq(start),
             packer.start.valid.eq(start),
             packer.start.p.address.eq(command.y),
             packer.start.p.stride.eq(command.y_stride),
@@ -127,20 +159,39 @@ class VectorEngine(wiring.Component):
             packer.start.p.columns.eq(Mux(reduces, 1, command.columns)),
             packer.start.p.size.eq(element_size(Value.cast(command.y_format))),
         ]  # fmt: skip
+        table_words = TABLE_BYTES // config.bus_bytes
+        with m.If(next_looks_up):
+            m.d.comb += [
+                a.start.p.size.eq(_WORDS),
+                a.start.p.words.eq(next_groups),
+                b.start.p.address.eq(lookup.table),
+                b.start.p.rows.eq(1),
+                b.start.p.groups.eq(table_words),
+                b.start.p.words.eq(table_words),
+                b.start.p.size.eq(_WORDS),
+                packer.start.p.size.eq(_WORDS),
+                packer.start.p.columns.eq((command.columns + 3) >> _WORDS),
+                packer.start.p.beyond.eq(-command.columns[:2]),
+            ]
 
-        # From the sources through the lanes to the packer.
+        # From the sources through the lanes or the table to the packer.
         enter = Signal()
         m.d.comb += [
             enter.eq(go & a.o.valid & (b.o.valid | ~two_sources)),
             a.o.ready.eq(go & (b.o.valid | ~two_sources)),
-            b.o.ready.eq(go & a.o.valid),
+            b.o.ready.eq(Mux(looks_up, table.table.ready, go & a.o.valid)),
+            table.table.p.eq(b.o.p),
+            table.table.valid.eq(b.o.valid & looks_up),
+            table.enable.eq(go),
+            table.valid.eq(enter & looks_up),
+            table.i.eq(a.o.p),
             lanes.settings.eq(settings),
             lanes.valid.eq(enter),
             lanes.a.eq(a.o.p),
             lanes.b.eq(b.o.p),
             lanes.last.eq(groups_left == 1),
-            queue.w_data.eq(lanes.o),
-            queue.w_en.eq(lanes.o_valid & go),
+            queue.w_data.eq(Mux(looks_up, table.o, lanes.o)),
+            queue.w_en.eq(Mux(looks_up, table.o_valid, lanes.o_valid) & go),
             packer.i.p.eq(queue.r_data),
             packer.i.valid.eq(queue.r_rdy),
             queue.r_en.eq(packer.i.ready),
@@ -163,6 +214,7 @@ class VectorEngine(wiring.Component):
                     m.d.sync += [
                         settings.eq(next_settings),
                         two_sources.eq(next_two),
+                        looks_up.eq(next_looks_up),
                         groups.eq(next_groups),
                         groups_left.eq(next_groups),
                         rows_left.eq(command.rows),
@@ -170,10 +222,11 @@ class VectorEngine(wiring.Component):
                     m.next = "RUN"
             with m.State("RUN"):
                 # A word may leave the lanes in this cycle and the next.
-                m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy)
+                ready = table.whole | ~looks_up
+                m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(enter | (rows_left == 0)):
+                with m.Elif(enter | table.loads | (rows_left == 0)):
                     m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.Else():
                     m.d.comb += self.activity.eq(Activity.STARVED)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from halfdome.hdl.commands import (
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Opcode,
@@ -19,7 +20,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden import products
 from halfdome.sim.golden.check import check
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
-from halfdome.sim.golden.vector import decode, result
+from halfdome.sim.golden.vector import decode, lookup, result
 
 
 class Host(Protocol):
@@ -65,6 +66,10 @@ class GoldenCard:
                 return products.execute(opcode, values, self.memory, self.config)
             case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
                 self._vector(opcode, values)
+            case Opcode.LOOKUP:
+                table = self._bytes(values["table"], TABLE_BYTES).copy()
+                y = lookup(self._rows(values, "a", values["columns"]), table)
+                self._set_rows(values["y"], values["y_stride"], y)
         return Status.OK, 0
 
     def _bytes(self, address: int, nbytes: int) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, pack
-from halfdome.sim.golden.vector import decode, result
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Function, Opcode, pack
+from halfdome.sim.golden.vector import decode, lookup, result
 from tests.bench import get, monitor, put, simulate
 
 UNTOUCHED = 0x5A
@@ -86,8 +86,41 @@ class Job:
         self.descriptor = int.from_bytes(pack(opcode, **self.values), "little")
 
 
-def random_job(memory, config, position, rng, opcode, rows, columns, **fixed) -> Job:
+class LookupJob:
+    """A LOOKUP with its table, and operands that follow it from `position` of a memory."""
+
+    def __init__(self, memory, config, position, rng, *, rows, columns, gap=0, in_place=False):
+        bus = config.bus_bytes
+        stride = -(-columns // bus) * bus
+        a_stride, y_stride = stride + gap * bus, stride + (0 if in_place else 2 * gap * bus)
+        a = position + max(TABLE_BYTES, bus)
+        y = a if in_place else a + rows * a_stride
+        y_stride = a_stride if in_place else y_stride
+        self.end = y + rows * y_stride
+        table = rng.integers(0, 256, TABLE_BYTES, np.uint8)
+        x = rng.integers(0, 256, (rows, columns), np.uint8)
+        memory.data[position : position + TABLE_BYTES] = table
+        memory.data[a : self.end] = UNTOUCHED
+        for row, values in enumerate(x):
+            memory.data[a + row * a_stride :][:columns] = values
+        self.where = slice(y, self.end)
+        self.image = memory.data[self.where].copy()
+        for row, values in enumerate(lookup(x, table)):
+            self.image[row * y_stride :][:columns] = values
+        self.values = {
+            "rows": rows, "columns": columns, "a": a, "a_stride": a_stride, "y": y,
+            "y_stride": y_stride, "table": position,
+        }  # fmt: skip
+        self.descriptor = int.from_bytes(pack(Opcode.LOOKUP, **self.values), "little")
+
+
+def random_job(memory, config, position, rng, opcode, rows, columns, **fixed) -> Job | LookupJob:
     """A job of random formats, function, reduction and constants, but for what is `fixed`."""
+    if opcode is Opcode.LOOKUP:
+        gap, in_place = int(rng.integers(2)), bool(rng.integers(2))
+        return LookupJob(
+            memory, config, position, rng, rows=rows, columns=columns, gap=gap, in_place=in_place
+        )
     choices: dict = {
         "function": rng.choice(list(Function)),
         "flags": int(rng.choice([0, 0, Flag.SUM, Flag.MAX])),

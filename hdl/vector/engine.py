@@ -85,7 +85,7 @@ class VectorEngine(wiring.Component):
         return self._cycles(rows, words, -(-columns // self.elements))
 
     def lookup_cycles(self, rows: int, columns: int) -> int:
-        """`cycles()` of a LOOKUP, its table included."""
+        """`cycles()` of a LOOKUP, its table included; fewer where lines wait for the table."""
         words = -(-columns // self._config.bus_bytes)
         return ByteTable.load_cycles + self._cycles(rows, words, words)
 

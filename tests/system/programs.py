@@ -10,6 +10,7 @@ from halfdome.hdl.command.rules import VECTOR
 from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -214,6 +215,20 @@ def vector(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     return task
 
 
+def lookup(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random LOOKUP, some in place."""
+    rows, columns = int(rng.integers(1, 10)), int(rng.integers(1, 150))
+    stride = round_up(columns, config.bus_bytes)
+    a = operands + TABLE_BYTES
+    values = {
+        "table": operands, "a": a, "y": int(rng.choice([a, output, output])), "rows": rows,
+        "columns": columns, "a_stride": stride, "y_stride": stride,
+    } | changes  # fmt: skip
+    task = Task(Opcode.LOOKUP, values)
+    _place(task, operands, rng.integers(0, 256, 2048).astype(np.uint8))
+    return task
+
+
 def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random strided COPY."""
     rows, row_bytes = int(rng.integers(1, 10)), int(rng.integers(1, 100))
@@ -230,7 +245,7 @@ def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
-KINDS = (gather, matmul, batch_matmul, conv2d, vector, copy)
+KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, copy)
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
@@ -241,6 +256,7 @@ DAMAGES = {
                    {"w_stride": 0, "n": 9}),
     conv2d: ({"kernel_height": 0}, {"out_width": 0}, {"x": 1}, {"x_stride": 0}, {"y": 1 << 39}),
     vector: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"y": 1}, {"function": 99}),
+    lookup: ({"columns": 0}, {"table": 8}, {"table": 1 << 39}, {"a": 4}, {"flags": 1}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
 }  # fmt: skip
 

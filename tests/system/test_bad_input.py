@@ -107,7 +107,7 @@ def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag
         (programs.lookup, {"flags": 1}, Status.BAD_FORMAT, "flags=0x1"),
         (
             programs.lookup,
-            {"y": 240},
+            {"y": 0, "rows": 1},
             Status.BAD_OVERLAP,
             "table=0x0: the output overlaps the operand",
         ),

@@ -5,7 +5,7 @@ Good enough to decide who does what and in which order; `halfdome.sim` tells wha
 
 from math import gcd
 
-from halfdome.hdl.commands import ElementFormat, RowFormat
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.host.driver.kernels import Window
 
@@ -17,6 +17,8 @@ PEER_LATENCY_CYCLES = 160
 """From a SIGNAL to what waits for it on another card."""
 ONE_BAG_CYCLES = 4
 """Least that a bag takes a gather unit."""
+TABLE_CYCLES = TABLE_BYTES // 4
+"""What a LOOKUP takes to keep its table."""
 RANDOM_SHARE = 0.45
 """What lines read at random get of the bandwidth of DRAM."""
 
@@ -69,6 +71,13 @@ def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> i
 def vector(config: CardConfig, rows: int, columns: int) -> int:
     """A vector command: `bus_bytes / 4` elements a cycle."""
     return START_CYCLES + rows * -(-columns // (config.bus_bytes // 4))
+
+
+def lookup(config: CardConfig, rows: int, columns: int) -> int:
+    """A LOOKUP: its table, then a bus word a cycle, and one for each row at the least."""
+    words = -(-columns // config.bus_bytes)
+    lines = -(-words // config.burst_words)
+    return START_CYCLES + TABLE_CYCLES + rows * max(words, lines + 1)
 
 
 def transfer(config: CardConfig, nbytes: int) -> float:

@@ -18,6 +18,7 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node, int], None]] = {
     "add_quantised": element_wise.add_quantised,
     "multiply_quantised": element_wise.multiply_quantised,
     "quantise": element_wise.quantise,
+    "lookup": element_wise.lookup,
     **dict.fromkeys(elements.VECTOR_OPCODES, element_wise.vector),
 }
 

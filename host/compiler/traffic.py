@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Engine, Flag, Opcode, RowFormat
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Engine, Flag, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.operands import Decoded
@@ -67,6 +67,8 @@ def cycles(
             found["gather"] = _pooling(config, v, near=True)
             if segments[command.places["table"][0]].memory == "dram":
                 found["dram"] = _pooling(config, v, near=False)
+        case Opcode.LOOKUP:
+            found["vector"] = costs.lookup(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
             found["vector"] = costs.vector(config, v["rows"], v["columns"])
     return found
@@ -121,6 +123,9 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
                 name: v["rows"] * width * ElementFormat(v[f"{name}_format"]).nbytes
                 for name, width in widths.items()
             }
+        case Opcode.LOOKUP:
+            moved = v["rows"] * v["columns"]
+            return {"a": moved, "y": moved, "table": TABLE_BYTES}
     return {}
 
 

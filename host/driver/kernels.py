@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, RowFormat
+from halfdome.host.driver.layout import round_up
 
 Address = Any
 """A card address or, at the other end of a transfer, a bus address; or what stands for one."""
@@ -91,6 +92,19 @@ def vector(
             f"{name}_format": operand.format, f"{name}_zero_point": operand.zero_byte,
         }  # fmt: skip
     return Work(opcode, fields)
+
+
+def lookup(table: Address, y: Rows, a: Rows, rows: int, columns: int, word: int) -> Work:
+    """LOOKUP of bytes in a table of 256 bytes.
+
+    Rows between which no word is free are one row: what fills their last words up is nobody's.
+    """
+    if a.stride == y.stride == round_up(columns, word):
+        rows, columns = 1, (rows - 1) * a.stride + columns
+    return Work(Opcode.LOOKUP, {
+        "table": table, "y": y.address, "y_stride": y.stride, "a": a.address,
+        "a_stride": a.stride, "rows": rows, "columns": columns,
+    })  # fmt: skip
 
 
 def copy(source: Rows, target: Address, target_stride: int, rows: int, columns: int) -> Work:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from halfdome.host.frontend.functions import ELEMENTWISE
+
 _WINDOWS = "no command finds {} over a window"
 _LOATH = "cards have no command for it"
 REASONS: Mapping[str, str] = {
@@ -13,6 +15,11 @@ REASONS: Mapping[str, str] = {
     "ConvTranspose": "no command spreads an element over a window",
     "DynamicQuantizeLinear": "its scale is known only at run time",
     "Gather": "cards fetch rows of tables by index for embedding bags alone",
+    **dict.fromkeys(
+        ELEMENTWISE,
+        "its floats are seen by others; between DequantizeLinear and QuantizeLinear alone it is a "
+        "lookup on cards",
+    ),
     **dict.fromkeys(
         ("Resize", "Upsample", "DepthToSpace", "SpaceToDepth"), "no command moves pixels so"
     ),

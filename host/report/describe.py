@@ -158,6 +158,15 @@ class Describer:
             **{f"{name}_format": form for name, form in formats.items()},
         }
 
+    def lookup(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        rows, columns = values["rows"], values["columns"]
+        return f"{rows}x{columns}", {
+            "rows": rows,
+            "columns": columns,
+            "elements": rows * columns,
+            "table": f"{self.local(card, values['table'])} {values['table']:#x}",
+        }
+
 
 def _name(names: type[IntEnum], value: int) -> str | int:
     """The name of a value, or the value of a descriptor that will be refused."""
@@ -179,4 +188,5 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.ADD: Describer.vector,
     Opcode.MULTIPLY: Describer.vector,
     Opcode.CLAMP: Describer.vector,
+    Opcode.LOOKUP: Describer.lookup,
 }

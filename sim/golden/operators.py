@@ -179,6 +179,10 @@ class Reference:
         """See `halfdome.Card.sigmoid`."""
         return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)
 
+    def lookup(self, a: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """See `halfdome.Card.lookup`."""
+        return vector.lookup(np.ascontiguousarray(a), np.asarray(table))
+
     def _vector(
         self, opcode: Opcode, a: np.ndarray, b: np.ndarray | None, constants: dict[str, float],
         function: Function | str, multiplier: float, reduce: str | None, dtype: DTypeLike,

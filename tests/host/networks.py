@@ -92,7 +92,7 @@ class Network:
     def _step(self):
         x = self.choice([v for v in self._live if v.format.nbytes == 1])
         options = [self._linear, self._reshape]
-        options += [self._add_quantised, self._multiply, self._concat]
+        options += [self._add_quantised, self._multiply, self._concat, self._lookup]
         if len(x.shape) >= 4:
             options += 3 * [self._conv2d]
         if len(x.shape) >= 3:
@@ -151,6 +151,13 @@ class Network:
         op = self.choice(("multiply", "multiply_quantised"))
         self._add(op, [x.name, other], multiplier=float(self.rng.random() * 0.01 + 1e-4),
                   **self._output())  # fmt: skip
+
+    def _lookup(self, x):
+        output = self._output()
+        table = self.rng.integers(0, 256, 256, np.uint8)
+        if output["format"] is ElementFormat.INT8:
+            table = table.view(np.int8)
+        self._add("lookup", [x.name, self._constant(table)], **output)
 
     def _concat(self, x):
         others = [

@@ -70,6 +70,13 @@ def test_batch_matmul_takes_the_recorded_cycles(card, measure, transposed):
     measure(name, "matmul", lambda: card.matmul(x, w, 0.01, transposed=transposed))
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4096), (33, 40)])
+def test_lookup_takes_the_recorded_cycles(card, measure, rows, columns):
+    rng = np.random.default_rng(1)
+    x, table = rng.integers(0, 256, (rows, columns), np.uint8), rng.integers(0, 256, 256, np.uint8)
+    measure(f"lookup rows={rows} columns={columns}", "vector", lambda: card.lookup(x, table))
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_conv2d_takes_the_recorded_cycles(card, measure, groups):
     rng = np.random.default_rng(1)

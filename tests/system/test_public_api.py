@@ -125,6 +125,22 @@ def test_tensors_stay_on_the_card_between_calls(runtime, card):
     assert written < 20 * 16  # completions
 
 
+@pytest.mark.parametrize("kinds", [(np.uint8, np.int8), (np.int8, np.uint8)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 16), (7, 37), (40, 300)])
+def test_lookup_has_the_bits_of_the_golden_function(runtime, card, kinds, shape):
+    rng = np.random.default_rng(shape[1])
+    a = rng.integers(0, 256, shape, np.uint8).view(kinds[0])
+    table = rng.integers(0, 256, 256, np.uint8).view(kinds[1])
+    found = card.lookup(a, table)
+    assert found.dtype == kinds[1]
+    assert found.tolist() == runtime.reference.lookup(a, table).tolist()
+    with card.tensor(a) as placed, card.tensor(table) as entries:
+        with card.lookup(placed, entries) as once, card.lookup(once, table[::-1].copy()) as twice:
+            assert once.numpy().tolist() == found.tolist()
+            again = runtime.reference.lookup(found, table[::-1])
+            assert twice.numpy().tolist() == again.tolist()
+
+
 LINEAR = [(1, 1, 1), (3, 5, 7), (8, 16, 4), (33, 17, 9), (40, 65, 21)]
 
 

@@ -1,4 +1,4 @@
-"""LOOKUP puts a table's byte in the place of every byte, a bus word a cycle, and touches no other."""
+"""LOOKUP puts a table's byte in the place of every byte, a bus word a cycle, and nowhere else."""
 
 import numpy as np
 import pytest
@@ -120,8 +120,12 @@ def test_latency_is_as_stated():
 
 @pytest.mark.parametrize(
     ("latency", "write_stall", "columns", "expected"),
-    [(1, 0.0, 320, Activity.BUSY), (200, 0.0, 4, Activity.STARVED), (1, 0.95, 320, Activity.BLOCKED)],
-)  # fmt: skip
+    [
+        (1, 0.0, 320, Activity.BUSY),
+        (200, 0.0, 4, Activity.STARVED),
+        (1, 0.95, 320, Activity.BLOCKED),
+    ],
+)
 def test_activity_tells_which_side_is_slow(latency, write_stall, columns, expected):
     dut, inputs, output, rng = bench(TINY, 2, write_stall=write_stall, latency=(latency, latency))
     job = LookupJob(inputs, TINY, 0, rng, rows=2, columns=columns)

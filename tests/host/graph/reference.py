@@ -121,5 +121,6 @@ _OPERATORS = {
     "add": _vector(lambda how, a, b: a + b * how.get("scale", 1)),
     "multiply": _vector(lambda how, a, b: a * b + how.get("shift", 0)),
     "clamp": _vector(lambda how, a: a.clip(how.get("low", -np.inf), how.get("high", np.inf))),
+    "lookup": lambda how, about, operands: operands[1][operands[0].astype(int) % 256],
     "concat": lambda how, about, operands: np.concatenate(operands, axis=1),
 }

@@ -151,6 +151,21 @@ def test_elementwise(seed, op, formats, made, function, plain):
         check(Node(op, tuple(inputs), "y", attributes), inputs, {}, near=2e-3)
 
 
+@given(seed=SEEDS, element=st.sampled_from(BYTES), made=st.sampled_from(BYTES))
+def test_lookup(seed, element, made):
+    rng = np.random.default_rng(seed)
+    x, entries = tensor(rng, (3, 2, 7), element), tensor(rng, (256,), made)
+    check(Node("lookup", ("x", "t"), "y"), {"x": x}, {"t": entries})
+
+
+def test_the_last_entry_of_a_lookup_stands_for_minus_one():
+    node = Node("lookup", ("x", "t"), "y", {"zero_point": 3})
+    x = np.int8([[0, -1, -128, 127]])
+    graph, request = graph_of(node, {"x": x}, {"t": np.arange(256, dtype=np.uint8)})
+    assert graph.run(request)["y"].tolist() == [[0, 255, 128, 127]]
+    assert graph.values["y"].zero_point == 3
+
+
 @given(seed=SEEDS, element=st.sampled_from(ElementFormat), widths=st.lists(st.integers(1, 9)))
 def test_concat(seed, element, widths):
     rng = np.random.default_rng(seed)
@@ -166,6 +181,7 @@ U8, I32, F32 = (np.zeros((3, 4), dtype) for dtype in (np.uint8, np.int32, np.flo
 VECTOR = np.zeros(3, np.int32)
 TABLE = np.zeros((5, 12), np.uint8)
 WEIGHT = np.zeros((2, 4), np.int8)
+ENTRIES = np.zeros(256, np.uint8)
 BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
 
 
@@ -219,6 +235,12 @@ BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
         ("pairs", {"a": U8}, {}, {}, "has 1 inputs"),
         ("pairs", {"a": U8, "b": U8}, {}, {"multiplier": 0.0}, "multiplier=0.0: must be finite"),
         ("affine", {"a": VECTOR}, {}, {}, "a: .*must have 2 dimensions"),
+        ("lookup", {"x": U8, "w": U8}, {}, {}, "w: must be a constant"),
+        ("lookup", {"x": U8}, {"w": TABLE[0]}, {}, r"w: uint8\[12\]: must be uint8 or int8 \[256"),
+        ("lookup", {"x": U8}, {"w": np.zeros(256, np.float32)}, {}, "must be uint8 or int8"),
+        ("lookup", {"x": F32}, {"w": ENTRIES}, {}, "x: .*must be 8 bits"),
+        ("lookup", {"x": U8}, {"w": ENTRIES}, {"format": 1}, "format=int8: must be one of uint8"),
+        ("lookup", {"x": U8}, {}, {}, "has 1 inputs"),
         ("affine", {"a": U8, "b": U8}, {}, {}, "has 2 inputs"),
         ("affine", {"a": U8}, {}, {"scale": 0.0}, "scale=0.0: must be finite and not zero"),
         ("affine", {"a": U8}, {}, {"shift": np.nan}, "shift=nan: must be finite"),

@@ -167,26 +167,28 @@ def _returning(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     return made
 
 
-def alone(
-    model: onnx.ModelProto, node: onnx.NodeProto, request: Mapping[str, np.ndarray],
+def part(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[np.dtype, Sequence[int | str]]],
     constant: Callable[[str], onnx.TensorProto],
-) -> np.ndarray:  # fmt: skip
-    """What ONNX Runtime makes of one node of a model; operands that are no request are constant."""
-    inputs = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
-        for name, array in request.items()
+) -> InferenceSession:  # fmt: skip
+    """A session for some nodes of a model that returns what the last makes.
+
+    `inputs` are dtype and shape by name; other operands that no node makes are constant.
+    """
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(dtype), shape)
+        for name, (dtype, shape) in inputs.items()
     ]
-    constants = {name for name in node.input if name and name not in request}
+    known = {*inputs, *(name for node in nodes for name in node.output)}
+    constants = {name for node in nodes for name in node.input if name} - known
     graph = onnx.helper.make_graph(
-        [node], "alone", inputs, [onnx.helper.make_empty_tensor_value_info(node.output[0])],
+        nodes, "part", values, [onnx.helper.make_empty_tensor_value_info(nodes[-1].output[0])],
         [constant(name) for name in sorted(constants)],
     )  # fmt: skip
-    made = onnx.helper.make_model(
+    return open_session(onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
-    )
-    return np.asarray(open_session(made).run(None, dict(request))[0])
+    ))  # fmt: skip
 
 
 @contextmanager

@@ -68,7 +68,9 @@ class Builder:
         """Graph nodes that follow are those of this ONNX node. Raises `Refused` if it has sizes
         that are unknown or zero."""
         self._label = label
-        self._made.setdefault(label, [])
+        function = self.net.functions.get(node.output[0])
+        for each in (label, *(function.labels if function else ())):
+            self._made.setdefault(each, [])
         for name in (*node.input, *node.output):
             if name and not self.net.is_constant(name):
                 self.shape(name)

@@ -1,18 +1,16 @@
 """Sums and products element by element, and the way from and to floating point."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
 import onnx
 
-from halfdome.hdl.commands import ElementFormat, Function
+from halfdome.hdl.commands import ElementFormat
+from halfdome.host.frontend.functions import Unsteady, table
 from halfdome.host.frontend.layout import Order, plain, without_ones
-from halfdome.host.frontend.sessions import alone
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_products import finite
-from halfdome.host.graph.graph import Graph, Node
-from halfdome.host.graph.values import Value, format_of
 from halfdome.sim.golden import floats
 
 _MULTIPLY = "multiply_quantised"
@@ -52,24 +50,33 @@ def rescaled(scale: np.float32, made: dict[str, object]) -> Callable[[Builder, s
     return make
 
 
-def qlinear_sigmoid(builder: Builder, node: onnx.NodeProto) -> None:
-    """com.microsoft's QLinearSigmoid, if the cards' function has the same byte for all 256."""
-    x, x_scale, x_zero, y_scale, y_zero = (operand(node, place) for place in range(5))
-    own = finite(np.float32(builder.scalar(x_scale, "the scale of x")))
-    zero = builder.zero_point(x, x_zero, "x")
-    scale, made = builder.output(node.output[0], y_scale, y_zero)
-    with np.errstate(all="ignore"):
-        factor = finite(np.float32(1) / scale)
-    made |= {"function": Function.SIGMOID, "scale": float(own), "multiplier": float(factor)}
-    kind = builder.net.tensors[x].dtype
-    every = np.arange(np.iinfo(kind).min, np.iinfo(kind).max + 1).astype(kind)[None]
-    value = Value("x", every.shape, format_of(kind), None, zero)
-    here = Graph([value], ["y"], [Node("affine", ("x",), "y", made)], {}).run({"x": every})["y"]
-    there = alone(builder.net.model, node, {x: every}, builder.net.proto)
-    if wrong := int((here != there).sum()):
-        raise Refused(f"cards round {wrong} of 256 bytes to others")
+def qlinear_function(builder: Builder, node: onnx.NodeProto) -> None:
+    """com.microsoft's QLinearSigmoid and QLinearLeakyRelu."""
+    for place, what in ((1, "the scale of x"), (2, "the zero point of x")):
+        if name := operand(node, place):
+            builder.scalar(name, what)
+    _function(builder, node, [node], operand(node, 3), operand(node, 4))
+
+
+def byte_function(builder: Builder, node: onnx.NodeProto) -> None:
+    """What stands between DequantizeLinear and QuantizeLinear, both with one scale."""
+    nodes = builder.net.inside(node)
+    _function(builder, node, nodes, *(operand(nodes[-1], place) for place in (1, 2)))
+
+
+def _function(
+    builder: Builder, node: onnx.NodeProto, nodes: Sequence[onnx.NodeProto], scale: str, zero: str
+) -> None:
+    """A lookup of what ONNX Runtime makes of all bytes."""
+    x, y = node.input[0], node.output[0]
+    _, made = builder.output(y, scale, zero)
+    try:
+        entries = table(builder.net, nodes)
+    except Unsteady as error:
+        raise Refused(str(error)) from None
     form = builder.either(x)
-    builder.define(node.output[0], builder.add("affine", [form.value], **made), form.order)
+    value = builder.add("lookup", [form.value, builder.add_constant(entries)], **made)
+    builder.define(y, value, form.order)
 
 
 def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:

@@ -90,16 +90,17 @@ def test_a_tensor_spreads_over_a_constant(op, shapes, turned, dtype, seed):
 
 
 @given(
-    shape=SHAPES, dtype=DTYPES, x_scale=st.floats(2**-8, 0.25, width=32),
-    y_scale=st.floats(2**-9, 2**-7, width=32), seed=SEEDS,
+    op=st.sampled_from(["QLinearSigmoid", "QLinearLeakyRelu"]), shape=SHAPES, dtype=DTYPES,
+    x_scale=st.floats(2**-8, 0.25, width=32), y_scale=st.floats(2**-9, 0.25, width=32), seed=SEEDS,
 )  # fmt: skip
-def test_sigmoid(shape, dtype, x_scale, y_scale, seed):
+def test_functions_of_bytes(op, shape, dtype, x_scale, y_scale, seed):
     rng = np.random.default_rng(seed)
     constants = {
         "xs": scale(x_scale), "xz": zero_point(rng, dtype),
         "ys": scale(y_scale), "yz": zero_point(rng, dtype),
     }  # fmt: skip
-    nodes = [node("QLinearSigmoid", "x xs xz ys yz", "y", "com.microsoft")]
+    slope = {"alpha": 0.13} if op == "QLinearLeakyRelu" else {}
+    nodes = [node(op, "x xs xz ys yz", "y", "com.microsoft", **slope)]
     net = model(nodes, {"x": (dtype, shape)}, ["y"], constants)
     agree(net, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
 

@@ -60,8 +60,9 @@ def _held(
     columns = lowering.joins.columns[node.inputs[0]]
     laid = np.zeros(len(columns), values.dtype)
     laid[columns >= 0] = values[columns[columns >= 0]]
-    raw = laid.view(np.uint8)
-    held = lowering.hold(f"{node.output} {name}", position, raw, raw.size)
+    held = lowering.hold(
+        f"{node.output} {name}", position, laid.nbytes, lambda: laid.view(np.uint8)
+    )  # fmt: skip
     return Rows(Place(held), 0, kind), whole(held)
 
 

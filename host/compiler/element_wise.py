@@ -84,8 +84,8 @@ def _do(
 def lookup(lowering: Lowering, node: Node, position: int) -> None:
     """LOOKUP in a table that the card holds."""
     name, table = node.inputs
-    raw = lowering.graph.constants[table].view(np.uint8)
-    held = lowering.hold(f"{node.output} {table}", position, raw.size, lambda: raw)
+    entries = lowering.graph.constants[table]
+    held = lowering.hold(f"table {table}", position, entries.size, lambda: entries.view(np.uint8))
     y = lowering.rows_at(node.output, lowering.output(node.output, position))
     rows, columns = lowering.rows(name, position), len(lowering.joins.columns[name])
     work = lowering.target.lookup(Place(held), y, lowering.operand(name, position), rows, columns)

@@ -8,10 +8,53 @@ from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import TABLE_BYTES
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.once import Once
 
 _PART_BYTES = 4
-"""What is written in a cycle, and the width of the memory: a narrow one is read by many bytes at
-once without a wide choice behind each."""
+"""What is written in a cycle, and the width of a copy of the table."""
+_PARTS = TABLE_BYTES // _PART_BYTES
+_BYTE_BITS = exact_log2(_PART_BYTES)
+
+
+class _Copy(wiring.Component):
+    """The table for one byte of a word.
+
+    Members
+    -------
+    part, value : In, what is written where if `write`
+    read : In(1), a byte comes
+    i : In(8)
+    o : Out(8), its entry, in the cycle after it came and until the next comes
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "write": In(1),
+                "part": In(range(_PARTS)),
+                "value": In(8 * _PART_BYTES),
+                "read": In(1),
+                "i": In(8),
+                "o": Out(8),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=8 * _PART_BYTES, depth=_PARTS, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        place = Signal(_BYTE_BITS)
+        m.d.comb += [
+            write.en.eq(self.write),
+            write.addr.eq(self.part),
+            write.data.eq(self.value),
+            read.en.eq(self.read),
+            read.addr.eq(self.i[_BYTE_BITS:]),
+            self.o.eq(read.data.word_select(place, 8)),
+        ]
+        with m.If(self.read):
+            m.d.sync += place.eq(self.i[:_BYTE_BITS])
+        return m
 
 
 class ByteTable(wiring.Component):
@@ -28,11 +71,11 @@ class ByteTable(wiring.Component):
     i : In(8 * bus_bytes)
     o : Out(8 * bus_bytes), with `o_valid`: table[i] byte by byte, `latency` enabled cycles later
 
-    A word a cycle; the table takes `load_cycles`.
+    A word a cycle; the table takes `load_cycles`, and is kept once for each byte of a word.
     """
 
     latency = 1
-    load_cycles = TABLE_BYTES // _PART_BYTES
+    load_cycles = _PARTS
 
     def __init__(self, config: CardConfig):
         self._bytes = config.bus_bytes
@@ -53,18 +96,13 @@ class ByteTable(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(
-            shape=8 * _PART_BYTES, depth=TABLE_BYTES // _PART_BYTES, init=[]
-        )
-        write = memory.write_port()
         part = Signal(range(self.load_cycles))
+        value = Signal(8 * _PART_BYTES)
         in_word = part[: exact_log2(self._bytes // _PART_BYTES)]
         m.d.comb += [
             self.loads.eq(~self.whole & self.table.valid),
             self.table.ready.eq(~self.whole & in_word.all()),
-            write.addr.eq(part),
-            write.data.eq(self.table.p.word_select(in_word, 8 * _PART_BYTES)),
-            write.en.eq(self.loads),
+            value.eq(self.table.p.word_select(in_word, 8 * _PART_BYTES)),
         ]
         with m.If(self.loads):
             m.d.sync += [part.eq(part + 1), self.whole.eq(part == self.load_cycles - 1)]
@@ -74,14 +112,14 @@ class ByteTable(wiring.Component):
         with m.If(self.enable):
             m.d.sync += self.o_valid.eq(self.valid)
         for k in range(self._bytes):
-            byte = self.i.word_select(k, 8)
-            read = memory.read_port()
-            place = Signal(exact_log2(_PART_BYTES), name=f"place_{k}")
+            copy = _Copy()
+            m.submodules[f"copy_{k}"] = Once(copy)
             m.d.comb += [
-                read.addr.eq(byte[exact_log2(_PART_BYTES) :]),
-                read.en.eq(self.valid),
-                self.o.word_select(k, 8).eq(read.data.word_select(place, 8)),
+                copy.write.eq(self.loads),
+                copy.part.eq(part),
+                copy.value.eq(value),
+                copy.read.eq(self.valid),
+                copy.i.eq(self.i.word_select(k, 8)),
+                self.o.word_select(k, 8).eq(copy.o),
             ]
-            with m.If(self.valid):
-                m.d.sync += place.eq(byte[: exact_log2(_PART_BYTES)])
         return m

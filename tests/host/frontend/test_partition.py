@@ -306,7 +306,7 @@ def test_an_error_that_names_no_node_is_an_error(network):
 
 def test_cards_have_commands_for_what_is_theirs(network):
     found = steps(network, lambda step: compile(step.graph(2), PRESETS["default"], 2))
-    assert kinds(found).count("cards") == 2
+    assert kinds(found).count("cards") == 1
 
 
 def test_a_zero_point_that_others_see_otherwise_is_refused():

@@ -77,8 +77,8 @@ def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
         for place in (3, 5)
         if place < len(node.input) and node.input[place] in tensors
     ]
-    uses = Counter(model.graph.node[at].input[place] for at, place in places)
-    if not uses or max(uses.values()) == 1:
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    if all(uses[model.graph.node[at].input[place]] == 1 for at, place in places):
         return model
     made = onnx.ModelProto()
     made.CopyFrom(model)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,6 +53,23 @@ def open_session(
         if not type(error).__module__.startswith("onnxruntime"):
             raise
         raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
+
+
+def run_session(
+    session: InferenceSession, outputs: Sequence[str] | None, request: Mapping[str, np.ndarray]
+) -> Sequence[Any]:
+    """Outputs of a session, in order; all of them if no names are given.
+
+    Raises `ModelError` with ONNX Runtime's words, which name the node, for a request that it does
+    not compute, such as an index that no row has.
+    """
+    try:
+        return session.run(None if outputs is None else list(outputs), dict(request))
+    except Exception as error:  # as above
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        words = " ".join(str(error).split())
+        raise ModelError(f"request: ONNX Runtime does not compute it: {words}") from None
 
 
 def _takes_int8(model: onnx.ModelProto) -> bool:

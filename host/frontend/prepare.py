@@ -10,6 +10,7 @@ import onnx
 
 from halfdome.host.frontend.bags import Bag
 from halfdome.host.frontend.calibration import Calibration, entries
+from halfdome.host.frontend.identities import constants_returned
 from halfdome.host.frontend.load import ModelError, load
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator
 
@@ -75,7 +76,7 @@ def prepare(
             )
         loaded = load(model, shapes)
         say("quantising")
-        made = to_qoperator(loaded, calibration)
+        made = constants_returned(to_qoperator(loaded, calibration))
         return Prepared(name, made, _floating(loaded), (), frozenset(), (), None)
     if shapes:
         raise ModelError(
@@ -88,6 +89,7 @@ def prepare(
     loaded = load(model.rest)
     say("quantising")
     made = to_qoperator(loaded, [model.rest_inputs(each) for each in given] or None)
+    made = constants_returned(made)
     return Prepared(name, made, _floating(loaded), model.bags, model.ragged, given, model)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,6 +55,23 @@ def open_session(
         raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
 
 
+def run_session(
+    session: InferenceSession, outputs: Sequence[str] | None, request: Mapping[str, np.ndarray]
+) -> Sequence[Any]:
+    """Outputs of a session, in order; all of them if no names are given.
+
+    Raises `ModelError` with ONNX Runtime's words, which name the node, for a request that it does
+    not compute, such as an index that no row has.
+    """
+    try:
+        return session.run(None if outputs is None else list(outputs), dict(request))
+    except Exception as error:  # as above
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        words = " ".join(str(error).split())
+        raise ModelError(f"request: ONNX Runtime does not compute it: {words}") from None
+
+
 def _takes_int8(model: onnx.ModelProto) -> bool:
     """Whether products take int8, for which ONNX Runtime lacks the precise kernels."""
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -77,8 +95,8 @@ def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
         for place in (3, 5)
         if place < len(node.input) and node.input[place] in tensors
     ]
-    uses = Counter(model.graph.node[at].input[place] for at, place in places)
-    if not uses or max(uses.values()) == 1:
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    if all(uses[model.graph.node[at].input[place]] == 1 for at, place in places):
         return model
     made = onnx.ModelProto()
     made.CopyFrom(model)

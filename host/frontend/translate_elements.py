@@ -16,6 +16,9 @@ from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import floats
 
 _MULTIPLY = "multiply_quantised"
+_FURTHEST = float(1 << 30)
+"""What a sum or product may reach before it is rounded: ONNX Runtime converts to int32 without a
+limit, where cards saturate. Twice as far it wraps; between lies what rounding adds on the way."""
 
 
 def quantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
@@ -30,13 +33,13 @@ def quantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
 def dequantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
     """DequantizeLinear of 8 bits with one scale."""
     x, scale = node.input[:2]
+    form = builder.either(x)
     if builder.net.tensors[x].dtype.itemsize != 1:
         raise Refused(f"{builder.net.tensors[x].dtype}: commands make floats of 8 bits")
     if builder.net.tensors[node.output[0]].dtype != np.float32:
         raise Refused(f"makes {builder.net.tensors[node.output[0]].dtype}, commands float32")
     number = finite(np.float32(builder.scalar(scale, "the scale of x")))
     builder.zero_point(x, operand(node, 2), "x")
-    form = builder.either(x)
     made = {"format": ElementFormat.FLOAT32, "scale": float(number)}
     value = builder.add("affine", [form.value], **made)
     builder.define(node.output[0], value, form.order)
@@ -78,11 +81,11 @@ def _function(
     """A lookup of what ONNX Runtime makes of all bytes."""
     x, y = node.input[0], node.output[0]
     _, made = builder.output(y, scale, zero)
+    form = builder.either(x)
     try:
         entries = table(builder.net, nodes)
     except Unsteady as error:
         raise Refused(str(error)) from None
-    form = builder.either(x)
     value = builder.add("lookup", [form.value, builder.add_constant(entries)], **made)
     builder.define(y, value, form.order)
 
@@ -100,6 +103,7 @@ def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:
         inner = ratios[1] * np.float32(zeros[1])
         whole = floats.fma(ratios[0], np.float32(zeros[0]), inner)
         offset = np.float32(made["zero_point"]) - whole  # type: ignore[arg-type]
+    _within_int32(255 * sum(abs(float(each)) for each in ratios) + abs(float(offset)))
     made |= {
         "a_ratio": float(ratios[0]), "b_ratio": float(ratios[1]), "offset": float(offset),
     }  # fmt: skip
@@ -116,7 +120,14 @@ def qlinear_mul(builder: Builder, node: onnx.NodeProto) -> None:
     )
     with np.errstate(all="ignore"):
         ratio = finite(np.float32((left * right) / scale))
+    _within_int32(255 * 255 * abs(float(ratio)) + 255)
     _pair(builder, node, _MULTIPLY, a, b, zeros, made | {"multiplier": float(ratio)})
+
+
+def _within_int32(reach: float) -> None:
+    """Refuses results, so far from zero at most, that ONNX Runtime's int32 does not hold."""
+    if not reach < _FURTHEST:
+        raise Refused("its scales make results that int32 does not hold before they are 8 bits")
 
 
 def _operands(node: onnx.NodeProto) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.plan import Plan
 from halfdome.host.frontend.prepare import Prepared, Requests, prepare
-from halfdome.host.frontend.sessions import oracle
+from halfdome.host.frontend.sessions import oracle, run_session
 from halfdome.host.frontend.steps import HostStep
+from halfdome.host.platform import check_options
 from halfdome.host.serving.session import SUFFIX, InferenceSession
 
 _QUANTISED = "_quantized"
@@ -111,6 +112,7 @@ def compare(
     already, and for no requests.
     """
     refuse_compiled(model)
+    check_options(options)
     prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
     plan = compile(prepared, cards=cards, config=config, every=True, say=say)
     every = [
@@ -184,7 +186,7 @@ def _asked(session, request: Tensors) -> dict[str, np.ndarray]:
     names = [each.name for each in session.get_outputs()]
     taken = {each.name for each in session.get_inputs()}
     feed = {name: array for name, array in request.items() if name in taken}
-    return dict(zip(names, session.run(names, feed), strict=True))
+    return dict(zip(names, run_session(session, names, feed), strict=True))
 
 
 def _floating_names(

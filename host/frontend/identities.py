@@ -11,8 +11,8 @@ from halfdome.host.frontend.net import used
 def taken_real(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model, in which Where and nodes with graphs within take copies of tensors now.
 
-    ONNX Runtime's quantiser hands these nodes on without dequantising what they take. Of Identity
-    it dequantises it.
+    ONNX Runtime's quantiser hands these nodes on without dequantising what they take; what Identity
+    takes it does dequantise.
     """
     makers = {name for node in model.graph.node for name in node.output if name}
     nodes: list[onnx.NodeProto] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
+from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, preset
 from halfdome.host import arguments
 from halfdome.host.compiler.compile import compile as compile_graph
 from halfdome.host.frontend.bags import Bag
@@ -53,6 +53,7 @@ def compile(
     if not isinstance(model, Prepared):
         prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
     bags, examples = prepared.bags, prepared.examples
+    _check_rows(bags, design)
     say("parting it between cards and host")
     net = Net(prepared.model)
     outputs = tuple(_argument(net, each) for each in net.outputs)
@@ -78,6 +79,19 @@ def _argument(net: Net, name: str) -> Argument:
         )
     tensor = net.tensors[name]
     return Argument(name, tensor.dtype, tuple(tensor.shape or ()))
+
+
+def _check_rows(bags: Sequence[Bag], design: CardConfig) -> None:
+    """Refuses tables whose rows are longer than cards pool."""
+    for bag in bags:
+        columns = bag.table.shape[1] - 8
+        if columns > design.max_dim:
+            fitting = [name for name, each in PRESETS.items() if each.max_dim >= columns]
+            presets = f", such as {' or '.join(fitting)}" if fitting else ""
+            raise ModelError(
+                f"{bag.table_name}: has rows of {columns} elements, cards of this config pool "
+                f"{design.max_dim}; give a config with a larger max_dim{presets}"
+            )
 
 
 def _longest(bags: Sequence[Bag], requests: Requests) -> dict[str, int]:

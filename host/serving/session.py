@@ -13,7 +13,7 @@ from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, ConfigError, pr
 from halfdome.host import arguments, platform
 from halfdome.host.frontend.compile import Requests, compile
 from halfdome.host.frontend.load import ModelError
-from halfdome.host.frontend.plan import Argument, CardPart, Plan
+from halfdome.host.frontend.plan import SUFFIX, Argument, CardPart, Plan
 from halfdome.host.frontend.sessions import open_session, run_session
 from halfdome.host.frontend.steps import HostStep
 from halfdome.host.runtime.deployment import Deployment
@@ -23,8 +23,6 @@ from halfdome.host.serving.deploy import deploy
 if TYPE_CHECKING:
     import onnxruntime
 
-SUFFIX = ".halfdome"
-"""Of files that hold a compiled model."""
 _ONNX_TYPES = {"float32": "float", "float64": "double"}
 
 

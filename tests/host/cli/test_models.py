@@ -12,6 +12,7 @@ pytest.importorskip("onnxscript")
 import onnx
 
 from halfdome.hdl.config import preset
+from halfdome.host.cli import options
 from halfdome.host.frontend.prepare import prepare
 from halfdome.host.frontend.sessions import oracle
 from halfdome.host.serving.session import InferenceSession
@@ -252,3 +253,28 @@ def test_what_a_compiled_model_no_longer_takes_is_refused(refused, folder, tmp_p
 def test_other_names_than_those_of_commands_are_paths(refused, folder):
     refused("dlmr: there is no such file", "run", "dlmr", "--input", folder / "x.npz", *TINY)
     refused("dlmr: there is no such file", "run", "--input", folder / "x.npz", *TINY, "dlmr")
+
+
+def test_files_that_cannot_be_written_are_refused_first(halfdome, net, folder):
+    blocked = folder / "net.onnx" / "y.npz"
+    for option in ("--output", "--json"):
+        status, _, error = halfdome("run", *net, option, blocked)
+        assert status == 2
+        assert "does not exist" in " ".join(error.split())
+        assert "reading" not in error
+
+
+def test_a_name_that_no_file_can_have_is_refused_first(halfdome, net, tmp_path):
+    status, _, error = halfdome("run", *net, "--output", tmp_path / ("y" * 300))
+    assert status == 2
+    assert "cannot be written: File name too long" in " ".join(error.replace("│", "").split())
+
+
+def test_compiling_what_is_compiled_is_refused(refused, tmp_path):
+    refused("is compiled already", "compile", tmp_path / "net.halfdome")
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    path = tmp_path / "result.json"
+    options.write_json(path, {"a": [float("nan"), 1.5], "b": (float("inf"),), "c": None})
+    assert json.loads(path.read_text()) == {"a": [None, 1.5], "b": [None], "c": None}

@@ -8,13 +8,14 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnxruntime import quantization as tools  # noqa: E402
 
 from halfdome.host.frontend.compile import compile  # noqa: E402
 from halfdome.host.frontend.load import ModelError, load  # noqa: E402
 from halfdome.host.frontend.prepare import prepare  # noqa: E402
 from halfdome.host.frontend.quantise import to_qoperator  # noqa: E402
 from halfdome.host.frontend.sessions import open_session, oracle  # noqa: E402
-from tests.host.frontend.nets import model, node, typed  # noqa: E402
+from tests.host.frontend.nets import images, model, node, residual, typed  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((4, 8)).astype(np.float32)
@@ -103,3 +104,16 @@ def test_dequantised_weights_are_the_hosts():
     net = typed(model(nodes, {"x": (np.float32, (4, 8))}, ["y"], constants))
     made = compile(net, calibration=[{"x": X}], cards=1, config="tiny")
     assert [each.name for each in made.outputs] == ["y"]
+
+
+def test_a_network_quantised_with_all_defaults_comes_in(tmp_path):
+    onnx.save(residual(), tmp_path / "net.onnx")
+    requests = iter([{"x": image} for image in images(4)])
+
+    class Reader(tools.CalibrationDataReader):
+        def get_next(self):
+            return next(requests, None)
+
+    tools.quantize_static(tmp_path / "net.onnx", tmp_path / "made.onnx", Reader())
+    plan = compile(tmp_path / "made.onnx", cards=1, config="tiny")
+    assert plan.parts

@@ -8,9 +8,11 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.plan import Argument, Plan
+from halfdome.host.frontend.prepare import Prepared
 from tests.host.frontend import nets
 
 FLOAT = np.dtype(np.float32)
@@ -74,3 +76,28 @@ def test_the_report_tells_where_why_and_what_crosses_the_links(tmp_path):
         assert report[side] == sum(step[side] for step in on_cards)
     plan.save(tmp_path / "net.halfdome")
     assert Plan.load(tmp_path / "net.halfdome").report == report
+
+
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path}: is a folder, must be a file"):
+        plan_of().save(tmp_path)
+    with pytest.raises(ValueError, match=f"folder {tmp_path / 'none'} does not exist"):
+        plan_of().save(tmp_path / "none" / "net.halfdome")
+
+
+def test_what_is_compiled_is_not_compiled_again(tmp_path):
+    with pytest.raises(ModelError, match=r"net.halfdome: is compiled already"):
+        compile(tmp_path / "net.halfdome")
+    with pytest.raises(ModelError, match="model: is compiled already"):
+        compile(plan_of())
+
+
+def test_rows_longer_than_cards_pool_are_refused_by_the_name_of_their_table():
+    inputs = {"pooled": (np.float32, (2, 300))}
+    rest = nets.model([nets.node("Relu", "pooled", "y")], inputs, ["y"], {})
+    table = np.zeros((5, 300 + 8), np.uint8)
+    bag = Bag("pooled", "users.weight", table, 2, Source("indices"), length=1)
+    prepared = Prepared("net", rest, None, (bag,), frozenset(), (), None)
+    message = r"users.weight: has rows of 300 elements.*pool 256; .*such as default"
+    with pytest.raises(ModelError, match=message):
+        compile(prepared, config="tiny")

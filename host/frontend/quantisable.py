@@ -29,7 +29,7 @@ _ENDINGS = ("_quantized", "_scale", "_zero_point")
 def prepared_to_quantise(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a floating point model, in which
 
-    every node has a name, no constant in floating point has two uses, no name ends as the
+    every node has a name, no constant is cast to float32 or has two uses in it, no name ends as the
     quantiser's do, Gemm scales nothing and has a bias of one number for each column or none, and
     Relu and Clip come before what only moves.
 
@@ -40,6 +40,7 @@ def prepared_to_quantise(model: onnx.ModelProto) -> onnx.ModelProto:
     for place, node in enumerate(made.graph.node):
         node.name = node.name or f"{node.output[0]} node {place}"
     _rename(made.graph)
+    _fold_casts(made.graph)
     _part_constants(made.graph)
     _plain_products(made.graph)
     _activations_first(made.graph)
@@ -49,7 +50,8 @@ def prepared_to_quantise(model: onnx.ModelProto) -> onnx.ModelProto:
 def unquantisable(model: onnx.ModelProto) -> list[str]:
     """Names of nodes that the quantiser would get wrong: of a model that is prepared for it.
 
-    They are Clip whose range does not hold 0, a product with a vector, and Gemm that still scales.
+    They are Clip whose range does not hold 0, a product with a vector, Gemm that still scales, and
+    Conv whose bias is computed.
     """
     constants = _constants(model.graph)
     ranks = _ranks(model.graph)
@@ -57,6 +59,7 @@ def unquantisable(model: onnx.ModelProto) -> list[str]:
         "Clip": lambda node: not _holds_zero(node, constants),
         "MatMul": lambda node: any(ranks.get(name) == 1 for name in node.input),
         "Gemm": lambda node: _factors(node) != (1, 1),
+        "Conv": lambda node: any(name not in constants for name in node.input[2:] if name),
     }
     nodes = (node for node in model.graph.node if node.op_type in wrong)
     return [node.name for node in nodes if wrong[node.op_type](node)]
@@ -83,23 +86,6 @@ def copy_before_activations(model: onnx.ModelProto, kept: list[str]) -> None:
                 node.input[0] = name
         nodes.append(node)
     _replace(graph, nodes)
-
-
-def seen_real(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """What nodes see in floating point that the quantiser does not look at.
-
-    It forgets what Where takes, and graphs in attributes take from around them, unless the model
-    returns it.
-    """
-    made = {name for node in model.graph.node for name in node.output}
-    found = {
-        name
-        for node in model.graph.node
-        for name in (node.input if node.op_type == "Where" else _within(node))
-    }
-    names = (found & made) - {value.name for value in model.graph.output}
-    values = {value.name: value for value in model.graph.value_info}
-    return [values.get(name, helper.make_empty_tensor_value_info(name)) for name in sorted(names)]
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
@@ -163,6 +149,20 @@ def _stems(name: str) -> Iterator[str]:
     while ending := next((each for each in _ENDINGS if name.endswith(each)), ""):
         name = name.removesuffix(ending)
         yield name
+
+
+def _fold_casts(graph: onnx.GraphProto) -> None:
+    """Casts constants to float32, as ONNX Runtime wants those of float16."""
+    constants = _constants(graph)
+    nodes = []
+    for node in graph.node:
+        tensor = constants.get(node.input[0]) if node.op_type == "Cast" else None
+        if tensor is None or attributes(node)["to"] != onnx.TensorProto.FLOAT:
+            nodes.append(node)
+            continue
+        array = numpy_helper.to_array(tensor).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+    _replace(graph, nodes)
 
 
 def _part_constants(graph: onnx.GraphProto) -> None:

@@ -16,11 +16,10 @@ from halfdome.host.frontend.net import MOVES
 from halfdome.host.frontend.quantisable import (
     copy_before_activations,
     prepared_to_quantise,
-    seen_real,
     unquantisable,
 )
 from halfdome.host.frontend.rewrite import rewritten
-from halfdome.host.frontend.sessions import fused, quiet
+from halfdome.host.frontend.sessions import fused, quiet, told
 
 _QUANTISED = {
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd",
@@ -55,13 +54,15 @@ def to_qoperator(model: onnx.ModelProto, calibration: Calibration | None) -> onn
     calibration : requests, arrays by input; an extra first axis counts requests. None for models
         that are quantised
 
-    Raises `ModelError` for a model that needs calibration and has none, and for one that does not
-    fit.
+    Raises `ModelError` for a model that needs calibration and has none, for one that does not fit,
+    and with ONNX Runtime's words for a model that it does not take.
     """
     if not is_quantised(model):
         if calibration is None:
             raise ModelError(_NEEDS_DATA)
-        return _quantised(model, requests_of(model, calibration))
+        requests = requests_of(model, calibration)
+        with told():
+            return _quantised(model, requests)
     if _has_pairs(model):
         return fused(model)
     return model
@@ -103,8 +104,6 @@ def _quantised(
         ready = prepared_to_quantise(onnx.load(prepared))
         kept = [*_kept_real(ready), *unquantisable(ready)]
         copy_before_activations(ready, kept)
-        outputs = list(ready.graph.output)
-        ready.graph.output.extend(seen_real(ready))
         outside = outside or _is_large(ready)
         _save(ready, prepared, outside)
         tools.quantize_static(
@@ -112,10 +111,7 @@ def _quantised(
             nodes_to_exclude=kept, per_channel=True, use_external_data_format=outside,
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
-        result = onnx.load(made)
-    del result.graph.output[:]
-    result.graph.output.extend(outputs)
-    return result
+        return onnx.load(made)
 
 
 def _is_large(model: onnx.ModelProto) -> bool:

@@ -45,14 +45,10 @@ def open_session(
         options.add_session_config_entry("session.x64quantprecision", "1")
     if written:
         options.optimized_model_filepath = str(written)
-    try:
+    with told():
         return InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # its classes share no base of their own
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
 
 
 def run_session(
@@ -207,6 +203,17 @@ def part(
     return open_session(onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     ))  # fmt: skip
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Makes what ONNX Runtime says of a model that it does not take a `ModelError`."""
+    try:
+        yield
+    except Exception as error:  # its classes share no base of their own
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise ModelError(f"model: ONNX Runtime does not take it: {error}") from None
 
 
 @contextmanager

@@ -151,24 +151,45 @@ def test_an_output_that_is_called_as_the_quantiser_calls_its_own_is_refused():
         both(nodes, {}, "x_scale")
 
 
-@pytest.mark.parametrize("taken", ["h", "r"])
-def test_what_a_where_takes_comes_in(taken):
-    constants = {"w": W, "b": B, "zero": np.float32(0), "c": normal(4, 6) > 0}
-    nodes = [GEMM, node("Relu", "h", "r"), node("Where", f"c {taken} zero", "y")]
-    assert "QGemm" in close_enough(nodes, constants)
-
-
-def test_what_a_branch_takes_from_around_it_comes_in():
-    value = helper.make_tensor_value_info("z", 1, (4, 6))
-    branch = helper.make_graph([node("Add", "h h_scale", "z")], "branch", [], [value])
+def test_a_branch_finds_constants_by_their_other_names():
+    value = helper.make_tensor_value_info("z", 1, (6,))
+    branch = helper.make_graph([node("Sin", "h_scale", "z")], "branch", [], [value])
     nodes = [
         GEMM, node("Cast", "x", "bools", to=9), node("Gather", "bools one", "row"),
         node("Gather", "row one", "c"),
         node("If", "c", "i", then_branch=branch, else_branch=branch),
-        node("Add", "i h_scale", "y"),
+        node("Add", "i h", "j"), node("Add", "j h_scale", "y"),
     ]  # fmt: skip
     constants = {"w": W, "b": B, "h_scale": normal(6, seed=4), "one": np.array(1)}
     assert "QGemm" in close_enough(nodes, constants)
+
+
+def test_a_convolution_of_float16_is_quantised():
+    x, w, b = (normal(*shape).astype(np.float16) for shape in ((1, 2, 5, 5), (3, 2, 3, 3), (3,)))
+    nodes = [node("Conv", "x w b", "y")]
+    source = load(typed(model(nodes, {"x": (x.dtype, x.shape)}, ["y"], {"w": w, "b": b}), 10))
+    made = to_qoperator(source, [{"x": x}])
+    assert "QLinearConv" in [each.op_type for each in made.graph.node]
+    [exact], [close] = (each.run(None, {"x": x}) for each in (open_session(source), oracle(made)))
+    assert decibels(np.float32(exact), np.float32(close)) > 25
+
+
+def test_a_convolution_whose_bias_is_computed_stays():
+    nodes = [
+        node("ReduceMax", "x", "t", keepdims=0), node("Mul", "t v", "b"),
+        node("Conv", "x w b", "y"),
+    ]  # fmt: skip
+    constants = {"w": normal(3, 2, 3, 3), "v": normal(3)}
+    close_enough(nodes, constants, x=normal(1, 2, 5, 5))
+
+
+def test_what_onnx_runtime_does_not_take_is_said_in_its_words():
+    x = normal(1, 2, 5, 5).astype(np.float64)
+    nodes = [node("Conv", "x w", "y")]
+    constants = {"w": np.ones((3, 2, 3, 3))}
+    source = load(typed(model(nodes, {"x": (x.dtype, x.shape)}, ["y"], constants), 11))
+    with pytest.raises(ModelError, match=r"ONNX Runtime does not take it: .* Conv"):
+        to_qoperator(source, [{"x": x}])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "int64"])

@@ -79,7 +79,8 @@ def test_run_answers_and_tells_where_and_how_long(halfdome, net, expected, tmp_p
         str(n) for n, step in enumerate(steps) if step["where"] == "cards"
     }
     for piece in ("float32[1, 5]", "QLinearSoftmax", "another order",
-                  f"{report['total_cycles']:,} cycles", "equal to ONNX Runtime's in every bit"):  # fmt: skip
+                  f"{report['total_cycles']:,} cycles",
+                  "equal to ONNX Runtime's in every bit"):  # fmt: skip
         assert piece in " ".join(text.split())
     assert f"{3 * len(steps)}/{3 * len(steps)}" in error
     assert max(map(len, text.splitlines())) <= 80

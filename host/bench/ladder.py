@@ -45,7 +45,7 @@ class Step:
 RUNGS: Mapping[str, Step] = {
     "digits": Step(digits.digits, "label"),
     "p_net": Step(mtcnn.p_net, "faces", 1),
-    "open_nsfw": Step(open_nsfw.open_nsfw, "output", 1),
+    "open_nsfw": Step(open_nsfw.open_nsfw, "outputs", 1),
     "random_dlrm": Step(dlrm.random_dlrm, "probability"),
     "trained_dlrm": Step(dlrm.trained_dlrm, "probability"),
 }
@@ -94,6 +94,10 @@ def _measured(
     plan = compile(prepared, cards=cards, config=config)
     compiled = time.perf_counter()
     asked = rung.inputs[:requests]
+    right = {
+        of: _classes(model, step, prepared, asked)
+        for of, model in (("int8", prepared.model), ("fp32", prepared.floating))
+    }
     total = len(plan.steps) * requests
     with InferenceSession(plan, config=config, engine=engine) as session:
         opened = time.perf_counter()
@@ -104,10 +108,6 @@ def _measured(
     comparison = differences(prepared, plan, asked, tensors, engine=engine)
     worst = [each.sqnr_db for each in comparison.tensors if each.sqnr_db is not None]
     found = np.concatenate([step.classes(each) for each in tensors])
-    same = {
-        of: int((found == _classes(model, step, prepared, asked)).sum())
-        for of, model in (("int8", prepared.model), ("fp32", prepared.floating))
-    }
     partition = plan.report
     return {
         "model": rung.name,
@@ -118,7 +118,8 @@ def _measured(
         "run_seconds": ran - opened, "requests": requests, "cycles_per_request": cycles / requests,
         "equal": not comparison.differing, "first_difference": comparison.first,
         "worst_sqnr_db": min(worst, default=None), "samples": len(found),
-        "top1_as_int8": same["int8"], "top1_as_fp32": same["fp32"],
+        "top1_as_int8": int((found == right["int8"]).sum()),
+        "top1_as_fp32": int((found == right["fp32"]).sum()),
         "moved_bytes": sum(sum(each.moved_bytes.values()) for each in layers),
         "least_bytes": sum(each.least_bytes for each in layers),
         "link_bytes_in": partition["link_bytes_in"], "link_bytes_out": partition["link_bytes_out"],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfdome.hdl.config import preset
+from halfdome.hdl.config import MOST_CARDS, preset
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
 from halfdome.host.report import models as tables
@@ -15,8 +15,6 @@ from halfdome.host.report.size import size
 
 if TYPE_CHECKING:
     from halfdome.host.frontend.prepare import Requests
-
-COMPILED = ".halfdome"
 
 Model = Annotated[
     Path,
@@ -94,7 +92,9 @@ def run_model(
     shape: Shapes = None,
     cards: Annotated[
         int | None,
-        typer.Option(min=1, max=6, help="Cards; 6, or those a model is compiled for."),
+        typer.Option(
+            min=1, max=MOST_CARDS, help="Cards; 6, or those that a model is compiled for."
+        ),
     ] = None,
     config: options.Config = "default",
     engine: options.EngineName = "native",
@@ -130,16 +130,16 @@ def run_model(
     from halfdome.host.platform import check
     from halfdome.host.serving import result as results
     from halfdome.host.serving.compare import differences, refuse_compiled
-    from halfdome.host.serving.session import InferenceSession
+    from halfdome.host.serving.session import SUFFIX, InferenceSession
 
     design = preset(config)
     arrays = read_requests(input, "--input")
     if compare:
         refuse_compiled(model)
-    check(design, cards or 6, engine)
+    check(design, cards or MOST_CARDS, engine)
     with _told() as (say, progress):
         prepared = None
-        if model.suffix == COMPILED:
+        if model.suffix == SUFFIX:
             if calibrate is not None or shape:
                 raise ValueError(f"{model}: is compiled; --calibrate and --shape are part of that")
             plan = Plan.load(model)
@@ -148,14 +148,14 @@ def run_model(
                 model, calibration=_calibration(calibrate), shapes=parse_shapes(shape or ()),
                 say=say,
             )  # fmt: skip
-            plan = compile(prepared, cards=cards or 6, config=design, say=say)
+            plan = compile(prepared, cards=cards or MOST_CARDS, config=design, say=say)
         requests = [request for each in arrays for request in plan.split(f"--input {input}", each)]
         total = len(plan.steps) * len(requests)
         with InferenceSession(plan, cards=cards, config=design, engine=engine, say=say) as session:
             say("running it")
             tensors = session.tensors(requests, lambda done: progress(done, total))
-            result = results.of_run(session, tensors)
             layers = results.layers_of(session)
+            result = results.of_run(session, tensors, layers)
     comparison = None
     if compare and prepared is not None:
         comparison = differences(prepared, plan, requests, tensors, engine=engine)
@@ -194,10 +194,11 @@ def compile_model(
     """
     from halfdome.host.frontend.compile import compile
     from halfdome.host.frontend.load import parse_shapes
+    from halfdome.host.serving.session import SUFFIX
 
-    output = output or model.with_suffix(COMPILED)
-    if output.suffix != COMPILED:
-        raise ValueError(f"--output {output}: must end with {COMPILED}, by which `run` knows it")
+    output = output or model.with_suffix(SUFFIX)
+    if output.suffix != SUFFIX:
+        raise ValueError(f"--output {output}: must end with {SUFFIX}, by which `run` knows it")
     design = preset(config)
     with _told() as (say, _):
         plan = compile(

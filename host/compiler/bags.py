@@ -262,7 +262,7 @@ class Bags:
         rows = bags * mean_length(node, graph)
         held = lowering.hold(
             f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}", card,
-            _columns(table, row_format, dim, task.columns), RANDOM_READS * rows * row_bytes,
+            len(table) * row_bytes, lambda: _columns(table, row_format, dim, task.columns),
         )  # fmt: skip
         weights = None
         if len(node.inputs) > 3:
@@ -274,7 +274,8 @@ class Bags:
             Place(near, piece.lengths_at), bags, output, weights, not self._how.narrow_indices,
         )  # fmt: skip
         lowering.add(
-            card, work, label(node), reads=[whole(held), whole(near)],
+            card, work, label(node),
+            reads=[whole(held).moving(RANDOM_READS * rows * row_bytes), whole(near)],
             writes=[layout.region(bags, nbytes)],
         )  # fmt: skip
 

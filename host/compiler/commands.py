@@ -1,5 +1,6 @@
 """Commands before it is known where their operands lie, and when they run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -31,18 +32,20 @@ class Buffer:
     name : str, for people
     position : int, of the card, or `HOST`
     nbytes : int
-    contents : uint8[n] that must be in it before the first request, or None: then each request in
-        flight has its own
+    contents : makes the uint8[n] that must be in it before the first request, or None: then each
+        request in flight has its own
     traffic : float, bytes of it that a request moves, for deciding what is kept near
     exclusive : bool, whether it shares memory with nothing: others than the card write to it
+    staging : bool, whether it is of use only in near memory, and so comes first there
     """
 
     name: str
     position: int
     nbytes: int
-    contents: np.ndarray | None = None
+    contents: Callable[[], np.ndarray] | None = None
     traffic: float = 0.0
     exclusive: bool = False
+    staging: bool = False
 
     @property
     def in_host(self) -> bool:
@@ -97,15 +100,23 @@ class Extent:
 
 @dataclass(frozen=True)
 class Region:
-    """What of a buffer a command reads or writes."""
+    """What of a buffer a command reads or writes.
+
+    `moved` is how many bytes it moves, None for each of them once.
+    """
 
     buffer: Buffer
     extent: Extent
+    moved: float | None = None
 
     @property
-    def nbytes(self) -> int:
+    def traffic(self) -> float:
         """Bytes that are moved."""
-        return self.extent.rows * self.extent.row_bytes
+        return self.extent.rows * self.extent.row_bytes if self.moved is None else self.moved
+
+    def moving(self, nbytes: float) -> "Region":
+        """The same, of which a command moves so many bytes."""
+        return replace(self, moved=nbytes)
 
     def at(self, start: int) -> Extent:
         """Where it is if the buffer begins at byte `start`."""

@@ -1,6 +1,7 @@
 """From a graph to a program for so many cards of one target."""
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import asdict
 
 import numpy as np
@@ -39,6 +40,9 @@ MOST_IN_FLIGHT = 64
 """Requests that a program may work on at a time."""
 SMALL_SHARE = 1 / 64
 """What of its near memory a table may take to be on every card."""
+
+SLOWER = 1.02
+"""How much longer a request may take that spares far memory."""
 
 
 def target_of(design: CardConfig | Target | str) -> Target:
@@ -102,6 +106,7 @@ def compile(
     graph: Graph, design: CardConfig | Target | str, cards: int = 1, *,
     transfers: Transfers | None = None, in_flight: int | None = None,
     kept: Mapping[int, int] = {}, parallelism: Parallelism | str | None = None,
+    values: bool = True,
 ) -> Program:  # fmt: skip
     """Compiles a graph that works row by row for `cards` cards.
 
@@ -116,6 +121,9 @@ def compile(
     kept : position of the card that holds a table already, by number of the embedding bag
     parallelism : Parallelism or its value; by default that of data, or of a pipeline for a graph
         without embedding bags whose weights and buffers do not fit every card
+    values : bool; without, weights are not read, and the program has all but them: it tells what it
+        costs, and cannot be saved or deployed. Constants may then be arrays without memory, such as
+        `np.broadcast_to` makes
 
     Raises what `placement` raises, `GraphError` for what no card can do, and `MemoryError` for
     sections of a pipeline that fit no card.
@@ -140,7 +148,7 @@ def compile(
         made.divide(by_samples(graph, cards))
     if parallelism is Parallelism.PIPELINE or not (parallelism or tables or made.fits):
         made.pipeline(cards)
-    program = made.program()
+    program = made.program(values)
     target.check(program)
     return program
 
@@ -181,8 +189,35 @@ class _Compilation:
                     rooms[card] = self._target.far_bytes - self._buffer_bytes(card)
 
     def divide(self, division: Division) -> None:
-        """Lowers the graph and places what its commands use, by a division."""
-        self._lowering = Lowering(self._graph, self._target, division, self._joins)
+        """Lowers the graph and places what its commands use, by a division; products whose operand
+        is far away in strips, if that spares far memory and takes about as long."""
+        self._divide(division, {})
+        if cuts := self._cuts():
+            uncut = copy(self)
+            self._divide(division, cuts)
+            if not self._spares(uncut):
+                vars(self).update(vars(uncut))
+
+    def _cuts(self) -> dict[tuple[str, int], int]:
+        """Rows of y in a strip, for products that are better done so: what they read is far."""
+        target, memories = self._target, self._placed.memories
+        found = {}
+        for key, reading in self._lowering.readings.items():
+            if memories[id(reading.buffer)] == target.far:
+                found[key] = target.strip_height(
+                    reading.window, reading.blocks, reading.row_bytes, self._slots
+                )
+        return {key: height for key, height in found.items() if height}
+
+    def _spares(self, other: "_Compilation") -> bool:
+        """Whether far memory moves less than another way, and that takes about as long."""
+        mine, theirs = (
+            sum(each.get(self._target.far, 0.0) for each in made._traffic) for made in (self, other)
+        )
+        return mine < theirs and self._schedule.interval <= SLOWER * other._schedule.interval
+
+    def _divide(self, division: Division, cuts: Mapping[tuple[str, int], int]) -> None:
+        self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)
         self._bags = bags.Bags(self._lowering, self._tasks, self._transfers)
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
@@ -194,6 +229,7 @@ class _Compilation:
         while not (self.fits or self._in_flight or self._tasks) and self._slots > 1:
             self._slots -= 1
             self._place()
+        self._traffic = memory.traffic(commands, self._placed, len(division.shares))
 
     def _lower(self) -> None:
         self._bags.lower()
@@ -229,8 +265,8 @@ class _Compilation:
         """Whether every card has memory for its weights and all requests in flight."""
         return max(self._excess) <= 0
 
-    def program(self) -> Program:
-        """What was divided last, as a program."""
+    def program(self, values: bool) -> Program:
+        """What was divided last, as a program, whose weights hold something only with `values`."""
         plan, placed = self._schedule, self._placed
 
         def where(region):
@@ -240,9 +276,9 @@ class _Compilation:
             return (buffer.position, placed.memories[id(buffer)]), placed.offsets[id(buffer)]
 
         order = events.ordered(self._lowering.commands, plan)
-        waits = events.waits(order, dependencies(order, where), plan)
+        waits = events.waits(order, dependencies(order, where, queued=True), plan)
         order, waits, before = events.with_fences(order, waits, self._target)
-        segments = Segments(placed)
+        segments = Segments(placed, values)
         made = parts(order, waits, before, plan, segments, len(self._lowering.shares), self._target)
 
         def moved(piece, buffers):
@@ -331,8 +367,16 @@ class _Compilation:
             self._outputs.append((made, [buffer for _, buffer in staged.values()]))
 
     def _about(self) -> dict[str, object]:
+        commands, starts = self._lowering.commands, self._schedule.starts
+        busy: list[dict[str, float]] = [{} for _ in self._lowering.shares]
+        for command in commands:
+            mine, queue = busy[command.position], str(command.queue)
+            mine[queue] = mine.get(queue, 0.0) + command.cycles
         return {
             "interval_cycles": self._schedule.interval,
+            "latency_cycles": max(starts[c] + c.cycles for c in commands),
+            "busy_cycles": busy,
+            "traffic_bytes": self._traffic,
             "gather_imbalance": self._placement.imbalance,
             "transfers": asdict(self._transfers),
             "layers": needs.plain(self._graph, self._lowering.format),

@@ -1,66 +1,104 @@
-"""Convolutions: a command for each image, and for each block of groups.
+"""Convolutions: a command for each strip of an image, and for each block of groups.
 
 A pixel of an image is a row of its channels. Groups whose channels together begin and end at bus
 words share a command, each with weights that stand for zero for the channels of the others.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat
-from halfdome.host.compiler.commands import Place
-from halfdome.host.compiler.lowering import Lowering, label, whole
-from halfdome.host.compiler.products import hold_params, spread
+from halfdome.host.compiler.commands import Place, Region
+from halfdome.host.compiler.lowering import Lowering, Reading, label, whole
+from halfdome.host.compiler.products import hold_params, hold_weights, spread, weight_format
+from halfdome.host.compiler.staging import Staging
 from halfdome.host.driver.kernels import Window
 from halfdome.host.graph import products
 from halfdome.host.graph.graph import Node
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Groups that share a command: their bytes of x and y, what is held for them, and the window
+    of a whole image."""
+
+    x_byte: int
+    y_byte: int
+    weights: Region
+    params: Region | None
+    window: Window
+
+
 def conv2d(lowering: Lowering, node: Node, position: int) -> None:
-    """CONV2D of each image and block."""
-    target, constants = lowering.target, lowering.graph.constants
-    name, weight_name, *params = node.inputs
+    """CONV2D of each image, strip and block."""
+    (name, *_), output = node.inputs, node.output
+    value, made = lowering.graph.values[name], lowering.graph.values[output]
+    x, y = lowering.layouts[name, position], lowering.output(output, position)
+    blocks = _blocks(lowering, node, position)
+    reading = Reading(x.buffer, lowering.row_bytes(name), blocks[0].window, len(blocks))
+    staging = Staging(lowering, node, position, x, reading)
+    width, out_width = value.shape[-2], made.shape[-2]
+    for number in range(lowering.rows(name, position) // (value.shape[-3] * width)):
+        for strip in staging.strips:
+            source = staging.rows(number * value.shape[-3] * width, strip)
+            first = (number * made.shape[-3] + strip.out.start) * out_width
+            sizes = len(strip.image) * width, len(strip.out) * out_width
+            for block in blocks:
+                window = strip.window(block.window)
+                x_bytes, weight_bytes = lowering.target.fetched(window)
+                work = lowering.target.conv2d(
+                    node, lowering.rows_at(name, source, 0, block.x_byte),
+                    Place(block.weights.buffer), Place(block.params.buffer) if block.params else 0,
+                    lowering.rows_at(output, y, first, block.y_byte), window,
+                    weight_format(lowering.graph.constants[node.inputs[1]]),
+                    products.weight_zero_point(node),
+                )  # fmt: skip
+                lowering.add(
+                    position, work, label(node),
+                    reads=[
+                        source.region(sizes[0], window.k, 0, block.x_byte).moving(x_bytes),
+                        block.weights.moving(weight_bytes),
+                        *([block.params] if block.params else []),
+                    ],
+                    writes=[
+                        y.region(sizes[1], window.n * made.format.nbytes, first, block.y_byte)
+                    ],
+                )  # fmt: skip
+
+
+def _blocks(lowering: Lowering, node: Node, position: int) -> list[_Block]:
+    """What each command of a strip is for."""
+    constants, (name, weight_name, *params) = lowering.graph.constants, node.inputs
     value, made = lowering.graph.values[name], lowering.graph.values[node.output]
-    x, y = lowering.layouts[name, position], lowering.output(node.output, position)
     weight, columns = constants[weight_name], lowering.joins.columns[name]
     zero_point = products.weight_zero_point(node)
     stride, pads, dilation = products.window(node)
-    image, out = value.shape[-3:-1], made.shape[-3:-1]
-    pixels, out_pixels = image[0] * image[1], out[0] * out[1]
-    window = Window(image, 0, 0, out, weight.shape[1:3], stride, pads[:2], dilation)  # type: ignore[arg-type]
-    for first, count, inputs in _blocks(node, weight, columns, target.word, made.format.nbytes):
-        laid = spread(_dense(weight[first : first + count], node, first, len(weight), zero_point),
-                      columns[inputs] - inputs.start, zero_point)  # fmt: skip
-        packed = target.pack_weights(laid)
+    kernel = weight.shape[1:-1]
+    found = []
+    for first, count, inputs in _cuts(
+        node, weight, columns, lowering.target.word, made.format.nbytes
+    ):
+
+        def dense(first=first, count=count, inputs=inputs) -> np.ndarray:
+            alone = _dense(weight[first : first + count], node, len(weight), zero_point)
+            return spread(alone, columns[inputs] - inputs.start, zero_point)
+
         part = "" if count == len(weight) else f" {first}"
-        held = lowering.hold(f"{node.output} weights{part}", position, packed, packed.size)
-        reads, place = [whole(held)], 0
+        k = inputs.stop - inputs.start
+        held = hold_weights(lowering, node, position, (count, *kernel, k), dense, part)
+        region = None
         if params:
             bias, multiplier = (constants[each][first : first + count] for each in params)
-            place, region = hold_params(lowering, node, position, bias, multiplier, part)
-            reads.append(region)
-        shape = replace(window, k=laid.shape[-1], n=count)
-        out_byte, out_bytes = first * made.format.nbytes, count * made.format.nbytes
-        for number in range(lowering.rows(name, position) // pixels):
-            source, drain = number * pixels, number * out_pixels
-            work = target.conv2d(
-                node, lowering.rows_at(name, x, source, inputs.start), Place(held), place,
-                lowering.rows_at(node.output, y, drain, out_byte), shape, _format(weight),
-                zero_point,
-            )  # fmt: skip
-            lowering.add(
-                position, work, label(node),
-                reads=[x.region(pixels, laid.shape[-1], source, inputs.start), *reads],
-                writes=[y.region(out_pixels, out_bytes, drain, out_byte)],
-            )  # fmt: skip
+            _, region = hold_params(lowering, node, position, bias, multiplier, part)
+        window = Window(
+            value.shape[-3:-1], k, count, made.shape[-3:-1], kernel, stride, pads[:2], dilation
+        )  # type: ignore[arg-type]  # fmt: skip
+        out_byte = first * made.format.nbytes
+        found.append(_Block(inputs.start, out_byte, whole(held), region, window))
+    return found
 
 
-def _format(weight: np.ndarray) -> ElementFormat:
-    return ElementFormat.INT8 if weight.dtype == np.int8 else ElementFormat.UINT8
-
-
-def _blocks(
+def _cuts(
     node: Node, weight: np.ndarray, columns: np.ndarray, word: int, out_bytes: int
 ) -> list[tuple[int, int, slice]]:
     """First output channel, their number and the bytes of x that they see, for each command."""
@@ -83,7 +121,7 @@ def _blocks(
     ]
 
 
-def _dense(weight: np.ndarray, node: Node, first: int, n: int, zero_point: int) -> np.ndarray:
+def _dense(weight: np.ndarray, node: Node, n: int, zero_point: int) -> np.ndarray:
     """[count, rows, columns, k] of some groups as [count, rows, columns, groups * k]: each group
     sees its inputs alone."""
     groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import numpy as np
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.host.driver.kernels import Window
+from halfdome.host.driver.layout import round_up
 
 START_CYCLES = 64
 """From a command's turn to its completion, beyond what its work takes; part of all below."""
@@ -65,6 +66,21 @@ def convolution(config: CardConfig, window: Window) -> int:
     return START_CYCLES + taps * passes
 
 
+def fetched(config: CardConfig, window: Window) -> tuple[int, int]:
+    """Bytes of x and of packed weights that a convolution fetches.
+
+    x comes once for each tap and group of output tiles, or once if a pixel is one line and the
+    kernel one tap; weights come once for each block of rows.
+    """
+    rows, taps = window.out[0] * window.out[1], window.kernel[0] * window.kernel[1]
+    groups = -(-window.n // (config.group_tiles * config.array_columns))
+    if taps == 1 and window.k <= config.line_bytes:
+        groups = 1
+    x = rows * taps * groups * round_up(window.k, config.bus_bytes)
+    blocks = -(-rows // config.activation_rows)
+    return x, blocks * taps * tiles(config, window.k, window.n) * config.weight_tile_bytes
+
+
 def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> int:
     """BATCH_MATMUL with a transposed second operand, whose columns are collected first."""
     rows = max(m, n + config.array_rows // 2)
@@ -99,9 +115,19 @@ def maxima(config: CardConfig, window: Window) -> int:
     return START_CYCLES + taps_inside(window) * -(-window.k // config.bus_bytes)
 
 
+def copy(config: CardConfig, nbytes: int) -> float:
+    """A COPY of what lies in DRAM: a word a cycle, if that has it."""
+    return START_CYCLES + nbytes / min(config.bus_bytes, dram_bytes_per_cycle(config))
+
+
 def transfer(config: CardConfig, nbytes: int) -> float:
     """A LOAD or STORE over the card's link."""
     return START_CYCLES + LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
+
+
+def long_transfer(config: CardConfig) -> int:
+    """Bytes of a LOAD whose start is 2 % of it."""
+    return int(50 * (START_CYCLES + LINK_LATENCY_CYCLES) * link_bytes_per_cycle(config))
 
 
 def row_cycles(config: CardConfig, row_format: RowFormat, dim: int, *, near: bool) -> float:

@@ -60,8 +60,9 @@ def _held(
     columns = lowering.joins.columns[node.inputs[0]]
     laid = np.zeros(len(columns), values.dtype)
     laid[columns >= 0] = values[columns[columns >= 0]]
-    raw = laid.view(np.uint8)
-    held = lowering.hold(f"{node.output} {name}", position, raw, raw.size)
+    held = lowering.hold(
+        f"{node.output} {name}", position, laid.nbytes, lambda: laid.view(np.uint8)
+    )  # fmt: skip
     return Rows(Place(held), 0, kind), whole(held)
 
 
@@ -83,8 +84,8 @@ def _do(
 def lookup(lowering: Lowering, node: Node, position: int) -> None:
     """LOOKUP in a table that the card holds."""
     name, table = node.inputs
-    raw = lowering.graph.constants[table].view(np.uint8)
-    held = lowering.hold("table", position, raw, raw.size)
+    entries = lowering.graph.constants[table]
+    held = lowering.hold(f"table {table}", position, entries.size, lambda: entries.view(np.uint8))
     y = lowering.rows_at(node.output, lowering.output(node.output, position))
     rows, columns = lowering.rows(name, position), len(lowering.joins.columns[name])
     work = lowering.target.lookup(Place(held), y, lowering.operand(name, position), rows, columns)

@@ -1,6 +1,7 @@
 """Halfdome cards as a target: descriptors, and where they are patched."""
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import costs, hazards
+from halfdome.host.compiler import costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
@@ -45,6 +46,7 @@ class HalfdomeTarget:
         self.word = config.bus_bytes
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
         self.max_dim = config.max_dim
+        self.load_bytes = costs.long_transfer(config)
 
     def row_stride(self, nbytes: int) -> int:
         """Whole bus words, and no row touches more memory lines than it must."""
@@ -53,6 +55,11 @@ class HalfdomeTarget:
     def pack_weights(self, weight: np.ndarray) -> np.ndarray:
         """Tiles of the array."""
         return layout.pack_weights(weight, self._config)
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """So many tiles for each tap."""
+        n, *kernel, k = shape
+        return prod(kernel) * costs.tiles(self._config, k, n) * self._config.weight_tile_bytes
 
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Pairs of bias and multiplier."""
@@ -86,6 +93,25 @@ class HalfdomeTarget:
         return self._move(
             Opcode.STORE, source, source_stride, target, target_stride, rows, row_bytes
         )
+
+    def move(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int,
+    ) -> Work:  # fmt: skip
+        """COPY."""
+        work = kernels.move(
+            Opcode.COPY, source, source_stride, target, target_stride, rows, row_bytes
+        )
+        nbytes = rows * layout.round_up(row_bytes, self.word)
+        return work.taking(costs.copy(self._config, nbytes))
+
+    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+        """See `strips.best_height`."""
+        return strips.best_height(self._config, window, blocks, row_bytes, slots)
+
+    def fetched(self, window: Window) -> tuple[float, float]:
+        """See `costs.fetched`."""
+        return costs.fetched(self._config, window)
 
     def _move(
         self, opcode: Opcode, source: Place, source_stride: int, target: Place, target_stride: int,

@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 from halfdome.host.compiler.commands import Extent
+from halfdome.host.compiler.touching import conflicts
 from halfdome.host.runtime.program import HOST, Program
 
 
@@ -43,15 +44,15 @@ def check(program: Program, accesses: Iterable[Access], queue_depth: int) -> Non
     for access in accesses:
         by_segment[access.segment].append(access)
     for segment, found in by_segment.items():
-        for place, one in enumerate(found):
-            for two in found[:place]:
-                if not (one.writes or two.writes) or one.command == two.command:
-                    continue
-                if one.extent.touches(two.extent) and not order.ordered(one, two):
-                    raise HazardError(
-                        f"{order.name(two.command)} and {order.name(one.command)} touch the same "
-                        f"bytes of {program.segments[segment].name!r}, and no event orders them"
-                    )
+        found.sort(key=order.place)
+        extents, writes = [each.extent for each in found], [each.writes for each in found]
+        for earlier, later in conflicts(extents, writes, list(map(order.queue, found))):
+            one, two = found[earlier], found[later]
+            if one.command != two.command and not order.ordered(one, two):
+                raise HazardError(
+                    f"{order.name(one.command)} and {order.name(two.command)} touch the same "
+                    f"bytes of {program.segments[segment].name!r}, and no event orders them"
+                )
     for requests in (1, 2, program.stages + program.slots):
         _run(program, queue_depth, requests)
 
@@ -130,6 +131,7 @@ class _Order:
         except CycleError as error:
             names = " for ".join(self.name(command) for command in error.args[1])
             raise HazardError(f"commands wait for each other: {names}") from None
+        self._places = {command: place for place, command in enumerate(order)}
         before = [0] * self._program.events
         arrival = {command: event for event, command in self._telling.items()}
         for command in order:
@@ -142,6 +144,18 @@ class _Order:
             if command in arrival:
                 before[arrival[command]] = known | 1 << command
         return before
+
+    def place(self, access: Access) -> tuple[int, int]:
+        """When an access may be made: after all that are over before it."""
+        stage = self._key(access.command)[0]
+        return sum(sync <= stage for sync in self._program.syncs), self._places[access.command]
+
+    def queue(self, access: Access) -> tuple[int, int] | None:
+        """The queue in whose order accesses are over, if that is said of them by their commands."""
+        position, row = self._commands[access.command]
+        if self._program.segments[access.segment].position != position:
+            return None
+        return position, int(self._program.parts[position].queue[row])
 
     def ordered(self, one: Access, two: Access) -> bool:
         """Whether one of two accesses is over when the other begins."""
@@ -172,6 +186,8 @@ class _Order:
 
     def _seen_by_host(self, one: Access, two: Access) -> bool:
         """Whether the host waits for one before it issues the other."""
+        if not self._program.syncs:
+            return False
         first, second = (self._key(each.command)[0] for each in (one, two))
         return any(first < sync <= second for sync in self._program.syncs)
 

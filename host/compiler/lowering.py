@@ -5,9 +5,9 @@ tensor lies as rows of whole bus words, one for each position of all its axes bu
 an image as its pixels. What a row holds, `joins.columns` says.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from halfdome.host.compiler.commands import Buffer, Command, Extent, Place, Regi
 from halfdome.host.compiler.division import Division
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.target import Target
-from halfdome.host.driver.kernels import Rows, Work
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.runtime.program import HOST
@@ -44,6 +44,16 @@ class Layout:
         return Layout(self.buffer, self.offset + byte, self.stride)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A buffer whose rows, `row_bytes` of each, `blocks` products see as a window of an image."""
+
+    buffer: Buffer
+    row_bytes: int
+    window: Window
+    blocks: int
+
+
 def whole(buffer: Buffer) -> Region:
     """All bytes of a buffer."""
     return Region(buffer, Extent(0, 1, buffer.nbytes, 0))
@@ -63,6 +73,7 @@ class Lowering:
     target : Target
     division : Division
     joins : Joins
+    cuts : rows of y in a strip, by output and position of products that are done in strips
 
     Attributes
     ----------
@@ -70,17 +81,23 @@ class Lowering:
     shares : samples of each card
     layouts : Layout by tensor and position
     formats : format of tensors that is another in the cards than in the graph
+    readings : Reading by output and position of each product with weights
     """
 
-    def __init__(self, graph: Graph, target: Target, division: Division, joins: Joins):
+    def __init__(
+        self, graph: Graph, target: Target, division: Division, joins: Joins,
+        cuts: Mapping[tuple[str, int], int] = {},
+    ):  # fmt: skip
         self.graph = graph
         self.target = target
         self.division = division
         self.shares = division.shares
         self.joins = joins
+        self.cuts = cuts
         self.commands: list[Command] = []
         self.layouts: dict[tuple[str, int], Layout] = {}
         self.formats: dict[str, ElementFormat] = {}
+        self.readings: dict[tuple[str, int], Reading] = {}
         self._contents: dict[tuple[str, int], Buffer] = {}
         self._joined: dict[tuple[str, int], Layout] = {}
 
@@ -91,18 +108,15 @@ class Lowering:
         """Appends a command."""
         command = Command(position, work, label, list(reads), list(writes), tells)
         for region in (*command.reads, *command.writes):
-            if region.buffer.contents is None:
-                region.buffer.traffic += region.nbytes
+            region.buffer.traffic += region.traffic
         self.commands.append(command)
         return command
 
-    def hold(self, name: str, position: int, contents: np.ndarray, traffic: float) -> Buffer:
-        """A buffer with contents, of which a request reads so many bytes."""
-        told = blake2b(np.ascontiguousarray(contents), digest_size=6).hexdigest()
-        key = f"{name} {told}", position
+    def hold(self, name: str, position: int, nbytes: int, pack: Callable[[], np.ndarray]) -> Buffer:
+        """A buffer with the uint8[nbytes] that `pack` makes."""
+        key = name, position
         if key not in self._contents:
-            self._contents[key] = Buffer(key[0], position, contents.size, contents)
-        self._contents[key].traffic += traffic
+            self._contents[key] = Buffer(name, position, nbytes, pack)
         return self._contents[key]
 
     def samples(self, position: int) -> int:
@@ -130,12 +144,17 @@ class Lowering:
         return Buffer(name, HOST, self.rows(name, position) * self.wire_stride(name))
 
     def load(self, name: str, position: int, source: Buffer) -> None:
-        """Brings a card its rows of an input from host memory."""
-        nbytes = source.nbytes
-        near = self.fresh(name, position, self.rows(name, position), self.wire_stride(name))
+        """Brings a card its rows of an input from host memory, in parts: whoever reads the first
+        need not wait for the last."""
+        nbytes, rows, stride = source.nbytes, self.rows(name, position), self.wire_stride(name)
+        near = self.fresh(name, position, rows, stride)
         self.layouts[name, position] = near
-        work = self.target.load(Place(source), near.place(), nbytes, nbytes)
-        self.add(position, work, name, writes=[near.region(1, nbytes)])
+        count = max(1, nbytes // self.target.load_bytes)
+        for first, last in pairwise(rows * part // count for part in range(count + 1)):
+            part = (last - first) * stride
+            place = Place(source, first * stride)
+            work = self.target.load(place, near.place(first), part, part)
+            self.add(position, work, name, writes=[near.region(1, part, first)])
 
     @staticmethod
     def fresh(label: str, position: int, rows: int, stride: int) -> Layout:

@@ -88,6 +88,26 @@ class _Arena:
         return start
 
 
+def buffers(commands: Iterable[Command]) -> list[Buffer]:
+    """What commands use of the cards' memory, in the order in which they do."""
+    found = {
+        id(region.buffer): region.buffer
+        for command in commands
+        for region in (*command.reads, *command.writes)
+        if not region.buffer.in_host
+    }
+    return list(found.values())
+
+
+def traffic(commands: Iterable[Command], plan: Plan, cards: int) -> list[dict[str, float]]:
+    """For each card the bytes that a request moves to and from each of its memories."""
+    moved: list[dict[str, float]] = [{} for _ in range(cards)]
+    for buffer in buffers(commands):
+        mine, name = moved[buffer.position], plan.memories[id(buffer)]
+        mine[name] = mine.get(name, 0.0) + buffer.traffic
+    return moved
+
+
 def plan(
     commands: Sequence[Command], schedule: Schedule, near: str, near_bytes: int, far: str,
     slots: int,
@@ -97,24 +117,19 @@ def plan(
     The memory `near` of each card has `near_bytes`; what does not fit there goes to `far`.
     """
     used = lifetimes(commands, schedule)
-    buffers = {
-        id(region.buffer): region.buffer
-        for command in commands
-        for region in (*command.reads, *command.writes)
-        if not region.buffer.in_host
-    }
+    all_buffers = buffers(commands)
     memories: dict[int, str] = {}
     offsets: dict[int, int] = {}
     arenas: dict[tuple[int, str], _Arena] = {}
     held: Counter[tuple[int, str]] = Counter()
-    for position in sorted({buffer.position for buffer in buffers.values()}):
-        mine = [buffer for buffer in buffers.values() if buffer.position == position]
+    for position in sorted({buffer.position for buffer in all_buffers}):
+        mine = [buffer for buffer in all_buffers if buffer.position == position]
         close, distant = _Arena(), _Arena()
         contents = 0
 
-        def worth(buffer: Buffer) -> float:
+        def worth(buffer: Buffer) -> tuple[bool, float]:
             copies = slots if buffer.contents is None else 1
-            return buffer.traffic / (buffer.nbytes * copies)
+            return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
 
         for buffer in sorted(mine, key=worth, reverse=True):
             nbytes, key = round_up(buffer.nbytes, ALIGNMENT), id(buffer)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from halfdome.hdl.commands import ElementFormat
 from halfdome.host.compiler import products
 from halfdome.host.compiler.commands import Place
 from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
@@ -10,8 +11,8 @@ from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import moves, operator
 from halfdome.host.graph.graph import Node
 
-MOST_MOVED = 1 << 14
-"""Elements of a row that a matrix of ones and zeros puts into another order."""
+MOST_MOVED = 1 << 24
+"""Entries of a matrix of ones and zeros that puts the elements of a sample into another order."""
 
 
 def reshape(lowering: Lowering, node: Node, position: int) -> None:
@@ -27,16 +28,21 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
     word, pixels = lowering.target.word, y.pixels
     stride = round_up(y.columns * y.format.nbytes, word)
     flat = lowering.joins.side_by_side(name, x.pixels)
-    if x.format.nbytes > 1 or max(len(flat), pixels * stride) > MOST_MOVED:
+    entries = len(flat) * pixels * stride
+    if x.format.nbytes > 1 or entries > MOST_MOVED:
         raise operator.refuse(
-            node, f"{x} does not become {y.shape[1:]} by commands: rows of bytes, of at most "
-            f"{MOST_MOVED}, do"
+            node, f"{x} does not become {y.shape[1:]} by commands: bytes do, by a matrix of at "
+            f"most {MOST_MOVED} entries, not {entries}"
         )  # fmt: skip
     target = np.full((pixels, stride), -1)
     target[:, : y.columns] = np.arange(pixels * y.columns).reshape(pixels, -1)
-    weight = np.zeros((target.size, x.pixels * x.columns), np.int8)
-    wanted = np.flatnonzero(target.reshape(-1) >= 0)
-    weight[wanted, target.reshape(-1)[wanted]] = 1
+
+    def weight() -> np.ndarray:
+        made = np.zeros((target.size, x.pixels * x.columns), np.int8)
+        wanted = np.flatnonzero(target.reshape(-1) >= 0)
+        made[wanted, target.reshape(-1)[wanted]] = 1
+        return products.spread(made, flat, 0)
+
     samples = lowering.samples(position)
     made = lowering.fresh(node.output, position, samples * pixels, stride)
     lowering.layouts[node.output, position] = made
@@ -44,9 +50,8 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
     tall = Layout(made.buffer, made.offset, pixels * stride)
     params = np.zeros(target.size, np.int32), np.ones(target.size, np.float32)
     products.times(
-        lowering, node, position, lowering.rows_at(name, wide), wide.region,
-        products.spread(weight, flat, 0), 0, params, lowering.rows_at(node.output, tall),
-        tall.region, samples,
+        lowering, node, position, wide, (target.size, len(flat)), weight, ElementFormat.INT8, 0,
+        params, tall, samples,
     )  # fmt: skip
 
 
@@ -59,7 +64,7 @@ def transpose(lowering: Lowering, node: Node, position: int) -> None:
     pick = np.zeros((x.columns, round_up(len(columns), word)), np.uint8)
     at = np.flatnonzero(columns >= 0)
     pick[columns[at], at] = 1
-    held = lowering.hold(f"{node.output} ones", position, pick.reshape(-1), pick.size)
+    held = lowering.hold(f"{node.output} ones", position, pick.size, lambda: pick.reshape(-1))
     params, region = products.hold_params(
         lowering, node, position, np.zeros(rows, np.int32), np.ones(rows, np.float32)
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class NumpyTarget:
 
     def __init__(self, memory_bytes: int):
         self.design = f"{memory_bytes} bytes"
-        self.far_bytes = memory_bytes
+        self.far_bytes = self.load_bytes = memory_bytes
 
     def row_stride(self, nbytes: int) -> int:
         """Rows lie one behind the other."""
@@ -50,6 +51,10 @@ class NumpyTarget:
     def pack_weights(self, weight: np.ndarray) -> np.ndarray:
         """As they are."""
         return np.ascontiguousarray(weight).view(np.uint8).reshape(-1)
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """A byte each."""
+        return prod(shape)
 
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Pairs of bias and multiplier."""
@@ -74,6 +79,16 @@ class NumpyTarget:
         })  # fmt: skip
 
     store_rows = load_rows
+    move = load_rows
+
+    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+        """All memory is alike."""
+        return 0
+
+    def fetched(self, window: Window) -> tuple[float, float]:
+        """Each once."""
+        taps = prod(window.kernel) * window.k
+        return prod(window.image) * window.k, taps * window.n
 
     def signal(self) -> NumpyWork:
         """What it tells is beside it."""

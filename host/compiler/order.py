@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
 from halfdome.host.compiler.commands import Command, Extent, Region
+from halfdome.host.compiler.touching import conflicts
 
 Where = Callable[[Region], tuple[Hashable, int]]
 """The memory that a region lies in, and how far its buffer is from the start of that."""
@@ -14,26 +15,33 @@ def by_buffer(region: Region) -> tuple[Hashable, int]:
     return id(region.buffer), 0
 
 
-def dependencies(commands: Sequence[Command], where: Where) -> dict[Command, list[Command]]:
-    """For each command those before it in `commands` that must be done when it starts.
+def dependencies(
+    commands: Sequence[Command], where: Where, *, queued: bool = False
+) -> dict[Command, list[Command]]:
+    """For each command those before it in `commands` that must be done when it starts, but for what
+    these need in turn.
 
-    A command that tells a peer stands for what it has sent there: who reads that waits for it.
+    `queued` says that queues run them in this order, so that the last of a queue stands for those
+    before it. A command that tells a peer stands for what it has sent there: who reads that waits
+    for it.
     """
     touched: dict[Hashable, list[tuple[Command, Extent, bool]]] = defaultdict(list)
-    needed: dict[Command, dict[int, Command]] = {command: {} for command in commands}
     for command in commands:
         for regions, writing in ((command.reads, False), (command.writes, True)):
             for region in regions:
                 if region.buffer.in_host or (region.buffer.contents is not None and not writing):
                     continue
                 memory, start = where(region)
-                extent = region.at(start)
-                for other, theirs, wrote in touched[memory]:
-                    if other is command or not (writing or wrote):
-                        continue
-                    if theirs.touches(extent):
-                        needed[command][id(other)] = other
-                touched[memory].append((command, extent, writing))
+                touched[memory].append((command, region.at(start), writing))
+    needed: dict[Command, dict[int, Command]] = {command: {} for command in commands}
+    for found in touched.values():
+        extents, writes = [each[1] for each in found], [each[2] for each in found]
+        queues = [(each[0].position, each[0].queue) for each in found] if queued else None
+        for one, two in conflicts(extents, writes, queues):
+            earlier, later = found[one][0], found[two][0]
+            if earlier is not later:
+                needed[later][id(earlier)] = earlier
+    for command in commands:
         for other in command.behind:
             needed[command][id(other)] = other
     return {command: list(others.values()) for command, others in needed.items()}

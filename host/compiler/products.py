@@ -1,13 +1,15 @@
 """Matrix products: of a tensor with weights, and of tensors with each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from halfdome.hdl.commands import MATMUL_LIMIT, ElementFormat
-from halfdome.host.compiler.commands import Extent, Place, Region
-from halfdome.host.compiler.lowering import Lowering, label, whole
-from halfdome.host.driver.kernels import Rows
+from halfdome.host.compiler.commands import Buffer, Extent, Place, Region
+from halfdome.host.compiler.lowering import Layout, Lowering, Reading, label, whole
+from halfdome.host.compiler.staging import Staging
+from halfdome.host.driver.kernels import Window
+from halfdome.host.driver.layout import PARAM
 from halfdome.host.graph import operator
 from halfdome.host.graph import products as operators
 from halfdome.host.graph.graph import Node
@@ -26,8 +28,10 @@ def hold_params(
     part: str = "",
 ) -> tuple[Place, Region]:  # fmt: skip
     """Bias and multiplier on a card: where, and what a command reads there."""
-    packed = lowering.target.pack_params(multiplier, bias)
-    held = lowering.hold(f"{node.output} params{part}", position, packed, packed.size)
+    held = lowering.hold(
+        f"{node.output} params{part}", position, len(bias) * PARAM.itemsize,
+        lambda: lowering.target.pack_params(multiplier, bias),
+    )  # fmt: skip
     return Place(held), whole(held)
 
 
@@ -35,40 +39,63 @@ def linear(lowering: Lowering, node: Node, position: int) -> None:
     """x times packed weights, at most `MATMUL_LIMIT` rows at a time."""
     constants, (name, weight, *params) = lowering.graph.constants, node.inputs
     x, y = lowering.layouts[name, position], lowering.output(node.output, position)
-    zero_point = operators.weight_zero_point(node)
-    laid = spread(constants[weight], lowering.joins.columns[name], zero_point)
+    zero_point, columns = operators.weight_zero_point(node), lowering.joins.columns[name]
     held = [constants[each] for each in params]
     times(
-        lowering, node, position, lowering.rows_at(name, x), x.region, laid, zero_point, held,
-        lowering.rows_at(node.output, y), y.region, lowering.rows(name, position),
+        lowering, node, position, x, (len(constants[weight]), len(columns)),
+        lambda: spread(constants[weight], columns, zero_point), weight_format(constants[weight]),
+        zero_point, held, y, lowering.rows(name, position),
     )  # fmt: skip
 
 
 def times(
-    lowering: Lowering, node: Node, position: int, x: Rows, x_region, weight: np.ndarray,
-    zero_point: int, params: Sequence[np.ndarray], y: Rows, y_region, rows: int,
+    lowering: Lowering, node: Node, position: int, x: Layout, shape: tuple[int, int],
+    weight: Callable[[], np.ndarray], kind: ElementFormat, zero_point: int,
+    params: Sequence[np.ndarray], y: Layout, rows: int,
 ) -> None:  # fmt: skip
-    """`rows` rows of x times weight[n, k]."""
-    n, k = weight.shape
-    packed = lowering.target.pack_weights(weight)
-    weights = lowering.hold(f"{node.output} weights", position, packed, packed.size)
+    """`rows` rows at x of a node's first input times the weights that `weight` makes; `shape` is
+    theirs, n and k."""
+    target, name = lowering.target, node.inputs[0]
+    y_bytes = lowering.format(node.output).nbytes
+    n, k = shape
+    weights = hold_weights(lowering, node, position, shape, weight)
     place, extra = 0, []
     if params:
         place, region = hold_params(lowering, node, position, *params)
         extra.append(region)
-    for first in range(0, rows, MATMUL_LIMIT):
-        count = min(MATMUL_LIMIT, rows - first)
-        work = lowering.target.linear(
-            node, x.at(x.address + first * x.stride), Place(weights), place,
-            y.at(y.address + first * y.stride), (count, k, n), _format(weight), zero_point,
+    window = Window((rows, 1), k, n, (rows, 1), (1, 1), (1, 1), (0, 0), (1, 1))
+    staging = Staging(lowering, node, position, x, Reading(x.buffer, k, window, 1))
+    for strip in staging.strips:
+        first, count = strip.out.start, len(strip.out)
+        source = staging.rows(0, strip)
+        x_bytes, weight_bytes = target.fetched(strip.window(window))
+        work = target.linear(
+            node, lowering.rows_at(name, source), Place(weights), place,
+            lowering.rows_at(node.output, y, first), (count, k, n), kind, zero_point,
         )  # fmt: skip
         lowering.add(
-            position, work, label(node), reads=[x_region(count, k, first), whole(weights), *extra],
-            writes=[y_region(count, n * y.format.nbytes, first)],
+            position, work, label(node),
+            reads=[
+                source.region(count, k).moving(x_bytes), whole(weights).moving(weight_bytes), *extra
+            ],
+            writes=[y.region(count, n * y_bytes, first)],
         )  # fmt: skip
 
 
-def _format(weight: np.ndarray) -> ElementFormat:
+def hold_weights(
+    lowering: Lowering, node: Node, position: int, shape: Sequence[int],
+    weight: Callable[[], np.ndarray], part: str = "",
+) -> Buffer:  # fmt: skip
+    """The weights of this shape that `weight` makes, on a card as its commands take them."""
+    target = lowering.target
+    return lowering.hold(
+        f"{node.output} weights{part}", position, target.weight_bytes(shape),
+        lambda: target.pack_weights(weight()),
+    )  # fmt: skip
+
+
+def weight_format(weight: np.ndarray) -> ElementFormat:
+    """How weights come to the array."""
     return ElementFormat.INT8 if weight.dtype == np.int8 else ElementFormat.UINT8
 
 

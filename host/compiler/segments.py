@@ -1,5 +1,8 @@
 """The segments of a program: where each buffer lies once all are placed."""
 
+from collections.abc import Callable
+from hashlib import blake2b
+
 import numpy as np
 
 from halfdome.host.compiler.commands import Buffer
@@ -8,10 +11,22 @@ from halfdome.host.runtime.program import HOST, Segment
 
 
 class Segments:
-    """Numbers the segments of a program as they are first needed."""
+    """Numbers the segments of a program as they are first needed.
 
-    def __init__(self, plan: Plan):
+    Parameters
+    ----------
+    plan : Plan
+    values : bool, whether contents are made
+
+    Attributes
+    ----------
+    found : list of Segment
+    weights : uint8[n] by name, which tells one from others of its kind
+    """
+
+    def __init__(self, plan: Plan, values: bool):
         self._plan = plan
+        self._values = values
         self._numbers: dict[object, int] = {}
         self.found: list[Segment] = []
         self.weights: dict[str, np.ndarray] = {}
@@ -22,15 +37,22 @@ class Segments:
             self.found.append(segment)
         return self._numbers[key]
 
+    def _weight(self, name: str, pack: Callable[[], np.ndarray]) -> str:
+        contents = np.ascontiguousarray(pack())
+        name = f"{name} {blake2b(contents, digest_size=6).hexdigest()}"
+        self.weights[name] = contents
+        return name
+
     def of(self, buffer: Buffer) -> tuple[int, int]:
         """Segment and byte at which a buffer begins."""
         if buffer.in_host:
             segment = Segment(buffer.name, HOST, "host", buffer.nbytes, True)
             return self._number(id(buffer), segment), 0
         memory = self._plan.memories[id(buffer)]
+        if id(buffer) in self._numbers:
+            return self._numbers[id(buffer)], 0
         if buffer.contents is not None:
-            self.weights[buffer.name] = buffer.contents
-            name = buffer.name
+            name = self._weight(buffer.name, buffer.contents) if self._values else buffer.name
             segment = Segment(name, buffer.position, memory, buffer.nbytes, False, name)
             return self._number(id(buffer), segment), 0
         key = buffer.position, memory

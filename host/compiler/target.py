@@ -27,6 +27,7 @@ class Target(Protocol):
     near_bytes, far_bytes : int
     max_dim : int, elements of an embedding row
     waits : int, events that a command can wait for by itself
+    load_bytes : int, so many from the host take much longer than that their transfer begins
     """
 
     name: str
@@ -38,6 +39,7 @@ class Target(Protocol):
     far_bytes: int
     max_dim: int
     waits: int
+    load_bytes: int
 
     def row_stride(self, nbytes: int) -> int:
         """Bytes from one row of a tensor to the next."""
@@ -45,6 +47,10 @@ class Target(Protocol):
 
     def pack_weights(self, weight: np.ndarray) -> np.ndarray:
         """8-bit [n, k] as the bytes that `linear` wants, or [n, rows, columns, k] as `conv2d`."""
+        ...
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """How many bytes `pack_weights` makes of weights of this shape."""
         ...
 
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -71,6 +77,23 @@ class Target(Protocol):
         row_bytes: int,
     ) -> Work:  # fmt: skip
         """Copies rows of a card to host memory or a peer."""
+        ...
+
+    def move(
+        self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
+        row_bytes: int,
+    ) -> Work:  # fmt: skip
+        """Copies rows of bytes within a card, beside what it computes."""
+        ...
+
+    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+        """Rows of y of the strips in which `blocks` convolutions of one image in far memory are
+        best done while so many requests are in flight, 0 if it is best read where it lies. Its
+        pixels have `row_bytes`."""
+        ...
+
+    def fetched(self, window: Window) -> tuple[float, float]:
+        """Bytes of x and of weights that a convolution moves, some of them several times."""
         ...
 
     def signal(self) -> Work:

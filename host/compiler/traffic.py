@@ -41,17 +41,14 @@ def moved(command: Decoded, segments: Sequence[Segment], config: CardConfig) -> 
 def cycles(
     command: Decoded, nbytes: Counter[str], segments: Sequence[Segment], config: CardConfig
 ) -> Counter[str]:
-    """What a command is expected to take each of `RESOURCES`, were there no other, by `costs`.
+    """What the work of a command is expected to take each of `RESOURCES`, were there no other, by
+    `costs`: a bound, without what it takes to begin and to end.
 
     `nbytes` is what it has `moved`.
     """
     v, opcode = command.values, command.opcode
-    found: Counter[str] = Counter(dram=nbytes["dram"] / costs.dram_bytes_per_cycle(config))
+    found: Counter[str] = Counter()
     match opcode:
-        case Opcode.LOAD | Opcode.STORE:
-            found[LINK] = costs.transfer(config, nbytes[LINK])
-        case Opcode.SIGNAL:
-            found[LINK] = costs.PEER_LATENCY_CYCLES
         case Opcode.COPY:  # a bus word each cycle, as the vector engine has it
             found["copy"] = costs.vector(config, v["rows"], -(-v["row_bytes"] // 4))
         case Opcode.MATMUL:
@@ -70,6 +67,11 @@ def cycles(
             found["vector"] = costs.lookup(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
             found["vector"] = costs.vector(config, v["rows"], v["columns"])
+    for resource in found:
+        found[resource] -= costs.START_CYCLES  # type: ignore[assignment]
+    streamed = nbytes["dram"] / costs.dram_bytes_per_cycle(config)
+    found["dram"] = max(found["dram"], streamed)  # type: ignore[assignment]
+    found[LINK] = nbytes[LINK] / costs.link_bytes_per_cycle(config)  # type: ignore[assignment]
     return found
 
 

@@ -6,6 +6,7 @@ everything else; the rules that they must keep are those of `halfdome.sim.golden
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Work:
     fields: Mapping[str, Any]
     cycles: float = 0.0
 
-    @property
+    @cached_property
     def queue(self) -> int:
         """The in-order queue that it joins."""
         return int(self.opcode.engine)

@@ -6,11 +6,13 @@ from math import prod
 import numpy as np
 import onnx
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat
 from halfdome.host.frontend.functions import Unsteady, table
 from halfdome.host.frontend.layout import Order, plain, without_ones
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_products import finite
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import floats
 
 _MULTIPLY = "multiply_quantised"
@@ -42,10 +44,16 @@ def dequantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
 
 def rescaled(scale: np.float32, made: dict[str, object]) -> Callable[[Builder, str], str]:
     """Makes 8 bits of one scale those of another: (q - zero point) * scale, then QuantizeLinear."""
+    real = {"format": ElementFormat.FLOAT32, "scale": float(finite(scale))}
+    nodes = [Node("affine", ("x",), "f", real), Node("quantise", ("f",), "y", made)]
 
     def make(builder: Builder, value: str) -> str:
-        floats_of = {"format": ElementFormat.FLOAT32, "scale": float(finite(scale))}
-        return builder.add("quantise", [builder.add("affine", [value], **floats_of)], **made)
+        about = builder.like(value)
+        kind = ElementFormat(about["format"])
+        x = Value("x", (1, TABLE_BYTES), kind, zero_point=int(about["zero_point"]))  # type: ignore[call-overload]
+        every = np.arange(TABLE_BYTES, dtype=np.uint8).view(DTYPES[kind])
+        [entries] = Graph([x], ["y"], nodes, {}).run({"x": every[None]})["y"]
+        return builder.add("lookup", [value, builder.add_constant(entries)], **made)
 
     return make
 

@@ -97,6 +97,17 @@ def window(node: "Node") -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, .
     return stride, pads, dilation  # type: ignore[return-value]
 
 
+def _out(node: "Node", x: tuple[int, ...], kernel: Sequence[int]) -> tuple[int, ...]:
+    """Rows and columns of pixels of a conv2d."""
+    stride, pads, dilation = window(node)
+    return tuple(
+        (x[axis - 3] + pads[axis] + pads[axis + 2] - dilation[axis] * (kernel[axis] - 1) - 1)
+        // stride[axis]
+        + 1
+        for axis in (0, 1)
+    )
+
+
 def _infer_conv2d(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
     """x[..., height, width, channels], weight[n, rows, columns, channels / groups]."""
     if len(operands) not in (2, 4):
@@ -108,14 +119,9 @@ def _infer_conv2d(node: "Node", operands: Sequence[Value], constants: Constants)
     n, *kernel, k = weight.shape
     if k * groups != x.shape[-1] or n % groups or 0 in weight.shape:
         raise refuse(node, f"{weight} with groups={groups} does not fit {x}")
-    stride, pads, dilation = window(node)
-    out = [
-        (x.shape[axis - 3] + pads[axis] + pads[axis + 2] - dilation[axis] * (kernel[axis] - 1) - 1)
-        // stride[axis]
-        + 1
-        for axis in (0, 1)
-    ]
+    out = _out(node, x.shape, kernel)
     if min(out) < 1:
+        pads = window(node)[1]
         raise refuse(node, f"{weight}: its window is larger than {x} with pads={pads}")
     return _product(node, (*x.shape[:-3], *out, n), params, constants)
 
@@ -124,31 +130,20 @@ def _conv2d(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray
     x, weight, *params = operands
     stride, pads, dilation = window(node)
     groups = int(node.attributes.get("groups", 1))
-    images = x.reshape(-1, *x.shape[-3:])
-    kernel = weight.transpose(1, 2, 3, 0)
+    images, kernel = x.reshape(-1, *x.shape[-3:]), weight.transpose(1, 2, 3, 0)
     each, made = x.shape[-1] // groups, len(weight) // groups
-    out = tuple(
-        (x.shape[a - 3] + pads[a] + pads[a + 2] - dilation[a] * (weight.shape[1 + a] - 1) - 1)
-        // stride[a]
-        + 1
-        for a in (0, 1)
-    )
+    out = _out(node, x.shape, weight.shape[1:3])
     totals = [
-        np.concatenate(
-            [
-                convolution(
-                    image[:, :, g * each : (g + 1) * each],
-                    kernel[..., g * made : (g + 1) * made],
-                    out=out, stride=stride, pad=pads[:2], dilation=dilation,
-                    x_zero_point=values[0].zero_point, w_zero_point=weight_zero_point(node),
-                )
-                for g in range(groups)
-            ],
-            axis=-1,
+        convolution(
+            image[:, :, g * each : (g + 1) * each], kernel[..., g * made : (g + 1) * made],
+            out=out, stride=stride, pad=pads[:2], dilation=dilation,
+            x_zero_point=values[0].zero_point, w_zero_point=weight_zero_point(node),
         )
         for image in images
+        for g in range(groups)
     ]  # fmt: skip
-    total = np.stack(totals).reshape(*x.shape[:-3], *out, len(weight))
+    by_group = np.stack(totals).reshape(len(images), groups, *out, made)
+    total = np.moveaxis(by_group, 1, -2).reshape(*x.shape[:-3], *out, len(weight))
     return _finished(node, total, params)
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.registers import GATHER_WAITS
-from halfdome.host.report.layers import MOVED, Layers
+from halfdome.host.report.layers import Layers
 from halfdome.host.report.size import size
 
 
@@ -118,23 +118,25 @@ def print_layers(report: Layers, console: Console) -> None:
     )
     table.add_column("layer", overflow="fold")
     table.add_column("operator", overflow="fold")
-    for name in ("cycles", "MAC", *MOVED, "least", "bound"):
+    for name in ("cycles", "MAC", "moved", "× least", "bound"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in cards:
         bound = "" if layer.bound_share is None else f"{layer.bound} {layer.bound_share:.0%}"
+        moved = sum(layer.moved_bytes.values())
         table.add_row(
             layer.name,
             ", ".join(layer.operators),
             f"{layer.busy_cycles:,}",
             "" if layer.mac_utilisation is None else f"{layer.mac_utilisation:.0%}",
-            *(size(layer.moved_bytes[kind]) for kind in MOVED),
-            size(layer.least_bytes),
+            size(moved),
+            f"{moved / layer.least_bytes:.2f}" if layer.least_bytes else "",
             bound,
         )
     console.print(table)
     console.print(
         "cycles of its commands on the card that is busiest with it; MAC: use of the array during "
-        "products; bound: what would take longest, and its share of the cycles"
+        "products; × least: bytes moved over those that each operand takes once; bound: what would "
+        "take longest, and its share of the cycles"
     )
     host = [layer for layer in report.layers if layer.where == "host"]
     if host:

@@ -21,6 +21,7 @@ Resident = Mapping[tuple[int, str], Block]
 
 def check(program: Program, cards: Sequence[Accelerator]) -> None:
     """Raises `ProgramError` for a program that these cards cannot run."""
+    program.check_values()
     if program.cards != len(cards):
         raise ProgramError(
             f"the program is for {program.cards} cards, there are {len(cards)}: compile it for so "

@@ -206,6 +206,14 @@ class Program:
     weights: Mapping[str, np.ndarray] = field(repr=False)
     about: Mapping[str, object] = field(default_factory=dict)
 
+    def check_values(self) -> None:
+        """Raises `ProgramError` for a program that was compiled without values."""
+        if lacking := {s.contents for s in self.segments if s.contents} - {*self.weights}:
+            raise ProgramError(
+                f"the program was compiled with values=False and has no {min(lacking)!r}: compile "
+                "it with its values to save or deploy it"
+            )
+
     @property
     def cards(self) -> int:
         """Cards that it runs on."""
@@ -230,7 +238,11 @@ class Program:
         return np.array([bool(together) or first < rows for first in self.firsts])
 
     def save(self, path: str | Path) -> None:
-        """Writes it as one safetensors file whose header holds the rest as JSON."""
+        """Writes it as one safetensors file whose header holds the rest as JSON.
+
+        Raises `ProgramError` for a program without values.
+        """
+        self.check_values()
         about = {"version": VERSION}
         tensors: dict[str, np.ndarray] = {}
         for name in _PLAIN:

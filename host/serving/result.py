@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from halfdome.host.frontend.plan import CardPart, Plan
-from halfdome.host.report import layers
+from halfdome.host.report import layers as report
 from halfdome.host.report.layers import Layers
 from halfdome.host.report.stamp import stamp
 from halfdome.host.serving.session import InferenceSession
@@ -23,18 +23,20 @@ def layers_of(session: InferenceSession) -> dict[int, Layers]:
     Of the first requests that were worked on together.
     """
     return {
-        number: layers.of(step.program, session.runtime.config, run.responses[0])
+        number: report.of(step.program, session.runtime.config, run.responses[0])
         for number, (step, run) in enumerate(zip(session.plan.steps, session.steps, strict=True))
         if isinstance(step, CardPart)
     }
 
 
-def of_run(session: InferenceSession, tensors: Sequence[Tensors]) -> dict:
+def of_run(
+    session: InferenceSession, tensors: Sequence[Tensors], layers: Mapping[int, Layers]
+) -> dict:
     """The result of the last run of a session, JSON-able.
 
-    `tensors` is what `session.tensors` returned. The latency of a request is that of the cards: for
-    each step, from the first command that a card starts to the end of the last, of the requests
-    that are worked on together.
+    `tensors` is what `session.tensors` returned, `layers` what `layers_of` did. The latency of a
+    request is that of the cards: for each step, from the first command that a card starts to the
+    end of the last, of the requests that are worked on together.
     """
     plan, clock = session.plan, session.runtime.config.clock_mhz
     latency = [_latency(session, place) for place in range(len(tensors))]
@@ -47,7 +49,7 @@ def of_run(session: InferenceSession, tensors: Sequence[Tensors]) -> dict:
         "requests": len(tensors), "total_cycles": cycles, "total_us": cycles / clock,
         "latency_cycles": latency, "latency_us": [each / clock for each in latency],
         "outputs": [_outputs(plan, each) for each in tensors], "partition": partition,
-        "layers": {number: each.as_dict() for number, each in layers_of(session).items()},
+        "layers": {number: each.as_dict() for number, each in layers.items()},
     }  # fmt: skip
 
 

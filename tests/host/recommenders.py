@@ -43,14 +43,27 @@ def check_responses(graph, requests, responses, transfers):
 
 
 def check_served(
-    graph, requests, config, *, cards=1, seed=0, transfers=None, in_flight=None, parallelism=None
+    graph,
+    requests,
+    config,
+    *,
+    cards=1,
+    seed=0,
+    transfers=None,
+    in_flight=None,
+    parallelism=None,
+    target=None,
 ):
     """Compiles a graph and serves it on cards of plain Python, which run what they may in a random
-    order: the bits, no hazard, and all memory given back. Returns the program."""
+    order: the bits, no hazard, and all memory given back. Returns the program.
+
+    `target` is what it is compiled for, if not for cards of `config` as they usually are.
+    """
     transfers = transfers or Transfers()
     program = compile(
-        graph, config, cards, transfers=transfers, in_flight=in_flight, parallelism=parallelism
-    )
+        graph, target or config, cards, transfers=transfers, in_flight=in_flight,
+        parallelism=parallelism,
+    )  # fmt: skip
     platform = GoldenPlatform(config, cards, seed)
     empty = platform.owned()
     served = Deployment(

@@ -154,3 +154,34 @@ def test_bench_transfers_shows_every_switch(halfdome, monkeypatch, tmp_path, wro
 
 def test_bench_matmul_refuses_a_shape(refused):
     refused("--shape 3x0x2: must be MxKxN", "bench", "matmul", "--shape", "3x0x2")
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_bench_models_shows_each_rung_and_what_is_missing(halfdome, monkeypatch, tmp_path, equal):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from halfdome.host.bench import ladder
+
+    def measure(config, rungs, *, cards, engine, requests, progress):
+        assert (rungs, cards, requests) == (["digits", "p_net"], 2, 3)
+        progress("digits", 0, 0)
+        progress("digits", 4, 4)
+        row = {"rung": "digits", "nodes_on_cards": 23, "nodes_on_host": 9, "compile_seconds": 1.25,
+               "cycles_per_request": 12345.0, "equal": equal, "worst_sqnr_db": 41.5, "samples": 96,
+               "top1_as_int8": 95, "top1_as_fp32": 94, "moved_bytes": 300, "least_bytes": 200,
+               "operators": {"Scaler": 1, "QGemm": 3}}  # fmt: skip
+        absent = {"rung": "p_net", "missing": "pnet.pt: no such file; fetch it with `make models`"}
+        return {"cards": cards, "engine": engine, "config_hash": config.hash,
+                "rows": [row, absent]}  # fmt: skip
+
+    monkeypatch.setattr(ladder, "measure", measure)
+    output = tmp_path / "models.json"
+    status, text, error = halfdome("bench", "models", "--rung", "digits", "--rung", "p_net",
+                                   "--cards", 2, "--requests", 3, "--json", output)  # fmt: skip
+    assert status == (not equal)
+    assert ("digits: not as ONNX Runtime has it" in text) == (not equal)
+    for piece in ("12,345", "equal" if equal else "41.5 dB", "95/96", "94/96", "1.50",
+                  "digits: QGemm 3, Scaler 1", "fetch it with `make models`"):  # fmt: skip
+        assert piece in text
+    assert "4/4" in error
+    assert json.loads(output.read_text())["rows"][1]["rung"] == "p_net"

@@ -142,6 +142,7 @@ def test_a_folder_holds_several_inputs(halfdome, net, tmp_path):
     assert json.loads(result.read_text())["requests"] == 2
 
 
+@pytest.mark.slow
 def test_pytorch_files_run_as_well(halfdome, tmp_path):
     torch = pytest.importorskip("torch")
     network = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))

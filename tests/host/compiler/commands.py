@@ -49,7 +49,7 @@ def programs(draw, cards=1, most=14):
         work = Work(draw(st.integers(0, QUEUES - 1)), float(draw(st.integers(1, 60))))
         command = Command(position, work, f"c{number}", regions(2), regions(1))
         for region in (*command.reads, *command.writes):
-            region.buffer.traffic += region.nbytes
+            region.buffer.traffic += region.traffic
         commands.append(command)
     return commands
 

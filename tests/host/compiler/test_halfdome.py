@@ -26,7 +26,7 @@ def moves(draw):
     """LOADs of card 0 from host memory or another card, some of whose fields a request decides."""
     buffers = [
         Buffer("far", HOST, 4096), Buffer("peer", 1, 4096), Buffer("near", 0, 4096),
-        Buffer("held", 0, 4096, np.zeros(4096, np.uint8)), Buffer("also", 0, 4096),
+        Buffer("held", 0, 4096, lambda: np.zeros(4096, np.uint8)), Buffer("also", 0, 4096),
     ]  # fmt: skip
     symbols = st.sampled_from([-1, -1, 0, 1, 2])
 
@@ -52,7 +52,7 @@ def moves(draw):
 @given(made=moves(), counts=st.lists(st.integers(0, 2), min_size=6, max_size=6))
 def test_fields_are_those_of_the_command_wherever_things_lie(made, counts):
     commands, plan = made
-    counts, segments = counts[: len(commands)], Segments(plan)
+    counts, segments = counts[: len(commands)], Segments(plan, values=True)
     code = HalfdomeTarget(TINY).encode(commands, counts, segments)
     starts = np.cumsum(code["sizes"]) - code["sizes"]
     assert code["sizes"].tolist() == [2 if count > 1 else 1 for count in counts]
@@ -90,7 +90,7 @@ def test_fields_are_those_of_the_command_wherever_things_lie(made, counts):
 @given(made=moves())
 def test_what_a_request_decides_stays_within_its_buffer(made):
     commands, plan = made
-    segments = Segments(plan)
+    segments = Segments(plan, values=True)
     code = HalfdomeTarget(TINY).encode(commands, [0] * len(commands), segments)
     reaches = {
         (row, byte): (start, nbytes) for row, byte, start, nbytes in code["reaches"].tolist()
@@ -107,16 +107,18 @@ def test_what_a_request_decides_stays_within_its_buffer(made):
 
 def test_segments_are_numbered_as_they_are_met_and_those_of_a_request_share_one_for_each_memory():
     near, also, peer = Buffer("a", 0, 8), Buffer("b", 0, 8), Buffer("c", 1, 8)
-    held, far = Buffer("w", 0, 3, np.arange(3, dtype=np.uint8)), Buffer("h", HOST, 9)
+    held, far = Buffer("w", 0, 3, lambda: np.arange(3, dtype=np.uint8)), Buffer("h", HOST, 9)
     plan = Plan(
         {id(b): "dram" for b in (near, also, peer, held)},
         {id(near): 0, id(also): 64, id(peer): 0}, {(0, "dram"): 128, (1, "dram"): 64},
         {(0, "dram"): 64},
     )  # fmt: skip
-    segments = Segments(plan)
+    segments = Segments(plan, values=True)
     found = [segments.of(b) for b in (also, far, held, near, peer, held)]
     assert found == [(0, 64), (1, 0), (2, 0), (0, 0), (3, 0), (2, 0)]
+    [(name, contents)] = segments.weights.items()
+    assert name.startswith("w ")
+    assert contents.tolist() == [0, 1, 2]
     assert [(s.position, s.per_slot, s.nbytes, s.contents) for s in segments.found] == [
-        (0, True, 128, ""), (HOST, True, 9, ""), (0, False, 3, "w"), (1, True, 64, ""),
+        (0, True, 128, ""), (HOST, True, 9, ""), (0, False, 3, name), (1, True, 64, ""),
     ]  # fmt: skip
-    assert list(segments.weights) == ["w"]

@@ -1,10 +1,12 @@
 """Commands that touch the same bytes come one after the other, unless both only read."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.host.compiler.commands import Buffer, Command, Extent, Region
 from halfdome.host.compiler.order import by_buffer, dependencies
+from halfdome.host.compiler.touching import conflicts
 from halfdome.host.runtime.program import HOST
 from tests.host.compiler.commands import Work, extents, programs
 
@@ -39,9 +41,50 @@ def test_columns_beside_each_other_do_not_touch():
     assert left.touches(Extent(16, 7, 49, 64))  # beyond the end of its row
 
 
+def closure(count, pairs):
+    """For each of so many places all that come before it if these pairs are kept in order."""
+    before = [set() for _ in range(count)]
+    for one, two in sorted(pairs, key=lambda pair: pair[1]):
+        before[two] |= before[one] | {one}
+    return before
+
+
+@given(
+    accesses=st.lists(
+        st.tuples(extents(200), st.booleans(), st.sampled_from([None, "a", "b"])), max_size=14
+    ),
+    in_queues=st.booleans(),
+)
+def test_the_conflicts_found_keep_all_in_order(accesses, in_queues):
+    """And each of them is one."""
+    found, writes, names = ([each[field] for each in accesses] for field in range(3))
+    pairs = {
+        (one, two)
+        for two in range(len(found))
+        for one in range(two)
+        if (writes[one] or writes[two]) and found[one].touches(found[two])
+    }
+    told = conflicts(found, writes, names if in_queues else None)
+    assert set(told) <= pairs
+    assert told == sorted(set(told), key=lambda pair: pair[::-1])
+    kept = set(told)
+    if in_queues:
+        kept |= {
+            (one, two)
+            for two, name in enumerate(names)
+            for one in range(two)
+            if name is not None and names[one] == name
+        }
+    before = closure(len(found), kept)
+    assert all(one in before[two] for one, two in pairs)
+
+
 @given(commands=programs(cards=2))
 def test_whoever_writes_waits_for_all_before_it_and_is_waited_for(commands):
     found = dependencies(commands, by_buffer)
+    places = {command: place for place, command in enumerate(commands)}
+    pairs = [(places[other], places[each]) for each, others in found.items() for other in others]
+    before = closure(len(commands), pairs)
     for place, command in enumerate(commands):
         for other in commands[:place]:
             conflict = any(
@@ -54,7 +97,7 @@ def test_whoever_writes_waits_for_all_before_it_and_is_waited_for(commands):
                 for one in reads
                 for two in writes
             )
-            assert not conflict or other in found[command]
+            assert not conflict or places[other] in before[place]
         for other in found[command]:
             assert other in commands[:place]
             assert other.position == command.position
@@ -69,7 +112,8 @@ def region(buffer, start=0, nbytes=8):
 
 
 def test_memory_that_is_only_read_and_that_of_the_host_order_nothing():
-    weights, far = Buffer("w", 0, 64, contents=b""), Buffer("h", HOST, 64)
+    weights = Buffer("w", 0, 64, contents=lambda: np.zeros(64, np.uint8))
+    far = Buffer("h", HOST, 64)
     first, second = (of(region(weights), writes=[region(far)]) for _ in range(2))
     assert dependencies([first, second], by_buffer) == {first: [], second: []}
 

@@ -22,7 +22,7 @@ from halfdome.host.frontend.sessions import open_session
 
 PAGE = Path(__file__).parents[3] / "docs" / "operators.md"
 _ALL_DATA = ("Concat", "Identity")
-_AS_BYTES = ("Pad", "Slice", "Split")
+_AS_BYTES = ("Gather", "Pad", "Slice", "Split")
 _NEWEST = 21
 """The opset whose operators ONNX Runtime has; its tests of newer ones say the same in it."""
 _OUTSIDE = {
@@ -40,8 +40,8 @@ operator. The columns count ONNX's own tests of each, run through the translatio
 interpreter of graphs; all their operands but the first are made constants. Where a test wants what
 cards do not do (16 bits, a scale for each row), or only names axes anew, the host computes it, in
 ONNX Runtime. Not taken are tests of sequences, of sizes known at run time alone, of types that
-numpy does not have, and those that ONNX Runtime refuses. Pad, Slice and Split move bytes instead of
-the tests' floats.
+numpy does not have, and those that ONNX Runtime refuses. Gather, Pad, Slice and Split move bytes
+instead of the tests' floats.
 
 | operator | its tests | on cards | on the host | not taken | wrong |
 |---|---|---|---|---|---|

@@ -1,0 +1,162 @@
+"""Images that do not fit near memory: cut into strips, copied there, with the bits of the whole."""
+
+import re
+from unittest.mock import patch
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halfdome.hdl.commands import ElementFormat, Opcode
+from halfdome.hdl.config import PRESETS
+from halfdome.host.compiler.compile import compile
+from halfdome.host.compiler.halfdome import HalfdomeTarget
+from halfdome.host.compiler.strips import NEAR, best_height, strips
+from halfdome.host.driver.kernels import Window
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import GraphError, Value
+from tests.host.networks import Network
+from tests.host.recommenders import check_served
+
+TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
+U8 = ElementFormat.UINT8
+
+
+KEPT = patch("halfdome.host.compiler.compile._Compilation.spares", lambda *_: True)
+"""While strips are kept whether they pay or not."""
+
+
+class Cut(HalfdomeTarget):
+    """Cards without near memory, so far as is known, whose products read strips of any height."""
+
+    def __init__(self, config, seed):
+        super().__init__(config)
+        self.near_bytes = 0
+        self._rng = np.random.default_rng(seed)
+
+    def strip_height(self, window, blocks, row_bytes, slots):
+        return int(self._rng.integers(0, window.out[0] + 1))
+
+
+class Whole(HalfdomeTarget):
+    """Cards whose products read everything where it lies."""
+
+    def strip_height(self, window, blocks, row_bytes, slots):
+        return 0
+
+
+@given(
+    seed=st.integers(0, 1 << 30), cards=st.integers(1, 2), requests=st.integers(1, 2),
+    config=st.sampled_from([TINY.replace(scratchpad_bytes=4096), TINY, DEFAULT]),
+)  # fmt: skip
+def test_any_network_has_its_bits_however_it_is_cut(seed, cards, requests, config):
+    made = Network(seed)
+    try:
+        with KEPT:
+            check_served(
+                made.graph, [made.request() for _ in range(requests)], config, cards=cards,
+                seed=seed, target=Cut(config, seed),
+            )  # fmt: skip
+    except MemoryError:
+        assert config is not DEFAULT
+    except GraphError as error:
+        if not re.search("order of columns|does not become", str(error)):
+            raise
+
+
+def window(image, k, n, kernel, stride=1, pad=0, dilation=1):
+    out = (image + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+    pairs = ((each, each) for each in (out, kernel, stride, pad, dilation))
+    return Window((image, image), k, n, *pairs)
+
+
+@given(
+    image=st.integers(1, 20), kernel=st.integers(1, 5), stride=st.integers(1, 4),
+    pad=st.integers(0, 6), dilation=st.integers(1, 3), height=st.integers(1, 20),
+)  # fmt: skip
+def test_strips_see_what_their_rows_are_made_of(image, kernel, stride, pad, dilation, height):
+    if image + 2 * pad < dilation * (kernel - 1) + 1:
+        return
+    whole = window(image, 4, 4, kernel, stride, pad, dilation)
+    found = strips(whole, height)
+    assert [row for strip in found for row in strip.out] == list(range(whole.out[0]))
+    for strip in found:
+        mine = strip.window(whole)
+        assert mine.pad[0] >= 0
+        assert len(strip.image) > 0
+        for row in range(len(strip.out)):
+            for tap in range(kernel):
+                seen = (strip.out[row] * stride - pad) + tap * dilation
+                place = row * stride - mine.pad[0] + tap * dilation
+                assert (seen in range(image)) == (place in range(mine.image[0]))
+                assert seen not in range(image) or strip.image[place] == seen
+
+
+def opcodes(program):
+    part = program.parts[0]
+    return [Opcode(raw[0]) for raw in part.code["descriptors"][: len(part)].tolist()]
+
+
+def convolution(image, k, n):
+    weight = np.ones((n, 3, 3, k), np.int8)
+    params = {"b": np.zeros(n, np.int32), "m": np.full(n, 1e-3, np.float32)}
+    node = Node("conv2d", ("x", "w", "b", "m"), "y", {"pads": (1, 1, 1, 1)})
+    return Graph([Value("x", (1, image, image, k), U8)], ["y"], [node], {"w": weight} | params)
+
+
+def test_a_large_image_comes_in_strips_and_a_small_one_as_it_is():
+    large = compile(convolution(112, 32, 32), DEFAULT, values=False)
+    copies = opcodes(large).count(Opcode.COPY)
+    assert copies > 2
+    assert opcodes(large).count(Opcode.CONV2D) == copies
+    small = opcodes(compile(convolution(14, 64, 64), DEFAULT, values=False))
+    assert small == [Opcode.LOAD, Opcode.CONV2D, Opcode.STORE]
+
+
+def test_strips_spare_far_memory():
+    graph = convolution(112, 32, 32)
+    moved = [
+        compile(graph, target, in_flight=1, values=False).about["traffic_bytes"][0]["dram"]
+        for target in (HalfdomeTarget(DEFAULT), Whole(DEFAULT))
+    ]
+    assert moved[0] < moved[1] / 2
+
+
+def test_channels_of_a_depthwise_convolution_beyond_one_bus_word():
+    """They are blocks of groups, which read the same strip."""
+    rng = np.random.default_rng(1)
+    constants = {
+        "w": rng.integers(-128, 128, (48, 3, 3, 1)).astype(np.int8),
+        "b": np.zeros(48, np.int32), "m": np.full(48, 0.01, np.float32),
+    }  # fmt: skip
+    node = Node("conv2d", ("x", "w", "b", "m"), "y", {"groups": 48, "pads": (1, 0, 1, 0)})
+    graph = Graph([Value("x", (2, 5, 4, 48), U8, zero_point=9)], ["y"], [node], constants)
+    request = {"x": rng.integers(0, 256, (2, 5, 4, 48)).astype(np.uint8)}
+    whole = check_served(graph, [request], TINY, target=Whole(TINY))
+    assert opcodes(whole).count(Opcode.CONV2D) == 2 * 3
+    with KEPT:
+        cut = check_served(graph, [request], TINY, target=Cut(TINY, 3))
+    assert opcodes(cut).count(Opcode.CONV2D) == 3 * opcodes(cut).count(Opcode.COPY) > 2 * 3
+
+
+def test_two_strips_are_near_at_a_time():
+    program = compile(convolution(112, 32, 32), DEFAULT, in_flight=1, values=False)
+    [near] = [
+        segment for segment in program.segments
+        if segment.memory == "scratchpad" and segment.per_slot
+    ]  # fmt: skip
+    assert near.nbytes <= NEAR * DEFAULT.scratchpad_bytes
+
+
+@given(
+    image=st.integers(1, 300), k=st.integers(1, 300), n=st.integers(1, 300),
+    kernel=st.integers(1, 7), stride=st.integers(1, 2), slots=st.integers(1, 4),
+    config=st.sampled_from([TINY, DEFAULT]),
+)  # fmt: skip
+def test_no_strip_is_larger_than_its_share(image, k, n, kernel, stride, slots, config):
+    whole = window(image, k, n, kernel, stride, kernel // 2)
+    height = best_height(config, whole, 1, k, slots)
+    if height:
+        rows = max(len(strip.image) for strip in strips(whole, height))
+        row_bytes = -(-k // config.bus_bytes) * config.bus_bytes
+        assert 2 * slots * rows * image * row_bytes <= config.scratchpad_bytes

@@ -51,6 +51,7 @@ class Opcode(enum.IntEnum, shape=8):
     MULTIPLY = 0x43
     CLAMP = 0x44
     LOOKUP = 0x45
+    POOL = 0x46
     FENCE_VECTOR = 0x4F
 
     @property
@@ -229,7 +230,7 @@ class Flag(python_enum.IntFlag):
     MAX = 2
     #: ADD, MULTIPLY: b is [rows, 1], one element for all columns of a row.
     BROADCAST = 4
-    #: Matrix products: x is int8, not uint8.
+    #: Matrix products, POOL: x is int8, not uint8.
     X_INT8 = 2
     #: Matrix products: w is uint8, not int8.
     W_UINT8 = 4
@@ -312,6 +313,22 @@ _SECOND: tuple[Field, ...] = (
     Field("b_format", 8, "`ElementFormat`"),
 )
 
+_WINDOWS: tuple[Field, ...] = (
+    Field("out_height", 16, "rows of pixels of y"),
+    Field("out_width", 16, "pixels of a row of y"),
+    Field("x_stride", 16, "bytes from one pixel of x to the next; rows follow without a gap"),
+    Field("y_stride", 16, "bytes from one pixel of y to the next; rows follow without a gap"),
+    Field("kernel_height", 8, "rows of the kernel"),
+    Field("kernel_width", 8, "columns of the kernel"),
+    Field("stride_height", 8, "rows of x from one row of y to the next"),
+    Field("stride_width", 8, "pixels of x from one pixel of y to the next"),
+)
+
+_DILATIONS: tuple[Field, ...] = (
+    Field("dilation_height", 8, "rows of x from one row of the kernel to the next"),
+    Field("dilation_width", 8, "pixels of x from one column of the kernel to the next"),
+)
+
 BODIES: dict[Opcode, tuple[Field, ...]] = {
     Opcode.LOAD: _MOVE,
     Opcode.COPY: _MOVE,
@@ -381,18 +398,10 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         Field("width", 16, "pixels of a row of x"),
         Field("k", 16, "channels of x"),
         Field("n", 16, "channels of y"),
-        Field("out_height", 16, "rows of pixels of y"),
-        Field("out_width", 16, "pixels of a row of y"),
-        Field("x_stride", 16, "bytes from one pixel of x to the next; rows follow without a gap"),
-        Field("y_stride", 16, "bytes from one pixel of y to the next; rows follow without a gap"),
-        Field("kernel_height", 8, "rows of the kernel"),
-        Field("kernel_width", 8, "columns of the kernel"),
-        Field("stride_height", 8, "rows of x from one row of y to the next"),
-        Field("stride_width", 8, "pixels of x from one pixel of y to the next"),
+        *_WINDOWS,
         Field("pad_top", 8, "rows above x that stand for zero"),
         Field("pad_left", 8, "columns left of x that stand for zero; likewise what y needs beyond"),
-        Field("dilation_height", 8, "rows of x from one row of the kernel to the next"),
-        Field("dilation_width", 8, "pixels of x from one column of the kernel to the next"),
+        *_DILATIONS,
         Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
         Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
         Field("w_zero_point", 8, "the w that stands for zero, in w's format"),
@@ -419,6 +428,18 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         *_ELEMENTS,
         Field("table", 40, "card address of uint8[256]: what each byte of a becomes"),
     ),
+    # y = maximum over a window of x; what lies outside x takes no part
+    Opcode.POOL: (
+        Field("y", 40, "card address of y[out_height, out_width, k], pixels `y_stride` apart"),
+        Field("x", 40, "card address of 8-bit x[height, width, k], pixels `x_stride` apart"),
+        Field("height", 16, "rows of pixels of x"),
+        Field("width", 16, "pixels of a row of x"),
+        Field("k", 16, "channels of x and y"),
+        *_WINDOWS,
+        Field("pad_top", 8, "rows of the first window above x; one is inside at least"),
+        Field("pad_left", 8, "columns of the first window left of x; likewise"),
+        *_DILATIONS,
+    ),
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
 
@@ -433,6 +454,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.ADD: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.CLAMP: Flag.SUM | Flag.MAX,
+    Opcode.POOL: Flag.X_INT8,
 }
 """Flag bits a command accepts; an opcode not listed accepts none."""
 

@@ -59,6 +59,13 @@ def integers(name: str, value: object, count: int, low: int, high: int) -> tuple
     return tuple(integer(f"{name}[{place}]", each, low, high) for place, each in enumerate(value))
 
 
+def pads(value: object) -> tuple[int, ...]:
+    """Pixels beside an image: top, left, bottom, right, or two or one that stand for them."""
+    if hasattr(value, "__len__") and len(value) == 2:  # type: ignore[arg-type]
+        return 2 * integers("pads", value, 2, 0, 255)
+    return integers("pads", value, 4, 0, 255)
+
+
 def choice(name: str, value: object, choices: type[Choice]) -> Choice:
     """A member of `choices`, given as such, by its value or by its name."""
     if isinstance(value, str) and value.upper() in choices.__members__:

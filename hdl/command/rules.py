@@ -36,6 +36,11 @@ from halfdome.hdl.commands import (
 from halfdome.hdl.config import CardConfig
 
 MOVES = (Opcode.LOAD, Opcode.COPY, Opcode.STORE)
+IMAGE_SIDES = ("height", "width", "k", "out_height", "out_width")
+WINDOW_SIDES = tuple(
+    f"{name}_{side}" for name in ("kernel", "stride", "dilation") for side in ("height", "width")
+)
+PADS = {"height": "pad_top", "width": "pad_left"}
 VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
 
 
@@ -91,6 +96,7 @@ def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]
         *_conv2d_rules(descriptor, config),
         *(rule for opcode in VECTOR for rule in _vector_rules(opcode, descriptor, config)),
         *_lookup_rules(descriptor, config),
+        *_pool_rules(descriptor, config),
     ]
 
 
@@ -263,9 +269,7 @@ def _batch_matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]
 def _conv2d_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.CONV2D,)), view(Opcode.CONV2D, descriptor)
     yield from _format_rules(rule, v, _has(v, Flag.RELU))
-    sides = [f"{name}_{side}" for name in ("kernel", "stride", "dilation")
-             for side in ("height", "width")]  # fmt: skip
-    for name in ("height", "width", "k", "n", "out_height", "out_width", *sides):
+    for name in (*IMAGE_SIDES[:3], "n", *IMAGE_SIDES[3:], *WINDOW_SIDES):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     many = {
         "x_stride": (v.height > 1) | (v.width > 1),
@@ -349,6 +353,33 @@ def _lookup_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.LOOKUP,)), view(Opcode.LOOKUP, descriptor)
     yield from _matrix_rules(rule, v, config, {"y": v.columns, "a": v.columns})
     yield rule(_misaligned(v.table, config.bus_bytes), Status.BAD_ALIGNMENT, "table")
+
+
+def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.POOL,)), view(Opcode.POOL, descriptor)
+    for name in (*IMAGE_SIDES, *WINDOW_SIDES):
+        yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    many = {
+        "x_stride": (v.height > 1) | (v.width > 1),
+        "y_stride": (v.out_height > 1) | (v.out_width > 1),
+    }
+    for name, condition in many.items():
+        yield rule(condition & (v[name] < v.k), Status.BAD_DIMENSION, name)
+    # A tap of every window is inside: the first begins before the image's end, as the last does.
+    for side, pad in (("height", v.pad_top), ("width", v.pad_left)):
+        out, kernel, stride, dilation = (
+            v[f"{name}_{side}"] for name in ("out", "kernel", "stride", "dilation")
+        )
+        reach = (kernel - 1)[:8] * dilation
+        last = (out - 1)[:16] * stride
+        yield rule(pad > reach, Status.BAD_DIMENSION, PADS[side])
+        yield rule(pad.any() & (dilation > v[side]), Status.BAD_DIMENSION, f"dilation_{side}")
+        yield rule(last >= v[side] + pad, Status.BAD_DIMENSION, f"out_{side}")
+    for name in ("x", "y"):
+        yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
+    for name, condition in many.items():
+        bad = condition & _misaligned(v[name], config.bus_bytes)
+        yield rule(bad, Status.BAD_ALIGNMENT, name)
 
 
 def _matrix_rules(
@@ -466,7 +497,8 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         v = view(opcode, descriptor)
         return matrices(opcode, v, _vector_row_bytes(opcode, v))
 
-    lookup = view(Opcode.LOOKUP, descriptor)
+    lookup, pool = view(Opcode.LOOKUP, descriptor), view(Opcode.POOL, descriptor)
+    pixels = {"y": pool.out_height * pool.out_width, "x": pool.height * pool.width}
 
     op = Opcode
     return {
@@ -486,5 +518,10 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         op.LOOKUP: [
             *matrices(op.LOOKUP, lookup, {"y": lookup.columns, "a": lookup.columns}),
             operand(op.LOOKUP, "table", 0, 0, TABLE_BYTES, access=Access.READ_APART),
+        ],
+        op.POOL: [
+            rows(op.POOL, name, count, pool[f"{name}_stride"], pool.k,
+                 Access.WRITE if name == "y" else Access.READ)
+            for name, count in pixels.items()
         ],
     }  # fmt: skip

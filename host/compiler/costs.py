@@ -3,7 +3,10 @@
 Good enough to decide who does what and in which order; `halfdome.sim` tells what it really takes.
 """
 
+from functools import cache
 from math import gcd
+
+import numpy as np
 
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
@@ -89,6 +92,11 @@ def vector(config: CardConfig, rows: int, columns: int) -> int:
     return START_CYCLES + rows * -(-columns // (config.bus_bytes // 4))
 
 
+def copy(config: CardConfig, nbytes: int) -> float:
+    """A COPY of what lies in DRAM: a word a cycle, if that has it."""
+    return START_CYCLES + nbytes / min(config.bus_bytes, dram_bytes_per_cycle(config))
+
+
 def lookup(config: CardConfig, rows: int, columns: int) -> int:
     """A LOOKUP: its table, then a bus word a cycle, and one for each row at the least."""
     words = -(-columns // config.bus_bytes)
@@ -96,9 +104,20 @@ def lookup(config: CardConfig, rows: int, columns: int) -> int:
     return START_CYCLES + TABLE_CYCLES + rows * max(words, lines + 1)
 
 
-def copy(config: CardConfig, nbytes: int) -> float:
-    """A COPY of what lies in DRAM: a word a cycle, if that has it."""
-    return START_CYCLES + nbytes / min(config.bus_bytes, dram_bytes_per_cycle(config))
+@cache  # many images see one window
+def taps_inside(window: Window) -> int:
+    """How often windows read a pixel: taps outside of the image are not read."""
+    total = 1
+    for axis in (0, 1):
+        first = np.arange(window.out[axis]) * window.stride[axis] - window.pad[axis]
+        read = first[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
+        total *= int(((read >= 0) & (read < window.image[axis])).sum())
+    return total
+
+
+def maxima(config: CardConfig, window: Window) -> int:
+    """A POOL: a bus word of a tap a cycle."""
+    return START_CYCLES + taps_inside(window) * -(-window.k // config.bus_bytes)
 
 
 def transfer(config: CardConfig, nbytes: int) -> float:

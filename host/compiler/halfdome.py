@@ -204,6 +204,10 @@ class HalfdomeTarget:
         )  # fmt: skip
         return work.taking(costs.vector(self._config, rows, columns))
 
+    def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
+        """POOL."""
+        return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
+
     def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> Work:
         """LOOKUP."""
         work = kernels.lookup(table, y, a, rows, columns, self.word)

@@ -23,6 +23,7 @@ from halfdome.host.graph.graph import Node
 from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import matmul
 from halfdome.sim.golden.gather import sparse_lengths_sum
+from halfdome.sim.golden.pool import max_pool
 from halfdome.sim.golden.products import convolution
 from halfdome.sim.golden.vector import lookup
 
@@ -448,6 +449,16 @@ def _lookup(
     card._put(y, lookup(card._get(a, rows, columns), card._bytes(table, TABLE_BYTES)))
 
 
+def _max_pool(card: NumpyAccelerator, x: _Rows, y: _Rows, window: Mapping[str, Any]) -> None:
+    (height, width), k = window["image"], window["k"]
+    made = max_pool(
+        card._get(x, height * width, k).reshape(height, width, k), out=window["out"],
+        kernel=window["kernel"], stride=window["stride"], pad=window["pad"],
+        dilation=window["dilation"],
+    )  # fmt: skip
+    card._put(y, made.reshape(-1, k))
+
+
 def _elements(
     card: NumpyAccelerator, op: str, attributes: str, inputs: Sequence[_Rows], y: _Rows, rows: int,
     columns: int, column: bool,
@@ -478,5 +489,5 @@ def _operator(
 _OPERATIONS: Mapping[str, Callable[..., None]] = {
     "move": _move, "signal": _nothing, "fence": _nothing, "copy": _copy, "gather": _gather,
     "linear": _linear, "conv2d": _conv2d, "batch_matmul": _batch_matmul, "pairs": _pairs,
-    "elements": _elements, "lookup": _lookup,
+    "elements": _elements, "lookup": _lookup, "max_pool": _max_pool,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Requests in files, and those that show a model's ranges, checked against what it takes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -10,7 +10,7 @@ import onnx
 from halfdome.host import arguments
 from halfdome.host.frontend.load import ModelError
 
-Calibration = Sequence[Mapping[str, np.ndarray]]
+Calibration = Sequence[Mapping[str, np.ndarray]] | Mapping[str, np.ndarray]
 
 
 def read_requests(path: str | Path, option: str) -> list[dict[str, np.ndarray]]:
@@ -45,15 +45,33 @@ def _read(path: Path, option: str) -> dict[str, np.ndarray]:
     raise ModelError(f"{option} {path}: is no .npz file of arrays; numpy.savez makes one")
 
 
+def entries(calibration: Calibration) -> list[Mapping[str, np.ndarray]]:
+    """Calibration as a list; a mapping alone is one entry.
+
+    Raises `ModelError` for what is neither a mapping nor an iterable of them.
+    """
+    remedy = "must be a list of requests, arrays by the name of an input, like [{'x': x}]"
+    if isinstance(calibration, Mapping):
+        return [calibration]
+    if isinstance(calibration, str | bytes) or not isinstance(calibration, Iterable):
+        raise ModelError(f"calibration: is of type {type(calibration).__name__}, {remedy}")
+    found = list(calibration)
+    for place, arrays in enumerate(found):
+        if not isinstance(arrays, Mapping):
+            kind = type(arrays).__name__
+            raise ModelError(f"calibration[{place}]: is of type {kind}; calibration {remedy}")
+    return found
+
+
 def requests_of(model: onnx.ModelProto, calibration: Calibration) -> list[dict[str, np.ndarray]]:
     """Requests that the model takes: an extra first axis counts them.
 
     Raises `ModelError` for an input that is missing, of another shape or dtype, or holds a NaN or
-    an infinity, and for none at all.
+    an infinity, what is no request, and for none at all.
     """
     requests = [
         request
-        for place, arrays in enumerate(calibration)
+        for place, arrays in enumerate(entries(calibration))
         for request in _split(model, f"calibration[{place}]", arrays)
     ]
     if not requests:
@@ -67,7 +85,8 @@ def _split(
     inputs = {value.name: value.type.tensor_type for value in model.graph.input}
     if unknown := set(arrays) - set(inputs):
         raise ModelError(
-            f"{where}: {min(unknown)}: there is no such input; inputs are {', '.join(inputs)}"
+            f"{where}: {min(unknown, key=str)}: there is no such input; "
+            f"inputs are {', '.join(inputs)}"
         )
     found, counts = {}, set()
     for name, tensor in inputs.items():

@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import onnx
 import onnx_ir
 from google.protobuf.message import DecodeError
@@ -17,6 +18,7 @@ Shapes = Mapping[str, Sequence[int]]
 _HEAVY = 1 << 16
 """Elements from which a constant takes no part in folding."""
 _NO_SHAPES: Shapes = MappingProxyType({})
+_SHAPES_ARE = "must be sizes by the name of an input, like {'x': (1, 3, 224, 224)}"
 _KEEP_SHAPES = ("Scaler", "Normalizer", "Imputer")
 """Operators of scikit-learn's models whose output has the shape of their input; it is float32, but
 for that of Imputer."""
@@ -54,8 +56,8 @@ def load(
     shapes : int sizes by input, for inputs that leave sizes open
 
     Raises `ModelError` for a file that is missing or no ONNX model, external data that are missing,
-    an operator that is unknown, an input that leaves a size open, and a shape that is of no input
-    or contradicts the model's.
+    an operator that is unknown or makes dictionaries, an input that leaves a size open, and a shape
+    that is of no input or contradicts the model's.
     """
     name, model, folder = _read(source)
     if not model.ir_version or not model.graph.node:
@@ -65,6 +67,8 @@ def load(
     _drop_defaults(model)
     _fix_shapes(model, shapes)
     heavy = _set_aside(model)
+    if not all(_shaped(value) for value in model.graph.output):
+        model = _inferred(model)
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
@@ -153,6 +157,11 @@ def _check_operators(name: str, model: onnx.ModelProto) -> None:
     domains = {domain for domain, _ in known}
     for node in nodes_within(model.graph):
         domain = "" if node.domain == "ai.onnx" else node.domain
+        if (domain, node.op_type) == ("ai.onnx.ml", "ZipMap"):
+            raise ModelError(
+                f"{name}: node {node.name or node.output[0]}: ZipMap makes dictionaries, outputs "
+                'must be tensors; pass options={"zipmap": False} to skl2onnx.to_onnx'
+            )
         if (domain, node.op_type) in known:
             continue
         where = f"node {node.name or node.output[0]}"
@@ -178,9 +187,13 @@ def _drop_defaults(model: onnx.ModelProto) -> None:
 
 def _fix_shapes(model: onnx.ModelProto, shapes: Shapes) -> None:
     """Writes `shapes` into the inputs, and a size into every place that has the same symbol."""
+    if not isinstance(shapes, Mapping):
+        raise ModelError(f"shapes={shapes!r}: {_SHAPES_ARE}")
     inputs = {value.name: value for value in model.graph.input}
     symbols: dict[str, int] = {}
     for name, shape in shapes.items():
+        if isinstance(shape, str | bytes) or not isinstance(shape, Sequence | np.ndarray):
+            raise ModelError(f"shapes[{name!r}]={shape!r}: {_SHAPES_ARE}")
         if name not in inputs:
             raise ModelError(
                 f"--shape {name}=...: there is no such input; inputs are {', '.join(inputs)}"
@@ -213,21 +226,31 @@ def _fix(
     name: str, tensor: onnx.TypeProto.Tensor, shape: tuple[int, ...], symbols: dict[str, int]
 ) -> None:
     given = f"--shape {name}={'x'.join(map(str, shape))}"
-    if not all(isinstance(size, int) and size > 0 for size in shape):
+    if not all(_is_size(size) for size in shape):
         raise ModelError(f"{given}: sizes must be whole numbers, 1 or more")
     if not tensor.HasField("shape"):
         for size in shape:
-            tensor.shape.dim.add().dim_value = size
+            tensor.shape.dim.add().dim_value = int(size)
     own = ", ".join(str(_size(dim)) for dim in tensor.shape.dim)
     if len(shape) != len(tensor.shape.dim):
         raise ModelError(f"{given}: contradicts the model, where {name} is [{own}]")
-    for dim, size in zip(tensor.shape.dim, shape, strict=True):
+    for dim, size in zip(tensor.shape.dim, map(int, shape), strict=True):
         fixed = dim.dim_value if _fixed(dim) else symbols.get(dim.dim_param, size)
         if fixed != size:
             raise ModelError(f"{given}: contradicts the model, where {name} is [{own}]")
         if dim.dim_param.isidentifier():  # some exporters write ? for every size that is open
             symbols[dim.dim_param] = size
         dim.dim_value = size
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int | np.integer) and not isinstance(size, bool) and int(size) > 0
+
+
+def _shaped(value: onnx.ValueInfoProto) -> bool:
+    """Whether it is known to be a tensor of so many dimensions, or no tensor."""
+    kind = value.type.WhichOneof("value")
+    return value.type.tensor_type.HasField("shape") if kind in (None, "tensor_type") else True
 
 
 def _fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:

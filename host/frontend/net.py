@@ -19,6 +19,8 @@ MOVES = {
     "Concat", "Gather",
 }  # fmt: skip
 """Operators whose outputs hold elements of their inputs, which say nothing of scales."""
+_KEEPING = {*MOVES, "MaxPool"}
+"""Operators whose outputs mean what their inputs mean."""
 _OPERANDS = {
     "QLinearConv": (0, 3, -6), "QLinearMatMul": (0, 3, -6), "QGemm": (0, 3, -7),
     "QLinearAdd": (0, 3, -6), "QLinearMul": (0, 3, -6), "QLinearGlobalAveragePool": (0, -3),
@@ -111,7 +113,7 @@ class Net:
         return proto
 
     def moved(self, node: onnx.NodeProto) -> list[str]:
-        """The operands whose elements a node of `MOVES` moves."""
+        """The operands whose elements a node moves, or chooses from."""
         return list(node.input if node.op_type == "Concat" else node.input[:1])
 
     @cached_property
@@ -131,7 +133,7 @@ class Net:
 
         model = [each for node in self.nodes for each in self.inside(node)]
         for node in model:
-            if node.op_type in MOVES:
+            if node.op_type in _KEEPING:
                 for name in (*self.moved(node), *node.output):
                     group[find(name)] = find(node.output[0])
         found: dict[str, Quantisation] = {}

@@ -11,6 +11,9 @@ from halfdome.host.frontend import (
     translate_moves as moves,
 )
 from halfdome.host.frontend import (
+    translate_pooling as pooling,
+)
+from halfdome.host.frontend import (
     translate_products as products,
 )
 from halfdome.host.frontend.commute import quantised_first
@@ -29,6 +32,7 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     "MatMulInteger": products.matmul_integer,
     "QGemm": products.qgemm,
     "QLinearGlobalAveragePool": products.global_average,
+    "MaxPool": pooling.max_pool,
     "QLinearAdd": elements.qlinear_add,
     "QLinearMul": elements.qlinear_mul,
     **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu"), elements.qlinear_function),
@@ -46,6 +50,8 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
 """Operators that cards compute, and how."""
 _TRANSLATIONS = {**TRANSLATIONS, FUNCTION: elements.byte_function}
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+_OF_IMAGES = ("QLinearConv", "MaxPool")
+"""What takes a pixel's channels side by side."""
 _BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
 """What computes nothing worth a way to the cards."""
 
@@ -140,7 +146,7 @@ def card_step(
     """
     outputs = _outputs(net, places)
     seen = [name for place in places for name in net.nodes[place].output if name and every]
-    channels_last = any(net.nodes[place].op_type == "QLinearConv" for place in places)
+    channels_last = any(net.nodes[place].op_type in _OF_IMAGES for place in places)
     for by_rows in (True, False):
         if by_rows and not _rows_agree(net, places):
             continue

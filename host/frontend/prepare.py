@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from halfdome.host.frontend.bags import Bag
+from halfdome.host.frontend.calibration import Calibration, entries
 from halfdome.host.frontend.load import ModelError, load
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator
 
@@ -52,7 +53,7 @@ class Prepared:
 
 def prepare(
     model: Any, example_inputs: Sequence[object] | None = None, *,
-    calibration: Requests | None = None, shapes: Mapping[str, Sequence[int]] = {},
+    calibration: Calibration | None = None, shapes: Mapping[str, Sequence[int]] = {},
     say: Said = lambda text: None,
 ) -> Prepared:  # fmt: skip
     """Reads and quantises a model; parameters are those of `compile.compile`.
@@ -81,7 +82,7 @@ def prepare(
             f"--shape {next(iter(shapes))}=...: models from PyTorch have the shapes of the "
             "arguments that they are exported with; export it with others"
         )
-    given = list(calibration or ())
+    given = [] if calibration is None else entries(calibration)
     if example_inputs is not None:
         given.append(model.named(example_inputs))
     loaded = load(model.rest)

@@ -13,6 +13,12 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from halfdome.host.frontend.calibration import Calibration, requests_of
 from halfdome.host.frontend.load import ModelError, nodes_within
 from halfdome.host.frontend.net import MOVES
+from halfdome.host.frontend.quantisable import (
+    copy_before_activations,
+    prepared_to_quantise,
+    seen_real,
+    unquantisable,
+)
 from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet
 
@@ -84,7 +90,7 @@ class _Reader(tools.CalibrationDataReader):
 def _quantised(
     model: onnx.ModelProto, requests: Sequence[Mapping[str, np.ndarray]]
 ) -> onnx.ModelProto:
-    outside = sum(tensor.ByteSize() for tensor in model.graph.initializer) > _MESSAGE
+    outside = _is_large(model)
     with tempfile.TemporaryDirectory() as folder, quiet():
         source, prepared, made = (
             f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
@@ -94,16 +100,26 @@ def _quantised(
             source, prepared, skip_symbolic_shape=True, save_as_external_data=outside,
             all_tensors_to_one_file=True, external_data_location="prepared.data",
         )  # fmt: skip
-        ready = _flat_biases(onnx.load(prepared))
-        _name_nodes(ready)
-        kept = _kept_real(ready)
+        ready = prepared_to_quantise(onnx.load(prepared))
+        kept = [*_kept_real(ready), *unquantisable(ready)]
+        copy_before_activations(ready, kept)
+        outputs = list(ready.graph.output)
+        ready.graph.output.extend(seen_real(ready))
+        outside = outside or _is_large(ready)
         _save(ready, prepared, outside)
         tools.quantize_static(
             prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
             nodes_to_exclude=kept, per_channel=True, use_external_data_format=outside,
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
-        return onnx.load(made)
+        result = onnx.load(made)
+    del result.graph.output[:]
+    result.graph.output.extend(outputs)
+    return result
+
+
+def _is_large(model: onnx.ModelProto) -> bool:
+    return sum(tensor.ByteSize() for tensor in model.graph.initializer) > _MESSAGE
 
 
 def _save(model: onnx.ModelProto, path: str, outside: bool) -> None:
@@ -114,25 +130,6 @@ def _save(model: onnx.ModelProto, path: str, outside: bool) -> None:
     data = Path(path).with_suffix(".data")
     data.unlink(missing_ok=True)
     onnx.save(model, path, save_as_external_data=True, location=data.name)
-
-
-def _flat_biases(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with one dimension for biases of Gemm, which quantising per channel counts along
-    their first."""
-    biases = {n.input[2] for n in model.graph.node if n.op_type == "Gemm" and len(n.input) > 2}
-    for tensor in model.graph.initializer:
-        if tensor.name in biases and list(tensor.dims[:-1]) == [1]:
-            del tensor.dims[0]
-    kept = [value for value in model.graph.value_info if value.name not in biases]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(kept)
-    return model
-
-
-def _name_nodes(model: onnx.ModelProto) -> None:
-    """Gives every node a name, by which the tools are told of it."""
-    for place, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.output[0]} node {place}"
 
 
 def _kept_real(model: onnx.ModelProto) -> list[str]:

@@ -7,7 +7,6 @@ from halfdome.host.frontend.functions import ELEMENTWISE
 _WINDOWS = "no command finds {} over a window"
 _LOATH = "cards have no command for it"
 REASONS: Mapping[str, str] = {
-    "MaxPool": _WINDOWS.format("maxima"),
     "AveragePool": _WINDOWS.format("means of floating point"),
     "QLinearAveragePool": "ONNX Runtime adds its window in floating point, in an order of its own",
     "GlobalMaxPool": _WINDOWS.format("maxima"),

@@ -25,7 +25,7 @@ def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
     writer = _Writer(made)
     for node in model.graph.node:
         rule = None if node.domain else _RULES.get(node.op_type)
-        if rule is None or not rule(writer, node):
+        if rule is None or not writer.is_float32(node) or not rule(writer, node):
             writer.nodes.append(node)
     del made.graph.node[:]
     made.graph.node.extend(writer.nodes)
@@ -56,6 +56,14 @@ class _Writer:
             return ()
         sizes = [dim.dim_value for dim in self._types[name].shape.dim]
         return tuple(sizes) if all(sizes) else ()
+
+    def is_float32(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is known to compute in it."""
+        names = [*node.input, *node.output]
+        kinds = {self._types[name].elem_type for name in names if name in self._types}
+        return onnx.TensorProto.FLOAT in kinds and kinds <= {
+            onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.UNDEFINED,
+        }  # fmt: skip
 
     def product(self, name: str) -> onnx.NodeProto | None:
         """The MatMul that makes a tensor that one node sees."""
@@ -181,8 +189,13 @@ def _biased(writer: _Writer, node: onnx.NodeProto) -> bool:
             continue
         a, w = product.input
         weight, shape, made = writer.constant(w), writer.shape(a), writer.shape(node.output[0])
-        fits = weight is not None and weight.ndim == 2 and bias.size == weight.shape[-1]
-        if not fits or len(shape) < 2 or bias.shape[-1] != bias.size or not made:
+        if weight is None or weight.ndim != 2 or len(shape) < 2:
+            continue
+        columns = weight.shape[-1]
+        same_shape = made == (*shape[:-1], columns) and bias.ndim <= len(shape)
+        if not same_shape or bias.size not in (1, columns) or bias.shape[-1:] not in (
+            (), (bias.size,),
+        ):  # fmt: skip
             continue
         writer.nodes.remove(product)
         wide = len(shape) > 2
@@ -190,7 +203,7 @@ def _biased(writer: _Writer, node: onnx.NodeProto) -> bool:
         if wide:
             flat = writer.hold(f"{output} rows", np.array([-1, shape[-1]], np.int64))
             rows = writer.add(node, "Reshape", [a, flat], f"{output} flat")
-        held = writer.hold(f"{output} bias", bias.reshape(-1))
+        held = writer.hold(f"{output} bias", np.broadcast_to(bias.reshape(-1), (columns,)))
         total = writer.add(node, "Gemm", [rows, w, held], f"{output} total" if wide else output)
         if wide:
             full = writer.hold(f"{output} shape", np.array(made, np.int64))

@@ -62,7 +62,7 @@ class TorchModel:
     def named(self, arguments: Sequence[object]) -> dict[str, np.ndarray]:
         """Arguments of the module as arrays by the names of inputs.
 
-        Raises `ValueError` for more or fewer leaves than `inputs`.
+        Raises `ValueError` for more or fewer leaves than `inputs`, and for bfloat16.
         """
         leaves = pytree.tree_leaves(tuple(arguments))
         if len(leaves) != len(self.inputs):
@@ -70,10 +70,13 @@ class TorchModel:
                 f"arguments: hold {len(leaves)} values, must be {len(self.inputs)}, as they were "
                 "when the module was exported"
             )
+        named = {
+            name: leaf for name, leaf in zip(self.inputs, leaves, strict=True) if name is not None
+        }
+        _of_numpy(named)
         return {
             name: leaf.detach().cpu().numpy() if isinstance(leaf, torch.Tensor) else leaf
-            for name, leaf in zip(self.inputs, leaves, strict=True)
-            if name is not None
+            for name, leaf in named.items()
         }
 
     def pool(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -110,7 +113,7 @@ def from_torch(
 
     Raises `TorchError` for a module that PyTorch does not export, an output that is no tensor, and
     an embedding bag that no card pools: one whose indices are computed by the module, a mode other
-    than sum and mean, a padding index, and a table that is no float32 parameter.
+    than sum and mean, a padding index, a table that is no float32 parameter, and bfloat16.
     """
     if not isinstance(module, torch.nn.Module):
         raise TorchError(f"module: is a {type(module).__name__}, must be a torch.nn.Module")
@@ -192,10 +195,13 @@ def _parted(
             for spec in exported.graph_signature.input_specs
             if spec.kind is torch.export.graph_signature.InputKind.USER_INPUT
         )  # fmt: skip
+        leaves = pytree.tree_leaves(arguments)
+        _of_numpy({each: leaf for each, leaf in zip(inputs, leaves, strict=True) if each})
+        _of_numpy(exported.state_dict)
         flat = exported.module(check_guards=False)
         bags, pooled = torch_bags.cut(flat)
         names = _named_outputs(flat.graph, outputs)
-        known = dict(zip(inputs, pytree.tree_leaves(arguments), strict=True)) | pooled
+        known = dict(zip(inputs, leaves, strict=True)) | pooled
         rest, used = _rest(flat)
         examples = tuple(known[each] for each in used)
         with _told(name, "torch.onnx.export"):
@@ -205,6 +211,16 @@ def _parted(
     if program is None:
         raise TorchError(f"{name}: torch.onnx.export gave no program")
     return TorchModel(program.model_proto, tuple(bags), inputs, tuple(names))
+
+
+def _of_numpy(values: Mapping[str, object]) -> None:
+    """Refuses arguments and parameters of a type that numpy does not have."""
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+            raise TorchError(
+                f"{name}: is torch.bfloat16, must be torch.float32; call .float() on module and "
+                "arguments"
+            )
 
 
 def _named_outputs(graph: torch.fx.Graph, wanted: Sequence[str] | None) -> list[str]:

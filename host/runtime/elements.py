@@ -6,14 +6,16 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfdome.hdl.commands import TABLE_BYTES, Flag, Function, Opcode
+from halfdome.hdl.commands import MATMUL_LIMIT, TABLE_BYTES, Flag, Function, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host import arguments
 from halfdome.host.driver import kernels
 from halfdome.host.driver.halfdome import HalfdomeAccelerator
-from halfdome.host.driver.kernels import Rows
+from halfdome.host.driver.kernels import Rows, Window
+from halfdome.host.driver.layout import round_up
 from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
+from halfdome.host.graph.pooling import windows
 from halfdome.host.graph.values import format_of
 from halfdome.host.runtime.products import zero_point
 from halfdome.host.runtime.tensors import Call, Tensor, operand
@@ -157,6 +159,39 @@ class Elements:
             columns, self.config.bus_bytes,
         ))  # fmt: skip
         return call.finish(y, stays=isinstance(x, Tensor) or isinstance(entries, Tensor))
+
+    @whole
+    def max_pool(
+        self, x: "ArrayLike | Tensor", kernel: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1, pads: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """The largest of each channel over windows of uint8 or int8 [height, width, channels].
+
+        `kernel`, `stride` and `dilation` are along height and width, or one for both; `pads` as in
+        `conv2d`, but what lies outside takes no part, and no window may lie there: `ValueError`.
+        The result is [out_height, out_width, channels], ONNX's MaxPool; a tensor if `x` is one.
+        """
+        image = operand("x", x, _BYTES, (None, None, None), self.accelerator)
+        taps, steps, spread = (
+            arguments.integers(name, value, 2, 1, 255)
+            for name, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation))
+        )
+        sides = arguments.pads(pads)
+        height, width, k = image.shape
+        for name, size in (("height", height), ("width", width), ("channels", k)):
+            arguments.integer(f"x: {name}", size, 1, MATMUL_LIMIT)
+        arguments.integer(
+            "x: bytes of a pixel", round_up(k, self.config.bus_bytes), 1, MATMUL_LIMIT
+        )
+        out = windows((height, width), taps, steps, sides, spread)
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((*out, k), image.dtype)
+        window = Window((height, width), k, k, out, *(
+            (pair[0], pair[1]) for pair in (taps, steps, sides, spread)
+        ))  # fmt: skip
+        call.run(kernels.max_pool(call.rows(image), Rows(y.block.address, y.stride), window))
+        return call.finish(y, stays=isinstance(image, Tensor))
 
     def _vector(
         self, opcode: Opcode, a: object, b: object, constants: dict[str, np.float32],

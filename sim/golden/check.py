@@ -72,6 +72,7 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
+        Opcode.POOL: _pool,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -380,3 +381,27 @@ def _matrices(v: dict[str, int], config: CardConfig, size: dict[str, int]) -> It
 
 def _extents(v: dict[str, int], size: dict[str, int]) -> dict[str, _Extent]:
     return {n: _Extent(v["rows"], v[f"{n}_stride"], nbytes) for n, nbytes in size.items()}
+
+
+def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    steps = [
+        f"{name}_{side}"
+        for name in ("kernel", "stride", "dilation")
+        for side in ("height", "width")
+    ]
+    sizes = ("height", "width", "k", "out_height", "out_width", *steps)
+    yield from _dimensions(v, **dict.fromkeys(sizes, MATMUL_LIMIT))
+    pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
+    many = [f"{name}_stride" for name, count in pixels.items() if count > 1]
+    yield from _strides(v, **dict.fromkeys(many, v["k"]))
+    for side, pad in (("height", "pad_top"), ("width", "pad_left")):
+        dilation = v[f"dilation_{side}"]
+        if v[pad] > (v[f"kernel_{side}"] - 1) * dilation:
+            yield Status.BAD_DIMENSION, pad
+        if v[pad] and dilation > v[side]:
+            yield Status.BAD_DIMENSION, f"dilation_{side}"
+        if (v[f"out_{side}"] - 1) * v[f"stride_{side}"] - v[pad] >= v[side]:
+            yield Status.BAD_DIMENSION, f"out_{side}"
+    yield from _aligned(v, config.bus_bytes, "x", "y", *many)
+    extents = {name: _Extent(pixels[name], v[f"{name}_stride"], v["k"]) for name in ("y", "x")}
+    yield from _operands(v, config, extents)

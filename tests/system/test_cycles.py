@@ -77,6 +77,14 @@ def test_lookup_takes_the_recorded_cycles(card, measure, rows, columns):
     measure(f"lookup rows={rows} columns={columns}", "vector", lambda: card.lookup(x, table))
 
 
+@pytest.mark.parametrize("k", [3, 40])
+def test_max_pool_takes_the_recorded_cycles(card, measure, k):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, (12, 12, k), np.uint8)
+    call = {"kernel": 3, "stride": 2, "pads": 1}
+    measure(f"max_pool k={k}", "vector", lambda: card.max_pool(x, **call))
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_conv2d_takes_the_recorded_cycles(card, measure, groups):
     rng = np.random.default_rng(1)

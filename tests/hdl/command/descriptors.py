@@ -54,6 +54,12 @@ GOOD: dict[Opcode, dict[str, int]] = {
     Opcode.MULTIPLY: _UNARY | {"shift": 0x8000_0000} | _SECOND,
     Opcode.CLAMP: _UNARY | {"low": 0xFF80_0000, "high": 0x40C0_0000},
     Opcode.LOOKUP: _LOOKUP,
+    Opcode.POOL: {
+        "y": _PAD, "x": 0x5000, "height": 5, "width": 4, "k": 11, "out_height": 3, "out_width": 2,
+        "x_stride": 16, "y_stride": 32, "kernel_height": 3, "kernel_width": 2,
+        "stride_height": 2, "stride_width": 3, "pad_top": 1, "pad_left": 1,
+        "dilation_height": 1, "dilation_width": 2,
+    },
 }  # fmt: skip
 
 _EDGES = (0, 1, 2, 15, 16, 17, 48, 64, 255, 256, 257, 65535, 65536, 2**31, 2**32 - 1)

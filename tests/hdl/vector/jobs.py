@@ -3,6 +3,7 @@
 import numpy as np
 
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Function, Opcode, pack
+from halfdome.sim.golden.pool import max_pool
 from halfdome.sim.golden.vector import decode, lookup, result
 from tests.bench import get, monitor, put, simulate
 
@@ -114,12 +115,69 @@ class LookupJob:
         self.descriptor = int.from_bytes(pack(Opcode.LOOKUP, **self.values), "little")
 
 
-def random_job(memory, config, position, rng, opcode, rows, columns, **fixed) -> Job | LookupJob:
+class PoolJob:
+    """A POOL of random bytes whose output follows its input from `position` of a memory."""
+
+    def __init__(
+        self, memory, config, position, rng, *, size, k, out, kernel, stride=(1, 1), pad=(0, 0),
+        dilation=(1, 1), signed=False, gap=0,
+    ):  # fmt: skip
+        bus = config.bus_bytes
+        pixel = -(-k // bus) * bus
+        x_stride, y_stride = pixel + gap * bus, pixel + 2 * gap * bus
+        y = position + size[0] * size[1] * x_stride
+        self.end = y + out[0] * out[1] * y_stride
+        memory.data[position : self.end] = UNTOUCHED
+        x = rng.integers(0, 256, (size[0] * size[1], k), np.uint8)
+        for pixel, values in enumerate(x):
+            memory.data[position + pixel * x_stride :][:k] = values
+        self.where = slice(y, self.end)
+        self.image = memory.data[self.where].copy()
+        result = max_pool(
+            x.view(np.int8 if signed else np.uint8).reshape(*size, k),
+            out=out, kernel=kernel, stride=stride, pad=pad, dilation=dilation,
+        )  # fmt: skip
+        for pixel, values in enumerate(result.view(np.uint8).reshape(-1, k)):
+            self.image[pixel * y_stride :][:k] = values
+        self.sides = {"size": size, "out": out, "kernel": kernel, "stride": stride, "pad": pad,
+                      "dilation": dilation}  # fmt: skip
+        self.values = {
+            "x": position, "y": y, "k": k, "x_stride": x_stride, "y_stride": y_stride,
+            "flags": int(Flag.X_INT8) if signed else 0, "height": size[0], "width": size[1],
+            "pad_top": pad[0], "pad_left": pad[1],
+        }  # fmt: skip
+        for name in ("out", "kernel", "stride", "dilation"):
+            for side, value in zip(("height", "width"), self.sides[name], strict=True):
+                self.values[f"{name}_{side}"] = value
+        self.descriptor = int.from_bytes(pack(Opcode.POOL, **self.values), "little")
+
+
+def random_windows(rng) -> dict:
+    """Sides of a random POOL: every window has a tap inside the image."""
+    sides = {name: [] for name in ("size", "out", "kernel", "stride", "pad", "dilation")}
+    for _ in range(2):
+        size, kernel, stride = (int(rng.integers(1, most)) for most in (7, 4, 4))
+        dilation = int(rng.integers(1, 3))
+        pad = int(rng.integers((kernel - 1) * dilation + 1)) if dilation <= size else 0
+        out = int(rng.integers(1, (size + pad - 1) // stride + 2))
+        for name, value in zip(sides, (size, out, kernel, stride, pad, dilation), strict=True):
+            sides[name].append(value)
+    return {name: tuple(pair) for name, pair in sides.items()}
+
+
+def random_job(
+    memory, config, position, rng, opcode, rows, columns, **fixed
+) -> Job | LookupJob | PoolJob:
     """A job of random formats, function, reduction and constants, but for what is `fixed`."""
     if opcode is Opcode.LOOKUP:
         gap, in_place = int(rng.integers(2)), bool(rng.integers(2))
         return LookupJob(
             memory, config, position, rng, rows=rows, columns=columns, gap=gap, in_place=in_place
+        )
+    if opcode is Opcode.POOL:
+        gap, signed = int(rng.integers(2)), bool(rng.integers(2))
+        return PoolJob(
+            memory, config, position, rng, k=columns, gap=gap, signed=signed, **random_windows(rng)
         )
     choices: dict = {
         "function": rng.choice(list(Function)),

@@ -196,3 +196,31 @@ def test_heavy_constants_are_kept_as_far_as_they_are_used(monkeypatch):
     assert [value.name for value in made.graph.input] == ["x"]
     assert list(arrays_of(made)) == ["w"]
     np.testing.assert_array_equal(arrays_of(made)["w"], constants["w"])
+
+
+@pytest.mark.parametrize("shapes", [None, ["x"], "x", {"x": 4}, {"x": None}, {"x": "48"}])
+def test_what_are_no_shapes_is_refused(shapes):
+    with pytest.raises(ModelError, match=r"shapes.*=.*: must be sizes by the name of an input"):
+        load(open_batch(), shapes)
+
+
+def test_sizes_are_whole_numbers_of_python_or_numpy():
+    made = load(open_batch(), {"x": np.array([2, 3, 5])})
+    assert shapes_of(made)["x"] == (2, 3, 5)
+    with pytest.raises(ModelError, match="sizes must be whole numbers"):
+        load(open_batch(), {"x": (True, 3, 5)})
+
+
+@pytest.mark.parametrize("kind", [None, 1])
+def test_the_shape_of_an_output_is_inferred(kind):
+    source = model([node("Relu", "x", "y")], {"x": (np.float32, (2, 3))}, ["y"], {})
+    if kind:
+        source.graph.output[0].type.tensor_type.elem_type = kind
+    assert shapes_of(load(source))["y"] == (2, 3)
+
+
+def test_dictionaries_of_scikit_learn_say_how_to_leave_them_out():
+    nodes = [node("ZipMap", "x", "y", "ai.onnx.ml", classlabels_int64s=[0, 1])]
+    source = model(nodes, {"x": (np.float32, (4, 2))}, ["y"], {})
+    with pytest.raises(ModelError, match=r'options=\{"zipmap": False\} to skl2onnx.to_onnx'):
+        load(source)

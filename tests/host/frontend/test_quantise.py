@@ -228,6 +228,17 @@ def test_calibration_that_does_not_fit_is_refused(calibration, message):
         to_qoperator(load(residual()), calibration)
 
 
+def test_a_mapping_alone_is_an_entry_of_calibration(quantised):
+    made = to_qoperator(load(residual()), {"x": images(4)})
+    assert made.SerializeToString() == quantised.SerializeToString()
+
+
+@pytest.mark.parametrize("calibration", ["x", 5, [None], [[images(1)]], images(1), [5]])
+def test_what_is_no_calibration_is_refused(calibration):
+    with pytest.raises(ModelError, match=r"calibration.* must be a list of requests"):
+        to_qoperator(load(residual()), calibration)
+
+
 def test_inputs_of_different_numbers_of_requests_are_refused():
     inputs = {"x": (np.float32, (1, 3)), "z": (np.float32, (1, 3))}
     source = load(typed(model([node("Add", "x z", "y")], inputs, ["y"], {})))

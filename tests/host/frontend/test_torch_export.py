@@ -215,6 +215,25 @@ def test_what_is_no_module_in_evaluation_mode_is_refused():
     refused(torch.relu, [torch.ones(1, 2)], "module: is a .*must be a torch.nn.Module")
 
 
+@pytest.mark.parametrize(
+    ("cast", "given", "named"),
+    [(torch.bfloat16, torch.float32, "part.weight"), (torch.float32, torch.bfloat16, "x")],
+)
+def test_bfloat16_is_refused_by_name(cast, given, named):
+    def forward(self, x):
+        return self.part(x.to(cast))
+
+    made = module(forward, part=nn.Linear(4, 3).to(cast)).eval()
+    with pytest.raises(TorchError, match=rf"{named}: is torch.bfloat16, .* call \.float\(\)"):
+        from_torch(made, (torch.ones(2, 4, dtype=given),))
+
+
+def test_an_argument_of_bfloat16_is_refused_by_name():
+    made = from_torch(nn.Linear(4, 3).eval(), (torch.ones(2, 4),))
+    with pytest.raises(TorchError, match=r"input: is torch.bfloat16"):
+        made.named((torch.ones(2, 4, dtype=torch.bfloat16),))
+
+
 def test_names_and_arguments_must_be_as_many_as_the_module_has():
     network = nn.Linear(2, 2).eval()
     with pytest.raises(TorchError, match="outputs: has 2 names, the module has 1 outputs"):

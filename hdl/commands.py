@@ -15,6 +15,8 @@ DESCRIPTOR_BYTES = 64
 COMPLETION_BYTES = 16
 NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
+TABLE_BYTES = 256
+"""Bytes of the table of a LOOKUP: one for each byte that an element may be."""
 MATMUL_LIMIT = 65535
 """Largest m, k or n of a matrix product; of a CONV2D, largest height, width, k or n."""
 
@@ -48,6 +50,8 @@ class Opcode(enum.IntEnum, shape=8):
     ADD = 0x42
     MULTIPLY = 0x43
     CLAMP = 0x44
+    LOOKUP = 0x45
+    POOL = 0x46
     FENCE_VECTOR = 0x4F
 
     @property
@@ -226,7 +230,7 @@ class Flag(python_enum.IntFlag):
     MAX = 2
     #: ADD, MULTIPLY: b is [rows, 1], one element for all columns of a row.
     BROADCAST = 4
-    #: Matrix products: x is int8, not uint8.
+    #: Matrix products, POOL: x is int8, not uint8.
     X_INT8 = 2
     #: Matrix products: w is uint8, not int8.
     W_UINT8 = 4
@@ -283,13 +287,17 @@ _MOVE: tuple[Field, ...] = (
     Field("destination_stride", 32, "bytes from one destination row to the next"),
 )
 
-_VECTOR: tuple[Field, ...] = (
+_ELEMENTS: tuple[Field, ...] = (
     Field("y", 40, "card address of the output, [rows, columns] or [rows, 1]"),
     Field("a", 40, "card address of the first input, [rows, columns]"),
     Field("rows", 32, "rows"),
     Field("columns", 32, "elements of a row"),
     Field("y_stride", 24, "bytes from one row of y to the next"),
     Field("a_stride", 24, "bytes from one row of a to the next"),
+)
+
+_VECTOR: tuple[Field, ...] = (
+    *_ELEMENTS,
     Field("multiplier", 32, "float32, finite and not zero: y = result * multiplier"),
     Field("y_zero_point", 8, "added after scaling if y has 8 bits"),
     Field("a_zero_point", 8, "what stands for 0 in a of 8 bits"),
@@ -303,6 +311,22 @@ _SECOND: tuple[Field, ...] = (
     Field("b_stride", 24, "bytes from one row of b to the next; 0 for the same row always"),
     Field("b_zero_point", 8, "what stands for 0 in b of 8 bits"),
     Field("b_format", 8, "`ElementFormat`"),
+)
+
+_WINDOWS: tuple[Field, ...] = (
+    Field("out_height", 16, "rows of pixels of y"),
+    Field("out_width", 16, "pixels of a row of y"),
+    Field("x_stride", 16, "bytes from one pixel of x to the next; rows follow without a gap"),
+    Field("y_stride", 16, "bytes from one pixel of y to the next; rows follow without a gap"),
+    Field("kernel_height", 8, "rows of the kernel"),
+    Field("kernel_width", 8, "columns of the kernel"),
+    Field("stride_height", 8, "rows of x from one row of y to the next"),
+    Field("stride_width", 8, "pixels of x from one pixel of y to the next"),
+)
+
+_DILATIONS: tuple[Field, ...] = (
+    Field("dilation_height", 8, "rows of x from one row of the kernel to the next"),
+    Field("dilation_width", 8, "pixels of x from one column of the kernel to the next"),
 )
 
 BODIES: dict[Opcode, tuple[Field, ...]] = {
@@ -374,18 +398,10 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         Field("width", 16, "pixels of a row of x"),
         Field("k", 16, "channels of x"),
         Field("n", 16, "channels of y"),
-        Field("out_height", 16, "rows of pixels of y"),
-        Field("out_width", 16, "pixels of a row of y"),
-        Field("x_stride", 16, "bytes from one pixel of x to the next; rows follow without a gap"),
-        Field("y_stride", 16, "bytes from one pixel of y to the next; rows follow without a gap"),
-        Field("kernel_height", 8, "rows of the kernel"),
-        Field("kernel_width", 8, "columns of the kernel"),
-        Field("stride_height", 8, "rows of x from one row of y to the next"),
-        Field("stride_width", 8, "pixels of x from one pixel of y to the next"),
+        *_WINDOWS,
         Field("pad_top", 8, "rows above x that stand for zero"),
         Field("pad_left", 8, "columns left of x that stand for zero; likewise what y needs beyond"),
-        Field("dilation_height", 8, "rows of x from one row of the kernel to the next"),
-        Field("dilation_width", 8, "pixels of x from one column of the kernel to the next"),
+        *_DILATIONS,
         Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
         Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
         Field("w_zero_point", 8, "the w that stands for zero, in w's format"),
@@ -407,6 +423,23 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         Field("low", 32, "float32, not NaN"),
         Field("high", 32, "float32, not NaN, not below low"),
     ),
+    # y = table[a]
+    Opcode.LOOKUP: (
+        *_ELEMENTS,
+        Field("table", 40, "card address of uint8[256]: what each byte of a becomes"),
+    ),
+    # y = maximum over a window of x; what lies outside x takes no part
+    Opcode.POOL: (
+        Field("y", 40, "card address of y[out_height, out_width, k], pixels `y_stride` apart"),
+        Field("x", 40, "card address of 8-bit x[height, width, k], pixels `x_stride` apart"),
+        Field("height", 16, "rows of pixels of x"),
+        Field("width", 16, "pixels of a row of x"),
+        Field("k", 16, "channels of x and y"),
+        *_WINDOWS,
+        Field("pad_top", 8, "rows of the first window above x; one is inside at least"),
+        Field("pad_left", 8, "columns of the first window left of x; likewise"),
+        *_DILATIONS,
+    ),
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
 
@@ -421,6 +454,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.ADD: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.CLAMP: Flag.SUM | Flag.MAX,
+    Opcode.POOL: Flag.X_INT8,
 }
 """Flag bits a command accepts; an opcode not listed accepts none."""
 

@@ -17,7 +17,7 @@ STATUS_FETCH_FAILED, STATUS_RESETTING = 2, 4
 """Bits of STATUS."""
 IDENTIFICATION = 0x464C4148
 """Value of ID: "HALF" in little-endian ASCII."""
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 4
 
 
 class Register(NamedTuple):

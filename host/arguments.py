@@ -9,6 +9,8 @@ import enum
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -57,6 +59,13 @@ def integers(name: str, value: object, count: int, low: int, high: int) -> tuple
     if len(value) != count:
         raise ValueError(f"{name}={value!r}: must be {count} integers, or one for all")
     return tuple(integer(f"{name}[{place}]", each, low, high) for place, each in enumerate(value))
+
+
+def pads(value: object) -> tuple[int, ...]:
+    """Pixels beside an image: top, left, bottom, right, or two or one that stand for them."""
+    if hasattr(value, "__len__") and len(value) == 2:  # type: ignore[arg-type]
+        return 2 * integers("pads", value, 2, 0, 255)
+    return integers("pads", value, 4, 0, 255)
 
 
 def choice(name: str, value: object, choices: type[Choice]) -> Choice:
@@ -129,6 +138,34 @@ def rows(name: str, value: ArrayLike, kind: DTypeLike, shape: Sequence[int]) -> 
     if len(found) > shape[0]:
         raise ValueError(f"{name}: is {described(found)}, must have at most {shape[0]} rows")
     return found
+
+
+def output_file(path: str | Path) -> Path:
+    """The path of a file that can be written, which is left as it is."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ValueError(f"{path}: is a folder, must be a file")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path}: folder {path.parent} does not exist")
+        known = path.exists()
+        path.open("a").close()
+        if not known:
+            path.unlink()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def output_folder(path: str | Path) -> Path:
+    """The path of a folder that files can be written to; it is made if it is missing."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise ValueError(f"{path}: is no folder to write to: {error.strerror}") from None
+    return path
 
 
 def described(value: Shaped) -> str:

@@ -1,8 +1,9 @@
 """The platform as a whole: its cards, its clock, its lifetime. What `halfdome.open` opens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -168,6 +169,17 @@ def check(config: CardConfig, cards: int, engine: str) -> None:
             f"counters={config.counters}: every engine and every card of a platform needs one, "
             f"{cards} cards at least {needed}"
         )
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Raises `ValueError` for an option that `open` does not have, but cards, config and engine."""
+    from halfdome.sim.platform import Platform
+
+    own = {*signature(open).parameters, *signature(Platform).parameters}
+    known = sorted(own - {"cards", "config", "engine", "platform_options"})
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{name}: is no option; there are {', '.join(known)}")
 
 
 def check_faults(faults: Sequence[str], cards: int) -> None:

@@ -21,7 +21,7 @@ EXTENT = data.StructLayout(
     }
 )
 """Bytes from `start` to before `end`; if `many`, rows of `row_bytes`, `stride` apart. `written`: by
-the command, which may do so `in_place`."""
+the command, which may do so `in_place`; of an operand that is read, whether it may there."""
 
 FINDING = data.StructLayout({"overlaps": 1, "detail": 8})
 """Whether the operand overlaps the one written, and the `detail` that came with it."""
@@ -31,8 +31,8 @@ class OverlapChecker(wiring.Component):
     """Compares each operand of a command with the one that is written, which comes first if any.
 
     Two operands whose extents meet are apart all the same if their rows have one stride and lie in
-    different columns. A command that works `in_place` may write the very rows that it reads, if
-    they are as long as what it writes.
+    different columns. A command that works `in_place` may write the very rows that it reads
+    `in_place`, if they are as long as what it writes.
 
     Members
     -------
@@ -85,7 +85,7 @@ class OverlapChecker(wiring.Component):
         first = Mux(later, output.row_bytes, read.row_bytes)
         second = Mux(later, read.row_bytes, output.row_bytes)
         apart = read.many & same_stride & (gap >= first) & (gap + second <= output.stride)
-        itself = output.in_place & same_start & same_stride & long_enough
+        itself = output.in_place & read.in_place & same_start & same_stride & long_enough
         m.d.comb += [
             self.o.valid.eq(valid & ~read.written),
             self.o.p.overlaps.eq(meets & ~apart & ~itself),

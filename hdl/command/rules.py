@@ -22,6 +22,7 @@ from halfdome.hdl.commands import (
     NO_COUNTER,
     POOLED_FORMATS,
     PRODUCT_FORMATS,
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -35,6 +36,11 @@ from halfdome.hdl.commands import (
 from halfdome.hdl.config import CardConfig
 
 MOVES = (Opcode.LOAD, Opcode.COPY, Opcode.STORE)
+IMAGE_SIDES = ("height", "width", "k", "out_height", "out_width")
+WINDOW_SIDES = tuple(
+    f"{name}_{side}" for name in ("kernel", "stride", "dilation") for side in ("height", "width")
+)
+PADS = {"height": "pad_top", "width": "pad_left"}
 VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
 
 
@@ -54,6 +60,8 @@ class Access(enum.Enum, shape=2):
     WRITE = 1
     #: Likewise, but the rows of another may be overwritten with rows as long or shorter.
     WRITE_IN_PLACE = 2
+    #: A command that works in place may not do so here.
+    READ_APART = 3
 
 
 class Operand(NamedTuple):
@@ -87,6 +95,8 @@ def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]
         *_batch_matmul_rules(descriptor, config),
         *_conv2d_rules(descriptor, config),
         *(rule for opcode in VECTOR for rule in _vector_rules(opcode, descriptor, config)),
+        *_lookup_rules(descriptor, config),
+        *_pool_rules(descriptor, config),
     ]
 
 
@@ -259,9 +269,7 @@ def _batch_matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]
 def _conv2d_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.CONV2D,)), view(Opcode.CONV2D, descriptor)
     yield from _format_rules(rule, v, _has(v, Flag.RELU))
-    sides = [f"{name}_{side}" for name in ("kernel", "stride", "dilation")
-             for side in ("height", "width")]  # fmt: skip
-    for name in ("height", "width", "k", "n", "out_height", "out_width", *sides):
+    for name in (*IMAGE_SIDES[:3], "n", *IMAGE_SIDES[3:], *WINDOW_SIDES):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     many = {
         "x_stride": (v.height > 1) | (v.width > 1),
@@ -316,8 +324,6 @@ def _order(x: Value) -> Value:
 def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (opcode,)), view(opcode, descriptor)
     both = Flag.SUM | Flag.MAX
-    many = v.rows > 1
-    row_bytes = _vector_row_bytes(opcode, v)
 
     yield rule((v.flags & both) == both, Status.BAD_FORMAT, "flags")
     for name in (f.name for f in fields(opcode)):
@@ -340,6 +346,47 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
             case _:
                 continue
         yield rule(broken, Status.BAD_FORMAT, name)
+    yield from _matrix_rules(rule, v, config, _vector_row_bytes(opcode, v))
+
+
+def _lookup_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.LOOKUP,)), view(Opcode.LOOKUP, descriptor)
+    yield from _matrix_rules(rule, v, config, {"y": v.columns, "a": v.columns})
+    yield rule(_misaligned(v.table, config.bus_bytes), Status.BAD_ALIGNMENT, "table")
+
+
+def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.POOL,)), view(Opcode.POOL, descriptor)
+    for name in (*IMAGE_SIDES, *WINDOW_SIDES):
+        yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    many = {
+        "x_stride": (v.height > 1) | (v.width > 1),
+        "y_stride": (v.out_height > 1) | (v.out_width > 1),
+    }
+    for name, condition in many.items():
+        yield rule(condition & (v[name] < v.k), Status.BAD_DIMENSION, name)
+    # A tap of every window is inside: the first begins before the image's end, as the last does.
+    for side, pad in (("height", v.pad_top), ("width", v.pad_left)):
+        out, kernel, stride, dilation = (
+            v[f"{name}_{side}"] for name in ("out", "kernel", "stride", "dilation")
+        )
+        reach = (kernel - 1)[:8] * dilation
+        last = (out - 1)[:16] * stride
+        yield rule(pad > reach, Status.BAD_DIMENSION, PADS[side])
+        yield rule(pad.any() & (dilation > v[side]), Status.BAD_DIMENSION, f"dilation_{side}")
+        yield rule(last >= v[side] + pad, Status.BAD_DIMENSION, f"out_{side}")
+    for name in ("x", "y"):
+        yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
+    for name, condition in many.items():
+        bad = condition & _misaligned(v[name], config.bus_bytes)
+        yield rule(bad, Status.BAD_ALIGNMENT, name)
+
+
+def _matrix_rules(
+    rule: _Rules, v: data.View, config: CardConfig, row_bytes: dict[str, Value]
+) -> Iterator[Rule]:
+    """Rules of matrices whose rows have so many bytes."""
+    many = v.rows > 1
     for name in ("rows", "columns"):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     for name, size in row_bytes.items():
@@ -439,13 +486,19 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         access = Access.WRITE_IN_PLACE if name == "destination" else Access.READ
         return rows(opcode, name, move.rows, move[f"{name}_stride"], move.row_bytes, access)
 
-    def elements(opcode):
-        v = view(opcode, descriptor)
+    def matrices(opcode, v, row_bytes):
         return [
             rows(opcode, name, v.rows, v[f"{name}_stride"], size,
                  Access.WRITE_IN_PLACE if name == "y" else Access.READ)
-            for name, size in _vector_row_bytes(opcode, v).items()
+            for name, size in row_bytes.items()
         ]  # fmt: skip
+
+    def elements(opcode):
+        v = view(opcode, descriptor)
+        return matrices(opcode, v, _vector_row_bytes(opcode, v))
+
+    lookup, pool = view(Opcode.LOOKUP, descriptor), view(Opcode.POOL, descriptor)
+    pixels = {"y": pool.out_height * pool.out_width, "x": pool.height * pool.width}
 
     op = Opcode
     return {
@@ -462,4 +515,13 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         ],
         **_product_operands(descriptor, config),
         **{opcode: elements(opcode) for opcode in VECTOR},
+        op.LOOKUP: [
+            *matrices(op.LOOKUP, lookup, {"y": lookup.columns, "a": lookup.columns}),
+            operand(op.LOOKUP, "table", 0, 0, TABLE_BYTES, access=Access.READ_APART),
+        ],
+        op.POOL: [
+            rows(op.POOL, name, count, pool[f"{name}_stride"], pool.k,
+                 Access.WRITE if name == "y" else Access.READ)
+            for name, count in pixels.items()
+        ],
     }  # fmt: skip

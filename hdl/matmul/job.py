@@ -8,6 +8,7 @@ from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
 from halfdome.hdl.config import ADDRESS_BITS
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.matmul.array import OPERAND_BITS
+from halfdome.hdl.windows import STEP_CYCLES, STEPS, calculate_steps
 
 SIZE_BITS = 16
 """Width of k, n and of the sides of an image."""
@@ -31,7 +32,7 @@ JOB = data.StructLayout(
         "w": ADDRESS_BITS,
         "params": ADDRESS_BITS,
         "y": ADDRESS_BITS,
-        "rows": 32,
+        **STEPS,
         "k": SIZE_BITS,
         "n": SIZE_BITS,
         "batches": SIZE_BITS,
@@ -48,10 +49,6 @@ JOB = data.StructLayout(
         "dilation_height": 8,
         "dilation_width": 8,
         "is_matrix": 1,
-        "pixel_step": 32,
-        "line_step": ADDRESS_BITS,
-        "tap_step": 32,
-        "tap_line_step": ADDRESS_BITS,
         "y_stride": 32,
         "w_stride": SIZE_BITS,
         "x_batch_stride": 24,
@@ -92,7 +89,7 @@ class JobDecoder(wiring.Component):
     """
 
     latency = 1
-    convolution_latency = 12
+    convolution_latency = STEP_CYCLES + 1
 
     def __init__(self):
         super().__init__(
@@ -184,50 +181,12 @@ class JobDecoder(wiring.Component):
                         job.x_zero_point.eq(operand(convolution.x_zero_point, has(Flag.X_INT8))),
                         job.w_zero_point.eq(operand(convolution.w_zero_point, ~has(Flag.W_UINT8))),
                     ]
-        self._multiply(m, convolution, is_convolution)
+        begin = self.start & is_convolution
+        with m.If(calculate_steps(m, convolution, job, begin)):
+            m.d.sync += self.valid.eq(1)
+        with m.If(self.start):
+            m.d.sync += self.valid.eq(~is_convolution)
         return m
 
     def _take(self, m: Module, view: data.View, *names: str) -> None:
         m.d.sync += [self.job[name].eq(view[name]) for name in names]
-
-    def _multiply(self, m: Module, v: data.View, is_convolution: Value) -> None:
-        """The steps of a convolution, one product a cycle on one multiplier.
-
-        Its operands are chosen in the cycle before, so that no clock has both to do.
-        """
-        job = self.job
-        image_line = Signal(32)
-        beside = Signal(24)
-        above = Signal(ADDRESS_BITS)
-        factor, term = Signal(16), Signal(32)
-        product = Signal(ADDRESS_BITS)
-        products = (
-            (v.width, v.x_stride, image_line),
-            (v.out_height, v.out_width, job.rows),
-            (v.stride_width, v.x_stride, job.pixel_step),
-            (v.dilation_width, v.x_stride, job.tap_step),
-            (v.stride_height, image_line, job.line_step),
-            (v.dilation_height, image_line, job.tap_line_step),
-            (v.pad_left, v.x_stride, beside),
-            (v.pad_top, image_line, above),
-        )
-        # Then the address of the first tap, which may wrap below 0, in two steps.
-        step = Signal(range(len(products) + 3))
-        working = Signal()
-        m.d.comb += product.eq(factor * term)
-        with m.If(working):
-            m.d.sync += step.eq(step + 1)
-            with m.Switch(step):
-                for number, (a, b, _) in enumerate(products):
-                    with m.Case(number):
-                        m.d.sync += [factor.eq(a), term.eq(b)]
-            with m.Switch(step):
-                for number, (_, _, target) in enumerate(products, start=1):
-                    with m.Case(number):
-                        m.d.sync += target.eq(product)
-                with m.Case(len(products) + 1):
-                    m.d.sync += job.x.eq(job.x - beside)
-                with m.Case(len(products) + 2):
-                    m.d.sync += [job.x.eq(job.x - above), working.eq(0), self.valid.eq(1)]
-        with m.If(self.start):
-            m.d.sync += [step.eq(0), working.eq(is_convolution), self.valid.eq(~is_convolution)]

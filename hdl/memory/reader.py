@@ -72,6 +72,54 @@ class ReadBuffer(wiring.Component):
         return m
 
 
+class BurstCutter(wiring.Component):
+    """Cuts a contiguous run of words into bursts that end where memory lines do.
+
+    Members
+    -------
+    i : In(stream of {address, words}), a word-aligned start and a number of words, 0 for none
+    o : Out(stream of `read_request`)
+
+    The first burst leaves in the cycle after `i` is taken; then one a cycle. A run is taken when
+    the one before has left.
+    """
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "i": In(
+                    stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 32}))
+                ),
+                "o": Out(stream.Signature(read_request(config))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        address = Signal(ADDRESS_BITS)
+        words = Signal(32)
+        word_index = address[(config.bus_bytes - 1).bit_length() :]
+        to_line_end = Signal(range(config.burst_words + 1))
+        count = Signal.like(to_line_end)
+        m.d.comb += [
+            to_line_end.eq(config.burst_words - (word_index & (config.burst_words - 1))),
+            count.eq(to_line_end),
+            self.o.p.address.eq(address),
+            self.o.p.count_minus_1.eq(count - 1),
+            self.o.valid.eq(words != 0),
+            self.i.ready.eq(words == 0),
+        ]
+        with m.If(words < to_line_end):
+            m.d.comb += count.eq(words)
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [address.eq(address + count * config.bus_bytes), words.eq(words - count)]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [address.eq(self.i.p.address), words.eq(self.i.p.words)]
+        return m
+
+
 class SequentialReader(wiring.Component):
     """Streams a contiguous run of words in line-sized bursts, prefetching as far as it has room.
 
@@ -82,7 +130,7 @@ class SequentialReader(wiring.Component):
 
     Members
     -------
-    i : In(stream of {address, words}), a word-aligned start and a number of words, 0 for none
+    i : In(stream of {address, words}), as `BurstCutter` takes them
     o : Out(stream of `read_word`), the words of every run in order; `last` ends a burst, not a run
     port : Out(ReadPort)
 
@@ -104,28 +152,10 @@ class SequentialReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        m.submodules.buffer = buffer = ReadBuffer(config, self._depth)
+        m.submodules.cutter = cutter = BurstCutter(self._config)
+        m.submodules.buffer = buffer = ReadBuffer(self._config, self._depth)
+        connect(m, flipped(self.i), cutter.i)
+        connect(m, cutter.o, buffer.i)
         connect(m, buffer.port, flipped(self.port))
         connect(m, buffer.o, flipped(self.o))
-
-        address = Signal(ADDRESS_BITS)
-        words = Signal(32)
-        word_index = address[(config.bus_bytes - 1).bit_length() :]
-        to_line_end = Signal(range(config.burst_words + 1))
-        count = Signal.like(to_line_end)
-        m.d.comb += [
-            to_line_end.eq(config.burst_words - (word_index & (config.burst_words - 1))),
-            count.eq(to_line_end),
-            buffer.i.p.address.eq(address),
-            buffer.i.p.count_minus_1.eq(count - 1),
-            buffer.i.valid.eq(words != 0),
-            self.i.ready.eq(words == 0),
-        ]
-        with m.If(words < to_line_end):
-            m.d.comb += count.eq(words)
-        with m.If(buffer.i.valid & buffer.i.ready):
-            m.d.sync += [address.eq(address + count * config.bus_bytes), words.eq(words - count)]
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [address.eq(self.i.p.address), words.eq(self.i.p.words)]
         return m

@@ -6,16 +6,29 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status, fields, layout
+from halfdome.hdl.commands import (
+    TABLE_BYTES,
+    ElementFormat,
+    Flag,
+    Opcode,
+    Status,
+    fields,
+    layout,
+)
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
+from halfdome.hdl.vector.lookup import ByteTable
+from halfdome.hdl.vector.maximum import WindowMaximum
 from halfdome.hdl.vector.packer import RowPacker
 from halfdome.hdl.vector.source import GroupSource
+from halfdome.hdl.vector.walker import Taps, WindowWalker
 
 _QUEUE_WORDS = 4
+_WORDS = 2
+"""log2 of an element's bytes where groups are whole bus words."""
 
 
 def element_size(element: Value) -> Value:
@@ -25,23 +38,27 @@ def element_size(element: Value) -> Value:
 
 
 class VectorEngine(wiring.Component):
-    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows.
+    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; LOOKUP
+    and POOL.
 
     Exact as `halfdome.sim.golden.vector`. Only the bytes of the output's rows are written. Groups
     of `elements` elements flow from the sources to the packer; the lanes stand still while the
     packer cannot take what leaves them. An element is written after everything up to it, in
-    reading order, has been read.
+    reading order, has been read. The bytes of a LOOKUP pass a table beside the lanes, which it
+    reads first, through `b`; those of a POOL the maxima of its windows.
 
     Members
     -------
-    command, result, activity : `engine_members()`; descriptors `Opcode.AFFINE` to `Opcode.CLAMP`
+    command, result, activity : `engine_members()`; descriptors `Opcode.AFFINE` to `Opcode.POOL`
     a, b : Out(ReadPort), the inputs
     y : Out(WritePort), the output
 
     Throughput: `elements` elements a cycle while memory keeps up, whatever the formats; a row takes
     at least one cycle more than it has lines (`cycles()`). The last source word of an output
     word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
-    tables and reductions add.
+    tables and reductions add. LOOKUP: a bus word a cycle, once the table is there
+    (`lookup_cycles()`), `lookup_latency` cycles later. POOL: a word of a tap a cycle
+    (`pool_cycles()`); an output word is offered `pool_latency` cycles after its window's last.
     """
 
     def __init__(self, config: CardConfig):
@@ -49,7 +66,10 @@ class VectorEngine(wiring.Component):
         self.elements = config.bus_bytes // 4
         self._lanes = VectorLanes(self.elements)
         # Two cycles through the reader's queue, two through the one in front of the packer.
-        self.latency = 2 + self._lanes.latency + 2 + RowPacker.latency
+        around = 2 + 2 + RowPacker.latency
+        self.latency = around + self._lanes.latency
+        self.lookup_latency = around + ByteTable.latency
+        self.pool_latency = around + WindowMaximum.latency
         self.table_latency = self._lanes.table_latency
         self.reduce_latency = self._lanes.reduce_latency
         super().__init__(
@@ -67,7 +87,21 @@ class VectorEngine(wiring.Component):
         `widest` is the format of the input with the largest elements.
         """
         words = -(-columns * widest.nbytes // self._config.bus_bytes)
-        groups = -(-columns // self.elements)
+        return self._cycles(rows, words, -(-columns // self.elements))
+
+    def lookup_cycles(self, rows: int, columns: int) -> int:
+        """`cycles()` of a LOOKUP, its table included; fewer where lines wait for the table."""
+        words = -(-columns // self._config.bus_bytes)
+        return ByteTable.load_cycles + self._cycles(rows, words, words)
+
+    def pool_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
+        """`cycles()` of a POOL, at most: fewer where what lies outside is left out meanwhile."""
+        words = -(-k // self._config.bus_bytes)
+        lines = -(-words // self._config.burst_words)
+        asked = rows.inside * (columns.inside * words + columns.before * lines)
+        return WindowWalker.latency + asked + rows.before * columns.windows * lines
+
+    def _cycles(self, rows: int, words: int, groups: int) -> int:
         return rows * max(groups, -(-words // self._config.burst_words) + 1)
 
     def elaborate(self, platform):
@@ -76,16 +110,21 @@ class VectorEngine(wiring.Component):
         go = Signal()
         m.submodules.a = a = GroupSource(config)
         m.submodules.b = b = GroupSource(config)
-        m.submodules.lanes = EnableInserter(go)(lanes)
+        looks_up, pools = Signal(), Signal()
+        m.submodules.lanes = EnableInserter(go & ~looks_up & ~pools)(lanes)
+        m.submodules.table = table = ByteTable(config)
+        m.submodules.walker = walker = WindowWalker(config)
+        m.submodules.maximum = maximum = WindowMaximum(config)
         m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
         m.submodules.packer = packer = RowPacker(config)
         connect(m, a.port, flipped(self.a))
         connect(m, b.port, flipped(self.b))
         connect(m, packer.port, flipped(self.y))
 
-        # A command's fields: one input's, the second input's where there is one.
+        # A command's fields: one input's, the second input's or the table where there is one.
         command = data.View(layout(fields(Opcode.AFFINE)), self.command.p)
         second = data.View(layout(fields(Opcode.ADD)), self.command.p)
+        lookup = data.View(layout(fields(Opcode.LOOKUP)), self.command.p)
         settings = Signal(SETTINGS)
         next_settings = Signal(SETTINGS)
         groups = Signal(32)
@@ -94,11 +133,18 @@ class VectorEngine(wiring.Component):
         rows_left = Signal(32)
         two_sources = Signal()
         next_two = Signal()
+        next_looks_up, next_pools = Signal(), Signal()
         start = Signal()
         reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
         beyond = command.columns[: exact_log2(self.elements)]
+        in_group = Mux(next_looks_up, config.bus_bytes, self.elements)
+        rounded = command.columns + (in_group - 1)
         m.d.comb += [
-            next_groups.eq((command.columns + (self.elements - 1)) >> exact_log2(self.elements)),
+            next_looks_up.eq(command.opcode == Opcode.LOOKUP),
+            next_pools.eq(command.opcode == Opcode.POOL),
+            next_groups.eq(
+                Mux(next_looks_up, rounded >> _WORDS, rounded) >> exact_log2(self.elements)
+            ),
             next_two.eq((command.opcode == Opcode.ADD) | (command.opcode == Opcode.MULTIPLY)),
             next_settings.opcode.eq(command.opcode),
             next_settings.sum.eq(command.flags & Flag.SUM != 0),
@@ -119,28 +165,74 @@ class VectorEngine(wiring.Component):
             *self._matrix(b, second.b, second.b_stride, second.b_format, command, next_groups),
             b.start.p.hold.eq(command.flags & Flag.BROADCAST != 0),
             a.start.valid.eq(start),
-            b.start.valid.eq(start & next_two),
-            packer.start.valid.eq(start),
+            b.start.valid.eq(start & (next_two | next_looks_up)),
+            table.start.eq(start),
+            packer.start.valid.eq(start & ~next_pools),
+            walker.start.eq(start & next_pools),
+            walker.descriptor.eq(self.command.p),
             packer.start.p.address.eq(command.y),
             packer.start.p.stride.eq(command.y_stride),
             packer.start.p.rows.eq(command.rows),
             packer.start.p.columns.eq(Mux(reduces, 1, command.columns)),
             packer.start.p.size.eq(element_size(Value.cast(command.y_format))),
         ]  # fmt: skip
+        table_words = TABLE_BYTES // config.bus_bytes
+        with m.If(next_looks_up):
+            m.d.comb += [
+                a.start.p.size.eq(_WORDS),
+                a.start.p.words.eq(next_groups),
+                b.start.p.address.eq(lookup.table),
+                b.start.p.rows.eq(1),
+                b.start.p.groups.eq(table_words),
+                b.start.p.words.eq(table_words),
+                b.start.p.size.eq(_WORDS),
+                packer.start.p.size.eq(_WORDS),
+                packer.start.p.columns.eq((command.columns + 3) >> _WORDS),
+                packer.start.p.beyond.eq(-command.columns[:2]),
+            ]
 
-        # From the sources through the lanes to the packer.
-        enter = Signal()
+        job = walker.job
+        with m.If(next_pools):
+            m.d.comb += [a.start.p.size.eq(_WORDS), a.start.p.rows.eq(0)]
+        with m.If(walker.known):
+            m.d.comb += [
+                packer.start.valid.eq(1),
+                packer.start.p.address.eq(job.y),
+                packer.start.p.stride.eq(job.y_stride),
+                packer.start.p.rows.eq(job.rows),
+                packer.start.p.size.eq(_WORDS),
+                packer.start.p.columns.eq((job.k + 3) >> _WORDS),
+                packer.start.p.beyond.eq(-job.k[:2]),
+            ]
+        connect(m, walker.bursts, a.bursts)
+        connect(m, walker.tags, maximum.tags)
+
+        # From the sources through the lanes, the table or the maxima to the packer.
+        enter, other = Signal(), Signal()
         m.d.comb += [
-            enter.eq(go & a.o.valid & (b.o.valid | ~two_sources)),
-            a.o.ready.eq(go & (b.o.valid | ~two_sources)),
-            b.o.ready.eq(go & a.o.valid),
+            # What an element needs beside itself.
+            other.eq(Mux(pools, maximum.tags.valid, b.o.valid | ~two_sources)),
+            enter.eq(go & a.o.valid & other),
+            a.o.ready.eq(go & other),
+            maximum.enable.eq(go),
+            maximum.valid.eq(enter & pools),
+            maximum.i.eq(a.o.p),
+            maximum.is_signed.eq(job.x_int8),
+            b.o.ready.eq(Mux(looks_up, table.table.ready, go & a.o.valid)),
+            table.table.p.eq(b.o.p),
+            table.table.valid.eq(b.o.valid & looks_up),
+            table.enable.eq(go),
+            table.valid.eq(enter & looks_up),
+            table.i.eq(a.o.p),
             lanes.settings.eq(settings),
             lanes.valid.eq(enter),
             lanes.a.eq(a.o.p),
             lanes.b.eq(b.o.p),
             lanes.last.eq(groups_left == 1),
-            queue.w_data.eq(lanes.o),
-            queue.w_en.eq(lanes.o_valid & go),
+            queue.w_data.eq(Mux(pools, maximum.o, Mux(looks_up, table.o, lanes.o))),
+            queue.w_en.eq(
+                Mux(pools, maximum.o_valid, Mux(looks_up, table.o_valid, lanes.o_valid)) & go
+            ),
             packer.i.p.eq(queue.r_data),
             packer.i.valid.eq(queue.r_rdy),
             queue.r_en.eq(packer.i.ready),
@@ -150,6 +242,8 @@ class VectorEngine(wiring.Component):
             with m.If(lanes.last):
                 m.d.sync += [groups_left.eq(groups), rows_left.eq(rows_left - 1)]
 
+        read = Signal()  # all there is
+        m.d.comb += read.eq(Mux(pools, walker.idle, rows_left == 0))
         refused = self.y.request.valid & ~self.y.request.ready
         m.d.comb += self.result.p.status.eq(Status.OK)
         with m.FSM():
@@ -163,17 +257,26 @@ class VectorEngine(wiring.Component):
                     m.d.sync += [
                         settings.eq(next_settings),
                         two_sources.eq(next_two),
+                        looks_up.eq(next_looks_up),
+                        pools.eq(next_pools),
                         groups.eq(next_groups),
                         groups_left.eq(next_groups),
                         rows_left.eq(command.rows),
                     ]
                     m.next = "RUN"
+                    with m.If(next_pools):
+                        m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.comb += self.activity.eq(Activity.BUSY)
+                with m.If(walker.known):
+                    m.next = "RUN"
             with m.State("RUN"):
                 # A word may leave the lanes in this cycle and the next.
-                m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy)
+                ready = table.whole | ~looks_up
+                m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(enter | (rows_left == 0)):
+                with m.Elif(enter | table.loads | walker.skips | read):
                     m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.Else():
                     m.d.comb += self.activity.eq(Activity.STARVED)

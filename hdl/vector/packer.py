@@ -11,9 +11,10 @@ from halfdome.hdl.memory.port import WritePort
 _QUARTERS = 4  # of a bus word: what a group of bytes fills
 
 MATRIX = data.StructLayout(
-    {"address": ADDRESS_BITS, "stride": 24, "rows": 32, "columns": 32, "size": 2}
+    {"address": ADDRESS_BITS, "stride": 24, "rows": 32, "columns": 32, "size": 2, "beyond": 2}
 )
-"""Rows of `columns` elements of `1 << size` bytes."""
+"""Rows of `columns` elements of `1 << size` bytes; of 4 bytes, `beyond` bytes of a row's last are
+not of the row."""
 
 
 class RowPacker(wiring.Component):
@@ -81,7 +82,7 @@ class RowPacker(wiring.Component):
                 elements_left.eq(elements_left - lanes),
                 position.eq(next_position),
             ]
-            self._place(m, matrix.size, position, present)
+            self._place(m, matrix, position, present, end_of_row)
             with m.If(end_of_word):
                 m.d.sync += [
                     position.eq(0),
@@ -105,17 +106,21 @@ class RowPacker(wiring.Component):
             ]
         return m
 
-    def _place(self, m, size, position, present):
+    def _place(self, m, matrix, position, present, end_of_row):
         """Puts a group at `position`; the first group of a word clears the other strobes."""
         lanes, request = self.lanes, self.port.request
         widths = (1, 2, 4)
         packed = {w: Cat(self.i.p[k][: 8 * w] for k in range(lanes)) for w in widths}
         strobes = {w: Cat(present[k].replicate(w) for k in range(lanes)) for w in widths}
+        # Bytes of the last element of a row: the one that none follows.
+        follows = Cat(present[1:], ~end_of_row)
+        inside = Cat(matrix.beyond < 4 - byte for byte in range(4))
+        strobes[4] &= Cat(follows[k].replicate(4) | inside for k in range(lanes))
         for quarter in range(_QUARTERS):
             here = Signal(name=f"here_{quarter}")
             value = Signal(8 * lanes, name=f"value_{quarter}")
             strobe = Signal(lanes, name=f"strobe_{quarter}")
-            with m.Switch(size):
+            with m.Switch(matrix.size):
                 for code, width in enumerate(widths):
                     part = quarter % width
                     with m.Case(code):

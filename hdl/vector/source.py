@@ -5,11 +5,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
-from halfdome.hdl.memory.port import ReadPort
-from halfdome.hdl.memory.reader import SequentialReader
+from halfdome.hdl.memory.port import ReadPort, read_request
+from halfdome.hdl.memory.reader import BurstCutter, ReadBuffer
 
 READ_AHEAD_LINES = 16
 """Lines in flight or buffered: covers a memory latency of that many line times."""
+
+
+def read_ahead_words(config: CardConfig) -> int:
+    """`READ_AHEAD_LINES` in bus words."""
+    return max(config.burst_words, READ_AHEAD_LINES * LINE_BYTES // config.bus_bytes)
+
 
 MATRIX = data.StructLayout(
     {
@@ -31,7 +37,9 @@ class GroupSource(wiring.Component):
 
     Members
     -------
-    start : In(stream of `MATRIX`), each size 1 or more; taken when the matrix before is requested
+    start : In(stream of `MATRIX`), each size 1 or more; taken when the matrix before is requested.
+        Without rows: from now on `bursts` are read, of elements of that size, groups without end
+    bursts : In(stream of `read_request`), only after such a start
     o : Out(stream of lanes x 32), elements in the low bits, undefined above and beyond the row
     port : Out(ReadPort)
 
@@ -44,6 +52,7 @@ class GroupSource(wiring.Component):
         super().__init__(
             {
                 "start": In(stream.Signature(MATRIX)),
+                "bursts": In(stream.Signature(read_request(config))),
                 "o": Out(stream.Signature(data.ArrayLayout(32, self.lanes))),
                 "port": Out(ReadPort(config)),
             }
@@ -52,19 +61,25 @@ class GroupSource(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, lanes = self._config, self.lanes
-        depth = max(config.burst_words, READ_AHEAD_LINES * LINE_BYTES // config.bus_bytes)
-        m.submodules.reader = reader = SequentialReader(config, depth)
+        m.submodules.cutter = cutter = BurstCutter(config)
+        m.submodules.reader = reader = ReadBuffer(config, read_ahead_words(config))
         connect(m, reader.port, flipped(self.port))
+        m.d.comb += [
+            reader.i.p.eq(Mux(self.bursts.valid, self.bursts.p, cutter.o.p)),
+            reader.i.valid.eq(self.bursts.valid | cutter.o.valid),
+            self.bursts.ready.eq(reader.i.ready),
+            cutter.o.ready.eq(reader.i.ready & ~self.bursts.valid),
+        ]
 
-        # One run of the reader per row.
+        # One run of words per row.
         matrix = Signal(MATRIX)
         m.d.comb += [
-            reader.i.p.address.eq(matrix.address),
-            reader.i.p.words.eq(matrix.words),
-            reader.i.valid.eq(matrix.rows != 0),
+            cutter.i.p.address.eq(matrix.address),
+            cutter.i.p.words.eq(matrix.words),
+            cutter.i.valid.eq(matrix.rows != 0),
             self.start.ready.eq(matrix.rows == 0),
         ]
-        with m.If(reader.i.valid & reader.i.ready):
+        with m.If(cutter.i.valid & cutter.i.ready):
             m.d.sync += [
                 matrix.address.eq(matrix.address + matrix.stride),
                 matrix.rows.eq(matrix.rows - 1),

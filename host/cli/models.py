@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halfdome.hdl.config import MOST_CARDS, preset
+from halfdome.host import arguments
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
 from halfdome.host.report import models as tables
@@ -125,12 +126,12 @@ def run_model(
     from halfdome.host.frontend.calibration import read_requests
     from halfdome.host.frontend.compile import compile
     from halfdome.host.frontend.load import parse_shapes
-    from halfdome.host.frontend.plan import Plan
+    from halfdome.host.frontend.plan import SUFFIX, Plan
     from halfdome.host.frontend.prepare import prepare
     from halfdome.host.platform import check
     from halfdome.host.serving import result as results
     from halfdome.host.serving.compare import differences, refuse_compiled
-    from halfdome.host.serving.session import SUFFIX, InferenceSession
+    from halfdome.host.serving.session import InferenceSession
 
     design = preset(config)
     arrays = read_requests(input, "--input")
@@ -194,11 +195,13 @@ def compile_model(
     """
     from halfdome.host.frontend.compile import compile
     from halfdome.host.frontend.load import parse_shapes
-    from halfdome.host.serving.session import SUFFIX
+    from halfdome.host.frontend.plan import SUFFIX
 
     output = output or model.with_suffix(SUFFIX)
     if output.suffix != SUFFIX:
         raise ValueError(f"--output {output}: must end with {SUFFIX}, by which `run` knows it")
+    if model.is_file() and model.suffix != SUFFIX:
+        arguments.output_file(output)
     design = preset(config)
     with _told() as (say, _):
         plan = compile(

@@ -1,6 +1,7 @@
 """What the commands share: options with one meaning everywhere, progress, results, verdicts."""
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from halfdome.hdl.config import MOST_CARDS, PRESETS
+from halfdome.host import arguments
 
 console = Console()
 
@@ -22,11 +24,10 @@ def output_file(path: Path | None) -> Path | None:
     if path == STDOUT:
         console.stderr = True  # tables make way
         return path
-    if path is not None and path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder, must be a file")
-    if path is not None and not path.parent.is_dir():
-        raise typer.BadParameter(f"{path}: folder {path.parent} does not exist")
-    return path
+    try:
+        return None if path is None else arguments.output_file(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 Config = Annotated[str, typer.Option("--config", help=f"Preset: {', '.join(PRESETS)}.")]
@@ -61,12 +62,21 @@ def progress() -> Progress:
 
 
 def write_json(path: Path | None, result: dict) -> None:
-    """Writes the result where `--json` asked for it."""
-    text = json.dumps(result, indent=2)
+    """Writes the result where `--json` asked for it, null for numbers that are none."""
+    text = json.dumps(_plain(result), indent=2, allow_nan=False)
     if path == STDOUT:
         typer.echo(text)
     elif path is not None:
         path.write_text(text + "\n")
+
+
+def _plain(value: object) -> object:
+    """What JSON can say of a value: it has no NaN and no infinities."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def require_right(wrong: int, what: str) -> None:

@@ -3,9 +3,12 @@
 Good enough to decide who does what and in which order; `halfdome.sim` tells what it really takes.
 """
 
+from functools import cache
 from math import gcd
 
-from halfdome.hdl.commands import ElementFormat, RowFormat
+import numpy as np
+
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.host.driver.kernels import Window
 from halfdome.host.driver.layout import round_up
@@ -18,6 +21,8 @@ PEER_LATENCY_CYCLES = 160
 """From a SIGNAL to what waits for it on another card."""
 ONE_BAG_CYCLES = 4
 """Least that a bag takes a gather unit."""
+TABLE_CYCLES = TABLE_BYTES // 4
+"""What a LOOKUP takes to keep its table."""
 RANDOM_SHARE = 0.45
 """What lines read at random get of the bandwidth of DRAM."""
 
@@ -90,6 +95,29 @@ def vector(config: CardConfig, rows: int, columns: int) -> int:
 def copy(config: CardConfig, nbytes: int) -> float:
     """A COPY of what lies in DRAM: a word a cycle, if that has it."""
     return START_CYCLES + nbytes / min(config.bus_bytes, dram_bytes_per_cycle(config))
+
+
+def lookup(config: CardConfig, rows: int, columns: int) -> int:
+    """A LOOKUP: its table, then a bus word a cycle, and one for each row at the least."""
+    words = -(-columns // config.bus_bytes)
+    lines = -(-words // config.burst_words)
+    return START_CYCLES + TABLE_CYCLES + rows * max(words, lines + 1)
+
+
+@cache  # many images see one window
+def taps_inside(window: Window) -> int:
+    """How often windows read a pixel: taps outside of the image are not read."""
+    total = 1
+    for axis in (0, 1):
+        first = np.arange(window.out[axis]) * window.stride[axis] - window.pad[axis]
+        read = first[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
+        total *= int(((read >= 0) & (read < window.image[axis])).sum())
+    return total
+
+
+def maxima(config: CardConfig, window: Window) -> int:
+    """A POOL: a bus word of a tap a cycle."""
+    return START_CYCLES + taps_inside(window) * -(-window.k // config.bus_bytes)
 
 
 def transfer(config: CardConfig, nbytes: int) -> float:

@@ -81,6 +81,21 @@ def _do(
     lowering.add(position, work, about, reads=regions, writes=[written])
 
 
+def lookup(lowering: Lowering, node: Node, position: int) -> None:
+    """LOOKUP in a table that the card holds."""
+    name, table = node.inputs
+    entries = lowering.graph.constants[table]
+    held = lowering.hold(f"table {table}", position, entries.size, lambda: entries.view(np.uint8))
+    y = lowering.rows_at(node.output, lowering.output(node.output, position))
+    rows, columns = lowering.rows(name, position), len(lowering.joins.columns[name])
+    work = lowering.target.lookup(Place(held), y, lowering.operand(name, position), rows, columns)
+    lowering.add(
+        position, work, label(node),
+        reads=[lowering.region(name, position), whole(held)],
+        writes=[lowering.region(node.output, position)],
+    )  # fmt: skip
+
+
 class _Temporary:
     """Room for float32 of the shape of a node's output."""
 

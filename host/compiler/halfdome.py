@@ -204,6 +204,16 @@ class HalfdomeTarget:
         )  # fmt: skip
         return work.taking(costs.vector(self._config, rows, columns))
 
+    def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
+        """POOL."""
+        return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
+
+    def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> Work:
+        """LOOKUP."""
+        work = kernels.lookup(table, y, a, rows, columns, self.word)
+        shape = work.fields["rows"], work.fields["columns"]
+        return work.taking(costs.lookup(self._config, *shape))
+
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
     ) -> dict[str, np.ndarray]:

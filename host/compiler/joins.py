@@ -14,7 +14,7 @@ import numpy as np
 from halfdome.host.compiler.placement import Task
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
-from halfdome.host.graph import elements, moves
+from halfdome.host.graph import elements, moves, pooling
 from halfdome.host.graph.graph import Graph, Node
 
 JOINS = ("concat", "pairs")
@@ -104,7 +104,7 @@ class Joins:
             self.columns[node.output] = join.columns
             if node.op == "pairs":
                 self.columns[node.output] = _pair_columns(join.order())
-        elif node.op in elements.OPERATORS:
+        elif node.op in elements.OPERATORS or node.op in pooling.OPERATORS:
             self.columns[node.output] = self.columns[node.inputs[0]]
         else:
             value = self._graph.values[node.output]

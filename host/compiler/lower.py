@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from halfdome.host.compiler import convolutions, element_wise, joining, moving, products
+from halfdome.host.compiler import convolutions, element_wise, joining, moving, pooling, products
 from halfdome.host.compiler.lowering import Lowering
 from halfdome.host.graph import elements
 from halfdome.host.graph.graph import Node
@@ -18,6 +18,8 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node, int], None]] = {
     "add_quantised": element_wise.add_quantised,
     "multiply_quantised": element_wise.multiply_quantised,
     "quantise": element_wise.quantise,
+    "lookup": element_wise.lookup,
+    "max_pool": pooling.max_pool,
     **dict.fromkeys(elements.VECTOR_OPCODES, element_wise.vector),
 }
 

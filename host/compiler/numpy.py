@@ -171,6 +171,16 @@ class NumpyTarget:
             "inputs": list(inputs), "y": y, "rows": rows, "columns": columns, "column": column,
         })  # fmt: skip
 
+    def max_pool(self, x: Rows, y: Rows, window: Window) -> NumpyWork:
+        """Finds maxima."""
+        return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
+
+    def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> NumpyWork:
+        """Looks bytes up."""
+        return NumpyWork("lookup", {
+            "table": table, "y": y, "a": a, "rows": rows, "columns": columns,
+        })  # fmt: skip
+
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
     ) -> dict[str, np.ndarray]:

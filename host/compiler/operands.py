@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from halfdome.hdl.commands import (
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Opcode,
@@ -112,6 +113,18 @@ def operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
                 )
                 for name, count in columns.items()
             }  # fmt: skip
+        case Opcode.POOL:
+            pixels = {"y": v["out_height"] * v["out_width"], "x": v["height"] * v["width"]}
+            return {
+                name: (Extent(v[name], count, v["k"], v[f"{name}_stride"]), name == "y")
+                for name, count in pixels.items()
+            }
+        case Opcode.LOOKUP:
+            return {
+                "y": (Extent(v["y"], v["rows"], v["columns"], v["y_stride"]), True),
+                "a": (Extent(v["a"], v["rows"], v["columns"], v["a_stride"]), False),
+                "table": (Extent(v["table"], 1, TABLE_BYTES, 0), False),
+            }
     return {}
 
 

@@ -156,6 +156,14 @@ class Target(Protocol):
         always, of a `column` its one element for all of a row."""
         ...
 
+    def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
+        """The largest of each channel over the windows of an image."""
+        ...
+
+    def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> Work:
+        """Bytes, each by what stands in its place in a table of 256."""
+        ...
+
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
     ) -> Mapping[str, np.ndarray]:

@@ -6,11 +6,8 @@ moves beside an operand, to fill a word or a line, is not counted.
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 
-import numpy as np
-
-from halfdome.hdl.commands import ElementFormat, Engine, Flag, Opcode, RowFormat
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Engine, Flag, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.operands import Decoded
@@ -64,6 +61,10 @@ def cycles(
             found["gather"] = _pooling(config, v, near=True)
             if segments[command.places["table"][0]].memory == "dram":
                 found["dram"] = _pooling(config, v, near=False)
+        case Opcode.POOL:
+            found["vector"] = costs.maxima(config, _window(v))
+        case Opcode.LOOKUP:
+            found["vector"] = costs.lookup(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
             found["vector"] = costs.vector(config, v["rows"], v["columns"])
     for resource in found:
@@ -82,7 +83,7 @@ def _pooling(config: CardConfig, v: dict[str, int], *, near: bool) -> float:
 
 def _window(v: dict[str, int]) -> Window:
     return Window(
-        (v["height"], v["width"]), v["k"], v["n"], (v["out_height"], v["out_width"]),
+        (v["height"], v["width"]), v["k"], v.get("n", v["k"]), (v["out_height"], v["out_width"]),
         (v["kernel_height"], v["kernel_width"]), (v["stride_height"], v["stride_width"]),
         (v["pad_top"], v["pad_left"]), (v["dilation_height"], v["dilation_width"]),
     )  # fmt: skip
@@ -112,7 +113,7 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
             taps = window.kernel[0] * window.kernel[1]
             tiles = taps * costs.tiles(config, v["k"], v["n"]) * config.weight_tile_bytes
             rows = window.out[0] * window.out[1]
-            return _product(v, config, 1, rows, _taps_inside(window), tiles, taps)
+            return _product(v, config, 1, rows, costs.taps_inside(window), tiles, taps)
         case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
             widths = {"a": v["columns"], "y": v["columns"]}
             if v["flags"] & (Flag.SUM | Flag.MAX):
@@ -123,6 +124,13 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
                 name: v["rows"] * width * ElementFormat(v[f"{name}_format"]).nbytes
                 for name, width in widths.items()
             }
+        case Opcode.POOL:
+            window = _window(v)
+            pixels = window.out[0] * window.out[1]
+            return {"x": costs.taps_inside(window) * v["k"], "y": pixels * v["k"]}
+        case Opcode.LOOKUP:
+            moved = v["rows"] * v["columns"]
+            return {"a": moved, "y": moved, "table": TABLE_BYTES}
     return {}
 
 
@@ -144,14 +152,3 @@ def _product(
         "params": blocks * 8 * v["n"],
         "y": batches * made * ElementFormat(v["y_format"]).nbytes,
     }  # fmt: skip
-
-
-@cache  # many images see one window
-def _taps_inside(window: Window) -> int:
-    """How often a convolution reads a pixel: taps outside of the image are not read."""
-    total = 1
-    for axis in (0, 1):
-        first = np.arange(window.out[axis]) * window.stride[axis] - window.pad[axis]
-        read = first[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
-        total *= int(((read >= 0) & (read < window.image[axis])).sum())
-    return total

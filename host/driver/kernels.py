@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, RowFormat
+from halfdome.host.driver.layout import round_up
 
 Address = Any
 """A card address or, at the other end of a transfer, a bus address; or what stands for one."""
@@ -94,6 +95,19 @@ def vector(
     return Work(opcode, fields)
 
 
+def lookup(table: Address, y: Rows, a: Rows, rows: int, columns: int, word: int) -> Work:
+    """LOOKUP of bytes in a table of 256 bytes.
+
+    Rows between which no word is free are one row: what fills their last words up is nobody's.
+    """
+    if a.stride == y.stride == round_up(columns, word):
+        rows, columns = 1, (rows - 1) * a.stride + columns
+    return Work(Opcode.LOOKUP, {
+        "table": table, "y": y.address, "y_stride": y.stride, "a": a.address,
+        "a_stride": a.stride, "rows": rows, "columns": columns,
+    })  # fmt: skip
+
+
 def copy(source: Rows, target: Address, target_stride: int, rows: int, columns: int) -> Work:
     """A strided copy of elements by the vector engine, as far as that can write them; of 8 bits
     whatever they stand for."""
@@ -147,10 +161,10 @@ def linear(
 
 @dataclass(frozen=True)
 class Window:
-    """What a convolution makes of which pixels: sizes are rows and columns of pixels.
+    """What a convolution or a maximum makes of which pixels: sizes are rows and columns of pixels.
 
     `k` and `n` are channels of x and y; pixels above and left of the image stand for zero, as do
-    those that `out` needs beyond it.
+    those that `out` needs beyond it. To a maximum they are nothing.
     """
 
     image: tuple[int, int]
@@ -162,22 +176,36 @@ class Window:
     pad: tuple[int, int]
     dilation: tuple[int, int]
 
+    def fields(self) -> dict[str, int]:
+        """What descriptors say of it, but for `n`."""
+        return {
+            "height": self.image[0], "width": self.image[1], "k": self.k,
+            "out_height": self.out[0], "out_width": self.out[1],
+            "kernel_height": self.kernel[0], "kernel_width": self.kernel[1],
+            "stride_height": self.stride[0], "stride_width": self.stride[1],
+            "pad_top": self.pad[0], "pad_left": self.pad[1],
+            "dilation_height": self.dilation[0], "dilation_width": self.dilation[1],
+        }  # fmt: skip
+
 
 def conv2d(
     x: Rows, w: Address, params: Address, y: Rows, window: Window, *,
     w_format: ElementFormat = ElementFormat.INT8, w_zero_point: int = 0, relu: bool = False,
 ) -> Work:  # fmt: skip
     """CONV2D: y[*out, n] of an image x[*image, k] and packed weights."""
-    v = window
-    return Work(Opcode.CONV2D, {
+    return Work(Opcode.CONV2D, window.fields() | {
         "flags": product_flags(x.format, w_format, relu), "x": x.address, "w": w, "params": params,
-        "y": y.address, "height": v.image[0], "width": v.image[1], "k": v.k, "n": v.n,
-        "out_height": v.out[0], "out_width": v.out[1], "x_stride": x.stride, "y_stride": y.stride,
-        "kernel_height": v.kernel[0], "kernel_width": v.kernel[1], "stride_height": v.stride[0],
-        "stride_width": v.stride[1], "pad_top": v.pad[0], "pad_left": v.pad[1],
-        "dilation_height": v.dilation[0], "dilation_width": v.dilation[1],
+        "y": y.address, "n": window.n, "x_stride": x.stride, "y_stride": y.stride,
         "y_zero_point": y.zero_byte, "x_zero_point": x.zero_byte,
         "w_zero_point": w_zero_point & 0xFF, "y_format": y.format,
+    })  # fmt: skip
+
+
+def max_pool(x: Rows, y: Rows, window: Window) -> Work:
+    """POOL: y[*out, k] of an image x[*image, k]."""
+    return Work(Opcode.POOL, window.fields() | {
+        "flags": int(Flag.X_INT8) if x.format is ElementFormat.INT8 else 0, "x": x.address,
+        "y": y.address, "x_stride": x.stride, "y_stride": y.stride,
     })  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, RowFormat, Status
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat, Status
 from halfdome.host.driver.accelerator import CardState, Code, Issue, Place
 from halfdome.host.driver.errors import CardError, CardLost
 from halfdome.host.driver.memory import Allocator, Block
@@ -23,7 +23,9 @@ from halfdome.host.graph.graph import Node
 from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import matmul
 from halfdome.sim.golden.gather import sparse_lengths_sum
+from halfdome.sim.golden.pool import max_pool
 from halfdome.sim.golden.products import convolution
+from halfdome.sim.golden.vector import lookup
 
 TARGET = "numpy"
 MEMORY = "memory"
@@ -441,6 +443,22 @@ def _pairs(
     _operator(card, "pairs", attributes, inputs, y, samples, dim)
 
 
+def _lookup(
+    card: NumpyAccelerator, table: int, y: _Rows, a: _Rows, rows: int, columns: int
+) -> None:
+    card._put(y, lookup(card._get(a, rows, columns), card._bytes(table, TABLE_BYTES)))
+
+
+def _max_pool(card: NumpyAccelerator, x: _Rows, y: _Rows, window: Mapping[str, Any]) -> None:
+    (height, width), k = window["image"], window["k"]
+    made = max_pool(
+        card._get(x, height * width, k).reshape(height, width, k), out=window["out"],
+        kernel=window["kernel"], stride=window["stride"], pad=window["pad"],
+        dilation=window["dilation"],
+    )  # fmt: skip
+    card._put(y, made.reshape(-1, k))
+
+
 def _elements(
     card: NumpyAccelerator, op: str, attributes: str, inputs: Sequence[_Rows], y: _Rows, rows: int,
     columns: int, column: bool,
@@ -471,5 +489,5 @@ def _operator(
 _OPERATIONS: Mapping[str, Callable[..., None]] = {
     "move": _move, "signal": _nothing, "fence": _nothing, "copy": _copy, "gather": _gather,
     "linear": _linear, "conv2d": _conv2d, "batch_matmul": _batch_matmul, "pairs": _pairs,
-    "elements": _elements,
+    "elements": _elements, "lookup": _lookup, "max_pool": _max_pool,
 }  # fmt: skip

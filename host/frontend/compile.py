@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
+from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, preset
 from halfdome.host import arguments
 from halfdome.host.compiler.compile import compile as compile_graph
 from halfdome.host.frontend.bags import Bag
+from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.partition import steps
 from halfdome.host.frontend.plan import Argument, CardPart, Plan
@@ -52,27 +53,45 @@ def compile(
     if not isinstance(model, Prepared):
         prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
     bags, examples = prepared.bags, prepared.examples
+    _check_rows(bags, design)
     say("parting it between cards and host")
+    net = Net(prepared.model)
+    outputs = tuple(_argument(net, each) for each in net.outputs)
     maker = _Maker(design, cards, bags, _longest(bags, examples))
     pooled = {bag.output for bag in bags}
     parted = steps(prepared.model, maker.check, pooled=pooled, every=every)
     say("compiling for the cards")
     made = maker.plan_steps(parted)
-    net = Net(prepared.model)
-    inputs = [
-        Argument(each, net.tensors[each].dtype, tuple(net.tensors[each].shape or ()))
-        for each in net.inputs
-        if each not in pooled
-    ]
+    inputs = [_argument(net, each) for each in net.inputs if each not in pooled]
     if bags:
         inputs = _arguments(bags, inputs, examples, prepared.ragged)
-    outputs = [
-        Argument(each, net.tensors[each].dtype, tuple(net.tensors[each].shape or ()))
-        for each in net.outputs
-    ]
     operators = dict(zip(net.labels, (node.op_type for node in net.nodes), strict=True))
     about = {"model": prepared.name, "operators": operators}
-    return Plan(tuple(inputs), tuple(outputs), tuple(made), cards, design.hash, about)
+    return Plan(tuple(inputs), outputs, tuple(made), cards, design.hash, about)
+
+
+def _argument(net: Net, name: str) -> Argument:
+    """What a model takes or returns. Raises `ModelError` for what is no tensor that numpy has."""
+    if name not in net.tensors:
+        raise ModelError(
+            f"output {name}: is no tensor of a type that numpy has; export the model with tensors "
+            "as outputs, such as those of a sequence one by one"
+        )
+    tensor = net.tensors[name]
+    return Argument(name, tensor.dtype, tuple(tensor.shape or ()))
+
+
+def _check_rows(bags: Sequence[Bag], design: CardConfig) -> None:
+    """Refuses tables whose rows are longer than cards pool."""
+    for bag in bags:
+        columns = bag.table.shape[1] - 8
+        if columns > design.max_dim:
+            fitting = [name for name, each in PRESETS.items() if each.max_dim >= columns]
+            presets = f", such as {' or '.join(fitting)}" if fitting else ""
+            raise ModelError(
+                f"{bag.table_name}: has rows of {columns} elements, cards of this config pool "
+                f"{design.max_dim}; give a config with a larger max_dim{presets}"
+            )
 
 
 def _longest(bags: Sequence[Bag], requests: Requests) -> dict[str, int]:

@@ -1,7 +1,9 @@
 """A QOperator model, looked up: its nodes, constants, tensors, and what 8 bits are worth in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -17,6 +19,8 @@ MOVES = {
     "Concat", "Gather",
 }  # fmt: skip
 """Operators whose outputs hold elements of their inputs, which say nothing of scales."""
+_KEEPING = {*MOVES, "MaxPool"}
+"""Operators whose outputs mean what their inputs mean."""
 _OPERANDS = {
     "QLinearConv": (0, 3, -6), "QLinearMatMul": (0, 3, -6), "QGemm": (0, 3, -7),
     "QLinearAdd": (0, 3, -6), "QLinearMul": (0, 3, -6), "QLinearGlobalAveragePool": (0, -3),
@@ -26,12 +30,20 @@ _OPERANDS = {
 """Where scale and zero point of operands stand, right behind each; negative: of the output."""
 
 
+class Function(NamedTuple):
+    """What a node stands for: the model's nodes, and the labels of those but its own."""
+
+    nodes: tuple[onnx.NodeProto, ...]
+    labels: tuple[str, ...]
+
+
 class Net:
     """Nodes in an order in which they can run, and what surrounds them.
 
     Attributes
     ----------
     nodes : list of NodeProto without Constant nodes, which are constants
+    functions : Function of each node that stands for others, by its output
     tensors : dtype and static shape by name, of inputs and what nodes make
     inputs, outputs : names
     labels : what people call each node: its name, or its output if it has none
@@ -44,15 +56,20 @@ class Net:
         self.tensors: dict[str, Tensor] = tensors(model)
         self._protos = {tensor.name: tensor for tensor in model.graph.initializer}
         self._arrays: dict[str, np.ndarray] = {}
-        self.nodes: list[onnx.NodeProto] = []
+        nodes = []
         for node in model.graph.node:
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self._protos[node.output[0]] = node.attribute[0].t
             else:
-                self.nodes.append(node)
-        self.labels = [node.name or node.output[0] for node in self.nodes]
+                nodes.append(node)
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
+        self._order(nodes, {})
+
+    def _order(self, nodes: Sequence[onnx.NodeProto], functions: Mapping[str, Function]) -> None:
+        self.nodes = list(nodes)
+        self.functions = dict(functions)
+        self.labels = [node.name or node.output[0] for node in self.nodes]
         self.maker = {
             name: place for place, node in enumerate(self.nodes) for name in node.output if name
         }
@@ -60,6 +77,23 @@ class Net:
         for place, node in enumerate(self.nodes):
             for name in dict.fromkeys(used(node)):
                 self.users.setdefault(name, []).append(place)
+
+    def replaced(self, nodes: Sequence[onnx.NodeProto], functions: Mapping[str, Function]) -> "Net":
+        """The same with other nodes, of which some stand for `functions`."""
+        made = copy(self)
+        vars(made).pop("quantisation", None)
+        made._order(nodes, functions)
+        return made
+
+    def inside(self, node: onnx.NodeProto) -> Sequence[onnx.NodeProto]:
+        """The model's nodes that a node stands for; most stand for themselves."""
+        function = self.functions.get(node.output[0]) if node.output else None
+        return function.nodes if function else (node,)
+
+    def labels_of(self, place: int) -> list[str]:
+        """What people call a node, and others that it stands for."""
+        function = self.functions.get(self.nodes[place].output[0])
+        return [self.labels[place], *(function.labels if function else ())]
 
     def is_constant(self, name: str) -> bool:
         """Whether it is an initializer of the model, or a Constant."""
@@ -79,7 +113,7 @@ class Net:
         return proto
 
     def moved(self, node: onnx.NodeProto) -> list[str]:
-        """The operands whose elements a node of `MOVES` moves."""
+        """The operands whose elements a node moves, or chooses from."""
         return list(node.input if node.op_type == "Concat" else node.input[:1])
 
     @cached_property
@@ -97,13 +131,14 @@ class Net:
                 name = group[name]
             return name
 
-        for node in self.nodes:
-            if node.op_type in MOVES:
+        model = [each for node in self.nodes for each in self.inside(node)]
+        for node in model:
+            if node.op_type in _KEEPING:
                 for name in (*self.moved(node), *node.output):
                     group[find(name)] = find(node.output[0])
         found: dict[str, Quantisation] = {}
         for makers in (True, False):
-            for node in self.nodes:
+            for node in model:
                 for name, scale, zero in self._declared(node):
                     if (name in node.output) is makers:
                         found.setdefault(find(name), (scale, zero))

@@ -11,9 +11,13 @@ from halfdome.host.frontend import (
     translate_moves as moves,
 )
 from halfdome.host.frontend import (
+    translate_pooling as pooling,
+)
+from halfdome.host.frontend import (
     translate_products as products,
 )
 from halfdome.host.frontend.commute import quantised_first
+from halfdome.host.frontend.functions import FUNCTION, collapse
 from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.net import MOVES, Net, used
 from halfdome.host.frontend.reasons import reason
@@ -28,9 +32,10 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     "MatMulInteger": products.matmul_integer,
     "QGemm": products.qgemm,
     "QLinearGlobalAveragePool": products.global_average,
+    "MaxPool": pooling.max_pool,
     "QLinearAdd": elements.qlinear_add,
     "QLinearMul": elements.qlinear_mul,
-    "QLinearSigmoid": elements.qlinear_sigmoid,
+    **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu"), elements.qlinear_function),
     "QuantizeLinear": elements.quantise_linear,
     "DequantizeLinear": elements.dequantise_linear,
     "QLinearConcat": moves.qlinear_concat,
@@ -43,7 +48,10 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"), moves.reshape),
 }
 """Operators that cards compute, and how."""
+_TRANSLATIONS = {**TRANSLATIONS, FUNCTION: elements.byte_function}
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+_OF_IMAGES = ("QLinearConv", "MaxPool")
+"""What takes a pixel's channels side by side."""
 _BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
 """What computes nothing worth a way to the cards."""
 
@@ -65,7 +73,7 @@ def steps(
     Each node that a card can compute is on one, unless it only moves or converts elements between
     nodes of the host. Raises `ModelError` for a model that ONNX Runtime does not take.
     """
-    net = Net(quantised_first(model))
+    net = collapse(Net(quantised_first(model)))
     refused: dict[int, str] = {}
     for place in range(len(net.nodes)):
         if why := _refusal(net, place):
@@ -119,7 +127,7 @@ def _checked(
 def _refusal(net: Net, place: int) -> str | None:
     """Why a node cannot be on a card, whatever surrounds it."""
     node = net.nodes[place]
-    if node.op_type not in TRANSLATIONS or node.domain not in _DOMAINS:
+    if node.op_type not in _TRANSLATIONS or node.domain not in _DOMAINS:
         return reason(node.op_type, node.domain)
     try:
         card_step(net, [place], alone=True)
@@ -138,7 +146,7 @@ def card_step(
     """
     outputs = _outputs(net, places)
     seen = [name for place in places for name in net.nodes[place].output if name and every]
-    channels_last = any(net.nodes[place].op_type == "QLinearConv" for place in places)
+    channels_last = any(net.nodes[place].op_type in _OF_IMAGES for place in places)
     for by_rows in (True, False):
         if by_rows and not _rows_agree(net, places):
             continue
@@ -148,7 +156,7 @@ def card_step(
                 node = net.nodes[place]
                 try:
                     builder.begin(net.labels[place], node)
-                    TRANSLATIONS[node.op_type](builder, node)
+                    _TRANSLATIONS[node.op_type](builder, node)
                 except Refused as error:
                     raise Refusal(place, str(error.args[0])) from None
             try:
@@ -192,7 +200,7 @@ def _settled(net: Net, refused: Mapping[int, str], pooled: Collection[str]) -> d
     while changed:
         changed = False
         for place, node in enumerate(net.nodes):
-            if place in host or node.op_type not in _BESIDE:
+            if place in host or any(each.op_type not in _BESIDE for each in net.inside(node)):
                 continue
             before = [net.maker[name] for name in node.input if name in net.maker]
             after = [user for name in node.output for user in net.users.get(name, ())]
@@ -233,7 +241,7 @@ def _turns(net: Net, host: Mapping[int, str], kind: str) -> list[tuple[str, list
 
 
 def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> HostStep:
-    nodes = [net.nodes[place] for place in places]
+    nodes = [each for place in places for each in net.inside(net.nodes[place])]
     made = {name for node in nodes for name in node.output}
     taken = list(dict.fromkeys(name for node in nodes for name in used(node)))
     inputs = [name for name in taken if name not in made and not net.is_constant(name)]
@@ -258,5 +266,5 @@ def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> Host
         graph, opset_imports=net.model.opset_import, functions=net.model.functions,
         ir_version=net.model.ir_version,
     )  # fmt: skip
-    reasons = {net.labels[place]: host[place] for place in places}
+    reasons = {label: host[place] for place in places for label in net.labels_of(place)}
     return HostStep(model, tuple(inputs), tuple(outputs), reasons)

@@ -19,6 +19,8 @@ from halfdome.host.runtime.program import Program
 
 VERSION = 1
 """Rises whenever the meaning of a saved plan changes; older ones are compiled again."""
+SUFFIX = ".halfdome"
+"""Of files that hold a compiled model."""
 _PLAN = "plan.json"
 
 Request = Mapping[str, np.ndarray]
@@ -155,7 +157,11 @@ class Plan:
         return made
 
     def save(self, path: str | Path) -> None:
-        """Writes it as one archive: models of the host, programs, and what binds them."""
+        """Writes it as one archive: models of the host, programs, and what binds them.
+
+        Raises `ValueError` for a path that cannot be written.
+        """
+        path = arguments.output_file(path)
         about: dict[str, object] = {
             "version": VERSION, "cards": self.cards, "config": self.config, "about": self.about,
             "inputs": [_argument(each) for each in self.inputs],

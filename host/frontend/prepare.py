@@ -10,7 +10,9 @@ import onnx
 
 from halfdome.host.frontend.bags import Bag
 from halfdome.host.frontend.calibration import Calibration, entries
+from halfdome.host.frontend.identities import constants_returned
 from halfdome.host.frontend.load import ModelError, load
+from halfdome.host.frontend.plan import SUFFIX, Plan
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator
 
 if TYPE_CHECKING:
@@ -61,6 +63,12 @@ def prepare(
     Raises `ModelError` for a model, calibration or shapes that do not fit, and `TorchError` for a
     module that PyTorch does not export.
     """
+    path = isinstance(model, str | Path) and Path(model).suffix == SUFFIX
+    if path or isinstance(model, Plan):
+        raise ModelError(
+            f"{model if path else 'model'}: is compiled already; run it as it is, or give what it "
+            "was compiled from"
+        )
     say("reading the model")
     name = str(model) if isinstance(model, str | Path) else "model"
     if isinstance(model, str | Path) and Path(model).suffix == EXPORTED:
@@ -75,7 +83,7 @@ def prepare(
             )
         loaded = load(model, shapes)
         say("quantising")
-        made = to_qoperator(loaded, calibration)
+        made = constants_returned(to_qoperator(loaded, calibration))
         return Prepared(name, made, _floating(loaded), (), frozenset(), (), None)
     if shapes:
         raise ModelError(
@@ -88,6 +96,7 @@ def prepare(
     loaded = load(model.rest)
     say("quantising")
     made = to_qoperator(loaded, [model.rest_inputs(each) for each in given] or None)
+    made = constants_returned(made)
     return Prepared(name, made, _floating(loaded), model.bags, model.ragged, given, model)
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from halfdome.host.frontend.functions import ELEMENTWISE
+
 _WINDOWS = "no command finds {} over a window"
 _LOATH = "cards have no command for it"
 REASONS: Mapping[str, str] = {
-    "MaxPool": _WINDOWS.format("maxima"),
     "AveragePool": _WINDOWS.format("means of floating point"),
     "QLinearAveragePool": "ONNX Runtime adds its window in floating point, in an order of its own",
     "GlobalMaxPool": _WINDOWS.format("maxima"),
@@ -13,6 +14,11 @@ REASONS: Mapping[str, str] = {
     "ConvTranspose": "no command spreads an element over a window",
     "DynamicQuantizeLinear": "its scale is known only at run time",
     "Gather": "cards fetch rows of tables by index for embedding bags alone",
+    **dict.fromkeys(
+        ELEMENTWISE,
+        "its floats are seen by others; between DequantizeLinear and QuantizeLinear alone it is a "
+        "lookup on cards",
+    ),
     **dict.fromkeys(
         ("Resize", "Upsample", "DepthToSpace", "SpaceToDepth"), "no command moves pixels so"
     ),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,6 +51,23 @@ def open_session(
         )
 
 
+def run_session(
+    session: InferenceSession, outputs: Sequence[str] | None, request: Mapping[str, np.ndarray]
+) -> Sequence[Any]:
+    """Outputs of a session, in order; all of them if no names are given.
+
+    Raises `ModelError` with ONNX Runtime's words, which name the node, for a request that it does
+    not compute, such as an index that no row has.
+    """
+    try:
+        return session.run(None if outputs is None else list(outputs), dict(request))
+    except Exception as error:  # as above
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        words = " ".join(str(error).split())
+        raise ModelError(f"request: ONNX Runtime does not compute it: {words}") from None
+
+
 def _takes_int8(model: onnx.ModelProto) -> bool:
     """Whether products take int8, for which ONNX Runtime lacks the precise kernels."""
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -73,8 +91,8 @@ def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
         for place in (3, 5)
         if place < len(node.input) and node.input[place] in tensors
     ]
-    uses = Counter(model.graph.node[at].input[place] for at, place in places)
-    if not uses or max(uses.values()) == 1:
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    if all(uses[model.graph.node[at].input[place]] == 1 for at, place in places):
         return model
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -163,26 +181,28 @@ def _returning(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     return made
 
 
-def alone(
-    model: onnx.ModelProto, node: onnx.NodeProto, request: Mapping[str, np.ndarray],
+def part(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[np.dtype, Sequence[int | str]]],
     constant: Callable[[str], onnx.TensorProto],
-) -> np.ndarray:  # fmt: skip
-    """What ONNX Runtime makes of one node of a model; operands that are no request are constant."""
-    inputs = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
-        for name, array in request.items()
+) -> InferenceSession:  # fmt: skip
+    """A session for some nodes of a model that returns what the last makes.
+
+    `inputs` are dtype and shape by name; other operands that no node makes are constant.
+    """
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(dtype), shape)
+        for name, (dtype, shape) in inputs.items()
     ]
-    constants = {name for name in node.input if name and name not in request}
+    known = {*inputs, *(name for node in nodes for name in node.output)}
+    constants = {name for node in nodes for name in node.input if name} - known
     graph = onnx.helper.make_graph(
-        [node], "alone", inputs, [onnx.helper.make_empty_tensor_value_info(node.output[0])],
+        nodes, "part", values, [onnx.helper.make_empty_tensor_value_info(nodes[-1].output[0])],
         [constant(name) for name in sorted(constants)],
     )  # fmt: skip
-    made = onnx.helper.make_model(
+    return open_session(onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
-    )
-    return np.asarray(open_session(made).run(None, dict(request))[0])
+    ))  # fmt: skip
 
 
 @contextmanager

@@ -68,13 +68,18 @@ class Builder:
         """Graph nodes that follow are those of this ONNX node. Raises `Refused` if it has sizes
         that are unknown or zero."""
         self._label = label
-        self._made.setdefault(label, [])
+        function = self.net.functions.get(node.output[0])
+        for each in (label, *(function.labels if function else ())):
+            self._made.setdefault(each, [])
         for name in (*node.input, *node.output):
             if name and not self.net.is_constant(name):
                 self.shape(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Sizes of a tensor. Raises `Refused` if they are known at run time alone."""
+        """Sizes of a tensor. Raises `Refused` if they are known at run time alone, and for a
+        constant."""
+        if self.net.is_constant(name):
+            raise Refused(f"{name} is a constant where cards take a tensor of the request")
         tensor = self.net.tensors.get(self._variants.get(name, name))
         if tensor is None or tensor.shape is None:
             raise Refused(f"the shape of {name} is known only at run time")
@@ -178,8 +183,6 @@ class Builder:
         self, name: str, order: Order, dims: Sequence[int] | None, windows: Windows | None = None
     ) -> Held:
         """A graph input."""
-        if self.net.is_constant(name):
-            raise Refused(f"{name} is a constant where cards take a tensor of the request")
         tensor, shape = self.net.tensors[name], self.shape(name)
         scale, zero_point = self.net.quantisation.get(name, (None, 0))
         try:

@@ -1,21 +1,24 @@
 """Sums and products element by element, and the way from and to floating point."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
 import onnx
 
-from halfdome.hdl.commands import ElementFormat, Function
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat
+from halfdome.host.frontend.functions import Unsteady, table
 from halfdome.host.frontend.layout import Order, plain, without_ones
-from halfdome.host.frontend.sessions import alone
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_products import finite
 from halfdome.host.graph.graph import Graph, Node
-from halfdome.host.graph.values import Value, format_of
+from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import floats
 
 _MULTIPLY = "multiply_quantised"
+_FURTHEST = float(1 << 30)
+"""What a sum or product may reach before it is rounded: ONNX Runtime converts to int32 without a
+limit, where cards saturate. Twice as far it wraps; between lies what rounding adds on the way."""
 
 
 def quantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
@@ -30,13 +33,13 @@ def quantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
 def dequantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
     """DequantizeLinear of 8 bits with one scale."""
     x, scale = node.input[:2]
+    form = builder.either(x)
     if builder.net.tensors[x].dtype.itemsize != 1:
         raise Refused(f"{builder.net.tensors[x].dtype}: commands make floats of 8 bits")
     if builder.net.tensors[node.output[0]].dtype != np.float32:
         raise Refused(f"makes {builder.net.tensors[node.output[0]].dtype}, commands float32")
     number = finite(np.float32(builder.scalar(scale, "the scale of x")))
     builder.zero_point(x, operand(node, 2), "x")
-    form = builder.either(x)
     made = {"format": ElementFormat.FLOAT32, "scale": float(number)}
     value = builder.add("affine", [form.value], **made)
     builder.define(node.output[0], value, form.order)
@@ -44,32 +47,47 @@ def dequantise_linear(builder: Builder, node: onnx.NodeProto) -> None:
 
 def rescaled(scale: np.float32, made: dict[str, object]) -> Callable[[Builder, str], str]:
     """Makes 8 bits of one scale those of another: (q - zero point) * scale, then QuantizeLinear."""
+    real = {"format": ElementFormat.FLOAT32, "scale": float(finite(scale))}
+    nodes = [Node("affine", ("x",), "f", real), Node("quantise", ("f",), "y", made)]
 
     def make(builder: Builder, value: str) -> str:
-        floats_of = {"format": ElementFormat.FLOAT32, "scale": float(finite(scale))}
-        return builder.add("quantise", [builder.add("affine", [value], **floats_of)], **made)
+        about = builder.like(value)
+        kind = ElementFormat(about["format"])
+        x = Value("x", (1, TABLE_BYTES), kind, zero_point=int(about["zero_point"]))  # type: ignore[call-overload]
+        every = np.arange(TABLE_BYTES, dtype=np.uint8).view(DTYPES[kind])
+        [entries] = Graph([x], ["y"], nodes, {}).run({"x": every[None]})["y"]
+        return builder.add("lookup", [value, builder.add_constant(entries)], **made)
 
     return make
 
 
-def qlinear_sigmoid(builder: Builder, node: onnx.NodeProto) -> None:
-    """com.microsoft's QLinearSigmoid, if the cards' function has the same byte for all 256."""
-    x, x_scale, x_zero, y_scale, y_zero = (operand(node, place) for place in range(5))
-    own = finite(np.float32(builder.scalar(x_scale, "the scale of x")))
-    zero = builder.zero_point(x, x_zero, "x")
-    scale, made = builder.output(node.output[0], y_scale, y_zero)
-    with np.errstate(all="ignore"):
-        factor = finite(np.float32(1) / scale)
-    made |= {"function": Function.SIGMOID, "scale": float(own), "multiplier": float(factor)}
-    kind = builder.net.tensors[x].dtype
-    every = np.arange(np.iinfo(kind).min, np.iinfo(kind).max + 1).astype(kind)[None]
-    value = Value("x", every.shape, format_of(kind), None, zero)
-    here = Graph([value], ["y"], [Node("affine", ("x",), "y", made)], {}).run({"x": every})["y"]
-    there = alone(builder.net.model, node, {x: every}, builder.net.proto)
-    if wrong := int((here != there).sum()):
-        raise Refused(f"cards round {wrong} of 256 bytes to others")
+def qlinear_function(builder: Builder, node: onnx.NodeProto) -> None:
+    """com.microsoft's QLinearSigmoid and QLinearLeakyRelu."""
+    for place, what in ((1, "the scale of x"), (2, "the zero point of x")):
+        if name := operand(node, place):
+            builder.scalar(name, what)
+    _function(builder, node, [node], operand(node, 3), operand(node, 4))
+
+
+def byte_function(builder: Builder, node: onnx.NodeProto) -> None:
+    """What stands between DequantizeLinear and QuantizeLinear, both with one scale."""
+    nodes = builder.net.inside(node)
+    _function(builder, node, nodes, *(operand(nodes[-1], place) for place in (1, 2)))
+
+
+def _function(
+    builder: Builder, node: onnx.NodeProto, nodes: Sequence[onnx.NodeProto], scale: str, zero: str
+) -> None:
+    """A lookup of what ONNX Runtime makes of all bytes."""
+    x, y = node.input[0], node.output[0]
+    _, made = builder.output(y, scale, zero)
     form = builder.either(x)
-    builder.define(node.output[0], builder.add("affine", [form.value], **made), form.order)
+    try:
+        entries = table(builder.net, nodes)
+    except Unsteady as error:
+        raise Refused(str(error)) from None
+    value = builder.add("lookup", [form.value, builder.add_constant(entries)], **made)
+    builder.define(y, value, form.order)
 
 
 def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:
@@ -85,6 +103,7 @@ def qlinear_add(builder: Builder, node: onnx.NodeProto) -> None:
         inner = ratios[1] * np.float32(zeros[1])
         whole = floats.fma(ratios[0], np.float32(zeros[0]), inner)
         offset = np.float32(made["zero_point"]) - whole  # type: ignore[arg-type]
+    _within_int32(255 * sum(abs(float(each)) for each in ratios) + abs(float(offset)))
     made |= {
         "a_ratio": float(ratios[0]), "b_ratio": float(ratios[1]), "offset": float(offset),
     }  # fmt: skip
@@ -101,7 +120,14 @@ def qlinear_mul(builder: Builder, node: onnx.NodeProto) -> None:
     )
     with np.errstate(all="ignore"):
         ratio = finite(np.float32((left * right) / scale))
+    _within_int32(255 * 255 * abs(float(ratio)) + 255)
     _pair(builder, node, _MULTIPLY, a, b, zeros, made | {"multiplier": float(ratio)})
+
+
+def _within_int32(reach: float) -> None:
+    """Refuses results, so far from zero at most, that ONNX Runtime's int32 does not hold."""
+    if not reach < _FURTHEST:
+        raise Refused("its scales make results that int32 does not hold before they are 8 bits")
 
 
 def _operands(node: onnx.NodeProto) -> tuple[str, ...]:

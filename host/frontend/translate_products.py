@@ -81,11 +81,11 @@ def _conv(
     if dims not in (1, 2):
         raise Refused(f"a convolution of {dims} dimensions: commands have windows of two")
     window = {
-        "stride": _two(found.get("strides"), dims, 1),
-        "dilation": _two(found.get("dilations"), dims, 1),
+        "stride": along_two(found.get("strides"), dims, 1),
+        "dilation": along_two(found.get("dilations"), dims, 1),
     }
-    kernel, sizes = (_two(each, dims, 1) for each in (weight.shape[2:], shape[2:]))
-    window["pads"] = _pads(found, dims, sizes, kernel, window["stride"], window["dilation"])
+    kernel, sizes = (along_two(each, dims, 1) for each in (weight.shape[2:], shape[2:]))
+    window["pads"] = pads_of(found, dims, sizes, kernel, window["stride"], window["dilation"])
     within(kernel)
     groups = int(found.get("group", 1))  # type: ignore[call-overload]
     order = tuple(axis for axis in (0, *range(2, len(shape)), 1) if axis >= builder.first)
@@ -128,13 +128,13 @@ def _stem(
     return Windows(count, kernel[1], stride, dilation, before, after, 0)
 
 
-def _two(given: object, dims: int, usual: int) -> tuple[int, ...]:
+def along_two(given: object, dims: int, usual: int) -> tuple[int, ...]:
     """Sizes of a window's two axes: of one dimension, the height is `usual`."""
     values = tuple(given) if given else (1,) * dims  # type: ignore[arg-type, var-annotated]
     return (usual,) * (2 - dims) + values
 
 
-def _pads(
+def pads_of(
     found: dict[str, object], dims: int, sizes: Sequence[int], kernel: Sequence[int],
     stride: Sequence[int], dilation: Sequence[int],
 ) -> tuple[int, ...]:  # fmt: skip

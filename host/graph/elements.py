@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Function, Opcode
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Function, Opcode
 from halfdome.host.graph import operator
 from halfdome.host.graph.operator import Constants, Operator, refuse
 from halfdome.host.graph.values import Value
@@ -175,6 +175,26 @@ def _quantise(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarr
     return vector.encode(quotient, made, np.float32(1), operator.zero_point_of(node) & 0xFF)
 
 
+# lookup
+
+
+def _infer_lookup(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    """x of 8 bits and a constant table of 256, whose format the output has."""
+    operator.count(node, operands, 2)
+    x, table = operands
+    operator.bytes_of(node, x, 2)
+    operator.constant(node, table, constants)
+    if table.shape != (TABLE_BYTES,) or table.format not in _BYTES:
+        raise refuse(node, f"{table}: must be uint8 or int8 [{TABLE_BYTES}]")
+    return operator.made(node, x.shape, (table.format,))
+
+
+def _lookup(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
+    """`table[x]`, `table[x mod 256]` of int8: any function of 8 bits."""
+    x, table = operands
+    return vector.lookup(np.ascontiguousarray(x), table)
+
+
 def _inner(name: str, value: object) -> str:
     if value not in ("a", "b"):
         raise ValueError(f"{name}={value!r}: must be 'a' or 'b'")
@@ -206,4 +226,5 @@ OPERATORS = {
         constant_from=1,
     ),
     "quantise": Operator(_infer_quantise, _quantise, operator.OUTPUT),
+    "lookup": Operator(_infer_lookup, _lookup, operator.OUTPUT, constant_from=1),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from halfdome.host.graph import elements, embedding, moves, products
+from halfdome.host.graph import elements, embedding, moves, pooling, products
 from halfdome.host.graph.operator import Operator, refuse
 from halfdome.host.graph.values import GraphError
 
@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from halfdome.host.graph.graph import Node
 
 _OPERATORS: Mapping[str, Operator] = (
-    embedding.OPERATORS | products.OPERATORS | elements.OPERATORS | moves.OPERATORS
+    embedding.OPERATORS
+    | products.OPERATORS
+    | elements.OPERATORS
+    | pooling.OPERATORS
+    | moves.OPERATORS
 )
 
 

@@ -158,6 +158,30 @@ class Describer:
             **{f"{name}_format": form for name, form in formats.items()},
         }
 
+    def lookup(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        rows, columns = values["rows"], values["columns"]
+        return f"{rows}x{columns}", {
+            "rows": rows,
+            "columns": columns,
+            "elements": rows * columns,
+            "table": f"{self.local(card, values['table'])} {values['table']:#x}",
+        }
+
+    def pool(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        sides = {
+            name: [values[f"{name}_height"], values[f"{name}_width"]]
+            for name in ("out", "kernel", "stride")
+        }
+        out, kernel = ("x".join(map(str, sides[name])) for name in ("out", "kernel"))
+        return f"{kernel} to {out}x{values['k']}", {
+            **sides,
+            "height": values["height"],
+            "width": values["width"],
+            "channels": values["k"],
+            "x": f"{self.local(card, values['x'])} {values['x']:#x}",
+            "y": f"{self.local(card, values['y'])} {values['y']:#x}",
+        }
+
 
 def _name(names: type[IntEnum], value: int) -> str | int:
     """The name of a value, or the value of a descriptor that will be refused."""
@@ -179,4 +203,6 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.ADD: Describer.vector,
     Opcode.MULTIPLY: Describer.vector,
     Opcode.CLAMP: Describer.vector,
+    Opcode.LOOKUP: Describer.lookup,
+    Opcode.POOL: Describer.pool,
 }

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine
+from halfdome.host import arguments
 from halfdome.host.driver.device import Submitted
 from halfdome.host.driver.rings import RING_ENTRIES
 from halfdome.host.report.describe import Describer
@@ -33,16 +34,10 @@ class _Command:
 
 def check_path(path: str | Path) -> Path:
     """The path of a file that can be written. Raises `ValueError` that says why it cannot."""
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"trace: {path}: is a folder, must be a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"trace: {path}: folder {path.parent} does not exist")
     try:
-        path.open("a").close()
-    except OSError as error:
-        raise ValueError(f"trace: {path}: cannot be written: {error.strerror}") from error
-    return path
+        return arguments.output_file(path)
+    except ValueError as error:
+        raise ValueError(f"trace: {error}") from None
 
 
 def write(path: Path, recording: Recording) -> None:

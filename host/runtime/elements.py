@@ -6,20 +6,23 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfdome.hdl.commands import Flag, Function, Opcode
+from halfdome.hdl.commands import MATMUL_LIMIT, TABLE_BYTES, Flag, Function, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host import arguments
 from halfdome.host.driver import kernels
 from halfdome.host.driver.halfdome import HalfdomeAccelerator
-from halfdome.host.driver.kernels import Rows
+from halfdome.host.driver.kernels import Rows, Window
+from halfdome.host.driver.layout import round_up
 from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
+from halfdome.host.graph.pooling import windows
 from halfdome.host.graph.values import format_of
 from halfdome.host.runtime.products import zero_point
 from halfdome.host.runtime.tensors import Call, Tensor, operand
 
 _INPUTS = (np.float32, np.float16, np.uint8, np.int8, np.int32)
 _OUTPUTS = (np.float32, np.float16, np.uint8, np.int8)
+_BYTES = (np.uint8, np.int8)
 
 
 class Reduce(Enum):
@@ -41,6 +44,14 @@ def _finite(name: str, value: object, *, zero: bool) -> np.float32:
         rule = "finite" if zero else "finite and not zero"
         raise ValueError(f"{name}={value!r}: must be {rule} as a float32")
     return number
+
+
+def _not_empty(name: str, matrix: np.ndarray | Tensor) -> tuple[int, int]:
+    """Rows and columns of a matrix that has some."""
+    rows, columns = matrix.shape
+    if not rows or not columns:
+        raise ValueError(f"{name}: {list(matrix.shape)}: no dimension may be zero")
+    return rows, columns
 
 
 class Elements:
@@ -121,7 +132,7 @@ class Elements:
         dtype: DTypeLike = np.uint8,
     ) -> "np.ndarray | Tensor":  # fmt: skip
         """float32 to 8 bits: saturate(round_half_even(x * multiplier) + zero_point)."""
-        kind = arguments.dtype("dtype", dtype, (np.uint8, np.int8))
+        kind = arguments.dtype("dtype", dtype, _BYTES)
         return self.affine(x, multiplier=multiplier, dtype=kind, y_zero_point=zero_point)
 
     @whole
@@ -131,15 +142,64 @@ class Elements:
         """To float32: 1 / (1 + exp(-(x - zero_point) * scale))."""
         return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)
 
+    @whole
+    def lookup(self, a: "ArrayLike | Tensor", table: "ArrayLike | Tensor") -> "np.ndarray | Tensor":
+        """`table[a]`, any function of uint8 or int8 [rows, columns].
+
+        `table` is uint8 or int8 [256]: entry `a` for uint8, `a mod 256` for int8, so that -1 is the
+        last. The result has its dtype.
+        """
+        x = operand("a", a, _BYTES, (None, None), self.accelerator)
+        rows, columns = _not_empty("a", x)
+        entries = operand("table", table, _BYTES, (TABLE_BYTES,), self.accelerator)
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((rows, columns), entries.dtype)
+        call.run(kernels.lookup(
+            call.rows(entries).address, Rows(y.block.address, y.stride), call.rows(x), rows,
+            columns, self.config.bus_bytes,
+        ))  # fmt: skip
+        return call.finish(y, stays=isinstance(x, Tensor) or isinstance(entries, Tensor))
+
+    @whole
+    def max_pool(
+        self, x: "ArrayLike | Tensor", kernel: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1, pads: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """The largest of each channel over windows of uint8 or int8 [height, width, channels].
+
+        `kernel`, `stride` and `dilation` are along height and width, or one for both; `pads` as in
+        `conv2d`, but what lies outside takes no part, and no window may lie there: `ValueError`.
+        The result is [out_height, out_width, channels], ONNX's MaxPool; a tensor if `x` is one.
+        """
+        image = operand("x", x, _BYTES, (None, None, None), self.accelerator)
+        taps, steps, spread = (
+            arguments.integers(name, value, 2, 1, 255)
+            for name, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation))
+        )
+        sides = arguments.pads(pads)
+        height, width, k = image.shape
+        for name, size in (("height", height), ("width", width), ("channels", k)):
+            arguments.integer(f"x: {name}", size, 1, MATMUL_LIMIT)
+        arguments.integer(
+            "x: bytes of a pixel", round_up(k, self.config.bus_bytes), 1, MATMUL_LIMIT
+        )
+        out = windows((height, width), taps, steps, sides, spread)
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((*out, k), image.dtype)
+        window = Window((height, width), k, k, out, *(
+            (pair[0], pair[1]) for pair in (taps, steps, sides, spread)
+        ))  # fmt: skip
+        call.run(kernels.max_pool(call.rows(image), Rows(y.block.address, y.stride), window))
+        return call.finish(y, stays=isinstance(image, Tensor))
+
     def _vector(
         self, opcode: Opcode, a: object, b: object, constants: dict[str, np.float32],
         function: object, multiplier: object, reduce: object, dtype: DTypeLike,
         a_zero_point: object, b_zero_point: object, y_zero_point: object,
     ) -> "np.ndarray | Tensor":  # fmt: skip
         first = operand("a", a, _INPUTS, (None, None), self.accelerator)
-        rows, columns = first.shape
-        if not rows or not columns:
-            raise ValueError(f"a: {list(first.shape)}: no dimension may be zero")
+        rows, columns = _not_empty("a", first)
         kind = arguments.dtype("dtype", dtype, _OUTPUTS)
         flags = _FLAGS[arguments.choice("reduce", reduce, Reduce)]
         chosen = arguments.choice("function", function, Function)

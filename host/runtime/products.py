@@ -225,7 +225,7 @@ class MatrixProducts:
         groups = arguments.integer("groups", groups, 1)
         steps = arguments.integers("stride", stride, 2, 1, 255)
         dilations = arguments.integers("dilation", dilation, 2, 1, 255)
-        sides = _pads(pads)
+        sides = arguments.pads(pads)
         if k * groups != channels or n % groups:
             raise ValueError(
                 f"weight: {list(weight.shape)} with groups={groups} does not fit x: {list(x.shape)}"
@@ -278,13 +278,6 @@ class MatrixProducts:
             "y": y.block.address, "y_stride": max(self.config.bus_bytes, y.stride),
         }  # fmt: skip
         call.run(Work(opcode, places | output.fields | fields))
-
-
-def _pads(value: object) -> tuple[int, ...]:
-    """Top, left, bottom, right."""
-    if hasattr(value, "__len__") and len(value) == 2:  # type: ignore[arg-type]
-        return 2 * arguments.integers("pads", value, 2, 0, 255)
-    return arguments.integers("pads", value, 4, 0, 255)
 
 
 def groups_per_tile(config: CardConfig, k: int, n: int, groups: int) -> int:

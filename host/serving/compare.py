@@ -9,14 +9,16 @@ import numpy as np
 import onnx
 
 from halfdome.hdl.config import CardConfig
+from halfdome.host import arguments
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.net import Net
-from halfdome.host.frontend.plan import Plan
+from halfdome.host.frontend.plan import SUFFIX, Plan
 from halfdome.host.frontend.prepare import Prepared, Requests, prepare
-from halfdome.host.frontend.sessions import oracle
+from halfdome.host.frontend.sessions import oracle, run_session
 from halfdome.host.frontend.steps import HostStep
-from halfdome.host.serving.session import SUFFIX, InferenceSession
+from halfdome.host.platform import check_options
+from halfdome.host.serving.session import InferenceSession
 
 _QUANTISED = "_quantized"
 """What ONNX Runtime's quantiser adds to the name of a tensor that becomes one of 8 bits."""
@@ -107,10 +109,14 @@ def compare(
     progress : told how many steps of all requests were done, and of how many
 
     Tensors that only steps of the host hold are ONNX Runtime's anyway, and left out. Raises what
-    `halfdome.compile` and `halfdome.open` raise, and `ModelError` for a model that is compiled
-    already, and for no requests.
+    `halfdome.compile` and `halfdome.open` raise, `ModelError` for a model that is compiled already
+    and for no requests, and `ValueError` for an option that there is not and a `dump` that cannot
+    be written.
     """
     refuse_compiled(model)
+    check_options(options)
+    if dump is not None:
+        dump = arguments.output_folder(dump)
     prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
     plan = compile(prepared, cards=cards, config=config, every=True, say=say)
     every = [
@@ -184,7 +190,7 @@ def _asked(session, request: Tensors) -> dict[str, np.ndarray]:
     names = [each.name for each in session.get_outputs()]
     taken = {each.name for each in session.get_inputs()}
     feed = {name: array for name, array in request.items() if name in taken}
-    return dict(zip(names, session.run(names, feed), strict=True))
+    return dict(zip(names, run_session(session, names, feed), strict=True))
 
 
 def _floating_names(
@@ -225,9 +231,10 @@ def _against(found: np.ndarray, right: np.ndarray) -> tuple[int, float, float | 
 
 def _distance(found: np.ndarray, right: np.ndarray) -> tuple[float, float | None]:
     """The largest difference, and the SQNR in dB; None where there is no noise, or no signal."""
-    signal, noise = right.astype(np.float64), found.astype(np.float64) - right
-    largest = float(np.abs(noise).max(initial=0))
-    power, lost = (float(np.square(each).sum()) for each in (signal, noise))
+    with np.errstate(all="ignore"):  # values may be infinite, or their squares
+        signal, noise = right.astype(np.float64), found.astype(np.float64) - right
+        largest = float(np.abs(noise).max(initial=0))
+        power, lost = (float(np.square(each).sum()) for each in (signal, noise))
     return largest, float(10 * np.log10(power / lost)) if lost and power else None
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from halfdome.hdl.config import CardConfig, ConfigError, preset
-from halfdome.host import platform
+from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, ConfigError, preset
+from halfdome.host import arguments, platform
 from halfdome.host.frontend.compile import Requests, compile
 from halfdome.host.frontend.load import ModelError
-from halfdome.host.frontend.plan import Argument, CardPart, Plan
-from halfdome.host.frontend.sessions import open_session
+from halfdome.host.frontend.plan import SUFFIX, Argument, CardPart, Plan
+from halfdome.host.frontend.sessions import open_session, run_session
 from halfdome.host.frontend.steps import HostStep
 from halfdome.host.runtime.deployment import Deployment
 from halfdome.host.runtime.flights import Response
@@ -23,8 +23,6 @@ from halfdome.host.serving.deploy import deploy
 if TYPE_CHECKING:
     import onnxruntime
 
-SUFFIX = ".halfdome"
-"""Of files that hold a compiled model."""
 _ONNX_TYPES = {"float32": "float", "float64": "double"}
 
 
@@ -70,7 +68,8 @@ class InferenceSession:
     runtime : Runtime
     steps : StepRun of each step of the plan, of the last run
 
-    Raises what `halfdome.compile` and `halfdome.open` raise.
+    Raises what `halfdome.compile` and `halfdome.open` raise, and `ValueError` for an option that
+    there is not.
     """
 
     def __init__(
@@ -82,6 +81,9 @@ class InferenceSession:
         design = preset(config) if isinstance(config, str) else config
         if not isinstance(design, CardConfig):
             raise ConfigError(f"config={config!r}: must be the name of a preset or a CardConfig")
+        platform.check_options(options)
+        if cards is not None:
+            cards = arguments.integer("cards", cards, 1, MOST_CARDS)
         plan = _plan(model)
         if plan is None:
             count = 6 if cards is None else cards
@@ -94,8 +96,8 @@ class InferenceSession:
             raise ModelError("model: is compiled already; calibration and shapes are part of that")
         if plan.config != design.hash:
             raise ModelError(
-                f"model: is compiled for cards of {plan.config}, these are {design.hash}: give "
-                "their config, or compile it again"
+                f"model: is compiled for cards of {_known(plan.config)}, these are "
+                f"{_known(design.hash)}: give their config, or compile it again"
             )
         if cards not in (None, plan.cards):
             raise ModelError(
@@ -107,6 +109,7 @@ class InferenceSession:
         self._hosts: dict[int, onnxruntime.InferenceSession] = {}
         self._served: dict[int, Deployment] = {}
         self.steps = [StepRun() for _ in plan.steps]
+        self._closed = False
         try:
             say("bringing the model to the cards")
             self._open()
@@ -136,13 +139,18 @@ class InferenceSession:
         return [_node_arg(each) for each in self.plan.outputs]
 
     def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, np.ndarray]
-    ) -> list[np.ndarray]:
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, np.ndarray],
+        run_options: None = None,
+    ) -> list[np.ndarray]:  # fmt: skip
         """The outputs of one request, all of them if no names are given.
 
+        `run_options` is there for calls that are written for ONNX Runtime; only None is taken.
         Raises `ModelError` for a request that is not as the model wants it, before anything is
-        done, and for an output that there is not.
+        done, for an output that there is not, and for what ONNX Runtime refuses on the way; and
+        `RuntimeError` if the session is closed.
         """
+        if run_options is not None:
+            raise ModelError("run_options: must be None; cards have no such options")
         return self.run_many(output_names, [input_feed])[0]
 
     def run_many(
@@ -155,6 +163,8 @@ class InferenceSession:
         does.
         """
         known = [each.name for each in self.plan.outputs]
+        if isinstance(output_names, str):
+            raise ModelError(f"output_names={output_names!r}: must be a list of names, or None")
         names = known if output_names is None else list(output_names)
         for name in names:
             if name not in known:
@@ -167,6 +177,8 @@ class InferenceSession:
         progress: Callable[[int], None] = lambda done: None,
     ) -> list[dict[str, np.ndarray]]:  # fmt: skip
         """All tensors that steps hand on, by name, for each request."""
+        if self._closed:
+            raise RuntimeError("session: is closed; open another InferenceSession")
         made = [self.plan.checked(request) for request in requests]
         for number, step in enumerate(self.plan.steps):
             run = self.steps[number] = StepRun()
@@ -181,8 +193,8 @@ class InferenceSession:
 
     def _run_host(self, number: int, step: HostStep, made, progress) -> None:
         for tensors in made:
-            found = self._hosts[number].run(
-                list(step.outputs), {name: tensors[name] for name in step.inputs}
+            found = run_session(
+                self._hosts[number], step.outputs, {name: tensors[name] for name in step.inputs}
             )
             tensors.update(zip(step.outputs, found, strict=True))
             progress(1)
@@ -201,6 +213,7 @@ class InferenceSession:
 
     def close(self) -> None:
         """Ends the simulation and frees its memory."""
+        self._closed = True
         self.runtime.close()
 
     def __enter__(self) -> "InferenceSession":
@@ -217,6 +230,12 @@ def _plan(model: object) -> Plan | None:
     if isinstance(model, str | Path) and Path(model).suffix == SUFFIX:
         return Plan.load(model)
     return None
+
+
+def _known(config: str) -> str:
+    """A configuration by its hash, and by its name if it is a preset."""
+    names = [name for name, each in PRESETS.items() if each.hash == config]
+    return " ".join([*names, config])
 
 
 def _node_arg(each: Argument) -> NodeArg:

@@ -10,8 +10,11 @@ from typing import Any
 
 from halfdome.host.frontend.torch_errors import TorchError
 from halfdome.host.frontend.torch_export import from_torch, torch
+from halfdome.host.platform import check_options
 
 fx = torch.fx
+_OPTIONS = {"cards", "config", "engine", "say"}
+"""Options of a session beside those of its platform; what it calibrates by comes from the call."""
 
 
 def halfdome(
@@ -26,8 +29,10 @@ def halfdome(
     inputs of that call; bags may be of any length. Parameters and buffers are read then; what they
     become later has no effect. `options` are those of `InferenceSession`, `cards` and others.
 
-    Raises `TorchError` where gradients are asked for.
+    Raises `TorchError` where gradients are asked for, and `ValueError` for an unknown option.
     """
+    given = dict(options or {})
+    check_options({name: given[name] for name in given.keys() - _OPTIONS})
     static = [_is_static(each) for each in examples]
     if torch.is_grad_enabled() and any(
         isinstance(each, torch.Tensor) and each.requires_grad for each in examples
@@ -36,7 +41,7 @@ def halfdome(
             "module: its gradients are asked for, and cards only infer; call it under "
             "torch.inference_mode()"
         )
-    return _Compiled(module, static, dict(options or {}))
+    return _Compiled(module, static, given)
 
 
 def _is_static(example: object) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from halfdome.hdl.commands import (
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Opcode,
@@ -19,7 +20,8 @@ from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden import products
 from halfdome.sim.golden.check import check
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
-from halfdome.sim.golden.vector import decode, result
+from halfdome.sim.golden.pool import max_pool
+from halfdome.sim.golden.vector import decode, lookup, result
 
 
 class Host(Protocol):
@@ -65,6 +67,12 @@ class GoldenCard:
                 return products.execute(opcode, values, self.memory, self.config)
             case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
                 self._vector(opcode, values)
+            case Opcode.LOOKUP:
+                table = self._bytes(values["table"], TABLE_BYTES).copy()
+                y = lookup(self._rows(values, "a", values["columns"]), table)
+                self._set_rows(values["y"], values["y_stride"], y)
+            case Opcode.POOL:
+                self._pool(values)
         return Status.OK, 0
 
     def _bytes(self, address: int, nbytes: int) -> np.ndarray:
@@ -92,6 +100,23 @@ class GoldenCard:
             b = decoded("b", 1 if values["flags"] & Flag.BROADCAST else columns)
         y = result(opcode, values, a, b, self.config.bus_bytes // 4)
         self._set_rows(values["y"], values["y_stride"], y)
+
+    def _pool(self, values: dict[str, int]) -> None:
+        def sides(name: str) -> tuple[int, int]:
+            return values[f"{name}_height"], values[f"{name}_width"]
+
+        height, width, k = (values[name] for name in ("height", "width", "k"))
+        x = self._rows(values | {"rows": height * width}, "x", k)
+        x = x.view(np.int8 if values["flags"] & Flag.X_INT8 else np.uint8)
+        y = max_pool(
+            x.reshape(height, width, k),
+            out=sides("out"),
+            kernel=sides("kernel"),
+            stride=sides("stride"),
+            pad=(values["pad_top"], values["pad_left"]),
+            dilation=sides("dilation"),
+        )
+        self._set_rows(values["y"], values["y_stride"], y.reshape(-1, k))
 
     def _move(self, opcode: Opcode, values: dict[str, int]) -> None:
         for row in range(values["rows"]):

@@ -20,6 +20,7 @@ from halfdome.hdl.commands import (
     NO_COUNTER,
     POOLED_FORMATS,
     PRODUCT_FORMATS,
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -70,7 +71,8 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
         Opcode.LOAD: _move, Opcode.COPY: _move, Opcode.STORE: _move, Opcode.SIGNAL: _signal,
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
-        Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector,
+        Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
+        Opcode.POOL: _pool,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -130,12 +132,13 @@ class _Extent(NamedTuple):
 
 
 def _operands(
-    v: dict[str, int], config: CardConfig, extents: dict[str, _Extent], *, in_place: bool = False
-) -> Iterator:
+    v: dict[str, int], config: CardConfig, extents: dict[str, _Extent], *, in_place: bool = False,
+    apart: tuple[str, ...] = (),
+) -> Iterator:  # fmt: skip
     """Whether operands leave their memories; then whether the first overlaps one of the others.
 
     A command that works `in_place` may write the very rows that it reads, if they are as long as
-    what it writes.
+    what it writes; but for operands that must lie `apart`.
     """
     for name, extent in extents.items():
         if not _inside(config, v["core"], v[name], extent.nbytes):
@@ -144,7 +147,8 @@ def _operands(
     for name, extent in inputs:
         in_step = extent.count == 1 or extent.stride == output.stride
         itself = v[name] == v[written] and in_step and output.size <= extent.size
-        if not (in_place and itself) and _overlap(v[written], output, v[name], extent):
+        allowed = in_place and itself and name not in apart
+        if not allowed and _overlap(v[written], output, v[name], extent):
             yield Status.BAD_OVERLAP, name
 
 
@@ -348,16 +352,56 @@ def _vector(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     for field in fields(opcode):
         if _constant_broken(field.name, v):
             yield Status.BAD_FORMAT, field.name
-    limit = 2**32 - 1
-    yield from _dimensions(v, rows=limit, columns=limit)
     columns = {"y": 1 if v["flags"] & (Flag.SUM | Flag.MAX) else v["columns"], "a": v["columns"]}
     if "b" in v:
         columns["b"] = 1 if v["flags"] & Flag.BROADCAST else v["columns"]
     size = {n: count * ElementFormat(v[f"{n}_format"]).nbytes for n, count in columns.items()}
+    yield from _matrices(v, config, size)
+    yield from _operands(v, config, _extents(v, size), in_place=True)
+
+
+def _lookup(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    size = dict.fromkeys(("y", "a"), v["columns"])
+    yield from _matrices(v, config, size)
+    yield from _aligned(v, config.bus_bytes, "table")
+    extents = _extents(v, size) | {"table": _Extent(1, 0, TABLE_BYTES)}
+    yield from _operands(v, config, extents, in_place=True, apart=("table",))
+
+
+def _matrices(v: dict[str, int], config: CardConfig, size: dict[str, int]) -> Iterator:
+    """Rules of matrices whose rows have so many bytes."""
+    limit = 2**32 - 1
+    yield from _dimensions(v, rows=limit, columns=limit)
     strides = {f"{name}_stride": bytes_ for name, bytes_ in size.items() if v["rows"] > 1}
     if v.get("b_stride") == 0:
         strides.pop("b_stride", None)
     yield from _strides(v, **strides)
     yield from _aligned(v, config.bus_bytes, *size, *strides)
-    extents = {n: _Extent(v["rows"], v[f"{n}_stride"], nbytes) for n, nbytes in size.items()}
-    yield from _operands(v, config, extents, in_place=True)
+
+
+def _extents(v: dict[str, int], size: dict[str, int]) -> dict[str, _Extent]:
+    return {n: _Extent(v["rows"], v[f"{n}_stride"], nbytes) for n, nbytes in size.items()}
+
+
+def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    steps = [
+        f"{name}_{side}"
+        for name in ("kernel", "stride", "dilation")
+        for side in ("height", "width")
+    ]
+    sizes = ("height", "width", "k", "out_height", "out_width", *steps)
+    yield from _dimensions(v, **dict.fromkeys(sizes, MATMUL_LIMIT))
+    pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
+    many = [f"{name}_stride" for name, count in pixels.items() if count > 1]
+    yield from _strides(v, **dict.fromkeys(many, v["k"]))
+    for side, pad in (("height", "pad_top"), ("width", "pad_left")):
+        dilation = v[f"dilation_{side}"]
+        if v[pad] > (v[f"kernel_{side}"] - 1) * dilation:
+            yield Status.BAD_DIMENSION, pad
+        if v[pad] and dilation > v[side]:
+            yield Status.BAD_DIMENSION, f"dilation_{side}"
+        if (v[f"out_{side}"] - 1) * v[f"stride_{side}"] - v[pad] >= v[side]:
+            yield Status.BAD_DIMENSION, f"out_{side}"
+    yield from _aligned(v, config.bus_bytes, "x", "y", *many)
+    extents = {name: _Extent(pixels[name], v[f"{name}_stride"], v["k"]) for name in ("y", "x")}
+    yield from _operands(v, config, extents)

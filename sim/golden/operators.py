@@ -17,7 +17,7 @@ from halfdome.hdl.commands import (
 )
 from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden import matmul as products
-from halfdome.sim.golden import vector
+from halfdome.sim.golden import pool, vector
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
 from halfdome.sim.golden.products import convolution
 
@@ -105,10 +105,9 @@ class Reference:
         dilation: int | tuple[int, int] = 1, groups: int = 1,
     ) -> np.ndarray:  # fmt: skip
         """See `halfdome.Card.conv2d`."""
-        steps, spread = (np.broadcast_to(each, 2).tolist() for each in (stride, dilation))
-        sides = np.broadcast_to(pads, 4) if np.size(pads) != 2 else np.tile(pads, 2)  # type: ignore[arg-type]
+        steps, spread, sides = _pair(stride), _pair(dilation), _sides(pads)
         out = tuple(
-            (x.shape[axis] + int(sides[axis] + sides[axis + 2])
+            (x.shape[axis] + sides[axis] + sides[axis + 2]
              - spread[axis] * (weight.shape[1 + axis] - 1) - 1) // steps[axis] + 1
             for axis in (0, 1)
         )  # fmt: skip
@@ -117,8 +116,8 @@ class Reference:
             convolution(
                 x[:, :, group * k : (group + 1) * k],
                 weight[group * n : (group + 1) * n].transpose(1, 2, 3, 0),
-                out=out, stride=tuple(steps), pad=(int(sides[0]), int(sides[1])),  # type: ignore[arg-type]
-                dilation=tuple(spread), x_zero_point=x_zero_point,
+                out=out, stride=steps, pad=(sides[0], sides[1]),
+                dilation=spread, x_zero_point=x_zero_point,
                 w_zero_point=weight_zero_point,
             )
             for group in range(groups)
@@ -179,6 +178,27 @@ class Reference:
         """See `halfdome.Card.sigmoid`."""
         return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)
 
+    def lookup(self, a: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """See `halfdome.Card.lookup`."""
+        return vector.lookup(np.ascontiguousarray(a), np.asarray(table))
+
+    def max_pool(
+        self, x: np.ndarray, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1,
+        pads: int | tuple[int, ...] = 0, dilation: int | tuple[int, int] = 1,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.max_pool`."""
+        taps, steps, spread = (_pair(each) for each in (kernel, stride, dilation))
+        sides = _sides(pads)
+        out = [
+            (x.shape[axis] + sides[axis] + sides[axis + 2] - spread[axis] * (taps[axis] - 1) - 1)
+            // steps[axis] + 1
+            for axis in (0, 1)
+        ]  # fmt: skip
+        return pool.max_pool(
+            x, out=(out[0], out[1]), kernel=taps, stride=steps, pad=(sides[0], sides[1]),
+            dilation=spread,
+        )  # fmt: skip
+
     def _vector(
         self, opcode: Opcode, a: np.ndarray, b: np.ndarray | None, constants: dict[str, float],
         function: Function | str, multiplier: float, reduce: str | None, dtype: DTypeLike,
@@ -211,3 +231,14 @@ def _requantised(
     return products.requantise(
         total, bias, np.ascontiguousarray(scale), zero_point, relu, np.dtype(dtype).type
     )
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Along height and width."""
+    height, width = np.broadcast_to(value, 2).tolist()
+    return height, width
+
+
+def _sides(pads: int | tuple[int, ...]) -> list[int]:
+    """Top, left, bottom, right."""
+    return (np.tile(pads, 2) if np.size(pads) == 2 else np.broadcast_to(pads, 4)).tolist()

@@ -108,6 +108,14 @@ def reduce_rows(x: NDArray[np.float32], lanes: int, *, largest: bool) -> NDArray
     return combine(pairs[:, :1], pairs[:, 1:])
 
 
+def lookup(a: NDArray[np.generic], table: NDArray[np.generic]) -> NDArray[np.generic]:
+    """`table` at each byte of `a`, int8 as its two's complement: of the table's dtype.
+
+    Both are 8 bits wide; the table has one entry for each of the 256 bytes.
+    """
+    return table[a.view(np.uint8)]
+
+
 def combine(
     opcode: Opcode, v: dict[str, int], a: NDArray[np.float32], b: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:

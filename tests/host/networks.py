@@ -92,9 +92,9 @@ class Network:
     def _step(self):
         x = self.choice([v for v in self._live if v.format.nbytes == 1])
         options = [self._linear, self._reshape]
-        options += [self._add_quantised, self._multiply, self._concat]
+        options += [self._add_quantised, self._multiply, self._concat, self._lookup]
         if len(x.shape) >= 4:
-            options += 3 * [self._conv2d]
+            options += [*3 * [self._conv2d], self._max_pool]
         if len(x.shape) >= 3:
             options += [self._transpose, self._batch_matmul]
         self.choice(options)(x)
@@ -124,6 +124,20 @@ class Network:
         self._add("conv2d", [x.name, weight, *params], weight_zero_point=zero_point, stride=stride,
                   pads=pads, dilation=dilation, groups=groups, **output)  # fmt: skip
 
+    def _max_pool(self, x):
+        kernel, stride, dilation, pads = [], [], [], [0] * 4
+        for axis in (0, 1):
+            size, taps, spread = x.shape[axis - 3], self.integer(1, 3), self.integer(1, 2)
+            reach = spread * (taps - 1)
+            if size <= reach:
+                taps = spread = 1
+                reach = 0
+            kernel.append(taps)
+            stride.append(self.integer(1, 3))
+            dilation.append(spread)
+            pads[axis], pads[axis + 2] = self.integer(0, reach), self.integer(0, reach)
+        self._add("max_pool", [x.name], kernel=kernel, stride=stride, dilation=dilation, pads=pads)
+
     def _like(self, x):
         return self.choice([v for v in self._live if v.shape == x.shape and v.format.nbytes == 1])
 
@@ -151,6 +165,13 @@ class Network:
         op = self.choice(("multiply", "multiply_quantised"))
         self._add(op, [x.name, other], multiplier=float(self.rng.random() * 0.01 + 1e-4),
                   **self._output())  # fmt: skip
+
+    def _lookup(self, x):
+        output = self._output()
+        table = self.rng.integers(0, 256, 256, np.uint8)
+        if output["format"] is ElementFormat.INT8:
+            table = table.view(np.int8)
+        self._add("lookup", [x.name, self._constant(table)], **output)
 
     def _concat(self, x):
         others = [

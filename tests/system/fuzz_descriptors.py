@@ -72,6 +72,11 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
             return v["out_height"] * v["out_width"] * taps * tiles
         case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
             return v["rows"] * (4 + v["columns"] // 4)
+        case Opcode.LOOKUP:
+            return 64 + v["rows"] * (4 + v["columns"] // config.bus_bytes)
+        case Opcode.POOL:
+            taps = v["kernel_height"] * v["kernel_width"]
+            return v["out_height"] * v["out_width"] * taps * -(-v["k"] // config.bus_bytes)
     return 0
 
 

@@ -10,6 +10,7 @@ from halfdome.hdl.command.rules import VECTOR
 from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
+    TABLE_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -214,6 +215,39 @@ def vector(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     return task
 
 
+def lookup(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random LOOKUP, some in place."""
+    rows, columns = int(rng.integers(1, 10)), int(rng.integers(1, 150))
+    stride = round_up(columns, config.bus_bytes)
+    a = operands + TABLE_BYTES
+    values = {
+        "table": operands, "a": a, "y": int(rng.choice([a, output, output])), "rows": rows,
+        "columns": columns, "a_stride": stride, "y_stride": stride,
+    } | changes  # fmt: skip
+    task = Task(Opcode.LOOKUP, values)
+    _place(task, operands, rng.integers(0, 256, 2048).astype(np.uint8))
+    return task
+
+
+def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random POOL over operands in one slot."""
+    k = int(rng.integers(1, 40))
+    stride = round_up(k, config.bus_bytes)
+    values = {
+        "x": operands, "y": output, "k": k, "x_stride": stride, "y_stride": stride,
+        "flags": int(rng.choice([0, Flag.X_INT8])),
+    }  # fmt: skip
+    for side, pad in (("height", "pad_top"), ("width", "pad_left")):
+        size, kernel, step, dilation = (int(rng.integers(1, most)) for most in (6, 4, 4, 3))
+        pads = int(rng.integers((kernel - 1) * dilation + 1)) if dilation <= size else 0
+        out = int(rng.integers(1, (size + pads - 1) // step + 2))
+        values |= {side: size, pad: pads, f"out_{side}": min(out, 5)}
+        values |= {f"kernel_{side}": kernel, f"stride_{side}": step, f"dilation_{side}": dilation}
+    task = Task(Opcode.POOL, values | changes)
+    _place(task, operands, _bytes(rng, 25 * 48))
+    return task
+
+
 def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random strided COPY."""
     rows, row_bytes = int(rng.integers(1, 10)), int(rng.integers(1, 100))
@@ -230,7 +264,7 @@ def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
-KINDS = (gather, matmul, batch_matmul, conv2d, vector, copy)
+KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, copy)
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
@@ -241,6 +275,9 @@ DAMAGES = {
                    {"w_stride": 0, "n": 9}),
     conv2d: ({"kernel_height": 0}, {"out_width": 0}, {"x": 1}, {"x_stride": 0}, {"y": 1 << 39}),
     vector: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"y": 1}, {"function": 99}),
+    lookup: ({"columns": 0}, {"table": 8}, {"table": 1 << 39}, {"a": 4}, {"flags": 1}),
+    pool: ({"k": 0}, {"pad_top": 200}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535},
+           {"dilation_height": 9, "pad_top": 1, "kernel_height": 2}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
 }  # fmt: skip
 

@@ -70,6 +70,21 @@ def test_batch_matmul_takes_the_recorded_cycles(card, measure, transposed):
     measure(name, "matmul", lambda: card.matmul(x, w, 0.01, transposed=transposed))
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4096), (33, 40)])
+def test_lookup_takes_the_recorded_cycles(card, measure, rows, columns):
+    rng = np.random.default_rng(1)
+    x, table = rng.integers(0, 256, (rows, columns), np.uint8), rng.integers(0, 256, 256, np.uint8)
+    measure(f"lookup rows={rows} columns={columns}", "vector", lambda: card.lookup(x, table))
+
+
+@pytest.mark.parametrize("k", [3, 40])
+def test_max_pool_takes_the_recorded_cycles(card, measure, k):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, (12, 12, k), np.uint8)
+    call = {"kernel": 3, "stride": 2, "pads": 1}
+    measure(f"max_pool k={k}", "vector", lambda: card.max_pool(x, **call))
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_conv2d_takes_the_recorded_cycles(card, measure, groups):
     rng = np.random.default_rng(1)

@@ -125,6 +125,54 @@ def test_tensors_stay_on_the_card_between_calls(runtime, card):
     assert written < 20 * 16  # completions
 
 
+@pytest.mark.parametrize("kinds", [(np.uint8, np.int8), (np.int8, np.uint8)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 16), (7, 37), (40, 300)])
+def test_lookup_has_the_bits_of_the_golden_function(runtime, card, kinds, shape):
+    rng = np.random.default_rng(shape[1])
+    a = rng.integers(0, 256, shape, np.uint8).view(kinds[0])
+    table = rng.integers(0, 256, 256, np.uint8).view(kinds[1])
+    found = card.lookup(a, table)
+    assert found.dtype == kinds[1]
+    assert found.tolist() == runtime.reference.lookup(a, table).tolist()
+    with card.tensor(a) as placed, card.tensor(table) as entries:
+        with card.lookup(placed, entries) as once, card.lookup(once, table[::-1].copy()) as twice:
+            assert once.numpy().tolist() == found.tolist()
+            again = runtime.reference.lookup(found, table[::-1])
+            assert twice.numpy().tolist() == again.tolist()
+
+
+POOLS = [
+    {"kernel": 1}, {"kernel": 2, "stride": 2}, {"kernel": 3, "stride": (2, 1), "pads": 1},
+    {"kernel": (1, 3), "pads": (0, 2, 0, 1), "dilation": 2}, {"kernel": (6, 7)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+@pytest.mark.parametrize("k", [1, 16, 67])
+@pytest.mark.parametrize("call", POOLS)
+def test_max_pool_has_the_bits_of_the_golden_function(runtime, card, call, k, kind):
+    x = np.random.default_rng(k).integers(0, 256, (6, 7, k), np.uint8).view(kind)
+    found, expected = card.max_pool(x, **call), runtime.reference.max_pool(x, **call)
+    assert found.dtype == kind
+    assert found.tolist() == expected.tolist()
+    with card.tensor(x) as placed, card.max_pool(placed, **call) as made:
+        assert made.numpy().tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"kernel": 0}, "kernel=0: must be an integer"),
+        ({"kernel": 8}, r"kernel=\(8, 8\): larger than the padded height 6"),
+        ({"kernel": 2, "pads": 2}, r"pads=\(2, 2, 2, 2\): a window lies outside of the height 6"),
+        ({"kernel": 2, "stride": (1, 256)}, r"stride\[1\]=256: must be an integer from 1 to 255"),
+    ],
+)
+def test_max_pool_refuses_windows_that_see_nothing(card, call, message):
+    with pytest.raises(ValueError, match=message):
+        card.max_pool(np.zeros((6, 7, 3), np.uint8), **call)
+
+
 LINEAR = [(1, 1, 1), (3, 5, 7), (8, 16, 4), (33, 17, 9), (40, 65, 21)]
 
 

@@ -121,6 +121,22 @@ def test_copies_and_pooled_rows_beside_what_they_read_get_the_golden_verdict():
     compare(TINY, descriptors)
 
 
+def test_bytes_and_tables_beside_each_other_get_the_golden_verdict():
+    rng = random.Random(5)
+    descriptors = []
+    for _ in range(200):
+        values = GOOD[Opcode.LOOKUP] | {"rows": rng.choice((1, 2, 4)), "y": 0x5000}
+        values |= {"columns": rng.choice((1, 20, 256, 300)), "a_stride": 304}
+        values["y_stride"] = rng.choice((304, 304, 320))
+        moved, other = rng.sample(["a", "table"], 2)
+        values[moved] = 0x5000 + rng.choice((0, 0, 16 * rng.randint(-24, 24)))
+        values[other] = 0x9000
+        descriptors.append(pack(Opcode.LOOKUP, **values))
+    verdicts = [check(raw, TINY)[0] for raw in descriptors]
+    assert min(map(verdicts.count, (Status.OK, Status.BAD_OVERLAP))) > 40
+    compare(TINY, descriptors)
+
+
 def test_a_triangle_without_output_overlaps_nothing():
     one = GOOD[Opcode.BATCH_MATMUL] | {"m": 1, "n": 1, "flags": Flag.TRIANGLE}
     compare(TINY, [pack(Opcode.BATCH_MATMUL, **one | {"y": y}) for y in (0x6001, 0x7000, 1 << 39)])
@@ -135,7 +151,8 @@ def test_the_largest_preset_is_checked_too():
 def test_latency_is_as_stated(opcode):
     dut = DescriptorChecker(TINY)
     operands = {"LOAD": 1, "COPY": 2, "STORE": 1, "GATHER": 5, "MATMUL": 4, "AFFINE": 2,
-                "ADD": 3, "MULTIPLY": 3, "CLAMP": 2, "BATCH_MATMUL": 4, "CONV2D": 4}  # fmt: skip
+                "ADD": 3, "MULTIPLY": 3, "CLAMP": 2, "LOOKUP": 3, "POOL": 2,
+                "BATCH_MATMUL": 4, "CONV2D": 4}  # fmt: skip
 
     async def bench(ctx):
         raw = pack(opcode, **GOOD.get(opcode, {}))

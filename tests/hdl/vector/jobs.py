@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, pack
-from halfdome.sim.golden.vector import decode, result
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Function, Opcode, pack
+from halfdome.sim.golden.pool import max_pool
+from halfdome.sim.golden.vector import decode, lookup, result
 from tests.bench import get, monitor, put, simulate
 
 UNTOUCHED = 0x5A
@@ -86,8 +87,98 @@ class Job:
         self.descriptor = int.from_bytes(pack(opcode, **self.values), "little")
 
 
-def random_job(memory, config, position, rng, opcode, rows, columns, **fixed) -> Job:
+class LookupJob:
+    """A LOOKUP with its table, and operands that follow it from `position` of a memory."""
+
+    def __init__(self, memory, config, position, rng, *, rows, columns, gap=0, in_place=False):
+        bus = config.bus_bytes
+        stride = -(-columns // bus) * bus
+        a_stride, y_stride = stride + gap * bus, stride + (0 if in_place else 2 * gap * bus)
+        a = position + max(TABLE_BYTES, bus)
+        y = a if in_place else a + rows * a_stride
+        y_stride = a_stride if in_place else y_stride
+        self.end = y + rows * y_stride
+        table = rng.integers(0, 256, TABLE_BYTES, np.uint8)
+        x = rng.integers(0, 256, (rows, columns), np.uint8)
+        memory.data[position : position + TABLE_BYTES] = table
+        memory.data[a : self.end] = UNTOUCHED
+        for row, values in enumerate(x):
+            memory.data[a + row * a_stride :][:columns] = values
+        self.where = slice(y, self.end)
+        self.image = memory.data[self.where].copy()
+        for row, values in enumerate(lookup(x, table)):
+            self.image[row * y_stride :][:columns] = values
+        self.values = {
+            "rows": rows, "columns": columns, "a": a, "a_stride": a_stride, "y": y,
+            "y_stride": y_stride, "table": position,
+        }  # fmt: skip
+        self.descriptor = int.from_bytes(pack(Opcode.LOOKUP, **self.values), "little")
+
+
+class PoolJob:
+    """A POOL of random bytes whose output follows its input from `position` of a memory."""
+
+    def __init__(
+        self, memory, config, position, rng, *, size, k, out, kernel, stride=(1, 1), pad=(0, 0),
+        dilation=(1, 1), signed=False, gap=0,
+    ):  # fmt: skip
+        bus = config.bus_bytes
+        pixel = -(-k // bus) * bus
+        x_stride, y_stride = pixel + gap * bus, pixel + 2 * gap * bus
+        y = position + size[0] * size[1] * x_stride
+        self.end = y + out[0] * out[1] * y_stride
+        memory.data[position : self.end] = UNTOUCHED
+        x = rng.integers(0, 256, (size[0] * size[1], k), np.uint8)
+        for pixel, values in enumerate(x):
+            memory.data[position + pixel * x_stride :][:k] = values
+        self.where = slice(y, self.end)
+        self.image = memory.data[self.where].copy()
+        result = max_pool(
+            x.view(np.int8 if signed else np.uint8).reshape(*size, k),
+            out=out, kernel=kernel, stride=stride, pad=pad, dilation=dilation,
+        )  # fmt: skip
+        for pixel, values in enumerate(result.view(np.uint8).reshape(-1, k)):
+            self.image[pixel * y_stride :][:k] = values
+        self.sides = {"size": size, "out": out, "kernel": kernel, "stride": stride, "pad": pad,
+                      "dilation": dilation}  # fmt: skip
+        self.values = {
+            "x": position, "y": y, "k": k, "x_stride": x_stride, "y_stride": y_stride,
+            "flags": int(Flag.X_INT8) if signed else 0, "height": size[0], "width": size[1],
+            "pad_top": pad[0], "pad_left": pad[1],
+        }  # fmt: skip
+        for name in ("out", "kernel", "stride", "dilation"):
+            for side, value in zip(("height", "width"), self.sides[name], strict=True):
+                self.values[f"{name}_{side}"] = value
+        self.descriptor = int.from_bytes(pack(Opcode.POOL, **self.values), "little")
+
+
+def random_windows(rng) -> dict:
+    """Sides of a random POOL: every window has a tap inside the image."""
+    sides = {name: [] for name in ("size", "out", "kernel", "stride", "pad", "dilation")}
+    for _ in range(2):
+        size, kernel, stride = (int(rng.integers(1, most)) for most in (7, 4, 4))
+        dilation = int(rng.integers(1, 3))
+        pad = int(rng.integers((kernel - 1) * dilation + 1)) if dilation <= size else 0
+        out = int(rng.integers(1, (size + pad - 1) // stride + 2))
+        for name, value in zip(sides, (size, out, kernel, stride, pad, dilation), strict=True):
+            sides[name].append(value)
+    return {name: tuple(pair) for name, pair in sides.items()}
+
+
+def random_job(
+    memory, config, position, rng, opcode, rows, columns, **fixed
+) -> Job | LookupJob | PoolJob:
     """A job of random formats, function, reduction and constants, but for what is `fixed`."""
+    if opcode is Opcode.LOOKUP:
+        gap, in_place = int(rng.integers(2)), bool(rng.integers(2))
+        return LookupJob(
+            memory, config, position, rng, rows=rows, columns=columns, gap=gap, in_place=in_place
+        )
+    if opcode is Opcode.POOL:
+        gap, signed = int(rng.integers(2)), bool(rng.integers(2))
+        return PoolJob(
+            memory, config, position, rng, k=columns, gap=gap, signed=signed, **random_windows(rng)
+        )
     choices: dict = {
         "function": rng.choice(list(Function)),
         "flags": int(rng.choice([0, 0, Flag.SUM, Flag.MAX])),

@@ -22,7 +22,7 @@ TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
 U8 = ElementFormat.UINT8
 
 
-KEPT = patch("halfdome.host.compiler.compile._Compilation.spares", lambda *_: True)
+KEPT = patch("halfdome.host.compiler.compile._Compilation._spares", lambda *_: True)
 """While strips are kept whether they pay or not."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from halfdome.host.frontend.functions import ELEMENTWISE, WITH_OTHERS
 from halfdome.host.frontend.load import ModelError, load
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.partition import TRANSLATIONS, Refusal, card_step
@@ -26,7 +27,7 @@ _NEWEST = 21
 """The opset whose operators ONNX Runtime has; its tests of newer ones say the same in it."""
 _OUTSIDE = {
     "QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool",
-    "QLinearSigmoid",
+    "QLinearSigmoid", "QLinearLeakyRelu",
 }  # fmt: skip
 _HEAD = """# Operators of ONNX models, and where they run
 
@@ -39,8 +40,8 @@ operator. The columns count ONNX's own tests of each, run through the translatio
 interpreter of graphs; all their operands but the first are made constants. Where a test wants what
 cards do not do (16 bits, a scale for each row), or only names axes anew, the host computes it, in
 ONNX Runtime. Not taken are tests of sequences, of sizes known at run time alone, of types that
-numpy does not have, and those that ONNX Runtime refuses. Gather, Pad, Slice and Split move bytes instead of
-the tests' floats.
+numpy does not have, and those that ONNX Runtime refuses. Gather, Pad, Slice and Split move bytes
+instead of the tests' floats.
 
 | operator | its tests | on cards | on the host | not taken | wrong |
 |---|---|---|---|---|---|
@@ -48,6 +49,11 @@ the tests' floats.
 _MIDDLE = """
 Operators of the domain com.microsoft have no tests of ONNX's. Whatever stands between operators of
 the host, and only moves or converts elements, stays there, too.
+
+Any function of one 8-bit tensor, element by element, is a `LOOKUP`: what stands between a
+DequantizeLinear and a QuantizeLinear with one scale each, if nobody else sees the floats, and if
+each node is one of {functions}, or {others} with a number or with another float of the same
+tensor. ONNX Runtime computes the table, over all 256 bytes.
 
 ## On the host
 
@@ -161,7 +167,8 @@ def page() -> str:
         shown = ["–"] * 5 if operator in _OUTSIDE else [str(each) for each in (sum(cells), *cells)]
         lines.append(f"| {operator} | {' | '.join(shown)} |\n")
     reasons = [f"| {operator} | {why} |\n" for operator, why in sorted(REASONS.items())]
-    return _HEAD + "".join(lines) + _MIDDLE + "".join(reasons)
+    middle = _MIDDLE.format(functions=", ".join(ELEMENTWISE), others=", ".join(WITH_OTHERS))
+    return _HEAD + "".join(lines) + middle + "".join(reasons)
 
 
 if __name__ == "__main__":

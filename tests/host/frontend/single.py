@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
+from halfdome.host.frontend.functions import collapse
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.partition import card_step
 from halfdome.host.frontend.sessions import oracle
@@ -14,7 +15,7 @@ from tests.host.frontend.nets import Arrays
 
 def step_of(made: onnx.ModelProto) -> CardStep:
     """All nodes of a model as one step of the cards."""
-    net = Net(made)
+    net = collapse(Net(made))
     return card_step(net, range(len(net.nodes)))
 
 

@@ -10,8 +10,10 @@ pytest.importorskip("onnxscript")
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halfdome.host.frontend.net import Net
+from halfdome.host.frontend.partition import Refusal, card_step
 from tests.host.frontend.nets import model, node
-from tests.host.frontend.single import agree, bytes_of
+from tests.host.frontend.single import agree, bytes_of, step_of
 from tests.host.frontend.test_products import (
     DTYPES,
     SCALES,
@@ -90,16 +92,17 @@ def test_a_tensor_spreads_over_a_constant(op, shapes, turned, dtype, seed):
 
 
 @given(
-    shape=SHAPES, dtype=DTYPES, x_scale=st.floats(2**-8, 0.25, width=32),
-    y_scale=st.floats(2**-9, 2**-7, width=32), seed=SEEDS,
+    op=st.sampled_from(["QLinearSigmoid", "QLinearLeakyRelu"]), shape=SHAPES, dtype=DTYPES,
+    x_scale=st.floats(2**-8, 0.25, width=32), y_scale=st.floats(2**-9, 0.25, width=32), seed=SEEDS,
 )  # fmt: skip
-def test_sigmoid(shape, dtype, x_scale, y_scale, seed):
+def test_functions_of_bytes(op, shape, dtype, x_scale, y_scale, seed):
     rng = np.random.default_rng(seed)
     constants = {
         "xs": scale(x_scale), "xz": zero_point(rng, dtype),
         "ys": scale(y_scale), "yz": zero_point(rng, dtype),
     }  # fmt: skip
-    nodes = [node("QLinearSigmoid", "x xs xz ys yz", "y", "com.microsoft")]
+    slope = {"alpha": 0.13} if op == "QLinearLeakyRelu" else {}
+    nodes = [node(op, "x xs xz ys yz", "y", "com.microsoft", **slope)]
     net = model(nodes, {"x": (dtype, shape)}, ["y"], constants)
     agree(net, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
 
@@ -131,3 +134,45 @@ def test_floats_are_quantised_with_ties_to_even(shape, dtype, y_scale, seed):
     )
     halves = rng.integers(-600, 600, (2, *shape)) / 2 * y_scale
     agree(net, [{"x": each.astype(np.float32)} for each in halves])
+
+
+def scaled(op, a_scale, b_scale):
+    """A sum or product of which the zero points are 1 and the output's scale is 1."""
+    rng = np.random.default_rng(0)
+    constants = quantised(rng, np.dtype(np.uint8), (a_scale, b_scale, 1.0))
+    constants |= {f"{name}z": np.uint8(1) for name in "abc"}
+    nodes = [node(op, NAMES, "y", "com.microsoft")]
+    return model(nodes, {name: (np.uint8, (2, 256)) for name in "ab"}, ["y"], constants)
+
+
+@pytest.mark.parametrize(
+    ("op", "a_scale", "b_scale"),
+    [("QLinearAdd", 1.0, 9e6), ("QLinearAdd", -9e6, 1.0), ("QLinearMul", 1e6, 1e6)],
+)
+def test_results_beyond_int32_are_the_hosts(op, a_scale, b_scale):
+    with pytest.raises(Refusal, match="results that int32 does not hold"):
+        step_of(scaled(op, a_scale, b_scale))
+
+
+@pytest.mark.parametrize(
+    ("op", "a_scale", "b_scale"), [("QLinearAdd", 1.0, 4e6), ("QLinearMul", 128.0, 128.0)]
+)
+def test_results_close_to_the_limit_of_int32_are_the_cards(op, a_scale, b_scale):
+    every = np.arange(256, dtype=np.uint8)
+    request = {"a": np.stack([every, every]), "b": np.stack([every, every[::-1]])}
+    agree(scaled(op, a_scale, b_scale), [request])
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "domain"),
+    [
+        ("DequantizeLinear", "c xs xz", ""),
+        ("QLinearSigmoid", "c xs xz xs xz", "com.microsoft"),
+    ],
+)
+def test_constants_are_the_hosts_to_convert(op, operands, domain):
+    constants = {"c": np.uint8([[1, 2]]), "xs": scale(0.5), "xz": np.uint8(1)}
+    nodes = [node(op, operands, "y", domain), node("Identity", "x", "z")]
+    net = Net(model(nodes, {"x": (np.uint8, (1, 2))}, ["y", "z"], constants))
+    with pytest.raises(Refusal, match="c is a constant where cards take a tensor of the request"):
+        card_step(net, [0])

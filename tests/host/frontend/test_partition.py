@@ -73,12 +73,12 @@ def test_a_network_has_the_bits_of_onnx_runtime(network):
 
 def test_hosts_and_cards_take_turns(network):
     found = steps(network)
-    assert kinds(found) == ["host", "cards", "host", "cards", "host"]
+    assert kinds(found) == ["host", "cards", "host"]
     assert [operators(step) for step in found if isinstance(step, HostStep)] == [
-        ["QuantizeLinear"], ["MaxPool"], ["QLinearSoftmax", "DequantizeLinear"],
+        ["QuantizeLinear"], ["QLinearSoftmax", "DequantizeLinear"],
     ]  # fmt: skip
     assert [each.op for step in found if isinstance(step, CardStep) for each in step.nodes] == [
-        "conv2d", "conv2d", "add_quantised", "conv2d", "reshape", "linear",
+        "conv2d", "max_pool", "conv2d", "add_quantised", "conv2d", "reshape", "linear",
     ]  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_reasons_are_in_words(network):
     for step in steps(network):
         if isinstance(step, HostStep):
             reasons |= step.reasons
-    assert reasons["MaxPool_p"] == "no command finds maxima over a window"
+    assert "cards sum rows in another order, which gives other bits" in reasons.values()
 
 
 def test_requests_are_stacked(network):
@@ -149,7 +149,7 @@ def test_a_request_whose_rows_mix_is_one_sample():
 
 def test_moves_between_nodes_of_the_host_stay_there():
     nodes = [
-        node("MaxPool", "x", "a", kernel_shape=[2, 2]),
+        node("MaxPool", "x", "a places", kernel_shape=[2, 2]),
         node("Reshape", "a shape", "b"),
         node("Transpose", "b", "c", perm=[1, 0]),
         node("DequantizeLinear", "c s z", "d"),
@@ -306,7 +306,7 @@ def test_an_error_that_names_no_node_is_an_error(network):
 
 def test_cards_have_commands_for_what_is_theirs(network):
     found = steps(network, lambda step: compile(step.graph(2), PRESETS["default"], 2))
-    assert kinds(found).count("cards") == 2
+    assert kinds(found).count("cards") == 1
 
 
 def test_a_zero_point_that_others_see_otherwise_is_refused():

@@ -8,9 +8,11 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.plan import Argument, Plan
+from halfdome.host.frontend.prepare import Prepared
 from tests.host.frontend import nets
 
 FLOAT = np.dtype(np.float32)
@@ -61,16 +63,41 @@ def test_the_report_tells_where_why_and_what_crosses_the_links(tmp_path):
     assert nodes["Conv_c1_quant"] == (
         "cards", {"node": "Conv_c1_quant", "operator": "QLinearConv"},
     )  # fmt: skip
-    where, pool = nodes["MaxPool_p"]
-    assert where == "host"
-    assert "maxima" in pool["why"]
+    assert nodes["MaxPool_p"][0] == "cards"
+    [softmax] = [node for _, node in nodes.values() if "Softmax" in node["operator"]]
+    assert "cards sum rows in another order" in softmax["why"]
     assert report["nodes_on_cards"] + report["nodes_on_host"] == len(nodes)
-    # The pooling takes 8 planes of 12 x 12 from the cards, and gives them 8 of 6 x 6.
-    [pooling] = [step for step in report["steps"] if pool in step["nodes"]]
-    assert (pooling["link_bytes_in"], pooling["link_bytes_out"]) == (8 * 144, 8 * 36)
+    # The cards take 3 planes of 12 x 12; the Softmax takes 5 bytes from them.
+    [last] = [step for step in report["steps"] if softmax in step["nodes"]]
+    assert (last["link_bytes_in"], last["link_bytes_out"]) == (5, 0)
     on_cards = [step for step in report["steps"] if step["where"] == "cards"]
-    assert on_cards[0]["link_bytes_in"] == 3 * 144
+    assert [step["link_bytes_in"] for step in on_cards] == [3 * 144]
     for side in ("link_bytes_in", "link_bytes_out"):
         assert report[side] == sum(step[side] for step in on_cards)
     plan.save(tmp_path / "net.halfdome")
     assert Plan.load(tmp_path / "net.halfdome").report == report
+
+
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path}: is a folder, must be a file"):
+        plan_of().save(tmp_path)
+    with pytest.raises(ValueError, match=f"folder {tmp_path / 'none'} does not exist"):
+        plan_of().save(tmp_path / "none" / "net.halfdome")
+
+
+def test_what_is_compiled_is_not_compiled_again(tmp_path):
+    with pytest.raises(ModelError, match=r"net.halfdome: is compiled already"):
+        compile(tmp_path / "net.halfdome")
+    with pytest.raises(ModelError, match="model: is compiled already"):
+        compile(plan_of())
+
+
+def test_rows_longer_than_cards_pool_are_refused_by_the_name_of_their_table():
+    inputs = {"pooled": (np.float32, (2, 300))}
+    rest = nets.model([nets.node("Relu", "pooled", "y")], inputs, ["y"], {})
+    table = np.zeros((5, 300 + 8), np.uint8)
+    bag = Bag("pooled", "users.weight", table, 2, Source("indices"), length=1)
+    prepared = Prepared("net", rest, None, (bag,), frozenset(), (), None)
+    message = r"users.weight: has rows of 300 elements.*pool 256; .*such as default"
+    with pytest.raises(ModelError, match=message):
+        compile(prepared, config="tiny")

@@ -113,6 +113,23 @@ _FUNCTIONS = {
     Function.RECIPROCAL: lambda x: 1 / x,
     Function.RSQRT: lambda x: 1 / np.sqrt(x),
 }
+
+
+def max_pool(how, about, operands):
+    """Every window by itself."""
+    (x,) = operands
+    (kernel, stride, dilation), (top, left, bottom, right) = (
+        [how.get(name, (1, 1)) for name in ("kernel", "stride", "dilation")],
+        how.get("pads", (0, 0, 0, 0)),
+    )  # fmt: skip
+    lead = [(0, 0)] * (x.ndim - 3)
+    low = np.iinfo(x.dtype).min
+    full = np.pad(x, [*lead, (top, bottom), (left, right), (0, 0)], constant_values=low)
+    reach = [(taps - 1) * step + 1 for taps, step in zip(kernel, dilation, strict=True)]
+    views = np.lib.stride_tricks.sliding_window_view(full, reach, axis=(-3, -2))
+    return views[..., :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]].max((-2, -1))
+
+
 _OPERATORS = {
     "embedding_bag": embedding_bag,
     "linear": linear,
@@ -121,5 +138,7 @@ _OPERATORS = {
     "add": _vector(lambda how, a, b: a + b * how.get("scale", 1)),
     "multiply": _vector(lambda how, a, b: a * b + how.get("shift", 0)),
     "clamp": _vector(lambda how, a: a.clip(how.get("low", -np.inf), how.get("high", np.inf))),
+    "max_pool": max_pool,
+    "lookup": lambda how, about, operands: operands[1][operands[0].astype(int) % 256],
     "concat": lambda how, about, operands: np.concatenate(operands, axis=1),
 }

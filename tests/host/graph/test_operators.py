@@ -151,6 +151,39 @@ def test_elementwise(seed, op, formats, made, function, plain):
         check(Node(op, tuple(inputs), "y", attributes), inputs, {}, near=2e-3)
 
 
+@given(seed=SEEDS, element=st.sampled_from(BYTES), made=st.sampled_from(BYTES))
+def test_lookup(seed, element, made):
+    rng = np.random.default_rng(seed)
+    x, entries = tensor(rng, (3, 2, 7), element), tensor(rng, (256,), made)
+    check(Node("lookup", ("x", "t"), "y"), {"x": x}, {"t": entries})
+
+
+def test_the_last_entry_of_a_lookup_stands_for_minus_one():
+    node = Node("lookup", ("x", "t"), "y", {"zero_point": 3})
+    x = np.int8([[0, -1, -128, 127]])
+    graph, request = graph_of(node, {"x": x}, {"t": np.arange(256, dtype=np.uint8)})
+    assert graph.run(request)["y"].tolist() == [[0, 255, 128, 127]]
+    assert graph.values["y"].zero_point == 3
+
+
+@given(seed=SEEDS, element=st.sampled_from(BYTES))
+def test_max_pool(seed, element):
+    rng = np.random.default_rng(seed)
+    kernel, stride, dilation = (rng.integers(1, most, 2).tolist() for most in (4, 4, 3))
+    reach = [(taps - 1) * step for taps, step in zip(kernel, dilation, strict=True)]
+    pads = [int(rng.integers(reach[side % 2] + 1)) for side in range(4)]
+    size = [int(rng.integers(2, 5)) + each for each in reach]
+    x = tensor(rng, (2, 2, *size, 3), element)
+    attributes = {"kernel": kernel, "stride": stride, "pads": pads, "dilation": dilation}
+    check(Node("max_pool", ("x",), "y", attributes), {"x": (x, zero_point(rng, element))}, {})
+
+
+def test_maxima_stand_for_what_they_are_of():
+    x = Value("x", (1, 4, 4, 3), ElementFormat.INT8, 0.5, -7)
+    made = Graph([x], ["y"], [Node("max_pool", ("x",), "y", {"kernel": 2})], {}).values["y"]
+    assert made == Value("y", (1, 3, 3, 3), ElementFormat.INT8, 0.5, -7)
+
+
 @given(seed=SEEDS, element=st.sampled_from(ElementFormat), widths=st.lists(st.integers(1, 9)))
 def test_concat(seed, element, widths):
     rng = np.random.default_rng(seed)
@@ -166,6 +199,8 @@ U8, I32, F32 = (np.zeros((3, 4), dtype) for dtype in (np.uint8, np.int32, np.flo
 VECTOR = np.zeros(3, np.int32)
 TABLE = np.zeros((5, 12), np.uint8)
 WEIGHT = np.zeros((2, 4), np.int8)
+IMAGE = np.zeros((1, 5, 5, 2), np.uint8)
+ENTRIES = np.zeros(256, np.uint8)
 BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
 
 
@@ -219,6 +254,18 @@ BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
         ("pairs", {"a": U8}, {}, {}, "has 1 inputs"),
         ("pairs", {"a": U8, "b": U8}, {}, {"multiplier": 0.0}, "multiplier=0.0: must be finite"),
         ("affine", {"a": VECTOR}, {}, {}, "a: .*must have 2 dimensions"),
+        ("lookup", {"x": U8, "w": U8}, {}, {}, "w: must be a constant"),
+        ("lookup", {"x": U8}, {"w": TABLE[0]}, {}, r"w: uint8\[12\]: must be uint8 or int8 \[256"),
+        ("lookup", {"x": U8}, {"w": np.zeros(256, np.float32)}, {}, "must be uint8 or int8"),
+        ("lookup", {"x": F32}, {"w": ENTRIES}, {}, "x: .*must be 8 bits"),
+        ("lookup", {"x": U8}, {"w": ENTRIES}, {"format": 1}, "format=int8: must be one of uint8"),
+        ("lookup", {"x": U8}, {}, {}, "has 1 inputs"),
+        ("max_pool", {"x": U8}, {}, {"kernel": 2}, "x: .*must be 8 bits with 4 dimensions"),
+        ("max_pool", {"x": IMAGE}, {}, {}, "kernel: is missing, must be rows and columns"),
+        ("max_pool", {"x": IMAGE}, {}, {"kernel": 6}, r"kernel=\(6, 6\): larger than the padded"),
+        ("max_pool", {"x": IMAGE}, {}, {"kernel": 2, "pads": (2, 0, 0, 0)}, "smaller than the ker"),
+        ("max_pool", {"x": IMAGE}, {}, {"kernel": 2, "pads": (0, 0, 0, 2)}, "smaller than the ker"),
+        ("max_pool", {"x": IMAGE}, {}, {"kernel": 2, "stride": 0}, "stride=0: must be an integer"),
         ("affine", {"a": U8, "b": U8}, {}, {}, "has 2 inputs"),
         ("affine", {"a": U8}, {}, {"scale": 0.0}, "scale=0.0: must be finite and not zero"),
         ("affine", {"a": U8}, {}, {"shift": np.nan}, "shift=nan: must be finite"),

@@ -1,6 +1,7 @@
 """Layer by layer beside ONNX Runtime: what counts as equal, and which node is the first."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.prepare import prepare
 from halfdome.host.frontend.sessions import oracle
-from halfdome.host.serving.compare import compare, differences
+from halfdome.host.serving.compare import _against, compare, differences
 from tests.host.frontend import nets
 
 REQUESTS = [{"x": image} for image in nets.images(2, seed=8)]
@@ -132,3 +133,20 @@ def test_what_cannot_be_compared_is_refused(plan):
         compare(nets.residual(), [], calibration=CALIBRATION, config="tiny")
     with pytest.raises(ModelError, match=r"requests\[0\]: input z: unknown"):
         compare(nets.residual(), [{"z": 1}], calibration=CALIBRATION, config="tiny")
+
+
+def test_infinite_values_are_compared_in_silence():
+    right = np.array([np.inf, -np.inf, 1.0, 3e38], np.float32)
+    found_ = np.array([np.inf, 1.0, 1.5, -3e38], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _against(found_, right)[0] == 3
+
+
+def test_a_dump_that_cannot_be_written_is_refused_at_once(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    told = []
+    with pytest.raises(ValueError, match=f"{file / 'dump'}: is no folder to write to"):
+        compare(nets.residual(), REQUESTS, dump=file / "dump", say=told.append)
+    assert not told

@@ -105,8 +105,50 @@ def test_an_unknown_output_is_refused(session):
         session.run(["z"], REQUESTS[0])
 
 
+def test_names_of_outputs_are_a_list(session):
+    with pytest.raises(ModelError, match="output_names='y': must be a list of names, or None"):
+        session.run("y", REQUESTS[0])
+
+
+def test_run_options_may_be_none(session, expected):
+    same(session.run(None, REQUESTS[0], None), expected[0])
+    with pytest.raises(ModelError, match="run_options: must be None"):
+        session.run(None, REQUESTS[0], {"log": 1})
+
+
+def test_a_closed_session_says_to_open_another(plan):
+    with InferenceSession(plan, config="tiny") as opened:
+        pass
+    with pytest.raises(RuntimeError, match="session: is closed; open another InferenceSession"):
+        opened.run(None, REQUESTS[0])
+
+
+@pytest.mark.parametrize("cards", ["2", 2.0, 0, 7, True])
+def test_cards_of_a_plan_are_a_number_in_range(plan, cards):
+    with pytest.raises(ValueError, match=r"cards=.*: must be an integer from 1 to 6"):
+        InferenceSession(plan, config="tiny", cards=cards)
+
+
+def test_an_option_that_there_is_not_is_refused_before_compiling():
+    told = []
+    with pytest.raises(ValueError, match=r"foo: is no option; there are .*patience_cycles"):
+        InferenceSession(nets.residual(), calibration=CALIBRATION, say=told.append, foo=1)
+    assert not told
+
+
+def test_a_request_that_onnx_runtime_refuses_is_refused_in_its_words():
+    nodes = [nets.node("Gather", "table i", "y")]
+    constants = {"table": np.zeros((5, 3), np.float32)}
+    net = nets.typed(nets.model(nodes, {"i": (np.int64, (2,))}, ["y"], constants))
+    request = {"i": np.array([1, 7])}
+    with InferenceSession(net, calibration=[{"i": np.array([0, 4])}], cards=1, config="tiny") as it:
+        with pytest.raises(ModelError, match=r"Gather node. Name:'Gather_y'.*idx=7") as caught:
+            it.run(None, request)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_a_plan_is_not_for_is_refused(plan, tmp_path):
-    with pytest.raises(ModelError, match=r"is compiled for cards of .*, these are"):
+    with pytest.raises(ModelError, match=r"is compiled for cards of tiny .*, these are default "):
         InferenceSession(plan, config="default")
     with pytest.raises(ModelError, match="cards=3: the model is compiled for 2"):
         InferenceSession(plan, config="tiny", cards=3)

@@ -163,3 +163,11 @@ def test_pytorch_finds_the_backend_by_its_name():
     [(name, value)] = project["entry-points"][group].items()
     assert EntryPoint(name, value, group).load() is halfdome
     assert name == "halfdome"
+
+
+def test_an_option_that_there_is_not_is_refused_before_exporting(opened):
+    module = nn.Linear(4, 2).eval()
+    compiled = torch.compile(module, backend=halfdome, options={"foo": 1})
+    with torch.inference_mode(), pytest.raises(Exception, match="foo: is no option"):
+        compiled(torch.zeros(1, 4))
+    assert not opened

@@ -1,0 +1,228 @@
+"""Visits the windows of a POOL: which words of an image belong to which word of the output."""
+
+from typing import NamedTuple
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2, exact_log2
+
+from halfdome.hdl.commands import BODIES, Flag, Opcode, fields, layout
+from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.engine import DESCRIPTOR_BITS
+from halfdome.hdl.memory.port import read_request
+from halfdome.hdl.vector.source import read_ahead_words
+from halfdome.hdl.windows import STEP_CYCLES, STEPS, calculate_steps
+
+_POSITION_BITS = 26
+"""Signed; holds a row of any image times any stride."""
+
+JOB = data.StructLayout(
+    {field.name: field.bits for field in BODIES[Opcode.POOL]} | {"x_int8": 1} | STEPS
+)
+"""A POOL; `x` is the address of the first window's first tap, which may lie outside the image."""
+
+
+class Taps(NamedTuple):
+    """Taps along one side of an image, in all windows: inside it and before it."""
+
+    windows: int
+    inside: int
+    before: int
+
+
+def taps_along(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> Taps:
+    """Of `out` windows along a side of `size` pixels."""
+    starts = [window * stride - pad for window in range(out)]
+    before = [max(0, -(start // dilation)) for start in starts]
+    until = [min(kernel, -((start - size) // dilation)) for start in starts]
+    return Taps(out, sum(until) - sum(before), sum(before))
+
+
+def tap_tag(config: CardConfig) -> data.StructLayout:
+    """Words of a tap less 1, and whether the tap is the last of its window."""
+    return data.StructLayout({"more": max(1, ceil_log2(config.burst_words)), "last": 1})
+
+
+class WindowWalker(wiring.Component):
+    """Asks for the taps of each window that lie inside the image.
+
+    A window is visited once for each line of its channels, taps in reading order. One tap inside
+    has no tap inside below it and beside it: it is the last, and the taps beyond are not visited.
+    Rows of taps above the image are left out at once, taps left of it one by one.
+
+    Members
+    -------
+    descriptor : In(512), a POOL
+    start : In(1), takes it; only while `idle`
+    job : Out(JOB), constant from `known` to the next `start`
+    known : Out(1), in the cycle after this one `job` is calculated
+    bursts : Out(stream of `read_request`), the words of the taps
+    tags : Out(stream of `tap_tag`), one for each tap asked for, in order
+    skips : Out(1), finds nothing to ask for
+    idle : Out(1), every tap was asked for and its tag taken
+
+    `known` comes `latency` cycles after `start`, the first burst may be offered two later; then a
+    tap a cycle, two if it crosses the end of a memory line.
+    """
+
+    latency = STEP_CYCLES
+
+    def __init__(self, config: CardConfig):
+        self._config = config
+        super().__init__(
+            {
+                "descriptor": In(DESCRIPTOR_BITS),
+                "start": In(1),
+                "job": Out(JOB),
+                "known": Out(1),
+                "bursts": Out(stream.Signature(read_request(config))),
+                "tags": Out(stream.Signature(tap_tag(config))),
+                "skips": Out(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, job = self._config, self.job
+        command = data.View(layout(fields(Opcode.POOL)), self.descriptor)
+        with m.If(self.start):
+            m.d.sync += [
+                *(job[field.name].eq(command[field.name]) for field in BODIES[Opcode.POOL]),
+                job.x_int8.eq((command.flags & int(Flag.X_INT8)).any()),
+            ]
+        m.d.comb += self.known.eq(calculate_steps(m, job, job, self.start))
+
+        walking, works = Signal(), Signal()
+        inside, last, step = Signal(), Signal(), Signal()
+        words_left = Signal(16)  # of a pixel
+        tap_words = Signal(range(config.burst_words + 1))
+        address = Signal(ADDRESS_BITS)
+        tag_layout = tap_tag(config)
+        m.submodules.tags = tags = SyncFIFOBuffered(
+            width=tag_layout.size, depth=read_ahead_words(config)
+        )
+        tag = data.View(tag_layout, tags.w_data)
+        free = self._ask(m, step & inside, address, tap_words)
+        m.d.comb += [
+            step.eq(walking & (~inside | (free & tags.w_rdy))),
+            self.skips.eq(walking & ~inside),
+            tap_words.eq(Mux(words_left < config.burst_words, words_left, config.burst_words)),
+            tag.more.eq(tap_words - 1),
+            tag.last.eq(last),
+            tags.w_en.eq(step & inside),
+            self.tags.p.eq(data.View(tag_layout, tags.r_data)),
+            self.tags.valid.eq(tags.r_rdy),
+            tags.r_en.eq(self.tags.ready),
+            self.idle.eq(~works & (tags.level == 0)),
+        ]
+        begin = Signal()
+        m.d.sync += begin.eq(self.known)
+        end = self._walk(m, begin, step, address, inside, last, words_left)
+        with m.If(begin):
+            m.d.sync += walking.eq(1)
+        with m.If(end):
+            m.d.sync += [walking.eq(0), works.eq(0)]
+        with m.If(self.start):
+            m.d.sync += works.eq(1)
+        return m
+
+    def _walk(self, m, begin, step, address, inside, last, words_left):
+        """From tap to tap, line to line of the channels, window to window; whether at the end."""
+        config, job = self._config, self.job
+        position = signed(_POSITION_BITS)
+        row, column = Signal(16), Signal(16)  # of the output
+        down, right = Signal(position), Signal(position)  # of the tap in the image
+        window_down, window_right = Signal(position), Signal(position)
+        ky, kx = Signal(8), Signal(8)
+        line, window, group, tap_row = (
+            Signal(ADDRESS_BITS, name=name) for name in ("line", "window", "group", "tap_row")
+        )  # addresses: of a row of windows, a window, its line of channels, a row of its taps
+        word_bits = exact_log2(config.bus_bytes)
+        pixel_words = Signal(16)
+        m.d.comb += pixel_words.eq((job.k + (config.bus_bytes - 1)) >> word_bits)
+
+        beside, below = Signal(), Signal()
+        m.d.comb += [
+            inside.eq(~down[-1] & ~right[-1]),
+            beside.eq(
+                (kx == job.kernel_width - 1) | (right + job.dilation_width >= job.width) | down[-1]
+            ),
+            below.eq((ky == job.kernel_height - 1) | (down + job.dilation_height >= job.height)),
+            last.eq(beside & below),
+        ]
+
+        def enter(new_window, new_down, new_right):
+            return [
+                *(a.eq(new_window) for a in (window, group, tap_row, address)),
+                *(a.eq(new_down) for a in (window_down, down)),
+                *(a.eq(new_right) for a in (window_right, right)),
+                words_left.eq(pixel_words),
+            ]
+
+        next_row, next_group, next_line = (
+            Signal(ADDRESS_BITS, name=name) for name in ("next_row", "next_group", "next_line")
+        )
+        m.d.comb += [
+            next_row.eq(tap_row + job.tap_line_step),
+            next_group.eq(group + config.line_bytes),
+            next_line.eq(line + job.line_step),
+        ]
+        end = Signal()
+        with m.If(step):
+            m.d.sync += [
+                kx.eq(kx + 1),
+                right.eq(right + job.dilation_width),
+                address.eq(address + job.tap_step),
+            ]
+            with m.If(beside):
+                m.d.sync += [
+                    kx.eq(0), right.eq(window_right), address.eq(next_row), tap_row.eq(next_row),
+                    ky.eq(ky + 1), down.eq(down + job.dilation_height),
+                ]  # fmt: skip
+            with m.If(last):
+                m.d.sync += ky.eq(0)
+                with m.If(words_left > config.burst_words):
+                    m.d.sync += [
+                        *(a.eq(next_group) for a in (group, tap_row, address)),
+                        down.eq(window_down),
+                        words_left.eq(words_left - config.burst_words),
+                    ]
+                with m.Elif(column != job.out_width - 1):
+                    m.d.sync += column.eq(column + 1)
+                    m.d.sync += enter(
+                        window + job.pixel_step, window_down, window_right + job.stride_width
+                    )
+                with m.Else():
+                    m.d.sync += [column.eq(0), row.eq(row + 1), line.eq(next_line)]
+                    m.d.sync += enter(next_line, window_down + job.stride_height, -job.pad_left)
+                    m.d.comb += end.eq(row == job.out_height - 1)
+        with m.If(begin):
+            m.d.sync += [*(a.eq(0) for a in (kx, ky, column, row)), line.eq(job.x)]
+            m.d.sync += enter(job.x, -job.pad_top, -job.pad_left)
+        return end
+
+    def _ask(self, m, take, tap_address, tap_words):
+        """Cuts the words of a tap at the end of a memory line; whether the next may come."""
+        config = self._config
+        address = Signal(ADDRESS_BITS)
+        left = Signal(range(config.burst_words + 1))
+        count, to_line_end = Signal.like(left), Signal.like(left)
+        asked, free = Signal(), Signal()
+        word_index = address[exact_log2(config.bus_bytes) :]
+        m.d.comb += [
+            to_line_end.eq(config.burst_words - (word_index & (config.burst_words - 1))),
+            count.eq(Mux(left < to_line_end, left, to_line_end)),
+            self.bursts.valid.eq(left != 0),
+            self.bursts.p.address.eq(address),
+            self.bursts.p.count_minus_1.eq(count - 1),
+            asked.eq(self.bursts.valid & self.bursts.ready),
+            free.eq((left == 0) | (asked & (left == count))),
+        ]
+        with m.If(asked):
+            m.d.sync += [address.eq(address + count * config.bus_bytes), left.eq(left - count)]
+        with m.If(take):
+            m.d.sync += [address.eq(tap_address), left.eq(tap_words)]
+        return free

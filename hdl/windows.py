@@ -1,0 +1,66 @@
+"""Windows over an image: where the first tap lies, and the steps from one to the next."""
+
+from amaranth import Module, Signal, Value
+from amaranth.lib import data
+
+from halfdome.hdl.config import ADDRESS_BITS
+
+STEPS: dict[str, int] = {
+    "rows": 32,
+    "pixel_step": 32,
+    "line_step": ADDRESS_BITS,
+    "tap_step": 32,
+    "tap_line_step": ADDRESS_BITS,
+}
+"""What is calculated, with its bits: pixels of the output; bytes from a window to the next to the
+right and below, and from a tap to the next to the right and below."""
+
+STEP_CYCLES = 11
+"""Cycles from `start` to the last of them."""
+
+
+def calculate_steps(m: Module, v: data.View, job: data.View, start: Value) -> Value:
+    """Sets `STEPS` of a job from the fields `v` of a command, which do not change meanwhile.
+
+    Takes `pad_top` lines and `pad_left` pixels from `job.x`, the address of the image, which may
+    wrap below 0. One product a cycle on one multiplier; its operands are chosen in the cycle
+    before, so that no clock has both to do. Returns whether this is the last cycle.
+    """
+    image_line = Signal(32)
+    beside = Signal(24)
+    above = Signal(ADDRESS_BITS)
+    factor, term = Signal(16), Signal(32)
+    product = Signal(ADDRESS_BITS)
+    products = (
+        (v.width, v.x_stride, image_line),
+        (v.out_height, v.out_width, job.rows),
+        (v.stride_width, v.x_stride, job.pixel_step),
+        (v.dilation_width, v.x_stride, job.tap_step),
+        (v.stride_height, image_line, job.line_step),
+        (v.dilation_height, image_line, job.tap_line_step),
+        (v.pad_left, v.x_stride, beside),
+        (v.pad_top, image_line, above),
+    )
+    # Then the address of the first tap, in two steps.
+    step = Signal(range(len(products) + 3))
+    working = Signal()
+    done = Signal()
+    m.d.comb += product.eq(factor * term)
+    with m.If(working):
+        m.d.sync += step.eq(step + 1)
+        with m.Switch(step):
+            for number, (a, b, _) in enumerate(products):
+                with m.Case(number):
+                    m.d.sync += [factor.eq(a), term.eq(b)]
+        with m.Switch(step):
+            for number, (_, _, target) in enumerate(products, start=1):
+                with m.Case(number):
+                    m.d.sync += target.eq(product)
+            with m.Case(len(products) + 1):
+                m.d.sync += job.x.eq(job.x - beside)
+            with m.Case(len(products) + 2):
+                m.d.comb += done.eq(1)
+                m.d.sync += [job.x.eq(job.x - above), working.eq(0)]
+    with m.If(start):
+        m.d.sync += [step.eq(0), working.eq(1)]
+    return done

@@ -1,0 +1,90 @@
+"""Maxima over windows of 8-bit images."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from halfdome.host.graph import operator
+from halfdome.host.graph.operator import Constants, Operator, refuse
+from halfdome.host.graph.products import window
+from halfdome.host.graph.values import Value
+from halfdome.sim.golden import pool
+
+if TYPE_CHECKING:
+    from halfdome.host.graph.graph import Node
+
+
+def windows(
+    image: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, int]:  # fmt: skip
+    """Rows and columns of windows over an image; pads are top, left, bottom, right.
+
+    Raises `ValueError` if a window may have all its elements outside of the image.
+    """
+    out = []
+    for axis, side in enumerate(("height", "width")):
+        size, before, after = image[axis], pads[axis], pads[axis + 2]
+        reach = dilation[axis] * (kernel[axis] - 1)
+        count = (size + before + after - reach - 1) // stride[axis] + 1
+        if count < 1:
+            raise ValueError(f"kernel={tuple(kernel)}: larger than the padded {side} {size}")
+        last = (count - 1) * stride[axis] - before
+        if before > reach or last >= size or (before and dilation[axis] > size):
+            raise ValueError(
+                f"pads={tuple(pads)}: a window lies outside of the {side} {size}, must be smaller "
+                "than the kernel"
+            )
+        out.append(count)
+    return out[0], out[1]
+
+
+def kernel_of(node: "Node") -> tuple[int, int]:
+    """Rows and columns of a window."""
+    return node.attributes["kernel"]  # type: ignore[return-value]
+
+
+def _infer(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    """x[..., height, width, channels] of 8 bits; format, scale and zero point stay."""
+    operator.count(node, operands, 1)
+    (x,) = operands
+    operator.bytes_of(node, x, 4)
+    if "kernel" not in node.attributes:
+        raise refuse(node, "kernel: is missing, must be rows and columns of a window")
+    stride, pads, dilation = window(node)
+    try:
+        out = windows(x.shape[-3:-1], kernel_of(node), stride, pads, dilation)
+    except ValueError as error:
+        raise refuse(node, str(error)) from None
+    shape = (*x.shape[:-3], *out, x.shape[-1])
+    return Value(node.output, shape, x.format, x.scale, x.zero_point)
+
+
+def _max_pool(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
+    (x,) = operands
+    stride, pads, dilation = window(node)
+    out = windows(x.shape[-3:-1], kernel_of(node), stride, pads, dilation)
+    made = [
+        pool.max_pool(
+            image, out=out, kernel=kernel_of(node), stride=(stride[0], stride[1]),
+            pad=(pads[0], pads[1]), dilation=(dilation[0], dilation[1]),
+        )
+        for image in x.reshape(-1, *x.shape[-3:])
+    ]  # fmt: skip
+    return np.stack(made).reshape(*x.shape[:-3], *out, x.shape[-1])
+
+
+OPERATORS = {
+    "max_pool": Operator(
+        _infer,
+        _max_pool,
+        operator.LABEL
+        | {
+            "kernel": operator.wholes(2, 1, 255),
+            "stride": operator.wholes(2, 1, 255),
+            "pads": operator.wholes(4, 0, 255),
+            "dilation": operator.wholes(2, 1, 255),
+        },
+    ),
+}

@@ -1,10 +1,34 @@
-"""Identity nodes for what a model returns and no node makes."""
+"""Identity nodes where ONNX Runtime overlooks that floats are taken or constants returned."""
 
 from collections.abc import Mapping
 
 import onnx
 
 from halfdome.host.frontend.load import nodes_within
+from halfdome.host.frontend.net import used
+
+
+def taken_real(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, in which Where and nodes with graphs within take copies of tensors now.
+
+    ONNX Runtime's quantiser hands these nodes on without dequantising what they take; what Identity
+    takes it does dequantise.
+    """
+    makers = {name for node in model.graph.node for name in node.output if name}
+    nodes: list[onnx.NodeProto] = []
+    copied: dict[str, str] = {}
+    for node in model.graph.node:
+        within = any(attribute.g.node or attribute.graphs for attribute in node.attribute)
+        if node.op_type == "Where" or within:
+            for name in dict.fromkeys(used(node)):
+                if name in makers and name not in copied:
+                    copied[name] = f"{name} as it is"
+                    nodes.append(_identity(name, copied[name]))
+            _rename(node, copied)
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
 
 
 def constants_returned(model: onnx.ModelProto) -> onnx.ModelProto:

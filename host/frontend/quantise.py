@@ -11,6 +11,7 @@ from onnxruntime import quantization as tools
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from halfdome.host.frontend.calibration import Calibration, requests_of
+from halfdome.host.frontend.identities import taken_real
 from halfdome.host.frontend.load import ModelError, nodes_within
 from halfdome.host.frontend.net import MOVES
 from halfdome.host.frontend.quantisable import (
@@ -104,7 +105,7 @@ def _quantised(
         ready = prepared_to_quantise(onnx.load(prepared))
         kept = copy_before_activations(ready, [*_kept_real(ready), *unquantisable(ready)])
         outside = outside or _is_large(ready)
-        _save(ready, prepared, outside)
+        _save(taken_real(ready), prepared, outside)
         tools.quantize_static(
             prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
             nodes_to_exclude=kept, per_channel=True, use_external_data_format=outside,

@@ -312,7 +312,7 @@ class Builder:
     def zero_point(self, name: str, zero: str, what: str) -> int:
         """The zero point that a node says a tensor has. Raises `Refused` if others see another."""
         value = self.scalar(zero, f"the zero point of {what}") if zero else 0
-        known = self.net.quantisation.get(name, (None, 0))[1]
+        known = self.zero(name)
         if name in self.net.tensors and int(value) != known:
             raise Refused(f"takes {value} as zero point of {name}, where others take {known}")
         return int(value)

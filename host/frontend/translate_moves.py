@@ -198,7 +198,7 @@ def pad(builder: Builder, node: onnx.NodeProto) -> None:
     value = found.get("value", 0)
     if name := operand(node, 2):
         value = builder.scalar(name, "what it pads with")
-    if value != builder.net.quantisation.get(x, (None, 0))[1]:
+    if value != builder.zero(x):
         raise Refused("pads with another number than the zero point")
     form, shape = builder.either(x), builder.shape(x)
     axes = _numbers(builder, node, 3, None) or range(len(shape))

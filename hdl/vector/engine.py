@@ -1,7 +1,7 @@
 """The vector engine: element-wise work on matrices, one pass over memory a command."""
 
 from amaranth import Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -19,16 +19,33 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
+from halfdome.hdl.vector.fixed import FixedConstants
 from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
 from halfdome.hdl.vector.lookup import ByteTable
 from halfdome.hdl.vector.maximum import WindowMaximum
 from halfdome.hdl.vector.packer import RowPacker
+from halfdome.hdl.vector.pairs import BytePairs
 from halfdome.hdl.vector.source import GroupSource
+from halfdome.hdl.vector.unit import WORDS, byte_size, bytes_of, group_of
 from halfdome.hdl.vector.walker import Taps, WindowWalker
 
 _QUEUE_WORDS = 4
-_WORDS = 2
-"""log2 of an element's bytes where groups are whole bus words."""
+
+
+class Unit(enum.Enum, shape=2):
+    """What the groups of a command pass."""
+
+    LANES = 0
+    TABLE = 1
+    MAXIMUM = 2
+    PAIRS = 3
+
+
+_BESIDE = {
+    Opcode.LOOKUP: Unit.TABLE, Opcode.POOL: Unit.MAXIMUM, Opcode.ADD_QUANTISED: Unit.PAIRS,
+    Opcode.MULTIPLY_QUANTISED: Unit.PAIRS,
+}  # fmt: skip
+"""Commands that do not pass the lanes."""
 
 
 def element_size(element: Value) -> Value:
@@ -38,27 +55,28 @@ def element_size(element: Value) -> Value:
 
 
 class VectorEngine(wiring.Component):
-    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; LOOKUP
-    and POOL.
+    """Every command of `Engine.VECTOR`: those of any format through fp32 lanes, with a function and
+    a reduction of rows; those of bytes alone through a unit beside the lanes.
 
-    Exact as `halfdome.sim.golden.vector`. Only the bytes of the output's rows are written. Groups
-    of `elements` elements flow from the sources to the packer; the lanes stand still while the
-    packer cannot take what leaves them. An element is written after everything up to it, in
-    reading order, has been read. The bytes of a LOOKUP pass a table beside the lanes, which it
-    reads first, through `b`; those of a POOL the maxima of its windows.
+    Exact as `halfdome.sim.golden.vector`, `pool` and `pairs`. Only the bytes of the output's rows
+    are written. Groups of `elements` elements flow from the sources to the packer; what they pass
+    stands still while the packer cannot take what leaves it. An element is written after
+    everything up to it, in reading order, has been read. The table of a LOOKUP comes first,
+    through `b`.
 
     Members
     -------
-    command, result, activity : `engine_members()`; descriptors `Opcode.AFFINE` to `Opcode.POOL`
+    command, result, activity : `engine_members()`; descriptors of `Engine.VECTOR`
     a, b : Out(ReadPort), the inputs
     y : Out(WritePort), the output
 
     Throughput: `elements` elements a cycle while memory keeps up, whatever the formats; a row takes
     at least one cycle more than it has lines (`cycles()`). The last source word of an output
     word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
-    tables and reductions add. LOOKUP: a bus word a cycle, once the table is there
-    (`lookup_cycles()`), `lookup_latency` cycles later. POOL: a word of a tap a cycle
-    (`pool_cycles()`); an output word is offered `pool_latency` cycles after its window's last.
+    tables and reductions add. LOOKUP, ADD_QUANTISED and MULTIPLY_QUANTISED: `byte_lanes` elements a
+    cycle, once the table is there (`lookup_cycles()`, `pair_cycles()`), `lookup_latency` or
+    `pair_latency` cycles later. POOL: a word of a tap a cycle (`pool_cycles()`); an output word is
+    offered `pool_latency` cycles after its window's last.
     """
 
     def __init__(self, config: CardConfig):
@@ -68,7 +86,9 @@ class VectorEngine(wiring.Component):
         # Two cycles through the reader's queue, two through the one in front of the packer.
         around = 2 + 2 + RowPacker.latency
         self.latency = around + self._lanes.latency
-        self.lookup_latency = around + ByteTable.latency
+        later = config.byte_word_cycles - 1  # the last bytes of a word
+        self.lookup_latency = around + ByteTable.latency + later
+        self.pair_latency = around + BytePairs.latency + later
         self.pool_latency = around + WindowMaximum.latency
         self.table_latency = self._lanes.table_latency
         self.reduce_latency = self._lanes.reduce_latency
@@ -86,13 +106,15 @@ class VectorEngine(wiring.Component):
 
         `widest` is the format of the input with the largest elements.
         """
-        words = -(-columns * widest.nbytes // self._config.bus_bytes)
-        return self._cycles(rows, words, -(-columns // self.elements))
+        return self._cycles(rows, columns * widest.nbytes, -(-columns // self.elements))
+
+    def pair_cycles(self, rows: int, columns: int) -> int:
+        """`cycles()` of an ADD_QUANTISED or MULTIPLY_QUANTISED."""
+        return self._cycles(rows, columns, -(-columns // self._config.byte_lanes))
 
     def lookup_cycles(self, rows: int, columns: int) -> int:
         """`cycles()` of a LOOKUP, its table included; fewer where lines wait for the table."""
-        words = -(-columns // self._config.bus_bytes)
-        return ByteTable.load_cycles + self._cycles(rows, words, words)
+        return ByteTable.load_cycles + self.pair_cycles(rows, columns)
 
     def pool_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
         """`cycles()` of a POOL, at most: fewer where what lies outside is left out meanwhile."""
@@ -101,149 +123,108 @@ class VectorEngine(wiring.Component):
         asked = rows.inside * (columns.inside * words + columns.before * lines)
         return WindowWalker.latency + asked + rows.before * columns.windows * lines
 
-    def _cycles(self, rows: int, words: int, groups: int) -> int:
-        return rows * max(groups, -(-words // self._config.burst_words) + 1)
+    def _cycles(self, rows: int, row_bytes: int, groups: int) -> int:
+        return rows * max(groups, -(-row_bytes // self._config.line_bytes) + 1)
 
     def elaborate(self, platform):
         m = Module()
         config, lanes = self._config, self._lanes
         go = Signal()
+        unit, next_unit = Signal(Unit), Signal(Unit)
         m.submodules.a = a = GroupSource(config)
         m.submodules.b = b = GroupSource(config)
-        looks_up, pools = Signal(), Signal()
-        m.submodules.lanes = EnableInserter(go & ~looks_up & ~pools)(lanes)
+        m.submodules.lanes = EnableInserter(go & (unit == Unit.LANES))(lanes)
         m.submodules.table = table = ByteTable(config)
         m.submodules.walker = walker = WindowWalker(config)
         m.submodules.maximum = maximum = WindowMaximum(config)
+        m.submodules.constants = constants = FixedConstants()
+        m.submodules.pairs = pairs = BytePairs(config)
         m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
         m.submodules.packer = packer = RowPacker(config)
         connect(m, a.port, flipped(self.a))
         connect(m, b.port, flipped(self.b))
         connect(m, packer.port, flipped(self.y))
 
-        # A command's fields: one input's, the second input's or the table where there is one.
         command = data.View(layout(fields(Opcode.AFFINE)), self.command.p)
-        second = data.View(layout(fields(Opcode.ADD)), self.command.p)
-        lookup = data.View(layout(fields(Opcode.LOOKUP)), self.command.p)
-        settings = Signal(SETTINGS)
-        next_settings = Signal(SETTINGS)
-        groups = Signal(32)
-        next_groups = Signal(32)
+        settings, next_settings = Signal(SETTINGS), Signal(SETTINGS)
+        groups, next_groups = Signal(32), Signal(32)
         groups_left = Signal(32)  # of a row
         rows_left = Signal(32)
-        two_sources = Signal()
-        next_two = Signal()
-        next_looks_up, next_pools = Signal(), Signal()
+        two_sources, next_two = Signal(), Signal()
         start = Signal()
-        reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
-        beyond = command.columns[: exact_log2(self.elements)]
-        in_group = Mux(next_looks_up, config.bus_bytes, self.elements)
-        rounded = command.columns + (in_group - 1)
+        with m.Switch(command.opcode):
+            for opcode, beside in _BESIDE.items():
+                with m.Case(opcode):
+                    m.d.comb += next_unit.eq(beside)
         m.d.comb += [
-            next_looks_up.eq(command.opcode == Opcode.LOOKUP),
-            next_pools.eq(command.opcode == Opcode.POOL),
-            next_groups.eq(
-                Mux(next_looks_up, rounded >> _WORDS, rounded) >> exact_log2(self.elements)
-            ),
-            next_two.eq((command.opcode == Opcode.ADD) | (command.opcode == Opcode.MULTIPLY)),
-            next_settings.opcode.eq(command.opcode),
-            next_settings.sum.eq(command.flags & Flag.SUM != 0),
-            next_settings.max.eq(command.flags & Flag.MAX != 0),
-            next_settings.first.eq(command.scale),
-            next_settings.second.eq(command.shift),
-            next_settings.tail.eq(Mux(beyond.any(), beyond, self.elements)),
-            *(
-                next_settings[name].eq(command[name])
-                for name in (
-                    "function", "a_format", "a_zero_point", "y_format", "y_zero_point",
-                    "multiplier",
-                )
-            ),
-            next_settings.b_format.eq(second.b_format),
-            next_settings.b_zero_point.eq(second.b_zero_point),
-            *self._matrix(a, command.a, command.a_stride, command.a_format, command, next_groups),
-            *self._matrix(b, second.b, second.b_stride, second.b_format, command, next_groups),
-            b.start.p.hold.eq(command.flags & Flag.BROADCAST != 0),
+            *self._settings(next_settings, command),
             a.start.valid.eq(start),
-            b.start.valid.eq(start & (next_two | next_looks_up)),
+            b.start.valid.eq(start & (next_two | (next_unit == Unit.TABLE))),
             table.start.eq(start),
-            packer.start.valid.eq(start & ~next_pools),
-            walker.start.eq(start & next_pools),
+            constants.descriptor.eq(self.command.p),
+            constants.start.eq(start),
+            packer.start.valid.eq(start & (next_unit != Unit.MAXIMUM)),
+            walker.start.eq(start & (next_unit == Unit.MAXIMUM)),
             walker.descriptor.eq(self.command.p),
-            packer.start.p.address.eq(command.y),
-            packer.start.p.stride.eq(command.y_stride),
-            packer.start.p.rows.eq(command.rows),
-            packer.start.p.columns.eq(Mux(reduces, 1, command.columns)),
-            packer.start.p.size.eq(element_size(Value.cast(command.y_format))),
-        ]  # fmt: skip
-        table_words = TABLE_BYTES // config.bus_bytes
-        with m.If(next_looks_up):
-            m.d.comb += [
-                a.start.p.size.eq(_WORDS),
-                a.start.p.words.eq(next_groups),
-                b.start.p.address.eq(lookup.table),
-                b.start.p.rows.eq(1),
-                b.start.p.groups.eq(table_words),
-                b.start.p.words.eq(table_words),
-                b.start.p.size.eq(_WORDS),
-                packer.start.p.size.eq(_WORDS),
-                packer.start.p.columns.eq((command.columns + 3) >> _WORDS),
-                packer.start.p.beyond.eq(-command.columns[:2]),
-            ]
-
+        ]
+        self._prepare(m, next_unit, next_two, next_groups, a.start.p, b.start.p, packer.start.p)
         job = walker.job
-        with m.If(next_pools):
-            m.d.comb += [a.start.p.size.eq(_WORDS), a.start.p.rows.eq(0)]
         with m.If(walker.known):
             m.d.comb += [
                 packer.start.valid.eq(1),
                 packer.start.p.address.eq(job.y),
                 packer.start.p.stride.eq(job.y_stride),
                 packer.start.p.rows.eq(job.rows),
-                packer.start.p.size.eq(_WORDS),
-                packer.start.p.columns.eq((job.k + 3) >> _WORDS),
-                packer.start.p.beyond.eq(-job.k[:2]),
+                *_bytes(packer.start.p, job.k, WORDS),
             ]
         connect(m, walker.bursts, a.bursts)
         connect(m, walker.tags, maximum.tags)
 
-        # From the sources through the lanes, the table or the maxima to the packer.
+        # From the sources through the lanes, or what stands beside them, to the packer.
         enter, other = Signal(), Signal()
+        size = byte_size(config)
+        beside = {
+            Unit.TABLE: (table, size), Unit.MAXIMUM: (maximum, WORDS), Unit.PAIRS: (pairs, size),
+        }  # fmt: skip
         m.d.comb += [
             # What an element needs beside itself.
-            other.eq(Mux(pools, maximum.tags.valid, b.o.valid | ~two_sources)),
+            other.eq(Mux(unit == Unit.MAXIMUM, maximum.tags.valid, b.o.valid | ~two_sources)),
             enter.eq(go & a.o.valid & other),
             a.o.ready.eq(go & other),
-            maximum.enable.eq(go),
-            maximum.valid.eq(enter & pools),
-            maximum.i.eq(a.o.p),
-            maximum.is_signed.eq(job.x_int8),
-            b.o.ready.eq(Mux(looks_up, table.table.ready, go & a.o.valid)),
+            b.o.ready.eq(Mux(unit == Unit.TABLE, table.table.ready, go & a.o.valid)),
             table.table.p.eq(b.o.p),
-            table.table.valid.eq(b.o.valid & looks_up),
-            table.enable.eq(go),
-            table.valid.eq(enter & looks_up),
-            table.i.eq(a.o.p),
+            table.table.valid.eq(b.o.valid & (unit == Unit.TABLE)),
+            maximum.is_signed.eq(job.x_int8),
+            pairs.constants.eq(constants.o),
+            pairs.second.eq(bytes_of(b.o.p, size)),
             lanes.settings.eq(settings),
             lanes.valid.eq(enter),
             lanes.a.eq(a.o.p),
             lanes.b.eq(b.o.p),
             lanes.last.eq(groups_left == 1),
-            queue.w_data.eq(Mux(pools, maximum.o, Mux(looks_up, table.o, lanes.o))),
-            queue.w_en.eq(
-                Mux(pools, maximum.o_valid, Mux(looks_up, table.o_valid, lanes.o_valid)) & go
-            ),
             packer.i.p.eq(queue.r_data),
             packer.i.valid.eq(queue.r_rdy),
             queue.r_en.eq(packer.i.ready),
         ]
+        with m.Switch(unit):
+            for name, (each, group_size) in beside.items():
+                m.d.comb += each.i.eq(bytes_of(a.o.p, group_size))
+                with m.Case(name):
+                    m.d.comb += [
+                        each.enable.eq(go),
+                        each.valid.eq(enter),
+                        queue.w_data.eq(group_of(each.o, group_size)),
+                        queue.w_en.eq(each.o_valid & go),
+                    ]
+            with m.Default():
+                m.d.comb += [queue.w_data.eq(lanes.o), queue.w_en.eq(lanes.o_valid & go)]
         with m.If(enter):
             m.d.sync += groups_left.eq(groups_left - 1)
             with m.If(lanes.last):
                 m.d.sync += [groups_left.eq(groups), rows_left.eq(rows_left - 1)]
 
         read = Signal()  # all there is
-        m.d.comb += read.eq(Mux(pools, walker.idle, rows_left == 0))
+        m.d.comb += read.eq(Mux(unit == Unit.MAXIMUM, walker.idle, rows_left == 0))
         refused = self.y.request.valid & ~self.y.request.ready
         m.d.comb += self.result.p.status.eq(Status.OK)
         with m.FSM():
@@ -256,15 +237,14 @@ class VectorEngine(wiring.Component):
                 with m.If(start):
                     m.d.sync += [
                         settings.eq(next_settings),
+                        unit.eq(next_unit),
                         two_sources.eq(next_two),
-                        looks_up.eq(next_looks_up),
-                        pools.eq(next_pools),
                         groups.eq(next_groups),
                         groups_left.eq(next_groups),
                         rows_left.eq(command.rows),
                     ]
                     m.next = "RUN"
-                    with m.If(next_pools):
+                    with m.If(next_unit == Unit.MAXIMUM):
                         m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.activity.eq(Activity.BUSY)
@@ -272,7 +252,7 @@ class VectorEngine(wiring.Component):
                     m.next = "RUN"
             with m.State("RUN"):
                 # A word may leave the lanes in this cycle and the next.
-                ready = table.whole | ~looks_up
+                ready = table.whole | (unit != Unit.TABLE)
                 m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
@@ -292,18 +272,97 @@ class VectorEngine(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _matrix(self, source, address, stride, element, command, groups) -> list:
-        """What a source is to read, but for `hold`."""
-        size = element_size(element)
-        word_bits = exact_log2(self._config.bus_bytes)
-        row_bytes = command.columns << size
-        start = source.start.p
-        words = (row_bytes + (self._config.bus_bytes - 1)) >> word_bits
+    def _settings(self, settings, command) -> list:
+        """What the lanes do."""
+        second = data.View(layout(fields(Opcode.ADD)), self.command.p)
+        beyond = command.columns[: exact_log2(self.elements)]
+        same = (
+            "function", "a_format", "a_zero_point", "y_format", "y_zero_point", "multiplier",
+        )  # fmt: skip
         return [
-            start.address.eq(address),
-            start.stride.eq(stride),
-            start.rows.eq(command.rows),
-            start.groups.eq(groups),
-            start.size.eq(size),
-            start.words.eq(Mux(start.hold, 1, words)),
+            settings.opcode.eq(command.opcode),
+            settings.sum.eq(command.flags & Flag.SUM != 0),
+            settings.max.eq(command.flags & Flag.MAX != 0),
+            settings.first.eq(command.scale),
+            settings.second.eq(command.shift),
+            settings.tail.eq(Mux(beyond.any(), beyond, self.elements)),
+            *(settings[name].eq(command[name]) for name in same),
+            settings.b_format.eq(second.b_format),
+            settings.b_zero_point.eq(second.b_zero_point),
         ]
+
+    def _prepare(self, m, unit, two_sources, groups, a, b, y) -> None:
+        """What a command reads and writes, and in which groups."""
+        config = self._config
+        command, second, lookup, pair = (
+            data.View(layout(fields(opcode)), self.command.p)
+            for opcode in (Opcode.AFFINE, Opcode.ADD, Opcode.LOOKUP, Opcode.ADD_QUANTISED)
+        )
+        reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
+        m.d.comb += [
+            two_sources.eq((command.opcode == Opcode.ADD) | (command.opcode == Opcode.MULTIPLY)),
+            groups.eq(_units(command.columns, self.elements)),
+            *self._matrix(a, command.a, command.a_stride, command),
+            *self._elements(a, element_size(command.a_format), command.columns),
+            a.groups.eq(groups),
+            *self._matrix(b, second.b, second.b_stride, command),
+            b.hold.eq(command.flags & Flag.BROADCAST != 0),
+            *self._elements(b, element_size(second.b_format), command.columns),
+            b.groups.eq(groups),
+            y.address.eq(command.y),
+            y.stride.eq(command.y_stride),
+            y.rows.eq(command.rows),
+            y.columns.eq(Mux(reduces, 1, command.columns)),
+            y.size.eq(element_size(Value.cast(command.y_format))),
+        ]
+        size = byte_size(config)
+        with m.If((unit == Unit.TABLE) | (unit == Unit.PAIRS)):
+            m.d.comb += [
+                groups.eq(_units(command.columns, config.byte_lanes)),
+                *_bytes(y, command.columns, size),
+                a.words.eq(_units(command.columns, config.bus_bytes)),
+                a.size.eq(size),
+            ]
+        table_words = TABLE_BYTES // config.bus_bytes
+        with m.Switch(unit):
+            with m.Case(Unit.TABLE):
+                m.d.comb += [
+                    b.address.eq(lookup.table),
+                    b.rows.eq(1),
+                    b.groups.eq(table_words),
+                    b.words.eq(table_words),
+                    b.size.eq(WORDS),
+                ]
+            with m.Case(Unit.PAIRS):
+                m.d.comb += [
+                    two_sources.eq(1),
+                    b.address.eq(pair.b),
+                    b.stride.eq(pair.b_stride),
+                    b.words.eq(Mux(b.hold, 1, a.words)),
+                    b.size.eq(Mux(b.hold, 0, size)),
+                ]
+            with m.Case(Unit.MAXIMUM):
+                m.d.comb += [a.size.eq(WORDS), a.rows.eq(0)]
+
+    def _matrix(self, source, address, stride, command) -> list:
+        """Where a source's rows lie."""
+        return [source.address.eq(address), source.stride.eq(stride), source.rows.eq(command.rows)]
+
+    def _elements(self, source, size, columns) -> list:
+        """What a row of a source is made of; of one element if it is held."""
+        words = _units(columns << size, self._config.bus_bytes)
+        return [source.size.eq(size), source.words.eq(Mux(source.hold, 1, words))]
+
+
+def _units(count: Value, unit: int) -> Value:
+    """How many units so many begin, of a number that is a power of two."""
+    return (count + (unit - 1)) >> exact_log2(unit)
+
+
+def _bytes(target: data.View, columns: Value, size: int) -> list:
+    """Rows of so many bytes, as the packer takes them in elements of `1 << size` bytes."""
+    return [
+        target.size.eq(size),
+        target.columns.eq(_units(columns, 1 << size)),
+        target.beyond.eq((-columns)[:size] if size else 0),
+    ]

@@ -65,6 +65,8 @@ def cycles(
             found["vector"] = costs.maxima(config, _window(v))
         case Opcode.LOOKUP:
             found["vector"] = costs.lookup(config, v["rows"], v["columns"])
+        case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
+            found["vector"] = costs.pair(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
             found["vector"] = costs.vector(config, v["rows"], v["columns"])
     for resource in found:
@@ -114,7 +116,10 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
             tiles = taps * costs.tiles(config, v["k"], v["n"]) * config.weight_tile_bytes
             rows = window.out[0] * window.out[1]
             return _product(v, config, 1, rows, costs.taps_inside(window), tiles, taps)
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+        case (
+            Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP
+            | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED
+        ):  # fmt: skip
             widths = {"a": v["columns"], "y": v["columns"]}
             if v["flags"] & (Flag.SUM | Flag.MAX):
                 widths["y"] = 1

@@ -73,7 +73,9 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
         case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
             return v["rows"] * (4 + v["columns"] // 4)
         case Opcode.LOOKUP:
-            return 64 + v["rows"] * (4 + v["columns"] // config.bus_bytes)
+            return 64 + v["rows"] * (4 + v["columns"] // config.byte_lanes)
+        case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
+            return v["rows"] * (4 + v["columns"] // config.byte_lanes)
         case Opcode.POOL:
             taps = v["kernel_height"] * v["kernel_width"]
             return v["out_height"] * v["out_width"] * taps * -(-v["k"] // config.bus_bytes)

@@ -10,7 +10,7 @@ import numpy as np
 from halfdome.hdl.config import CardConfig
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.prepare import Prepared, prepare
-from halfdome.host.frontend.sessions import oracle
+from halfdome.host.frontend.sessions import oracle, run_session
 from halfdome.host.models.ladder import digits, dlrm, efficientnet, mtcnn, open_nsfw, pp_ocr, yolox
 from halfdome.host.models.ladder.boxes import Boxes, overlap
 from halfdome.host.models.ladder.rung import Rung
@@ -155,6 +155,6 @@ def _answers(
     session = oracle(model)
     names = [each.name for each in session.get_outputs()]
     return [
-        dict(zip(names, session.run(names, prepared.inputs_of(each)), strict=True))
+        dict(zip(names, run_session(session, names, prepared.inputs_of(each)), strict=True))
         for each in requests
     ]

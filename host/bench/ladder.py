@@ -11,7 +11,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.prepare import Prepared, prepare
 from halfdome.host.frontend.sessions import oracle
-from halfdome.host.models.ladder import digits, dlrm, mtcnn, open_nsfw
+from halfdome.host.models.ladder import digits, dlrm, efficientnet, mtcnn, open_nsfw
 from halfdome.host.models.ladder.rung import Rung
 from halfdome.host.models.ladder.wheels import MissingModel
 from halfdome.host.models.movielens import DataError
@@ -46,6 +46,7 @@ RUNGS: Mapping[str, Step] = {
     "digits": Step(digits.digits, "label"),
     "p_net": Step(mtcnn.p_net, "faces", 1),
     "open_nsfw": Step(open_nsfw.open_nsfw, "outputs", 1),
+    "lite0": Step(efficientnet.lite0, efficientnet.OUTPUT, 1),
     "random_dlrm": Step(dlrm.random_dlrm, "probability"),
     "trained_dlrm": Step(dlrm.trained_dlrm, "probability"),
 }

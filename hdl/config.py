@@ -266,8 +266,8 @@ PRESETS: dict[str, CardConfig] = {
         array_rows=4, array_columns=4, accumulator_rows=32, activation_rows=8, lanes=4,
         max_dim=256,
         gather_outstanding=4, scratchpad_bytes=16 * 1024, scratchpad_banks=2, bus_bytes=16,
-        byte_word_cycles=2, dram_bytes=1 << 20, max_payload_bytes=128, max_read_request_bytes=128, dma_tags=4,
-        queue_depth=4, counters=16,
+        byte_word_cycles=2, dram_bytes=1 << 20, max_payload_bytes=128, max_read_request_bytes=128,
+        dma_tags=4, queue_depth=4, counters=16,
     ),
     "default": CardConfig(),
     "m2": CardConfig(

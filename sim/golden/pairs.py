@@ -37,7 +37,7 @@ def multiply(
 def result(
     opcode: Opcode, v: dict[str, int], a: NDArray[np.uint8], b: NDArray[np.uint8]
 ) -> NDArray[np.generic]:
-    """The output of a command: `v` holds its fields, a and b are bytes as they lie; b broadcasts."""
+    """The output of a command: `v` holds its fields, a and b are bytes as they lie."""
     a_format, b_format, made = (ElementFormat(v[f"{name}_format"]) for name in "aby")
     if opcode is Opcode.MULTIPLY_QUANTISED:
         zero_point = int(vector.decode(np.uint8([v["y_zero_point"]]), made)[0])

@@ -165,11 +165,8 @@ class PairJob:
         stride, b_stride = (-(-width // bus) * bus + gap * bus for width in (columns, b_columns))
         b = position + rows * stride
         end = b + b_rows * b_stride
-        y, y_stride = {
-            "a": (position, stride),
-            "b": (b, b_stride),
-            None: (end, stride + gap * bus),
-        }[in_place]
+        places = {"a": (position, stride), "b": (b, b_stride), None: (end, stride + gap * bus)}
+        y, y_stride = places[in_place]
         self.end = end if in_place else end + rows * y_stride
         memory.data[position : self.end] = UNTOUCHED
         left = rng.integers(0, 256, (rows, columns), np.uint8)

@@ -1,4 +1,4 @@
-"""ADD_QUANTISED and MULTIPLY_QUANTISED write the golden bytes, `byte_lanes` a cycle, and no others."""
+"""ADD_QUANTISED, MULTIPLY_QUANTISED: the golden bytes and no others, `byte_lanes` a cycle."""
 
 import numpy as np
 import pytest

@@ -78,12 +78,13 @@ def test_lookup_takes_the_recorded_cycles(card, measure, rows, columns):
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4096), (33, 40)])
-def test_quantised_pairs_take_the_recorded_cycles(card, measure, rows, columns):
+@pytest.mark.parametrize(("op", "factors"), [("add", (0.5, 0.5)), ("multiply", (0.01,))])
+def test_quantised_pairs_take_the_recorded_cycles(card, measure, op, factors, rows, columns):
     rng = np.random.default_rng(1)
     a, b = (rng.integers(0, 256, (rows, columns), np.uint8) for _ in "ab")
-    shape = f"rows={rows} columns={columns}"
-    measure(f"add_quantised {shape}", "vector", lambda: card.add_quantised(a, b, 0.5, 0.5))
-    measure(f"multiply_quantised {shape}", "vector", lambda: card.multiply_quantised(a, b, 0.01))
+    call = getattr(card, f"{op}_quantised")
+    name = f"{op}_quantised rows={rows} columns={columns}"
+    measure(name, "vector", lambda: call(a, b, *factors))
 
 
 @pytest.mark.parametrize("k", [3, 40])

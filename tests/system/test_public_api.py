@@ -173,7 +173,7 @@ def test_quantised_pairs_have_the_bits_of_the_golden_functions(runtime, card, ki
         (
             "add_quantised",
             {"a_ratio": 1.0, "b_ratio": 256.0},
-            r"b_ratio=256.0: must be from 2\^-16",
+            "b_ratio=256.0: must be from",
         ),
         ("add_quantised", {"a_ratio": 1.0, "b_ratio": 1.0, "offset": 131072.0}, "offset=131072.0"),
         ("add_quantised", {"a_ratio": 1.0, "b_ratio": 1.0, "inner": "c"}, "inner='c': must be"),

@@ -137,7 +137,7 @@ def test_a_descriptor_that_breaks_a_rule(card, rejected, kind, changes, status, 
     assert caught.value.status is status
 
 
-@pytest.mark.parametrize("opcode", [0x00, 0x03, 0x2E, 0x50, 0xFF])
+@pytest.mark.parametrize("opcode", [0x00, 0x04, 0x2E, 0x50, 0xFF])
 def test_an_unknown_opcode(card, rejected, opcode):
     descriptor = bytes([opcode]) + pack(Opcode.FENCE_LOAD)[1:]
     with rejected(

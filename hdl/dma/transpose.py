@@ -159,7 +159,7 @@ class _Bank(wiring.Component):
         return m
 
 
-def _turned(m: Module, word: Value, places: Value, name: str) -> Signal:
+def _turned(m: Module, word: Value, places: Value, name: str) -> Value:
     """The bytes of a word, each so many places further up, from the top to the bottom."""
     for bit in range(len(places)):
         turned = Signal(len(word), name=f"{name}_{bit}")

@@ -85,7 +85,8 @@ def transpose(
     return Work(Opcode.TRANSPOSE, {
         "source": source.address, "source_stride": source.stride,
         "source_batch_stride": source_step, "destination": target.address,
-        "destination_stride": target.stride, "destination_batch_stride": target_step, "rows": rows, "columns": columns,
+        "destination_stride": target.stride, "destination_batch_stride": target_step, "rows": rows,
+        "columns": columns,
         "batches": batches, "element_bytes": source.format.nbytes,
     })  # fmt: skip
 

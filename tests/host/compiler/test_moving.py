@@ -56,7 +56,7 @@ def test_other_accelerators_turn_and_multiply_matrices_too():
 
 def test_columns_that_begin_within_a_word_are_turned_with_all_of_the_row():
     """Pooled rows of 5 bytes stand side by side without a gap."""
-    tables = {name: fuse_8bit(values(ElementFormat.FLOAT32, 9, 5)) for name in ("s", "t")}
+    tables = {name: fuse_8bit(values(ElementFormat.FLOAT32, 9, 5)) for name in "stuv"}
     how = {"row_format": RowFormat.INT8, "mode": "sum", "format": ElementFormat.UINT8, "dim": 5,
            "multiplier": np.float32(9)}  # fmt: skip
     inputs, nodes, request = [], [], {}
@@ -68,8 +68,8 @@ def test_columns_that_begin_within_a_word_are_turned_with_all_of_the_row():
         request |= {f"{name} i": np.arange(3, dtype=np.int32)}
         request |= {f"{name} l": np.array([1, 0, 2], np.int32)}
     nodes += [
-        Node("concat", [node.output for node in nodes], "c"),
-        Node("reshape", ("c",), "r", {"shape": (1, 10)}),
+        Node("concat", [f"{name} pooled" for name in "tsuv"], "c"),
+        Node("reshape", ("c",), "r", {"shape": (1, 20)}),
         Node("transpose", ("r",), "y"),
     ]
     program = check_served(Graph(inputs, ["y"], nodes, tables), [request], TINY, cards=2)

@@ -248,6 +248,25 @@ def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
+def depthwise(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random DEPTHWISE over operands in one slot."""
+    task = pool(rng, config, operands, output)
+    k, image = task.values["k"], 25 * 48
+    weights = 9 * round_up(k, config.bus_bytes)
+    flags = int(rng.integers(16))
+    values = task.values | {
+        "flags": flags, "w": operands + image, "params": operands + image + weights,
+        "y_format": int(rng.integers(2)),
+        **{f"{name}_zero_point": int(rng.integers(256)) for name in "xwy"},
+    }  # fmt: skip
+    task = Task(Opcode.DEPTHWISE, values | changes)
+    _place(task, operands, _bytes(rng, image + weights))
+    bias = rng.integers(-(2**12), 2**12, k).astype(np.int32)
+    multiplier = rng.normal(0.0, 0.01, k).astype(np.float32)
+    _place(task, values["params"], pack_params(bias, multiplier))
+    return task
+
+
 def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random strided COPY."""
     rows, row_bytes = int(rng.integers(1, 10)), int(rng.integers(1, 100))
@@ -264,7 +283,7 @@ def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
-KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, copy)
+KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, depthwise, copy)
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
@@ -278,6 +297,8 @@ DAMAGES = {
     lookup: ({"columns": 0}, {"table": 8}, {"table": 1 << 39}, {"a": 4}, {"flags": 1}),
     pool: ({"k": 0}, {"pad_top": 200}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535},
            {"dilation_height": 9, "pad_top": 1, "kernel_height": 2}),
+    depthwise: ({"kernel_height": 65}, {"k": 0}, {"x": 8}, {"params": 1 << 39}, {"y_format": 4},
+                {"out_width": 65535}, {"w": 4, "flags": 0}, {"w": 1 << 39, "flags": 4}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ TOTAL_BITS = 25
 """Of a signed sum: of `MOST_TAPS` products, or of 255 x 255 operands."""
 
 
-class _Lane(wiring.Component):
+class _SumLane(wiring.Component):
     """The sums of one byte of a word, for each word of a line.
 
     Members
@@ -88,7 +88,7 @@ class WindowAdder(wiring.Component):
     A word a cycle.
     """
 
-    latency = _Lane.latency
+    latency = _SumLane.latency
 
     def __init__(self, config: CardConfig):
         self._bytes = config.bus_bytes
@@ -131,7 +131,7 @@ class WindowAdder(wiring.Component):
             self.o_ends.eq(ends),
         ]
         for k in range(self._bytes):
-            lane = _Lane(self._words)
+            lane = _SumLane(self._words)
             m.submodules[f"lane_{k}"] = Once(lane)
             m.d.comb += [
                 *(getattr(lane, name).eq(getattr(self, name)) for name in settings),

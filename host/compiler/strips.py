@@ -59,23 +59,29 @@ def strips(window: Window, height: int) -> list[Strip]:
 
 
 @lru_cache(1 << 10)
-def best_height(config: CardConfig, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+def best_height(
+    config: CardConfig, window: Window, blocks: int, row_bytes: int, slots: int, alone: bool = False
+) -> int:
     """Rows of y of each strip, 0 if x is best read where it lies.
 
-    A pixel of x has `row_bytes`; each of `blocks` commands reads `window.k` of them. What takes
-    longest of the array, far memory and the copies decides; of what takes about as long, the fewest
-    bytes of far memory.
+    A pixel of x has `row_bytes`; each of `blocks` commands reads `window.k` of them, or one each
+    channel `alone`. What takes longest of the engine, far memory and the copies decides; of what
+    takes about as long, the fewest bytes of far memory.
     """
     rows_bytes = window.image[1] * round_up(row_bytes, config.bus_bytes)
     most = int(config.scratchpad_bytes * NEAR) // (2 * slots) // rows_bytes
     fetched = blocks * costs.fetched(config, window)[0]
-    cycles, moved = _cost(config, [window], blocks, fetched)
+    if alone:
+        fetched = costs.fetched_alone(config, window)
+    cycles, moved = _cost(config, [window], blocks, fetched, alone)
     found = [(cycles, moved, 0)]
     for height in _heights(config, window, most) or _heights(config, window, 2 * most):
         cut = strips(window, height)
+        if alone and not all(_sees(strip.window(window)) for strip in cut):
+            continue
         copied = [len(strip.image) * rows_bytes for strip in cut]
         copies = [costs.copy(config, nbytes) for nbytes in copied]
-        work, nbytes = _cost(config, [s.window(window) for s in cut], blocks, sum(copied))
+        work, nbytes = _cost(config, [s.window(window) for s in cut], blocks, sum(copied), alone)
         found.append((copies[0] + max(work, sum(copies)), nbytes, height))
     fastest = min(took for took, _, _ in found)
     fitting = [each for each in found if each[0] <= SLOWER * fastest]
@@ -97,12 +103,23 @@ def _heights(config: CardConfig, window: Window, most: int) -> set[int]:
     return found | ({highest // block * block} - {0})
 
 
-def _cost(config: CardConfig, windows: list[Window], blocks: int, x: int) -> tuple[float, int]:
+def _sees(window: Window) -> bool:
+    """Whether every window has a tap inside, as commands for channels alone want it."""
+    return not window.pad[0] or window.dilation[0] <= window.image[0]
+
+
+def _cost(
+    config: CardConfig, windows: list[Window], blocks: int, x: int, alone: bool
+) -> tuple[float, int]:
     """What so many convolutions take, and the bytes of x, weights and y that far memory moves, `x`
     being those of x."""
     work, moved = 0, x
     for window in windows:
         y = window.out[0] * window.out[1] * window.n
-        work += blocks * costs.convolution(config, window)
-        moved += blocks * (costs.fetched(config, window)[1] + y)
+        if alone:
+            work += costs.sums(config, window, weighted=True)
+            moved += window.kernel[0] * window.kernel[1] * window.k + y
+        else:
+            work += blocks * costs.convolution(config, window)
+            moved += blocks * (costs.fetched(config, window)[1] + y)
     return max(work, moved / costs.dram_bytes_per_cycle(config)), moved

@@ -42,6 +42,13 @@ def pack_weights(weight: np.ndarray, config: CardConfig) -> np.ndarray:
     return packed.reshape(-1)
 
 
+def pack_taps(weight: np.ndarray, config: CardConfig) -> np.ndarray:
+    """8-bit weights [k, kernel_height, kernel_width] of channels by themselves as uint8: for each
+    tap a row of k, in whole bus words."""
+    rows = weight.reshape(len(weight), -1).T.view(np.uint8)
+    return pad_rows(rows, round_up(len(weight), config.bus_bytes)).reshape(-1)
+
+
 def pack_params(
     weight: np.ndarray, multiplier: np.ndarray, bias: np.ndarray, x_zero_point: int
 ) -> np.ndarray:

@@ -41,10 +41,10 @@ class Strip:
         )  # fmt: skip
 
 
-def strips(window: Window, height: int) -> list[Strip]:
+def strips(window: Window, height: int, alone: bool = False) -> list[Strip]:
     """The strips of `height` rows of y, the last of what is left.
 
-    The image in one if a strip would see nothing of it.
+    The image in one if a strip would see nothing of it or, of channels `alone`, a row of it might.
     """
     found = []
     for first in range(0, window.out[0], height):
@@ -52,9 +52,10 @@ def strips(window: Window, height: int) -> list[Strip]:
         start = out.start * window.stride[0] - window.pad[0]
         reach = (len(out) - 1) * window.stride[0] + window.dilation[0] * (window.kernel[0] - 1) + 1
         image = range(max(0, start), min(window.image[0], start + reach))
-        if not image:
+        pad = max(0, -start)
+        if not image or (alone and pad and window.dilation[0] > len(image)):
             return [Strip(range(window.out[0]), range(window.image[0]), window.pad[0])]
-        found.append(Strip(out, image, max(0, -start)))
+        found.append(Strip(out, image, pad))
     return found
 
 
@@ -76,9 +77,7 @@ def best_height(
     cycles, moved = _cost(config, [window], blocks, fetched, alone)
     found = [(cycles, moved, 0)]
     for height in _heights(config, window, most) or _heights(config, window, 2 * most):
-        cut = strips(window, height)
-        if alone and not all(_sees(strip.window(window)) for strip in cut):
-            continue
+        cut = strips(window, height, alone)
         copied = [len(strip.image) * rows_bytes for strip in cut]
         copies = [costs.copy(config, nbytes) for nbytes in copied]
         work, nbytes = _cost(config, [s.window(window) for s in cut], blocks, sum(copied), alone)
@@ -101,11 +100,6 @@ def _heights(config: CardConfig, window: Window, most: int) -> set[int]:
     block = lcm(window.out[1], config.activation_rows) // window.out[1]
     found = {-(-window.out[0] // count) for count in range(fewest, fewest + CUTS)}
     return found | ({highest // block * block} - {0})
-
-
-def _sees(window: Window) -> bool:
-    """Whether every window has a tap inside, as commands for channels alone want it."""
-    return not window.pad[0] or window.dilation[0] <= window.image[0]
 
 
 def _cost(

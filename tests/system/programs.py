@@ -229,20 +229,24 @@ def lookup(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     return task
 
 
-def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
-    """A random POOL over operands in one slot."""
+def _windows(rng, config: CardConfig, operands: int, output: int) -> dict[str, int]:
+    """Random windows of nine taps at the most over an image of 25 pixels at the most."""
     k = int(rng.integers(1, 40))
     stride = round_up(k, config.bus_bytes)
-    values = {
-        "x": operands, "y": output, "k": k, "x_stride": stride, "y_stride": stride,
-        "flags": int(rng.choice([0, Flag.X_INT8])),
-    }  # fmt: skip
+    values = {"x": operands, "y": output, "k": k, "x_stride": stride, "y_stride": stride}
     for side, pad in (("height", "pad_top"), ("width", "pad_left")):
         size, kernel, step, dilation = (int(rng.integers(1, most)) for most in (6, 4, 4, 3))
         pads = int(rng.integers((kernel - 1) * dilation + 1)) if dilation <= size else 0
         out = int(rng.integers(1, (size + pads - 1) // step + 2))
         values |= {side: size, pad: pads, f"out_{side}": min(out, 5)}
         values |= {f"kernel_{side}": kernel, f"stride_{side}": step, f"dilation_{side}": dilation}
+    return values
+
+
+def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random POOL over operands in one slot."""
+    values = _windows(rng, config, operands, output)
+    values["flags"] = int(rng.choice([0, Flag.X_INT8]))
     task = Task(Opcode.POOL, values | changes)
     _place(task, operands, _bytes(rng, 25 * 48))
     return task
@@ -250,12 +254,11 @@ def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
 
 def depthwise(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random DEPTHWISE over operands in one slot."""
-    task = pool(rng, config, operands, output)
-    k, image = task.values["k"], 25 * 48
+    values = _windows(rng, config, operands, output)
+    k, image = values["k"], 25 * 48
     weights = 9 * round_up(k, config.bus_bytes)
-    flags = int(rng.integers(16))
-    values = task.values | {
-        "flags": flags, "w": operands + image, "params": operands + image + weights,
+    values |= {
+        "flags": int(rng.integers(16)), "w": operands + image, "params": operands + image + weights,
         "y_format": int(rng.integers(2)),
         **{f"{name}_zero_point": int(rng.integers(256)) for name in "xwy"},
     }  # fmt: skip

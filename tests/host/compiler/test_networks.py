@@ -33,7 +33,7 @@ def test_any_network_has_the_bits_of_its_graph(seed, cards, config, requests):
             raise
 
 
-def test_channels_by_themselves_are_convolved_in_blocks():
+def test_channels_by_themselves_are_convolved():
     rng, channels = np.random.default_rng(2), 2 * DEFAULT.bus_bytes
     constants = {
         "w": rng.integers(-128, 128, (channels, 2, 2, 1)).astype(np.int8),

@@ -19,7 +19,7 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import costs, hazards, strips
+from halfdome.host.compiler import bands, costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
@@ -217,6 +217,10 @@ class HalfdomeTarget:
         work = kernels.lookup(table, y, a, rows, columns, self.word)
         shape = work.fields["rows"], work.fields["columns"]
         return work.taking(costs.lookup(self._config, *shape))
+
+    def in_bands(self, commands: Sequence[Command]) -> list[Command]:
+        """See `bands.cut`."""
+        return bands.cut(commands, self._config)
 
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments

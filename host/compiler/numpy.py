@@ -185,6 +185,10 @@ class NumpyTarget:
             "table": table, "y": y, "a": a, "rows": rows, "columns": columns,
         })  # fmt: skip
 
+    def in_bands(self, commands: Sequence[Command]) -> list[Command]:
+        """All of them take a cycle."""
+        return list(commands)
+
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
     ) -> dict[str, np.ndarray]:

@@ -170,6 +170,10 @@ class Target(Protocol):
         """Bytes, each by what stands in its place in a table of 256."""
         ...
 
+    def in_bands(self, commands: Sequence[Command]) -> list[Command]:
+        """The commands, those in several that others should not have to wait for as a whole."""
+        ...
+
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments
     ) -> Mapping[str, np.ndarray]:

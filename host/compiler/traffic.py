@@ -5,7 +5,7 @@ moves beside an operand, to fill a word or a line, is not counted.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Engine, Flag, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
@@ -56,13 +56,13 @@ def cycles(
         case Opcode.BATCH_MATMUL:
             found["compute"] = costs.batch_product(config, v["batches"], v["m"], v["k"], v["n"])
         case Opcode.CONV2D:
-            found["compute"] = costs.convolution(config, _window(v))
+            found["compute"] = costs.convolution(config, window_of(v))
         case Opcode.GATHER:
             found["gather"] = _pooling(config, v, near=True)
             if segments[command.places["table"][0]].memory == "dram":
                 found["dram"] = _pooling(config, v, near=False)
         case Opcode.POOL:
-            found["vector"] = costs.maxima(config, _window(v))
+            found["vector"] = costs.maxima(config, window_of(v))
         case Opcode.LOOKUP:
             found["vector"] = costs.lookup(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
@@ -81,7 +81,8 @@ def _pooling(config: CardConfig, v: dict[str, int], *, near: bool) -> float:
     return costs.pooling(config, v["dim"], v["bags"], v["index_count"] * row, output)
 
 
-def _window(v: dict[str, int]) -> Window:
+def window_of(v: Mapping[str, int]) -> Window:
+    """The window of a CONV2D or POOL by its fields."""
     return Window(
         (v["height"], v["width"]), v["k"], v.get("n", v["k"]), (v["out_height"], v["out_width"]),
         (v["kernel_height"], v["kernel_width"]), (v["stride_height"], v["stride_width"]),
@@ -110,7 +111,7 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
         case Opcode.BATCH_MATMUL:
             return _product(v, config, v["batches"], v["m"], v["m"], v["k"] * v["n"], 1)
         case Opcode.CONV2D:
-            window = _window(v)
+            window = window_of(v)
             taps = window.kernel[0] * window.kernel[1]
             tiles = taps * costs.tap_tiles(config, window) * config.weight_tile_bytes
             rows = window.out[0] * window.out[1]
@@ -127,7 +128,7 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
                 for name, width in widths.items()
             }
         case Opcode.POOL:
-            window = _window(v)
+            window = window_of(v)
             pixels = window.out[0] * window.out[1]
             return {"x": costs.taps_inside(window) * v["k"], "y": pixels * v["k"]}
         case Opcode.LOOKUP:

@@ -87,7 +87,7 @@ def window_of(v: Mapping[str, int]) -> Window:
         (v["height"], v["width"]), v["k"], v.get("n", v["k"]), (v["out_height"], v["out_width"]),
         (v["kernel_height"], v["kernel_width"]), (v["stride_height"], v["stride_width"]),
         (v["pad_top"], v["pad_left"]), (v["dilation_height"], v["dilation_width"]),
-        diagonal=v["opcode"] == Opcode.CONV2D and bool(v["flags"] & Flag.DIAGONAL),
+        diagonal="n" in v and bool(v["flags"] & Flag.DIAGONAL),
     )  # fmt: skip
 
 

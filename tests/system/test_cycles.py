@@ -94,6 +94,13 @@ def test_depthwise_takes_the_recorded_cycles(card, measure, k):
     measure(f"depthwise k={k}", "vector", lambda: card.conv2d(x, weight, 0.01, **options))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (100, 3)])
+def test_transpose_takes_the_recorded_cycles(card, measure, shape):
+    x = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    name = "x".join(map(str, shape))
+    measure(f"transpose {name}", "load", lambda: card.transpose(x))
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_conv2d_takes_the_recorded_cycles(card, measure, groups):
     rng = np.random.default_rng(1)

@@ -12,21 +12,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from halfdome.host.models import metrics, movielens  # noqa: E402
 from halfdome.host.models.dlrm import Architecture, Dlrm, interact, sigmoid  # noqa: E402
 from halfdome.host.models.features import Bags, Batch  # noqa: E402
-from halfdome.host.models.ladder import dlrm, photographs, resnet50, wheels  # noqa: E402
+from halfdome.host.models.ladder import dlrm, photographs, resnet50  # noqa: E402
 from halfdome.host.models.ladder.digits import digits  # noqa: E402
 from halfdome.host.models.ladder.mtcnn import p_net  # noqa: E402
 from halfdome.host.models.ladder.open_nsfw import open_nsfw  # noqa: E402
+from tests.host.models.ladder.fetched import needs  # noqa: E402
 
-
-def fetched() -> bool:
-    try:
-        wheels.find("facenet_pytorch/data/pnet.pt")
-    except wheels.MissingModel:
-        return False
-    return True
-
-
-needs_models = pytest.mark.skipif(not fetched(), reason="trained models: `make models`")
+needs_models = needs("facenet_pytorch/data/pnet.pt")
 
 
 def session_of(model):

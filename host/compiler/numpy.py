@@ -48,7 +48,11 @@ class NumpyTarget:
         """Rows lie one behind the other."""
         return nbytes
 
-    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+    def diagonal_tile(self, k: int, n: int, groups: int) -> int:
+        """None."""
+        return 0
+
+    def pack_weights(self, weight: np.ndarray, *, diagonal: bool = False) -> np.ndarray:
         """As they are."""
         return np.ascontiguousarray(weight).view(np.uint8).reshape(-1)
 
@@ -174,6 +178,16 @@ class NumpyTarget:
     def max_pool(self, x: Rows, y: Rows, window: Window) -> NumpyWork:
         """Finds maxima."""
         return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
+
+    def transpose(
+        self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
+        rows: int, columns: int,
+    ) -> NumpyWork:  # fmt: skip
+        """Exchanges rows and columns."""
+        return NumpyWork("transpose", {
+            "source": source, "source_step": source_step, "target": target,
+            "target_step": target_step, "batches": batches, "rows": rows, "columns": columns,
+        })  # fmt: skip
 
     def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> NumpyWork:
         """Looks bytes up."""

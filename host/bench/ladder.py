@@ -11,7 +11,16 @@ from halfdome.hdl.config import CardConfig
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.prepare import Prepared, prepare
 from halfdome.host.frontend.sessions import oracle, run_session
-from halfdome.host.models.ladder import digits, dlrm, efficientnet, mtcnn, open_nsfw, pp_ocr, yolox
+from halfdome.host.models.ladder import (
+    digits,
+    dlrm,
+    efficientnet,
+    families,
+    mtcnn,
+    open_nsfw,
+    pp_ocr,
+    yolox,
+)
 from halfdome.host.models.ladder.boxes import Boxes, overlap
 from halfdome.host.models.ladder.rung import Rung
 from halfdome.host.models.ladder.wheels import MissingModel

@@ -49,6 +49,7 @@ def _rung(name: str, network: "Callable[[], nn.Module]") -> Rung:
     )
     with torch.device("meta"):
         module = network()
-    example = (torch.from_numpy(asked[0][INPUT]),)
-    exported = from_torch(filled(module, seed=0), example, outputs=(OUTPUT,))
+    images = [torch.from_numpy(each[INPUT]) for each in seen]
+    module = filled(module, 0, torch.cat(images))
+    exported = from_torch(module, (images[0],), outputs=(OUTPUT,))
     return Rung(name, exported.rest, asked, seen)

@@ -35,10 +35,10 @@ class Squeeze(nn.Module):
         return image * self.weigh(image.mean((2, 3), keepdim=True))
 
 
-def filled(module: nn.Module, seed: int) -> nn.Module:
+def filled(module: nn.Module, seed: int, seen: torch.Tensor) -> nn.Module:
     """The module, which may be without memory yet, with weights of the spread of He et al.
 
-    Normalisation is that of mean 0 and variance 1. It is ready to be asked.
+    It normalises by what images `seen` show, and is ready to be asked.
     """
     module = module.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +50,10 @@ def filled(module: nn.Module, seed: int) -> nn.Module:
                 nn.init.zeros_(each.bias)
         if isinstance(each, nn.BatchNorm2d):
             each.reset_parameters()
+            each.momentum = 1.0
     for each in module.modules():
         if isinstance(each, Unit) and each.closing:
             nn.init.constant_(each[1].weight, _CLOSING)  # type: ignore[arg-type]
+    with torch.no_grad():
+        module.train()(seen)
     return module.eval()

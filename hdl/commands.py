@@ -24,6 +24,8 @@ MULTIPLIER_EXPONENTS = range(-16, 2)
 """log2, rounded down, of the multiplier of a MULTIPLY_QUANTISED: below, no product is a step."""
 OFFSET_LIMIT = 1 << 17
 """What the offset of an ADD_QUANTISED stays below, whatever its zero points are."""
+MOST_TAPS = 64
+"""Taps of the largest kernel of a DEPTHWISE that has weights."""
 TRANSPOSED_BYTES = (1, 2, 4)
 """Bytes that an element of a TRANSPOSE may have."""
 MATMUL_LIMIT = 65535
@@ -64,6 +66,7 @@ class Opcode(enum.IntEnum, shape=8):
     POOL = 0x46
     ADD_QUANTISED = 0x47
     MULTIPLY_QUANTISED = 0x48
+    DEPTHWISE = 0x4B
     FENCE_VECTOR = 0x4F
 
     @property
@@ -236,7 +239,7 @@ class Flag(python_enum.IntFlag):
     WARN = IndexMode.WARN << _MODE_SHIFT
     #: GATHER: `IndexMode.IGNORE`.
     IGNORE = IndexMode.IGNORE << _MODE_SHIFT
-    #: Matrix products: clamp the output at the zero point; not with INT32.
+    #: Matrix products, DEPTHWISE: clamp the output at the zero point; not with INT32.
     RELU = 1
     #: Vector commands: y is [rows, 1], the sum of each row.
     SUM = 1
@@ -246,12 +249,17 @@ class Flag(python_enum.IntFlag):
     BROADCAST = 4
     #: ADD_QUANTISED: the offset is added to what comes of a first, not of b.
     INNER_A = 8
-    #: Matrix products, POOL: x is int8, not uint8.
+    #: Matrix products, POOL, DEPTHWISE: x is int8, not uint8.
     X_INT8 = 2
-    #: Matrix products: w is uint8, not int8.
+    #: Matrix products, DEPTHWISE: w is uint8, not int8.
     W_UINT8 = 4
+    #: DEPTHWISE: every weight is one; w is not read, and kernels may have any number of taps.
+    ONES = 8
     #: BATCH_MATMUL: w is stored as n rows of k, not as k rows of n: y = x @ w.T.
     TRANSPOSED = 8
+    #: CONV2D: y's channels of an output tile see x's of the same numbers alone; w is those tiles.
+    #: Needs n = k and a card with `CardConfig.diagonal_tiles`.
+    DIAGONAL = 8
     #: BATCH_MATMUL: of each batch write only row i's columns j < i, one after the other: row 1,
     #: row 2, and so on, n * (n - 1) / 2 bytes. Needs m = n, not with INT32.
     TRIANGLE = 16
@@ -349,6 +357,19 @@ _DILATIONS: tuple[Field, ...] = (
     Field("dilation_height", 8, "rows of x from one row of the kernel to the next"),
     Field("dilation_width", 8, "pixels of x from one column of the kernel to the next"),
 )
+
+WINDOWED: tuple[Field, ...] = (
+    Field("y", 40, "card address of y[out_height, out_width, k], pixels `y_stride` apart"),
+    Field("x", 40, "card address of 8-bit x[height, width, k], pixels `x_stride` apart"),
+    Field("height", 16, "rows of pixels of x"),
+    Field("width", 16, "pixels of a row of x"),
+    Field("k", 16, "channels of x and y"),
+    *_WINDOWS,
+    Field("pad_top", 8, "rows of the first window above x; one is inside at least"),
+    Field("pad_left", 8, "columns of the first window left of x; likewise"),
+    *_DILATIONS,
+)
+"""What commands that go over the windows of each channel by itself begin with."""
 
 BODIES: dict[Opcode, tuple[Field, ...]] = {
     Opcode.LOAD: _MOVE,
@@ -482,16 +503,18 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         Field("b_zero_point", 8, "what stands for 0 in b"),
     ),
     # y = maximum over a window of x; what lies outside x takes no part
-    Opcode.POOL: (
-        Field("y", 40, "card address of y[out_height, out_width, k], pixels `y_stride` apart"),
-        Field("x", 40, "card address of 8-bit x[height, width, k], pixels `x_stride` apart"),
-        Field("height", 16, "rows of pixels of x"),
-        Field("width", 16, "pixels of a row of x"),
-        Field("k", 16, "channels of x and y"),
-        *_WINDOWS,
-        Field("pad_top", 8, "rows of the first window above x; one is inside at least"),
-        Field("pad_left", 8, "columns of the first window left of x; likewise"),
-        *_DILATIONS,
+    Opcode.POOL: WINDOWED,
+    # y = sum over a window of x * w, requantised; what lies outside x takes no part
+    Opcode.DEPTHWISE: (
+        *WINDOWED,
+        Field("w", 40, "card address of 8-bit w[taps, k], rows of whole bus words; not if ONES"),
+        Field("params", 40, "card address of k pairs of int32 bias, float32 multiplier"),
+        Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
+        Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
+        Field(
+            "w_zero_point", 8, "the w that stands for zero, in w's format; of no meaning if ONES"
+        ),
+        Field("y_format", 8, "`ElementFormat` UINT8 or INT8"),
     ),
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
@@ -502,7 +525,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.GATHER: Flag(0x7F),
     Opcode.MATMUL: _PRODUCT_FLAGS,
     Opcode.BATCH_MATMUL: _PRODUCT_FLAGS | Flag.TRANSPOSED | Flag.TRIANGLE,
-    Opcode.CONV2D: _PRODUCT_FLAGS,
+    Opcode.CONV2D: _PRODUCT_FLAGS | Flag.DIAGONAL,
     Opcode.AFFINE: Flag.SUM | Flag.MAX,
     Opcode.ADD: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,
@@ -510,6 +533,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.POOL: Flag.X_INT8,
     Opcode.ADD_QUANTISED: Flag.BROADCAST | Flag.INNER_A,
     Opcode.MULTIPLY_QUANTISED: Flag.BROADCAST,
+    Opcode.DEPTHWISE: Flag.RELU | Flag.X_INT8 | Flag.W_UINT8 | Flag.ONES,
 }
 """Flag bits a command accepts; an opcode not listed accepts none."""
 

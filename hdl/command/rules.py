@@ -21,6 +21,7 @@ from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
+    MOST_TAPS,
     MULTIPLIER_EXPONENTS,
     NO_COUNTER,
     OFFSET_LIMIT,
@@ -106,6 +107,7 @@ def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]
         *_lookup_rules(descriptor, config),
         *_pool_rules(descriptor, config),
         *(rule for opcode in PAIRS for rule in _pair_rules(opcode, descriptor, config)),
+        *_depthwise_rules(descriptor, config),
     ]
 
 
@@ -307,9 +309,13 @@ def _batch_matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]
 
 def _conv2d_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.CONV2D,)), view(Opcode.CONV2D, descriptor)
+    diagonal = _has(v, Flag.DIAGONAL)
+    if not config.diagonal_tiles:
+        yield rule(diagonal, Status.BAD_FORMAT, "flags")
     yield from _format_rules(rule, v, _has(v, Flag.RELU))
     for name in (*IMAGE_SIDES[:3], "n", *IMAGE_SIDES[3:], *WINDOW_SIDES):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    yield rule(diagonal & (v.n != v.k), Status.BAD_DIMENSION, "n")
     many = {
         "x_stride": (v.height > 1) | (v.width > 1),
         "y_stride": (v.out_height > 1) | (v.out_width > 1),
@@ -427,6 +433,26 @@ def _pair_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterat
 
 def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.POOL,)), view(Opcode.POOL, descriptor)
+    yield from _window_rules(rule, v, config, {})
+
+
+def _depthwise_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.DEPTHWISE,)), view(Opcode.DEPTHWISE, descriptor)
+    bytes_ = (ElementFormat.UINT8, ElementFormat.INT8)
+    weighted = ~_has(v, Flag.ONES)
+    yield rule(~is_one_of(v.y_format, bytes_), Status.BAD_FORMAT, "y_format")
+    yield rule(weighted & (_taps(v) > MOST_TAPS), Status.BAD_DIMENSION, "kernel_height")
+    yield from _window_rules(rule, v, config, {"w": weighted, "params": 1})
+
+
+def _taps(v: data.View) -> Value:
+    return v.kernel_height * v.kernel_width
+
+
+def _window_rules(
+    rule: _Rules, v: data.View, config: CardConfig, others: dict[str, ValueLike]
+) -> Iterator[Rule]:
+    """Of images channel by channel; `others` are what else is aligned, and when."""
     for name in (*IMAGE_SIDES, *WINDOW_SIDES):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     many = {
@@ -445,9 +471,7 @@ def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
         yield rule(pad > reach, Status.BAD_DIMENSION, PADS[side])
         yield rule(pad.any() & (dilation > v[side]), Status.BAD_DIMENSION, f"dilation_{side}")
         yield rule(last >= v[side] + pad, Status.BAD_DIMENSION, f"out_{side}")
-    for name in ("x", "y"):
-        yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
-    for name, condition in many.items():
+    for name, condition in ({"x": 1, "y": 1} | others | many).items():
         bad = condition & _misaligned(v[name], config.bus_bytes)
         yield rule(bad, Status.BAD_ALIGNMENT, name)
 
@@ -480,9 +504,9 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
     def params(opcode, v):
         return operand(opcode, v, "params", 0, 0, v.n << 3, ~_is_int32(v))
 
-    def weights(opcode, v, taps):
+    def weights(opcode, v, taps, k):
         # taps * k_tiles * (n_tiles * weight_tile_bytes); both factors fit 32 bits.
-        k_tiles = (v.k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
+        k_tiles = (k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
         n_tiles = (v.n[:16] + config.array_columns - 1) >> exact_log2(config.array_columns)
         tile_row = n_tiles << exact_log2(config.weight_tile_bytes)
         return operand(opcode, v, "w", (taps * k_tiles - 1)[:32], tile_row, tile_row)
@@ -508,12 +532,13 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
         tail=_select(triangle, below_diagonal, y.tail), needed=~triangle | (batch.n != 1)
     )
     taps = conv.kernel_height * conv.kernel_width
+    conv_k = _select(_has(conv, Flag.DIAGONAL), Const(1, 16), conv.k)  # one tile along k
     op = Opcode
     return {
         op.MATMUL: [
             matrix(op.MATMUL, matmul, "y", matmul.m, _output_bytes(matmul)),
             matrix(op.MATMUL, matmul, "x", matmul.m, matmul.k),
-            weights(op.MATMUL, matmul, 1),
+            weights(op.MATMUL, matmul, 1, matmul.k),
             params(op.MATMUL, matmul),
         ],
         op.BATCH_MATMUL: [
@@ -525,7 +550,7 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
         op.CONV2D: [
             matrix(op.CONV2D, conv, "y", conv.out_height * conv.out_width, _output_bytes(conv)),
             matrix(op.CONV2D, conv, "x", conv.height * conv.width, conv.k),
-            weights(op.CONV2D, conv, taps),
+            weights(op.CONV2D, conv, taps, conv_k),
             params(op.CONV2D, conv),
         ],
     }
@@ -567,6 +592,15 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         v = view(opcode, descriptor)
         return matrices(opcode, v, _vector_row_bytes(opcode, v))
 
+    def images(opcode):
+        v = view(opcode, descriptor)
+        pixels = {"y": v.out_height * v.out_width, "x": v.height * v.width}
+        return [
+            rows(opcode, name, count, v[f"{name}_stride"], v.k,
+                 Access.WRITE if name == "y" else Access.READ)
+            for name, count in pixels.items()
+        ]  # fmt: skip
+
     turn = view(Opcode.TRANSPOSE, descriptor)
     turned = _transposed_rows(turn)
 
@@ -577,8 +611,9 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         return operand(op.TRANSPOSE, name, (turn.batches - 1)[:16], turn[f"{name}_batch_stride"],
                        one, access=access)  # fmt: skip
 
-    lookup, pool = view(Opcode.LOOKUP, descriptor), view(Opcode.POOL, descriptor)
-    pixels = {"y": pool.out_height * pool.out_width, "x": pool.height * pool.width}
+    lookup, depthwise = (view(op, descriptor) for op in (Opcode.LOOKUP, Opcode.DEPTHWISE))
+    words = (depthwise.k + (config.bus_bytes - 1)) >> exact_log2(config.bus_bytes)
+    kernel_row = words << exact_log2(config.bus_bytes)
 
     op = Opcode
     return {
@@ -604,9 +639,11 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
             opcode: matrices(opcode, v, _pair_row_bytes(v))
             for opcode in PAIRS for v in (view(opcode, descriptor),)
         },
-        op.POOL: [
-            rows(op.POOL, name, count, pool[f"{name}_stride"], pool.k,
-                 Access.WRITE if name == "y" else Access.READ)
-            for name, count in pixels.items()
+        op.POOL: images(op.POOL),
+        op.DEPTHWISE: [
+            *images(op.DEPTHWISE),
+            operand(op.DEPTHWISE, "w", (_taps(depthwise) - 1)[:16], kernel_row, depthwise.k,
+                    ~_has(depthwise, Flag.ONES)),
+            run(op.DEPTHWISE, "params", depthwise.k << 3),
         ],
     }  # fmt: skip

@@ -1,68 +1,41 @@
 """The vector engine: element-wise work on matrices, one pass over memory a command."""
 
-from amaranth import Module, Mux, Signal, Value
-from amaranth.lib import data, enum, wiring
+from amaranth import Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
-from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import (
-    TABLE_BYTES,
-    ElementFormat,
-    Flag,
-    Opcode,
-    Status,
-    fields,
-    layout,
-)
+from halfdome.hdl.commands import ElementFormat, Status
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
+from halfdome.hdl.vector.channels import ChannelLines
+from halfdome.hdl.vector.decoder import CommandDecoder, Unit, is_windowed, row_of_bytes
 from halfdome.hdl.vector.fixed import FixedConstants
+from halfdome.hdl.vector.kernel import GROUPS
 from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
 from halfdome.hdl.vector.lookup import ByteTable
 from halfdome.hdl.vector.maximum import WindowMaximum
 from halfdome.hdl.vector.packer import RowPacker
 from halfdome.hdl.vector.pairs import BytePairs
 from halfdome.hdl.vector.source import GroupSource
+from halfdome.hdl.vector.sums import WindowSums
 from halfdome.hdl.vector.unit import WORDS, byte_size, bytes_of, group_of
 from halfdome.hdl.vector.walker import Taps, WindowWalker
 
 _QUEUE_WORDS = 4
 
 
-class Unit(enum.Enum, shape=2):
-    """What the groups of a command pass."""
-
-    LANES = 0
-    TABLE = 1
-    MAXIMUM = 2
-    PAIRS = 3
-
-
-_BESIDE = {
-    Opcode.LOOKUP: Unit.TABLE, Opcode.POOL: Unit.MAXIMUM, Opcode.ADD_QUANTISED: Unit.PAIRS,
-    Opcode.MULTIPLY_QUANTISED: Unit.PAIRS,
-}  # fmt: skip
-"""Commands that do not pass the lanes."""
-
-
-def element_size(element: Value) -> Value:
-    """log2 of an element's bytes."""
-    half = element == ElementFormat.FLOAT16
-    return Mux(half, 1, Mux(element > ElementFormat.FLOAT16, 2, 0))
-
-
 class VectorEngine(wiring.Component):
     """Every command of `Engine.VECTOR`: those of any format through fp32 lanes, with a function and
     a reduction of rows; those of bytes alone through a unit beside the lanes.
 
-    Exact as `halfdome.sim.golden.vector`, `pool` and `pairs`. Only the bytes of the output's rows
-    are written. Groups of `elements` elements flow from the sources to the packer; what they pass
-    stands still while the packer cannot take what leaves it. An element is written after
-    everything up to it, in reading order, has been read. The table of a LOOKUP comes first,
-    through `b`.
+    Exact as `halfdome.sim.golden.vector`, `pairs`, `pool` and `sums`. Only the bytes of the
+    output's rows are written. Groups of `elements` elements flow from the sources to the packer;
+    what they pass stands still while the packer cannot take what leaves it. An element is written
+    after everything up to it, in reading order, has been read. The table of a LOOKUP comes first,
+    through `b`; weights and parameters of a DEPTHWISE come there, too, a line of channels ahead.
 
     Members
     -------
@@ -76,7 +49,8 @@ class VectorEngine(wiring.Component):
     tables and reductions add. LOOKUP, ADD_QUANTISED and MULTIPLY_QUANTISED: `byte_lanes` elements a
     cycle, once the table is there (`lookup_cycles()`, `pair_cycles()`), `lookup_latency` or
     `pair_latency` cycles later. POOL: a word of a tap a cycle (`pool_cycles()`); an output word is
-    offered `pool_latency` cycles after its window's last.
+    offered `pool_latency` cycles after its window's last. DEPTHWISE: likewise (`sums_cycles()`,
+    `sums_latency`), but `GROUPS` cycles a word written.
     """
 
     def __init__(self, config: CardConfig):
@@ -90,6 +64,8 @@ class VectorEngine(wiring.Component):
         self.lookup_latency = around + ByteTable.latency + later
         self.pair_latency = around + BytePairs.latency + later
         self.pool_latency = around + WindowMaximum.latency
+        self._sums = WindowSums(config)
+        self.sums_latency = around + self._sums.latency
         self.table_latency = self._lanes.table_latency
         self.reduce_latency = self._lanes.reduce_latency
         super().__init__(
@@ -123,20 +99,29 @@ class VectorEngine(wiring.Component):
         asked = rows.inside * (columns.inside * words + columns.before * lines)
         return WindowWalker.latency + asked + rows.before * columns.windows * lines
 
+    def sums_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
+        """`cycles()` of a DEPTHWISE whose windows all have `GROUPS` taps or fewer, or all more."""
+        words = -(-k // self._config.bus_bytes)
+        written = GROUPS * rows.windows * columns.windows * words
+        return max(self.pool_cycles(k, rows, columns), WindowWalker.latency + written)
+
     def _cycles(self, rows: int, row_bytes: int, groups: int) -> int:
         return rows * max(groups, -(-row_bytes // self._config.line_bytes) + 1)
 
     def elaborate(self, platform):
         m = Module()
         config, lanes = self._config, self._lanes
+        unit = Signal(Unit)
         go = Signal()
-        unit, next_unit = Signal(Unit), Signal(Unit)
+        m.submodules.decoder = decoder = CommandDecoder(config)
         m.submodules.a = a = GroupSource(config)
         m.submodules.b = b = GroupSource(config)
         m.submodules.lanes = EnableInserter(go & (unit == Unit.LANES))(lanes)
         m.submodules.table = table = ByteTable(config)
         m.submodules.walker = walker = WindowWalker(config)
         m.submodules.maximum = maximum = WindowMaximum(config)
+        m.submodules.sums = sums = self._sums
+        m.submodules.lines = lines = ChannelLines(config)
         m.submodules.constants = constants = FixedConstants()
         m.submodules.pairs = pairs = BytePairs(config)
         m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
@@ -145,56 +130,65 @@ class VectorEngine(wiring.Component):
         connect(m, b.port, flipped(self.b))
         connect(m, packer.port, flipped(self.y))
 
-        command = data.View(layout(fields(Opcode.AFFINE)), self.command.p)
-        settings, next_settings = Signal(SETTINGS), Signal(SETTINGS)
-        groups, next_groups = Signal(32), Signal(32)
+        settings = Signal(SETTINGS)
+        groups = Signal(32)
         groups_left = Signal(32)  # of a row
         rows_left = Signal(32)
-        two_sources, next_two = Signal(), Signal()
+        two_sources = Signal()
         start = Signal()
-        with m.Switch(command.opcode):
-            for opcode, beside in _BESIDE.items():
-                with m.Case(opcode):
-                    m.d.comb += next_unit.eq(beside)
+        windows, next_windows = (is_windowed(each) for each in (unit, decoder.unit))
         m.d.comb += [
-            *self._settings(next_settings, command),
+            decoder.descriptor.eq(self.command.p),
+            a.start.p.eq(decoder.a),
             a.start.valid.eq(start),
-            b.start.valid.eq(start & (next_two | (next_unit == Unit.TABLE))),
+            b.start.p.eq(decoder.b),
+            b.start.valid.eq(start & (decoder.two_sources | (decoder.unit == Unit.TABLE))),
+            packer.start.p.eq(decoder.y),
             table.start.eq(start),
             constants.descriptor.eq(self.command.p),
             constants.start.eq(start),
-            packer.start.valid.eq(start & (next_unit != Unit.MAXIMUM)),
-            walker.start.eq(start & (next_unit == Unit.MAXIMUM)),
+            packer.start.valid.eq(start & ~next_windows),
+            walker.start.eq(start & next_windows),
             walker.descriptor.eq(self.command.p),
+            sums.start.eq(start & (decoder.unit == Unit.SUMS)),
+            sums.descriptor.eq(self.command.p),
         ]
-        self._prepare(m, next_unit, next_two, next_groups, a.start.p, b.start.p, packer.start.p)
-        job = walker.job
-        with m.If(walker.known):
+        # Of an image, all windows of a line of channels are written before those of the next.
+        job, line = walker.job, lines.o.p
+        m.d.comb += [
+            lines.start.eq(walker.known),
+            lines.k.eq(job.k),
+            lines.o.ready.eq(packer.start.ready),
+            sums.matrices.ready.eq(b.start.ready),
+        ]
+        with m.If(lines.o.valid):
             m.d.comb += [
                 packer.start.valid.eq(1),
-                packer.start.p.address.eq(job.y),
+                packer.start.p.address.eq(job.y + line.first),
                 packer.start.p.stride.eq(job.y_stride),
                 packer.start.p.rows.eq(job.rows),
-                *_bytes(packer.start.p, job.k, WORDS),
+                *row_of_bytes(packer.start.p, line.size, WORDS),
             ]
+        with m.If(sums.matrices.valid):
+            m.d.comb += [b.start.valid.eq(1), b.start.p.eq(sums.matrices.p)]
         connect(m, walker.bursts, a.bursts)
-        connect(m, walker.tags, maximum.tags)
 
         # From the sources through the lanes, or what stands beside them, to the packer.
         enter, other = Signal(), Signal()
         size = byte_size(config)
-        beside = {
-            Unit.TABLE: (table, size), Unit.MAXIMUM: (maximum, WORDS), Unit.PAIRS: (pairs, size),
-        }  # fmt: skip
         m.d.comb += [
-            # What an element needs beside itself.
-            other.eq(Mux(unit == Unit.MAXIMUM, maximum.tags.valid, b.o.valid | ~two_sources)),
             enter.eq(go & a.o.valid & other),
             a.o.ready.eq(go & other),
-            b.o.ready.eq(Mux(unit == Unit.TABLE, table.table.ready, go & a.o.valid)),
             table.table.p.eq(b.o.p),
             table.table.valid.eq(b.o.valid & (unit == Unit.TABLE)),
+            *(
+                (each.tags.p.eq(walker.tags.p), each.tags.valid.eq(walker.tags.valid))
+                for each in (maximum, sums)
+            ),
+            walker.tags.ready.eq(Mux(unit == Unit.SUMS, sums.tags.ready, maximum.tags.ready)),
             maximum.is_signed.eq(job.x_int8),
+            sums.words.p.eq(b.o.p),
+            sums.words.valid.eq(b.o.valid & (unit == Unit.SUMS)),
             pairs.constants.eq(constants.o),
             pairs.second.eq(bytes_of(b.o.p, size)),
             lanes.settings.eq(settings),
@@ -206,27 +200,47 @@ class VectorEngine(wiring.Component):
             packer.i.valid.eq(queue.r_rdy),
             queue.r_en.eq(packer.i.ready),
         ]
+        # What an element needs beside itself, who takes b, and who makes the output.
+        both, tagged = b.o.valid | ~two_sources, walker.tags.valid
+        beside = (
+            (Unit.TABLE, table, size, 1, table.table.ready),
+            (Unit.MAXIMUM, maximum, WORDS, tagged, 0),
+            (Unit.PAIRS, pairs, size, both, go & a.o.valid),
+            (Unit.SUMS, sums, WORDS, tagged & sums.accepts, sums.words.ready),
+        )
+        m.d.comb += [each.i.eq(bytes_of(a.o.p, group_size)) for _, each, group_size, *_ in beside]
         with m.Switch(unit):
-            for name, (each, group_size) in beside.items():
-                m.d.comb += each.i.eq(bytes_of(a.o.p, group_size))
+            for name, each, group_size, needs, takes_b in beside:
                 with m.Case(name):
                     m.d.comb += [
+                        other.eq(needs),
+                        b.o.ready.eq(takes_b),
                         each.enable.eq(go),
                         each.valid.eq(enter),
                         queue.w_data.eq(group_of(each.o, group_size)),
                         queue.w_en.eq(each.o_valid & go),
                     ]
             with m.Default():
-                m.d.comb += [queue.w_data.eq(lanes.o), queue.w_en.eq(lanes.o_valid & go)]
+                m.d.comb += [
+                    other.eq(both),
+                    b.o.ready.eq(go & a.o.valid),
+                    queue.w_data.eq(lanes.o),
+                    queue.w_en.eq(lanes.o_valid & go),
+                ]
         with m.If(enter):
             m.d.sync += groups_left.eq(groups_left - 1)
             with m.If(lanes.last):
                 m.d.sync += [groups_left.eq(groups), rows_left.eq(rows_left - 1)]
 
         read = Signal()  # all there is
-        m.d.comb += read.eq(Mux(unit == Unit.MAXIMUM, walker.idle, rows_left == 0))
+        m.d.comb += read.eq(Mux(windows, walker.idle, rows_left == 0))
         refused = self.y.request.valid & ~self.y.request.ready
         m.d.comb += self.result.p.status.eq(Status.OK)
+        with m.If((unit == Unit.SUMS) & sums.bad):
+            m.d.comb += [
+                self.result.p.status.eq(Status.BAD_MULTIPLIER),
+                self.result.p.detail.eq(sums.bad_channel),
+            ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
@@ -236,15 +250,15 @@ class VectorEngine(wiring.Component):
                 ]
                 with m.If(start):
                     m.d.sync += [
-                        settings.eq(next_settings),
-                        unit.eq(next_unit),
-                        two_sources.eq(next_two),
-                        groups.eq(next_groups),
-                        groups_left.eq(next_groups),
-                        rows_left.eq(command.rows),
+                        settings.eq(decoder.settings),
+                        unit.eq(decoder.unit),
+                        two_sources.eq(decoder.two_sources),
+                        groups.eq(decoder.groups),
+                        groups_left.eq(decoder.groups),
+                        rows_left.eq(decoder.y.rows),
                     ]
                     m.next = "RUN"
-                    with m.If(next_unit == Unit.MAXIMUM):
+                    with m.If(next_windows):
                         m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.activity.eq(Activity.BUSY)
@@ -256,11 +270,11 @@ class VectorEngine(wiring.Component):
                 m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(enter | table.loads | walker.skips | read):
+                with m.Elif(enter | table.loads | walker.skips | sums.busy | read):
                     m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.Else():
                     m.d.comb += self.activity.eq(Activity.STARVED)
-                with m.If(~packer.busy):
+                with m.If(~packer.busy & ~lines.o.valid):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.comb += self.activity.eq(Activity.BLOCKED)
@@ -271,98 +285,3 @@ class VectorEngine(wiring.Component):
                 with m.If(self.result.ready):
                     m.next = "IDLE"
         return m
-
-    def _settings(self, settings, command) -> list:
-        """What the lanes do."""
-        second = data.View(layout(fields(Opcode.ADD)), self.command.p)
-        beyond = command.columns[: exact_log2(self.elements)]
-        same = (
-            "function", "a_format", "a_zero_point", "y_format", "y_zero_point", "multiplier",
-        )  # fmt: skip
-        return [
-            settings.opcode.eq(command.opcode),
-            settings.sum.eq(command.flags & Flag.SUM != 0),
-            settings.max.eq(command.flags & Flag.MAX != 0),
-            settings.first.eq(command.scale),
-            settings.second.eq(command.shift),
-            settings.tail.eq(Mux(beyond.any(), beyond, self.elements)),
-            *(settings[name].eq(command[name]) for name in same),
-            settings.b_format.eq(second.b_format),
-            settings.b_zero_point.eq(second.b_zero_point),
-        ]
-
-    def _prepare(self, m, unit, two_sources, groups, a, b, y) -> None:
-        """What a command reads and writes, and in which groups."""
-        config = self._config
-        command, second, lookup, pair = (
-            data.View(layout(fields(opcode)), self.command.p)
-            for opcode in (Opcode.AFFINE, Opcode.ADD, Opcode.LOOKUP, Opcode.ADD_QUANTISED)
-        )
-        reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
-        m.d.comb += [
-            two_sources.eq((command.opcode == Opcode.ADD) | (command.opcode == Opcode.MULTIPLY)),
-            groups.eq(_units(command.columns, self.elements)),
-            *self._matrix(a, command.a, command.a_stride, command),
-            *self._elements(a, element_size(command.a_format), command.columns),
-            a.groups.eq(groups),
-            *self._matrix(b, second.b, second.b_stride, command),
-            b.hold.eq(command.flags & Flag.BROADCAST != 0),
-            *self._elements(b, element_size(second.b_format), command.columns),
-            b.groups.eq(groups),
-            y.address.eq(command.y),
-            y.stride.eq(command.y_stride),
-            y.rows.eq(command.rows),
-            y.columns.eq(Mux(reduces, 1, command.columns)),
-            y.size.eq(element_size(Value.cast(command.y_format))),
-        ]
-        size = byte_size(config)
-        with m.If((unit == Unit.TABLE) | (unit == Unit.PAIRS)):
-            m.d.comb += [
-                groups.eq(_units(command.columns, config.byte_lanes)),
-                *_bytes(y, command.columns, size),
-                a.words.eq(_units(command.columns, config.bus_bytes)),
-                a.size.eq(size),
-            ]
-        table_words = TABLE_BYTES // config.bus_bytes
-        with m.Switch(unit):
-            with m.Case(Unit.TABLE):
-                m.d.comb += [
-                    b.address.eq(lookup.table),
-                    b.rows.eq(1),
-                    b.groups.eq(table_words),
-                    b.words.eq(table_words),
-                    b.size.eq(WORDS),
-                ]
-            with m.Case(Unit.PAIRS):
-                m.d.comb += [
-                    two_sources.eq(1),
-                    b.address.eq(pair.b),
-                    b.stride.eq(pair.b_stride),
-                    b.words.eq(Mux(b.hold, 1, a.words)),
-                    b.size.eq(Mux(b.hold, 0, size)),
-                ]
-            with m.Case(Unit.MAXIMUM):
-                m.d.comb += [a.size.eq(WORDS), a.rows.eq(0)]
-
-    def _matrix(self, source, address, stride, command) -> list:
-        """Where a source's rows lie."""
-        return [source.address.eq(address), source.stride.eq(stride), source.rows.eq(command.rows)]
-
-    def _elements(self, source, size, columns) -> list:
-        """What a row of a source is made of; of one element if it is held."""
-        words = _units(columns << size, self._config.bus_bytes)
-        return [source.size.eq(size), source.words.eq(Mux(source.hold, 1, words))]
-
-
-def _units(count: Value, unit: int) -> Value:
-    """How many units so many begin, of a number that is a power of two."""
-    return (count + (unit - 1)) >> exact_log2(unit)
-
-
-def _bytes(target: data.View, columns: Value, size: int) -> list:
-    """Rows of so many bytes, as the packer takes them in elements of `1 << size` bytes."""
-    return [
-        target.size.eq(size),
-        target.columns.eq(_units(columns, 1 << size)),
-        target.beyond.eq((-columns)[:size] if size else 0),
-    ]

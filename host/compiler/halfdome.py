@@ -52,14 +52,26 @@ class HalfdomeTarget:
         """Whole bus words, and no row touches more memory lines than it must."""
         return layout.row_stride(nbytes, self._config)
 
-    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+    def diagonal_tile(self, k: int, n: int, groups: int) -> int:
+        """The rows of the array, if the command does for such groups."""
+        return self._config.array_rows if layout.is_diagonal(self._config, k, n, groups) else 0
+
+    def pack_weights(self, weight: np.ndarray, *, diagonal: bool = False) -> np.ndarray:
         """Tiles of the array."""
-        return layout.pack_weights(weight, self._config)
+        return layout.pack_weights(weight, self._config, diagonal=diagonal)
 
     def weight_bytes(self, shape: Sequence[int]) -> int:
         """So many tiles for each tap."""
         n, *kernel, k = shape
         return prod(kernel) * costs.tiles(self._config, k, n) * self._config.weight_tile_bytes
+
+    def pack_taps(self, weight: np.ndarray) -> np.ndarray:
+        """Rows of bus words."""
+        return layout.pack_taps(weight, self._config)
+
+    def tap_bytes(self, window: Window) -> int:
+        """A row for each tap."""
+        return prod(window.kernel) * layout.round_up(window.k, self.word)
 
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Pairs of bias and multiplier."""
@@ -105,13 +117,19 @@ class HalfdomeTarget:
         nbytes = rows * layout.round_up(row_bytes, self.word)
         return work.taking(costs.copy(self._config, nbytes))
 
-    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+    def strip_height(
+        self, window: Window, blocks: int, row_bytes: int, slots: int, alone: bool = False
+    ) -> int:
         """See `strips.best_height`."""
-        return strips.best_height(self._config, window, blocks, row_bytes, slots)
+        return strips.best_height(self._config, window, blocks, row_bytes, slots, alone)
 
     def fetched(self, window: Window) -> tuple[float, float]:
         """See `costs.fetched`."""
         return costs.fetched(self._config, window)
+
+    def fetched_alone(self, window: Window) -> float:
+        """See `costs.fetched_alone`."""
+        return costs.fetched_alone(self._config, window)
 
     def _move(
         self, opcode: Opcode, source: Place, source_stride: int, target: Place, target_stride: int,
@@ -189,6 +207,17 @@ class HalfdomeTarget:
             relu=bool(node.attributes.get("relu", False)),
         )  # fmt: skip
         return work.taking(costs.convolution(self._config, window))
+
+    def depthwise(
+        self, node: Node, x: Rows, weights: Place | None, params: Place, y: Rows, window: Window,
+        w_format: ElementFormat, w_zero_point: int,
+    ) -> Work:  # fmt: skip
+        """DEPTHWISE."""
+        work = kernels.depthwise(
+            x, weights, params, y, window, w_format=w_format, w_zero_point=w_zero_point,
+            relu=bool(node.attributes.get("relu", False)),
+        )  # fmt: skip
+        return work.taking(costs.sums(self._config, window, weighted=weights is not None))
 
     def vector(
         self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int, *,

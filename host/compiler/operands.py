@@ -128,6 +128,14 @@ def operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
                 name: (Extent(v[name], count, v["k"], v[f"{name}_stride"]), name == "y")
                 for name, count in pixels.items()
             }
+        case Opcode.DEPTHWISE:
+            row = -(-v["k"] // config.bus_bytes) * config.bus_bytes
+            taps = v["kernel_height"] * v["kernel_width"]
+            found = operands(Opcode.POOL, v, config)
+            found["params"] = Extent(v["params"], 1, 8 * v["k"], 0), False
+            if not v["flags"] & Flag.ONES:
+                found["w"] = Extent(v["w"], taps, v["k"], row), False
+            return found
         case Opcode.LOOKUP:
             return {
                 "y": (Extent(v["y"], v["rows"], v["columns"], v["y_stride"]), True),
@@ -164,6 +172,8 @@ def _product_operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> 
     elif opcode is Opcode.CONV2D:
         pixels, out_pixels = v["height"] * v["width"], v["out_height"] * v["out_width"]
         taps = v["kernel_height"] * v["kernel_width"]
+        if v["flags"] & Flag.DIAGONAL:
+            tiles = costs.tiles(config, config.array_rows, v["n"]) * config.weight_tile_bytes
         found = {
             "x": (Extent(v["x"], pixels, v["k"], v["x_stride"]), False),
             "w": (Extent(v["w"], 1, taps * tiles, 0), False),

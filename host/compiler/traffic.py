@@ -66,6 +66,9 @@ def cycles(
                 found["dram"] = _pooling(config, v, near=False)
         case Opcode.POOL:
             found["vector"] = costs.maxima(config, window_of(v))
+        case Opcode.DEPTHWISE:
+            weighted = not v["flags"] & Flag.ONES
+            found["vector"] = costs.sums(config, window_of(v), weighted=weighted)
         case Opcode.LOOKUP:
             found["vector"] = costs.lookup(config, v["rows"], v["columns"])
         case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
@@ -92,6 +95,7 @@ def window_of(v: Mapping[str, int]) -> Window:
         (v["height"], v["width"]), v["k"], v.get("n", v["k"]), (v["out_height"], v["out_width"]),
         (v["kernel_height"], v["kernel_width"]), (v["stride_height"], v["stride_width"]),
         (v["pad_top"], v["pad_left"]), (v["dilation_height"], v["dilation_width"]),
+        diagonal="n" in v and bool(v["flags"] & Flag.DIAGONAL),
     )  # fmt: skip
 
 
@@ -120,9 +124,10 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
         case Opcode.CONV2D:
             window = window_of(v)
             taps = window.kernel[0] * window.kernel[1]
-            tiles = taps * costs.tiles(config, v["k"], v["n"]) * config.weight_tile_bytes
+            tiles = taps * costs.tap_tiles(config, window) * config.weight_tile_bytes
             rows = window.out[0] * window.out[1]
-            return _product(v, config, 1, rows, costs.taps_inside(window), tiles, taps)
+            rows_read = costs.taps_inside(window)
+            return _product(v, config, 1, rows, rows_read, tiles, taps, once=window.diagonal)
         case (
             Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP
             | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED
@@ -140,6 +145,11 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
             window = window_of(v)
             pixels = window.out[0] * window.out[1]
             return {"x": costs.taps_inside(window) * v["k"], "y": pixels * v["k"]}
+        case Opcode.DEPTHWISE:
+            taps = v["kernel_height"] * v["kernel_width"]
+            read = _operand_bytes(Opcode.POOL, v, config)
+            weights = 0 if v["flags"] & Flag.ONES else taps * v["k"]
+            return {**read, "w": weights, "params": 8 * v["k"]}
         case Opcode.LOOKUP:
             moved = v["rows"] * v["columns"]
             return {"a": moved, "y": moved, "table": TABLE_BYTES}
@@ -148,13 +158,13 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
 
 def _product(
     v: dict[str, int], config: CardConfig, batches: int, rows: int, rows_read: int, weights: int,
-    taps: int,
+    taps: int, *, once: bool = False,
 ) -> dict[str, int]:  # fmt: skip
     """Weights and parameters once for each block of rows, x once for each group of output tiles
-    unless all that a row reads is one line."""
+    unless all that a row reads is one line, or they see parts of it: `once`."""
     blocks = batches * -(-rows // config.activation_rows)
     groups = -(-v["n"] // (config.array_columns * config.group_tiles))
-    if taps == 1 and v["k"] <= config.line_bytes:
+    if once or (taps == 1 and v["k"] <= config.line_bytes):
         groups = 1
     made = rows * v["n"]
     if v["flags"] & Flag.TRIANGLE and Opcode(v["opcode"]) is Opcode.BATCH_MATMUL:

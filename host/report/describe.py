@@ -231,4 +231,5 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.ADD_QUANTISED: Describer.pair,
     Opcode.MULTIPLY_QUANTISED: Describer.pair,
     Opcode.POOL: Describer.pool,
+    Opcode.DEPTHWISE: Describer.pool,
 }

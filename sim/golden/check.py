@@ -18,6 +18,7 @@ from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
+    MOST_TAPS,
     MULTIPLIER_EXPONENTS,
     NO_COUNTER,
     OFFSET_LIMIT,
@@ -78,7 +79,8 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
-        Opcode.POOL: _pool, Opcode.ADD_QUANTISED: _pair, Opcode.MULTIPLY_QUANTISED: _pair,
+        Opcode.POOL: _pool, Opcode.DEPTHWISE: _depthwise, Opcode.ADD_QUANTISED: _pair,
+        Opcode.MULTIPLY_QUANTISED: _pair,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -268,9 +270,13 @@ def _product_operands(
     yield from _operands(v, config, extents)
 
 
-def _weights(v: dict[str, int], config: CardConfig, taps: int) -> _Extent:
+def _weights(
+    v: dict[str, int], config: CardConfig, taps: int, *, diagonal: bool = False
+) -> _Extent:
     """Packed weights, one run for each tile along k."""
     k_tiles, n_tiles = -(-v["k"] // config.array_rows), -(-v["n"] // config.array_columns)
+    if diagonal:
+        k_tiles = 1
     run = n_tiles * config.weight_tile_bytes
     return _Extent(taps * k_tiles, run, run)
 
@@ -321,6 +327,9 @@ def _batch_matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iter
 
 
 def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    diagonal = bool(v["flags"] & Flag.DIAGONAL)
+    if diagonal and not config.diagonal_tiles:
+        yield Status.BAD_FORMAT, "flags"
     yield from _product_format(v)
     sizes = ("height", "width", "k", "n", "out_height", "out_width")
     steps = [
@@ -329,6 +338,8 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         for side in ("height", "width")
     ]
     yield from _dimensions(v, **dict.fromkeys((*sizes, *steps), MATMUL_LIMIT))
+    if diagonal and v["n"] != v["k"]:
+        yield Status.BAD_DIMENSION, "n"
     y_row = _output_bytes(v)
     pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
     many = [name for name, count in pixels.items() if count > 1]
@@ -340,7 +351,8 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         name: _Extent(count, v[f"{name}_stride"], row[name]) for name, count in pixels.items()
     }
     taps = v["kernel_height"] * v["kernel_width"]
-    yield from _product_operands(v, config, w=_weights(v, config, taps), **extents)
+    w = _weights(v, config, taps, diagonal=diagonal)
+    yield from _product_operands(v, config, w=w, **extents)
 
 
 def _is_nan_or_infinite(bits: int) -> bool:
@@ -435,6 +447,25 @@ def _extents(v: dict[str, int], size: dict[str, int]) -> dict[str, _Extent]:
 
 
 def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    yield from _windows(v, config)
+    yield from _operands(v, config, _images(v))
+
+
+def _depthwise(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    weighted, taps = not v["flags"] & Flag.ONES, v["kernel_height"] * v["kernel_width"]
+    if v["y_format"] not in (ElementFormat.UINT8, ElementFormat.INT8):
+        yield Status.BAD_FORMAT, "y_format"
+    if weighted and taps > MOST_TAPS:
+        yield Status.BAD_DIMENSION, "kernel_height"
+    yield from _windows(v, config, *(("w",) if weighted else ()), "params")
+    row = -(-v["k"] // config.bus_bytes) * config.bus_bytes
+    kernel = {"w": _Extent(taps, row, v["k"])} if weighted else {}
+    params = {"params": _Extent(1, 0, 8 * v["k"])}
+    yield from _operands(v, config, _images(v) | kernel | params)
+
+
+def _windows(v: dict[str, int], config: CardConfig, *others: str) -> Iterator:
+    """Rules of images channel by channel; `others` are what else is aligned."""
     steps = [
         f"{name}_{side}"
         for name in ("kernel", "stride", "dilation")
@@ -442,8 +473,7 @@ def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     ]
     sizes = ("height", "width", "k", "out_height", "out_width", *steps)
     yield from _dimensions(v, **dict.fromkeys(sizes, MATMUL_LIMIT))
-    pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
-    many = [f"{name}_stride" for name, count in pixels.items() if count > 1]
+    many = [f"{name}_stride" for name, count in _pixels(v).items() if count > 1]
     yield from _strides(v, **dict.fromkeys(many, v["k"]))
     for side, pad in (("height", "pad_top"), ("width", "pad_left")):
         dilation = v[f"dilation_{side}"]
@@ -453,6 +483,13 @@ def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
             yield Status.BAD_DIMENSION, f"dilation_{side}"
         if (v[f"out_{side}"] - 1) * v[f"stride_{side}"] - v[pad] >= v[side]:
             yield Status.BAD_DIMENSION, f"out_{side}"
-    yield from _aligned(v, config.bus_bytes, "x", "y", *many)
-    extents = {name: _Extent(pixels[name], v[f"{name}_stride"], v["k"]) for name in ("y", "x")}
-    yield from _operands(v, config, extents)
+    yield from _aligned(v, config.bus_bytes, "x", "y", *others, *many)
+
+
+def _pixels(v: dict[str, int]) -> dict[str, int]:
+    return {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
+
+
+def _images(v: dict[str, int]) -> dict[str, _Extent]:
+    pixels = _pixels(v)
+    return {name: _Extent(pixels[name], v[f"{name}_stride"], v["k"]) for name in ("y", "x")}

@@ -78,8 +78,9 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
             return 64 + v["rows"] * (4 + v["columns"] // config.byte_lanes)
         case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
             return v["rows"] * (4 + v["columns"] // config.byte_lanes)
-        case Opcode.POOL:
+        case Opcode.POOL | Opcode.DEPTHWISE:
             taps = v["kernel_height"] * v["kernel_width"]
+            taps = max(taps, 8 if opcode is Opcode.DEPTHWISE else 1)
             return v["out_height"] * v["out_width"] * taps * -(-v["k"] // config.bus_bytes)
     return 0
 

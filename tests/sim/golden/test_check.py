@@ -171,6 +171,10 @@ CASES = [
     (Opcode.CONV2D, {"x": TOP - 34 * 32 - 16}, Status.BAD_RANGE, "x"),
     (Opcode.CONV2D, {"w": TOP - 6 * 5 * 3 * 16}, Status.OK, None),
     (Opcode.CONV2D, {"w": TOP - 6 * 5 * 3 * 16 + 16}, Status.BAD_RANGE, "w"),
+    (Opcode.CONV2D, {"flags": 8}, Status.BAD_DIMENSION, "n"),
+    (Opcode.CONV2D, {"flags": 8, "k": 9}, Status.OK, None),
+    (Opcode.CONV2D, {"flags": 8, "k": 9, "w": TOP - 6 * 3 * 16}, Status.OK, None),
+    (Opcode.CONV2D, {"flags": 8, "k": 9, "w": TOP - 6 * 3 * 16 + 16}, Status.BAD_RANGE, "w"),
     (Opcode.AFFINE, {"flags": 3}, Status.BAD_FORMAT, "flags"),
     (Opcode.AFFINE, {"flags": 4}, Status.BAD_FORMAT, "flags"),
     (Opcode.ADD, {"flags": 4}, Status.OK, None),
@@ -267,6 +271,30 @@ CASES = [
     (Opcode.POOL, {"y": 0x5130}, Status.BAD_OVERLAP, "x"),
     (Opcode.POOL, {"y": 0x5000}, Status.BAD_OVERLAP, "x"),
     (Opcode.POOL, {"y": 0x5140}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"flags": 15}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"flags": 16}, Status.BAD_FORMAT, "flags"),
+    (Opcode.DEPTHWISE, {"y_format": 4}, Status.BAD_FORMAT, "y_format"),
+    (Opcode.DEPTHWISE, {"kernel_height": 32}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"kernel_height": 33}, Status.BAD_DIMENSION, "kernel_height"),
+    (Opcode.DEPTHWISE, {"kernel_height": 255, "flags": 8}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"kernel_width": 0}, Status.BAD_DIMENSION, "kernel_width"),
+    (Opcode.DEPTHWISE, {"k": 17}, Status.BAD_DIMENSION, "x_stride"),
+    (Opcode.DEPTHWISE, {"pad_left": 3}, Status.BAD_DIMENSION, "pad_left"),
+    (Opcode.DEPTHWISE, {"out_height": 4}, Status.BAD_DIMENSION, "out_height"),
+    (Opcode.DEPTHWISE, {"w": 0x6008}, Status.BAD_ALIGNMENT, "w"),
+    (Opcode.DEPTHWISE, {"w": 0x6008, "flags": 8}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"params": 0x7008}, Status.BAD_ALIGNMENT, "params"),
+    # Six rows of eleven weights, a bus word each; eleven channels of eight bytes.
+    (Opcode.DEPTHWISE, {"w": TOP - 96}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"w": TOP - 80}, Status.BAD_RANGE, "w"),
+    (Opcode.DEPTHWISE, {"w": TOP - 80, "flags": 8}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"params": TOP - 96}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"params": TOP - 80}, Status.BAD_RANGE, "params"),
+    (Opcode.DEPTHWISE, {"y": 0x5000}, Status.BAD_OVERLAP, "x"),
+    (Opcode.DEPTHWISE, {"y": 0x6050}, Status.BAD_OVERLAP, "w"),
+    (Opcode.DEPTHWISE, {"y": 0x6060}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"y": 0x6050, "flags": 8}, Status.OK, None),
+    (Opcode.DEPTHWISE, {"y": 0x7050}, Status.BAD_OVERLAP, "params"),
     # y has rows of 22 bytes, a of 44, b of 11, three of them.
     (Opcode.AFFINE, {"y": 0x5000, "y_stride": 48}, Status.OK, None),
     (Opcode.AFFINE, {"y": 0x5000}, Status.BAD_OVERLAP, "a"),
@@ -307,7 +335,10 @@ def test_earlier_rules_win():
 def test_every_flag_of_a_command_is_accepted():
     for opcode, flags in FLAGS.items():
         for flag in (1 << bit for bit in range(8) if flags >> bit & 1):
-            assert check(pack(opcode, **GOOD[opcode] | {"flags": flag}), TINY)[0] == Status.OK
+            body = GOOD[opcode] | {"flags": flag}
+            if opcode is Opcode.CONV2D and flag == Flag.DIAGONAL:
+                body["n"] = body["k"]
+            assert check(pack(opcode, **body), TINY)[0] == Status.OK
 
 
 def test_another_cores_scratchpad_is_out_of_range():

@@ -219,6 +219,9 @@ def resize(builder: Builder, node: onnx.NodeProto) -> None:
     if not _is_repeated(builder, node, shape, made):
         raise Refused("makes elements of several, or repeats some more often than others")
     form = builder.either(x)
+    if builder.channels_last and len(shape) == 4:  # rows that are whole pixels are joined
+        order = tuple(axis for axis in (0, 2, 3, 1) if axis >= builder.first)
+        form = builder.ask(x, without_ones(order, shape))
     piece = _Piece(form.value, form.order, shape)
     for axis, (size, wanted) in enumerate(zip(shape, made, strict=True)):
         piece = _repeat(builder, piece, axis, wanted // size)

@@ -50,7 +50,8 @@ class GoldenCard:
         self.memory = np.zeros(config.window_bytes, np.uint8)
 
     def execute(self, descriptor: bytes, core: int = 0) -> tuple[Status, int]:
-        """Does what a descriptor in the ring of `core` says; status and detail of its completion."""
+        """Does what the descriptor says, which is in the ring of `core`; returns status and detail
+        of its completion."""
         status, detail = check(descriptor, self.config, core)
         if status is not Status.OK:
             return status, detail

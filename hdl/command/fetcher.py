@@ -9,7 +9,7 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, HEADER, layout
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
-from halfdome.hdl.memory.arbiter import RoundRobin, index_bits
+from halfdome.hdl.memory.arbiter import NextTurn, index_bits
 from halfdome.hdl.pcie.port import FetchPort
 
 _PAGE_DESCRIPTORS = 4096 // DESCRIPTOR_BYTES
@@ -75,8 +75,8 @@ class CommandFetcher(wiring.Component):
         head = Signal(12)
         due, restarted = Signal(), Signal()
         wanted = Signal(cores)
-        m.submodules.turn = turn = RoundRobin(cores)
-        m.d.comb += turn.requests.eq(wanted)
+        m.submodules.turn = turn = NextTurn(cores)
+        m.d.comb += [turn.requests.eq(wanted), turn.last.eq(core)]
 
         w_data, w_en = Signal(DESCRIPTOR_BITS), Signal()
         reading = Signal()
@@ -123,7 +123,6 @@ class CommandFetcher(wiring.Component):
         discard = Signal()
         pass_on = Signal()
         with m.If(pass_on & wanted.any()):
-            m.d.comb += turn.advance.eq(1)
             m.d.sync += core.eq(turn.index)
         self._unpack(m, w_data, w_en, skip, count, store)
         with m.FSM() as fsm:

@@ -8,7 +8,7 @@ from halfdome.hdl.command.fetcher import is_extended
 from halfdome.hdl.commands import HEADER, Engine, layout
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
-from halfdome.hdl.memory.arbiter import RoundRobin, index_bits
+from halfdome.hdl.memory.arbiter import NextTurn, index_bits
 
 
 def ring_slot(config: CardConfig) -> data.StructLayout:
@@ -55,8 +55,8 @@ class RingTurns(wiring.Component):
         core = Signal(index_bits(cores))
         fits = Signal(cores)
         fitting, extended, second = Signal(), Signal(), Signal()
-        m.submodules.turn = turn = RoundRobin(cores)
-        m.d.comb += [turn.requests.eq(fits), self.o.p.core.eq(core)]
+        m.submodules.turn = turn = NextTurn(cores)
+        m.d.comb += [turn.requests.eq(fits), turn.last.eq(core), self.o.p.core.eq(core)]
         for number, i in enumerate(self.i):
             has_room = self.room[number].bit_select(queue_of(i.p), 1) if cores > 1 else 1
             m.d.comb += fits[number].eq(i.valid & (second | has_room))
@@ -74,6 +74,5 @@ class RingTurns(wiring.Component):
         m.d.sync += second.eq(self.o.valid & extended)
         passed_on = self.o.valid & ~extended
         with m.If((passed_on | (~fitting & ~second)) & fits.any()):
-            m.d.comb += turn.advance.eq(1)
             m.d.sync += core.eq(turn.index)
         return m

@@ -73,19 +73,21 @@ class CommandFetcher(wiring.Component):
         core = Signal(index_bits(cores))
         ring = Signal(RING)
         head = Signal(12)
-        due, restarted = Signal(), Signal()
+        due = Signal()
+        restarted = Signal()
         wanted = Signal(cores)
         m.submodules.turn = turn = NextTurn(cores)
         m.d.comb += [turn.requests.eq(wanted), turn.last.eq(core)]
 
-        w_data, w_en = Signal(DESCRIPTOR_BITS), Signal()
+        brought = Signal()
+        bits = Signal(DESCRIPTOR_BITS)
         reading = Signal()
         for number in range(cores):
             fifo = SyncFIFOBuffered(width=DESCRIPTOR_BITS, depth=2 * batch)
             m.submodules[f"fifo{number}"] = ResetInserter(self.restart[number])(fifo)
             ahead = Signal(name=f"ahead{number}")
             m.d.comb += [
-                fifo.w_data.eq(w_data),
+                fifo.w_data.eq(bits),
                 ahead.eq(self.enable[number] & (self.head[number] != self.ring[number].tail)),
                 wanted[number].eq(ahead & (fifo.level <= batch)),
             ]
@@ -95,9 +97,9 @@ class CommandFetcher(wiring.Component):
                     head.eq(self.head[number]),
                     due.eq(wanted[number]),
                     restarted.eq(self.restart[number]),
-                    fifo.w_en.eq(w_en),
+                    fifo.w_en.eq(brought),
                 ]
-                with m.If(w_en):
+                with m.If(brought):
                     m.d.sync += self.head[number].eq((head + 1) & (ring.size - 1))
             with m.If(self.restart[number]):
                 m.d.sync += self.head[number].eq(0)
@@ -124,7 +126,7 @@ class CommandFetcher(wiring.Component):
         pass_on = Signal()
         with m.If(pass_on & wanted.any()):
             m.d.sync += core.eq(turn.index)
-        self._unpack(m, w_data, w_en, skip, count, store)
+        self._unpack(m, bits, brought, skip, count, store)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += [
@@ -182,7 +184,7 @@ class CommandFetcher(wiring.Component):
         return half
 
     def _unpack(
-        self, m: Module, bits: Signal, w_en: Signal, skip: Signal, count: Signal, store: Signal
+        self, m: Module, bits: Signal, brought: Signal, skip: Signal, count: Signal, store: Signal
     ):
         """Turns the words of a response into descriptors, written while `store`."""
         response = self.fetch.response
@@ -194,7 +196,7 @@ class CommandFetcher(wiring.Component):
             m.d.comb += [
                 response.ready.eq((slot == per_word - 1) | response.p.failed),
                 bits.eq(response.p.data.word_select(slot, DESCRIPTOR_BITS)),
-                w_en.eq(store & (position >= skip) & (position < skip + count)),
+                brought.eq(store & (position >= skip) & (position < skip + count)),
             ]
         else:
             parts = DESCRIPTOR_BYTES // self._config.bus_bytes
@@ -203,7 +205,7 @@ class CommandFetcher(wiring.Component):
             m.d.comb += [
                 response.ready.eq(1),
                 bits.eq(Cat(held, response.p.data)),
-                w_en.eq(store & last_part),
+                brought.eq(store & last_part),
             ]
             with m.If(response.valid):
                 m.d.sync += held.eq(Cat(held, response.p.data) >> len(response.p.data))

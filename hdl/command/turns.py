@@ -54,7 +54,9 @@ class RingTurns(wiring.Component):
         cores = self._config.cores
         core = Signal(index_bits(cores))
         fits = Signal(cores)
-        fitting, extended, second = Signal(), Signal(), Signal()
+        fitting = Signal()
+        extended = Signal()
+        second = Signal()
         m.submodules.turn = turn = NextTurn(cores)
         m.d.comb += [turn.requests.eq(fits), turn.last.eq(core), self.o.p.core.eq(core)]
         for number, i in enumerate(self.i):

@@ -17,6 +17,8 @@ NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
 TABLE_BYTES = 256
 """Bytes of the table of a LOOKUP: one for each byte that an element may be."""
+TRANSPOSED_BYTES = (1, 2, 4)
+"""Bytes that an element of a TRANSPOSE may have."""
 MATMUL_LIMIT = 65535
 """Largest m, k or n of a matrix product; of a CONV2D, largest height, width, k or n."""
 
@@ -36,6 +38,7 @@ class Opcode(enum.IntEnum, shape=8):
 
     LOAD = 0x01
     COPY = 0x02
+    TRANSPOSE = 0x03
     FENCE_LOAD = 0x0F
     STORE = 0x11
     SIGNAL = 0x12
@@ -237,6 +240,9 @@ class Flag(python_enum.IntFlag):
     W_UINT8 = 4
     #: BATCH_MATMUL: w is stored as n rows of k, not as k rows of n: y = x @ w.T.
     TRANSPOSED = 8
+    #: CONV2D: y's channels of an output tile see x's of the same numbers alone; w is those tiles.
+    #: Needs n = k and a card with `CardConfig.diagonal_tiles`.
+    DIAGONAL = 8
     #: BATCH_MATMUL: of each batch write only row i's columns j < i, one after the other: row 1,
     #: row 2, and so on, n * (n - 1) / 2 bytes. Needs m = n, not with INT32.
     TRIANGLE = 16
@@ -333,6 +339,19 @@ _DILATIONS: tuple[Field, ...] = (
 BODIES: dict[Opcode, tuple[Field, ...]] = {
     Opcode.LOAD: _MOVE,
     Opcode.COPY: _MOVE,
+    # destination[batch, column, row] = source[batch, row, column]
+    Opcode.TRANSPOSE: (
+        Field("source", 40, "card address of elements [batches, rows, columns]"),
+        Field("destination", 40, "card address of elements [batches, columns, rows]"),
+        Field("rows", 16, "rows of the source"),
+        Field("columns", 16, "columns of the source"),
+        Field("batches", 16, "matrices"),
+        Field("source_stride", 24, "bytes from one row of the source to the next"),
+        Field("destination_stride", 24, "bytes from one row of the destination to the next"),
+        Field("source_batch_stride", 32, "bytes between matrices of the source"),
+        Field("destination_batch_stride", 32, "bytes between matrices of the destination"),
+        Field("element_bytes", 8, "of `TRANSPOSED_BYTES`"),
+    ),
     Opcode.STORE: _MOVE,
     Opcode.SIGNAL: (
         Field("address", 64, "PCIe bus address of a 4-byte register, 4-byte aligned"),
@@ -450,7 +469,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.GATHER: Flag(0x7F),
     Opcode.MATMUL: _PRODUCT_FLAGS,
     Opcode.BATCH_MATMUL: _PRODUCT_FLAGS | Flag.TRANSPOSED | Flag.TRIANGLE,
-    Opcode.CONV2D: _PRODUCT_FLAGS,
+    Opcode.CONV2D: _PRODUCT_FLAGS | Flag.DIAGONAL,
     Opcode.AFFINE: Flag.SUM | Flag.MAX,
     Opcode.ADD: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,

@@ -23,6 +23,7 @@ from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
     TABLE_BYTES,
+    TRANSPOSED_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -91,6 +92,7 @@ def rules(
     return [
         *_header_rules(descriptor, extension, core, config),
         *_move_rules(descriptor, config),
+        *_transpose_rules(descriptor, config),
         *_signal_rules(descriptor),
         *_gather_rules(descriptor, config),
         *_matmul_rules(descriptor, config),
@@ -173,6 +175,36 @@ def _move_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
         yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
     for name in strides:
         yield rule(many & _misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
+
+
+def _transposed_rows(v: data.View) -> dict[str, tuple[Value, Value]]:
+    """Rows of a matrix on either side of a TRANSPOSE, and the bytes of each."""
+
+    def nbytes(count: Value) -> Value:
+        return count << v.element_bytes[1:3]
+
+    return {
+        "source": (v.rows, nbytes(v.columns)),
+        "destination": (v.columns, nbytes(v.rows)),
+    }
+
+
+def _transpose_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.TRANSPOSE,)), view(Opcode.TRANSPOSE, descriptor)
+    known = is_one_of(v.element_bytes, TRANSPOSED_BYTES)
+    yield rule(~known, Status.BAD_FORMAT, "element_bytes")
+    for name in ("rows", "columns", "batches"):
+        yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    sides = _transposed_rows(v)
+    for name, (rows, size) in sides.items():
+        short = (rows > 1) & (v[f"{name}_stride"] < size)
+        yield rule(short, Status.BAD_DIMENSION, f"{name}_stride")
+    needed = {name: Const(1) for name in sides}
+    needed |= {f"{name}_stride": rows > 1 for name, (rows, _) in sides.items()}
+    needed |= {f"{name}_batch_stride": v.batches > 1 for name in sides}
+    for name, condition in needed.items():
+        bad = condition & _misaligned(v[name], config.bus_bytes)
+        yield rule(bad, Status.BAD_ALIGNMENT, name)
 
 
 def _signal_rules(descriptor: Value) -> Iterator[Rule]:
@@ -272,9 +304,13 @@ def _batch_matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]
 
 def _conv2d_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.CONV2D,)), view(Opcode.CONV2D, descriptor)
+    diagonal = _has(v, Flag.DIAGONAL)
+    if not config.diagonal_tiles:
+        yield rule(diagonal, Status.BAD_FORMAT, "flags")
     yield from _format_rules(rule, v, _has(v, Flag.RELU))
     for name in (*IMAGE_SIDES[:3], "n", *IMAGE_SIDES[3:], *WINDOW_SIDES):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    yield rule(diagonal & (v.n != v.k), Status.BAD_DIMENSION, "n")
     many = {
         "x_stride": (v.height > 1) | (v.width > 1),
         "y_stride": (v.out_height > 1) | (v.out_width > 1),
@@ -414,9 +450,9 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
     def params(opcode, v):
         return operand(opcode, v, "params", 0, 0, v.n << 3, ~_is_int32(v))
 
-    def weights(opcode, v, taps):
+    def weights(opcode, v, taps, k):
         # taps * k_tiles * (n_tiles * weight_tile_bytes); both factors fit 32 bits.
-        k_tiles = (v.k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
+        k_tiles = (k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
         n_tiles = (v.n[:16] + config.array_columns - 1) >> exact_log2(config.array_columns)
         tile_row = n_tiles << exact_log2(config.weight_tile_bytes)
         return operand(opcode, v, "w", (taps * k_tiles - 1)[:32], tile_row, tile_row)
@@ -442,12 +478,13 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
         tail=_select(triangle, below_diagonal, y.tail), needed=~triangle | (batch.n != 1)
     )
     taps = conv.kernel_height * conv.kernel_width
+    conv_k = _select(_has(conv, Flag.DIAGONAL), Const(1, 16), conv.k)  # one tile along k
     op = Opcode
     return {
         op.MATMUL: [
             matrix(op.MATMUL, matmul, "y", matmul.m, _output_bytes(matmul)),
             matrix(op.MATMUL, matmul, "x", matmul.m, matmul.k),
-            weights(op.MATMUL, matmul, 1),
+            weights(op.MATMUL, matmul, 1, matmul.k),
             params(op.MATMUL, matmul),
         ],
         op.BATCH_MATMUL: [
@@ -459,7 +496,7 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
         op.CONV2D: [
             matrix(op.CONV2D, conv, "y", conv.out_height * conv.out_width, _output_bytes(conv)),
             matrix(op.CONV2D, conv, "x", conv.height * conv.width, conv.k),
-            weights(op.CONV2D, conv, taps),
+            weights(op.CONV2D, conv, taps, conv_k),
             params(op.CONV2D, conv),
         ],
     }
@@ -501,6 +538,16 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         v = view(opcode, descriptor)
         return matrices(opcode, v, _vector_row_bytes(opcode, v))
 
+    turn = view(Opcode.TRANSPOSE, descriptor)
+    turned = _transposed_rows(turn)
+
+    def matrix_of(name):
+        count, size = turned[name]
+        one = (count - 1)[:16] * turn[f"{name}_stride"] + size
+        access = Access.WRITE if name == "destination" else Access.READ
+        return operand(op.TRANSPOSE, name, (turn.batches - 1)[:16], turn[f"{name}_batch_stride"],
+                       one, access=access)  # fmt: skip
+
     lookup, pool = view(Opcode.LOOKUP, descriptor), view(Opcode.POOL, descriptor)
     pixels = {"y": pool.out_height * pool.out_width, "x": pool.height * pool.width}
 
@@ -508,6 +555,7 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
     return {
         op.LOAD: [moved(op.LOAD, "destination")],
         op.COPY: [moved(op.COPY, "destination"), moved(op.COPY, "source")],
+        op.TRANSPOSE: [matrix_of("destination"), matrix_of("source")],
         op.STORE: [moved(op.STORE, "source")],
         op.GATHER: [
             rows(op.GATHER, "output", gather.bags, gather.output_stride, _pooled_bytes(gather),

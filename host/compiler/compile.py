@@ -38,6 +38,8 @@ TABLE_SHARE = 0.5
 """What of a card's large memory tables may take; the rest is for weights and buffers."""
 MOST_IN_FLIGHT = 64
 """Requests that a program may work on at a time."""
+LEAST_IN_FLIGHT = 2
+"""So many at least: queues have what comes next when a request ends."""
 SMALL_SHARE = 1 / 64
 """What of its near memory a table may take to be on every card."""
 
@@ -117,7 +119,7 @@ def compile(
     cards : int
     transfers : Transfers or None for its defaults
     in_flight : int, requests that are worked on at a time; by default as many as a request takes
-        part in rounds, for more would only wait, or as there is memory for
+        part in rounds, for more would only wait, two at the least, or as there is memory for
     kept : position of the card that holds a table already, by number of the embedding bag
     parallelism : Parallelism or its value; by default that of data, or of a pipeline for a graph
         without embedding bags whose weights and buffers do not fit every card
@@ -222,9 +224,9 @@ class _Compilation:
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
         self._lower()
-        commands = self._lowering.commands
+        commands = self._lowering.commands = self._target.in_bands(self._lowering.commands)
         self._schedule = schedule(commands, dependencies(commands, by_buffer))
-        self._slots = self._in_flight or self._schedule.stages
+        self._slots = self._in_flight or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()
         while not (self.fits or self._in_flight or self._tasks) and self._slots > 1:
             self._slots -= 1

@@ -19,7 +19,7 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import costs, hazards, strips
+from halfdome.host.compiler import bands, costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
@@ -52,9 +52,13 @@ class HalfdomeTarget:
         """Whole bus words, and no row touches more memory lines than it must."""
         return layout.row_stride(nbytes, self._config)
 
-    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+    def diagonal_tile(self, k: int, n: int, groups: int) -> int:
+        """The rows of the array, if the command does for such groups."""
+        return self._config.array_rows if layout.is_diagonal(self._config, k, n, groups) else 0
+
+    def pack_weights(self, weight: np.ndarray, *, diagonal: bool = False) -> np.ndarray:
         """Tiles of the array."""
-        return layout.pack_weights(weight, self._config)
+        return layout.pack_weights(weight, self._config, diagonal=diagonal)
 
     def weight_bytes(self, shape: Sequence[int]) -> int:
         """So many tiles for each tap."""
@@ -208,11 +212,24 @@ class HalfdomeTarget:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
 
+    def transpose(
+        self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
+        rows: int, columns: int,
+    ) -> Work:  # fmt: skip
+        """TRANSPOSE."""
+        shape = batches, rows, columns
+        work = kernels.transpose(source, source_step, target, target_step, *shape)
+        return work.taking(costs.transposition(self._config, *shape, source.format.nbytes))
+
     def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> Work:
         """LOOKUP."""
         work = kernels.lookup(table, y, a, rows, columns, self.word)
         shape = work.fields["rows"], work.fields["columns"]
         return work.taking(costs.lookup(self._config, *shape))
+
+    def in_bands(self, commands: Sequence[Command]) -> list[Command]:
+        """See `bands.cut`."""
+        return bands.cut(commands, self._config)
 
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments

@@ -48,7 +48,11 @@ class NumpyTarget:
         """Rows lie one behind the other."""
         return nbytes
 
-    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+    def diagonal_tile(self, k: int, n: int, groups: int) -> int:
+        """None."""
+        return 0
+
+    def pack_weights(self, weight: np.ndarray, *, diagonal: bool = False) -> np.ndarray:
         """As they are."""
         return np.ascontiguousarray(weight).view(np.uint8).reshape(-1)
 
@@ -175,11 +179,25 @@ class NumpyTarget:
         """Finds maxima."""
         return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
 
+    def transpose(
+        self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
+        rows: int, columns: int,
+    ) -> NumpyWork:  # fmt: skip
+        """Exchanges rows and columns."""
+        return NumpyWork("transpose", {
+            "source": source, "source_step": source_step, "target": target,
+            "target_step": target_step, "batches": batches, "rows": rows, "columns": columns,
+        })  # fmt: skip
+
     def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> NumpyWork:
         """Looks bytes up."""
         return NumpyWork("lookup", {
             "table": table, "y": y, "a": a, "rows": rows, "columns": columns,
         })  # fmt: skip
+
+    def in_bands(self, commands: Sequence[Command]) -> list[Command]:
+        """All of them take a cycle."""
+        return list(commands)
 
     def encode(
         self, commands: Sequence[Command], waits: Sequence[int], segments: Segments

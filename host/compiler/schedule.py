@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from halfdome.host.compiler.commands import Command
 
-WIDER = 1.05
+WIDER = 1.01
 """How much longer the interval becomes when a command finds no place in a queue."""
 
 _ROUNDING = 1e-3

@@ -5,7 +5,7 @@ moves beside an operand, to fill a word or a line, is not counted.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Engine, Flag, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
@@ -51,18 +51,21 @@ def cycles(
     match opcode:
         case Opcode.COPY:  # a bus word each cycle, as the vector engine has it
             found["copy"] = costs.vector(config, v["rows"], -(-v["row_bytes"] // 4))
+        case Opcode.TRANSPOSE:
+            shape = v["batches"], v["rows"], v["columns"], v["element_bytes"]
+            found["copy"] = costs.transposition(config, *shape)  # type: ignore[assignment]
         case Opcode.MATMUL:
             found["compute"] = costs.product(config, v["m"], v["k"], v["n"])
         case Opcode.BATCH_MATMUL:
             found["compute"] = costs.batch_product(config, v["batches"], v["m"], v["k"], v["n"])
         case Opcode.CONV2D:
-            found["compute"] = costs.convolution(config, _window(v))
+            found["compute"] = costs.convolution(config, window_of(v))
         case Opcode.GATHER:
             found["gather"] = _pooling(config, v, near=True)
             if segments[command.places["table"][0]].memory == "dram":
                 found["dram"] = _pooling(config, v, near=False)
         case Opcode.POOL:
-            found["vector"] = costs.maxima(config, _window(v))
+            found["vector"] = costs.maxima(config, window_of(v))
         case Opcode.LOOKUP:
             found["vector"] = costs.lookup(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
@@ -81,11 +84,13 @@ def _pooling(config: CardConfig, v: dict[str, int], *, near: bool) -> float:
     return costs.pooling(config, v["dim"], v["bags"], v["index_count"] * row, output)
 
 
-def _window(v: dict[str, int]) -> Window:
+def window_of(v: Mapping[str, int]) -> Window:
+    """The window of a CONV2D or POOL by its fields."""
     return Window(
         (v["height"], v["width"]), v["k"], v.get("n", v["k"]), (v["out_height"], v["out_width"]),
         (v["kernel_height"], v["kernel_width"]), (v["stride_height"], v["stride_width"]),
         (v["pad_top"], v["pad_left"]), (v["dilation_height"], v["dilation_width"]),
+        diagonal="n" in v and bool(v["flags"] & Flag.DIAGONAL),
     )  # fmt: skip
 
 
@@ -94,6 +99,9 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
     match opcode:
         case Opcode.LOAD | Opcode.COPY | Opcode.STORE:
             return dict.fromkeys(("source", "destination"), v["rows"] * v["row_bytes"])
+        case Opcode.TRANSPOSE:
+            turned = v["batches"] * v["rows"] * v["columns"] * v["element_bytes"]
+            return dict.fromkeys(("source", "destination"), turned)
         case Opcode.GATHER:
             integer = 8 if v["flags"] & Flag.WIDE else 4
             pooled = v["dim"] * ElementFormat(v["output_format"]).nbytes
@@ -109,11 +117,12 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
         case Opcode.BATCH_MATMUL:
             return _product(v, config, v["batches"], v["m"], v["m"], v["k"] * v["n"], 1)
         case Opcode.CONV2D:
-            window = _window(v)
+            window = window_of(v)
             taps = window.kernel[0] * window.kernel[1]
-            tiles = taps * costs.tiles(config, v["k"], v["n"]) * config.weight_tile_bytes
+            tiles = taps * costs.tap_tiles(config, window) * config.weight_tile_bytes
             rows = window.out[0] * window.out[1]
-            return _product(v, config, 1, rows, costs.taps_inside(window), tiles, taps)
+            rows_read = costs.taps_inside(window)
+            return _product(v, config, 1, rows, rows_read, tiles, taps, once=window.diagonal)
         case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
             widths = {"a": v["columns"], "y": v["columns"]}
             if v["flags"] & (Flag.SUM | Flag.MAX):
@@ -125,7 +134,7 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
                 for name, width in widths.items()
             }
         case Opcode.POOL:
-            window = _window(v)
+            window = window_of(v)
             pixels = window.out[0] * window.out[1]
             return {"x": costs.taps_inside(window) * v["k"], "y": pixels * v["k"]}
         case Opcode.LOOKUP:
@@ -136,13 +145,13 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
 
 def _product(
     v: dict[str, int], config: CardConfig, batches: int, rows: int, rows_read: int, weights: int,
-    taps: int,
+    taps: int, *, once: bool = False,
 ) -> dict[str, int]:  # fmt: skip
     """Weights and parameters once for each block of rows, x once for each group of output tiles
-    unless all that a row reads is one line."""
+    unless all that a row reads is one line, or they see parts of it: `once`."""
     blocks = batches * -(-rows // config.activation_rows)
     groups = -(-v["n"] // (config.array_columns * config.group_tiles))
-    if taps == 1 and v["k"] <= config.line_bytes:
+    if once or (taps == 1 and v["k"] <= config.line_bytes):
         groups = 1
     made = rows * v["n"]
     if v["flags"] & Flag.TRIANGLE and Opcode(v["opcode"]) is Opcode.BATCH_MATMUL:

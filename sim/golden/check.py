@@ -21,6 +21,7 @@ from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
     TABLE_BYTES,
+    TRANSPOSED_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -69,6 +70,7 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig, core: int
             yield Status.BAD_FORMAT, "reserved"
     rules = {
         Opcode.LOAD: _move, Opcode.COPY: _move, Opcode.STORE: _move, Opcode.SIGNAL: _signal,
+        Opcode.TRANSPOSE: _transpose,
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
@@ -178,6 +180,28 @@ def _move(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     yield from _operands(v, config, extents, in_place=True)
 
 
+def _transpose(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    if v["element_bytes"] not in TRANSPOSED_BYTES:
+        yield Status.BAD_FORMAT, "element_bytes"
+    limits = dict.fromkeys(("rows", "columns", "batches"), MATMUL_LIMIT)
+    yield from _dimensions(v, **limits)
+    sides = {
+        "source": (v["rows"], v["columns"] * v["element_bytes"]),
+        "destination": (v["columns"], v["rows"] * v["element_bytes"]),
+    }
+    strides = {f"{name}_stride": size for name, (rows, size) in sides.items() if rows > 1}
+    yield from _strides(v, **strides)
+    batched = [f"{name}_batch_stride" for name in sides] if v["batches"] > 1 else []
+    yield from _aligned(v, config.bus_bytes, *sides, *strides, *batched)
+    extents = {
+        name: _Extent(
+            v["batches"], v[f"{name}_batch_stride"], _rows(rows, v[f"{name}_stride"], size)
+        )
+        for name, (rows, size) in reversed(sides.items())
+    }
+    yield from _operands(v, config, extents)
+
+
 def _signal(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     yield from _aligned(v, 4, "address")
 
@@ -240,9 +264,13 @@ def _product_operands(
     yield from _operands(v, config, extents)
 
 
-def _weights(v: dict[str, int], config: CardConfig, taps: int) -> _Extent:
+def _weights(
+    v: dict[str, int], config: CardConfig, taps: int, *, diagonal: bool = False
+) -> _Extent:
     """Packed weights, one run for each tile along k."""
     k_tiles, n_tiles = -(-v["k"] // config.array_rows), -(-v["n"] // config.array_columns)
+    if diagonal:
+        k_tiles = 1
     run = n_tiles * config.weight_tile_bytes
     return _Extent(taps * k_tiles, run, run)
 
@@ -293,6 +321,9 @@ def _batch_matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iter
 
 
 def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    diagonal = bool(v["flags"] & Flag.DIAGONAL)
+    if diagonal and not config.diagonal_tiles:
+        yield Status.BAD_FORMAT, "flags"
     yield from _product_format(v)
     sizes = ("height", "width", "k", "n", "out_height", "out_width")
     steps = [
@@ -301,6 +332,8 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         for side in ("height", "width")
     ]
     yield from _dimensions(v, **dict.fromkeys((*sizes, *steps), MATMUL_LIMIT))
+    if diagonal and v["n"] != v["k"]:
+        yield Status.BAD_DIMENSION, "n"
     y_row = _output_bytes(v)
     pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
     many = [name for name, count in pixels.items() if count > 1]
@@ -312,7 +345,8 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         name: _Extent(count, v[f"{name}_stride"], row[name]) for name, count in pixels.items()
     }
     taps = v["kernel_height"] * v["kernel_width"]
-    yield from _product_operands(v, config, w=_weights(v, config, taps), **extents)
+    w = _weights(v, config, taps, diagonal=diagonal)
+    yield from _product_operands(v, config, w=w, **extents)
 
 
 def _is_nan_or_infinite(bits: int) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl.command.checker import DescriptorChecker
-from halfdome.hdl.command.range_checker import RangeChecker
+from halfdome.hdl.command.range_checker import TAIL_BITS, RangeChecker
 from halfdome.hdl.command.rules import VECTOR
 from halfdome.hdl.commands import (
     EXTENSION,
@@ -168,6 +168,19 @@ def test_a_triangle_without_output_overlaps_nothing():
     compare(TINY, [pack(Opcode.BATCH_MATMUL, **one | {"y": y}) for y in (0x6001, 0x7000, 1 << 39)])
 
 
+@pytest.mark.parametrize(("array", "possible"), [((4, 4), True), ((2, 4), False), ((2, 2), False)])
+def test_diagonals_are_refused_where_they_fill_no_word_or_the_array_is_no_square(array, possible):
+    rows, columns = array
+    held = 32 if possible else 8
+    config = TINY.replace(array_rows=rows, array_columns=columns, accumulator_rows=held)
+    good = GOOD[Opcode.CONV2D] | {"flags": Flag.DIAGONAL, "k": 9}
+    expected = Status.OK if possible else Status.BAD_FORMAT
+    changes = ({}, {"k": 10}, {"w": config.dram_bytes - 288}, {"w": config.dram_bytes - 272})
+    descriptors = [pack(Opcode.CONV2D, **good | change) for change in changes]
+    assert check(descriptors[0], config)[0] is expected
+    compare(config, descriptors)
+
+
 def test_the_largest_preset_is_checked_too():
     rng = random.Random(2)
     compare(PRESETS["m2"], [mutated(rng, PRESETS["m2"]) for _ in range(100)])
@@ -176,9 +189,9 @@ def test_the_largest_preset_is_checked_too():
 @pytest.mark.parametrize("opcode", Opcode)
 def test_latency_is_as_stated(opcode):
     dut = DescriptorChecker(TINY)
-    operands = {"LOAD": 1, "COPY": 2, "STORE": 1, "GATHER": 5, "MATMUL": 4, "AFFINE": 2,
-                "ADD": 3, "MULTIPLY": 3, "CLAMP": 2, "LOOKUP": 3, "POOL": 2,
-                "BATCH_MATMUL": 4, "CONV2D": 4}  # fmt: skip
+    operands = {"LOAD": 1, "COPY": 2, "TRANSPOSE": 2, "STORE": 1, "GATHER": 5,
+                "MATMUL": 4, "AFFINE": 2, "ADD": 3, "MULTIPLY": 3, "CLAMP": 2, "LOOKUP": 3,
+                "POOL": 2, "BATCH_MATMUL": 4, "CONV2D": 4}  # fmt: skip
 
     async def bench(ctx):
         raw = pack(opcode, **GOOD.get(opcode, {}))
@@ -202,7 +215,7 @@ def test_latency_is_as_stated(opcode):
             st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 1 << 21)),
             st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 300)),
             st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 4000)),
-            st.one_of(st.integers(0, 2**35 - 1), st.integers(1, 1 << 20)),
+            st.one_of(st.integers(0, 2**TAIL_BITS - 1), st.integers(1, 1 << 20)),
         ),
         min_size=1,
         max_size=8,

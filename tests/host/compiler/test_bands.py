@@ -1,0 +1,106 @@
+"""Long commands in bands: with the bits of the whole, and engines that work at the same time."""
+
+import re
+from collections import Counter
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halfdome.hdl.commands import ElementFormat, Engine, Opcode
+from halfdome.hdl.config import PRESETS
+from halfdome.host.compiler import bands
+from halfdome.host.compiler.compile import compile
+from halfdome.host.compiler.halfdome import HalfdomeTarget
+from halfdome.host.compiler.operands import decoded
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import GraphError, Value
+from tests.host.networks import Network
+from tests.host.recommenders import check_served
+
+TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
+U8 = ElementFormat.UINT8
+
+
+class Whole(HalfdomeTarget):
+    """Cards whose commands are not cut."""
+
+    def in_bands(self, commands):
+        return list(commands)
+
+
+class Unstaged(HalfdomeTarget):
+    """Cards whose products read everything where it lies."""
+
+    def strip_height(self, window, blocks, row_bytes, slots):
+        return 0
+
+
+@given(
+    seed=st.integers(0, 1 << 30), cards=st.integers(1, 2), most=st.integers(2, 5),
+    config=st.sampled_from([TINY.replace(scratchpad_bytes=4096, activation_rows=2), TINY]),
+)  # fmt: skip
+def test_any_network_has_its_bits_in_bands(seed, cards, most, config):
+    made = Network(seed)
+    everything = dict.fromkeys(bands.START_SHARE, 1e3)
+    try:
+        with patch.multiple(bands, START_SHARE=everything, LEAST_BLOCK=1e-3, MOST=most):
+            check_served(made.graph, [made.request()], config, cards=cards, seed=seed)
+    except MemoryError:
+        assert config is not DEFAULT
+    except GraphError as error:
+        if not re.search("order of columns|does not become", str(error)):
+            raise
+
+
+def residual(image, channels, blocks):
+    """1 × 1 convolutions, each of which is added to what it is made of."""
+    rng = np.random.default_rng(0)
+    constants, nodes, x = {}, [], "x"
+    for block in range(blocks):
+        constants[f"w{block}"] = rng.integers(-9, 9, (channels, 1, 1, channels)).astype(np.int8)
+        inputs = (x, f"w{block}", "b", "m")
+        nodes.append(Node("conv2d", inputs, f"c{block}", {"zero_point": 128}))
+        scales = {"a_ratio": 0.7, "b_ratio": 0.6, "offset": 3.0}
+        nodes.append(Node("add_quantised", (x, f"c{block}"), f"y{block}", scales))
+        x = f"y{block}"
+    params = {"b": np.zeros(channels, np.int32), "m": np.full(channels, 1e-3, np.float32)}
+    value = Value("x", (1, image, image, channels), U8, zero_point=128)
+    return Graph([value], [x], nodes, constants | params)
+
+
+def commands(program):
+    part = program.parts[0]
+    return Counter(Opcode(raw[0]) for raw in part.code["descriptors"][: len(part)].tolist())
+
+
+def test_sums_run_under_products():
+    """A sum begins with the first band of a product, and the next product with that of the sum."""
+    graph = residual(28, 256, 3)
+    whole, cut = (
+        compile(graph, target, values=False).about
+        for target in (Whole(DEFAULT), HalfdomeTarget(DEFAULT))
+    )
+    array = whole["busy_cycles"][0][str(int(Engine.MATMUL))]
+    assert whole["latency_cycles"] > 1.25 * array
+    assert cut["latency_cycles"] < 1.1 * array
+    assert cut["busy_cycles"][0][str(int(Engine.MATMUL))] < 1.01 * array
+
+
+def test_what_is_short_stays_whole():
+    found = commands(compile(residual(4, 32, 1), DEFAULT, values=False))
+    assert found[Opcode.CONV2D] == found[Opcode.ADD] == 1
+
+
+@pytest.mark.parametrize("image", [14, 28, 56, 112])
+def test_bands_of_products_fetch_few_weights_more(image):
+    """Each block of the array's rows fetches all of them, and so does what is left of one."""
+    program = compile(residual(image, 256, 1), Unstaged(DEFAULT), values=False)
+    made = [each.values for each in decoded(program.parts[0]) if each.opcode is Opcode.CONV2D]
+    rows = [each["out_height"] * each["out_width"] for each in made]
+    assert sum(rows) == image * image
+    assert 1 < len(made) <= bands.MOST
+    fewest = -(-image * image // DEFAULT.activation_rows)
+    assert sum(-(-each // DEFAULT.activation_rows) for each in rows) <= 1.15 * fewest

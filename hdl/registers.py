@@ -18,7 +18,7 @@ STATUS_IDLE, STATUS_FETCH_FAILED, STATUS_RESETTING = 1, 2, 4
 """Bits of STATUS and CORE_STATUS."""
 IDENTIFICATION = 0x464C4148
 """Value of ID: "HALF" in little-endian ASCII."""
-INTERFACE_VERSION = 4
+INTERFACE_VERSION = 5
 
 
 class Register(NamedTuple):
@@ -122,6 +122,11 @@ def offset(name: str, core: int = 0) -> int:
     raise KeyError(f"no register {name!r}")
 
 
+def name_of(register: Register, core: int) -> str:
+    """What a register of a core is called where those of all cores are named."""
+    return f"CORE{core}_{register.name.removeprefix('CORE_')}"
+
+
 MSIX_TABLE = offset("MSIX_ADDRESS_LO")
 """The MSI-X table, 16 bytes a vector as PCI lays it out."""
 MSIX_PENDING_BITS = offset("MSIX_PENDING")
@@ -180,9 +185,7 @@ def register_names(config: CardConfig) -> dict[str, int]:
     names = {register.name: register.offset for register in REGISTERS}
     names |= {f"COUNTER_{i}": counter_offset(i) for i in range(config.counters)}
     for core in range(config.cores):
-        for register in CORE_REGISTERS:
-            name = f"CORE{core}_{register.name.removeprefix('CORE_')}"
-            names[name] = offset(register.name, core)
+        names |= {name_of(each, core): offset(each.name, core) for each in CORE_REGISTERS}
         for engine in Engine:
             for activity in ACTIVITIES:
                 name = f"CORE{core}_{engine.name}_{activity.upper()}_CYCLES"

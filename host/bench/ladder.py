@@ -11,7 +11,16 @@ from halfdome.hdl.config import CardConfig
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.prepare import Prepared, prepare
 from halfdome.host.frontend.sessions import oracle, run_session
-from halfdome.host.models.ladder import digits, dlrm, efficientnet, mtcnn, open_nsfw, pp_ocr, yolox
+from halfdome.host.models.ladder import (
+    digits,
+    dlrm,
+    efficientnet,
+    families,
+    mtcnn,
+    open_nsfw,
+    pp_ocr,
+    yolox,
+)
 from halfdome.host.models.ladder.boxes import Boxes, overlap
 from halfdome.host.models.ladder.rung import Rung
 from halfdome.host.models.ladder.wheels import MissingModel
@@ -65,6 +74,9 @@ RUNGS: Mapping[str, Step] = {
     "p_net": Step(mtcnn.p_net, "faces", 1),
     "open_nsfw": Step(open_nsfw.open_nsfw, "outputs", 1),
     "lite0": Step(efficientnet.lite0, efficientnet.OUTPUT, 1),
+    "resnext101": Step(families.resnext101, families.OUTPUT, 1),
+    "regnety_128gf": Step(families.regnety_128gf, families.OUTPUT, 1),
+    "fbnetv3_g": Step(families.fbnetv3_g, families.OUTPUT, 1),
     "yolox": Step(yolox.yolox, yolox.OUTPUT, boxes=yolox.boxes),
     "pp_ocr": Step(pp_ocr.pp_ocr, pp_ocr.OUTPUT, boxes=pp_ocr.lines),
     "random_dlrm": Step(dlrm.random_dlrm, "probability"),

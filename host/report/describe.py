@@ -222,4 +222,5 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.QUANTISE: Describer.vector,
     Opcode.LOOKUP: Describer.lookup,
     Opcode.POOL: Describer.pool,
+    Opcode.DEPTHWISE: Describer.pool,
 }

@@ -5,7 +5,15 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Opcode, fields, layout
+from halfdome.hdl.commands import (
+    TABLE_BYTES,
+    ElementFormat,
+    Flag,
+    Function,
+    Opcode,
+    fields,
+    layout,
+)
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.vector import packer, source
@@ -147,11 +155,14 @@ class CommandDecoder(wiring.Component):
         settings = self.settings
         beyond = command.columns[: exact_log2(self._elements)]
         same = (
-            "opcode", "function", "a_format", "a_zero_point", "y_format", "y_zero_point",
-            "multiplier",
+            "opcode", "a_format", "a_zero_point", "y_format", "y_zero_point", "multiplier",
         )  # fmt: skip
         return [
             *(settings[name].eq(command[name]) for name in same),
+            # A QUANTISE has no function, and its scale where others have their multiplier.
+            settings.function.eq(
+                Mux(command.opcode == Opcode.QUANTISE, Function.IDENTITY, command.function)
+            ),
             settings.b_format.eq(second.b_format),
             settings.b_zero_point.eq(second.b_zero_point),
             settings.sum.eq((command.flags & int(Flag.SUM)).any()),

@@ -131,6 +131,10 @@ class HalfdomeTarget:
         """See `costs.fetched_alone`."""
         return costs.fetched_alone(self._config, window)
 
+    def far_taps(self, window: Window, row_bytes: int) -> float:
+        """See `costs.far_taps`."""
+        return costs.far_taps(self._config, window, row_bytes)
+
     def _move(
         self, opcode: Opcode, source: Place, source_stride: int, target: Place, target_stride: int,
         rows: int, row_bytes: int,
@@ -251,6 +255,11 @@ class HalfdomeTarget:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
 
+    def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
+        """QUANTISE."""
+        work = kernels.quantise(y, a, rows, columns, scale)
+        return work.taking(costs.vector(self._config, rows, columns))
+
     def transpose(
         self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
         rows: int, columns: int,
@@ -315,4 +324,5 @@ class HalfdomeTarget:
 
     def check(self, program: Program) -> None:
         """See `hazards.check`."""
-        hazards.check(program, accesses(program, self._config), self._config.queue_depth)
+        touched = accesses(program, self._config)
+        hazards.check(program, touched, self._config.queue_depth, len(Engine))

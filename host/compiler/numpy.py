@@ -106,6 +106,10 @@ class NumpyTarget:
         """Once."""
         return prod(window.image) * window.k
 
+    def far_taps(self, window: Window, row_bytes: int) -> float:
+        """One."""
+        return 1
+
     def signal(self) -> NumpyWork:
         """What it tells is beside it."""
         return NumpyWork("signal")
@@ -209,6 +213,13 @@ class NumpyTarget:
         """Finds maxima."""
         return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
 
+    def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> NumpyWork:
+        """The operator of graphs."""
+        return NumpyWork("elements", {
+            "op": "quantise", "attributes": json.dumps({"scale": scale}), "inputs": [a], "y": y,
+            "rows": rows, "columns": columns, "column": False,
+        })  # fmt: skip
+
     def transpose(
         self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
         rows: int, columns: int,
@@ -247,7 +258,7 @@ class NumpyTarget:
 
     def check(self, program: Program) -> None:
         """What can be said without knowing which bytes a command touches; no queue is ever full."""
-        hazards.check(program, (), queue_depth=program.events)
+        hazards.check(program, (), queue_depth=program.events, queues_per_core=1)
 
 
 def _elements(

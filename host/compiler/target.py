@@ -116,6 +116,10 @@ class Target(Protocol):
         """Bytes of x that a convolution of each channel by itself moves."""
         ...
 
+    def far_taps(self, window: Window, row_bytes: int) -> float:
+        """What far memory is expected to take for those, in pixels of `row_bytes`."""
+        ...
+
     def signal(self) -> Work:
         """Tells a peer that all that was stored there before has arrived."""
         ...
@@ -193,6 +197,10 @@ class Target(Protocol):
 
     def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
         """The largest of each channel over the windows of an image."""
+        ...
+
+    def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
+        """Elements over a scale, rounded to bytes."""
         ...
 
     def transpose(

@@ -129,7 +129,7 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
             rows_read = costs.taps_inside(window)
             return _product(v, config, 1, rows, rows_read, tiles, taps, once=window.diagonal)
         case (
-            Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP
+            Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE
             | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED
         ):  # fmt: skip
             widths = {"a": v["columns"], "y": v["columns"]}

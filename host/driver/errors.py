@@ -103,7 +103,7 @@ class CommandError(RuntimeError):
         pairs = (Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
         constants = _PAIR_CONSTANTS if self.opcode in pairs else _CONSTANTS
         rule = {
-            Status.BAD_CORE: "no such core",
+            Status.BAD_CORE: "not the core of the ring",
             Status.BAD_COUNTER: "no such counter",
             Status.BAD_DIMENSION: "zero, too large, or rows overlap",
             Status.BAD_ALIGNMENT: "not a multiple of the bus word",

@@ -87,6 +87,11 @@ def test_quantised_pairs_take_the_recorded_cycles(card, measure, op, factors, ro
     measure(name, "vector", lambda: call(a, b, *factors))
 
 
+def test_quantise_linear_takes_the_recorded_cycles(card, measure):
+    x = np.random.default_rng(1).normal(size=(33, 40)).astype(np.float32)
+    measure("quantise_linear", "vector", lambda: card.quantise_linear(x, 0.1))
+
+
 @pytest.mark.parametrize("k", [3, 40])
 def test_max_pool_takes_the_recorded_cycles(card, measure, k):
     rng = np.random.default_rng(1)

@@ -55,14 +55,17 @@ def test_any_network_has_its_bits_in_bands(seed, cards, most, config):
             raise
 
 
-def residual(image, channels, blocks):
-    """1 × 1 convolutions, each of which is added to what it is made of."""
+def residual(image, channels, blocks, kernel=1):
+    """Convolutions, each of which is added to what it is made of."""
     rng = np.random.default_rng(0)
     constants, nodes, x = {}, [], "x"
     for block in range(blocks):
-        constants[f"w{block}"] = rng.integers(-9, 9, (channels, 1, 1, channels)).astype(np.int8)
+        constants[f"w{block}"] = rng.integers(-9, 9, (channels, kernel, kernel, channels)).astype(
+            np.int8
+        )
         inputs = (x, f"w{block}", "b", "m")
-        nodes.append(Node("conv2d", inputs, f"c{block}", {"zero_point": 128}))
+        how = {"zero_point": 128, "pads": (kernel // 2,) * 4}
+        nodes.append(Node("conv2d", inputs, f"c{block}", how))
         scales = {"a_ratio": 0.7, "b_ratio": 0.6, "offset": 3.0}
         nodes.append(Node("add_quantised", (x, f"c{block}"), f"y{block}", scales))
         x = f"y{block}"
@@ -91,15 +94,17 @@ def test_sums_run_under_products():
 
 def test_what_is_short_stays_whole():
     found = commands(compile(residual(4, 32, 1), DEFAULT, values=False))
-    assert found[Opcode.CONV2D] == found[Opcode.ADD_QUANTISED] == 1
+    assert found[Opcode.MATMUL] == found[Opcode.ADD_QUANTISED] == 1
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("image", [14, 28, 56, 112])
-def test_bands_of_products_fetch_few_weights_more(image):
+def test_bands_of_products_fetch_few_weights_more(image, kernel):
     """Each block of the array's rows fetches all of them, and so does what is left of one."""
-    program = compile(residual(image, 256, 1), Unstaged(DEFAULT), values=False)
-    made = [each.values for each in decoded(program.parts[0]) if each.opcode is Opcode.CONV2D]
-    rows = [each["out_height"] * each["out_width"] for each in made]
+    program = compile(residual(image, 256, 1, kernel), Unstaged(DEFAULT), values=False)
+    opcode = Opcode.MATMUL if kernel == 1 else Opcode.CONV2D
+    made = [each.values for each in decoded(program.parts[0]) if each.opcode is opcode]
+    rows = [each["m"] if kernel == 1 else each["out_height"] * each["out_width"] for each in made]
     assert sum(rows) == image * image
     assert 1 < len(made) <= bands.MOST
     fewest = -(-image * image // DEFAULT.activation_rows)

@@ -106,6 +106,10 @@ class NumpyTarget:
         """Once."""
         return prod(window.image) * window.k
 
+    def far_taps(self, window: Window, row_bytes: int) -> float:
+        """One."""
+        return 1
+
     def signal(self) -> NumpyWork:
         """What it tells is beside it."""
         return NumpyWork("signal")
@@ -240,7 +244,7 @@ class NumpyTarget:
 
     def check(self, program: Program) -> None:
         """What can be said without knowing which bytes a command touches; no queue is ever full."""
-        hazards.check(program, (), queue_depth=program.events)
+        hazards.check(program, (), queue_depth=program.events, queues_per_core=1)
 
 
 def _encoded(value: Any, command: Command, segments: Segments) -> Any:

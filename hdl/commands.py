@@ -17,6 +17,8 @@ NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
 TABLE_BYTES = 256
 """Bytes of the table of a LOOKUP: one for each byte that an element may be."""
+TRANSPOSED_BYTES = (1, 2, 4)
+"""Bytes that an element of a TRANSPOSE may have."""
 MATMUL_LIMIT = 65535
 """Largest m, k or n of a matrix product; of a CONV2D, largest height, width, k or n."""
 
@@ -36,6 +38,7 @@ class Opcode(enum.IntEnum, shape=8):
 
     LOAD = 0x01
     COPY = 0x02
+    TRANSPOSE = 0x03
     FENCE_LOAD = 0x0F
     STORE = 0x11
     SIGNAL = 0x12
@@ -332,6 +335,19 @@ _DILATIONS: tuple[Field, ...] = (
 BODIES: dict[Opcode, tuple[Field, ...]] = {
     Opcode.LOAD: _MOVE,
     Opcode.COPY: _MOVE,
+    # destination[batch, column, row] = source[batch, row, column]
+    Opcode.TRANSPOSE: (
+        Field("source", 40, "card address of elements [batches, rows, columns]"),
+        Field("destination", 40, "card address of elements [batches, columns, rows]"),
+        Field("rows", 16, "rows of the source"),
+        Field("columns", 16, "columns of the source"),
+        Field("batches", 16, "matrices"),
+        Field("source_stride", 24, "bytes from one row of the source to the next"),
+        Field("destination_stride", 24, "bytes from one row of the destination to the next"),
+        Field("source_batch_stride", 32, "bytes between matrices of the source"),
+        Field("destination_batch_stride", 32, "bytes between matrices of the destination"),
+        Field("element_bytes", 8, "of `TRANSPOSED_BYTES`"),
+    ),
     Opcode.STORE: _MOVE,
     Opcode.SIGNAL: (
         Field("address", 64, "PCIe bus address of a 4-byte register, 4-byte aligned"),

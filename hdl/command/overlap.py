@@ -4,6 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from halfdome.hdl.command.range_checker import TAIL_BITS
 from halfdome.hdl.config import ADDRESS_BITS
 
 _END_BITS = ADDRESS_BITS + 1
@@ -14,7 +15,7 @@ EXTENT = data.StructLayout(
         "end": _END_BITS,
         "many": 1,
         "stride": 32,
-        "row_bytes": 35,
+        "row_bytes": TAIL_BITS,
         "written": 1,
         "in_place": 1,
         "detail": 8,

@@ -7,6 +7,8 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 
+TAIL_BITS = 41
+"""Of the longest that follows the steps of an operand: a whole matrix of a TRANSPOSE."""
 _PRODUCT_BITS = 64
 _EXTENT_BITS = _PRODUCT_BITS + 1
 
@@ -18,7 +20,7 @@ def operand_layout(config: CardConfig) -> data.StructLayout:
             "base": 64,
             "steps": 32,
             "stride": 32,
-            "tail": 35,
+            "tail": TAIL_BITS,
             "needed": 1,
             "detail": 8,
             "core": max(1, ceil_log2(config.cores)),
@@ -86,7 +88,7 @@ class RangeChecker(wiring.Component):
         core = delayed(i.core, 1)
 
         # Cycle 2: sums of equal weight; the region and the offset within it.
-        middle, low = Signal(33), Signal(36)
+        middle, low = Signal(33), Signal(TAIL_BITS + 1)
         high = delayed(products[1, 1], 1)
         offset = Signal(room_bits)
         in_dram, in_region = Signal(), Signal()

@@ -23,6 +23,7 @@ from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
     TABLE_BYTES,
+    TRANSPOSED_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -89,6 +90,7 @@ def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]
     return [
         *_header_rules(descriptor, extension, config),
         *_move_rules(descriptor, config),
+        *_transpose_rules(descriptor, config),
         *_signal_rules(descriptor),
         *_gather_rules(descriptor, config),
         *_matmul_rules(descriptor, config),
@@ -169,6 +171,36 @@ def _move_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
         yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
     for name in strides:
         yield rule(many & _misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
+
+
+def _transposed_rows(v: data.View) -> dict[str, tuple[Value, Value]]:
+    """Rows of a matrix on either side of a TRANSPOSE, and the bytes of each."""
+
+    def nbytes(count: Value) -> Value:
+        return count << v.element_bytes[1:3]
+
+    return {
+        "source": (v.rows, nbytes(v.columns)),
+        "destination": (v.columns, nbytes(v.rows)),
+    }
+
+
+def _transpose_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.TRANSPOSE,)), view(Opcode.TRANSPOSE, descriptor)
+    known = is_one_of(v.element_bytes, TRANSPOSED_BYTES)
+    yield rule(~known, Status.BAD_FORMAT, "element_bytes")
+    for name in ("rows", "columns", "batches"):
+        yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    sides = _transposed_rows(v)
+    for name, (rows, size) in sides.items():
+        short = (rows > 1) & (v[f"{name}_stride"] < size)
+        yield rule(short, Status.BAD_DIMENSION, f"{name}_stride")
+    needed = {name: Const(1) for name in sides}
+    needed |= {f"{name}_stride": rows > 1 for name, (rows, _) in sides.items()}
+    needed |= {f"{name}_batch_stride": v.batches > 1 for name in sides}
+    for name, condition in needed.items():
+        bad = condition & _misaligned(v[name], config.bus_bytes)
+        yield rule(bad, Status.BAD_ALIGNMENT, name)
 
 
 def _signal_rules(descriptor: Value) -> Iterator[Rule]:
@@ -497,6 +529,16 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         v = view(opcode, descriptor)
         return matrices(opcode, v, _vector_row_bytes(opcode, v))
 
+    turn = view(Opcode.TRANSPOSE, descriptor)
+    turned = _transposed_rows(turn)
+
+    def matrix_of(name):
+        count, size = turned[name]
+        one = (count - 1)[:16] * turn[f"{name}_stride"] + size
+        access = Access.WRITE if name == "destination" else Access.READ
+        return operand(op.TRANSPOSE, name, (turn.batches - 1)[:16], turn[f"{name}_batch_stride"],
+                       one, access=access)  # fmt: skip
+
     lookup, pool = view(Opcode.LOOKUP, descriptor), view(Opcode.POOL, descriptor)
     pixels = {"y": pool.out_height * pool.out_width, "x": pool.height * pool.width}
 
@@ -504,6 +546,7 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
     return {
         op.LOAD: [moved(op.LOAD, "destination")],
         op.COPY: [moved(op.COPY, "destination"), moved(op.COPY, "source")],
+        op.TRANSPOSE: [matrix_of("destination"), matrix_of("source")],
         op.STORE: [moved(op.STORE, "source")],
         op.GATHER: [
             rows(op.GATHER, "output", gather.bags, gather.output_stride, _pooled_bytes(gather),

@@ -1,4 +1,5 @@
-"""The engine that fills card memory: from PCIe (LOAD) and from elsewhere on the card (COPY)."""
+"""The engine that fills card memory: from PCIe (LOAD) and from elsewhere on the card (COPY, turned
+over TRANSPOSE)."""
 
 from amaranth import Module, Signal
 from amaranth.lib import data, wiring
@@ -8,16 +9,20 @@ from halfdome.hdl.commands import Opcode, ReadFailure, Status
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.dma.merge import MOVE, RowMerger
 from halfdome.hdl.dma.rows import RowReader, RowWriter
+from halfdome.hdl.dma.transpose import Transposer
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.pcie.port import DmaReadPort
 
 
 class LoadEngine(wiring.Component):
-    """Runs LOAD and COPY, one command at a time.
+    """Runs LOAD, COPY and TRANSPOSE, one command at a time.
 
     LOAD asks for one PCIe read a row, or for one in all if the rows touch. COPY moves one word a
-    cycle, small rows included. A LOAD whose read fails ends with READ_FAILED.
+    cycle, small rows included. TRANSPOSE takes the same way, through blocks that are written column
+    by column (`transpose.cycles`): moves are beside what the array and the vector engine compute,
+    and have readers and writers of rows here already. A LOAD whose read fails ends with
+    READ_FAILED.
 
     Members
     -------
@@ -28,7 +33,9 @@ class LoadEngine(wiring.Component):
     """
 
     copy_depth = 64
-    """Words that a COPY prefetches: the memory latency in cycles that it hides."""
+    """Words that a COPY or TRANSPOSE prefetches: the memory latency in cycles that it hides."""
+    transpose_latency = Transposer.latency
+    """Cycles from the last word of a TRANSPOSE's block to the first that is made of it."""
 
     def __init__(self, config: CardConfig):
         self._config = config
@@ -46,6 +53,7 @@ class LoadEngine(wiring.Component):
         m.submodules.merger = merger = RowMerger()
         m.submodules.reader = reader = RowReader(self._config, self.copy_depth)
         m.submodules.writer = writer = RowWriter(self._config)
+        m.submodules.transposer = transposer = Transposer(self._config)
         connect(m, reader.port, flipped(self.source))
         connect(m, writer.port, flipped(self.destination))
 
@@ -55,9 +63,9 @@ class LoadEngine(wiring.Component):
             merger.i.p.eq(self.command.p),
             merger.i.valid.eq(self.command.valid & ~active),
             self.command.ready.eq(merger.i.ready & ~active),
+            transposer.i.p.eq(merger.o.p),
+            transposer.i_words.p.eq(reader.o.p.data),
             writer.i_words.p.eq(reader.o.p.data),
-            writer.i_words.valid.eq(reader.o.valid),
-            reader.o.ready.eq(writer.i_words.ready),
         ]
         for block, side in ((reader.i.p, "source"), (writer.i.p, "destination")):
             m.d.comb += [
@@ -65,6 +73,26 @@ class LoadEngine(wiring.Component):
                 block.stride.eq(move[f"{side}_stride"]),
                 block.rows.eq(move.rows),
                 block.row_bytes.eq(move.row_bytes),
+            ]
+        transposes = Signal()
+        with m.If(transposes):
+            m.d.comb += [
+                reader.i.p.eq(transposer.source.p),
+                reader.i.valid.eq(transposer.source.valid),
+                transposer.source.ready.eq(reader.i.ready),
+                writer.i.p.eq(transposer.destination.p),
+                writer.i.valid.eq(transposer.destination.valid),
+                transposer.destination.ready.eq(writer.i.ready),
+                transposer.i_words.valid.eq(reader.o.valid),
+                reader.o.ready.eq(transposer.i_words.ready),
+                writer.i_words.p.eq(transposer.o_words.p),
+                writer.i_words.valid.eq(transposer.o_words.valid),
+                transposer.o_words.ready.eq(writer.i_words.ready),
+            ]
+        with m.Else():
+            m.d.comb += [
+                writer.i_words.valid.eq(reader.o.valid),
+                reader.o.ready.eq(writer.i_words.ready),
             ]
 
         request = self.dma.request
@@ -97,6 +125,10 @@ class LoadEngine(wiring.Component):
                     with m.If(move.opcode == Opcode.COPY):
                         m.d.comb += [reader.i.valid.eq(1), writer.i.valid.eq(1)]
                         m.next = "COPY"
+                    with m.Elif(move.opcode == Opcode.TRANSPOSE):
+                        m.d.comb += transposer.i.valid.eq(1)
+                        m.d.sync += transposes.eq(1)
+                        m.next = "COPY"
                     with m.Else():
                         m.next = "REQUEST"
             with m.State("REQUEST"):
@@ -118,13 +150,14 @@ class LoadEngine(wiring.Component):
                     m.next = "RESULT"
             with m.State("COPY"):
                 with m.If(~self.destination.request.valid):
-                    with m.If(writer.i.ready):
+                    with m.If(writer.i.ready & transposer.idle):
                         m.d.comb += self.activity.eq(Activity.BLOCKED)
-                    with m.Else():
+                    with m.Elif(~(transposes & reader.o.valid & reader.o.ready)):
                         m.d.comb += self.activity.eq(Activity.STARVED)
                 with m.Elif(~self.destination.request.ready):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.If(writer.done):
+                with m.If(writer.done & transposer.idle):
+                    m.d.sync += transposes.eq(0)
                     m.next = "RESULT"
             with m.State("RESULT"):
                 m.d.comb += self.result.valid.eq(1)

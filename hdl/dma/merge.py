@@ -15,7 +15,7 @@ class RowMerger(wiring.Component):
     """Rewrites a LOAD, COPY or STORE to an equal one of a single row, where there is one.
 
     That is where both strides equal the row and the whole block has less than 4 GiB. Anything else
-    passes unchanged, SIGNAL included but for fields that it does not have.
+    passes unchanged, SIGNAL included but for fields that it does not have, and TRANSPOSE.
 
     Members
     -------
@@ -54,7 +54,7 @@ class RowMerger(wiring.Component):
                     move.destination_stride == move.row_bytes
                 )
                 m.d.sync += [rows.eq(move.rows), term.eq(move.row_bytes), total.eq(0)]
-                with m.If(touching & (move.rows > 1)):
+                with m.If(touching & (move.rows > 1) & (move.opcode != Opcode.TRANSPOSE)):
                     m.next = "MULTIPLY"
                 with m.Else():
                     m.next = "OUTPUT"

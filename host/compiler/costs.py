@@ -105,6 +105,27 @@ def copy(config: CardConfig, nbytes: int) -> float:
     return START_CYCLES + nbytes / min(config.bus_bytes, dram_bytes_per_cycle(config))
 
 
+def transposition(
+    config: CardConfig, batches: int, rows: int, columns: int, nbytes: int = 1
+) -> float:
+    """A TRANSPOSE: the words of each block in or out, whichever are more; or what DRAM has."""
+    side = config.line_bytes // nbytes
+    per_word = config.bus_bytes // nbytes
+    turned = 0
+    for height, down in _parts(rows, side):
+        for width, across in _parts(columns, side):
+            longer = max(height * -(-width // per_word), width * -(-height // per_word) + 1)
+            turned += down * across * longer
+    slower = max(1.0, config.bus_bytes / dram_bytes_per_cycle(config))
+    return START_CYCLES + batches * turned * slower
+
+
+def _parts(count: int, side: int) -> list[tuple[int, int]]:
+    """Sizes into which so many are cut, and how often each comes."""
+    whole, rest = divmod(count, side)
+    return [(size, times) for size, times in ((side, whole), (rest, 1)) if size and times]
+
+
 def lookup(config: CardConfig, rows: int, columns: int) -> int:
     """A LOOKUP: its table, then a bus word a cycle, and one for each row at the least."""
     words = -(-columns // config.bus_bytes)

@@ -210,6 +210,15 @@ class HalfdomeTarget:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
 
+    def transpose(
+        self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
+        rows: int, columns: int,
+    ) -> Work:  # fmt: skip
+        """TRANSPOSE."""
+        shape = batches, rows, columns
+        work = kernels.transpose(source, source_step, target, target_step, *shape)
+        return work.taking(costs.transposition(self._config, *shape, source.format.nbytes))
+
     def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> Work:
         """LOOKUP."""
         work = kernels.lookup(table, y, a, rows, columns, self.word)

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import MATMUL_LIMIT, ElementFormat
 from halfdome.host.compiler import products
-from halfdome.host.compiler.commands import Place
-from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
-from halfdome.host.driver.kernels import Rows
+from halfdome.host.compiler.lowering import Layout, Lowering, label
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import moves, operator
 from halfdome.host.graph.graph import Node
@@ -56,27 +54,60 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
 
 
 def transpose(lowering: Lowering, node: Node, position: int) -> None:
-    """The last two axes: the product of ones and zeros with each matrix, read as its columns."""
+    """The last two axes of each matrix: a TRANSPOSE of every run of columns that lie one behind the
+    other. Runs that begin within words are turned with what lies between, and copied as rows."""
     name = node.inputs[0]
-    x = lowering.graph.values[name]
+    x, word = lowering.graph.values[name], lowering.target.word
     source, made = lowering.layouts[name, position], lowering.output(node.output, position)
-    columns, rows, word = lowering.joins.columns[name], x.shape[-2], lowering.target.word
-    pick = np.zeros((x.columns, round_up(len(columns), word)), np.uint8)
-    at = np.flatnonzero(columns >= 0)
-    pick[columns[at], at] = 1
-    held = lowering.hold(f"{node.output} ones", position, pick.size, lambda: pick.reshape(-1))
-    params, region = products.hold_params(
-        lowering, node, position, np.zeros(rows, np.int32), np.ones(rows, np.float32)
-    )
+    rows, size = x.shape[-2], x.format.nbytes
     count = lowering.samples(position) * x.pixels // rows
-    operands = [
-        (Rows(Place(held), pick.shape[1]), 0),
-        (lowering.rows_at(name, source), rows * source.stride),
-        (lowering.rows_at(node.output, made), x.columns * made.stride),
-    ]
-    sizes = count, x.columns, len(columns), rows
-    work = lowering.target.batch_matmul(operands, params, sizes, transposed=True)
-    lowering.add(
-        position, work, label(node), reads=[whole(held), lowering.region(name, position), region],
-        writes=[lowering.region(node.output, position)],
-    )  # fmt: skip
+    columns = lowering.joins.columns[name]
+    runs = _runs(columns)
+    if all(at * size % word == 0 for at, *_ in runs):
+        for at, first, width in runs:
+            part, target = (
+                source.inside(at * size),
+                Layout(made.buffer, made.offset + first * made.stride, made.stride),
+            )
+            _turn(lowering, node, position, (part, target), (count, rows, width), x.columns)
+        return
+    turned = lowering.fresh(f"{node.output} turned", position, count * len(columns), made.stride)
+    _turn(lowering, node, position, (source, turned), (count, rows, len(columns)), len(columns))
+    for batch in range(count):
+        for at, first, width in runs:
+            start, end = batch * len(columns) + at, batch * x.columns + first
+            work = lowering.target.move(
+                turned.place(start), made.stride, made.place(end), made.stride, width, rows * size
+            )
+            lowering.add(
+                position, work, label(node), reads=[turned.region(width, rows * size, start)],
+                writes=[made.region(width, rows * size, end)],
+            )  # fmt: skip
+
+
+def _runs(columns: np.ndarray) -> list[tuple[int, int, int]]:
+    """Where columns lie one behind the other in memory: at which element, which, and how many."""
+    places = np.flatnonzero(columns >= 0)
+    breaks = np.flatnonzero((np.diff(places) != 1) | (np.diff(columns[places]) != 1)) + 1
+    return [(int(run[0]), int(columns[run[0]]), len(run)) for run in np.split(places, breaks)]
+
+
+def _turn(
+    lowering: Lowering, node: Node, position: int, layouts: tuple[Layout, Layout],
+    shape: tuple[int, int, int], step: int,
+) -> None:  # fmt: skip
+    """TRANSPOSE of [rows, width] matrices that follow each other, to `width` of `step` rows."""
+    name, (source, made), (count, rows, width) = node.inputs[0], layouts, shape
+    nbytes = lowering.graph.values[name].format.nbytes
+    for start in range(0, count, MATMUL_LIMIT):
+        batches = min(count - start, MATMUL_LIMIT)
+        work = lowering.target.transpose(
+            lowering.rows_at(name, source, start * rows), rows * source.stride,
+            lowering.rows_at(node.output, made, start * step), step * made.stride,
+            batches, rows, width,
+        )  # fmt: skip
+        region = made.region(((batches - 1) * step + width), rows * nbytes, start * step)
+        lowering.add(
+            position, work, label(node),
+            reads=[source.region(batches * rows, width * nbytes, start * rows)], writes=[region],
+        )  # fmt: skip

@@ -175,6 +175,16 @@ class NumpyTarget:
         """Finds maxima."""
         return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
 
+    def transpose(
+        self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
+        rows: int, columns: int,
+    ) -> NumpyWork:  # fmt: skip
+        """Exchanges rows and columns."""
+        return NumpyWork("transpose", {
+            "source": source, "source_step": source_step, "target": target,
+            "target_step": target_step, "batches": batches, "rows": rows, "columns": columns,
+        })  # fmt: skip
+
     def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> NumpyWork:
         """Looks bytes up."""
         return NumpyWork("lookup", {

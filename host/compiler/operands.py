@@ -94,6 +94,12 @@ def operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
                 name: (Extent(v[name], v["rows"], v["row_bytes"], v[f"{name}_stride"]), writes)
                 for name, writes in (("source", False), ("destination", True))
             }
+        case Opcode.TRANSPOSE:
+            sides = {"source": (v["rows"], v["columns"]), "destination": (v["columns"], v["rows"])}
+            return {
+                name: (_batches(v, name, rows, columns * v["element_bytes"]), name == "destination")
+                for name, (rows, columns) in sides.items()
+            }
         case Opcode.GATHER:
             return _gather_operands(v)
         case Opcode.MATMUL | Opcode.BATCH_MATMUL | Opcode.CONV2D:
@@ -167,22 +173,27 @@ def _product_operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> 
     return found
 
 
-def _batch_operands(v: dict[str, int], size: int) -> Operands:
+def _batches(v: dict[str, int], name: str, rows: int, row_bytes: int) -> Extent:
     """The rows of matrices that follow each other; of others all from the first byte to the
     last."""
+    step, stride = v[f"{name}_batch_stride"], v[f"{name}_stride"]
+    batches = v["batches"] if step else 1
+    if batches == 1 or step == rows * stride:
+        return Extent(v[name], batches * rows, row_bytes, stride)
+    return Extent(v[name], batches, (rows - 1) * stride + row_bytes, step)
+
+
+def _batch_operands(v: dict[str, int], size: int) -> Operands:
+    """Batches of matrices; a TRIANGLE's are rows."""
     x, w = (
         (v["m"], v["k"]),
         ((v["n"], v["k"]) if v["flags"] & Flag.TRANSPOSED else (v["k"], v["n"])),
     )
     found = {}
     for name, (rows, row) in {"x": x, "w": w, "y": (v["m"], size * v["n"])}.items():
-        step, stride = v[f"{name}_batch_stride"], v[f"{name}_stride"]
-        batches = v["batches"] if step else 1
+        extent = _batches(v, name, rows, row)
         if name == "y" and v["flags"] & Flag.TRIANGLE:
-            extent = Extent(v["y"], v["batches"], v["n"] * (v["n"] - 1) // 2, step)
-        elif batches == 1 or step == rows * stride:
-            extent = Extent(v[name], batches * rows, row, stride)
-        else:
-            extent = Extent(v[name], batches, (rows - 1) * stride + row, step)
+            below = v["n"] * (v["n"] - 1) // 2
+            extent = Extent(v["y"], v["batches"], below, v["y_batch_stride"])
         found[name] = extent, name == "y"
     return found

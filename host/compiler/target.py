@@ -160,6 +160,13 @@ class Target(Protocol):
         """The largest of each channel over the windows of an image."""
         ...
 
+    def transpose(
+        self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
+        rows: int, columns: int,
+    ) -> Work:  # fmt: skip
+        """Matrices with rows and columns exchanged, each so many bytes behind the one before."""
+        ...
+
     def lookup(self, table: Place, y: Rows, a: Rows, rows: int, columns: int) -> Work:
         """Bytes, each by what stands in its place in a table of 256."""
         ...

@@ -51,6 +51,9 @@ def cycles(
     match opcode:
         case Opcode.COPY:  # a bus word each cycle, as the vector engine has it
             found["copy"] = costs.vector(config, v["rows"], -(-v["row_bytes"] // 4))
+        case Opcode.TRANSPOSE:
+            shape = v["batches"], v["rows"], v["columns"], v["element_bytes"]
+            found["copy"] = costs.transposition(config, *shape)  # type: ignore[assignment]
         case Opcode.MATMUL:
             found["compute"] = costs.product(config, v["m"], v["k"], v["n"])
         case Opcode.BATCH_MATMUL:
@@ -95,6 +98,9 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
     match opcode:
         case Opcode.LOAD | Opcode.COPY | Opcode.STORE:
             return dict.fromkeys(("source", "destination"), v["rows"] * v["row_bytes"])
+        case Opcode.TRANSPOSE:
+            turned = v["batches"] * v["rows"] * v["columns"] * v["element_bytes"]
+            return dict.fromkeys(("source", "destination"), turned)
         case Opcode.GATHER:
             integer = 8 if v["flags"] & Flag.WIDE else 4
             pooled = v["dim"] * ElementFormat(v["output_format"]).nbytes

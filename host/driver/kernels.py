@@ -77,6 +77,20 @@ def move(
     })  # fmt: skip
 
 
+def transpose(
+    source: Rows, source_step: int, target: Rows, target_step: int, batches: int, rows: int,
+    columns: int,
+) -> Work:  # fmt: skip
+    """TRANSPOSE of matrices [rows, columns], each so many bytes behind the one before."""
+    return Work(Opcode.TRANSPOSE, {
+        "source": source.address, "source_stride": source.stride,
+        "source_batch_stride": source_step, "destination": target.address,
+        "destination_stride": target.stride, "destination_batch_stride": target_step, "rows": rows,
+        "columns": columns,
+        "batches": batches, "element_bytes": source.format.nbytes,
+    })  # fmt: skip
+
+
 def vector(
     opcode: Opcode, y: Rows, a: Rows, rows: int, columns: int, b: Rows | None = None, *,
     flags: int = 0, function: Function = Function.IDENTITY, multiplier: float = 1.0,

@@ -7,7 +7,7 @@ It runs commands that are operators of graphs, in one queue, on one memory, in n
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,10 @@ class _Rows:
     stride: int
     format: ElementFormat
     zero_point: int
+
+    def at(self, address: int) -> "_Rows":
+        """The same rows elsewhere."""
+        return replace(self, address=address)
 
 
 @dataclass(frozen=True)
@@ -449,6 +453,15 @@ def _lookup(
     card._put(y, lookup(card._get(a, rows, columns), card._bytes(table, TABLE_BYTES)))
 
 
+def _transpose(
+    card: NumpyAccelerator, source: _Rows, source_step: int, target: _Rows, target_step: int,
+    batches: int, rows: int, columns: int,
+) -> None:  # fmt: skip
+    for batch in range(batches):
+        matrix = card._get(source.at(source.address + batch * source_step), rows, columns)
+        card._put(target.at(target.address + batch * target_step), matrix.T)
+
+
 def _max_pool(card: NumpyAccelerator, x: _Rows, y: _Rows, window: Mapping[str, Any]) -> None:
     (height, width), k = window["image"], window["k"]
     made = max_pool(
@@ -490,4 +503,5 @@ _OPERATIONS: Mapping[str, Callable[..., None]] = {
     "move": _move, "signal": _nothing, "fence": _nothing, "copy": _copy, "gather": _gather,
     "linear": _linear, "conv2d": _conv2d, "batch_matmul": _batch_matmul, "pairs": _pairs,
     "elements": _elements, "lookup": _lookup, "max_pool": _max_pool,
+    "transpose": _transpose,
 }  # fmt: skip

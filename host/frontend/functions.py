@@ -1,17 +1,17 @@
 """Functions of one 8-bit tensor, element by element: whatever computes them, a table of 256 does.
 
-Between a DequantizeLinear and a QuantizeLinear stand nodes in floating point whose results nobody
-else sees. They become one node, which knows those that it stands for.
+Nodes that make 8 bits of the same 8 bits, by any way through floating point or other 8 bits that
+nobody else sees, become one node, which knows those that it stands for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from halfdome.hdl.commands import TABLE_BYTES
 from halfdome.host.frontend.net import Function, Net
+from halfdome.host.frontend.regions import Region, regions
 from halfdome.host.frontend.sessions import part
 
 FUNCTION = "ByteFunction"
@@ -25,42 +25,53 @@ ELEMENTWISE = (
 """Operators that make a float of a float."""
 WITH_OTHERS = ("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub")
 """Operators that do so if their other operands are numbers, or the same float in another guise."""
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_OF_BYTES = {"QLinearSigmoid": (0,), "QLinearLeakyRelu": (0,), "QLinearAdd": (0, 3),
+             "QLinearMul": (0, 3)}  # fmt: skip
+"""Operators that make bytes of bytes, and where those stand; other operands say what they mean."""
+SCALES = {
+    "QuantizeLinear": 1, "QLinearSigmoid": 3, "QLinearLeakyRelu": 3, "QLinearAdd": 6,
+    "QLinearMul": 6,
+}  # fmt: skip
+"""Where the scale of an output stands, and behind it the zero point, of what may end a function."""
+_WAYS = ("QuantizeLinear", "DequantizeLinear")
+DOMAINS = ("", "ai.onnx", "com.microsoft")
+"""Of operators that are known here."""
 
 
 def collapse(net: Net) -> Net:
     """The same net with one node for each function of bytes."""
-    found = {place: region for place in range(len(net.nodes)) if (region := _found(net, place))}
-    inner = {each for region in found.values() for each in region.inner}
-    unread = {
-        each for region in found.values() for each in region.sources
-        if _is_seen_by(net, each, {*inner, *found})
+    found = {region.places[-1]: region for region in _regions(net)}
+    inside = {place for region in found.values() for place in region.places}
+    gone = {
+        place for place in inside
+        if all(
+            name not in net.outputs and {*net.users.get(name, ())} <= inside
+            for name in net.nodes[place].output
+        )
     }  # fmt: skip
+    left = gone | {*found}
     nodes, functions = [], {}
     for place, node in enumerate(net.nodes):
         if place in found:
             region, result = found[place], node.output[0]
-            own = region.inner[-1] if region.inner else place
-            gone = [each for each in region.sources if each in unread]
-            unread -= {*gone}
-            inner |= {*gone}
-            labels = [net.labels[each] for each in (*gone, *region.inner, place) if each != own]
-            functions[result] = Function(_standing(net, region, place), tuple(labels))
-            source = net.nodes[region.sources[0]].input[0]
-            node = onnx.helper.make_node(FUNCTION, [source], [result], name=net.labels[own])
-        elif place in inner | unread:
+            named = [each for each in region.places if net.nodes[each].op_type not in _WAYS]
+            own = named[-1] if named else place
+            labels = [net.labels[each] for each in region.places if each in left and each != own]
+            left -= {*region.places}
+            functions[result] = Function(_standing(net, region), tuple(labels))
+            node = onnx.helper.make_node(FUNCTION, [region.source], [result], name=net.labels[own])
+        elif place in gone:
             continue
         nodes.append(node)
     return net.replaced(nodes, functions)
 
 
-def table(net: Net, nodes: Sequence[onnx.NodeProto]) -> np.ndarray:
-    """What ONNX Runtime makes of all bytes, by nodes whose first takes them and whose last gives.
+def table(net: Net, x: str, nodes: Sequence[onnx.NodeProto]) -> np.ndarray:
+    """What ONNX Runtime makes of all bytes of a tensor, by nodes of which the last gives it.
 
     uint8 or int8 [256], at the place of each byte. Raises `Unsteady` if a byte that stands alone
     becomes another.
     """
-    x = nodes[0].input[0]
     kind, shape = net.tensors[x].dtype, net.tensors[x].shape or ()
     leading = [1] * (len(shape) - 1)
     session = part(net.model, nodes, {x: (kind, (*leading, "count"))}, net.proto)
@@ -81,44 +92,40 @@ class Unsteady(Exception):
     those at the end of a tensor in another way."""
 
 
-@dataclass(frozen=True)
-class _Region:
-    """What a QuantizeLinear makes bytes of: nodes in floating point, and DequantizeLinear nodes of
-    one tensor, by their places."""
+def _regions(net: Net) -> list[Region]:
+    """All functions of bytes, none within another, but for single nodes that are translated by
+    themselves."""
+    found = regions(
+        net.nodes, net.outputs, lambda node: _operands(net, node), lambda name: _is_byte(net, name)
+    )
+    return [
+        region for region in found
+        if len(region.places) > 1 or net.nodes[region.places[0]].op_type not in _OF_BYTES
+    ]  # fmt: skip
 
-    inner: Sequence[int]
-    sources: Sequence[int]
+
+def _operands(net: Net, node: onnx.NodeProto) -> list[str]:
+    """What a node computes with, element by element, but for numbers; none if it does not so."""
+    if node.domain not in DOMAINS or len(node.output) != 1:
+        return []
+    if node.op_type in _WAYS:
+        places: Sequence[int] = (0,)
+    elif node.op_type in (*ELEMENTWISE, *WITH_OTHERS):
+        places = range(len(node.input))
+    else:
+        places = _OF_BYTES.get(node.op_type, ())
+    given = [name for place, name in enumerate(node.input) if place in places and name]
+    said = [name for place, name in enumerate(node.input) if place not in places and name]
+    names = [name for name in given if not _is_number(net, name)]
+    shapes = {
+        tensor and tensor.shape for tensor in map(net.tensors.get, (*names, node.output[0]))
+    }  # fmt: skip
+    alike = len(shapes) == 1 and None not in shapes
+    return names if alike and all(_is_number(net, name) for name in said) else []
 
 
-def _found(net: Net, place: int) -> _Region | None:
-    """What is in front of a QuantizeLinear, if it is a function of one 8-bit tensor."""
-    node = net.nodes[place]
-    if node.op_type != "QuantizeLinear":
-        return None
-    inner: set[int] = set()
-    sources: set[int] = set()
-    waiting = [node.input[0]]
-    while waiting:
-        name = waiting.pop()
-        if _is_number(net, name):
-            continue
-        maker = net.maker.get(name)
-        made = None if maker is None else net.nodes[maker]
-        if maker is None or made is None or made.domain not in _DOMAINS:
-            return None
-        if made.op_type == "DequantizeLinear":
-            sources.add(maker)
-        elif made.op_type in (*ELEMENTWISE, *WITH_OTHERS):
-            inner.add(maker)
-            waiting += [each for each in made.input if each and net.maker.get(each) not in inner]
-        else:
-            return None
-    taken = {net.nodes[each].input[0] for each in sources}
-    region = _Region(sorted(inner), sorted(sources))
-    alone = all(_is_seen_by(net, each, {*inner, place}) for each in inner)
-    if len(taken) != 1 or not alone or not _is_of_bytes(net, region, node):
-        return None
-    return region
+def _is_byte(net: Net, name: str) -> bool:
+    return name in net.tensors and net.tensors[name].dtype in (np.uint8, np.int8)
 
 
 def _is_number(net: Net, name: str) -> bool:
@@ -126,35 +133,15 @@ def _is_number(net: Net, name: str) -> bool:
     return array is not None and array.size == 1
 
 
-def _is_of_bytes(net: Net, region: _Region, quantise: onnx.NodeProto) -> bool:
-    """Whether all scales are numbers, and shape and width of both ends are alike."""
-    ends = [quantise, *(net.nodes[each] for each in region.sources)]
-    numbers = all(_is_number(net, name) for node in ends for name in node.input[1:] if name)
-    x, y = (net.tensors.get(name) for name in (ends[-1].input[0], quantise.output[0]))
-    if x is None or y is None or not numbers:
-        return False
-    return x.dtype.itemsize == y.dtype.itemsize == 1 and x.shape is not None and x.shape == y.shape
-
-
-def _is_seen_by(net: Net, place: int, others: set[int]) -> bool:
-    """Whether nobody but others sees what a node makes."""
-    return all(
-        name not in net.outputs and {*net.users.get(name, ())} <= others
-        for name in net.nodes[place].output
-    )
-
-
-def _standing(net: Net, region: _Region, place: int) -> tuple[onnx.NodeProto, ...]:
-    """The nodes of a region, its floats named so that other nodes of the same are none."""
+def _standing(net: Net, region: Region) -> tuple[onnx.NodeProto, ...]:
+    """The nodes of a region, its floats that others see named so that other nodes are none."""
     kept = []
-    mine = {net.nodes[each].output[0] for each in region.sources}
-    result = net.nodes[place].output[0]
-    for each in (*region.sources, *region.inner, place):
+    fresh = {net.nodes[each].output[0] for each in region.copied}
+    result = net.nodes[region.places[-1]].output[0]
+    for each in region.places:
         node = onnx.NodeProto()
         node.CopyFrom(net.nodes[each])
-        names = node.output if each in region.sources else node.input
-        for at, name in enumerate(names):
-            if name in mine:
-                names[at] = f"{name} of {result}"
+        for names in (node.input, node.output):
+            names[:] = [f"{name} of {result}" if name in fresh else name for name in names]
         kept.append(node)
     return tuple(kept)

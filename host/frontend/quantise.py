@@ -21,6 +21,7 @@ from halfdome.host.frontend.quantisable import (
 )
 from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet, told
+from halfdome.host.frontend.whole import keep_functions_whole
 
 _QUANTISED = {
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd",
@@ -103,7 +104,9 @@ def _quantised(
             all_tensors_to_one_file=True, external_data_location="prepared.data",
         )  # fmt: skip
         ready = prepared_to_quantise(onnx.load(prepared))
-        kept = copy_before_activations(ready, [*_kept_real(ready), *unquantisable(ready)])
+        kept = [*_kept_real(ready), *unquantisable(ready)]
+        kept += keep_functions_whole(ready, kept)
+        kept = copy_before_activations(ready, kept)
         outside = outside or _is_large(ready)
         _save(taken_real(ready), prepared, outside)
         tools.quantize_static(

@@ -17,8 +17,8 @@ def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model in floating point, in which
 
     Sum adds one operand after the other, a quotient or difference with a constant is a product or
-    sum, HardSigmoid and HardSwish are products, sums and Clip, a mean over height and width is
-    GlobalAveragePool, and MatMul with weights to which a bias is added is Gemm.
+    sum, a mean over height and width is GlobalAveragePool, and MatMul with weights to which a bias
+    is added is Gemm.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -43,7 +43,6 @@ class _Writer:
         self._constants = {tensor.name: tensor for tensor in made.graph.initializer}
         self._uses = Counter(name for node in made.graph.node for name in used(node))
         self._uses.update(value.name for value in made.graph.output)
-        self._opset = next(each.version for each in made.opset_import if not each.domain)
 
     def constant(self, name: str) -> np.ndarray | None:
         """The array of a constant."""
@@ -83,20 +82,6 @@ class _Writer:
         self.nodes.append(helper.make_node(op, inputs, [output], name=name))
         return output
 
-    def clip(self, like: onnx.NodeProto, x: str, low: float, high: float, output: str) -> str:
-        """Clip, whose bounds are attributes in old models."""
-        name = f"{like.name or like.output[0]} Clip {len(self.nodes)}"
-        if self._opset < 11:
-            node = helper.make_node("Clip", [x], [output], name=name, min=low, max=high)
-        else:
-            bounds = [
-                self.hold(f"{output} {bound}", np.array(value, np.float32))
-                for bound, value in (("low", low), ("high", high))
-            ]
-            node = helper.make_node("Clip", [x, *bounds], [output], name=name)
-        self.nodes.append(node)
-        return output
-
 
 def _sum(writer: _Writer, node: onnx.NodeProto) -> bool:
     if len(node.input) < 2:
@@ -127,28 +112,6 @@ def _by_constant(op: str, inverse: Callable[[np.ndarray], np.ndarray]):
         return True
 
     return rule
-
-
-def _hard_sigmoid(writer: _Writer, node: onnx.NodeProto) -> bool:
-    found = attributes(node)
-    alpha, beta = (float(found.get(key, usual)) for key, usual in (("alpha", 0.2), ("beta", 0.5)))  # type: ignore[arg-type]
-    _ramp(writer, node, alpha, beta, node.output[0])
-    return True
-
-
-def _hard_swish(writer: _Writer, node: onnx.NodeProto) -> bool:
-    ramp = _ramp(writer, node, 1 / 6, 0.5, f"{node.output[0]} ramp")
-    writer.add(node, "Mul", [node.input[0], ramp], node.output[0])
-    return True
-
-
-def _ramp(writer: _Writer, node: onnx.NodeProto, alpha: float, beta: float, output: str) -> str:
-    """x * alpha + beta, from 0 to 1."""
-    x = node.input[0]
-    for op, value in (("Mul", alpha), ("Add", beta)):
-        held = writer.hold(f"{output} {op} constant", np.array([value], np.float32))
-        x = writer.add(node, op, [x, held], f"{output} {op}")
-    return writer.clip(node, x, 0.0, 1.0, output)
 
 
 def _mean(writer: _Writer, node: onnx.NodeProto) -> bool:
@@ -217,8 +180,6 @@ _RULES: Mapping[str, Callable[[_Writer, onnx.NodeProto], bool]] = {
     "Add": _biased,
     "Div": _by_constant("Mul", lambda value: 1 / value),
     "Sub": _by_constant("Add", lambda value: -value),
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _hard_swish,
     "ReduceMean": _mean,
     "AveragePool": _pool,
 }

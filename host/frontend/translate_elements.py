@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat
-from halfdome.host.frontend.functions import Unsteady, table
+from halfdome.host.frontend.functions import SCALES, Unsteady, table
 from halfdome.host.frontend.layout import Order, plain, without_ones
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 from halfdome.host.frontend.translate_products import finite
@@ -70,9 +70,10 @@ def qlinear_function(builder: Builder, node: onnx.NodeProto) -> None:
 
 
 def byte_function(builder: Builder, node: onnx.NodeProto) -> None:
-    """What stands between DequantizeLinear and QuantizeLinear, both with one scale."""
+    """Whatever makes bytes of bytes of one tensor."""
     nodes = builder.net.inside(node)
-    _function(builder, node, nodes, *(operand(nodes[-1], place) for place in (1, 2)))
+    at = SCALES[nodes[-1].op_type]
+    _function(builder, node, nodes, *(operand(nodes[-1], place) for place in (at, at + 1)))
 
 
 def _function(
@@ -83,7 +84,7 @@ def _function(
     _, made = builder.output(y, scale, zero)
     form = builder.either(x)
     try:
-        entries = table(builder.net, nodes)
+        entries = table(builder.net, x, nodes)
     except Unsteady as error:
         raise Refused(str(error)) from None
     value = builder.add("lookup", [form.value, builder.add_constant(entries)], **made)

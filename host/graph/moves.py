@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from halfdome.hdl.commands import MATMUL_LIMIT
 from halfdome.host import arguments
 from halfdome.host.graph import operator
 from halfdome.host.graph.operator import Constants, Operator, refuse
@@ -60,7 +61,11 @@ def _infer_transpose(node: "Node", operands: Sequence[Value], constants: Constan
     """Of the last two axes."""
     operator.count(node, operands, 1)
     (x,) = operands
-    operator.bytes_of(node, x, 3)
+    if len(x.shape) < 3 or max(x.shape[-2:]) > MATMUL_LIMIT:
+        raise refuse(
+            node, f"{x}: must have samples, then at least two axes, the last two of at most "
+            f"{MATMUL_LIMIT}"
+        )  # fmt: skip
     shape = (*x.shape[:-2], x.shape[-1], x.shape[-2])
     return Value(node.output, shape, x.format, x.scale, x.zero_point)
 

@@ -86,6 +86,20 @@ class Describer:
         places = (self.local(card, values[name]) for name in ("source", "destination"))
         return self._move(*places, values)
 
+    def transpose(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        batches, rows, columns = (values[name] for name in ("batches", "rows", "columns"))
+        nbytes = batches * rows * columns * values["element_bytes"]
+        places = {name: self.local(card, values[name]) for name in ("source", "destination")}
+        title = f"{batches}x{rows}x{columns} {places['source']} to {places['destination']}"
+        return title, {
+            "bytes": nbytes,
+            "batches": batches,
+            "rows": rows,
+            "columns": columns,
+            "element_bytes": values["element_bytes"],
+            **{name: f"{place} {values[name]:#x}" for name, place in places.items()},
+        }
+
     def store(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
         return self._move(
             self.local(card, values["source"]), self.bus(values["destination"]), values
@@ -195,6 +209,7 @@ def _fence(describer: Describer, card: int, values: dict[str, int]) -> tuple[str
 _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict]]] = {
     Opcode.LOAD: Describer.load,
     Opcode.COPY: Describer.copy,
+    Opcode.TRANSPOSE: Describer.transpose,
     Opcode.STORE: Describer.store,
     Opcode.SIGNAL: Describer.signal,
     Opcode.GATHER: Describer.gather,

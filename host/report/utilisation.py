@@ -64,12 +64,12 @@ def of(
                         nbytes = traffic.moved(command, program.segments, config)[traffic.LINK]
                         moved[position, command.opcode is Opcode.LOAD] += nbytes
     ways = [{c: n for (c, into), n in moved.items() if into is way} for way in (True, False)]
-    array = config.array_rows * config.array_columns
-    link = cycles * costs.link_bytes_per_cycle(config)
-    uplink = cycles * costs.link_bytes_per_cycle(config.replace(**UPLINK))
+    array = config.array_rows * config.array_columns * max(1, cycles * len(cards))
+    link = max(1, cycles) * costs.link_bytes_per_cycle(config)
+    uplink = max(1, cycles) * costs.link_bytes_per_cycle(config.replace(**UPLINK))
     return Utilisation(
-        len(cards), rows, cycles, macs, macs / (array * cycles * len(cards)),
-        *(sum(way.values()) / rows for way in ways),
+        len(cards), rows, cycles, macs, macs / array,
+        *(sum(way.values()) / max(1, rows) for way in ways),
         max(max(way.values(), default=0) for way in ways) / link,
         max(sum(way.values()) for way in ways) / uplink,
     )  # fmt: skip

@@ -7,7 +7,14 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfdome.hdl.commands import Flag, IndexMode, Opcode, RowFormat, mode_flags
+from halfdome.hdl.commands import (
+    MATMUL_LIMIT,
+    Flag,
+    IndexMode,
+    Opcode,
+    RowFormat,
+    mode_flags,
+)
 from halfdome.hdl.config import CardConfig
 from halfdome.host import arguments
 from halfdome.host.driver import kernels
@@ -130,6 +137,31 @@ class Card(MatrixProducts, Elements):
         ))  # fmt: skip
         call.finish(result, stays=True)
         return result
+
+    @whole
+    def transpose(self, x: "ArrayLike | Tensor") -> "np.ndarray | Tensor":
+        """The last two axes of `x` [..., rows, columns], of any dtype of tensors, exchanged.
+
+        A tensor if `x` is one. Raises `ValueError` for a side of more than 65535 elements.
+        """
+        if not isinstance(x, Tensor):
+            x = arguments.plain("x", x)
+        if len(x.shape) < 2 or 0 in x.shape:
+            raise ValueError(f"x: {list(x.shape)}: must have two dimensions at least, none zero")
+        matrix = operand("x", x, list(DTYPES.values()), (None,) * len(x.shape), self.accelerator)
+        *lead, rows, columns = matrix.shape
+        batches = int(np.prod(lead, dtype=np.int64))
+        for name, size in (("matrices", batches), ("rows", rows), ("columns", columns)):
+            arguments.integer(f"x: {name}", size, 1, MATMUL_LIMIT)
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((*lead, columns, rows), matrix.dtype)
+        source, target = call.rows(matrix), Rows(y.block.address, y.stride)
+        for name, stride in (("row", source.stride), ("column", target.stride)):
+            arguments.integer(f"x: bytes of a {name}", stride, 1, (1 << 24) - 1)
+        call.run(kernels.transpose(
+            source, rows * source.stride, target, columns * target.stride, batches, rows, columns
+        ))  # fmt: skip
+        return call.finish(y, stays=isinstance(matrix, Tensor))
 
     @whole
     def table(

@@ -59,6 +59,8 @@ class GoldenCard:
         match opcode:
             case Opcode.LOAD | Opcode.COPY | Opcode.STORE:
                 self._move(opcode, values)
+            case Opcode.TRANSPOSE:
+                self._transpose(values)
             case Opcode.SIGNAL:
                 self.host.write(values["address"], values["value"].to_bytes(4, "little"))
             case Opcode.GATHER:
@@ -130,6 +132,17 @@ class GoldenCard:
                 self.host.write(target, data)
             else:
                 self._bytes(target, len(data))[:] = np.frombuffer(data, np.uint8)
+
+    def _transpose(self, values: dict[str, int]) -> None:
+        size, rows, columns = (values[name] for name in ("element_bytes", "rows", "columns"))
+        for batch in range(values["batches"]):
+            start, end = (
+                values[name] + batch * values[f"{name}_batch_stride"]
+                for name in ("source", "destination")
+            )
+            matrix = values | {"source": start, "rows": rows}
+            x = self._rows(matrix, "source", columns * size).reshape(rows, columns, size)
+            self._set_rows(end, values["destination_stride"], x.swapaxes(0, 1).reshape(columns, -1))
 
     def _gather(self, values: dict[str, int]) -> tuple[Status, int]:
         rows, stride = values["rows"], values["row_stride"]

@@ -21,6 +21,7 @@ from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
     TABLE_BYTES,
+    TRANSPOSED_BYTES,
     ElementFormat,
     Flag,
     Function,
@@ -69,6 +70,7 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
             yield Status.BAD_FORMAT, "reserved"
     rules = {
         Opcode.LOAD: _move, Opcode.COPY: _move, Opcode.STORE: _move, Opcode.SIGNAL: _signal,
+        Opcode.TRANSPOSE: _transpose,
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
@@ -176,6 +178,28 @@ def _move(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         if (opcode, name) not in _PCIE_OPERANDS
     }
     yield from _operands(v, config, extents, in_place=True)
+
+
+def _transpose(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    if v["element_bytes"] not in TRANSPOSED_BYTES:
+        yield Status.BAD_FORMAT, "element_bytes"
+    limits = dict.fromkeys(("rows", "columns", "batches"), MATMUL_LIMIT)
+    yield from _dimensions(v, **limits)
+    sides = {
+        "source": (v["rows"], v["columns"] * v["element_bytes"]),
+        "destination": (v["columns"], v["rows"] * v["element_bytes"]),
+    }
+    strides = {f"{name}_stride": size for name, (rows, size) in sides.items() if rows > 1}
+    yield from _strides(v, **strides)
+    batched = [f"{name}_batch_stride" for name in sides] if v["batches"] > 1 else []
+    yield from _aligned(v, config.bus_bytes, *sides, *strides, *batched)
+    extents = {
+        name: _Extent(
+            v["batches"], v[f"{name}_batch_stride"], _rows(rows, v[f"{name}_stride"], size)
+        )
+        for name, (rows, size) in reversed(sides.items())
+    }
+    yield from _operands(v, config, extents)
 
 
 def _signal(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:

@@ -199,6 +199,10 @@ class Reference:
             dilation=spread,
         )  # fmt: skip
 
+    def transpose(self, x: np.ndarray) -> np.ndarray:
+        """See `halfdome.Card.transpose`."""
+        return np.ascontiguousarray(np.swapaxes(x, -1, -2))
+
     def _vector(
         self, opcode: Opcode, a: np.ndarray, b: np.ndarray | None, constants: dict[str, float],
         function: Function | str, multiplier: float, reduce: str | None, dtype: DTypeLike,

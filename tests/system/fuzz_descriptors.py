@@ -61,6 +61,8 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
     match opcode:
         case Opcode.LOAD | Opcode.STORE | Opcode.COPY:
             return v["rows"] * (8 + v["row_bytes"] // config.bus_bytes)
+        case Opcode.TRANSPOSE:
+            return v["batches"] * (v["rows"] + 8) * (v["columns"] + 8)
         case Opcode.GATHER:
             return (v["index_count"] + v["bags"]) * (4 + v["dim"] // config.lanes)
         case Opcode.MATMUL:

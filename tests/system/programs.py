@@ -264,7 +264,23 @@ def copy(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
-KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, copy)
+def transpose(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random TRANSPOSE of a few matrices."""
+    rows, columns, batches = (int(rng.integers(1, most)) for most in (30, 30, 3))
+    size = int(rng.choice([1, 1, 4]))
+    if size == 4:
+        rows, columns = (min(each, 10) for each in (rows, columns))
+    values = {"source": operands, "destination": output, "rows": rows, "columns": columns,
+              "batches": batches, "element_bytes": size}  # fmt: skip
+    for name, high, wide in (("source", rows, columns), ("destination", columns, rows)):
+        stride = round_up(wide * size, config.bus_bytes)
+        values |= {f"{name}_stride": stride, f"{name}_batch_stride": high * stride}
+    task = Task(Opcode.TRANSPOSE, values | changes)
+    _place(task, operands, rng.integers(0, 256, 2048).astype(np.uint8))
+    return task
+
+
+KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, copy, transpose)
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
@@ -279,6 +295,7 @@ DAMAGES = {
     pool: ({"k": 0}, {"pad_top": 200}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535},
            {"dilation_height": 9, "pad_top": 1, "kernel_height": 2}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
+    transpose: ({"columns": 0}, {"element_bytes": 3}, {"source": 8}, {"destination": 1 << 39}),
 }  # fmt: skip
 
 

@@ -116,6 +116,10 @@ def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag
         (programs.pool, {"out_height": 65535}, Status.BAD_DIMENSION, "out_height=0xffff"),
         (programs.pool, {"x": 8}, Status.BAD_ALIGNMENT, "x=0x8: not a multiple"),
         (programs.pool, {"y": 0}, Status.BAD_OVERLAP, "x=0x0: the output overlaps the operand"),
+        (programs.transpose, {"batches": 0}, Status.BAD_DIMENSION, "batches=0x0: zero"),
+        (programs.transpose, {"element_bytes": 3}, Status.BAD_FORMAT, "element_bytes=0x3"),
+        (programs.transpose, {"destination": 4}, Status.BAD_ALIGNMENT, "destination=0x4"),
+        (programs.transpose, {"destination": 0}, Status.BAD_OVERLAP, "source=0x0: the output"),
         (programs.vector, {"rows": 0}, Status.BAD_DIMENSION, "rows=0x0: zero"),
         (programs.gather, {"dim": TINY.max_dim + 1}, Status.BAD_DIMENSION, "dim=0x101"),
         (programs.gather, {"format": 7}, Status.BAD_FORMAT, "format=0x7: no such"),
@@ -137,7 +141,7 @@ def test_a_descriptor_that_breaks_a_rule(card, rejected, kind, changes, status, 
     assert caught.value.status is status
 
 
-@pytest.mark.parametrize("opcode", [0x00, 0x03, 0x2E, 0x50, 0xFF])
+@pytest.mark.parametrize("opcode", [0x00, 0x04, 0x2E, 0x50, 0xFF])
 def test_an_unknown_opcode(card, rejected, opcode):
     descriptor = bytes([opcode]) + pack(Opcode.FENCE_LOAD)[1:]
     with rejected(

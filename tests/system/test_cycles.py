@@ -85,6 +85,13 @@ def test_max_pool_takes_the_recorded_cycles(card, measure, k):
     measure(f"max_pool k={k}", "vector", lambda: card.max_pool(x, **call))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (100, 3)])
+def test_transpose_takes_the_recorded_cycles(card, measure, shape):
+    x = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    name = "x".join(map(str, shape))
+    measure(f"transpose {name}", "load", lambda: card.transpose(x))
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_conv2d_takes_the_recorded_cycles(card, measure, groups):
     rng = np.random.default_rng(1)

@@ -32,7 +32,7 @@ def test_every_bit_is_the_golden_cards(config, seed):
 def test_random_programs_hold_good_and_bad_commands():
     statuses = {
         status
-        for seed in range(20)
+        for seed in range(40)
         for status, _ in golden_outcome(TINY, random_tasks(TINY, seed, 40))[1]
     }
     assert {

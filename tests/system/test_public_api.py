@@ -141,6 +141,23 @@ def test_lookup_has_the_bits_of_the_golden_function(runtime, card, kinds, shape)
             assert twice.numpy().tolist() == again.tolist()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 70), (65, 7), (3, 17, 33), (2, 2, 3, 1)])
+def test_transpose_exchanges_the_last_axes(runtime, card, shape, kind):
+    x = np.random.default_rng(shape[-1]).integers(0, 256, shape).astype(kind)
+    found = card.transpose(x)
+    assert found.dtype == kind
+    assert found.tolist() == runtime.reference.transpose(x).tolist() == x.swapaxes(-1, -2).tolist()
+    with card.tensor(x) as placed, card.transpose(placed) as once, card.transpose(once) as twice:
+        assert twice.numpy().tolist() == x.tolist()
+
+
+@pytest.mark.parametrize("shape", [(5,), (0, 5), (1, 65536)])
+def test_transpose_refuses_what_has_no_rows_or_too_long_ones(card, shape):
+    with pytest.raises(ValueError, match=r"x: .*(must have two dimensions|from 1 to 65535)"):
+        card.transpose(np.zeros(shape, np.uint8))
+
+
 POOLS = [
     {"kernel": 1}, {"kernel": 2, "stride": 2}, {"kernel": 3, "stride": (2, 1), "pads": 1},
     {"kernel": (1, 3), "pads": (0, 2, 0, 1), "dilation": 2}, {"kernel": (6, 7)},

@@ -23,6 +23,11 @@ _SECOND = {"b": 0x6000, "b_stride": 16, "b_zero_point": 7, "b_format": 1}
 GOOD: dict[Opcode, dict[str, int]] = {
     Opcode.LOAD: _MOVE | {"source": 1 << 45, "destination": _PAD},
     Opcode.COPY: _MOVE | {"source": 0x400, "destination": _PAD + 0x100},
+    Opcode.TRANSPOSE: {
+        "source": 0x400, "destination": _PAD + 0x100, "rows": 9, "columns": 5, "batches": 3,
+        "source_stride": 32, "destination_stride": 48, "source_batch_stride": 0x120,
+        "destination_batch_stride": 0x100, "element_bytes": 4,
+    },
     Opcode.STORE: _MOVE | {"source": _PAD + 0x40, "destination": 1 << 45},
     Opcode.SIGNAL: {"address": (1 << 45) + 4, "value": 77},
     Opcode.GATHER: {

@@ -10,6 +10,7 @@ pytest.importorskip("onnxscript")
 
 from halfdome.hdl.config import preset
 from halfdome.host.bench import ladder
+from halfdome.host.models.ladder.boxes import Boxes
 from halfdome.host.models.ladder.rung import Rung
 from halfdome.host.models.ladder.wheels import MissingModel
 from tests.host.frontend import nets
@@ -84,3 +85,14 @@ def test_classes_are_the_largest_the_label_or_the_likelier_of_two():
     step = ladder.Step(SimpleNamespace, "y")
     assert step.classes({"y": np.array([3, 1])}).tolist() == [3, 1]
     assert step.classes({"y": np.array([[0.4], [0.5]])}).tolist() == [False, True]
+
+
+def test_what_is_found_is_counted_by_boxes_that_are_mostly_the_same():
+    def boxes(edges):
+        return Boxes(edges, np.ones(len(edges)))
+
+    step = ladder.Step(SimpleNamespace, "y", boxes=boxes)
+    mine = {"y": np.array([[0, 0, 10, 10], [20, 0, 30, 10]])}
+    others = {"y": np.array([[0, 0, 10, 9], [26, 0, 36, 10], [50, 0, 60, 10]])}
+    assert (step.samples(mine), step.agreeing(mine, mine), step.agreeing(mine, others)) == (2, 2, 1)
+    assert step.agreeing(mine, {"y": np.zeros((0, 4))}) == 0

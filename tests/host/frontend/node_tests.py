@@ -53,7 +53,8 @@ the host, and only moves or converts elements, stays there, too.
 Any function of one 8-bit tensor, element by element, is a `LOOKUP`: what stands between a
 DequantizeLinear and a QuantizeLinear with one scale each, if nobody else sees the floats, and if
 each node is one of {functions}, or {others} with a number or with another float of the same
-tensor. ONNX Runtime computes the table, over all 256 bytes.
+tensor. QLinearAdd, QLinearMul, QLinearSigmoid and QLinearLeakyRelu of such bytes belong to it,
+too. ONNX Runtime computes the table, over all 256 bytes.
 
 ## On the host
 

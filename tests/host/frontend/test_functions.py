@@ -132,6 +132,75 @@ def test_two_tensors_are_no_function_of_one():
     assert FUNCTION not in collapsed(made)
 
 
+BYTES = {
+    "Swish": [
+        ("QLinearSigmoid", "x xs xz us uz", "s"), ("QLinearMul", "x xs xz s us uz ys yz", "y"),
+    ],
+    "HardSwish in two": [
+        ("DequantizeLinear", "x xs xz", "f"), ("HardSigmoid", "f", "h"),
+        ("QuantizeLinear", "h us uz", "s"), ("QLinearMul", "s us uz x xs xz ys yz", "y"),
+    ],
+    "HardSwish in steps": [
+        ("QLinearAdd", "x xs xz c us uz vs vz", "a"), ("QLinearMul", "a vs vz x xs xz ys yz", "b"),
+        ("QLinearMul", "c us uz b ys yz ws wz", "y"),
+    ],
+    "LeakyRelu": [
+        ("QLinearMul", "x xs xz c us uz vs vz", "a"),
+        ("QLinearLeakyRelu", "a vs vz ys yz", "y"),
+    ],
+}  # fmt: skip
+
+
+def byte_chain(name, shape, dtype, rng, before=(), after=(), outputs=("y",)):
+    """A chain of operators of bytes."""
+    nodes = [
+        node(op, inputs, output, "com.microsoft" if op.startswith("QLinear") else "")
+        for op, inputs, output in BYTES[name]
+    ]
+    nodes = [*before, *nodes, *after]
+    used = {each for made in nodes for each in made.input}
+    constants = {"c": bytes_of(rng, dtype, 1)}
+    for kind in "xyuvw":
+        constants |= {f"{kind}s": scale(rng.choice([0.003, 0.02, 0.05])),
+                      f"{kind}z": zero_point(rng, dtype)}  # fmt: skip
+    constants = {key: value for key, value in constants.items() if key in used}
+    return model(nodes, {"x": (dtype, shape)}, list(outputs), constants, OPSET)
+
+
+@given(name=st.sampled_from(sorted(BYTES)), shape=SHAPES, dtype=DTYPES, seed=SEEDS)
+def test_bytes_by_way_of_other_bytes_are_one_table(name, shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    made = byte_chain(name, shape, dtype, rng)
+    step = agree(made, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
+    assert [each.op for each in step.nodes] == ["lookup"]
+    assert set(step.made) == {each.name for each in made.graph.node}
+
+
+def test_bytes_that_others_see_begin_another_function():
+    rng = np.random.default_rng(4)
+    kind = np.dtype(np.uint8)
+    made = byte_chain("HardSwish in steps", (2, 5), kind, rng, outputs=("y", "a"))
+    assert collapsed(made) == ["QLinearAdd", "QLinearMul", "QLinearMul"]
+    made = byte_chain("HardSwish in steps", (2, 5), kind, rng, outputs=("y", "b"))
+    assert collapsed(made) == [FUNCTION, "QLinearMul"]
+    made = byte_chain("HardSwish in steps", (2, 5), kind, rng, outputs=("y", "z"),
+                      after=[node("DequantizeLinear", "b ys yz", "z")])  # fmt: skip
+    assert sorted(collapsed(made)) == [FUNCTION, "DequantizeLinear", "QLinearMul"]
+    agree(made, [{"x": bytes_of(rng, kind, 2, 5)}])
+
+
+def test_functions_that_share_a_part_have_it_between_them():
+    rng = np.random.default_rng(4)
+    kind = np.dtype(np.uint8)
+    after = [
+        node("QLinearSigmoid", "b ys yz vs vz", "p", "com.microsoft"),
+        node("QLinearMul", "b ys yz p vs vz us uz", "q", "com.microsoft"),
+    ]
+    made = byte_chain("HardSwish in steps", (2, 5), kind, rng, after=after, outputs=("y", "q"))
+    assert sorted(collapsed(made)) == [FUNCTION, FUNCTION, "QLinearMul"]
+    agree(made, [{"x": bytes_of(rng, kind, 2, 5)}])
+
+
 @pytest.mark.parametrize("change", [
     {"slope": np.float32([0.1, 0.2, 0.3])},
     {"ys": np.float32([0.1, 0.2, 0.3]), "yz": np.uint8([1, 2, 3])},
@@ -168,4 +237,4 @@ def test_a_byte_that_depends_on_its_place_is_found_out(monkeypatch):
     monkeypatch.setattr(functions, "part", lambda *_: Session())
     net = collapse(Net(chain("Tanh", (5,), np.dtype(np.uint8), np.random.default_rng(1))))
     with pytest.raises(functions.Unsteady, match="256 of 256 bytes"):
-        functions.table(net, net.inside(net.nodes[0]))
+        functions.table(net, "x", net.inside(net.nodes[0]))

@@ -25,9 +25,6 @@ CONSTANTS = {"two": np.float32([2]), "axes": np.array([-1, 2]), "one": np.array(
         ("Div", "two x", {}, 17, ["Div"]),
         ("Div", "x x", {}, 17, ["Div"]),
         ("Sub", "x two", {}, 17, ["Add"]),
-        ("HardSigmoid", "x", {}, 17, ["Mul", "Add", "Clip"]),
-        ("HardSigmoid", "x", {"alpha": 0.3, "beta": 0.1}, 10, ["Mul", "Add", "Clip"]),
-        ("HardSwish", "x", {}, 17, ["Mul", "Add", "Clip", "Mul"]),
         ("ReduceMean", "x", {"axes": [2, 3]}, 17, ["GlobalAveragePool"]),
         ("ReduceMean", "x axes", {}, 18, ["GlobalAveragePool"]),
         ("ReduceMean", "x axes", {"keepdims": 0}, 18, ["GlobalAveragePool", "Reshape"]),
@@ -117,8 +114,6 @@ def biased(shape, columns):
 
 
 OTHERS = [
-    ("HardSigmoid", "x", {}, ("float64", "float16")),
-    ("HardSwish", "x", {}, ("float64", "float16")),
     ("AveragePool", "x", {"kernel_shape": [4, 5]}, ("float64", "float16")),
     ("ReduceMean", "x", {"axes": [2, 3]}, ("float64", "float16", "int32", "int64")),
     ("Add", "p b", {}, ("float64", "float16", "int32", "int64")),

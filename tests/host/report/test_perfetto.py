@@ -237,6 +237,8 @@ def test_a_command_that_did_not_complete_is_drawn_to_the_end():
          "LOAD 1.5 KiB host to card 0 DRAM"),
         (Opcode.COPY, {"rows": 1, "row_bytes": 100, "destination": DEFAULT.scratchpad_base},
          "COPY 100 B card 0 DRAM to card 0 scratchpad"),
+        (Opcode.TRANSPOSE, {"batches": 2, "rows": 9, "columns": 5, "element_bytes": 1},
+         "TRANSPOSE 2x9x5 card 0 DRAM to card 0 DRAM"),
         (Opcode.STORE, {"rows": 1024, "row_bytes": 1024, "destination": 2 * BAR2},
          "STORE 1 MiB card 0 DRAM to card 1 DRAM"),
         (Opcode.SIGNAL, {"address": 0x1000_0000 + counter_offset(5), "value": 9},

@@ -63,3 +63,8 @@ def test_steps_follow_each_other(served):
     assert (twice.cycles, twice.macs, twice.rows) == (2 * once.cycles, 2 * once.macs, once.rows)
     assert twice.useful_mac_share == once.useful_mac_share
     assert twice.link_bytes_in == 2 * once.link_bytes_in
+
+
+def test_a_model_without_steps_on_cards_uses_nothing():
+    found = utilisation.of([], TINY)
+    assert (found.cards, found.cycles, found.useful_mac_share, found.link_share) == (0, 0, 0, 0)

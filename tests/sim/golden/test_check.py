@@ -119,6 +119,28 @@ CASES = [
     (Opcode.COPY, {"source": PAD + 0x100 + 128 + 48}, Status.OK, None),
     (Opcode.COPY, {"source": PAD + 0x110, "row_bytes": 16, "source_stride": 64}, Status.OK, None),
     (Opcode.COPY, {"source": 1 << 41, "destination": 1 << 41}, Status.BAD_RANGE, "destination"),
+    # Three matrices of 9 rows of 20 bytes, 32 apart; 5 rows of 36 bytes, 48 apart.
+    (Opcode.TRANSPOSE, {"element_bytes": 3}, Status.BAD_FORMAT, "element_bytes"),
+    (Opcode.TRANSPOSE, {"element_bytes": 0}, Status.BAD_FORMAT, "element_bytes"),
+    (Opcode.TRANSPOSE, {"flags": 1}, Status.BAD_FORMAT, "flags"),
+    (Opcode.TRANSPOSE, {"batches": 0}, Status.BAD_DIMENSION, "batches"),
+    (Opcode.TRANSPOSE, {"source_stride": 16}, Status.BAD_DIMENSION, "source_stride"),
+    (Opcode.TRANSPOSE, {"source_stride": 16, "element_bytes": 2}, Status.OK, None),
+    (Opcode.TRANSPOSE, {"destination_stride": 32}, Status.BAD_DIMENSION, "destination_stride"),
+    (Opcode.TRANSPOSE, {"destination_stride": 3, "columns": 1}, Status.OK, None),
+    (Opcode.TRANSPOSE, {"source": 8}, Status.BAD_ALIGNMENT, "source"),
+    (Opcode.TRANSPOSE, {"destination_batch_stride": 8}, Status.BAD_ALIGNMENT,
+     "destination_batch_stride"),
+    (Opcode.TRANSPOSE, {"destination_batch_stride": 8, "batches": 1}, Status.OK, None),
+    (Opcode.TRANSPOSE, {"source": TOP - 0x240 - 8 * 32 - 32}, Status.OK, None),
+    (Opcode.TRANSPOSE, {"source": TOP - 0x240 - 8 * 32 - 16}, Status.BAD_RANGE, "source"),
+    (Opcode.TRANSPOSE, {"source": 0, "batches": 1, "rows": 65535, "source_stride": 0xFF_FFF0,
+                        "columns": 1, "element_bytes": 1, "destination": 0x8000},
+     Status.BAD_RANGE, "source"),
+    (Opcode.TRANSPOSE, {"source": PAD + 0x100}, Status.BAD_OVERLAP, "source"),
+    (Opcode.TRANSPOSE, {"source": 0x400, "destination": 0x400 + 848}, Status.BAD_OVERLAP,
+     "source"),
+    (Opcode.TRANSPOSE, {"source": 0x400, "destination": 0x400 + 864}, Status.OK, None),
     # Five bags of 128 bytes; a table of 10 rows of 40, 21 indices.
     (Opcode.GATHER, {"output": 0x1003}, Status.BAD_OVERLAP, "table"),
     (Opcode.GATHER, {"output": 0x1003 + 400}, Status.OK, None),
@@ -241,7 +263,7 @@ def test_first_broken_rule_is_named(opcode, change, status, field):
     assert check(descriptor, TINY) == (status, detail)
 
 
-@pytest.mark.parametrize("opcode", [0x00, 0x03, 0x1E, 0x50, 0xFF])
+@pytest.mark.parametrize("opcode", [0x00, 0x04, 0x1E, 0x50, 0xFF])
 def test_unknown_opcode_is_reported_before_anything_else(opcode):
     assert check(bytes([opcode]) + b"\xff" * 63, TINY) == (Status.BAD_OPCODE, opcode)
 

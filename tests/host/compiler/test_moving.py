@@ -1,0 +1,78 @@
+"""Transposes of tensors however their columns lie, on cards and on accelerators of plain numpy."""
+
+import numpy as np
+import pytest
+
+from halfdome.hdl.commands import ElementFormat, Opcode, RowFormat
+from halfdome.hdl.config import PRESETS
+from halfdome.host.compiler.compile import compile
+from halfdome.host.graph.fused_rows import fuse_8bit
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import DTYPES, Value
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.transfers import Transfers
+from tests.host.compiler.test_strips import opcodes
+from tests.host.numpy_platform import NumpyPlatform
+from tests.host.recommenders import check_responses, check_served
+
+TINY = PRESETS["tiny"]
+RNG = np.random.default_rng(1)
+
+
+def values(kind, *shape):
+    dtype = DTYPES[kind]
+    return (
+        RNG.normal(size=shape).astype(dtype)
+        if dtype.kind == "f"
+        else RNG.integers(0, 100, shape).astype(dtype)
+    )
+
+
+def joined(kind):
+    """A transpose of two tensors side by side, neither of whole words."""
+    inputs = [Value(name, (2, 3, 4, width), kind) for name, width in (("a", 21), ("b", 5))]
+    nodes = [Node("concat", ("a", "b"), "c"), Node("transpose", ("c",), "y")]
+    request = {value.name: values(kind, *value.shape) for value in inputs}
+    return Graph(inputs, ["y"], nodes, {}), request
+
+
+@pytest.mark.parametrize("kind", ElementFormat)
+def test_each_part_of_a_row_is_turned(kind):
+    graph, request = joined(kind)
+    program = check_served(graph, [request], TINY)
+    assert opcodes(program).count(Opcode.TRANSPOSE) == 2
+
+
+def test_other_accelerators_turn_and_multiply_matrices_too():
+    graph, request = joined(ElementFormat.UINT8)
+    multiply = Node("batch_matmul", ("y", "c"), "z", {"multiplier": 1e-3})
+    graph = Graph(graph.inputs, ["z"], [*graph.nodes, multiply], {})
+    platform = NumpyPlatform(1)
+    served = Deployment(
+        platform.session, platform.accelerators, compile(graph, platform.design, 1), lambda: 0
+    )
+    check_responses(graph, [request], served.run([request]), Transfers())
+
+
+def test_columns_that_begin_within_a_word_are_turned_with_all_of_the_row():
+    """Pooled rows of 5 bytes stand side by side without a gap."""
+    tables = {name: fuse_8bit(values(ElementFormat.FLOAT32, 9, 5)) for name in "stuv"}
+    how = {"row_format": RowFormat.INT8, "mode": "sum", "format": ElementFormat.UINT8, "dim": 5,
+           "multiplier": np.float32(9)}  # fmt: skip
+    inputs, nodes, request = [], [], {}
+    for name in tables:
+        inputs.append(Value(f"{name} i", (6,), ElementFormat.INT32, ragged=True))
+        inputs.append(Value(f"{name} l", (3,), ElementFormat.INT32))
+        made = f"{name} pooled"
+        nodes.append(Node("embedding_bag", (name, f"{name} i", f"{name} l"), made, how))
+        request |= {f"{name} i": np.arange(3, dtype=np.int32)}
+        request |= {f"{name} l": np.array([1, 0, 2], np.int32)}
+    nodes += [
+        Node("concat", [f"{name} pooled" for name in "tsuv"], "c"),
+        Node("reshape", ("c",), "r", {"shape": (1, 20)}),
+        Node("transpose", ("r",), "y"),
+    ]
+    program = check_served(Graph(inputs, ["y"], nodes, tables), [request], TINY, cards=2)
+    codes = opcodes(program)
+    assert Opcode.TRANSPOSE in codes
+    assert Opcode.COPY in codes

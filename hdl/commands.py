@@ -239,6 +239,9 @@ class Flag(python_enum.IntFlag):
     W_UINT8 = 4
     #: BATCH_MATMUL: w is stored as n rows of k, not as k rows of n: y = x @ w.T.
     TRANSPOSED = 8
+    #: CONV2D: y's channels of an output tile see x's of the same numbers alone; w is those tiles.
+    #: Needs n = k and a card with `CardConfig.diagonal_tiles`.
+    DIAGONAL = 8
     #: BATCH_MATMUL: of each batch write only row i's columns j < i, one after the other: row 1,
     #: row 2, and so on, n * (n - 1) / 2 bytes. Needs m = n, not with INT32.
     TRIANGLE = 16
@@ -465,7 +468,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.GATHER: Flag(0x7F),
     Opcode.MATMUL: _PRODUCT_FLAGS,
     Opcode.BATCH_MATMUL: _PRODUCT_FLAGS | Flag.TRANSPOSED | Flag.TRIANGLE,
-    Opcode.CONV2D: _PRODUCT_FLAGS,
+    Opcode.CONV2D: _PRODUCT_FLAGS | Flag.DIAGONAL,
     Opcode.AFFINE: Flag.SUM | Flag.MAX,
     Opcode.ADD: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,

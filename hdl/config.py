@@ -224,6 +224,16 @@ class CardConfig:
         return self.accumulator_rows // self.activation_rows
 
     @property
+    def diagonal_tiles(self) -> int:
+        """Output tiles that one line of activations serves if each sees channels of its own: so
+        many lie in a line and are held at once, in whole bus words. 0 if that cannot be: the array
+        is not square, or so few tiles fill no word."""
+        together = min(self.line_tiles, self.group_tiles)
+        if self.array_rows != self.array_columns or together * self.array_rows < self.bus_bytes:
+            return 0
+        return together
+
+    @property
     def weight_tile_bytes(self) -> int:
         """Bytes of one packed weight tile (`array_rows` x `array_columns`, whole bus words)."""
         tile = self.array_rows * self.array_columns

@@ -300,9 +300,13 @@ def _batch_matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]
 
 def _conv2d_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.CONV2D,)), view(Opcode.CONV2D, descriptor)
+    diagonal = _has(v, Flag.DIAGONAL)
+    if not config.diagonal_tiles:
+        yield rule(diagonal, Status.BAD_FORMAT, "flags")
     yield from _format_rules(rule, v, _has(v, Flag.RELU))
     for name in (*IMAGE_SIDES[:3], "n", *IMAGE_SIDES[3:], *WINDOW_SIDES):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
+    yield rule(diagonal & (v.n != v.k), Status.BAD_DIMENSION, "n")
     many = {
         "x_stride": (v.height > 1) | (v.width > 1),
         "y_stride": (v.out_height > 1) | (v.out_width > 1),
@@ -442,9 +446,9 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
     def params(opcode, v):
         return operand(opcode, v, "params", 0, 0, v.n << 3, ~_is_int32(v))
 
-    def weights(opcode, v, taps):
+    def weights(opcode, v, taps, k):
         # taps * k_tiles * (n_tiles * weight_tile_bytes); both factors fit 32 bits.
-        k_tiles = (v.k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
+        k_tiles = (k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
         n_tiles = (v.n[:16] + config.array_columns - 1) >> exact_log2(config.array_columns)
         tile_row = n_tiles << exact_log2(config.weight_tile_bytes)
         return operand(opcode, v, "w", (taps * k_tiles - 1)[:32], tile_row, tile_row)
@@ -470,12 +474,13 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
         tail=_select(triangle, below_diagonal, y.tail), needed=~triangle | (batch.n != 1)
     )
     taps = conv.kernel_height * conv.kernel_width
+    conv_k = _select(_has(conv, Flag.DIAGONAL), Const(1, 16), conv.k)  # one tile along k
     op = Opcode
     return {
         op.MATMUL: [
             matrix(op.MATMUL, matmul, "y", matmul.m, _output_bytes(matmul)),
             matrix(op.MATMUL, matmul, "x", matmul.m, matmul.k),
-            weights(op.MATMUL, matmul, 1),
+            weights(op.MATMUL, matmul, 1, matmul.k),
             params(op.MATMUL, matmul),
         ],
         op.BATCH_MATMUL: [
@@ -487,7 +492,7 @@ def _product_operands(descriptor: Value, config: CardConfig) -> dict[Opcode, lis
         op.CONV2D: [
             matrix(op.CONV2D, conv, "y", conv.out_height * conv.out_width, _output_bytes(conv)),
             matrix(op.CONV2D, conv, "x", conv.height * conv.width, conv.k),
-            weights(op.CONV2D, conv, taps),
+            weights(op.CONV2D, conv, taps, conv_k),
             params(op.CONV2D, conv),
         ],
     }

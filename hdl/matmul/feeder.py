@@ -82,6 +82,9 @@ class Feeder(wiring.Component):
         depth = Signal(range(config.line_tiles))
         end, last_depth, last_tile = Signal(), Signal(), Signal()
         lane_bits = exact_log2(config.bus_bytes // config.array_rows)
+        # Where the pass's channels are within the line; the last may be fewer.
+        place, last_place = Signal.like(depth), Signal()
+        diagonal = self.job.diagonal
         y_offset = Signal(ADDRESS_BITS)
         room = Signal()
         ready = Signal()
@@ -90,7 +93,9 @@ class Feeder(wiring.Component):
             end.eq(self.row == line.rows - 1),
             last_depth.eq(depth == line.depth - 1),
             last_tile.eq(self.tile == line.tiles - 1),
-            self.word.eq(depth >> lane_bits),
+            place.eq(Mux(diagonal, self.tile, depth)),
+            last_place.eq(Mux(diagonal, last_tile, last_depth)),
+            self.word.eq(place >> lane_bits),
             self.start.eq(self.row == 0),
             self.first.eq(line.first & (depth == 0)),
             self.last.eq(line.last & last_depth),
@@ -140,7 +145,7 @@ class Feeder(wiring.Component):
         lane = Signal(range(1 << lane_bits))
         m.d.sync += [fed.eq(self.feed), began.eq(self.feed & self.start)]
         with m.If(self.feed):
-            m.d.sync += [lane.eq(depth), rows.eq(line.last_rows), all_rows.eq(~last_depth)]
+            m.d.sync += [lane.eq(place), rows.eq(line.last_rows), all_rows.eq(~last_place)]
         m.d.sync += [self.valid.eq(fed), self.swap.eq(began)]
         bytes_of_row = Signal(config.array_rows * 8)
         m.d.comb += bytes_of_row.eq(self.data.word_select(lane, config.array_rows * 8))

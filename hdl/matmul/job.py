@@ -63,6 +63,7 @@ JOB = data.StructLayout(
         "y_format": ElementFormat,
         "relu": 1,
         "triangle": 1,
+        "diagonal": 1,
     }
 )
 """A batch of products of `rows` x (`kernel_height` * `kernel_width` * `k`) with that x `n`.
@@ -71,6 +72,7 @@ Row r of x is made of taps of k bytes. With oy, ox = divmod(r, out_width), tap k
 `x + oy * line_step + ox * pixel_step + ky * tap_line_step + kx * tap_step`, and stands for zero
 unless 0 <= oy * stride_height - pad_top + ky * dilation_height < height, likewise for x.
 If `is_matrix`, x has no padding and `out_width` is all rows, so that rows are `pixel_step` apart.
+If `diagonal`, an output tile sees k-tile t of each tap alone, t being its own number; n is k.
 `x` is the address of the first row's first tap, which may lie in the padding; `x_inside` that of
 the operand, where a tap can be read.
 """
@@ -126,6 +128,7 @@ class JobDecoder(wiring.Component):
             **dict.fromkeys(("pad_top", "pad_left"), 0),
             "weights": Weights.PACKED,
             "triangle": 0,
+            "diagonal": 0,
         }
         is_convolution = Signal()
         m.d.comb += is_convolution.eq(matmul.opcode == Opcode.CONV2D)
@@ -178,6 +181,7 @@ class JobDecoder(wiring.Component):
                         "dilation_width",
                     )  # fmt: skip
                     m.d.sync += [
+                        job.diagonal.eq(has(Flag.DIAGONAL)),
                         job.x_zero_point.eq(operand(convolution.x_zero_point, has(Flag.X_INT8))),
                         job.w_zero_point.eq(operand(convolution.w_zero_point, ~has(Flag.W_UINT8))),
                     ]

@@ -105,7 +105,8 @@ class LineSequencer(wiring.Component):
     """Walks `for batch: for m_block: for n_group: for tap: for k_line`, a line for each step.
 
     A block is `activation_rows` rows, a group `group_tiles` tiles of output channels, a line
-    `line_bytes` bytes along K. If all of K is one line, the groups of a block share it.
+    `line_bytes` bytes along K. If all of K is one line, the groups of a block share it. In a
+    `diagonal` job a group is `diagonal_tiles` tiles, and of each tap its own channels are its line.
 
     Members
     -------
@@ -119,6 +120,7 @@ class LineSequencer(wiring.Component):
     def __init__(self, config: CardConfig):
         self._config = config
         self._group = config.group_tiles * config.array_columns  # columns of a group
+        self._diagonal = config.diagonal_tiles * config.array_columns  # the same, channels of x too
         super().__init__(
             {
                 "job": In(JOB),
@@ -132,18 +134,21 @@ class LineSequencer(wiring.Component):
         step = Signal()
         ends = Signal(_ENDS)
         m.d.comb += step.eq(self.o.valid & self.o.ready)
-        rows, columns, k = self._count(m, step, ends)
+        group = self._group
+        if self._diagonal not in (0, group):
+            group = Signal(range(self._group + 1))
+            m.d.comb += group.eq(Mux(self.job.diagonal, self._diagonal, self._group))
+        rows, columns, k = self._count(m, step, ends, group)
         self._describe(m, step, ends, rows, columns, k)
         self._walk_activations(m, step, ends)
         self._walk_weights(m, step, ends)
-        self._walk_outputs(m, step, ends)
+        self._walk_outputs(m, step, ends, group)
         return m
 
-    def _count(self, m, step, ends):
+    def _count(self, m, step, ends, group):
         """The loops: what is left of each; returns what the line has of rows, columns and K."""
         job = self.job
         block, line = self._config.activation_rows, self._config.line_bytes
-        group = self._group
         batches_left = Signal(SIZE_BITS)
         rows_left = Signal(32)
         n_left = Signal(SIZE_BITS)
@@ -151,10 +156,10 @@ class LineSequencer(wiring.Component):
         taps_right = Signal(8)
         k_left = Signal(SIZE_BITS)
         rows = Signal(range(block + 1))
-        columns = Signal(range(group + 1))
+        columns = Signal(range(self._group + 1))
         k = Signal(range(line + 1))
         m.d.comb += [
-            ends.k.eq(k_left <= line),
+            ends.k.eq(job.diagonal | (k_left <= line)),
             ends.right.eq(taps_right == 1),
             ends.taps.eq(ends.k & ends.right & (taps_down == 1)),
             ends.n.eq(n_left <= group),
@@ -162,7 +167,7 @@ class LineSequencer(wiring.Component):
             ends.batches.eq(batches_left == 1),
             rows.eq(Mux(ends.m, rows_left, block)),
             columns.eq(Mux(ends.n, n_left, group)),
-            k.eq(Mux(ends.k, k_left, line)),
+            k.eq(Mux(job.diagonal, columns, Mux(ends.k, k_left, line))),
         ]
         with m.If(step):
             m.d.sync += k_left.eq(k_left - line)
@@ -201,7 +206,7 @@ class LineSequencer(wiring.Component):
         block_first = Signal()
         one_line = Signal()  # is all of K
         m.d.comb += [
-            one_line.eq(first & ends.taps),
+            one_line.eq(first & ends.taps & ~self.job.diagonal),
             line.fill.rows.eq(rows),
             line.fill.words.eq((k + config.bus_bytes - 1) >> word_bits),
             line.fill.block_last.eq(one_line | (ends.taps & ends.n)),
@@ -218,7 +223,7 @@ class LineSequencer(wiring.Component):
         for part in (line.weights, line.feed):
             m.d.comb += [
                 part.tiles.eq((columns + config.array_columns - 1) >> column_bits),
-                part.depth.eq((k + config.array_rows - 1) >> row_bits),
+                part.depth.eq(Mux(self.job.diagonal, 1, (k + config.array_rows - 1) >> row_bits)),
                 part.last_rows.eq(((k - 1)[:row_bits]) + 1),
                 part.last_columns.eq(((columns - 1)[:column_bits]) + 1),
             ]
@@ -237,8 +242,11 @@ class LineSequencer(wiring.Component):
             Signal(ADDRESS_BITS, name=name) for name in ("next_tap", "next_tap_line")
         )
         down, right = (Signal(SIZE_BITS, name=name) for name in ("down", "right"))
+        # In a pixel of x the channels of the group, if they are all that it sees.
+        own, next_own = Signal(SIZE_BITS), Signal(SIZE_BITS)
         fill = self.o.p.fill
         m.d.comb += [
+            next_own.eq(Mux(job.diagonal & ~ends.n, own + self._diagonal, 0)),
             fill.offset.eq(offset),
             fill.down.eq(down),
             fill.right.eq(right),
@@ -262,9 +270,10 @@ class LineSequencer(wiring.Component):
                         offset.eq(next_tap_line),
                     ]
             with m.If(ends.taps):
-                m.d.sync += [value.eq(0) for value in (down, tap_line, tap, offset)]
+                m.d.sync += down.eq(0)
+                m.d.sync += [value.eq(next_own) for value in (own, tap_line, tap, offset)]
         with m.If(self.start):
-            m.d.sync += [value.eq(0) for value in (offset, tap, tap_line, down, right)]
+            m.d.sync += [value.eq(0) for value in (own, offset, tap, tap_line, down, right)]
 
     def _walk_weights(self, m, step, ends):
         """Where the line is in w, and where its group of columns and its batch begin."""
@@ -293,9 +302,9 @@ class LineSequencer(wiring.Component):
         with m.If(self.start):
             m.d.sync += [value.eq(job.w) for value in (w_line, w_group, w_batch)]
 
-    def _walk_outputs(self, m, step, ends):
+    def _walk_outputs(self, m, step, ends, group):
         """Where the line's outputs are in y, by address and by row and column."""
-        job, block, group = self.job, self._config.activation_rows, self._group
+        job, block = self.job, self._config.activation_rows
         y_group, y_block, y_batch = (
             Signal(ADDRESS_BITS, name=name) for name in ("y_group", "y_block", "y_batch")
         )

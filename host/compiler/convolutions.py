@@ -1,7 +1,8 @@
 """Convolutions: a command for each strip of an image, and for each block of groups.
 
-A pixel of an image is a row of its channels. Groups whose channels together begin and end at bus
-words share a command, each with weights that stand for zero for the channels of the others.
+A pixel of an image is a row of its channels. Groups that divide a tile of the array share one
+command, of which each tile of outputs sees its own channels alone. Of others, those whose channels
+together begin and end at bus words do. Weights for the channels of other groups stand for zero.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from halfdome.host.compiler.lowering import Lowering, Reading, label, whole
 from halfdome.host.compiler.products import hold_params, hold_weights, spread, weight_format
 from halfdome.host.compiler.staging import Staging
 from halfdome.host.driver.kernels import Window
+from halfdome.host.driver.layout import on_diagonal
 from halfdome.host.graph import products
 from halfdome.host.graph.graph import Node
 
@@ -74,28 +76,43 @@ def _blocks(lowering: Lowering, node: Node, position: int) -> list[_Block]:
     zero_point = products.weight_zero_point(node)
     stride, pads, dilation = products.window(node)
     kernel = weight.shape[1:-1]
+    tile = _diagonal_tile(lowering, node, weight, columns)
+    cuts = _cuts(node, weight, columns, lowering.target.word, made.format.nbytes)
+    if tile:
+        cuts = [(0, len(weight), slice(0, len(columns)))]
     found = []
-    for first, count, inputs in _cuts(
-        node, weight, columns, lowering.target.word, made.format.nbytes
-    ):
+    for first, count, inputs in cuts:
 
         def dense(first=first, count=count, inputs=inputs) -> np.ndarray:
+            if tile:
+                return on_diagonal(weight, tile, zero_point)
             alone = _dense(weight[first : first + count], node, len(weight), zero_point)
             return spread(alone, columns[inputs] - inputs.start, zero_point)
 
         part = "" if count == len(weight) else f" {first}"
         k = inputs.stop - inputs.start
-        held = hold_weights(lowering, node, position, (count, *kernel, k), dense, part)
+        shape = (count, *kernel, tile or k)
+        held = hold_weights(lowering, node, position, shape, dense, part, diagonal=tile > 0)
         region = None
         if params:
             bias, multiplier = (constants[each][first : first + count] for each in params)
             _, region = hold_params(lowering, node, position, bias, multiplier, part)
         window = Window(
-            value.shape[-3:-1], k, count, made.shape[-3:-1], kernel, stride, pads[:2], dilation
+            value.shape[-3:-1], k, count, made.shape[-3:-1], kernel, stride, pads[:2], dilation,
+            tile > 0,
         )  # type: ignore[arg-type]  # fmt: skip
         out_byte = first * made.format.nbytes
         found.append(_Block(inputs.start, out_byte, whole(held), region, window))
     return found
+
+
+def _diagonal_tile(lowering: Lowering, node: Node, weight: np.ndarray, columns: np.ndarray) -> int:
+    """Channels of a tile if tiles of outputs may see their own channels alone: never more work than
+    blocks are. Else 0."""
+    groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]
+    if not np.array_equal(columns, np.arange(len(columns))):
+        return 0
+    return lowering.target.diagonal_tile(weight.shape[-1], len(weight) // groups, groups)
 
 
 def _cuts(

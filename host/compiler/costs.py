@@ -57,6 +57,12 @@ def tiles(config: CardConfig, k: int, n: int) -> int:
     return -(-k // config.array_rows) * -(-n // config.array_columns)
 
 
+def tap_tiles(config: CardConfig, window: Window) -> int:
+    """Weight tiles of a tap of a convolution."""
+    k = config.array_rows if window.diagonal else window.k
+    return tiles(config, k, window.n)
+
+
 def product(config: CardConfig, m: int, k: int, n: int) -> int:
     """Its passes through the array, each as long as it has rows or as its tile takes to load."""
     load = config.weight_tile_bytes // config.bus_bytes
@@ -69,23 +75,23 @@ def convolution(config: CardConfig, window: Window) -> int:
     """The passes of every tap."""
     height, width = window.out
     rows, taps = height * width, window.kernel[0] * window.kernel[1]
-    passes = product(config, rows, window.k, window.n) - START_CYCLES
-    return START_CYCLES + taps * passes
+    passes = taps * tap_tiles(config, window)
+    return START_CYCLES + passes * (product(config, rows, 1, 1) - START_CYCLES)
 
 
 def fetched(config: CardConfig, window: Window) -> tuple[int, int]:
     """Bytes of x and of packed weights that a convolution fetches.
 
-    x comes once for each tap and group of output tiles, or once if a pixel is one line and the
-    kernel one tap; weights come once for each block of rows.
+    x comes once for each tap and group of output tiles that sees it, or once if a pixel is one line
+    and the kernel one tap; weights come once for each block of rows.
     """
     rows, taps = window.out[0] * window.out[1], window.kernel[0] * window.kernel[1]
     groups = -(-window.n // (config.group_tiles * config.array_columns))
-    if taps == 1 and window.k <= config.line_bytes:
+    if window.diagonal or (taps == 1 and window.k <= config.line_bytes):
         groups = 1
     x = rows * taps * groups * round_up(window.k, config.bus_bytes)
     blocks = -(-rows // config.activation_rows)
-    return x, blocks * taps * tiles(config, window.k, window.n) * config.weight_tile_bytes
+    return x, blocks * taps * tap_tiles(config, window) * config.weight_tile_bytes
 
 
 def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> int:

@@ -52,9 +52,13 @@ class HalfdomeTarget:
         """Whole bus words, and no row touches more memory lines than it must."""
         return layout.row_stride(nbytes, self._config)
 
-    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+    def diagonal_tile(self, k: int, n: int, groups: int) -> int:
+        """The rows of the array, if the command does for such groups."""
+        return self._config.array_rows if layout.is_diagonal(self._config, k, n, groups) else 0
+
+    def pack_weights(self, weight: np.ndarray, *, diagonal: bool = False) -> np.ndarray:
         """Tiles of the array."""
-        return layout.pack_weights(weight, self._config)
+        return layout.pack_weights(weight, self._config, diagonal=diagonal)
 
     def weight_bytes(self, shape: Sequence[int]) -> int:
         """So many tiles for each tap."""

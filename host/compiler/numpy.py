@@ -48,7 +48,11 @@ class NumpyTarget:
         """Rows lie one behind the other."""
         return nbytes
 
-    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
+    def diagonal_tile(self, k: int, n: int, groups: int) -> int:
+        """None."""
+        return 0
+
+    def pack_weights(self, weight: np.ndarray, *, diagonal: bool = False) -> np.ndarray:
         """As they are."""
         return np.ascontiguousarray(weight).view(np.uint8).reshape(-1)
 

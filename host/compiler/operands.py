@@ -161,6 +161,8 @@ def _product_operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> 
     elif opcode is Opcode.CONV2D:
         pixels, out_pixels = v["height"] * v["width"], v["out_height"] * v["out_width"]
         taps = v["kernel_height"] * v["kernel_width"]
+        if v["flags"] & Flag.DIAGONAL:
+            tiles = costs.tiles(config, config.array_rows, v["n"]) * config.weight_tile_bytes
         found = {
             "x": (Extent(v["x"], pixels, v["k"], v["x_stride"]), False),
             "w": (Extent(v["w"], 1, taps * tiles, 0), False),

@@ -84,13 +84,13 @@ def times(
 
 def hold_weights(
     lowering: Lowering, node: Node, position: int, shape: Sequence[int],
-    weight: Callable[[], np.ndarray], part: str = "",
+    weight: Callable[[], np.ndarray], part: str = "", *, diagonal: bool = False,
 ) -> Buffer:  # fmt: skip
     """The weights of this shape that `weight` makes, on a card as its commands take them."""
     target = lowering.target
     return lowering.hold(
         f"{node.output} weights{part}", position, target.weight_bytes(shape),
-        lambda: target.pack_weights(weight()),
+        lambda: target.pack_weights(weight(), diagonal=diagonal),
     )  # fmt: skip
 
 

@@ -45,8 +45,14 @@ class Target(Protocol):
         """Bytes from one row of a tensor to the next."""
         ...
 
-    def pack_weights(self, weight: np.ndarray) -> np.ndarray:
-        """8-bit [n, k] as the bytes that `linear` wants, or [n, rows, columns, k] as `conv2d`."""
+    def diagonal_tile(self, k: int, n: int, groups: int) -> int:
+        """Channels of a tile, if a convolution in such groups is one command whose tiles of outputs
+        see their own tile of inputs alone; else 0."""
+        ...
+
+    def pack_weights(self, weight: np.ndarray, *, diagonal: bool = False) -> np.ndarray:
+        """8-bit [n, k] as the bytes that `linear` wants, or [n, rows, columns, k] as `conv2d`; if
+        that is `diagonal`, [n, rows, columns, channels of a tile]."""
         ...
 
     def weight_bytes(self, shape: Sequence[int]) -> int:

@@ -90,6 +90,7 @@ def window_of(v: Mapping[str, int]) -> Window:
         (v["height"], v["width"]), v["k"], v.get("n", v["k"]), (v["out_height"], v["out_width"]),
         (v["kernel_height"], v["kernel_width"]), (v["stride_height"], v["stride_width"]),
         (v["pad_top"], v["pad_left"]), (v["dilation_height"], v["dilation_width"]),
+        diagonal="n" in v and bool(v["flags"] & Flag.DIAGONAL),
     )  # fmt: skip
 
 
@@ -118,9 +119,10 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
         case Opcode.CONV2D:
             window = window_of(v)
             taps = window.kernel[0] * window.kernel[1]
-            tiles = taps * costs.tiles(config, v["k"], v["n"]) * config.weight_tile_bytes
+            tiles = taps * costs.tap_tiles(config, window) * config.weight_tile_bytes
             rows = window.out[0] * window.out[1]
-            return _product(v, config, 1, rows, costs.taps_inside(window), tiles, taps)
+            rows_read = costs.taps_inside(window)
+            return _product(v, config, 1, rows, rows_read, tiles, taps, once=window.diagonal)
         case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
             widths = {"a": v["columns"], "y": v["columns"]}
             if v["flags"] & (Flag.SUM | Flag.MAX):
@@ -143,13 +145,13 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
 
 def _product(
     v: dict[str, int], config: CardConfig, batches: int, rows: int, rows_read: int, weights: int,
-    taps: int,
+    taps: int, *, once: bool = False,
 ) -> dict[str, int]:  # fmt: skip
     """Weights and parameters once for each block of rows, x once for each group of output tiles
-    unless all that a row reads is one line."""
+    unless all that a row reads is one line, or they see parts of it: `once`."""
     blocks = batches * -(-rows // config.activation_rows)
     groups = -(-v["n"] // (config.array_columns * config.group_tiles))
-    if taps == 1 and v["k"] <= config.line_bytes:
+    if once or (taps == 1 and v["k"] <= config.line_bytes):
         groups = 1
     made = rows * v["n"]
     if v["flags"] & Flag.TRIANGLE and Opcode(v["opcode"]) is Opcode.BATCH_MATMUL:

@@ -178,7 +178,8 @@ class Window:
     """What a convolution or a maximum makes of which pixels: sizes are rows and columns of pixels.
 
     `k` and `n` are channels of x and y; pixels above and left of the image stand for zero, as do
-    those that `out` needs beyond it. To a maximum they are nothing.
+    those that `out` needs beyond it. To a maximum they are nothing. If `diagonal`, a tile of y's
+    channels sees the same of x alone.
     """
 
     image: tuple[int, int]
@@ -189,6 +190,7 @@ class Window:
     stride: tuple[int, int]
     pad: tuple[int, int]
     dilation: tuple[int, int]
+    diagonal: bool = False
 
     def fields(self) -> dict[str, int]:
         """What descriptors say of it, but for `n`."""
@@ -207,8 +209,9 @@ def conv2d(
     w_format: ElementFormat = ElementFormat.INT8, w_zero_point: int = 0, relu: bool = False,
 ) -> Work:  # fmt: skip
     """CONV2D: y[*out, n] of an image x[*image, k] and packed weights."""
+    flags = product_flags(x.format, w_format, relu) | (Flag.DIAGONAL if window.diagonal else 0)
     return Work(Opcode.CONV2D, window.fields() | {
-        "flags": product_flags(x.format, w_format, relu), "x": x.address, "w": w, "params": params,
+        "flags": int(flags), "x": x.address, "w": w, "params": params,
         "y": y.address, "n": window.n, "x_stride": x.stride, "y_stride": y.stride,
         "y_zero_point": y.zero_byte, "x_zero_point": x.zero_byte,
         "w_zero_point": w_zero_point & 0xFF, "y_format": y.format,

@@ -22,10 +22,10 @@ def row_stride(nbytes: int, config: CardConfig) -> int:
     return round_up(nbytes, unit)
 
 
-def pack_weights(weight: np.ndarray, config: CardConfig) -> np.ndarray:
+def pack_weights(weight: np.ndarray, config: CardConfig, *, diagonal: bool = False) -> np.ndarray:
     """8-bit weights [n, k], or [n, kernel_height, kernel_width, k], as uint8 tiles, in the order
     in which the array takes them: group of tiles along n, tap, line along k, then each tile along n
-    of the group with the tiles along k of the line."""
+    of the group with the tiles along k of the line. `diagonal`: as `on_diagonal` makes them."""
     n, k = weight.shape[0], weight.shape[-1]
     rows, columns = config.array_rows, config.array_columns
     taps = weight.view(np.uint8).reshape(n, -1, k).transpose(1, 2, 0)
@@ -35,11 +35,27 @@ def pack_weights(weight: np.ndarray, config: CardConfig) -> np.ndarray:
     tap, k_tile, n_tile = (
         index.reshape(-1) for index in np.indices((tiles.shape[0], tiles.shape[1], tiles.shape[3]))
     )
-    group, line = n_tile // config.group_tiles, k_tile // config.line_tiles
+    together = config.diagonal_tiles if diagonal else config.group_tiles
+    group, line = n_tile // together, k_tile // config.line_tiles
     order = np.lexsort((k_tile, n_tile, line, tap, group))
     packed = np.zeros((len(order), config.weight_tile_bytes), np.uint8)
     packed[:, : rows * columns] = tiles.transpose(0, 1, 3, 2, 4).reshape(len(order), -1)[order]
     return packed.reshape(-1)
+
+
+def is_diagonal(config: CardConfig, k: int, n: int, groups: int) -> bool:
+    """Whether one command with the flag DIAGONAL does for all groups of k inputs and n outputs."""
+    return groups > 1 and k == n and config.diagonal_tiles > 0 and config.array_rows % k == 0
+
+
+def on_diagonal(weight: np.ndarray, tile: int, zero_point: int) -> np.ndarray:
+    """[n, ..., k] of groups of k outputs as [n, ..., tile]: what each sees of its inputs' tile."""
+    n, k = weight.shape[0], weight.shape[-1]
+    laid = np.full((*weight.shape[:-1], tile), zero_point, weight.dtype)
+    place = np.arange(n) // k * k % tile
+    for first in range(0, tile, k):
+        laid[place == first, ..., first : first + k] = weight[place == first]
+    return laid
 
 
 def pack_params(

@@ -12,7 +12,13 @@ from halfdome.host import arguments
 from halfdome.host.driver import kernels
 from halfdome.host.driver.halfdome import HalfdomeAccelerator
 from halfdome.host.driver.kernels import Work
-from halfdome.host.driver.layout import pack_params, pack_weights, round_up
+from halfdome.host.driver.layout import (
+    is_diagonal,
+    on_diagonal,
+    pack_params,
+    pack_weights,
+    round_up,
+)
 from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
 from halfdome.host.graph.values import format_of
@@ -211,7 +217,8 @@ class MatrixProducts:
         pads : rows above, columns left, rows below, columns right that stand for zero; two numbers
             are rows above and below, columns left and right; one is for all sides
         stride, dilation : along height and width, or one for both
-        groups : a command each, but groups that together fit one weight tile share it
+        groups : one command if they divide a weight tile and have as many outputs as inputs; else
+            a command each, but groups that together fit one weight tile share it
         others : as in `linear`
 
         Returns
@@ -232,7 +239,8 @@ class MatrixProducts:
             )
         for name, size in zip(("height", "width"), kernel, strict=True):
             arguments.integer(f"weight: kernel {name}", size, 1, 255)
-        if groups > 1 and isinstance(x, Tensor):
+        diagonal = is_diagonal(self.config, k, n // groups, groups)
+        if groups > 1 and not diagonal and isinstance(x, Tensor):
             raise ValueError(f"groups={groups}: of a tensor only 1, bring it home with .numpy()")
         output = _output(n, x, weight, multiplier, bias, x_zero_point, weight_zero_point,
                          y_zero_point, relu, dtype, "weight")  # fmt: skip
@@ -250,6 +258,14 @@ class MatrixProducts:
             "height": height, "width": width, "out_height": out[0], "out_width": out[1],
             "pad_top": sides[0], "pad_left": sides[1],
         }  # fmt: skip
+        if diagonal:
+            laid = on_diagonal(weight, self.config.array_rows, weight_zero_point)
+            output.fields["flags"] |= int(Flag.DIAGONAL)
+            call = Call(self.accelerator, self._garbage)
+            y = call.result((*out, n), output.dtype)
+            weights = call.put(pack_weights(laid, self.config, diagonal=True))
+            self._multiply(call, Opcode.CONV2D, output, y, x, weights, k=channels, n=n, **fields)
+            return call.finish(y, stays=isinstance(x, Tensor))
         together = groups_per_tile(self.config, k, n // groups, groups)
         planes = []
         for first in range(0, groups, together):

@@ -264,9 +264,13 @@ def _product_operands(
     yield from _operands(v, config, extents)
 
 
-def _weights(v: dict[str, int], config: CardConfig, taps: int) -> _Extent:
+def _weights(
+    v: dict[str, int], config: CardConfig, taps: int, *, diagonal: bool = False
+) -> _Extent:
     """Packed weights, one run for each tile along k."""
     k_tiles, n_tiles = -(-v["k"] // config.array_rows), -(-v["n"] // config.array_columns)
+    if diagonal:
+        k_tiles = 1
     run = n_tiles * config.weight_tile_bytes
     return _Extent(taps * k_tiles, run, run)
 
@@ -317,6 +321,9 @@ def _batch_matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iter
 
 
 def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    diagonal = bool(v["flags"] & Flag.DIAGONAL)
+    if diagonal and not config.diagonal_tiles:
+        yield Status.BAD_FORMAT, "flags"
     yield from _product_format(v)
     sizes = ("height", "width", "k", "n", "out_height", "out_width")
     steps = [
@@ -325,6 +332,8 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         for side in ("height", "width")
     ]
     yield from _dimensions(v, **dict.fromkeys((*sizes, *steps), MATMUL_LIMIT))
+    if diagonal and v["n"] != v["k"]:
+        yield Status.BAD_DIMENSION, "n"
     y_row = _output_bytes(v)
     pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
     many = [name for name, count in pixels.items() if count > 1]
@@ -336,7 +345,8 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
         name: _Extent(count, v[f"{name}_stride"], row[name]) for name, count in pixels.items()
     }
     taps = v["kernel_height"] * v["kernel_width"]
-    yield from _product_operands(v, config, w=_weights(v, config, taps), **extents)
+    w = _weights(v, config, taps, diagonal=diagonal)
+    yield from _product_operands(v, config, w=w, **extents)
 
 
 def _is_nan_or_infinite(bits: int) -> bool:

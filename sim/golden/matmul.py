@@ -74,10 +74,23 @@ def triangle(y: np.ndarray) -> np.ndarray:
     return y[..., rows, columns]
 
 
-def tile_order(k: int, n: int, taps: int, config: CardConfig) -> list[tuple[int, int, int]]:
-    """(tap, k_tile, n_tile) of each weight tile, in the order in which the array takes them."""
+def tile_order(
+    k: int, n: int, taps: int, config: CardConfig, *, diagonal: bool = False
+) -> list[tuple[int, int, int]]:
+    """(tap, k_tile, n_tile) of each weight tile, in the order in which the array takes them.
+
+    `diagonal`: of those whose numbers along k and n are the same.
+    """
     k_tiles, n_tiles = -(-k // config.array_rows), -(-n // config.array_columns)
     line, group = config.line_tiles, config.group_tiles
+    if diagonal:
+        group = config.diagonal_tiles
+        return [
+            (tap, tile, tile)
+            for first in range(0, n_tiles, group)
+            for tap in range(taps)
+            for tile in range(first, min(first + group, n_tiles))
+        ]
     return [
         (tap, k_tile, n_tile)
         for first_n in range(0, n_tiles, group)
@@ -88,7 +101,7 @@ def tile_order(k: int, n: int, taps: int, config: CardConfig) -> list[tuple[int,
     ]
 
 
-def pack_weights(w: np.ndarray, config: CardConfig) -> np.ndarray:
+def pack_weights(w: np.ndarray, config: CardConfig, *, diagonal: bool = False) -> np.ndarray:
     """8-bit [k, n] or [taps, k, n] as the weight tiles of `config`'s array: the operand `w`.
 
     Tiles of `array_rows` x `array_columns`, row-major, zero beyond the matrix, each padded to
@@ -97,7 +110,7 @@ def pack_weights(w: np.ndarray, config: CardConfig) -> np.ndarray:
     w = w.reshape(-1, *w.shape[-2:])
     taps, k, n = w.shape
     rows, columns = config.array_rows, config.array_columns
-    order = tile_order(k, n, taps, config)
+    order = tile_order(k, n, taps, config, diagonal=diagonal)
     packed = np.zeros((len(order), config.weight_tile_bytes), np.uint8)
     for place, (tap, i, j) in enumerate(order):
         piece = w[tap, i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
@@ -108,14 +121,22 @@ def pack_weights(w: np.ndarray, config: CardConfig) -> np.ndarray:
 
 
 def unpack_weights(
-    packed: np.ndarray, k: int, n: int, config: CardConfig, taps: int = 1
+    packed: np.ndarray,
+    k: int,
+    n: int,
+    config: CardConfig,
+    taps: int = 1,
+    *,
+    diagonal: bool = False,
+    zero_point: int = 0,
 ) -> np.ndarray:
-    """The uint8[taps * k, n] that `pack_weights` packed. Raises `ValueError` for another length."""
+    """The uint8[taps * k, n] that `pack_weights` packed; where no tile was, the byte `zero_point`.
+    Raises `ValueError` for another length."""
     rows, columns = config.array_rows, config.array_columns
-    order = tile_order(k, n, taps, config)
+    order = tile_order(k, n, taps, config, diagonal=diagonal)
     _expect("packed", packed, np.uint8, (len(order) * config.weight_tile_bytes,))
     k_end, n_end = -(-k // rows) * rows, -(-n // columns) * columns
-    matrix = np.zeros((taps, k_end, n_end), np.uint8)
+    matrix = np.full((taps, k_end, n_end), zero_point, np.uint8)
     tiles = packed.reshape(-1, config.weight_tile_bytes)[:, : rows * columns]
     for tile, (tap, i, j) in zip(tiles, order, strict=True):
         matrix[tap, i * rows : (i + 1) * rows, j * columns : (j + 1) * columns] = tile.reshape(

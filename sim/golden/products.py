@@ -128,5 +128,9 @@ def _places(address: int, counts: tuple, strides: tuple) -> np.ndarray:
 
 
 def _tiles(v: dict[str, int], memory: np.ndarray, config: CardConfig, taps: int) -> np.ndarray:
-    size = len(tile_order(v["k"], v["n"], taps, config)) * config.weight_tile_bytes
-    return unpack_weights(memory[v["w"] : v["w"] + size], v["k"], v["n"], config, taps)
+    diagonal = bool(v["flags"] & Flag.DIAGONAL)
+    order = tile_order(v["k"], v["n"], taps, config, diagonal=diagonal)
+    packed = memory[v["w"] : v["w"] + len(order) * config.weight_tile_bytes]
+    return unpack_weights(
+        packed, v["k"], v["n"], config, taps, diagonal=diagonal, zero_point=v["w_zero_point"]
+    )

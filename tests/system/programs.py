@@ -178,6 +178,8 @@ def conv2d(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
         "out_height": int(rng.integers(1, 6)), "out_width": int(rng.integers(1, 6)),
         "pad_top": int(rng.integers(3)), "pad_left": int(rng.integers(3)),
     }  # fmt: skip
+    if config.diagonal_tiles and rng.integers(2):
+        values |= {"flags": values["flags"] | Flag.DIAGONAL, "k": n}
     task = Task(Opcode.CONV2D, values | changes)
     _place(task, operands, _bytes(rng, height * width, config.bus_bytes))
     _place(task, operands + 1024, _bytes(rng, 1024))  # tiles of whatever shape

@@ -85,6 +85,24 @@ def test_convolution_with_groups(card, groups):
     np.testing.assert_array_equal(y, requantise(np.concatenate(sums, axis=2), bias, multiplier, 20))
 
 
+@pytest.mark.parametrize("each", [1, 2, 4])
+def test_groups_that_divide_a_tile_are_one_command_also_of_a_tensor(card, each):
+    rng, channels = np.random.default_rng(each), 28
+    x, w = some(rng, (5, 4, channels), np.uint8), some(rng, (channels, 3, 2, each), np.uint8)
+    zeros = {"x_zero_point": 7, "weight_zero_point": 130, "dtype": np.int32}
+    groups = channels // each
+    y = card.conv2d(x, w, groups=groups, pads=(1, 0), **zeros)
+    slices = [slice(group * each, (group + 1) * each) for group in range(groups)]
+    sums = [
+        convolution(x[:, :, own], w[own].transpose(1, 2, 3, 0), out=y.shape[:2], pad=(1, 0),
+                    x_zero_point=7, w_zero_point=130)
+        for own in slices
+    ]  # fmt: skip
+    np.testing.assert_array_equal(y, np.concatenate(sums, axis=2))
+    with card.tensor(x) as held, card.conv2d(held, w, groups=groups, pads=(1, 0), **zeros) as there:
+        np.testing.assert_array_equal(there.numpy(), y)
+
+
 @pytest.mark.parametrize("place", ["scratchpad", "dram"])
 def test_weight_bytes_are_counted_by_the_memory_they_come_from(card, place):
     config = card.config

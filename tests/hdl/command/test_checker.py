@@ -142,6 +142,19 @@ def test_a_triangle_without_output_overlaps_nothing():
     compare(TINY, [pack(Opcode.BATCH_MATMUL, **one | {"y": y}) for y in (0x6001, 0x7000, 1 << 39)])
 
 
+@pytest.mark.parametrize(("array", "possible"), [((4, 4), True), ((2, 4), False), ((2, 2), False)])
+def test_diagonals_are_refused_where_they_fill_no_word_or_the_array_is_no_square(array, possible):
+    rows, columns = array
+    held = 32 if possible else 8
+    config = TINY.replace(array_rows=rows, array_columns=columns, accumulator_rows=held)
+    good = GOOD[Opcode.CONV2D] | {"flags": Flag.DIAGONAL, "k": 9}
+    expected = Status.OK if possible else Status.BAD_FORMAT
+    changes = ({}, {"k": 10}, {"w": config.dram_bytes - 288}, {"w": config.dram_bytes - 272})
+    descriptors = [pack(Opcode.CONV2D, **good | change) for change in changes]
+    assert check(descriptors[0], config)[0] is expected
+    compare(config, descriptors)
+
+
 def test_the_largest_preset_is_checked_too():
     rng = random.Random(2)
     compare(PRESETS["m2"], [mutated(rng, PRESETS["m2"]) for _ in range(100)])

@@ -147,7 +147,9 @@ def conv2d(memory, size, k, n, *, kernel, stride=(1, 1), pad=(0, 0), dilation=(1
         for axis in (0, 1)
     ]
     x, x_stride = job.rows(*size, k)
-    w = memory.place(pack_weights(job.operand((kernel[0] * kernel[1], k, n)), memory.config))
+    taps = job.operand((kernel[0] * kernel[1], k, n))
+    diagonal = bool(job.values["flags"] & Flag.DIAGONAL)
+    w = memory.place(pack_weights(taps, memory.config, diagonal=diagonal))
     job.params(n, k * kernel[0] * kernel[1])
     job.output(out[0] * out[1], n)
     sides = {"kernel": kernel, "stride": stride, "dilation": dilation}

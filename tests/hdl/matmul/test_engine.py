@@ -86,12 +86,32 @@ def test_products_are_golden_whatever_the_sizes_and_stalls(jobs, array, stall, s
     run(config, memory, [make(memory, *sizes, **how) for (make, sizes), how in jobs])
 
 
+# (array, tiles held at once, bus): a group is a line, a part of one, or several of its words.
+SQUARES = [(4, 16, 16), (4, 4, 16), (4, 32, 16), (8, 4, 32)]
+
+
+@given(
+    size=up_to(2, 3), channels=st.integers(1, 70), kernel=up_to(2, 2), stride=up_to(2, 2),
+    how=formats, square=st.sampled_from(SQUARES), stall=stalls, seed=seeds,
+)  # fmt: skip
+def test_tiles_of_outputs_see_their_own_channels_alone(
+    size, channels, kernel, stride, how, square, stall, seed
+):
+    array, tiles, bus_bytes = square
+    config = with_array(array, array, bus_bytes, tiles)
+    memory = CardMemory(config, 1 << 15, seed=seed, stall=stall)
+    how |= {"flags": how["flags"] | Flag.DIAGONAL}
+    shape = channels, channels, kernel, stride, (1, 1)
+    dense = convolution(memory, (1, 2), 9, 5, (1, 1), (1, 1), (1, 1))
+    run(config, memory, [convolution(memory, size, *shape, **how), dense])
+
+
 SHAPES = [(2, 2, 16), (8, 2, 16), (16, 4, 32), (8, 8, 128), (64, 2, 64)]
 
 
-def with_array(rows, columns, bus_bytes):
+def with_array(rows, columns, bus_bytes, tiles=2):
     return TINY.replace(
-        array_rows=rows, array_columns=columns, bus_bytes=bus_bytes, accumulator_rows=4,
+        array_rows=rows, array_columns=columns, bus_bytes=bus_bytes, accumulator_rows=2 * tiles,
         activation_rows=2,
     )  # fmt: skip
 

@@ -6,14 +6,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.host.compiler.operands import decoded
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
 from tests.host.networks import Network
 from tests.host.recommenders import check_served
 
 TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
+SHALLOW = DEFAULT.replace(accumulator_rows=1024)  # holds more tiles of outputs than a line has
 
 
 @given(
@@ -33,17 +35,43 @@ def test_any_network_has_the_bits_of_its_graph(seed, cards, config, requests):
             raise
 
 
-def test_channels_by_themselves_are_convolved_in_blocks():
+def test_groups_with_more_outputs_than_inputs_are_convolved_in_blocks():
     rng, channels = np.random.default_rng(2), 2 * DEFAULT.bus_bytes
     constants = {
-        "w": rng.integers(-128, 128, (channels, 2, 2, 1)).astype(np.int8),
-        "b": rng.integers(-100, 100, channels).astype(np.int32),
-        "m": rng.random(channels).astype(np.float32),
+        "w": rng.integers(-128, 128, (2 * channels, 2, 2, 1)).astype(np.int8),
+        "b": rng.integers(-100, 100, 2 * channels).astype(np.int32),
+        "m": rng.random(2 * channels).astype(np.float32),
     }
     node = Node("conv2d", ("x", *constants), "y", {"groups": channels})
     inputs = [Value("x", (1, 3, 3, channels), ElementFormat.UINT8, zero_point=7)]
     request = {"x": rng.integers(0, 256, (1, 3, 3, channels)).astype(np.uint8)}
     check_served(Graph(inputs, ["y"], [node], constants), [request], DEFAULT)
+
+
+@given(
+    seed=st.integers(0, 1 << 30), log_each=st.integers(0, 4), groups=st.integers(2, 9),
+    config=st.sampled_from([TINY, DEFAULT, SHALLOW]),
+)  # fmt: skip
+def test_groups_that_divide_a_tile_are_one_command(seed, log_each, groups, config):
+    rng, each = np.random.default_rng(seed), 1 << log_each
+    channels = groups * each
+    kind, pads = [(np.int8, (0, 1, 1, 0)), (np.uint8, (0, 0, 0, 0))][seed % 2]
+    ends = np.iinfo(kind)
+    constants = {
+        "w": rng.integers(ends.min, ends.max, (channels, 2, 3, each), kind, endpoint=True),
+        "b": rng.integers(-100, 100, channels).astype(np.int32),
+        "m": (rng.random(channels) / 99).astype(np.float32),
+    }
+    attributes = {"groups": groups, "pads": pads, "weight_zero_point": int(rng.integers(0, 99))}
+    node = Node("conv2d", ("x", *constants), "y", attributes)
+    inputs = [Value("x", (1, 3, 5, channels), ElementFormat.UINT8, zero_point=7)]
+    graph = Graph(inputs, ["y"], [node], constants)
+    request = {"x": rng.integers(0, 256, (1, 3, 5, channels)).astype(np.uint8)}
+    program = check_served(graph, [request], config)
+    if config.array_rows % each == 0:
+        work = decoded(program.parts[0])
+        flags = [command.values["flags"] for command in work if command.opcode is Opcode.CONV2D]
+        assert [each & Flag.DIAGONAL for each in flags] == [Flag.DIAGONAL]
 
 
 @given(

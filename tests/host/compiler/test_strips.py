@@ -122,12 +122,12 @@ def test_strips_spare_far_memory():
     assert moved[0] < moved[1] / 2
 
 
-def test_channels_of_a_depthwise_convolution_beyond_one_bus_word():
+def test_groups_of_a_convolution_beyond_one_bus_word():
     """They are blocks of groups, which read the same strip."""
     rng = np.random.default_rng(1)
     constants = {
-        "w": rng.integers(-128, 128, (48, 3, 3, 1)).astype(np.int8),
-        "b": np.zeros(48, np.int32), "m": np.full(48, 0.01, np.float32),
+        "w": rng.integers(-128, 128, (96, 3, 3, 1)).astype(np.int8),
+        "b": np.zeros(96, np.int32), "m": np.full(96, 0.01, np.float32),
     }  # fmt: skip
     node = Node("conv2d", ("x", "w", "b", "m"), "y", {"groups": 48, "pads": (1, 0, 1, 0)})
     graph = Graph([Value("x", (2, 5, 4, 48), U8, zero_point=9)], ["y"], [node], constants)

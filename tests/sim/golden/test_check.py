@@ -171,6 +171,10 @@ CASES = [
     (Opcode.CONV2D, {"x": TOP - 34 * 32 - 16}, Status.BAD_RANGE, "x"),
     (Opcode.CONV2D, {"w": TOP - 6 * 5 * 3 * 16}, Status.OK, None),
     (Opcode.CONV2D, {"w": TOP - 6 * 5 * 3 * 16 + 16}, Status.BAD_RANGE, "w"),
+    (Opcode.CONV2D, {"flags": 8}, Status.BAD_DIMENSION, "n"),
+    (Opcode.CONV2D, {"flags": 8, "k": 9}, Status.OK, None),
+    (Opcode.CONV2D, {"flags": 8, "k": 9, "w": TOP - 6 * 3 * 16}, Status.OK, None),
+    (Opcode.CONV2D, {"flags": 8, "k": 9, "w": TOP - 6 * 3 * 16 + 16}, Status.BAD_RANGE, "w"),
     (Opcode.AFFINE, {"flags": 3}, Status.BAD_FORMAT, "flags"),
     (Opcode.AFFINE, {"flags": 4}, Status.BAD_FORMAT, "flags"),
     (Opcode.ADD, {"flags": 4}, Status.OK, None),
@@ -278,7 +282,10 @@ def test_earlier_rules_win():
 def test_every_flag_of_a_command_is_accepted():
     for opcode, flags in FLAGS.items():
         for flag in (1 << bit for bit in range(8) if flags >> bit & 1):
-            assert check(pack(opcode, **GOOD[opcode] | {"flags": flag}), TINY)[0] == Status.OK
+            body = GOOD[opcode] | {"flags": flag}
+            if opcode is Opcode.CONV2D and flag == Flag.DIAGONAL:
+                body["n"] = body["k"]
+            assert check(pack(opcode, **body), TINY)[0] == Status.OK
 
 
 def test_another_cores_scratchpad_is_out_of_range():

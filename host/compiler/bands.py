@@ -122,7 +122,12 @@ def _windows(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
         rows = min(heights, key=lambda rows: (blocks(rows), rows), default=height)
     else:
         rows = -(-height // count)
-    for strip in strips(window, rows):
+    cut = strips(window, rows)
+    if work.opcode is Opcode.POOL and any(
+        strip.pad and window.dilation[0] > len(strip.image) for strip in cut
+    ):
+        return  # which the card refuses
+    for strip in cut:
         fields = {"height": len(strip.image), "out_height": len(strip.out), "pad_top": strip.pad}
         image, columns = strip.image, window.image[1]
         x = range(image.start * columns, image.stop * columns)

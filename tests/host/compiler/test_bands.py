@@ -4,21 +4,24 @@ import re
 from collections import Counter
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import Engine, Opcode
+from halfdome.hdl.commands import ElementFormat, Engine, Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler import bands
 from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
-from halfdome.host.graph.values import GraphError
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import GraphError, Value
 from tests.host.networks import Network, residual
 from tests.host.recommenders import check_served
 
 TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
+U8 = ElementFormat.UINT8
 
 
 class Whole(HalfdomeTarget):
@@ -50,6 +53,19 @@ def test_any_network_has_its_bits_in_bands(seed, cards, most, config):
     except GraphError as error:
         if not re.search("order of columns|does not become", str(error)):
             raise
+
+
+def test_a_row_of_an_image_that_a_tap_leaps_over_is_no_band():
+    """A window's first tap lies above it, the second in it: such an image is refused."""
+    window = {"kernel": (2, 1), "dilation": (3, 1), "pads": (3, 0, 0, 0), "stride": (1, 1)}
+    graph = Graph(
+        [Value("x", (1, 12, 2, 16), U8)], ["y"], [Node("max_pool", ("x",), "y", window)], {}
+    )  # fmt: skip
+    request = {"x": np.random.default_rng(2).integers(0, 256, (1, 12, 2, 16)).astype(np.uint8)}
+    for most, count in ((12, 1), (3, 3)):
+        with patch.multiple(bands, START_SHARE=dict.fromkeys(bands.START_SHARE, 1e3), MOST=most):
+            program = check_served(graph, [request], TINY)
+        assert commands(program)[Opcode.POOL] == count
 
 
 def commands(program):

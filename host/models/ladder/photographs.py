@@ -12,6 +12,9 @@ TO_CALIBRATE = (
 )  # fmt: skip
 TO_ASK = ("astronaut.png", "chelsea.png", "coffee.png")
 _OF_SKLEARN = ("china.jpg", "flower.jpg")
+_MEANS = np.array([123.7, 116.3, 103.5], np.float32)
+_SPREADS = np.array([58.4, 57.1, 57.4], np.float32)
+"""Of red, green and blue in ImageNet."""
 _BORDER = 8 / 7
 """Of a picture that is cut to its middle: how much longer its sides are before."""
 
@@ -41,6 +44,12 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
     box = (left, top, left + cut, top + cut)
     made = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC, box)
     return np.asarray(made)
+
+
+def normalised(name: str, side: int = 224) -> np.ndarray:
+    """A photograph as networks for ImageNet take it: float32[1, 3, side, side]."""
+    pixels = load(name, (side, side)).astype(np.float32)
+    return np.ascontiguousarray(((pixels - _MEANS) / _SPREADS).transpose(2, 0, 1)[None])
 
 
 def _path(name: str) -> Path:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 _OPSET = 17
 _PATH = "backend/test/data/light/light_resnet50.onnx"
-_MEANS = np.array([123.7, 116.3, 103.5], np.float32)
-_SPREADS = np.array([58.4, 57.1, 57.4], np.float32)
 
 
 def resnet50(seed: int = 0) -> Rung:
@@ -35,7 +33,7 @@ def resnet50(seed: int = 0) -> Rung:
     model = version_converter.convert_version(model, _OPSET)
     name = model.graph.input[0].name
     asked, seen = (
-        [{name: _seen(photograph)} for photograph in names]
+        [{name: photographs.normalised(photograph)} for photograph in names]
         for names in (photographs.TO_ASK, photographs.TO_CALIBRATE)
     )
     return Rung("ResNet-50", model, asked, seen)
@@ -85,8 +83,3 @@ def _parameter(op: str, place: int, shape: tuple[int, ...], rng: np.random.Gener
         return np.zeros(shape, np.float32)
     spread = np.float32((2 / np.prod(shape[1:])) ** 0.5)
     return rng.standard_normal(shape, np.float32) * spread
-
-
-def _seen(photograph: str) -> np.ndarray:
-    pixels = photographs.load(photograph, (224, 224)).astype(np.float32)
-    return np.ascontiguousarray(((pixels - _MEANS) / _SPREADS).transpose(2, 0, 1)[None])

@@ -17,6 +17,8 @@ NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
 TABLE_BYTES = 256
 """Bytes of the table of a LOOKUP: one for each byte that an element may be."""
+MOST_TAPS = 64
+"""Taps of the largest kernel of a DEPTHWISE that has weights."""
 TRANSPOSED_BYTES = (1, 2, 4)
 """Bytes that an element of a TRANSPOSE may have."""
 MATMUL_LIMIT = 65535
@@ -55,6 +57,7 @@ class Opcode(enum.IntEnum, shape=8):
     CLAMP = 0x44
     LOOKUP = 0x45
     POOL = 0x46
+    DEPTHWISE = 0x4B
     FENCE_VECTOR = 0x4F
 
     @property
@@ -225,7 +228,7 @@ class Flag(python_enum.IntFlag):
     WARN = IndexMode.WARN << _MODE_SHIFT
     #: GATHER: `IndexMode.IGNORE`.
     IGNORE = IndexMode.IGNORE << _MODE_SHIFT
-    #: Matrix products: clamp the output at the zero point; not with INT32.
+    #: Matrix products, DEPTHWISE: clamp the output at the zero point; not with INT32.
     RELU = 1
     #: Vector commands: y is [rows, 1], the sum of each row.
     SUM = 1
@@ -233,10 +236,12 @@ class Flag(python_enum.IntFlag):
     MAX = 2
     #: ADD, MULTIPLY: b is [rows, 1], one element for all columns of a row.
     BROADCAST = 4
-    #: Matrix products, POOL: x is int8, not uint8.
+    #: Matrix products, POOL, DEPTHWISE: x is int8, not uint8.
     X_INT8 = 2
-    #: Matrix products: w is uint8, not int8.
+    #: Matrix products, DEPTHWISE: w is uint8, not int8.
     W_UINT8 = 4
+    #: DEPTHWISE: every weight is one; w is not read, and kernels may have any number of taps.
+    ONES = 8
     #: BATCH_MATMUL: w is stored as n rows of k, not as k rows of n: y = x @ w.T.
     TRANSPOSED = 8
     #: CONV2D: y's channels of an output tile see x's of the same numbers alone; w is those tiles.
@@ -334,6 +339,19 @@ _DILATIONS: tuple[Field, ...] = (
     Field("dilation_height", 8, "rows of x from one row of the kernel to the next"),
     Field("dilation_width", 8, "pixels of x from one column of the kernel to the next"),
 )
+
+WINDOWED: tuple[Field, ...] = (
+    Field("y", 40, "card address of y[out_height, out_width, k], pixels `y_stride` apart"),
+    Field("x", 40, "card address of 8-bit x[height, width, k], pixels `x_stride` apart"),
+    Field("height", 16, "rows of pixels of x"),
+    Field("width", 16, "pixels of a row of x"),
+    Field("k", 16, "channels of x and y"),
+    *_WINDOWS,
+    Field("pad_top", 8, "rows of the first window above x; one is inside at least"),
+    Field("pad_left", 8, "columns of the first window left of x; likewise"),
+    *_DILATIONS,
+)
+"""What commands that go over the windows of each channel by itself begin with."""
 
 BODIES: dict[Opcode, tuple[Field, ...]] = {
     Opcode.LOAD: _MOVE,
@@ -448,16 +466,18 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         Field("table", 40, "card address of uint8[256]: what each byte of a becomes"),
     ),
     # y = maximum over a window of x; what lies outside x takes no part
-    Opcode.POOL: (
-        Field("y", 40, "card address of y[out_height, out_width, k], pixels `y_stride` apart"),
-        Field("x", 40, "card address of 8-bit x[height, width, k], pixels `x_stride` apart"),
-        Field("height", 16, "rows of pixels of x"),
-        Field("width", 16, "pixels of a row of x"),
-        Field("k", 16, "channels of x and y"),
-        *_WINDOWS,
-        Field("pad_top", 8, "rows of the first window above x; one is inside at least"),
-        Field("pad_left", 8, "columns of the first window left of x; likewise"),
-        *_DILATIONS,
+    Opcode.POOL: WINDOWED,
+    # y = sum over a window of x * w, requantised; what lies outside x takes no part
+    Opcode.DEPTHWISE: (
+        *WINDOWED,
+        Field("w", 40, "card address of 8-bit w[taps, k], rows of whole bus words; not if ONES"),
+        Field("params", 40, "card address of k pairs of int32 bias, float32 multiplier"),
+        Field("y_zero_point", 8, "added after scaling; the floor of RELU"),
+        Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
+        Field(
+            "w_zero_point", 8, "the w that stands for zero, in w's format; of no meaning if ONES"
+        ),
+        Field("y_format", 8, "`ElementFormat` UINT8 or INT8"),
     ),
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
@@ -474,6 +494,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.CLAMP: Flag.SUM | Flag.MAX,
     Opcode.POOL: Flag.X_INT8,
+    Opcode.DEPTHWISE: Flag.RELU | Flag.X_INT8 | Flag.W_UINT8 | Flag.ONES,
 }
 """Flag bits a command accepts; an opcode not listed accepts none."""
 

@@ -54,10 +54,10 @@ class _Kinds:
         return Instance(name, **controls, **ports)
 
     def _name(self, kind: type) -> str:
-        """`halfdome_float_fma`, with a number for other kinds of the class."""
+        """`halfdome_float_fma`, with a number for other kinds of a class so called."""
         words = re.findall(r"[A-Z]?[a-z0-9]+", kind.__name__)
         base = "_".join(("halfdome", *words)).lower()
-        number = sum(known[0] is kind for known, _ in self._known)
+        number = sum(known[0].__name__ == kind.__name__ for known, _ in self._known)
         return f"{base}_{number + 1}" if number else base
 
     def _elaborate(self, component: wiring.Component, name: str) -> None:

@@ -19,6 +19,7 @@ from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
+    MOST_TAPS,
     NO_COUNTER,
     POOLED_FORMATS,
     PRODUCT_FORMATS,
@@ -99,6 +100,7 @@ def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]
         *(rule for opcode in VECTOR for rule in _vector_rules(opcode, descriptor, config)),
         *_lookup_rules(descriptor, config),
         *_pool_rules(descriptor, config),
+        *_depthwise_rules(descriptor, config),
     ]
 
 
@@ -393,6 +395,26 @@ def _lookup_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
 
 def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.POOL,)), view(Opcode.POOL, descriptor)
+    yield from _window_rules(rule, v, config, {})
+
+
+def _depthwise_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (Opcode.DEPTHWISE,)), view(Opcode.DEPTHWISE, descriptor)
+    bytes_ = (ElementFormat.UINT8, ElementFormat.INT8)
+    weighted = ~_has(v, Flag.ONES)
+    yield rule(~is_one_of(v.y_format, bytes_), Status.BAD_FORMAT, "y_format")
+    yield rule(weighted & (_taps(v) > MOST_TAPS), Status.BAD_DIMENSION, "kernel_height")
+    yield from _window_rules(rule, v, config, {"w": weighted, "params": 1})
+
+
+def _taps(v: data.View) -> Value:
+    return v.kernel_height * v.kernel_width
+
+
+def _window_rules(
+    rule: _Rules, v: data.View, config: CardConfig, others: dict[str, ValueLike]
+) -> Iterator[Rule]:
+    """Of images channel by channel; `others` are what else is aligned, and when."""
     for name in (*IMAGE_SIDES, *WINDOW_SIDES):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     many = {
@@ -411,9 +433,7 @@ def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
         yield rule(pad > reach, Status.BAD_DIMENSION, PADS[side])
         yield rule(pad.any() & (dilation > v[side]), Status.BAD_DIMENSION, f"dilation_{side}")
         yield rule(last >= v[side] + pad, Status.BAD_DIMENSION, f"out_{side}")
-    for name in ("x", "y"):
-        yield rule(_misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
-    for name, condition in many.items():
+    for name, condition in ({"x": 1, "y": 1} | others | many).items():
         bad = condition & _misaligned(v[name], config.bus_bytes)
         yield rule(bad, Status.BAD_ALIGNMENT, name)
 
@@ -534,6 +554,15 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         v = view(opcode, descriptor)
         return matrices(opcode, v, _vector_row_bytes(opcode, v))
 
+    def images(opcode):
+        v = view(opcode, descriptor)
+        pixels = {"y": v.out_height * v.out_width, "x": v.height * v.width}
+        return [
+            rows(opcode, name, count, v[f"{name}_stride"], v.k,
+                 Access.WRITE if name == "y" else Access.READ)
+            for name, count in pixels.items()
+        ]  # fmt: skip
+
     turn = view(Opcode.TRANSPOSE, descriptor)
     turned = _transposed_rows(turn)
 
@@ -544,8 +573,9 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         return operand(op.TRANSPOSE, name, (turn.batches - 1)[:16], turn[f"{name}_batch_stride"],
                        one, access=access)  # fmt: skip
 
-    lookup, pool = view(Opcode.LOOKUP, descriptor), view(Opcode.POOL, descriptor)
-    pixels = {"y": pool.out_height * pool.out_width, "x": pool.height * pool.width}
+    lookup, depthwise = (view(op, descriptor) for op in (Opcode.LOOKUP, Opcode.DEPTHWISE))
+    words = (depthwise.k + (config.bus_bytes - 1)) >> exact_log2(config.bus_bytes)
+    kernel_row = words << exact_log2(config.bus_bytes)
 
     op = Opcode
     return {
@@ -567,9 +597,11 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
             *matrices(op.LOOKUP, lookup, {"y": lookup.columns, "a": lookup.columns}),
             operand(op.LOOKUP, "table", 0, 0, TABLE_BYTES, access=Access.READ_APART),
         ],
-        op.POOL: [
-            rows(op.POOL, name, count, pool[f"{name}_stride"], pool.k,
-                 Access.WRITE if name == "y" else Access.READ)
-            for name, count in pixels.items()
+        op.POOL: images(op.POOL),
+        op.DEPTHWISE: [
+            *images(op.DEPTHWISE),
+            operand(op.DEPTHWISE, "w", (_taps(depthwise) - 1)[:16], kernel_row, depthwise.k,
+                    ~_has(depthwise, Flag.ONES)),
+            run(op.DEPTHWISE, "params", depthwise.k << 3),
         ],
     }  # fmt: skip

@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.matmul.job import SIZE_BITS
@@ -11,6 +12,63 @@ from halfdome.hdl.memory.port import read_word
 
 PARAM_BYTES = 8
 """Bytes of one output channel in memory: int32 bias, float32 multiplier."""
+
+
+class MultiplierCheck(wiring.Component):
+    """Finds the first multiplier that is zero, infinite or NaN.
+
+    Parameters
+    ----------
+    group : int
+        Channels that are looked at together.
+
+    Members
+    -------
+    start : In(1), a command begins: forget what was `bad`
+    valid : In(1), a group comes
+    pairs : In(group x PARAM_BYTES bytes)
+    channel : In(SIZE_BITS), the number of its first channel
+    left : In(SIZE_BITS), channels from there on
+    bad : Out(1), two cycles later
+    bad_channel : Out(SIZE_BITS)
+    """
+
+    def __init__(self, group: int):
+        self._group = group
+        self.group_bits = exact_log2(group)
+        super().__init__(
+            {
+                "start": In(1),
+                "valid": In(1),
+                "pairs": In(group * PARAM_BYTES * 8),
+                "channel": In(SIZE_BITS),
+                "left": In(SIZE_BITS),
+                "bad": Out(1),
+                "bad_channel": Out(SIZE_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        # One cycle to look at the multipliers of a group, one to note the first bad one.
+        odd = Signal(self._group)
+        base = Signal(SIZE_BITS)
+        with m.If(self.valid):
+            for lane in range(self._group):
+                bits = self.pairs.word_select(lane, PARAM_BYTES * 8)[32:]
+                is_bad = bits[23:31].all() | ~bits[:31].any()
+                m.d.sync += odd[lane].eq(is_bad & (self.left > lane))
+            m.d.sync += base.eq(self.channel)
+        looked = Signal()
+        m.d.sync += looked.eq(self.valid)
+        with m.If(looked & odd.any() & ~self.bad):
+            m.d.sync += self.bad.eq(1)
+            for lane in reversed(range(self._group)):
+                with m.If(odd[lane]):
+                    m.d.sync += self.bad_channel.eq(base + lane)
+        with m.If(self.start):
+            m.d.sync += self.bad.eq(0)
+        return m
 
 
 class ParamLoader(wiring.Component):
@@ -122,27 +180,14 @@ class ParamLoader(wiring.Component):
             ]
             with m.If(end):
                 m.d.sync += [channels_done.eq(0), target.eq(0), within_word.eq(0), full.eq(1)]
-        self._look(m, load, pairs, channels_done)
+        m.submodules.check = check = MultiplierCheck(group)
+        m.d.comb += [
+            check.start.eq(self.start),
+            check.valid.eq(load),
+            check.pairs.eq(pairs),
+            check.channel.eq(channels_done),
+            check.left.eq(self.n - channels_done),
+            self.bad.eq(check.bad),
+            self.bad_channel.eq(check.bad_channel),
+        ]
         return m
-
-    def _look(self, m, load, pairs, channel):
-        """One cycle to look at the multipliers of a group, one to note the first bad one."""
-        odd = Signal(self._group)
-        base = Signal(SIZE_BITS)
-        left = Signal(SIZE_BITS)
-        m.d.comb += left.eq(self.n - channel)
-        with m.If(load):
-            for lane in range(self._group):
-                bits = pairs.word_select(lane, PARAM_BYTES * 8)[32:]
-                is_bad = bits[23:31].all() | ~bits[:31].any()
-                m.d.sync += odd[lane].eq(is_bad & (left > lane))
-            m.d.sync += base.eq(channel)
-        looked = Signal()
-        m.d.sync += looked.eq(load)
-        with m.If(looked & odd.any() & ~self.bad):
-            m.d.sync += self.bad.eq(1)
-            for lane in reversed(range(self._group)):
-                with m.If(odd[lane]):
-                    m.d.sync += self.bad_channel.eq(base + lane)
-        with m.If(self.start):
-            m.d.sync += self.bad.eq(0)

@@ -19,11 +19,14 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
+from halfdome.hdl.vector.channels import ChannelLines
+from halfdome.hdl.vector.kernel import GROUPS
 from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
 from halfdome.hdl.vector.lookup import ByteTable
 from halfdome.hdl.vector.maximum import WindowMaximum
 from halfdome.hdl.vector.packer import RowPacker
 from halfdome.hdl.vector.source import GroupSource
+from halfdome.hdl.vector.sums import WindowSums
 from halfdome.hdl.vector.walker import Taps, WindowWalker
 
 _QUEUE_WORDS = 4
@@ -38,18 +41,19 @@ def element_size(element: Value) -> Value:
 
 
 class VectorEngine(wiring.Component):
-    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; LOOKUP
-    and POOL.
+    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; LOOKUP,
+    POOL and DEPTHWISE.
 
     Exact as `halfdome.sim.golden.vector`. Only the bytes of the output's rows are written. Groups
     of `elements` elements flow from the sources to the packer; the lanes stand still while the
     packer cannot take what leaves them. An element is written after everything up to it, in
     reading order, has been read. The bytes of a LOOKUP pass a table beside the lanes, which it
-    reads first, through `b`; those of a POOL the maxima of its windows.
+    reads first, through `b`; those of a POOL the maxima of its windows, those of a DEPTHWISE the
+    sums of its windows, whose weights and parameters come through `b`.
 
     Members
     -------
-    command, result, activity : `engine_members()`; descriptors `Opcode.AFFINE` to `Opcode.POOL`
+    command, result, activity : `engine_members()`; descriptors `AFFINE` to `DEPTHWISE`
     a, b : Out(ReadPort), the inputs
     y : Out(WritePort), the output
 
@@ -59,6 +63,7 @@ class VectorEngine(wiring.Component):
     tables and reductions add. LOOKUP: a bus word a cycle, once the table is there
     (`lookup_cycles()`), `lookup_latency` cycles later. POOL: a word of a tap a cycle
     (`pool_cycles()`); an output word is offered `pool_latency` cycles after its window's last.
+    DEPTHWISE: likewise (`sums_cycles()`, `sums_latency`), but `GROUPS` cycles a word written.
     """
 
     def __init__(self, config: CardConfig):
@@ -70,6 +75,8 @@ class VectorEngine(wiring.Component):
         self.latency = around + self._lanes.latency
         self.lookup_latency = around + ByteTable.latency
         self.pool_latency = around + WindowMaximum.latency
+        self._sums = WindowSums(config)
+        self.sums_latency = around + self._sums.latency
         self.table_latency = self._lanes.table_latency
         self.reduce_latency = self._lanes.reduce_latency
         super().__init__(
@@ -101,6 +108,12 @@ class VectorEngine(wiring.Component):
         asked = rows.inside * (columns.inside * words + columns.before * lines)
         return WindowWalker.latency + asked + rows.before * columns.windows * lines
 
+    def sums_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
+        """`cycles()` of a DEPTHWISE whose windows all have `GROUPS` taps or fewer, or all more."""
+        words = -(-k // self._config.bus_bytes)
+        written = GROUPS * rows.windows * columns.windows * words
+        return max(self.pool_cycles(k, rows, columns), WindowWalker.latency + written)
+
     def _cycles(self, rows: int, words: int, groups: int) -> int:
         return rows * max(groups, -(-words // self._config.burst_words) + 1)
 
@@ -110,11 +123,13 @@ class VectorEngine(wiring.Component):
         go = Signal()
         m.submodules.a = a = GroupSource(config)
         m.submodules.b = b = GroupSource(config)
-        looks_up, pools = Signal(), Signal()
-        m.submodules.lanes = EnableInserter(go & ~looks_up & ~pools)(lanes)
+        looks_up, pools, adds = Signal(), Signal(), Signal()
+        m.submodules.lanes = EnableInserter(go & ~looks_up & ~pools & ~adds)(lanes)
         m.submodules.table = table = ByteTable(config)
         m.submodules.walker = walker = WindowWalker(config)
         m.submodules.maximum = maximum = WindowMaximum(config)
+        m.submodules.sums = sums = self._sums
+        m.submodules.lines = lines = ChannelLines(config)
         m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
         m.submodules.packer = packer = RowPacker(config)
         connect(m, a.port, flipped(self.a))
@@ -133,7 +148,8 @@ class VectorEngine(wiring.Component):
         rows_left = Signal(32)
         two_sources = Signal()
         next_two = Signal()
-        next_looks_up, next_pools = Signal(), Signal()
+        next_looks_up, next_pools, next_adds = Signal(), Signal(), Signal()
+        next_windows = Signal()
         start = Signal()
         reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
         beyond = command.columns[: exact_log2(self.elements)]
@@ -142,6 +158,8 @@ class VectorEngine(wiring.Component):
         m.d.comb += [
             next_looks_up.eq(command.opcode == Opcode.LOOKUP),
             next_pools.eq(command.opcode == Opcode.POOL),
+            next_adds.eq(command.opcode == Opcode.DEPTHWISE),
+            next_windows.eq(next_pools | next_adds),
             next_groups.eq(
                 Mux(next_looks_up, rounded >> _WORDS, rounded) >> exact_log2(self.elements)
             ),
@@ -167,9 +185,11 @@ class VectorEngine(wiring.Component):
             a.start.valid.eq(start),
             b.start.valid.eq(start & (next_two | next_looks_up)),
             table.start.eq(start),
-            packer.start.valid.eq(start & ~next_pools),
-            walker.start.eq(start & next_pools),
+            packer.start.valid.eq(start & ~next_windows),
+            walker.start.eq(start & next_windows),
             walker.descriptor.eq(self.command.p),
+            sums.start.eq(start & next_adds),
+            sums.descriptor.eq(self.command.p),
             packer.start.p.address.eq(command.y),
             packer.start.p.stride.eq(command.y_stride),
             packer.start.p.rows.eq(command.rows),
@@ -191,34 +211,47 @@ class VectorEngine(wiring.Component):
                 packer.start.p.beyond.eq(-command.columns[:2]),
             ]
 
-        job = walker.job
-        with m.If(next_pools):
+        # Of an image, all windows of a line of channels are written before those of the next.
+        job, line = walker.job, lines.o.p
+        with m.If(next_windows):
             m.d.comb += [a.start.p.size.eq(_WORDS), a.start.p.rows.eq(0)]
-        with m.If(walker.known):
+        m.d.comb += [
+            lines.start.eq(walker.known),
+            lines.k.eq(job.k),
+            lines.o.ready.eq(packer.start.ready),
+            sums.matrices.ready.eq(b.start.ready),
+        ]
+        with m.If(lines.o.valid):
             m.d.comb += [
                 packer.start.valid.eq(1),
-                packer.start.p.address.eq(job.y),
+                packer.start.p.address.eq(job.y + line.first),
                 packer.start.p.stride.eq(job.y_stride),
                 packer.start.p.rows.eq(job.rows),
                 packer.start.p.size.eq(_WORDS),
-                packer.start.p.columns.eq((job.k + 3) >> _WORDS),
-                packer.start.p.beyond.eq(-job.k[:2]),
+                packer.start.p.columns.eq((line.size + 3) >> _WORDS),
+                packer.start.p.beyond.eq(-line.size[:2]),
             ]
+        with m.If(sums.matrices.valid):
+            m.d.comb += [b.start.valid.eq(1), b.start.p.eq(sums.matrices.p)]
         connect(m, walker.bursts, a.bursts)
-        connect(m, walker.tags, maximum.tags)
 
         # From the sources through the lanes, the table or the maxima to the packer.
         enter, other = Signal(), Signal()
         m.d.comb += [
-            # What an element needs beside itself.
-            other.eq(Mux(pools, maximum.tags.valid, b.o.valid | ~two_sources)),
             enter.eq(go & a.o.valid & other),
             a.o.ready.eq(go & other),
+            *((unit.tags.p.eq(walker.tags.p), unit.tags.valid.eq(walker.tags.valid))
+              for unit in (maximum, sums)),
+            walker.tags.ready.eq(Mux(adds, sums.tags.ready, maximum.tags.ready)),
             maximum.enable.eq(go),
             maximum.valid.eq(enter & pools),
             maximum.i.eq(a.o.p),
             maximum.is_signed.eq(job.x_int8),
-            b.o.ready.eq(Mux(looks_up, table.table.ready, go & a.o.valid)),
+            sums.enable.eq(go),
+            sums.valid.eq(enter & adds),
+            sums.i.eq(a.o.p),
+            sums.words.p.eq(b.o.p),
+            sums.words.valid.eq(b.o.valid & adds),
             table.table.p.eq(b.o.p),
             table.table.valid.eq(b.o.valid & looks_up),
             table.enable.eq(go),
@@ -229,23 +262,40 @@ class VectorEngine(wiring.Component):
             lanes.a.eq(a.o.p),
             lanes.b.eq(b.o.p),
             lanes.last.eq(groups_left == 1),
-            queue.w_data.eq(Mux(pools, maximum.o, Mux(looks_up, table.o, lanes.o))),
-            queue.w_en.eq(
-                Mux(pools, maximum.o_valid, Mux(looks_up, table.o_valid, lanes.o_valid)) & go
-            ),
             packer.i.p.eq(queue.r_data),
             packer.i.valid.eq(queue.r_rdy),
             queue.r_en.eq(packer.i.ready),
-        ]
+        ]  # fmt: skip
+        # What an element needs beside itself, and who makes the output.
+        made = Signal()
+        m.d.comb += queue.w_en.eq(made & go)
+        for condition, unit, needs, takes_b in (
+            (adds, sums, walker.tags.valid & sums.accepts, sums.words.ready),
+            (pools, maximum, walker.tags.valid, 0),
+            (looks_up, table, 1, table.table.ready),
+            (~adds & ~pools & ~looks_up, lanes, b.o.valid | ~two_sources, go & a.o.valid),
+        ):
+            with m.If(condition):
+                m.d.comb += [
+                    other.eq(needs),
+                    b.o.ready.eq(takes_b),
+                    queue.w_data.eq(unit.o),
+                    made.eq(unit.o_valid),
+                ]
         with m.If(enter):
             m.d.sync += groups_left.eq(groups_left - 1)
             with m.If(lanes.last):
                 m.d.sync += [groups_left.eq(groups), rows_left.eq(rows_left - 1)]
 
         read = Signal()  # all there is
-        m.d.comb += read.eq(Mux(pools, walker.idle, rows_left == 0))
+        m.d.comb += read.eq(Mux(pools | adds, walker.idle, rows_left == 0))
         refused = self.y.request.valid & ~self.y.request.ready
         m.d.comb += self.result.p.status.eq(Status.OK)
+        with m.If(adds & sums.bad):
+            m.d.comb += [
+                self.result.p.status.eq(Status.BAD_MULTIPLIER),
+                self.result.p.detail.eq(sums.bad_channel),
+            ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
@@ -259,12 +309,13 @@ class VectorEngine(wiring.Component):
                         two_sources.eq(next_two),
                         looks_up.eq(next_looks_up),
                         pools.eq(next_pools),
+                        adds.eq(next_adds),
                         groups.eq(next_groups),
                         groups_left.eq(next_groups),
                         rows_left.eq(command.rows),
                     ]
                     m.next = "RUN"
-                    with m.If(next_pools):
+                    with m.If(next_windows):
                         m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.activity.eq(Activity.BUSY)
@@ -276,11 +327,11 @@ class VectorEngine(wiring.Component):
                 m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(enter | table.loads | walker.skips | read):
+                with m.Elif(enter | table.loads | walker.skips | sums.busy | read):
                     m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.Else():
                     m.d.comb += self.activity.eq(Activity.STARVED)
-                with m.If(~packer.busy):
+                with m.If(~packer.busy & ~lines.o.valid):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.comb += self.activity.eq(Activity.BLOCKED)

@@ -1,4 +1,4 @@
-"""Visits the windows of a POOL: which words of an image belong to which word of the output."""
+"""Visits the windows of an image: which of its words belong to which word of the output."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from halfdome.hdl.commands import BODIES, Flag, Opcode, fields, layout
+from halfdome.hdl.commands import HEADER, MOST_TAPS, WINDOWED, Flag, layout
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.memory.port import read_request
@@ -18,10 +18,9 @@ from halfdome.hdl.windows import STEP_CYCLES, STEPS, calculate_steps
 _POSITION_BITS = 26
 """Signed; holds a row of any image times any stride."""
 
-JOB = data.StructLayout(
-    {field.name: field.bits for field in BODIES[Opcode.POOL]} | {"x_int8": 1} | STEPS
-)
-"""A POOL; `x` is the address of the first window's first tap, which may lie outside the image."""
+JOB = data.StructLayout({field.name: field.bits for field in WINDOWED} | {"x_int8": 1} | STEPS)
+"""What to go over; `x` is the address of the first window's first tap, which may lie outside the
+image."""
 
 
 class Taps(NamedTuple):
@@ -41,20 +40,33 @@ def taps_along(size: int, out: int, kernel: int, stride: int, pad: int, dilation
 
 
 def tap_tag(config: CardConfig) -> data.StructLayout:
-    """Words of a tap less 1, and whether the tap is the last of its window."""
-    return data.StructLayout({"more": max(1, ceil_log2(config.burst_words)), "last": 1})
+    """What is to be known of a tap.
+
+    more : words of it, less 1
+    tap : its number in the kernel, modulo `MOST_TAPS`
+    last : it is the last of its window
+    ends : its window is the last of its line of channels
+    """
+    return data.StructLayout(
+        {
+            "more": max(1, ceil_log2(config.burst_words)),
+            "tap": range(MOST_TAPS),
+            "last": 1,
+            "ends": 1,
+        }
+    )
 
 
 class WindowWalker(wiring.Component):
     """Asks for the taps of each window that lie inside the image.
 
-    A window is visited once for each line of its channels, taps in reading order. One tap inside
-    has no tap inside below it and beside it: it is the last, and the taps beyond are not visited.
-    Rows of taps above the image are left out at once, taps left of it one by one.
+    All windows are visited once for each line of channels, their taps in reading order. One tap
+    inside has no tap inside below it and beside it: it is the last, and the taps beyond are not
+    visited. Rows of taps above the image are left out at once, taps left of it one by one.
 
     Members
     -------
-    descriptor : In(512), a POOL
+    descriptor : In(512), of a command whose fields begin with `WINDOWED`
     start : In(1), takes it; only while `idle`
     job : Out(JOB), constant from `known` to the next `start`
     known : Out(1), in the cycle after this one `job` is calculated
@@ -87,17 +99,18 @@ class WindowWalker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, job = self._config, self.job
-        command = data.View(layout(fields(Opcode.POOL)), self.descriptor)
+        command = data.View(layout(HEADER + WINDOWED), self.descriptor)
         with m.If(self.start):
             m.d.sync += [
-                *(job[field.name].eq(command[field.name]) for field in BODIES[Opcode.POOL]),
+                *(job[field.name].eq(command[field.name]) for field in WINDOWED),
                 job.x_int8.eq((command.flags & int(Flag.X_INT8)).any()),
             ]
         m.d.comb += self.known.eq(calculate_steps(m, job, job, self.start))
 
         walking, works = Signal(), Signal()
         inside, last, step = Signal(), Signal(), Signal()
-        words_left = Signal(16)  # of a pixel
+        tap, last_window = Signal(range(MOST_TAPS)), Signal()
+        words_left = Signal(16)  # of a pixel, from this line of its channels on
         tap_words = Signal(range(config.burst_words + 1))
         address = Signal(ADDRESS_BITS)
         tag_layout = tap_tag(config)
@@ -111,7 +124,9 @@ class WindowWalker(wiring.Component):
             self.skips.eq(walking & ~inside),
             tap_words.eq(Mux(words_left < config.burst_words, words_left, config.burst_words)),
             tag.more.eq(tap_words - 1),
+            tag.tap.eq(tap),
             tag.last.eq(last),
+            tag.ends.eq(last_window),
             tags.w_en.eq(step & inside),
             self.tags.p.eq(data.View(tag_layout, tags.r_data)),
             self.tags.valid.eq(tags.r_rdy),
@@ -120,7 +135,7 @@ class WindowWalker(wiring.Component):
         ]
         begin = Signal()
         m.d.sync += begin.eq(self.known)
-        end = self._walk(m, begin, step, address, inside, last, words_left)
+        end = self._walk(m, begin, step, address, tap, inside, last, last_window, words_left)
         with m.If(begin):
             m.d.sync += walking.eq(1)
         with m.If(end):
@@ -129,17 +144,18 @@ class WindowWalker(wiring.Component):
             m.d.sync += works.eq(1)
         return m
 
-    def _walk(self, m, begin, step, address, inside, last, words_left):
-        """From tap to tap, line to line of the channels, window to window; whether at the end."""
+    def _walk(self, m, begin, step, address, tap, inside, last, last_window, words_left):
+        """From tap to tap, window to window, line to line of the channels; whether at the end."""
         config, job = self._config, self.job
         position = signed(_POSITION_BITS)
         row, column = Signal(16), Signal(16)  # of the output
         down, right = Signal(position), Signal(position)  # of the tap in the image
         window_down, window_right = Signal(position), Signal(position)
         ky, kx = Signal(8), Signal(8)
-        line, window, group, tap_row = (
-            Signal(ADDRESS_BITS, name=name) for name in ("line", "window", "group", "tap_row")
-        )  # addresses: of a row of windows, a window, its line of channels, a row of its taps
+        first_tap = Signal(range(MOST_TAPS))  # of a row of taps
+        group, line, window, tap_row = (
+            Signal(ADDRESS_BITS, name=name) for name in ("group", "line", "window", "tap_row")
+        )  # addresses: of a line of channels, a row of windows, a window, a row of its taps
         word_bits = exact_log2(config.bus_bytes)
         pixel_words = Signal(16)
         m.d.comb += pixel_words.eq((job.k + (config.bus_bytes - 1)) >> word_bits)
@@ -152,21 +168,30 @@ class WindowWalker(wiring.Component):
             ),
             below.eq((ky == job.kernel_height - 1) | (down + job.dilation_height >= job.height)),
             last.eq(beside & below),
+            last_window.eq((column == job.out_width - 1) & (row == job.out_height - 1)),
         ]
 
         def enter(new_window, new_down, new_right):
             return [
-                *(a.eq(new_window) for a in (window, group, tap_row, address)),
+                *(a.eq(new_window) for a in (window, tap_row, address)),
                 *(a.eq(new_down) for a in (window_down, down)),
                 *(a.eq(new_right) for a in (window_right, right)),
-                words_left.eq(pixel_words),
+            ]
+
+        def enter_line(new_group):
+            return [
+                *(a.eq(new_group) for a in (group, line)),
+                *(a.eq(0) for a in (column, row)),
+                *enter(new_group, -job.pad_top, -job.pad_left),
             ]
 
         next_row, next_group, next_line = (
             Signal(ADDRESS_BITS, name=name) for name in ("next_row", "next_group", "next_line")
         )
+        next_first_tap = Signal.like(first_tap)
         m.d.comb += [
             next_row.eq(tap_row + job.tap_line_step),
+            next_first_tap.eq(first_tap + job.kernel_width),
             next_group.eq(group + config.line_bytes),
             next_line.eq(line + job.line_step),
         ]
@@ -174,6 +199,7 @@ class WindowWalker(wiring.Component):
         with m.If(step):
             m.d.sync += [
                 kx.eq(kx + 1),
+                tap.eq(tap + 1),
                 right.eq(right + job.dilation_width),
                 address.eq(address + job.tap_step),
             ]
@@ -181,15 +207,14 @@ class WindowWalker(wiring.Component):
                 m.d.sync += [
                     kx.eq(0), right.eq(window_right), address.eq(next_row), tap_row.eq(next_row),
                     ky.eq(ky + 1), down.eq(down + job.dilation_height),
+                    tap.eq(next_first_tap), first_tap.eq(next_first_tap),
                 ]  # fmt: skip
             with m.If(last):
-                m.d.sync += ky.eq(0)
-                with m.If(words_left > config.burst_words):
-                    m.d.sync += [
-                        *(a.eq(next_group) for a in (group, tap_row, address)),
-                        down.eq(window_down),
-                        words_left.eq(words_left - config.burst_words),
-                    ]
+                m.d.sync += [*(a.eq(0) for a in (ky, tap, first_tap))]
+                with m.If(last_window):
+                    m.d.sync += enter_line(next_group)
+                    m.d.sync += words_left.eq(words_left - config.burst_words)
+                    m.d.comb += end.eq(words_left <= config.burst_words)
                 with m.Elif(column != job.out_width - 1):
                     m.d.sync += column.eq(column + 1)
                     m.d.sync += enter(
@@ -198,10 +223,9 @@ class WindowWalker(wiring.Component):
                 with m.Else():
                     m.d.sync += [column.eq(0), row.eq(row + 1), line.eq(next_line)]
                     m.d.sync += enter(next_line, window_down + job.stride_height, -job.pad_left)
-                    m.d.comb += end.eq(row == job.out_height - 1)
         with m.If(begin):
-            m.d.sync += [*(a.eq(0) for a in (kx, ky, column, row)), line.eq(job.x)]
-            m.d.sync += enter(job.x, -job.pad_top, -job.pad_left)
+            m.d.sync += [*(a.eq(0) for a in (kx, ky, tap, first_tap)), words_left.eq(pixel_words)]
+            m.d.sync += enter_line(job.x)
         return end
 
     def _ask(self, m, take, tap_address, tap_words):

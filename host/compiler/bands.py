@@ -82,7 +82,7 @@ def _cut(piece: Sequence[Command], count: int, config: CardConfig) -> list[Comma
 def _bands(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
     """At most `count` bands of a command; none if it has no rows to be cut along."""
     match work.opcode:
-        case Opcode.CONV2D | Opcode.POOL:
+        case Opcode.CONV2D | Opcode.POOL | Opcode.DEPTHWISE:
             yield from _windows(work, count, config)
         case Opcode.MATMUL:
             block = config.activation_rows
@@ -122,12 +122,7 @@ def _windows(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
         rows = min(heights, key=lambda rows: (blocks(rows), rows), default=height)
     else:
         rows = -(-height // count)
-    cut = strips(window, rows)
-    if work.opcode is Opcode.POOL and any(
-        strip.pad and window.dilation[0] > len(strip.image) for strip in cut
-    ):
-        return  # which the card refuses
-    for strip in cut:
+    for strip in strips(window, rows, alone=work.opcode is not Opcode.CONV2D):
         fields = {"height": len(strip.image), "out_height": len(strip.out), "pad_top": strip.pad}
         image, columns = strip.image, window.image[1]
         x = range(image.start * columns, image.stop * columns)

@@ -207,7 +207,7 @@ class _Compilation:
         for key, reading in self._lowering.readings.items():
             if memories[id(reading.buffer)] == target.far:
                 found[key] = target.strip_height(
-                    reading.window, reading.blocks, reading.row_bytes, self._slots
+                    reading.window, reading.blocks, reading.row_bytes, self._slots, reading.alone
                 )
         return {key: height for key, height in found.items() if height}
 

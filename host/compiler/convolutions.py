@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from halfdome.host.compiler import depthwise
 from halfdome.host.compiler.commands import Place, Region
 from halfdome.host.compiler.lowering import Lowering, Reading, label, whole
 from halfdome.host.compiler.products import hold_params, hold_weights, spread, weight_format
@@ -32,7 +33,10 @@ class _Block:
 
 
 def conv2d(lowering: Lowering, node: Node, position: int) -> None:
-    """CONV2D of each image, strip and block."""
+    """CONV2D of each image, strip and block; DEPTHWISE of channels by themselves."""
+    if depthwise.fits(lowering, node):
+        depthwise.depthwise(lowering, node, position)
+        return
     (name, *_), output = node.inputs, node.output
     value, made = lowering.graph.values[name], lowering.graph.values[output]
     x, y = lowering.layouts[name, position], lowering.output(output, position)

@@ -11,7 +11,7 @@ import numpy as np
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.host.driver.kernels import Window
-from halfdome.host.driver.layout import round_up
+from halfdome.host.driver.layout import PARAM, round_up
 
 START_CYCLES = 64
 """From a command's turn to its completion, beyond what its work takes; part of all below."""
@@ -94,6 +94,11 @@ def fetched(config: CardConfig, window: Window) -> tuple[int, int]:
     return x, blocks * taps * tap_tiles(config, window) * config.weight_tile_bytes
 
 
+def fetched_alone(config: CardConfig, window: Window) -> int:
+    """Bytes of x that a DEPTHWISE fetches: once for each window that sees them."""
+    return taps_inside(window) * round_up(window.k, config.bus_bytes)
+
+
 def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> int:
     """BATCH_MATMUL with a transposed second operand, whose columns are collected first."""
     rows = max(m, n + config.array_rows // 2)
@@ -153,6 +158,16 @@ def taps_inside(window: Window) -> int:
 def maxima(config: CardConfig, window: Window) -> int:
     """A POOL: a bus word of a tap a cycle."""
     return START_CYCLES + taps_inside(window) * -(-window.k // config.bus_bytes)
+
+
+def sums(config: CardConfig, window: Window, *, weighted: bool) -> int:
+    """A DEPTHWISE: a bus word of a tap a cycle, a word of parameters at the least for what it
+    writes; before that the weights and parameters of the first line of channels."""
+    words = -(-window.k // config.bus_bytes)
+    line = min(words, config.burst_words)
+    loads = line * (PARAM.itemsize + weighted * window.kernel[0] * window.kernel[1])
+    written = PARAM.itemsize * window.out[0] * window.out[1]
+    return START_CYCLES + loads + max(taps_inside(window), written) * words
 
 
 def load(config: CardConfig, nbytes: int) -> float:

@@ -65,6 +65,14 @@ class HalfdomeTarget:
         n, *kernel, k = shape
         return prod(kernel) * costs.tiles(self._config, k, n) * self._config.weight_tile_bytes
 
+    def pack_taps(self, weight: np.ndarray) -> np.ndarray:
+        """Rows of bus words."""
+        return layout.pack_taps(weight, self._config)
+
+    def tap_bytes(self, window: Window) -> int:
+        """A row for each tap."""
+        return prod(window.kernel) * layout.round_up(window.k, self.word)
+
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Pairs of bias and multiplier."""
         return layout.pack_params(np.zeros((len(bias), 1), np.int8), multiplier, bias, 0)
@@ -109,13 +117,19 @@ class HalfdomeTarget:
         nbytes = rows * layout.round_up(row_bytes, self.word)
         return work.taking(costs.copy(self._config, nbytes))
 
-    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+    def strip_height(
+        self, window: Window, blocks: int, row_bytes: int, slots: int, alone: bool = False
+    ) -> int:
         """See `strips.best_height`."""
-        return strips.best_height(self._config, window, blocks, row_bytes, slots)
+        return strips.best_height(self._config, window, blocks, row_bytes, slots, alone)
 
     def fetched(self, window: Window) -> tuple[float, float]:
         """See `costs.fetched`."""
         return costs.fetched(self._config, window)
+
+    def fetched_alone(self, window: Window) -> float:
+        """See `costs.fetched_alone`."""
+        return costs.fetched_alone(self._config, window)
 
     def _move(
         self, opcode: Opcode, source: Place, source_stride: int, target: Place, target_stride: int,
@@ -194,6 +208,17 @@ class HalfdomeTarget:
             relu=bool(node.attributes.get("relu", False)),
         )  # fmt: skip
         return work.taking(costs.convolution(self._config, window))
+
+    def depthwise(
+        self, node: Node, x: Rows, weights: Place | None, params: Place, y: Rows, window: Window,
+        w_format: ElementFormat, w_zero_point: int,
+    ) -> Work:  # fmt: skip
+        """DEPTHWISE."""
+        work = kernels.depthwise(
+            x, weights, params, y, window, w_format=w_format, w_zero_point=w_zero_point,
+            relu=bool(node.attributes.get("relu", False)),
+        )  # fmt: skip
+        return work.taking(costs.sums(self._config, window, weighted=weights is not None))
 
     def vector(
         self, node: Node, y: Rows, inputs: Sequence[Rows], rows: int, columns: int, *,

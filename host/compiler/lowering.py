@@ -46,12 +46,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Reading:
-    """A buffer whose rows, `row_bytes` of each, `blocks` products see as a window of an image."""
+    """A buffer whose rows, `row_bytes` of each, `blocks` products see as a window of an image, or
+    each channel is seen `alone`."""
 
     buffer: Buffer
     row_bytes: int
     window: Window
-    blocks: int
+    blocks: int = 1
+    alone: bool = False
 
 
 def whole(buffer: Buffer) -> Region:

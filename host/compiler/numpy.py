@@ -60,6 +60,12 @@ class NumpyTarget:
         """A byte each."""
         return prod(shape)
 
+    pack_taps = pack_weights
+
+    def tap_bytes(self, window: Window) -> int:
+        """A byte each."""
+        return prod(window.kernel) * window.k
+
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Pairs of bias and multiplier."""
         return pack_params(bias, multiplier)
@@ -85,7 +91,9 @@ class NumpyTarget:
     store_rows = load_rows
     move = load_rows
 
-    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+    def strip_height(
+        self, window: Window, blocks: int, row_bytes: int, slots: int, alone: bool = False
+    ) -> int:
         """All memory is alike."""
         return 0
 
@@ -93,6 +101,10 @@ class NumpyTarget:
         """Each once."""
         taps = prod(window.kernel) * window.k
         return prod(window.image) * window.k, taps * window.n
+
+    def fetched_alone(self, window: Window) -> float:
+        """Once."""
+        return prod(window.image) * window.k
 
     def signal(self) -> NumpyWork:
         """What it tells is beside it."""
@@ -158,6 +170,17 @@ class NumpyTarget:
     ) -> NumpyWork:  # fmt: skip
         """Convolves."""
         return NumpyWork("conv2d", {
+            "x": x, "weights": weights, "params": params, "y": y, "window": asdict(window),
+            "w_format": int(w_format), "w_zero_point": w_zero_point,
+            "relu": bool(node.attributes.get("relu", False)),
+        })  # fmt: skip
+
+    def depthwise(
+        self, node: Node, x: Rows, weights: Place | None, params: Place, y: Rows, window: Window,
+        w_format: ElementFormat, w_zero_point: int,
+    ) -> NumpyWork:  # fmt: skip
+        """Adds up products."""
+        return NumpyWork("depthwise", {
             "x": x, "weights": weights, "params": params, "y": y, "window": asdict(window),
             "w_format": int(w_format), "w_zero_point": w_zero_point,
             "relu": bool(node.attributes.get("relu", False)),

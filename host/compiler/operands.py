@@ -125,6 +125,14 @@ def operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
                 name: (Extent(v[name], count, v["k"], v[f"{name}_stride"]), name == "y")
                 for name, count in pixels.items()
             }
+        case Opcode.DEPTHWISE:
+            row = -(-v["k"] // config.bus_bytes) * config.bus_bytes
+            taps = v["kernel_height"] * v["kernel_width"]
+            found = operands(Opcode.POOL, v, config)
+            found["params"] = Extent(v["params"], 1, 8 * v["k"], 0), False
+            if not v["flags"] & Flag.ONES:
+                found["w"] = Extent(v["w"], taps, v["k"], row), False
+            return found
         case Opcode.LOOKUP:
             return {
                 "y": (Extent(v["y"], v["rows"], v["columns"], v["y_stride"]), True),

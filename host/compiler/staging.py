@@ -37,7 +37,7 @@ class Staging:
         lowering.readings[node.output, position] = reading
         height = lowering.cuts.get((node.output, position), 0)
         self._is_cut = height > 0
-        self.strips = strips(window, min(height or window.out[0], MATMUL_LIMIT))
+        self.strips = strips(window, min(height or window.out[0], MATMUL_LIMIT), reading.alone)
         self._stride = round_up(reading.row_bytes, lowering.target.word)
         most = max(len(strip.image) for strip in self.strips) * self._width * self._stride
         self._buffers = cycle(Buffer(self._label, position, most, staging=True) for _ in range(2))

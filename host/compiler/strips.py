@@ -41,10 +41,10 @@ class Strip:
         )  # fmt: skip
 
 
-def strips(window: Window, height: int) -> list[Strip]:
+def strips(window: Window, height: int, alone: bool = False) -> list[Strip]:
     """The strips of `height` rows of y, the last of what is left.
 
-    The image in one if a strip would see nothing of it.
+    The image in one if a strip would see nothing of it or, of channels `alone`, a row of it might.
     """
     found = []
     for first in range(0, window.out[0], height):
@@ -52,30 +52,35 @@ def strips(window: Window, height: int) -> list[Strip]:
         start = out.start * window.stride[0] - window.pad[0]
         reach = (len(out) - 1) * window.stride[0] + window.dilation[0] * (window.kernel[0] - 1) + 1
         image = range(max(0, start), min(window.image[0], start + reach))
-        if not image:
+        pad = max(0, -start)
+        if not image or (alone and pad and window.dilation[0] > len(image)):
             return [Strip(range(window.out[0]), range(window.image[0]), window.pad[0])]
-        found.append(Strip(out, image, max(0, -start)))
+        found.append(Strip(out, image, pad))
     return found
 
 
 @lru_cache(1 << 10)
-def best_height(config: CardConfig, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+def best_height(
+    config: CardConfig, window: Window, blocks: int, row_bytes: int, slots: int, alone: bool = False
+) -> int:
     """Rows of y of each strip, 0 if x is best read where it lies.
 
-    A pixel of x has `row_bytes`; each of `blocks` commands reads `window.k` of them. What takes
-    longest of the array, far memory and the copies decides; of what takes about as long, the fewest
-    bytes of far memory.
+    A pixel of x has `row_bytes`; each of `blocks` commands reads `window.k` of them, or one each
+    channel `alone`. What takes longest of the engine, far memory and the copies decides; of what
+    takes about as long, the fewest bytes of far memory.
     """
     rows_bytes = window.image[1] * round_up(row_bytes, config.bus_bytes)
     most = int(config.scratchpad_bytes * NEAR) // (2 * slots) // rows_bytes
     fetched = blocks * costs.fetched(config, window)[0]
-    cycles, moved = _cost(config, [window], blocks, fetched)
+    if alone:
+        fetched = costs.fetched_alone(config, window)
+    cycles, moved = _cost(config, [window], blocks, fetched, alone)
     found = [(cycles, moved, 0)]
     for height in _heights(config, window, most) or _heights(config, window, 2 * most):
-        cut = strips(window, height)
+        cut = strips(window, height, alone)
         copied = [len(strip.image) * rows_bytes for strip in cut]
         copies = [costs.copy(config, nbytes) for nbytes in copied]
-        work, nbytes = _cost(config, [s.window(window) for s in cut], blocks, sum(copied))
+        work, nbytes = _cost(config, [s.window(window) for s in cut], blocks, sum(copied), alone)
         found.append((copies[0] + max(work, sum(copies)), nbytes, height))
     fastest = min(took for took, _, _ in found)
     fitting = [each for each in found if each[0] <= SLOWER * fastest]
@@ -97,12 +102,18 @@ def _heights(config: CardConfig, window: Window, most: int) -> set[int]:
     return found | ({highest // block * block} - {0})
 
 
-def _cost(config: CardConfig, windows: list[Window], blocks: int, x: int) -> tuple[float, int]:
+def _cost(
+    config: CardConfig, windows: list[Window], blocks: int, x: int, alone: bool
+) -> tuple[float, int]:
     """What so many convolutions take, and the bytes of x, weights and y that far memory moves, `x`
     being those of x."""
     work, moved = 0, x
     for window in windows:
         y = window.out[0] * window.out[1] * window.n
-        work += blocks * costs.convolution(config, window)
-        moved += blocks * (costs.fetched(config, window)[1] + y)
+        if alone:
+            work += costs.sums(config, window, weighted=True)
+            moved += window.kernel[0] * window.kernel[1] * window.k + y
+        else:
+            work += blocks * costs.convolution(config, window)
+            moved += blocks * (costs.fetched(config, window)[1] + y)
     return max(work, moved / costs.dram_bytes_per_cycle(config)), moved

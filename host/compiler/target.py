@@ -59,6 +59,14 @@ class Target(Protocol):
         """How many bytes `pack_weights` makes of weights of this shape."""
         ...
 
+    def pack_taps(self, weight: np.ndarray) -> np.ndarray:
+        """8-bit [k, rows, columns] as the bytes that `depthwise` wants."""
+        ...
+
+    def tap_bytes(self, window: Window) -> int:
+        """How many bytes `pack_taps` makes of the weights of a window."""
+        ...
+
     def pack_params(self, multiplier: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """float32[n] and int32[n] as the bytes that `linear` and `pairs` want."""
         ...
@@ -92,14 +100,20 @@ class Target(Protocol):
         """Copies rows of bytes within a card, beside what it computes."""
         ...
 
-    def strip_height(self, window: Window, blocks: int, row_bytes: int, slots: int) -> int:
+    def strip_height(
+        self, window: Window, blocks: int, row_bytes: int, slots: int, alone: bool = False
+    ) -> int:
         """Rows of y of the strips in which `blocks` convolutions of one image in far memory are
         best done while so many requests are in flight, 0 if it is best read where it lies. Its
-        pixels have `row_bytes`."""
+        pixels have `row_bytes`. Each channel may be `alone`."""
         ...
 
     def fetched(self, window: Window) -> tuple[float, float]:
         """Bytes of x and of weights that a convolution moves, some of them several times."""
+        ...
+
+    def fetched_alone(self, window: Window) -> float:
+        """Bytes of x that a convolution of each channel by itself moves."""
         ...
 
     def signal(self) -> Work:
@@ -152,6 +166,13 @@ class Target(Protocol):
         w_format: ElementFormat, w_zero_point: int,
     ) -> Work:  # fmt: skip
         """An image with a kernel."""
+        ...
+
+    def depthwise(
+        self, node: Node, x: Rows, weights: Place | None, params: Place, y: Rows, window: Window,
+        w_format: ElementFormat, w_zero_point: int,
+    ) -> Work:  # fmt: skip
+        """Each channel of an image with a kernel of its own; of ones if there are no weights."""
         ...
 
     def vector(

@@ -66,6 +66,9 @@ def cycles(
                 found["dram"] = _pooling(config, v, near=False)
         case Opcode.POOL:
             found["vector"] = costs.maxima(config, window_of(v))
+        case Opcode.DEPTHWISE:
+            weighted = not v["flags"] & Flag.ONES
+            found["vector"] = costs.sums(config, window_of(v), weighted=weighted)
         case Opcode.LOOKUP:
             found["vector"] = costs.lookup(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
@@ -137,6 +140,11 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
             window = window_of(v)
             pixels = window.out[0] * window.out[1]
             return {"x": costs.taps_inside(window) * v["k"], "y": pixels * v["k"]}
+        case Opcode.DEPTHWISE:
+            taps = v["kernel_height"] * v["kernel_width"]
+            read = _operand_bytes(Opcode.POOL, v, config)
+            weights = 0 if v["flags"] & Flag.ONES else taps * v["k"]
+            return {**read, "w": weights, "params": 8 * v["k"]}
         case Opcode.LOOKUP:
             moved = v["rows"] * v["columns"]
             return {"a": moved, "y": moved, "table": TABLE_BYTES}

@@ -218,6 +218,20 @@ def conv2d(
     })  # fmt: skip
 
 
+def depthwise(
+    x: Rows, w: Address | None, params: Address, y: Rows, window: Window, *,
+    w_format: ElementFormat = ElementFormat.INT8, w_zero_point: int = 0, relu: bool = False,
+) -> Work:  # fmt: skip
+    """DEPTHWISE: y[*out, k] of an image x[*image, k] and rows of weights for each tap, all ones if
+    there are none."""
+    flags = product_flags(x.format, w_format, relu) | (Flag.ONES if w is None else 0)
+    return Work(Opcode.DEPTHWISE, window.fields() | {
+        "flags": int(flags), "x": x.address, "w": 0 if w is None else w, "params": params,
+        "y": y.address, "x_stride": x.stride, "y_stride": y.stride, "y_zero_point": y.zero_byte,
+        "x_zero_point": x.zero_byte, "w_zero_point": w_zero_point & 0xFF, "y_format": y.format,
+    })  # fmt: skip
+
+
 def max_pool(x: Rows, y: Rows, window: Window) -> Work:
     """POOL: y[*out, k] of an image x[*image, k]."""
     return Work(Opcode.POOL, window.fields() | {

@@ -43,6 +43,13 @@ def pack_weights(weight: np.ndarray, config: CardConfig, *, diagonal: bool = Fal
     return packed.reshape(-1)
 
 
+def pack_taps(weight: np.ndarray, config: CardConfig) -> np.ndarray:
+    """8-bit weights [k, kernel_height, kernel_width] of channels by themselves as uint8: for each
+    tap a row of k, in whole bus words."""
+    rows = weight.reshape(len(weight), -1).T.view(np.uint8)
+    return pad_rows(rows, round_up(len(weight), config.bus_bytes)).reshape(-1)
+
+
 def is_diagonal(config: CardConfig, k: int, n: int, groups: int) -> bool:
     """Whether one command with the flag DIAGONAL does for all groups of k inputs and n outputs."""
     return groups > 1 and k == n and config.diagonal_tiles > 0 and config.array_rows % k == 0

@@ -25,6 +25,7 @@ from halfdome.sim.golden import matmul
 from halfdome.sim.golden.gather import sparse_lengths_sum
 from halfdome.sim.golden.pool import max_pool
 from halfdome.sim.golden.products import convolution
+from halfdome.sim.golden.sums import depthwise
 from halfdome.sim.golden.vector import lookup
 
 TARGET = "numpy"
@@ -424,6 +425,25 @@ def _conv2d(
     card._put(y, _requantised(card, total.reshape(-1, n), params, y, relu))
 
 
+def _depthwise(
+    card: NumpyAccelerator, x: _Rows, weights: int | None, params: int, y: _Rows,
+    window: Mapping[str, Any], w_format: int, w_zero_point: int, relu: bool,
+) -> None:  # fmt: skip
+    (height, width), k, kernel = (window[name] for name in ("image", "k", "kernel"))
+    weight, zero_point = np.ones((*kernel, k), np.int8), 0
+    if weights is not None:
+        raw = card._bytes(weights, k * kernel[0] * kernel[1])
+        kind = DTYPES[ElementFormat(w_format)]
+        weight = raw.view(kind).reshape(k, *kernel).transpose(1, 2, 0)
+        zero_point = w_zero_point
+    total = depthwise(
+        card._get(x, height * width, k).reshape(height, width, k), weight, out=window["out"],
+        stride=window["stride"], pad=window["pad"], dilation=window["dilation"],
+        x_zero_point=x.zero_point, w_zero_point=zero_point,
+    )  # fmt: skip
+    card._put(y, _requantised(card, total.reshape(-1, k), params, y, relu))
+
+
 def _batch_matmul(
     card: NumpyAccelerator, operands: Sequence[_Rows], steps: Sequence[int], params: int,
     shape: Sequence[int], transposed: bool,
@@ -503,5 +523,5 @@ _OPERATIONS: Mapping[str, Callable[..., None]] = {
     "move": _move, "signal": _nothing, "fence": _nothing, "copy": _copy, "gather": _gather,
     "linear": _linear, "conv2d": _conv2d, "batch_matmul": _batch_matmul, "pairs": _pairs,
     "elements": _elements, "lookup": _lookup, "max_pool": _max_pool,
-    "transpose": _transpose,
+    "transpose": _transpose, "depthwise": _depthwise,
 }  # fmt: skip

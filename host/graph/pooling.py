@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from halfdome.hdl.commands import MOST_TAPS
 from halfdome.host.graph import operator
 from halfdome.host.graph.operator import Constants, Operator, refuse
 from halfdome.host.graph.products import window
@@ -38,6 +39,19 @@ def windows(
             )
         out.append(count)
     return out[0], out[1]
+
+
+def fits_depthwise(
+    image: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int],
+    dilation: Sequence[int], *, weighted: bool = True,
+) -> bool:  # fmt: skip
+    """Whether cards take the windows of a convolution of each channel by itself, or the array has
+    to: they hold so many weights, and a tap of every window lies inside of the image."""
+    try:
+        windows(image, kernel, stride, pads, dilation)
+    except ValueError:
+        return False
+    return not weighted or kernel[0] * kernel[1] <= MOST_TAPS
 
 
 def kernel_of(node: "Node") -> tuple[int, int]:

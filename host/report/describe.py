@@ -220,4 +220,5 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.CLAMP: Describer.vector,
     Opcode.LOOKUP: Describer.lookup,
     Opcode.POOL: Describer.pool,
+    Opcode.DEPTHWISE: Describer.pool,
 }

@@ -16,11 +16,13 @@ from halfdome.host.driver.layout import (
     is_diagonal,
     on_diagonal,
     pack_params,
+    pack_taps,
     pack_weights,
     round_up,
 )
 from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
+from halfdome.host.graph.pooling import fits_depthwise
 from halfdome.host.graph.values import format_of
 from halfdome.host.runtime.tensors import Call, Tensor, operand
 
@@ -218,7 +220,8 @@ class MatrixProducts:
             are rows above and below, columns left and right; one is for all sides
         stride, dilation : along height and width, or one for both
         groups : one command if they divide a weight tile and have as many outputs as inputs; else
-            a command each, but groups that together fit one weight tile share it
+            a command each, but groups that together fit one weight tile share it; channels by
+            themselves are summed up by the vector engine in one, if it takes their windows
         others : as in `linear`
 
         Returns
@@ -240,8 +243,6 @@ class MatrixProducts:
         for name, size in zip(("height", "width"), kernel, strict=True):
             arguments.integer(f"weight: kernel {name}", size, 1, 255)
         diagonal = is_diagonal(self.config, k, n // groups, groups)
-        if groups > 1 and not diagonal and isinstance(x, Tensor):
-            raise ValueError(f"groups={groups}: of a tensor only 1, bring it home with .numpy()")
         output = _output(n, x, weight, multiplier, bias, x_zero_point, weight_zero_point,
                          y_zero_point, relu, dtype, "weight")  # fmt: skip
         out = [
@@ -258,6 +259,16 @@ class MatrixProducts:
             "height": height, "width": width, "out_height": out[0], "out_width": out[1],
             "pad_top": sides[0], "pad_left": sides[1],
         }  # fmt: skip
+        if groups == n == channels > 1 and output.dtype != np.int32 and fits_depthwise(
+            (height, width), kernel, steps, sides, dilations
+        ):  # fmt: skip
+            call = Call(self.accelerator, self._garbage)
+            y = call.result((out[0], out[1], n), output.dtype)
+            weights = call.put(pack_taps(weight[..., 0], self.config))
+            self._multiply(call, Opcode.DEPTHWISE, output, y, x, weights, k=n, **fields)
+            return call.finish(y, stays=isinstance(x, Tensor))
+        if groups > 1 and not diagonal and isinstance(x, Tensor):
+            raise ValueError(f"groups={groups}: of a tensor only 1, bring it home with .numpy()")
         if diagonal:
             laid = on_diagonal(weight, self.config.array_rows, weight_zero_point)
             output.fields["flags"] |= int(Flag.DIAGONAL)

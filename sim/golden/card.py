@@ -17,7 +17,7 @@ from halfdome.hdl.commands import (
     unpack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.sim.golden import products
+from halfdome.sim.golden import products, sums
 from halfdome.sim.golden.check import check
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
 from halfdome.sim.golden.pool import max_pool
@@ -75,6 +75,8 @@ class GoldenCard:
                 self._set_rows(values["y"], values["y_stride"], y)
             case Opcode.POOL:
                 self._pool(values)
+            case Opcode.DEPTHWISE:
+                return sums.execute(values, self.memory, self.config)
         return Status.OK, 0
 
     def _bytes(self, address: int, nbytes: int) -> np.ndarray:

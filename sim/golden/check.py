@@ -17,6 +17,7 @@ from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
+    MOST_TAPS,
     NO_COUNTER,
     POOLED_FORMATS,
     PRODUCT_FORMATS,
@@ -74,7 +75,7 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterat
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
-        Opcode.POOL: _pool,
+        Opcode.POOL: _pool, Opcode.DEPTHWISE: _depthwise,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -418,6 +419,25 @@ def _extents(v: dict[str, int], size: dict[str, int]) -> dict[str, _Extent]:
 
 
 def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    yield from _windows(v, config)
+    yield from _operands(v, config, _images(v))
+
+
+def _depthwise(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    weighted, taps = not v["flags"] & Flag.ONES, v["kernel_height"] * v["kernel_width"]
+    if v["y_format"] not in (ElementFormat.UINT8, ElementFormat.INT8):
+        yield Status.BAD_FORMAT, "y_format"
+    if weighted and taps > MOST_TAPS:
+        yield Status.BAD_DIMENSION, "kernel_height"
+    yield from _windows(v, config, *(("w",) if weighted else ()), "params")
+    row = -(-v["k"] // config.bus_bytes) * config.bus_bytes
+    kernel = {"w": _Extent(taps, row, v["k"])} if weighted else {}
+    params = {"params": _Extent(1, 0, 8 * v["k"])}
+    yield from _operands(v, config, _images(v) | kernel | params)
+
+
+def _windows(v: dict[str, int], config: CardConfig, *others: str) -> Iterator:
+    """Rules of images channel by channel; `others` are what else is aligned."""
     steps = [
         f"{name}_{side}"
         for name in ("kernel", "stride", "dilation")
@@ -425,8 +445,7 @@ def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     ]
     sizes = ("height", "width", "k", "out_height", "out_width", *steps)
     yield from _dimensions(v, **dict.fromkeys(sizes, MATMUL_LIMIT))
-    pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
-    many = [f"{name}_stride" for name, count in pixels.items() if count > 1]
+    many = [f"{name}_stride" for name, count in _pixels(v).items() if count > 1]
     yield from _strides(v, **dict.fromkeys(many, v["k"]))
     for side, pad in (("height", "pad_top"), ("width", "pad_left")):
         dilation = v[f"dilation_{side}"]
@@ -436,6 +455,13 @@ def _pool(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
             yield Status.BAD_DIMENSION, f"dilation_{side}"
         if (v[f"out_{side}"] - 1) * v[f"stride_{side}"] - v[pad] >= v[side]:
             yield Status.BAD_DIMENSION, f"out_{side}"
-    yield from _aligned(v, config.bus_bytes, "x", "y", *many)
-    extents = {name: _Extent(pixels[name], v[f"{name}_stride"], v["k"]) for name in ("y", "x")}
-    yield from _operands(v, config, extents)
+    yield from _aligned(v, config.bus_bytes, "x", "y", *others, *many)
+
+
+def _pixels(v: dict[str, int]) -> dict[str, int]:
+    return {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
+
+
+def _images(v: dict[str, int]) -> dict[str, _Extent]:
+    pixels = _pixels(v)
+    return {name: _Extent(pixels[name], v[f"{name}_stride"], v["k"]) for name in ("y", "x")}

@@ -72,6 +72,20 @@ class Lanes(wiring.Component):
         return m
 
 
+class Alike(wiring.Component):
+    """Two kinds that are called alike, as private ones of two files may be."""
+
+    def __init__(self):
+        super().__init__({"x": In(8), "y": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        first, second = Step(1), type("Step", (Lane,), {})(2)
+        m.submodules.first, m.submodules.second = Once(first), Once(second)
+        m.d.comb += [first.x.eq(self.x), second.i.eq(first.y), self.y.eq(second.o)]
+        return m
+
+
 class Held(wiring.Component):
     """All of `inner`, which may be held."""
 
@@ -165,9 +179,12 @@ def test_components_made_alike_are_elaborated_once():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Lanes(3, 3, 5), lambda: Held(Lanes(3, 3)), lambda: Held(Held(Lanes(1, 2, 1)))],
-    ids=["lanes", "held", "held twice"],
-)
+    [
+        lambda: Lanes(3, 3, 5), lambda: Held(Lanes(3, 3)), lambda: Held(Held(Lanes(1, 2, 1))),
+        Alike,
+    ],
+    ids=["lanes", "held", "held twice", "kinds of one name"],
+)  # fmt: skip
 def test_the_design_stays_the_same(make, tmp_path):
     assert differ(tmp_path, in_full(make()), to_rtlil(make(), "top")) is None
 

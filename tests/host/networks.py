@@ -127,6 +127,8 @@ class Network:
         channels = x.shape[-1]
         groups = self.choice([g for g in range(1, channels + 1) if channels % g == 0])
         n, output = groups * self.integer(1, 3), self._output(wide=True)
+        if self.maybe(0.3):  # each channel by itself
+            n = groups = channels
         kernel = [self.integer(1, 3) for _ in range(2)]
         dilation = [self.integer(1, 2) for _ in range(2)]
         stride = [self.integer(1, 3) for _ in range(2)]
@@ -136,6 +138,9 @@ class Network:
             if x.shape[axis - 3] + pads[axis] + pads[axis + 2] < reach:
                 kernel[axis] = 1
         weight, zero_point = self._weights(n, *kernel, channels // groups)
+        if self.maybe(0.1):
+            ones = np.ones((n, *kernel, channels // groups), np.int8)
+            weight, zero_point = self._constant(ones), 0
         params = self._params(n, output)
         self._add("conv2d", [x.name, weight, *params], weight_zero_point=zero_point, stride=stride,
                   pads=pads, dilation=dilation, groups=groups, **output)  # fmt: skip

@@ -76,8 +76,9 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
             return v["rows"] * (4 + v["columns"] // 4)
         case Opcode.LOOKUP:
             return 64 + v["rows"] * (4 + v["columns"] // config.bus_bytes)
-        case Opcode.POOL:
+        case Opcode.POOL | Opcode.DEPTHWISE:
             taps = v["kernel_height"] * v["kernel_width"]
+            taps = max(taps, 8 if opcode is Opcode.DEPTHWISE else 1)
             return v["out_height"] * v["out_width"] * taps * -(-v["k"] // config.bus_bytes)
     return 0
 

@@ -231,22 +231,44 @@ def lookup(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     return task
 
 
-def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
-    """A random POOL over operands in one slot."""
+def _windows(rng, config: CardConfig, operands: int, output: int) -> dict[str, int]:
+    """Random windows of nine taps at the most over an image of 25 pixels at the most."""
     k = int(rng.integers(1, 40))
     stride = round_up(k, config.bus_bytes)
-    values = {
-        "x": operands, "y": output, "k": k, "x_stride": stride, "y_stride": stride,
-        "flags": int(rng.choice([0, Flag.X_INT8])),
-    }  # fmt: skip
+    values = {"x": operands, "y": output, "k": k, "x_stride": stride, "y_stride": stride}
     for side, pad in (("height", "pad_top"), ("width", "pad_left")):
         size, kernel, step, dilation = (int(rng.integers(1, most)) for most in (6, 4, 4, 3))
         pads = int(rng.integers((kernel - 1) * dilation + 1)) if dilation <= size else 0
         out = int(rng.integers(1, (size + pads - 1) // step + 2))
         values |= {side: size, pad: pads, f"out_{side}": min(out, 5)}
         values |= {f"kernel_{side}": kernel, f"stride_{side}": step, f"dilation_{side}": dilation}
+    return values
+
+
+def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random POOL over operands in one slot."""
+    values = _windows(rng, config, operands, output)
+    values["flags"] = int(rng.choice([0, Flag.X_INT8]))
     task = Task(Opcode.POOL, values | changes)
     _place(task, operands, _bytes(rng, 25 * 48))
+    return task
+
+
+def depthwise(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random DEPTHWISE over operands in one slot."""
+    values = _windows(rng, config, operands, output)
+    k, image = values["k"], 25 * 48
+    weights = 9 * round_up(k, config.bus_bytes)
+    values |= {
+        "flags": int(rng.integers(16)), "w": operands + image, "params": operands + image + weights,
+        "y_format": int(rng.integers(2)),
+        **{f"{name}_zero_point": int(rng.integers(256)) for name in "xwy"},
+    }  # fmt: skip
+    task = Task(Opcode.DEPTHWISE, values | changes)
+    _place(task, operands, _bytes(rng, image + weights))
+    bias = rng.integers(-(2**12), 2**12, k).astype(np.int32)
+    multiplier = rng.normal(0.0, 0.01, k).astype(np.float32)
+    _place(task, values["params"], pack_params(bias, multiplier))
     return task
 
 
@@ -282,7 +304,7 @@ def transpose(rng, config: CardConfig, operands: int, output: int, **changes) ->
     return task
 
 
-KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, copy, transpose)
+KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, depthwise, copy, transpose)
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
@@ -296,6 +318,8 @@ DAMAGES = {
     lookup: ({"columns": 0}, {"table": 8}, {"table": 1 << 39}, {"a": 4}, {"flags": 1}),
     pool: ({"k": 0}, {"pad_top": 200}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535},
            {"dilation_height": 9, "pad_top": 1, "kernel_height": 2}),
+    depthwise: ({"kernel_height": 65}, {"k": 0}, {"x": 8}, {"params": 1 << 39}, {"y_format": 4},
+                {"out_width": 65535}, {"w": 4, "flags": 0}, {"w": 1 << 39, "flags": 4}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
     transpose: ({"columns": 0}, {"element_bytes": 3}, {"source": 8}, {"destination": 1 << 39}),
 }  # fmt: skip

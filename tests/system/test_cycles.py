@@ -85,6 +85,15 @@ def test_max_pool_takes_the_recorded_cycles(card, measure, k):
     measure(f"max_pool k={k}", "vector", lambda: card.max_pool(x, **call))
 
 
+@pytest.mark.parametrize("k", [3, 40])
+def test_depthwise_takes_the_recorded_cycles(card, measure, k):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, (12, 12, k), np.uint8)
+    weight = rng.integers(-128, 128, (k, 3, 3, 1), np.int8)
+    options = {"pads": 1, "groups": k}
+    measure(f"depthwise k={k}", "vector", lambda: card.conv2d(x, weight, 0.01, **options))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (64, 64), (100, 3)])
 def test_transpose_takes_the_recorded_cycles(card, measure, shape):
     x = np.random.default_rng(1).integers(0, 256, shape, np.uint8)

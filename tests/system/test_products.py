@@ -10,6 +10,7 @@ from halfdome.host.driver.layout import pack_params, pack_weights
 from halfdome.host.runtime.products import groups_per_tile
 from halfdome.sim.golden.matmul import matmul, product, requantise, triangle
 from halfdome.sim.golden.products import convolution
+from halfdome.sim.golden.sums import depthwise
 
 
 def some(rng, shape, dtype):
@@ -83,6 +84,26 @@ def test_convolution_with_groups(card, groups):
     ]  # fmt: skip
     multiplier, bias = np.full(12, 2e-3, np.float32), np.zeros(12, np.int32)
     np.testing.assert_array_equal(y, requantise(np.concatenate(sums, axis=2), bias, multiplier, 20))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_convolution_of_channels_by_themselves(card, dtype):
+    rng = np.random.default_rng(3)
+    x, w = some(rng, (7, 6, 70), np.int8), some(rng, (70, 3, 2, 1), np.uint8)
+    bias, multiplier = some(rng, 70, np.int8).astype(np.int32), np.full(70, 2e-3, np.float32)
+    window = {"stride": (2, 1), "dilation": (1, 2)}
+    call = window | {
+        "bias": bias, "relu": True, "x_zero_point": -7, "y_zero_point": 20, "dtype": dtype,
+        "weight_zero_point": 4, "groups": 70, "pads": (1, 2, 1, 0),
+    }  # fmt: skip
+    y = card.conv2d(x, w, multiplier, **call)
+    kernel = w[..., 0].transpose(1, 2, 0)
+    total = depthwise(
+        x, kernel, out=y.shape[:2], pad=(1, 2), x_zero_point=-7, w_zero_point=4, **window
+    )
+    np.testing.assert_array_equal(y, requantise(total, bias, multiplier, 20, True, dtype))
+    with card.tensor(x) as placed, card.conv2d(placed, w, multiplier, **call) as made:
+        np.testing.assert_array_equal(made.numpy(), y)
 
 
 @pytest.mark.parametrize("each", [1, 2, 4])

@@ -14,6 +14,11 @@ _UNARY = {
     "multiplier": 0x3F80_0000, "y_zero_point": 128, "a_zero_point": 5, "y_format": 2,
     "a_format": 3, "function": 4,
 }  # fmt: skip
+_WINDOWED = {
+    "height": 5, "width": 4, "k": 11, "out_height": 3, "out_width": 2, "x_stride": 16,
+    "y_stride": 32, "kernel_height": 3, "kernel_width": 2, "stride_height": 2, "stride_width": 3,
+    "pad_top": 1, "pad_left": 1, "dilation_height": 1, "dilation_width": 2,
+}  # fmt: skip
 _LOOKUP = {
     "y": _PAD, "a": 0x5000, "rows": 3, "columns": 11, "y_stride": 32, "a_stride": 48,
     "table": 0x7000,
@@ -59,11 +64,10 @@ GOOD: dict[Opcode, dict[str, int]] = {
     Opcode.MULTIPLY: _UNARY | {"shift": 0x8000_0000} | _SECOND,
     Opcode.CLAMP: _UNARY | {"low": 0xFF80_0000, "high": 0x40C0_0000},
     Opcode.LOOKUP: _LOOKUP,
-    Opcode.POOL: {
-        "y": _PAD, "x": 0x5000, "height": 5, "width": 4, "k": 11, "out_height": 3, "out_width": 2,
-        "x_stride": 16, "y_stride": 32, "kernel_height": 3, "kernel_width": 2,
-        "stride_height": 2, "stride_width": 3, "pad_top": 1, "pad_left": 1,
-        "dilation_height": 1, "dilation_width": 2,
+    Opcode.POOL: {"y": _PAD, "x": 0x5000, **_WINDOWED},
+    Opcode.DEPTHWISE: {
+        "y": _PAD, "x": 0x5000, **_WINDOWED, "w": 0x6000, "params": 0x7000, "y_zero_point": 3,
+        "x_zero_point": 2, "w_zero_point": 1, "y_format": 1,
     },
 }  # fmt: skip
 

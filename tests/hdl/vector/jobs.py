@@ -3,6 +3,9 @@
 import numpy as np
 
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Function, Opcode, pack
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.golden import sums
+from halfdome.sim.golden.matmul import pack_params
 from halfdome.sim.golden.pool import max_pool
 from halfdome.sim.golden.vector import decode, lookup, result
 from tests.bench import get, monitor, put, simulate
@@ -152,6 +155,53 @@ class PoolJob:
         self.descriptor = int.from_bytes(pack(Opcode.POOL, **self.values), "little")
 
 
+class SumsJob:
+    """A DEPTHWISE whose operands follow its output from `position` of a memory."""
+
+    def __init__(
+        self, memory, config: CardConfig, position, rng, *, size, k, out, kernel, stride=(1, 1),
+        pad=(0, 0), dilation=(1, 1), flags=0, y_format=ElementFormat.UINT8, gap=0,
+        multiplier=None,
+    ):  # fmt: skip
+        bus = config.bus_bytes
+        pixel = -(-k // bus) * bus
+        self.sides = {"size": size, "out": out, "kernel": kernel, "stride": stride, "pad": pad,
+                      "dilation": dilation}  # fmt: skip
+        self.values = {
+            "k": k, "x_stride": pixel + gap * bus, "y_stride": pixel + 2 * gap * bus,
+            "flags": int(flags), "height": size[0], "width": size[1],
+            "pad_top": pad[0], "pad_left": pad[1], "y_format": y_format,
+            **{f"{name}_zero_point": int(rng.integers(256)) for name in "xwy"},
+        }  # fmt: skip
+        for name in ("out", "kernel", "stride", "dilation"):
+            for side, value in zip(("height", "width"), self.sides[name], strict=True):
+                self.values[f"{name}_{side}"] = value
+        params = -(-8 * k // bus) * bus
+        lengths = {
+            "x": size[0] * size[1] * self.values["x_stride"],
+            "y": out[0] * out[1] * self.values["y_stride"],
+            "w": 0 if flags & Flag.ONES else kernel[0] * kernel[1] * pixel,
+            "params": params,
+        }
+        self.end = position
+        for name, length in lengths.items():
+            self.values[name] = self.end
+            self.end += length
+        memory.data[position : self.end] = rng.integers(0, 256, self.end - position, np.uint8)
+        if multiplier is None:
+            spread = 30 * np.sqrt(kernel[0] * kernel[1]) * (1 if flags & Flag.ONES else 60)
+            multiplier = rng.normal(size=k).astype(np.float32) / np.float32(spread)
+        bias = rng.integers(-(2**12), 2**12, k).astype(np.int32)
+        bias[rng.random(k) < 0.05] = 2**31 - 1  # some sums wrap
+        memory.data[self.values["params"] :][: 8 * k] = pack_params(bias, multiplier)
+
+        after = memory.data.copy()
+        self.outcome = sums.execute(self.values, after, config)
+        self.where = slice(self.values["y"], self.values["y"] + lengths["y"])
+        self.image = after[self.where]
+        self.descriptor = int.from_bytes(pack(Opcode.DEPTHWISE, **self.values), "little")
+
+
 def random_windows(rng) -> dict:
     """Sides of a random POOL: every window has a tap inside the image."""
     sides = {name: [] for name in ("size", "out", "kernel", "stride", "pad", "dilation")}
@@ -167,7 +217,7 @@ def random_windows(rng) -> dict:
 
 def random_job(
     memory, config, position, rng, opcode, rows, columns, **fixed
-) -> Job | LookupJob | PoolJob:
+) -> Job | LookupJob | PoolJob | SumsJob:
     """A job of random formats, function, reduction and constants, but for what is `fixed`."""
     if opcode is Opcode.LOOKUP:
         gap, in_place = int(rng.integers(2)), bool(rng.integers(2))
@@ -179,6 +229,15 @@ def random_job(
         return PoolJob(
             memory, config, position, rng, k=columns, gap=gap, signed=signed, **random_windows(rng)
         )
+    if opcode is Opcode.DEPTHWISE:
+        fixed = {
+            "gap": int(rng.integers(2)),
+            "flags": int(rng.integers(16)),
+            "y_format": rng.choice([ElementFormat.UINT8, ElementFormat.INT8]),
+            **random_windows(rng),
+            **fixed,
+        }
+        return SumsJob(memory, config, position, rng, k=columns, **fixed)
     choices: dict = {
         "function": rng.choice(list(Function)),
         "flags": int(rng.choice([0, 0, Flag.SUM, Flag.MAX])),
@@ -225,7 +284,7 @@ def run(dut, inputs, output, jobs, background=()):
             start = clock[0]
             outcome = await get(ctx, dut.result)
             durations.append(clock[0] - start)
-            assert (outcome.status, outcome.detail) == (0, 0)
+            assert (outcome.status, outcome.detail) == getattr(job, "outcome", (0, 0))
             np.testing.assert_array_equal(inputs.data[job.where], job.image, str(job.values))
 
     async def count(ctx):

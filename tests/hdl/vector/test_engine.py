@@ -16,7 +16,7 @@ from tests.hdl.vector.jobs import OUTPUTS, SOURCES, Job, bits, random_job, run
 
 TINY = PRESETS["tiny"]
 OPCODES = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
-ALL = (*OPCODES, Opcode.LOOKUP, Opcode.POOL)
+ALL = (*OPCODES, Opcode.LOOKUP, Opcode.POOL, Opcode.DEPTHWISE)
 PLAIN = {"multiplier": bits(1), "scale": bits(1), "shift": bits(0)}
 
 
@@ -30,6 +30,9 @@ def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
 @example([(Opcode.ADD, 2, 70), (Opcode.AFFINE, 3, 1)], 32, 0.3, 0.3, 0)
 @example([(Opcode.MULTIPLY, 4, 33)], 16, 0.0, 0.95, 1)
 @example([(Opcode.LOOKUP, 2, 70), (Opcode.AFFINE, 3, 1), (Opcode.LOOKUP, 3, 1)], 32, 0.3, 0.3, 2)
+@example(
+    [(Opcode.DEPTHWISE, 2, 70), (Opcode.POOL, 3, 9), (Opcode.DEPTHWISE, 3, 1)], 32, 0.3, 0.3, 2
+)
 @example([(Opcode.POOL, 2, 70), (Opcode.ADD, 3, 1), (Opcode.POOL, 3, 1)], 32, 0.3, 0.3, 2)
 @given(
     shapes=st.lists(

@@ -34,7 +34,7 @@ class Whole(HalfdomeTarget):
 class Unstaged(HalfdomeTarget):
     """Cards whose products read everything where it lies."""
 
-    def strip_height(self, window, blocks, row_bytes, slots):
+    def strip_height(self, window, blocks, row_bytes, slots, alone=False):
         return 0
 
 

@@ -49,7 +49,7 @@ def test_groups_with_more_outputs_than_inputs_are_convolved_in_blocks():
 
 
 @given(
-    seed=st.integers(0, 1 << 30), log_each=st.integers(0, 4), groups=st.integers(2, 9),
+    seed=st.integers(0, 1 << 30), log_each=st.integers(1, 4), groups=st.integers(2, 9),
     config=st.sampled_from([TINY, DEFAULT, SHALLOW]),
 )  # fmt: skip
 def test_groups_that_divide_a_tile_are_one_command(seed, log_each, groups, config):

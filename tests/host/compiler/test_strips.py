@@ -34,14 +34,14 @@ class Cut(HalfdomeTarget):
         self.near_bytes = 0
         self._rng = np.random.default_rng(seed)
 
-    def strip_height(self, window, blocks, row_bytes, slots):
+    def strip_height(self, window, blocks, row_bytes, slots, alone=False):
         return int(self._rng.integers(0, window.out[0] + 1))
 
 
 class Whole(HalfdomeTarget):
     """Cards whose products read everything where it lies."""
 
-    def strip_height(self, window, blocks, row_bytes, slots):
+    def strip_height(self, window, blocks, row_bytes, slots, alone=False):
         return 0
 
 
@@ -122,21 +122,42 @@ def test_strips_spare_far_memory():
     assert moved[0] < moved[1] / 2
 
 
-def test_groups_of_a_convolution_beyond_one_bus_word():
-    """They are blocks of groups, which read the same strip."""
-    rng = np.random.default_rng(1)
+def by_themselves(each, **attributes):
+    """A convolution of 48 channels, of each `each` others, and a request."""
+    rng, n = np.random.default_rng(1), 48 * each
     constants = {
-        "w": rng.integers(-128, 128, (96, 3, 3, 1)).astype(np.int8),
-        "b": np.zeros(96, np.int32), "m": np.full(96, 0.01, np.float32),
+        "w": rng.integers(-128, 128, (n, 3, 3, 1)).astype(np.int8),
+        "b": np.zeros(n, np.int32), "m": np.full(n, 0.01, np.float32),
     }  # fmt: skip
-    node = Node("conv2d", ("x", "w", "b", "m"), "y", {"groups": 48, "pads": (1, 0, 1, 0)})
+    attributes = {"groups": 48, "pads": (1, 0, 1, 0)} | attributes
+    node = Node("conv2d", ("x", "w", "b", "m"), "y", attributes)
     graph = Graph([Value("x", (2, 5, 4, 48), U8, zero_point=9)], ["y"], [node], constants)
-    request = {"x": rng.integers(0, 256, (2, 5, 4, 48)).astype(np.uint8)}
+    return graph, {"x": rng.integers(0, 256, (2, 5, 4, 48)).astype(np.uint8)}
+
+
+def test_blocks_of_groups_read_the_same_strip():
+    graph, request = by_themselves(2)
     whole = check_served(graph, [request], TINY, target=Whole(TINY))
     assert opcodes(whole).count(Opcode.CONV2D) == 2 * 3
     with KEPT:
         cut = check_served(graph, [request], TINY, target=Cut(TINY, 3))
     assert opcodes(cut).count(Opcode.CONV2D) == 3 * opcodes(cut).count(Opcode.COPY) > 2 * 3
+
+
+def test_channels_by_themselves_share_a_command_and_its_strip():
+    graph, request = by_themselves(1)
+    whole = check_served(graph, [request], TINY, target=Whole(TINY))
+    assert opcodes(whole).count(Opcode.DEPTHWISE) == 2
+    with KEPT:
+        cut = check_served(graph, [request], TINY, target=Cut(TINY, 3))
+    assert opcodes(cut).count(Opcode.DEPTHWISE) == opcodes(cut).count(Opcode.COPY) > 2
+
+
+def test_strips_without_a_row_inside_are_not_cut():
+    """The first row's two upper taps are above; what is below them lies in other strips."""
+    graph, request = by_themselves(1, pads=(4, 0, 4, 0), dilation=(2, 1))
+    with KEPT:
+        check_served(graph, [request], TINY, target=Cut(TINY, 3))
 
 
 def test_two_strips_are_near_at_a_time():

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.host.compiler import depthwise
+from halfdome.host.compiler import depthwise, products
 from halfdome.host.compiler.commands import Place, Region
 from halfdome.host.compiler.lowering import Lowering, Reading, label, whole
 from halfdome.host.compiler.products import hold_params, hold_weights, spread, weight_format
 from halfdome.host.compiler.staging import Staging
 from halfdome.host.driver.kernels import Window
 from halfdome.host.driver.layout import on_diagonal
-from halfdome.host.graph import products
+from halfdome.host.graph import products as operators
 from halfdome.host.graph.graph import Node
 
 
@@ -33,9 +33,13 @@ class _Block:
 
 
 def conv2d(lowering: Lowering, node: Node, position: int) -> None:
-    """CONV2D of each image, strip and block; DEPTHWISE of channels by themselves."""
+    """CONV2D of each image, strip and block; DEPTHWISE of channels by themselves; or the product
+    that it is."""
     if depthwise.fits(lowering, node):
         depthwise.depthwise(lowering, node, position)
+        return
+    if _sees_pixels(lowering, node):
+        products.linear(lowering, node, position)
         return
     (name, *_), output = node.inputs, node.output
     value, made = lowering.graph.values[name], lowering.graph.values[output]
@@ -57,7 +61,7 @@ def conv2d(lowering: Lowering, node: Node, position: int) -> None:
                     Place(block.weights.buffer), Place(block.params.buffer) if block.params else 0,
                     lowering.rows_at(output, y, first, block.y_byte), window,
                     weight_format(lowering.graph.constants[node.inputs[1]]),
-                    products.weight_zero_point(node),
+                    operators.weight_zero_point(node),
                 )  # fmt: skip
                 lowering.add(
                     position, work, label(node),
@@ -72,13 +76,22 @@ def conv2d(lowering: Lowering, node: Node, position: int) -> None:
                 )  # fmt: skip
 
 
+def _sees_pixels(lowering: Lowering, node: Node) -> bool:
+    """Whether each pixel of y is made of the same one of x: then rows of x that lie in one line of
+    memory are read together."""
+    weight = lowering.graph.constants[node.inputs[1]]
+    stride, pads, _ = operators.window(node)
+    alone = weight.shape[1:-1] == (1, 1) and tuple(stride) == (1, 1) and not any(pads)
+    return alone and node.attributes.get("groups", 1) == 1
+
+
 def _blocks(lowering: Lowering, node: Node, position: int) -> list[_Block]:
     """What each command of a strip is for."""
     constants, (name, weight_name, *params) = lowering.graph.constants, node.inputs
     value, made = lowering.graph.values[name], lowering.graph.values[node.output]
     weight, columns = constants[weight_name], lowering.joins.columns[name]
-    zero_point = products.weight_zero_point(node)
-    stride, pads, dilation = products.window(node)
+    zero_point = operators.weight_zero_point(node)
+    stride, pads, dilation = operators.window(node)
     kernel = weight.shape[1:-1]
     tile = _diagonal_tile(lowering, node, weight, columns)
     cuts = _cuts(node, weight, columns, lowering.target.word, made.format.nbytes)

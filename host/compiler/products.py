@@ -41,9 +41,10 @@ def linear(lowering: Lowering, node: Node, position: int) -> None:
     x, y = lowering.layouts[name, position], lowering.output(node.output, position)
     zero_point, columns = operators.weight_zero_point(node), lowering.joins.columns[name]
     held = [constants[each] for each in params]
+    matrix = constants[weight].reshape(len(constants[weight]), -1)
     times(
-        lowering, node, position, x, (len(constants[weight]), len(columns)),
-        lambda: spread(constants[weight], columns, zero_point), weight_format(constants[weight]),
+        lowering, node, position, x, (len(matrix), len(columns)),
+        lambda: spread(matrix, columns, zero_point), weight_format(matrix),
         zero_point, held, y, lowering.rows(name, position),
     )  # fmt: skip
 

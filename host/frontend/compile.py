@@ -59,7 +59,7 @@ def compile(
     outputs = tuple(_argument(net, each) for each in net.outputs)
     maker = _Maker(design, cards, bags, _longest(bags, examples))
     pooled = {bag.output for bag in bags}
-    parted = steps(prepared.model, maker.check, pooled=pooled, every=every)
+    parted = steps(prepared.model, maker.check, pooled=pooled, every=every, config=design)
     say("compiling for the cards")
     made = maker.plan_steps(parted)
     inputs = [_argument(net, each) for each in net.inputs if each not in pooled]

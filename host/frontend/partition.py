@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import onnx
 
+from halfdome.hdl.config import PRESETS, CardConfig
 from halfdome.host.frontend import (
     translate_elements as elements,
 )
@@ -58,7 +59,7 @@ _BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
 
 def steps(
     model: onnx.ModelProto, check: Callable[[CardStep], object] | None = None, *,
-    pooled: Collection[str] = (), every: bool = False,
+    pooled: Collection[str] = (), every: bool = False, config: CardConfig = PRESETS["default"],
 ) -> list[HostStep | CardStep]:  # fmt: skip
     """Steps in an order in which they can run, of the host and of cards in turn.
 
@@ -69,6 +70,7 @@ def steps(
         goes to the host
     pooled : inputs that the cards make themselves
     every : whether steps of cards return all that their nodes make, to be looked at
+    config : what the cards are: images are laid out for them
 
     Each node that a card can compute is on one, unless it only moves or converts elements between
     nodes of the host. Raises `ModelError` for a model that ONNX Runtime does not take.
@@ -87,7 +89,7 @@ def steps(
             if kind != "cards" or tuple(places) in made:
                 continue
             try:
-                made[tuple(places)] = _checked(net, places, check, every=every)
+                made[tuple(places)] = _checked(net, places, check, config, every=every)
             except Refusal as error:
                 refused[error.place] = error.why
                 again = True
@@ -110,9 +112,10 @@ class Refusal(Exception):
 
 
 def _checked(
-    net: Net, places: Sequence[int], check: Callable[[CardStep], object] | None, *, every: bool
-) -> CardStep:
-    step = card_step(net, places, every=every)
+    net: Net, places: Sequence[int], check: Callable[[CardStep], object] | None,
+    config: CardConfig, *, every: bool,
+) -> CardStep:  # fmt: skip
+    step = card_step(net, places, config, every=every)
     if check:
         try:
             check(step)
@@ -137,8 +140,9 @@ def _refusal(net: Net, place: int) -> str | None:
 
 
 def card_step(
-    net: Net, places: Sequence[int], *, alone: bool = False, every: bool = False
-) -> CardStep:
+    net: Net, places: Sequence[int], config: CardConfig = PRESETS["default"], *,
+    alone: bool = False, every: bool = False,
+) -> CardStep:  # fmt: skip
     """The step of these nodes: by rows if all work so, else with a request as a sample.
 
     `alone`: only whether each can be translated counts, not what comes out of it. `every`: all that
@@ -150,7 +154,7 @@ def card_step(
     for by_rows in (True, False):
         if by_rows and not _rows_agree(net, places):
             continue
-        builder = Builder(net, by_rows=by_rows, channels_last=channels_last)
+        builder = Builder(net, config, by_rows=by_rows, channels_last=channels_last)
         try:
             for place in places:
                 node = net.nodes[place]

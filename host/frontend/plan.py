@@ -14,10 +14,10 @@ from halfdome.host import arguments
 from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.partition_report import partition_report
-from halfdome.host.frontend.steps import HostStep, Port, Windows
+from halfdome.host.frontend.steps import HostStep, Port, Taps, Windows
 from halfdome.host.runtime.program import Program
 
-VERSION = 1
+VERSION = 2
 """Rises whenever the meaning of a saved plan changes; older ones are compiled again."""
 SUFFIX = ".halfdome"
 """Of files that hold a compiled model."""
@@ -249,7 +249,9 @@ def _step(step: dict, folder: Path, number: int) -> HostStep | CardPart:
 
 def _as_port(port: dict) -> Port:
     lists = {name: tuple(port[name]) for name in ("shape", "order", "dims")}
-    windows = port["windows"] and Windows(**port["windows"])
+    windows = port["windows"]
+    if windows:
+        windows = Windows(tuple(Taps(**each) for each in windows["axes"]), windows["fill"])
     return Port(port["tensor"], port["value"], np.dtype(port["dtype"]), **lists, windows=windows)
 
 

@@ -29,12 +29,9 @@ class HostStep:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Pixels of a row of an image laid out as a convolution reads them, window after window.
-
-    A stem of few channels so has a whole row of its kernel along the channels. `fill` is the
-    element that stands `before` and `after` the row.
-    """
+class Taps:
+    """Windows along an axis of pixels: `count` of so many taps. The axis has as many pixels more
+    `before` and `after` as are said."""
 
     count: int
     taps: int
@@ -42,15 +39,33 @@ class Windows:
     dilation: int
     before: int
     after: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pixels of an image laid out as a convolution reads them, window after window.
+
+    A stem of few channels so has a row of its kernel, or all of it, along the channels. `axes` are
+    the last ones of pixels; `fill` is the element that stands outside the image.
+    """
+
+    axes: tuple[Taps, ...]
     fill: int
 
     def of(self, image: np.ndarray) -> np.ndarray:
-        """[..., width, channels] as [..., count, taps * channels]."""
-        edges = [(0, 0)] * (image.ndim - 2) + [(self.before, self.after), (0, 0)]
-        padded = np.pad(image, edges, constant_values=self.fill)
-        firsts = np.arange(self.count)[:, None] * self.stride
-        taken = padded[..., firsts + np.arange(self.taps) * self.dilation, :]
-        return taken.reshape(*taken.shape[:-2], -1)
+        """[..., width, channels] as [..., count, taps * channels], or with two axes
+        [..., height, width, channels] as [..., counts, taps * taps * channels]."""
+        lead = image.ndim - 1 - len(self.axes)
+        edges = [(each.before, each.after) for each in self.axes]
+        taken = np.pad(image, [(0, 0)] * lead + [*edges, (0, 0)], constant_values=self.fill)
+        for number, each in enumerate(self.axes):  # each becomes two
+            firsts = np.arange(each.count)[:, None] * each.stride
+            places = firsts + np.arange(each.taps) * each.dilation
+            taken = taken.take(places, axis=lead + 2 * number)
+        counts = tuple(lead + 2 * number for number in range(len(self.axes)))
+        taps = tuple(axis + 1 for axis in counts)
+        turned = taken.transpose(*range(lead), *counts, *taps, taken.ndim - 1)
+        return turned.reshape(*turned.shape[: lead + len(counts)], -1)
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Port:
     shape : the tensor's, of one request
     order : the tensor's axes as they lie in the value
     dims : the value's shape, of one sample
-    windows : Windows of the rows of an image, or None
+    windows : Windows of an image, or None
     """
 
     tensor: str

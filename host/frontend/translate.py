@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 import onnx
 
+from halfdome.hdl.config import CardConfig
 from halfdome.host.frontend import layout
 from halfdome.host.frontend.layout import Order
 from halfdome.host.frontend.net import Net
@@ -47,8 +48,9 @@ class Builder:
     its first user wants. Axis 0 is the samples, and in no order, if `by_rows`.
     """
 
-    def __init__(self, net: Net, *, by_rows: bool, channels_last: bool):
+    def __init__(self, net: Net, config: CardConfig, *, by_rows: bool, channels_last: bool):
         self.net = net
+        self.config = config
         self.by_rows = by_rows
         self.first = int(by_rows)
         self.channels_last = channels_last
@@ -171,12 +173,14 @@ class Builder:
         return value
 
     def in_windows(self, name: str, order: Order, windows: Windows) -> str | None:
-        """An image that the host lays out as a convolution reads its rows, if it comes from there;
-        for nobody else."""
+        """An image that the host lays out as a convolution reads it, if it comes from there; for
+        nobody else."""
         if not self._comes_from_outside(name) or self.net.is_constant(name):
             return None
-        *lead, _, channels = (self.shape(name)[axis] for axis in order)
-        dims = (*lead, windows.count, windows.taps * channels)
+        axes = windows.axes
+        *lead, channels = (self.shape(name)[axis] for axis in order)
+        taken = channels * prod(each.taps for each in axes)
+        dims = (*lead[: len(lead) - len(axes)], *(each.count for each in axes), taken)
         return self._bring(name, order, dims, windows).value
 
     def _bring(

@@ -1,7 +1,6 @@
 """Convolutions and matrix products."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -10,14 +9,13 @@ import onnx
 from halfdome.hdl.commands import ElementFormat
 from halfdome.host.frontend.layout import without_ones
 from halfdome.host.frontend.net import attributes
+from halfdome.host.frontend.stems import laid_out
 from halfdome.host.frontend.steps import Windows
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused, operand
 
 _LARGEST = 255
 """Elements of a window along one of its axes."""
 _INT32 = {"format": ElementFormat.INT32}
-_WORD = 16
-"""Channels that an array and a bus word take at a time, on most cards."""
 
 
 def _weight_zero_point(builder: Builder, name: str) -> int:
@@ -90,16 +88,19 @@ def _conv(
     groups = int(found.get("group", 1))  # type: ignore[call-overload]
     order = tuple(axis for axis in (0, *range(2, len(shape)), 1) if axis >= builder.first)
     tiles = weight.reshape(*weight.shape[:2], *kernel).transpose(0, 2, 3, 1)
-    image = None
-    if dims == 2 and groups == 1 and (windows := _stem(kernel, sizes[1], shape[1], window)):
-        image = builder.in_windows(x, order, replace(windows, fill=builder.zero(x)))
+    image, axes = None, ()
+    if dims == 2 and groups == 1:
+        channels = shape[1], len(tiles)
+        axes = laid_out(builder.config, kernel, sizes, channels, window)
+    if axes:
+        image = builder.in_windows(x, order, Windows(axes, builder.zero(x)))
     if image is not None:
-        tiles = tiles.reshape(len(tiles), kernel[0], 1, -1)
+        left = dims - len(axes)
+        tiles = tiles.reshape(len(tiles), *kernel[:left], *(1,) * len(axes), -1)
         top, _, bottom, _ = window["pads"]
         window = {
-            "stride": (window["stride"][0], 1), "dilation": (window["dilation"][0], 1),
-            "pads": (top, 0, bottom, 0),
-        }  # fmt: skip
+            name: (*window[name][:left], *(1,) * len(axes)) for name in ("stride", "dilation")
+        } | {"pads": (top, 0, bottom, 0) if left else (0,) * 4}
     else:
         lead = shape[builder.first : 1]
         image = builder.had(x, without_ones(order, shape), (*lead, *sizes, shape[1]))
@@ -112,20 +113,6 @@ def within(kernel: Sequence[int]) -> None:
     """Refuses windows that commands do not have."""
     if max(kernel) > _LARGEST:
         raise Refused(f"a window of {max(kernel)} elements, where commands have {_LARGEST}")
-
-
-def _stem(
-    kernel: Sequence[int], width: int, channels: int, window: Mapping[str, Sequence[int]]
-) -> Windows | None:
-    """The windows of a row, if they make better use of an array than single pixels do, and take
-    no more than twice the bytes."""
-    stride, dilation = window["stride"][1], window["dilation"][1]
-    _, before, _, after = window["pads"]
-    count = (width + before + after - dilation * (kernel[1] - 1) - 1) // stride + 1
-    pixel, row = (-(-each // _WORD) for each in (channels, kernel[1] * channels))
-    if count < 1 or row >= kernel[1] * pixel or count * row > 2 * width * pixel:
-        return None
-    return Windows(count, kernel[1], stride, dilation, before, after, 0)
 
 
 def along_two(given: object, dims: int, usual: int) -> tuple[int, ...]:

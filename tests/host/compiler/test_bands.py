@@ -88,15 +88,17 @@ def test_sums_run_under_products():
 
 def test_what_is_short_stays_whole():
     found = commands(compile(residual(4, 32, 1), DEFAULT, values=False))
-    assert found[Opcode.CONV2D] == found[Opcode.ADD] == 1
+    assert found[Opcode.MATMUL] == found[Opcode.ADD] == 1
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("image", [14, 28, 56, 112])
-def test_bands_of_products_fetch_few_weights_more(image):
+def test_bands_of_products_fetch_few_weights_more(image, kernel):
     """Each block of the array's rows fetches all of them, and so does what is left of one."""
-    program = compile(residual(image, 256, 1), Unstaged(DEFAULT), values=False)
-    made = [each.values for each in decoded(program.parts[0]) if each.opcode is Opcode.CONV2D]
-    rows = [each["out_height"] * each["out_width"] for each in made]
+    program = compile(residual(image, 256, 1, kernel), Unstaged(DEFAULT), values=False)
+    opcode = Opcode.MATMUL if kernel == 1 else Opcode.CONV2D
+    made = [each.values for each in decoded(program.parts[0]) if each.opcode is opcode]
+    rows = [each["m"] if kernel == 1 else each["out_height"] * each["out_width"] for each in made]
     assert sum(rows) == image * image
     assert 1 < len(made) <= bands.MOST
     fewest = -(-image * image // DEFAULT.activation_rows)

@@ -193,20 +193,30 @@ def test_global_average(batch, channels, height, width, dtype, scales, seed):
     agree(net, [{"x": bytes_of(rng, dtype, *shape)} for _ in range(2)])
 
 
-def test_a_stem_is_laid_out_in_rows_of_its_kernel():
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size", "made", "dims"),
+    [
+        ((7, 7), 2, (30, 21), 8, (30, 10, 21)),  # the link brings whole kernels later than rows
+        ((7, 7), 2, (30, 21), 64, (15, 10, 147)),
+        ((3, 3), 2, (31, 30), 32, (15, 15, 27)),
+        ((3, 3), 1, (20, 20), 24, (19, 19, 27)),
+        ((6, 6), 2, (20, 20), 64, (10, 10, 108)),
+        ((1, 7), 1, (9, 30), 16, (9, 29, 21)),
+        ((5, 1), 1, (15, 9), 64, (14, 9, 15)),
+        ((1, 1), 1, (9, 9), 16, (9, 9, 3)),
+    ],
+)
+def test_a_stem_is_laid_out_as_array_and_link_are_done_first(kernel, stride, size, made, dims):
     rng = np.random.default_rng(3)
-    weight = rng.integers(-128, 128, (8, 3, 7, 7)).astype(np.int8)
+    shape, most = (1, 3, *size), [each // 2 for each in kernel]
     constants = {
-        "xs": np.float32(0.02), "xz": np.uint8(120), "w": weight, "ws": np.float32(0.01),
-        "wz": np.int8(0), "ys": np.float32(0.5), "yz": np.uint8(7),
+        "xs": np.float32(0.02), "xz": np.uint8(120), "ws": np.float32(0.01), "wz": np.int8(0),
+        "w": rng.integers(-128, 128, (made, 3, *kernel)).astype(np.int8),
+        "ys": np.float32(0.5), "yz": np.uint8(7),
     }  # fmt: skip
-    made = model(
-        [node("QLinearConv", "x xs xz w ws wz ys yz", "y", pads=[3, 3, 2, 2], strides=[2, 2])],
-        {"x": (np.uint8, (1, 3, 30, 21))}, ["y"], constants,
-    )  # fmt: skip
-    image = rng.integers(0, 256, (1, 3, 30, 21)).astype(np.uint8)
-    step = agree(made, [{"x": image}])
-    [port] = step.inputs
-    assert port.dims == (30, 10, 21)
-    [conv] = step.nodes
-    assert step.constants[conv.inputs[1]].shape == (8, 7, 1, 21)
+    pads = [*most, *(max(0, each - 1) for each in most)]
+    names = "x xs xz w ws wz ys yz"
+    conv = node("QLinearConv", names, "y", pads=pads, strides=[stride] * 2)
+    net = model([conv], {"x": (np.uint8, shape)}, ["y"], constants)
+    step = agree(net, [{"x": rng.integers(0, 256, shape).astype(np.uint8)}])
+    assert step.inputs[0].dims == dims

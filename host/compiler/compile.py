@@ -9,7 +9,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
-from halfdome.host.compiler import bags, events, memory, needs, pipeline
+from halfdome.host.compiler import bags, depthwise, events, memory, needs, pipeline
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.division import (
     Division,
@@ -216,7 +216,11 @@ class _Compilation:
         mine, theirs = (
             sum(each.get(self._target.far, 0.0) for each in made._traffic) for made in (self, other)
         )
-        return mine < theirs and self._schedule.interval <= SLOWER * other._schedule.interval
+        return mine < theirs and self._interval() <= SLOWER * other._interval()
+
+    def _interval(self) -> float:
+        taken = depthwise.far_cycles(self._lowering, self._placed.memories)
+        return max(self._schedule.interval, *taken)
 
     def _divide(self, division: Division, cuts: Mapping[tuple[str, int], int]) -> None:
         self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)

@@ -25,6 +25,8 @@ TABLE_CYCLES = TABLE_BYTES // 4
 """What a LOOKUP takes to keep its table."""
 RANDOM_SHARE = 0.45
 """What lines read at random get of the bandwidth of DRAM."""
+TAPS_SHARE = 0.77
+"""What the taps of windows get of it, which come back to the same rows."""
 
 _GIGATRANSFERS = {1: 2.5 * 8 / 10, 2: 5 * 8 / 10, 3: 8 * 128 / 130, 4: 16 * 128 / 130,
                   5: 32 * 128 / 130}  # fmt: skip
@@ -168,6 +170,16 @@ def sums(config: CardConfig, window: Window, *, weighted: bool) -> int:
     loads = line * (PARAM.itemsize + weighted * window.kernel[0] * window.kernel[1])
     written = PARAM.itemsize * window.out[0] * window.out[1]
     return START_CYCLES + loads + max(taps_inside(window), written) * words
+
+
+def far_taps(config: CardConfig, window: Window, row_bytes: int) -> float:
+    """What DRAM takes for the taps of a DEPTHWISE: whole memory lines, whatever is used of them."""
+    stride = round_up(row_bytes, config.bus_bytes)
+    whole, rest = divmod(round_up(window.k, config.bus_bytes), config.line_bytes)
+    pieces = [config.line_bytes] * whole + [rest] * (rest > 0)
+    lines = sum(1 + (piece - gcd(stride, piece, LINE_BYTES)) / LINE_BYTES for piece in pieces)
+    nbytes = taps_inside(window) * lines * LINE_BYTES
+    return nbytes / (TAPS_SHARE * dram_bytes_per_cycle(config))
 
 
 def load(config: CardConfig, nbytes: int) -> float:

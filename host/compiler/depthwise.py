@@ -4,6 +4,8 @@ The vector engine adds up what its windows see, beside the array, which does oth
 meanwhile.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from halfdome.host.compiler.commands import Place
@@ -51,12 +53,11 @@ def depthwise(lowering: Lowering, node: Node, position: int) -> None:
         )  # fmt: skip
         held = Place(buffer)
         reads.append(whole(buffer))
-    staging = Staging(
-        lowering, node, position, x,
-        Reading(x.buffer, lowering.row_bytes(name), window, alone=True),
-    )  # fmt: skip
     pixels, out_pixels = window.image[0] * window.image[1], window.out[0] * window.out[1]
-    for number in range(lowering.rows(name, position) // pixels):
+    images = lowering.rows(name, position) // pixels
+    reading = Reading(x.buffer, lowering.row_bytes(name), window, alone=True, images=images)
+    staging = Staging(lowering, node, position, x, reading)
+    for number in range(images):
         for strip in staging.strips:
             source, cut = staging.rows(number * pixels, strip), strip.window(window)
             first = number * out_pixels + strip.out.start * window.out[1]
@@ -71,6 +72,18 @@ def depthwise(lowering: Lowering, node: Node, position: int) -> None:
                 reads=[source.region(size, k).moving(lowering.target.fetched_alone(cut)), *reads],
                 writes=[y.region(len(strip.out) * window.out[1], k, first)],
             )  # fmt: skip
+
+
+def far_cycles(lowering: Lowering, memories: Mapping[int, str]) -> list[float]:
+    """What far memory is expected to take on each card for what windows see of it, each channel
+    alone; `memories` by buffer."""
+    target, taken = lowering.target, [0.0] * len(lowering.shares)
+    for (output, position), reading in lowering.readings.items():
+        is_far = memories[id(reading.buffer)] == target.far
+        if reading.alone and is_far and (output, position) not in lowering.cuts:
+            taps = target.far_taps(reading.window, reading.row_bytes)
+            taken[position] += reading.images * taps
+    return taken
 
 
 def _are_ones(node: Node, weight: np.ndarray) -> bool:

@@ -131,6 +131,10 @@ class HalfdomeTarget:
         """See `costs.fetched_alone`."""
         return costs.fetched_alone(self._config, window)
 
+    def far_taps(self, window: Window, row_bytes: int) -> float:
+        """See `costs.far_taps`."""
+        return costs.far_taps(self._config, window, row_bytes)
+
     def _move(
         self, opcode: Opcode, source: Place, source_stride: int, target: Place, target_stride: int,
         rows: int, row_bytes: int,

@@ -2,7 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
-from halfdome.host.compiler import convolutions, element_wise, joining, moving, pooling, products
+from halfdome.host.compiler import (
+    averages,
+    convolutions,
+    element_wise,
+    joining,
+    moving,
+    pooling,
+    products,
+)
 from halfdome.host.compiler.lowering import Lowering
 from halfdome.host.graph import elements
 from halfdome.host.graph.graph import Node
@@ -20,6 +28,7 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node, int], None]] = {
     "quantise": element_wise.quantise,
     "lookup": element_wise.lookup,
     "max_pool": pooling.max_pool,
+    "average_pool": averages.average_pool,
     **dict.fromkeys(elements.VECTOR_OPCODES, element_wise.vector),
 }
 

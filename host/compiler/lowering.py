@@ -47,13 +47,14 @@ class Layout:
 @dataclass(frozen=True)
 class Reading:
     """A buffer whose rows, `row_bytes` of each, `blocks` products see as a window of an image, or
-    each channel is seen `alone`."""
+    each channel of `images` is seen `alone`."""
 
     buffer: Buffer
     row_bytes: int
     window: Window
     blocks: int = 1
     alone: bool = False
+    images: int = 1
 
 
 def whole(buffer: Buffer) -> Region:

@@ -106,6 +106,10 @@ class NumpyTarget:
         """Once."""
         return prod(window.image) * window.k
 
+    def far_taps(self, window: Window, row_bytes: int) -> float:
+        """One."""
+        return 1
+
     def signal(self) -> NumpyWork:
         """What it tells is beside it."""
         return NumpyWork("signal")

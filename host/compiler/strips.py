@@ -75,6 +75,8 @@ def best_height(
     if alone:
         fetched = costs.fetched_alone(config, window)
     cycles, moved = _cost(config, [window], blocks, fetched, alone)
+    if alone:
+        cycles = max(cycles, costs.far_taps(config, window, row_bytes))
     found = [(cycles, moved, 0)]
     for height in _heights(config, window, most) or _heights(config, window, 2 * most):
         cut = strips(window, height, alone)

@@ -116,6 +116,10 @@ class Target(Protocol):
         """Bytes of x that a convolution of each channel by itself moves."""
         ...
 
+    def far_taps(self, window: Window, row_bytes: int) -> float:
+        """What far memory is expected to take for those, in pixels of `row_bytes`."""
+        ...
+
     def signal(self) -> Work:
         """Tells a peer that all that was stored there before has arrived."""
         ...

@@ -34,6 +34,7 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     "QGemm": products.qgemm,
     "QLinearGlobalAveragePool": products.global_average,
     "MaxPool": pooling.max_pool,
+    "QLinearAveragePool": pooling.average_pool,
     "QLinearAdd": elements.qlinear_add,
     "QLinearMul": elements.qlinear_mul,
     **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu"), elements.qlinear_function),
@@ -51,7 +52,7 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
 """Operators that cards compute, and how."""
 _TRANSLATIONS = {**TRANSLATIONS, FUNCTION: elements.byte_function}
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-_OF_IMAGES = ("QLinearConv", "MaxPool")
+_OF_IMAGES = ("QLinearConv", "MaxPool", "QLinearAveragePool")
 """What takes a pixel's channels side by side."""
 _BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
 """What computes nothing worth a way to the cards."""

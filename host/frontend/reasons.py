@@ -8,7 +8,6 @@ _WINDOWS = "no command finds {} over a window"
 _LOATH = "cards have no command for it"
 REASONS: Mapping[str, str] = {
     "AveragePool": _WINDOWS.format("means of floating point"),
-    "QLinearAveragePool": "ONNX Runtime adds its window in floating point, in an order of its own",
     "GlobalMaxPool": "its maxima are of floating point; cards find those of 8 bits",
     "GlobalAveragePool": _WINDOWS.format("means of floating point"),
     "ConvTranspose": "no command spreads an element over a window",

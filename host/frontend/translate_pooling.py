@@ -1,4 +1,6 @@
-"""Operators that find maxima over windows."""
+"""Operators that find maxima and averages over windows."""
+
+from typing import Any
 
 import numpy as np
 import onnx
@@ -7,6 +9,9 @@ from halfdome.host.frontend.layout import without_ones
 from halfdome.host.frontend.net import attributes
 from halfdome.host.frontend.translate import Builder, Refused
 from halfdome.host.frontend.translate_products import along_two, pads_of, within
+
+_MOST_COMMANDS = 2048
+"""Of an average: one for each tap and row of windows."""
 
 
 def max_pool(builder: Builder, node: onnx.NodeProto) -> None:
@@ -20,6 +25,39 @@ def max_pool(builder: Builder, node: onnx.NodeProto) -> None:
         raise Refused("tells where maxima are, which cards do not")
     if dims not in (1, 2):
         raise Refused(f"maxima over {dims} dimensions: commands have windows of two")
+    image, order, about = _windows(builder, x, y, found, dims)
+    value = builder.add("max_pool", [image], **about)
+    _expect(builder, value, y, dims)
+    builder.define(y, value, order)
+
+
+def average_pool(builder: Builder, node: onnx.NodeProto) -> None:
+    """QLinearAveragePool, of one or two dimensions."""
+    (x, x_scale, x_zero, y_scale, y_zero), y = node.input[:5], node.output[0]
+    found, dims = attributes(node), len(builder.shape(x)) - 2
+    if found.get("channels_last", 0) or dims not in (1, 2):
+        raise Refused("an average over other axes than the height and width of images")
+    if found.get("ceil_mode", 0):
+        raise Refused("has windows that end beyond the padded image")
+    builder.zero_point(x, x_zero, "x")
+    scale, made = builder.output(y, y_scale, y_zero)
+    image, order, about = _windows(builder, x, y, found, dims)
+    out, taps = along_two(builder.shape(y)[2:], dims, 1), about["kernel"]
+    if (commands := out[0] * taps[0] * taps[1]) > _MOST_COMMANDS:
+        raise Refused(f"its windows would take {commands} commands, more than {_MOST_COMMANDS}")
+    value = builder.add(
+        "average_pool", [image], x_scale=float(builder.scalar(x_scale, "the scale of x")),
+        y_scale=float(scale), include_pads=bool(found.get("count_include_pad", 0)), **about, **made,
+    )  # fmt: skip
+    _expect(builder, value, y, dims)
+    builder.define(y, value, order)
+
+
+def _windows(
+    builder: Builder, x: str, y: str, found: dict[str, Any], dims: int
+) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    """An image, its order of axes, and the attributes of its windows."""
+    shape = builder.shape(x)
     kernel, stride, dilation = (
         along_two(found.get(name), dims, 1) for name in ("kernel_shape", "strides", "dilations")
     )
@@ -37,10 +75,12 @@ def max_pool(builder: Builder, node: onnx.NodeProto) -> None:
     image = builder.had(
         x, without_ones(order, shape), (*shape[builder.first : 1], *sizes, shape[1])
     )
-    value = builder.add(
-        "max_pool", [image], kernel=kernel, stride=stride, dilation=dilation,
-        pads=(top, left, below, beside),
-    )  # fmt: skip
-    if builder.dims(value)[-3:-1] != out:
-        raise Refused(f"has {list(out)} windows, where cards have {builder.dims(value)[-3:-1]}")
-    builder.define(y, value, order)
+    about = {"kernel": kernel, "stride": stride, "pads": (top, left, below, beside)}
+    return image, order, about | ({} if dilation == (1, 1) else {"dilation": dilation})
+
+
+def _expect(builder: Builder, value: str, y: str, dims: int) -> None:
+    """Refuses another number of windows than a tensor of the model has."""
+    out, made = along_two(builder.shape(y)[2:], dims, 1), builder.dims(value)[-3:-1]
+    if made != out:
+        raise Refused(f"has {list(out)} windows, where cards have {made}")

@@ -1,19 +1,25 @@
-"""Maxima over windows of 8-bit images."""
+"""Maxima and averages over windows of 8-bit images."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from halfdome.hdl.commands import MOST_TAPS
+from halfdome.hdl.commands import MOST_TAPS, ElementFormat
+from halfdome.host import arguments
 from halfdome.host.graph import operator
 from halfdome.host.graph.operator import Constants, Operator, refuse
 from halfdome.host.graph.products import window
-from halfdome.host.graph.values import Value
+from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import pool
 
 if TYPE_CHECKING:
     from halfdome.host.graph.graph import Node
+
+
+_BYTES = (ElementFormat.UINT8, ElementFormat.INT8)
+_LEAST_SCALE = 2.0**-40
+"""Scales of averages are no smaller, and no larger than its inverse: nothing underflows."""
 
 
 def windows(
@@ -89,7 +95,72 @@ def _max_pool(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarr
     return np.stack(made).reshape(*x.shape[:-3], *out, x.shape[-1])
 
 
+def counts(node: "Node", image: Sequence[int], out: Sequence[int]) -> np.ndarray:
+    """float32[*out]: what the sum of each window of an average is divided by."""
+    stride, pads, _ = window(node)
+    kernel = kernel_of(node)
+    if node.attributes.get("include_pads", False):
+        return np.full(tuple(out), kernel[0] * kernel[1], np.float32)
+    sides = []
+    for axis in (0, 1):
+        first = np.arange(out[axis]) * stride[axis] - pads[axis]
+        sides.append(np.minimum(first + kernel[axis], image[axis]) - np.maximum(first, 0))
+    return np.multiply.outer(*sides).astype(np.float32)
+
+
+def _infer_average(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    """x[..., height, width, channels] of 8 bits to 8 bits."""
+    operator.count(node, operands, 1)
+    (x,) = operands
+    operator.bytes_of(node, x, 4)
+    if "kernel" not in node.attributes:
+        raise refuse(node, "kernel: is missing, must be rows and columns of a window")
+    for name in ("x_scale", "y_scale"):
+        scale = operator.float_of(node, name, 1)
+        if not _LEAST_SCALE <= scale <= 1 / _LEAST_SCALE:
+            raise refuse(node, f"{name}={scale}: must be from 2**-40 to 2**40")
+    stride, pads, dilation = window(node)
+    try:
+        out = windows(x.shape[-3:-1], kernel_of(node), stride, pads, dilation)
+    except ValueError as error:
+        raise refuse(node, str(error)) from None
+    return operator.made(node, (*x.shape[:-3], *out, x.shape[-1]), _BYTES)
+
+
+def _average_pool(
+    node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]
+) -> np.ndarray:
+    (x,) = operands
+    stride, pads, dilation = window(node)
+    out = windows(x.shape[-3:-1], kernel_of(node), stride, pads, dilation)
+    made = [
+        pool.average_pool(
+            image, out=out, kernel=kernel_of(node), counts=counts(node, x.shape[-3:-1], out),
+            dtype=DTYPES[operator.format_made(node, ElementFormat.UINT8)].type,
+            stride=(stride[0], stride[1]), pad=(pads[0], pads[1]),
+            x_zero_point=values[0].zero_point, x_scale=operator.float_of(node, "x_scale", 1),
+            y_scale=operator.float_of(node, "y_scale", 1),
+            y_zero_point=operator.zero_point_of(node),
+        )
+        for image in x.reshape(-1, *x.shape[-3:])
+    ]  # fmt: skip
+    return np.stack(made).reshape(*x.shape[:-3], *out, x.shape[-1])
+
+
 OPERATORS = {
+    "average_pool": Operator(
+        _infer_average,
+        _average_pool,
+        operator.OUTPUT
+        | {
+            "kernel": operator.wholes(2, 1, 255),
+            "stride": operator.wholes(2, 1, 255),
+            "pads": operator.wholes(4, 0, 255),
+            "include_pads": arguments.flag,
+            "x_scale": operator.number,
+            "y_scale": operator.number,
+        },
+    ),
     "max_pool": Operator(
         _infer,
         _max_pool,

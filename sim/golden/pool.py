@@ -1,4 +1,4 @@
-"""The meaning of POOL: the maximum over windows of an image."""
+"""Windows of an image: the maximum, which is the meaning of POOL, and ONNX Runtime's average."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,3 +31,36 @@ def max_pool(
             where = np.ix_(*inside)
             y[where] = np.maximum(y[where], taken)
     return y
+
+
+def average_pool(
+    x: NDArray[np.generic],
+    *,
+    out: tuple[int, int],
+    kernel: tuple[int, int],
+    counts: NDArray[np.float32],
+    dtype: type,
+    stride: tuple[int, int] = (1, 1),
+    pad: tuple[int, int] = (0, 0),
+    x_zero_point: int = 0,
+    x_scale: np.float32,
+    y_scale: np.float32,
+    y_zero_point: int = 0,
+) -> NDArray[np.generic]:
+    """[*out, k] of `dtype`: QLinearAveragePool of x [height, width, k], uint8 or int8.
+
+    Every step is rounded to float32: (x - x_zero_point) * x_scale; their sum, tap after tap in
+    reading order; that over `counts` [*out], over `y_scale`, and with `y_zero_point`. That is
+    rounded half to even and saturates.
+    """
+    floats = (x.astype(np.int32) - x_zero_point).astype(np.float32) * x_scale
+    total = np.zeros((*out, x.shape[2]), np.float32)
+    rows, columns = (np.arange(out[axis]) * stride[axis] - pad[axis] for axis in (0, 1))
+    for down in range(kernel[0]):
+        for right in range(kernel[1]):
+            y_at, x_at = rows + down, columns + right
+            y_in, x_in = (y_at >= 0) & (y_at < x.shape[0]), (x_at >= 0) & (x_at < x.shape[1])
+            total[np.ix_(y_in, x_in)] += floats[np.ix_(y_at[y_in], x_at[x_in])]
+    scaled = total / counts[..., None] / y_scale + np.float32(y_zero_point)
+    limits = np.iinfo(dtype)
+    return np.rint(scaled).clip(limits.min, limits.max).astype(dtype)

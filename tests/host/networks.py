@@ -113,7 +113,7 @@ class Network:
         options = [self._linear, self._reshape]
         options += [self._add_quantised, self._multiply, self._concat, self._lookup]
         if len(x.shape) >= 4:
-            options += [*3 * [self._conv2d], self._max_pool]
+            options += [*3 * [self._conv2d], self._max_pool, self._average_pool]
         if len(x.shape) >= 3:
             options += [self._transpose, self._batch_matmul]
         self.choice(options)(x)
@@ -161,6 +161,14 @@ class Network:
             dilation.append(spread)
             pads[axis], pads[axis + 2] = self.integer(0, reach), self.integer(0, reach)
         self._add("max_pool", [x.name], kernel=kernel, stride=stride, dilation=dilation, pads=pads)
+
+    def _average_pool(self, x):
+        kernel = [self.integer(1, min(3, size)) for size in x.shape[-3:-1]]
+        pads = [self.integer(0, kernel[side % 2] - 1) for side in range(4)]
+        scales = self.rng.random(2) + 0.01
+        self._add("average_pool", [x.name], kernel=kernel, pads=pads, x_scale=scales[0],
+                  stride=[self.integer(1, 3) for _ in range(2)], y_scale=scales[1],
+                  include_pads=self.maybe(0.5), **self._output())  # fmt: skip
 
     def _like(self, x):
         return self.choice([v for v in self._live if v.shape == x.shape and v.format.nbytes == 1])

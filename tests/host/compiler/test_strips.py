@@ -97,10 +97,10 @@ def opcodes(program):
     return [Opcode(raw[0]) for raw in part.code["descriptors"][: len(part)].tolist()]
 
 
-def convolution(image, k, n):
-    weight = np.ones((n, 3, 3, k), np.int8)
+def convolution(image, k, n, groups=1):
+    weight = np.full((n, 3, 3, k // groups), 2, np.int8)
     params = {"b": np.zeros(n, np.int32), "m": np.full(n, 1e-3, np.float32)}
-    node = Node("conv2d", ("x", "w", "b", "m"), "y", {"pads": (1, 1, 1, 1)})
+    node = Node("conv2d", ("x", "w", "b", "m"), "y", {"pads": (1, 1, 1, 1), "groups": groups})
     return Graph([Value("x", (1, image, image, k), U8)], ["y"], [node], {"w": weight} | params)
 
 
@@ -111,6 +111,13 @@ def test_a_large_image_comes_in_strips_and_a_small_one_as_it_is():
     assert opcodes(large).count(Opcode.CONV2D) == copies
     small = opcodes(compile(convolution(14, 64, 64), DEFAULT, values=False))
     assert set(small) == {Opcode.LOAD, Opcode.CONV2D, Opcode.STORE}
+
+
+def test_a_large_image_of_channels_by_themselves_comes_in_strips():
+    large = compile(convolution(112, 32, 32, 32), DEFAULT, in_flight=1, values=False)
+    assert opcodes(large).count(Opcode.DEPTHWISE) == opcodes(large).count(Opcode.COPY) > 2
+    small = opcodes(compile(convolution(14, 64, 64, 64), DEFAULT, values=False))
+    assert Opcode.COPY not in small
 
 
 def test_strips_spare_far_memory():

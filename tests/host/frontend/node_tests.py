@@ -27,7 +27,7 @@ _NEWEST = 21
 """The opset whose operators ONNX Runtime has; its tests of newer ones say the same in it."""
 _OUTSIDE = {
     "QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool",
-    "QLinearSigmoid", "QLinearLeakyRelu",
+    "QLinearAveragePool", "QLinearSigmoid", "QLinearLeakyRelu",
 }  # fmt: skip
 _HEAD = """# Operators of ONNX models, and where they run
 

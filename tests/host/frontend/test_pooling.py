@@ -48,6 +48,29 @@ def test_what_cards_do_not_do_is_the_hosts(kind, shape, made, why):
         step_of(net)
 
 
+@given(
+    window=windows(2), include=st.booleans(), channels=st.integers(1, 4), dtype=DTYPES,
+    tie=st.sampled_from([None, 0.25, 0.5, 1.0, 2.0]), seed=SEEDS,
+)  # fmt: skip
+def test_average_pool(window, include, channels, dtype, tie, seed):
+    """Also where many quotients are ties."""
+    rng = np.random.default_rng(seed)
+    sizes, found = window
+    found = {name: value for name, value in found.items() if name != "dilations"}
+    limits = np.iinfo(dtype)
+    scale = np.float32(rng.random() + 0.01)
+    zeros = rng.integers(limits.min, limits.max, 2, endpoint=True).astype(dtype)
+    constants = {
+        "s": scale, "z": zeros[0], "o": zeros[1],
+        "t": np.float32(rng.random() + 0.01) if tie is None else scale * np.float32(tie),
+    }  # fmt: skip
+    pool = node("QLinearAveragePool", "x s z t o", "y", "com.microsoft",
+                count_include_pad=int(include), **found)  # fmt: skip
+    net = model([pool], {"x": (dtype, (2, channels, *sizes))}, ["y"], constants)
+    step = agree(net, [{"x": bytes_of(rng, dtype, 2, channels, *sizes)}])
+    assert [each.op for each in step.nodes] == ["average_pool"]
+
+
 def test_maxima_mean_what_they_are_of():
     """A convolution behind takes the zero point of what is before."""
     rng = np.random.default_rng(4)

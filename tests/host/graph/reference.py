@@ -130,6 +130,32 @@ def max_pool(how, about, operands):
     return views[..., :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]].max((-2, -1))
 
 
+def average_pool(how, about, operands):
+    """Every window by itself, and every tap."""
+    (x,) = operands
+    (top, left, bottom, right), kernel = how.get("pads", (0, 0, 0, 0)), how["kernel"]
+    stride, f = how.get("stride", (1, 1)), np.float32
+    rows = range(-top, x.shape[-3] + bottom - kernel[0] + 1, stride[0])
+    columns = range(-left, x.shape[-2] + right - kernel[1] + 1, stride[1])
+    floats = (x.astype(np.int32) - about[0].zero_point).astype(f) * f(how["x_scale"])
+    made = np.zeros((*x.shape[:-3], len(rows), len(columns), x.shape[-1]), f)
+    for y, row in enumerate(rows):
+        for z, column in enumerate(columns):
+            inside = [
+                (j, k)
+                for j in range(row, row + kernel[0])
+                for k in range(column, column + kernel[1])
+                if 0 <= j < x.shape[-3] and 0 <= k < x.shape[-2]
+            ]
+            for j, k in inside:
+                made[..., y, z, :] += floats[..., j, k, :]
+            count = kernel[0] * kernel[1] if how.get("include_pads") else len(inside)
+            made[..., y, z, :] /= f(count)
+    limits = np.iinfo(DTYPES[how.get("format", ElementFormat.UINT8)])
+    shifted = made / f(how["y_scale"]) + f(how.get("zero_point", 0))
+    return np.rint(shifted).clip(limits.min, limits.max).astype(limits.dtype)
+
+
 _OPERATORS = {
     "embedding_bag": embedding_bag,
     "linear": linear,
@@ -139,6 +165,7 @@ _OPERATORS = {
     "multiply": _vector(lambda how, a, b: a * b + how.get("shift", 0)),
     "clamp": _vector(lambda how, a: a.clip(how.get("low", -np.inf), how.get("high", np.inf))),
     "max_pool": max_pool,
+    "average_pool": average_pool,
     "lookup": lambda how, about, operands: operands[1][operands[0].astype(int) % 256],
     "concat": lambda how, about, operands: np.concatenate(operands, axis=1),
 }

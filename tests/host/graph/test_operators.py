@@ -178,6 +178,22 @@ def test_max_pool(seed, element):
     check(Node("max_pool", ("x",), "y", attributes), {"x": (x, zero_point(rng, element))}, {})
 
 
+@given(seed=SEEDS, element=st.sampled_from(BYTES), include=st.booleans())
+def test_average_pool(seed, element, include):
+    rng = np.random.default_rng(seed)
+    kernel, stride = (rng.integers(1, most, 2).tolist() for most in (5, 4))
+    pads = [int(rng.integers(kernel[side % 2])) for side in range(4)]
+    x = tensor(rng, (2, *[int(rng.integers(2, 5)) + each for each in kernel], 3), element)
+    made = rng.choice(BYTES)
+    attributes = {
+        "kernel": kernel, "stride": stride, "pads": pads, "include_pads": include,
+        "x_scale": float(rng.random() + 0.1), "y_scale": float(rng.random() + 0.1),
+        "format": ElementFormat(made), "zero_point": zero_point(rng, made),
+    }  # fmt: skip
+    node = Node("average_pool", ("x",), "y", attributes)
+    check(node, {"x": (x, zero_point(rng, element))}, {})
+
+
 def test_maxima_stand_for_what_they_are_of():
     x = Value("x", (1, 4, 4, 3), ElementFormat.INT8, 0.5, -7)
     made = Graph([x], ["y"], [Node("max_pool", ("x",), "y", {"kernel": 2})], {}).values["y"]
@@ -260,6 +276,8 @@ BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
         ("lookup", {"x": F32}, {"w": ENTRIES}, {}, "x: .*must be 8 bits"),
         ("lookup", {"x": U8}, {"w": ENTRIES}, {"format": 1}, "format=int8: must be one of uint8"),
         ("lookup", {"x": U8}, {}, {}, "has 1 inputs"),
+        ("average_pool", {"x": IMAGE}, {}, {"kernel": 9}, r"kernel=\(9, 9\): larger than the padd"),
+        ("average_pool", {"x": IMAGE}, {}, {"kernel": 2, "x_scale": 0}, "x_scale=0.0: must be fr"),
         ("max_pool", {"x": U8}, {}, {"kernel": 2}, "x: .*must be 8 bits with 4 dimensions"),
         ("max_pool", {"x": IMAGE}, {}, {}, "kernel: is missing, must be rows and columns"),
         ("max_pool", {"x": IMAGE}, {}, {"kernel": 6}, r"kernel=\(6, 6\): larger than the padded"),

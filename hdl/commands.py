@@ -77,7 +77,8 @@ class Status(enum.IntEnum, shape=8):
     OK = 0
     #: The opcode is none of `Opcode`. Detail: the opcode.
     BAD_OPCODE = 1
-    #: The core does not exist. Detail: byte offset of the field in the descriptor.
+    #: The core is not the one whose ring the command is in. Detail: byte offset of the field in
+    #: the descriptor.
     BAD_CORE = 2
     #: A counter index is neither `NO_COUNTER` nor a counter. Detail: byte offset of the field.
     BAD_COUNTER = 3
@@ -274,7 +275,7 @@ HEADER: tuple[Field, ...] = (
     Field("opcode", 8, "`Opcode`"),
     Field("flags", 8, "`Flag` bits of the command"),
     Field("id", 16, "returned in the completion"),
-    Field("core", 8, "core that runs the command"),
+    Field("core", 8, "core that runs the command: the one whose ring it is in"),
     Field("wait_counter", 8, "counter to wait for, or NO_COUNTER"),
     Field("signal_counter", 8, "counter to set when done, or NO_COUNTER"),
     Field("extension", 8, "1: the next slot of the ring is this command's `EXTENSION`; else 0"),

@@ -83,13 +83,15 @@ def view(opcode: Opcode, descriptor: Value) -> data.View:
     return data.View(layout(fields(opcode)), descriptor)
 
 
-def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]:
+def rules(
+    descriptor: Value, extension: Value, core: Value, config: CardConfig
+) -> list[Rule]:  # fmt: skip
     """Every rule but the ranges, in order of precedence.
 
     `extension` is the slot behind the descriptor, looked at if there is one.
     """
     return [
-        *_header_rules(descriptor, extension, config),
+        *_header_rules(descriptor, extension, core, config),
         *_move_rules(descriptor, config),
         *_transpose_rules(descriptor, config),
         *_signal_rules(descriptor),
@@ -109,7 +111,9 @@ def is_one_of(value: Value, choices) -> Value:
     return Cat(value == int(choice) for choice in choices).any()
 
 
-def _header_rules(descriptor: Value, extension: Value, config: CardConfig) -> Iterator[Rule]:
+def _header_rules(
+    descriptor: Value, extension: Value, core: Value, config: CardConfig
+) -> Iterator[Rule]:  # fmt: skip
     header = data.View(layout(HEADER), descriptor)
     second = data.View(layout(EXTENSION), extension)
     extended = header.extension == 1
@@ -118,7 +122,7 @@ def _header_rules(descriptor: Value, extension: Value, config: CardConfig) -> It
         return offset(Opcode.LOAD, name)  # the header is the same in every command
 
     yield Rule(~is_one_of(header.opcode, Opcode), Status.BAD_OPCODE, header.opcode)
-    yield Rule(header.core >= config.cores, Status.BAD_CORE, at("core"))
+    yield Rule(header.core != core, Status.BAD_CORE, at("core"))
     known = Cat(
         is_one_of(header.opcode, [opcode for opcode, flags in FLAGS.items() if flags >> bit & 1])
         for bit in range(8)

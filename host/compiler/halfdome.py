@@ -307,4 +307,5 @@ class HalfdomeTarget:
 
     def check(self, program: Program) -> None:
         """See `hazards.check`."""
-        hazards.check(program, accesses(program, self._config), self._config.queue_depth)
+        touched = accesses(program, self._config)
+        hazards.check(program, touched, self._config.queue_depth, len(Engine))

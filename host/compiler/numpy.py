@@ -244,7 +244,7 @@ class NumpyTarget:
 
     def check(self, program: Program) -> None:
         """What can be said without knowing which bytes a command touches; no queue is ever full."""
-        hazards.check(program, (), queue_depth=program.events)
+        hazards.check(program, (), queue_depth=program.events, queues_per_core=1)
 
 
 def _encoded(value: Any, command: Command, segments: Segments) -> Any:

@@ -49,9 +49,10 @@ class GoldenCard:
         self.host = host
         self.memory = np.zeros(config.window_bytes, np.uint8)
 
-    def execute(self, descriptor: bytes) -> tuple[Status, int]:
-        """Does what the descriptor says; returns status and detail of its completion."""
-        status, detail = check(descriptor, self.config)
+    def execute(self, descriptor: bytes, core: int = 0) -> tuple[Status, int]:
+        """Does what the descriptor says, which is in the ring of `core`; returns status and detail
+        of its completion."""
+        status, detail = check(descriptor, self.config, core)
         if status is not Status.OK:
             return status, detail
         opcode = Opcode(descriptor[0])

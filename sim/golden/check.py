@@ -39,10 +39,10 @@ from halfdome.sim.golden.vector import float_of
 _PCIE_OPERANDS = {(Opcode.LOAD, "source"), (Opcode.STORE, "destination")}
 
 
-def check(descriptor: bytes, config: CardConfig) -> tuple[Status, int]:
+def check(descriptor: bytes, config: CardConfig, core: int = 0) -> tuple[Status, int]:
     """The status and detail with which the checker passes the `descriptor` on.
 
-    It has 64 bytes, or 128 with its extension.
+    It has 64 bytes, or 128 with its extension, and is in the ring of `core`.
     """
     header = unpack(HEADER, descriptor)
     if header["opcode"] not in set(Opcode):
@@ -51,14 +51,14 @@ def check(descriptor: bytes, config: CardConfig) -> tuple[Status, int]:
     values = unpack(fields(opcode), descriptor)
     if values["extension"] == 1:
         values |= unpack(EXTENSION, descriptor[DESCRIPTOR_BYTES:])
-    for status, name in _violations(opcode, values, config):
+    for status, name in _violations(opcode, values, config, core):
         return status, offset(opcode, name)
     return Status.OK, 0
 
 
-def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig, core: int) -> Iterator:
     """Every broken rule as (status, field), in the order of the module's docstring."""
-    if v["core"] >= config.cores:
+    if v["core"] != core:
         yield Status.BAD_CORE, "core"
     if v["flags"] & ~int(FLAGS.get(opcode, 0)):
         yield Status.BAD_FORMAT, "flags"

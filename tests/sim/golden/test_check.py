@@ -315,8 +315,14 @@ def test_every_flag_of_a_command_is_accepted():
 def test_another_cores_scratchpad_is_out_of_range():
     config = TINY.replace(cores=2)
     body = GOOD[Opcode.STORE] | {"source": config.scratchpad_address(1)}
-    assert check(pack(Opcode.STORE, **body, core=1), config) == (Status.OK, 0)
-    assert check(pack(Opcode.STORE, **body, core=0), config)[0] == Status.BAD_RANGE
+    assert check(pack(Opcode.STORE, **body, core=1), config, 1) == (Status.OK, 0)
+    assert check(pack(Opcode.STORE, **body, core=0), config, 0)[0] == Status.BAD_RANGE
+
+
+@pytest.mark.parametrize(("core", "ring"), [(0, 1), (1, 0), (2, 0), (255, 1)])
+def test_a_command_in_the_ring_of_another_core_is_refused(core, ring):
+    raw = pack(Opcode.FENCE_LOAD, core=core)
+    assert check(raw, TINY.replace(cores=2), ring) == (Status.BAD_CORE, 4)
 
 
 def test_good_descriptors_name_every_body_field():

@@ -243,6 +243,11 @@ class HalfdomeTarget:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
 
+    def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
+        """QUANTISE."""
+        work = kernels.quantise(y, a, rows, columns, scale)
+        return work.taking(costs.vector(self._config, rows, columns))
+
     def transpose(
         self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
         rows: int, columns: int,

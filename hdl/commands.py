@@ -57,6 +57,7 @@ class Opcode(enum.IntEnum, shape=8):
     CLAMP = 0x44
     LOOKUP = 0x45
     POOL = 0x46
+    QUANTISE = 0x4A
     DEPTHWISE = 0x4B
     FENCE_VECTOR = 0x4F
 
@@ -77,7 +78,8 @@ class Status(enum.IntEnum, shape=8):
     OK = 0
     #: The opcode is none of `Opcode`. Detail: the opcode.
     BAD_OPCODE = 1
-    #: The core does not exist. Detail: byte offset of the field in the descriptor.
+    #: The core is not the one whose ring the command is in. Detail: byte offset of the field in
+    #: the descriptor.
     BAD_CORE = 2
     #: A counter index is neither `NO_COUNTER` nor a counter. Detail: byte offset of the field.
     BAD_COUNTER = 3
@@ -274,7 +276,7 @@ HEADER: tuple[Field, ...] = (
     Field("opcode", 8, "`Opcode`"),
     Field("flags", 8, "`Flag` bits of the command"),
     Field("id", 16, "returned in the completion"),
-    Field("core", 8, "core that runs the command"),
+    Field("core", 8, "core that runs the command: the one whose ring it is in"),
     Field("wait_counter", 8, "counter to wait for, or NO_COUNTER"),
     Field("signal_counter", 8, "counter to set when done, or NO_COUNTER"),
     Field("extension", 8, "1: the next slot of the ring is this command's `EXTENSION`; else 0"),
@@ -307,11 +309,15 @@ _ELEMENTS: tuple[Field, ...] = (
     Field("a_stride", 24, "bytes from one row of a to the next"),
 )
 
+_ZERO_POINTS: tuple[Field, ...] = (
+    Field("y_zero_point", 8, "added after scaling if y has 8 bits"),
+    Field("a_zero_point", 8, "what stands for 0 in a of 8 bits"),
+)
+
 _VECTOR: tuple[Field, ...] = (
     *_ELEMENTS,
     Field("multiplier", 32, "float32, finite and not zero: y = result * multiplier"),
-    Field("y_zero_point", 8, "added after scaling if y has 8 bits"),
-    Field("a_zero_point", 8, "what stands for 0 in a of 8 bits"),
+    *_ZERO_POINTS,
     Field("y_format", 8, "`ElementFormat` but INT32"),
     Field("a_format", 8, "`ElementFormat`"),
     Field("function", 8, "`Function`"),
@@ -459,6 +465,14 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         *_VECTOR,
         Field("low", 32, "float32, not NaN"),
         Field("high", 32, "float32, not NaN, not below low"),
+    ),
+    # y = a / scale, rounded to float32, then to 8 bits; NaN gives the least
+    Opcode.QUANTISE: (
+        *_ELEMENTS,
+        Field("scale", 32, "float32, positive and normal"),
+        *_ZERO_POINTS,
+        Field("y_format", 8, "UINT8 or INT8"),
+        Field("a_format", 8, "`ElementFormat`"),
     ),
     # y = table[a]
     Opcode.LOOKUP: (

@@ -274,7 +274,7 @@ PRESETS: dict[str, CardConfig] = {
     "m2": CardConfig(
         cores=12, array_rows=64, array_columns=64, lanes=64, scratchpad_bytes=4 << 20,
         scratchpad_banks=8, bus_bytes=128, dram_bytes=16 << 30, dram_preset="LPDDR4-4266",
-        dram_channels=4, clock_mhz=510,
+        dram_channels=4, clock_mhz=510, counters=128,
     ),
 }  # fmt: skip
 """Named design points. `m2` is the class of card the platform was built with."""

@@ -3,6 +3,7 @@
 Registers are 32 bits wide; a pair `*_LO`, `*_HI` forms 64 bits. Reading CYCLES_LO latches
 CYCLES_HI and every cycle and byte count of that instant: an engine's counts sum to CYCLES exactly.
 The counts wrap at 2**48. Ring bases and sizes can be written only while CONTROL bit 0 is clear.
+Every core has a block of registers of its own, its submission ring among them.
 """
 
 from typing import NamedTuple
@@ -12,12 +13,12 @@ from halfdome.hdl.config import CardConfig
 
 BAR0_BYTES = 64 * 1024
 CONTROL_RUN, CONTROL_RESET = 1, 2
-"""Bits of CONTROL."""
-STATUS_FETCH_FAILED, STATUS_RESETTING = 2, 4
-"""Bits of STATUS."""
+"""Bits of CONTROL; the second of CORE_CONTROL, too."""
+STATUS_IDLE, STATUS_FETCH_FAILED, STATUS_RESETTING = 1, 2, 4
+"""Bits of STATUS and CORE_STATUS."""
 IDENTIFICATION = 0x464C4148
 """Value of ID: "HALF" in little-endian ASCII."""
-INTERFACE_VERSION = 4
+INTERFACE_VERSION = 5
 
 
 class Register(NamedTuple):
@@ -38,23 +39,18 @@ REGISTERS: tuple[Register, ...] = (
         "CONTROL",
         0x010,
         "rw",
-        "bit 0: run the submission ring; 0 -> 1 restarts both rings; bit 1: reset the card",
+        "bit 0: run the submission rings; 0 -> 1 restarts all rings; bit 1: reset the card",
     ),
     Register(
         "STATUS",
         0x014,
         "ro",
         "bit 0: idle, no descriptor is between fetch and completion; "
-        "bit 1: a descriptor fetch failed, which cleared CONTROL bit 0; "
-        "bit 2: a reset is under way",
+        "bit 1: a descriptor fetch failed, of any core; "
+        "bit 2: a reset of the card is under way",
     ),
     Register("CYCLES_LO", 0x018, "ro", "card cycles since reset; a read latches all counts"),
     Register("CYCLES_HI", 0x01C, "ro", "high half"),
-    Register("SQ_BASE_LO", 0x020, "rw", "bus address of the submission ring, 64-byte aligned"),
-    Register("SQ_BASE_HI", 0x024, "rw", "high half"),
-    Register("SQ_SIZE", 0x028, "rw", "descriptors in the ring, a power of two from 2 to 4096"),
-    Register("SQ_TAIL", 0x02C, "rw", "doorbell: first descriptor not yet valid"),
-    Register("SQ_HEAD", 0x030, "ro", "first descriptor not yet fetched"),
     Register("CQ_BASE_LO", 0x034, "rw", "bus address of the completion ring, 64-byte aligned"),
     Register("CQ_BASE_HI", 0x038, "rw", "high half"),
     Register("CQ_SIZE", 0x03C, "rw", "completions in the ring, a power of two from 2 to 4096"),
@@ -90,13 +86,45 @@ REGISTERS: tuple[Register, ...] = (
     Register("MSIX_FUNCTION_MASK", 0x188, "rw", "bit 0: masks every vector"),
 )
 
+CORE_REGISTERS: tuple[Register, ...] = (
+    Register("SQ_BASE_LO", 0x00, "rw", "bus address of the submission ring, 64-byte aligned"),
+    Register("SQ_BASE_HI", 0x04, "rw", "high half"),
+    Register("SQ_SIZE", 0x08, "rw", "descriptors in the ring, a power of two from 2 to 4096"),
+    Register("SQ_TAIL", 0x0C, "rw", "doorbell: first descriptor not yet valid"),
+    Register("SQ_HEAD", 0x10, "ro", "first descriptor not yet fetched"),
+    Register("CORE_CONTROL", 0x14, "rw", "bit 1: reset the core and restart its ring; reads 0"),
+    Register(
+        "CORE_STATUS",
+        0x18,
+        "ro",
+        "bit 0: idle, no descriptor of the ring is between fetch and completion; "
+        "bit 1: a descriptor fetch failed, which stopped the ring until a restart; "
+        "bit 2: a reset of the core is under way",
+    ),
+)
+"""The registers of each core: offsets within its block, see `offset`."""
+CORE_BASE = 0x200
+CORE_STRIDE = 0x20
+"""Bytes from the block of one core to that of the next."""
 
-def offset(name: str) -> int:
-    """Byte offset of a register in BAR0. Raises `KeyError` for an unknown name."""
+
+def offset(name: str, core: int = 0) -> int:
+    """Byte offset of a register in BAR0; of one that every core has, that of `core`.
+
+    Raises `KeyError` for an unknown name.
+    """
     for register in REGISTERS:
         if register.name == name:
             return register.offset
+    for register in CORE_REGISTERS:
+        if register.name == name:
+            return CORE_BASE + core * CORE_STRIDE + register.offset
     raise KeyError(f"no register {name!r}")
+
+
+def name_of(register: Register, core: int) -> str:
+    """What a register of a core is called where those of all cores are named."""
+    return f"CORE{core}_{register.name.removeprefix('CORE_')}"
 
 
 MSIX_TABLE = offset("MSIX_ADDRESS_LO")
@@ -157,6 +185,7 @@ def register_names(config: CardConfig) -> dict[str, int]:
     names = {register.name: register.offset for register in REGISTERS}
     names |= {f"COUNTER_{i}": counter_offset(i) for i in range(config.counters)}
     for core in range(config.cores):
+        names |= {name_of(each, core): offset(each.name, core) for each in CORE_REGISTERS}
         for engine in Engine:
             for activity in ACTIVITIES:
                 name = f"CORE{core}_{engine.name}_{activity.upper()}_CYCLES"

@@ -63,6 +63,8 @@ def c_header(config: CardConfig) -> str:
         "/* BAR0 byte offsets */",
     ]
     docs = {register.name: register for register in registers.REGISTERS}
+    for core in range(config.cores):
+        docs |= {registers.name_of(each, core): each for each in registers.CORE_REGISTERS}
     for name, offset in registers.register_names(config).items():
         doc = f" /* {docs[name].access}: {docs[name].doc} */" if name in docs else ""
         lines.append(f"#define HALFDOME_{name} {offset:#06x}u{doc}")

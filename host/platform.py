@@ -101,7 +101,7 @@ class Runtime:
         for card in self.cards:
             device = card.device
             history, device.history = device.history or [], None
-            ring = device.rings.submission_address
+            ring = device.rings.submission_address()
             records.append(CardRecord(device.bar0, device.bar2, ring, history))
         interrupts, links = self.platform.interrupts, self.platform.packets()
         self.platform.record_packets(False)

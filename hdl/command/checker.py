@@ -3,16 +3,17 @@
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from halfdome.hdl.arith.pipeline import register
-from halfdome.hdl.command.fetcher import ring_slot
+from halfdome.hdl.command.fetcher import is_extended
 from halfdome.hdl.command.overlap import EXTENT, OverlapChecker
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules import Access, operands, rules
+from halfdome.hdl.command.turns import queue_of, ring_slot
 from halfdome.hdl.commands import EXTENSION, HEADER, NO_COUNTER, Engine, Status, layout
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS, WAIT
+from halfdome.hdl.memory.arbiter import index_bits
 
 
 def checked_descriptor(config: CardConfig) -> data.StructLayout:
@@ -23,7 +24,7 @@ def checked_descriptor(config: CardConfig) -> data.StructLayout:
             "second": WAIT,
             "status": Status,
             "detail": 8,
-            "core": max(1, ceil_log2(config.cores)),
+            "core": index_bits(config.cores),
             "engine": Engine,
         }
     )
@@ -32,18 +33,17 @@ def checked_descriptor(config: CardConfig) -> data.StructLayout:
 class DescriptorChecker(wiring.Component):
     """Passes every command on, in order, with the first rule it breaks.
 
-    A descriptor that has an extension waits for it: the two are one command from here on. If the
-    ring is restarted in between, there is no such command.
+    A descriptor that has an extension is followed by it in the next cycle: the two are one command
+    from here on. If nothing follows, the ring was restarted, and there is no such command.
 
     A bad descriptor still joins a queue, so that its completion, wait and signal keep their place:
-    the engine of its opcode's high nibble (LOAD if there is none), core 0 if its core does not
-    exist.
+    the engine of its opcode's high nibble (LOAD if there is none), the core whose ring it is in.
 
     Members
     -------
     i : In(stream of `ring_slot`)
     o : Out(stream of `checked_descriptor`)
-    idle : Out(1), no command inside, or one half of which is not in the ring
+    idle : Out(1), no command inside; otherwise it is one of core `o.p.core`
 
     One command at a time: 4 cycles for a fence, `latency` + one for each operand otherwise, and one
     for an extension.
@@ -55,7 +55,7 @@ class DescriptorChecker(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "i": In(stream.Signature(ring_slot())),
+                "i": In(stream.Signature(ring_slot(config))),
                 "o": Out(stream.Signature(checked_descriptor(config))),
                 "idle": Out(1),
             }
@@ -69,17 +69,14 @@ class DescriptorChecker(wiring.Component):
 
         descriptor = Signal(DESCRIPTOR_BITS)
         header = data.View(layout(HEADER), descriptor)
-        core = Signal(range(config.cores))
+        core = Signal(index_bits(config.cores))
         engine = Signal(Engine)
-        m.d.comb += [
-            core.eq(Mux(header.core < config.cores, header.core, 0)),
-            engine.eq(Mux(header.opcode[4:] < len(Engine), header.opcode[4:], Engine.LOAD)),
-        ]
+        m.d.comb += engine.eq(queue_of(descriptor))
 
         extension = Signal(DESCRIPTOR_BITS)
         extended = header.extension == 1
         second = data.View(layout(EXTENSION), extension)
-        table = rules(descriptor, extension, config)
+        table = rules(descriptor, extension, core, config)
         broken = Signal(len(table))
         m.d.sync += broken.eq(Cat(rule.broken for rule in table))
 
@@ -148,19 +145,18 @@ class DescriptorChecker(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(1), self.i.ready.eq(1), overlap.restart.eq(1)]
-                m.d.sync += [descriptor.eq(self.i.p.bits), issued.eq(0), returned.eq(0)]
+                m.d.sync += [descriptor.eq(self.i.p.bits), core.eq(self.i.p.core)]
+                m.d.sync += [issued.eq(0), returned.eq(0)]
                 m.d.sync += [outside.eq(0), overlaps.eq(0)]
                 with m.If(self.i.valid):
                     m.next = "CHECK"
-                    with m.If(data.View(layout(HEADER), self.i.p.bits).extension == 1):
+                    with m.If(is_extended(self.i.p.bits)):
                         m.next = "EXTEND"
             with m.State("EXTEND"):
-                restarted = self.i.valid & self.i.p.first
-                m.d.comb += [self.idle.eq(~self.i.valid), self.i.ready.eq(~restarted)]
+                m.d.comb += self.i.ready.eq(1)
                 m.d.sync += extension.eq(self.i.p.bits)
-                with m.If(restarted):
-                    m.next = "IDLE"
-                with m.Elif(self.i.valid):
+                m.next = "IDLE"
+                with m.If(self.i.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.comb += issue.eq(issued != total)

@@ -40,7 +40,7 @@ class EngineQueue(wiring.Component):
     value : In(32)
     signal : Out(stream of `COUNTER_WRITE`)
     finished : Out(stream of `FINISHED`)
-    flush : In(1), descriptors that no engine was offered end without running
+    flush : In(1), descriptors that no engine was offered end without running; none signals
     empty : Out(1), no descriptor here or in the engine
     """
 
@@ -167,7 +167,7 @@ class EngineQueue(wiring.Component):
                 self.finished.p.start_cycle.eq(Mux(fsm.ongoing("RUN"), start_cycle, self.cycle)),
                 self.finished.p.end_cycle.eq(self.cycle),
                 self.signal.p.eq(ending.signal),
-                signal_due.eq(ending.signals),
+                signal_due.eq(ending.signals & ~self.flush),
                 finished_due.eq(1),
             ]
 
@@ -190,7 +190,8 @@ class CoreQueues(wiring.Component):
     value : In(32), the counter of the last cycle's `index`
     signal : Out(stream of `COUNTER_WRITE`)
     finished : Out(stream of `FINISHED`)
-    flush : In(1), descriptors that no engine was offered end without running
+    flush : In(1), descriptors that no engine was offered end without running; none signals
+    room : Out(len(Engine)), the queues that take one more
     empty : Out(1), no descriptor here or in an engine
 
     A full queue holds up the descriptors behind it, whatever queue they are for.
@@ -213,6 +214,7 @@ class CoreQueues(wiring.Component):
                 "signal": Out(stream.Signature(COUNTER_WRITE)),
                 "finished": Out(stream.Signature(FINISHED)),
                 "flush": In(1),
+                "room": Out(len(Engine)),
                 "empty": Out(1),
             }
         )
@@ -243,6 +245,7 @@ class CoreQueues(wiring.Component):
                 queue.cycle.eq(self.cycle),
                 queue.value.eq(self.value),
                 queue.flush.eq(self.flush),
+                self.room[engine].eq(queue.i.ready),
                 empty[engine].eq(queue.empty),
             ]
             with m.If(self.i.p.engine == engine):

@@ -16,12 +16,13 @@ STATE = data.StructLayout(
     {
         "idle": 1,
         "resetting": 1,
-        "sq_head": 12,
         "cq_tail": 12,
         "msix_pending": len(registers.MSIX_VECTORS),
     }
 )
 """What the registers show of the command processor."""
+CORE_STATE = data.StructLayout({"idle": 1, "resetting": 1, "sq_head": 12})
+"""What they show of each core."""
 
 _RING_SIZES = [1 << bits for bits in range(1, 13)]
 
@@ -32,14 +33,18 @@ class RegisterFile(wiring.Component):
     Members
     -------
     bus : In(RegisterBus)
-    submission, completion : Out(`fetcher.RING`), Out(`completion.RING`)
+    submission : Out(`fetcher.RING`).array(cores)
+    enable : Out(cores), submission rings that run
+    completion : Out(`completion.RING`)
     messages : Out(`completion.MESSAGES`)
-    restart : Out(1), CONTROL bit 0 goes from 0 to 1 in this cycle
+    restart : Out(1), CONTROL bit 0 goes from 0 to 1 in this cycle: all rings are at their start
     reset : Out(1), CONTROL bit 1 is written
+    core_reset : Out(cores), bit 1 of the core's CORE_CONTROL is written
     clear : In(1), registers are as after power-on in the next cycle
     error : Out(1), pulse: something went wrong of which no completion tells
-    fetch_failed : In(1), stops the submission ring
+    fetch_failed : In(cores), stops the submission ring until a restart
     state : In(`STATE`)
+    cores : In(`CORE_STATE`).array(cores); while a core is `resetting` its ring is at its start
     pcie : Out(PcieControl), its events are counted
     counter_write : Out(stream of `COUNTER_WRITE`, always ready)
     counter_index, counter_value : a read port of the `CounterBank`
@@ -57,15 +62,18 @@ class RegisterFile(wiring.Component):
         super().__init__(
             {
                 "bus": In(RegisterBus()),
-                "submission": Out(fetcher.RING),
+                "submission": Out(fetcher.RING).array(config.cores),
+                "enable": Out(config.cores),
                 "completion": Out(completion.RING),
                 "messages": Out(completion.MESSAGES),
                 "restart": Out(1),
                 "reset": Out(1),
+                "core_reset": Out(config.cores),
                 "clear": In(1),
                 "error": Out(1),
-                "fetch_failed": In(1),
+                "fetch_failed": In(config.cores),
                 "state": In(STATE),
+                "cores": In(CORE_STATE).array(config.cores),
                 "pcie": Out(PcieControl()),
                 "counter_write": Out(stream.Signature(COUNTER_WRITE, always_ready=True)),
                 "counter_index": Out(8),
@@ -85,6 +93,8 @@ class RegisterFile(wiring.Component):
         vectors = [{"masked": 1}] * len(registers.MSIX_VECTORS)
         self._messages = Signal(completion.MESSAGES, init=vectors, name="messages")
         self._function_mask = Signal(name="function_mask")
+        self._run = Signal(name="run")
+        self._stopped = Signal(config.cores, name="stopped")  # by a fetch that failed
 
     def elaborate(self, platform):
         m = Module()
@@ -103,29 +113,29 @@ class RegisterFile(wiring.Component):
             self.snapshot.eq(bus.read & (bus.address == registers.offset("CYCLES_LO"))),
         ]
 
-        fetch_has_failed = Signal()
         rejected = Signal()
         m.d.comb += [
+            self.enable.eq(Mux(self._run, ~self._stopped, 0)),
             self.pcie.completion_timeout.eq(self._completion_timeout),
             self.pcie.bus_master.eq(self._bus_master & ~self.state.resetting),
             self.pcie.discard.eq(self.state.resetting),
             self.pcie.reset.eq(self.clear),
             self.error.eq(
-                rejected | (self.fetch_failed & ~self.restart) | self.pcie.events.dropped_request
+                rejected
+                | (self.fetch_failed.any() & ~self.restart)
+                | self.pcie.events.dropped_request
             ),
         ]
         for own, shown in zip(self._messages, self.messages, strict=True):
             m.d.comb += [shown.eq(own), shown.masked.eq(own.masked | self._function_mask)]
         with m.If(bus.write & in_registers):
             self._write(m, rejected)
+        m.d.sync += self._stopped.eq(self._stopped | self.fetch_failed)
         with m.If(self.restart):
-            m.d.sync += [
-                self.submission.tail.eq(0),
-                self.completion.head.eq(0),
-                fetch_has_failed.eq(0),
-            ]
-        with m.Elif(self.fetch_failed):
-            m.d.sync += [self.submission.enable.eq(0), fetch_has_failed.eq(1)]
+            m.d.sync += self.completion.head.eq(0)
+        for number, core in enumerate(self.cores):
+            with m.If(self.restart | core.resetting):
+                m.d.sync += [self.submission[number].tail.eq(0), self._stopped[number].eq(0)]
 
         events = {
             f"{name.upper()}S": self.pcie.events[name] for name in REQUEST_EVENTS + READ_EVENTS
@@ -137,13 +147,13 @@ class RegisterFile(wiring.Component):
 
         with m.If(self.clear):
             held = (
-                self.submission, self.completion, self._messages, self._function_mask,
-                self._completion_timeout, self._bus_master, fetch_has_failed, *counts.values(),
+                *self.submission, self.completion, self._messages, self._function_mask, self._run,
+                self._completion_timeout, self._bus_master, self._stopped, *counts.values(),
             )  # fmt: skip
             m.d.sync += [Value.cast(each).eq(Value.cast(each).init) for each in held]
 
         values = self._constants() | self._settings() | counts
-        values["STATUS"] = Cat(self.state.idle, fetch_has_failed, self.state.resetting)
+        values["STATUS"] = Cat(self.state.idle, self._stopped.any(), self.state.resetting)
         value = Signal(32)
         counted = Signal()
         statistic = Signal()
@@ -159,6 +169,11 @@ class RegisterFile(wiring.Component):
                 for register in registers.REGISTERS:
                     with m.Case(register.offset):
                         m.d.sync += value.eq(values[register.name])
+                for core in range(self._config.cores):
+                    shown = self._of_core(core)
+                    for register in registers.CORE_REGISTERS:
+                        with m.Case(registers.offset(register.name, core)):
+                            m.d.sync += value.eq(shown[register.name])
         half = Mux(high, self.statistic_value[32:], self.statistic_value[:32])
         m.d.comb += bus.read_data.eq(Mux(counted, self.counter_value, Mux(statistic, half, value)))
         return m
@@ -173,7 +188,7 @@ class RegisterFile(wiring.Component):
         }
 
     def _settings(self) -> dict[str, ValueLike]:
-        submission, ring, state = self.submission, self.completion, self.state
+        ring, state = self.completion, self.state
         vectors = {}
         for prefix, message in zip(registers.MSIX_VECTORS, self._messages, strict=True):
             vectors[f"{prefix}_ADDRESS_LO"] = message.address[:32]
@@ -181,14 +196,9 @@ class RegisterFile(wiring.Component):
             vectors[f"{prefix}_DATA"] = message.data
             vectors[f"{prefix}_CONTROL"] = message.masked
         return vectors | {
-            "CONTROL": submission.enable,
+            "CONTROL": self._run,
             "CYCLES_LO": self.cycles[:32],
             "CYCLES_HI": self.snapshot_cycles[32:],
-            "SQ_BASE_LO": submission.base[:32],
-            "SQ_BASE_HI": submission.base[32:],
-            "SQ_SIZE": submission.size,
-            "SQ_TAIL": submission.tail,
-            "SQ_HEAD": state.sq_head,
             "CQ_BASE_LO": ring.base[:32],
             "CQ_BASE_HI": ring.base[32:],
             "CQ_SIZE": ring.size,
@@ -202,9 +212,21 @@ class RegisterFile(wiring.Component):
             "MSIX_FUNCTION_MASK": self._function_mask,
         }
 
+    def _of_core(self, core: int) -> dict[str, ValueLike]:
+        ring, state = self.submission[core], self.cores[core]
+        return {
+            "SQ_BASE_LO": ring.base[:32],
+            "SQ_BASE_HI": ring.base[32:],
+            "SQ_SIZE": ring.size,
+            "SQ_TAIL": ring.tail,
+            "SQ_HEAD": state.sq_head,
+            "CORE_CONTROL": 0,
+            "CORE_STATUS": Cat(state.idle, self._stopped[core], state.resetting),
+        }
+
     def _write(self, m: Module, rejected: Signal):
         """The write accesses; any register but these ignores them."""
-        submission, ring = self.submission, self.completion
+        ring = self.completion
         value = self.bus.write_data
         is_size = Cat(value == size for size in _RING_SIZES).any()
         # What the host says it has consumed must have been written.
@@ -214,27 +236,32 @@ class RegisterFile(wiring.Component):
             with m.Case(registers.offset("CONTROL")):
                 m.d.comb += self.reset.eq(value[1])
                 with m.If(~value[1] & ~self.state.resetting):
-                    m.d.comb += self.restart.eq(value[0] & ~submission.enable)
-                    m.d.sync += submission.enable.eq(value[0])
-            with m.Case(registers.offset("SQ_TAIL")):
-                with m.If(value < submission.size):
-                    m.d.sync += submission.tail.eq(value)
-                with m.Else():
-                    m.d.comb += rejected.eq(1)
+                    m.d.comb += self.restart.eq(value[0] & ~self._run)
+                    m.d.sync += self._run.eq(value[0])
+            for core, submission in enumerate(self.submission):
+                with m.Case(registers.offset("CORE_CONTROL", core)):
+                    m.d.comb += self.core_reset[core].eq(value[1])
+                with m.Case(registers.offset("SQ_TAIL", core)):
+                    with m.If(value < submission.size):
+                        m.d.sync += submission.tail.eq(value)
+                    with m.Else():
+                        m.d.comb += rejected.eq(1)
             with m.Case(registers.offset("CQ_HEAD")):
                 with m.If((value < ring.size) & (consumed <= written)):
                     m.d.sync += ring.head.eq(value)
                 with m.Else():
                     m.d.comb += rejected.eq(1)
-            for prefix, target in (("SQ", submission), ("CQ", ring)):
-                with m.Case(registers.offset(f"{prefix}_BASE_LO")):
-                    with m.If(~submission.enable):
+            rings = [("CQ", 0, ring)]
+            rings += [("SQ", core, submission) for core, submission in enumerate(self.submission)]
+            for prefix, core, target in rings:
+                with m.Case(registers.offset(f"{prefix}_BASE_LO", core)):
+                    with m.If(~self._run):
                         m.d.sync += target.base[6:32].eq(value[6:])
-                with m.Case(registers.offset(f"{prefix}_BASE_HI")):
-                    with m.If(~submission.enable):
+                with m.Case(registers.offset(f"{prefix}_BASE_HI", core)):
+                    with m.If(~self._run):
                         m.d.sync += target.base[32:].eq(value)
-                with m.Case(registers.offset(f"{prefix}_SIZE")):
-                    with m.If(~submission.enable & is_size):
+                with m.Case(registers.offset(f"{prefix}_SIZE", core)):
+                    with m.If(~self._run & is_size):
                         m.d.sync += target.size.eq(value)
             with m.Case(registers.offset("COMPLETION_TIMEOUT_CYCLES")):
                 m.d.sync += self._completion_timeout.eq(value)

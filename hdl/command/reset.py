@@ -1,4 +1,4 @@
-"""Brings a card back to its first state while the link and the memory go on."""
+"""Brings a card, or one core of it, back to its first state while all else goes on."""
 
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
@@ -57,4 +57,30 @@ class ResetSequence(wiring.Component):
                 m.d.comb += self.clear.eq(1)
                 m.d.sync += self.flush.eq(0)
                 m.next = "RUN"
+        return m
+
+
+class CoreResets(wiring.Component):
+    """Throws away what waits of a core and lets what runs end, beside cores that go on.
+
+    Members
+    -------
+    request : In(cores), pulses
+    drained : In(cores), no command of the core is anywhere
+    flush : Out(cores), from the cycle after the request until the core is drained: its ring is at
+        its start, no new command, no signal, no completion
+    """
+
+    def __init__(self, config: CardConfig):
+        super().__init__(
+            {
+                "request": In(config.cores),
+                "drained": In(config.cores),
+                "flush": Out(config.cores),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.flush.eq((self.flush & ~self.drained) | self.request)
         return m

@@ -43,7 +43,7 @@ WINDOW_SIDES = tuple(
     f"{name}_{side}" for name in ("kernel", "stride", "dilation") for side in ("height", "width")
 )
 PADS = {"height": "pad_top", "width": "pad_left"}
-VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
+VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP, Opcode.QUANTISE)
 
 
 class Rule(NamedTuple):
@@ -83,13 +83,15 @@ def view(opcode: Opcode, descriptor: Value) -> data.View:
     return data.View(layout(fields(opcode)), descriptor)
 
 
-def rules(descriptor: Value, extension: Value, config: CardConfig) -> list[Rule]:
+def rules(
+    descriptor: Value, extension: Value, core: Value, config: CardConfig
+) -> list[Rule]:  # fmt: skip
     """Every rule but the ranges, in order of precedence.
 
     `extension` is the slot behind the descriptor, looked at if there is one.
     """
     return [
-        *_header_rules(descriptor, extension, config),
+        *_header_rules(descriptor, extension, core, config),
         *_move_rules(descriptor, config),
         *_transpose_rules(descriptor, config),
         *_signal_rules(descriptor),
@@ -109,7 +111,9 @@ def is_one_of(value: Value, choices) -> Value:
     return Cat(value == int(choice) for choice in choices).any()
 
 
-def _header_rules(descriptor: Value, extension: Value, config: CardConfig) -> Iterator[Rule]:
+def _header_rules(
+    descriptor: Value, extension: Value, core: Value, config: CardConfig
+) -> Iterator[Rule]:  # fmt: skip
     header = data.View(layout(HEADER), descriptor)
     second = data.View(layout(EXTENSION), extension)
     extended = header.extension == 1
@@ -118,7 +122,7 @@ def _header_rules(descriptor: Value, extension: Value, config: CardConfig) -> It
         return offset(Opcode.LOAD, name)  # the header is the same in every command
 
     yield Rule(~is_one_of(header.opcode, Opcode), Status.BAD_OPCODE, header.opcode)
-    yield Rule(header.core >= config.cores, Status.BAD_CORE, at("core"))
+    yield Rule(header.core != core, Status.BAD_CORE, at("core"))
     known = Cat(
         is_one_of(header.opcode, [opcode for opcode, flags in FLAGS.items() if flags >> bit & 1])
         for bit in range(8)
@@ -366,6 +370,8 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
     yield rule((v.flags & both) == both, Status.BAD_FORMAT, "flags")
     for name in (f.name for f in fields(opcode)):
         match name:
+            case "scale" if opcode is Opcode.QUANTISE:
+                broken = _not_finite(v.scale) | ~v.scale[23:31].any() | v.scale[31]
             case "multiplier" | "scale":
                 broken = _not_finite(v[name]) | ~v[name][:31].any()
             case "shift":
@@ -377,6 +383,8 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
                 broken |= _order(v.high) < _order(v.low)
             case "function":
                 broken = ~is_one_of(v[name], Function)
+            case "y_format" if opcode is Opcode.QUANTISE:
+                broken = ~is_one_of(v[name], (ElementFormat.UINT8, ElementFormat.INT8))
             case "y_format":
                 broken = ~is_one_of(v[name], set(ElementFormat) - {ElementFormat.INT32})
             case "a_format" | "b_format":

@@ -67,6 +67,38 @@ class RoundRobin(wiring.Component):
         return m
 
 
+class NextTurn(wiring.Component):
+    """The request whose turn comes after that of `last`: `last` itself comes last.
+
+    Members
+    -------
+    requests : In(n)
+    last : In, number of a request
+    index : Out, number of the next one; 0 if nobody requests
+
+    Combinational.
+    """
+
+    def __init__(self, n: int):
+        self._n = n
+        super().__init__(
+            {"requests": In(n), "last": In(index_bits(n)), "index": Out(index_bits(n))}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.Switch(self.last):
+            for last in range(self._n):
+                with m.Case(last):
+                    self._pick_first(m, [(last + 1 + step) % self._n for step in range(self._n)])
+        return m
+
+    def _pick_first(self, m: Module, order: list[int]):
+        for number in reversed(order):  # the last assignment wins
+            with m.If(self.requests[number]):
+                m.d.comb += self.index.eq(number)
+
+
 class StreamArbiter(wiring.Component):
     """Merges streams fairly into one whose payload says where it came from.
 

@@ -131,7 +131,7 @@ def find_phases(service: Service) -> dict[str, Phase]:
         range(start, start + RING_ENTRIES * nbytes)
         for start, nbytes in (
             (rings.completion_address, COMPLETION_BYTES),
-            (rings.submission_address, DESCRIPTOR_BYTES),
+            (rings.submission_address(), DESCRIPTOR_BYTES),
         )
     )
     completions = [packet for packet in to_host if packet.address in entries]

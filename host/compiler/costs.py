@@ -41,6 +41,13 @@ def link_bytes_per_cycle(config: CardConfig) -> float:
     return raw * config.max_payload_bytes / (config.max_payload_bytes + _TLP_BYTES)
 
 
+def read_bytes_per_cycle(config: CardConfig) -> float:
+    """What a card's reads bring it over the link: as many are in flight as there are tags, but for
+    the one of descriptors."""
+    in_flight = (config.dma_tags - 1) * config.max_read_request_bytes
+    return min(link_bytes_per_cycle(config), in_flight / LINK_LATENCY_CYCLES)
+
+
 def dram_bytes_per_cycle(config: CardConfig) -> float:
     """What the card's DRAM moves in a card cycle at its peak: 4 bytes a transfer and channel."""
     megatransfers = int(config.dram_preset.rpartition("-")[2])
@@ -100,9 +107,10 @@ def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> i
     return START_CYCLES + batches * tiles(config, k, n) * rows
 
 
-def vector(config: CardConfig, rows: int, columns: int) -> int:
-    """A vector command: `bus_bytes / 4` elements a cycle."""
-    return START_CYCLES + rows * -(-columns // (config.bus_bytes // 4))
+def vector(config: CardConfig, rows: int, columns: int, nbytes: int = 0) -> float:
+    """A vector command: `bus_bytes / 4` elements a cycle, or as fast as DRAM moves their bytes."""
+    elements = rows * -(-columns // (config.bus_bytes // 4))
+    return START_CYCLES + max(elements, nbytes / dram_bytes_per_cycle(config))
 
 
 def copy(config: CardConfig, nbytes: int) -> float:
@@ -177,14 +185,19 @@ def far_taps(config: CardConfig, window: Window, row_bytes: int) -> float:
     return nbytes / (TAPS_SHARE * dram_bytes_per_cycle(config))
 
 
-def transfer(config: CardConfig, nbytes: int) -> float:
-    """A LOAD or STORE over the card's link."""
+def load(config: CardConfig, nbytes: int) -> float:
+    """A LOAD over the card's link."""
+    return START_CYCLES + LINK_LATENCY_CYCLES + nbytes / read_bytes_per_cycle(config)
+
+
+def long_load(config: CardConfig) -> int:
+    """Bytes of a LOAD whose start is 5 % of it."""
+    return int(20 * (START_CYCLES + LINK_LATENCY_CYCLES) * read_bytes_per_cycle(config))
+
+
+def store(config: CardConfig, nbytes: int) -> float:
+    """A STORE over the card's link."""
     return START_CYCLES + LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
-
-
-def long_transfer(config: CardConfig) -> int:
-    """Bytes of a LOAD whose start is 2 % of it."""
-    return int(50 * (START_CYCLES + LINK_LATENCY_CYCLES) * link_bytes_per_cycle(config))
 
 
 def row_cycles(config: CardConfig, row_format: RowFormat, dim: int, *, near: bool) -> float:

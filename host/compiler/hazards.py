@@ -1,7 +1,8 @@
 """What a compiled program must keep, read off the program and nothing else.
 
 Any two commands that touch the same bytes, one of them writing, are ordered by events. Commands are
-issued after what they wait for. And cards whose queues hold only so much come to an end.
+issued after what they wait for. And cards whose queues hold only so much come to an end: each core
+takes the commands of its queues from a ring of its own, in order, and stops at one that is full.
 """
 
 from collections import defaultdict, deque
@@ -29,16 +30,19 @@ class Access:
     writes: bool
 
 
-def check(program: Program, accesses: Iterable[Access], queue_depth: int) -> None:
+def check(
+    program: Program, accesses: Iterable[Access], queue_depth: int, queues_per_core: int
+) -> None:  # fmt: skip
     """Raises `HazardError` naming what a program does not keep.
 
     Parameters
     ----------
     program : Program
     accesses : what its commands touch
-    queue_depth : int, commands that an engine of a card holds
+    queue_depth : int, commands that a queue of a card holds
+    queues_per_core : int, queues whose commands come from one ring
     """
-    order = _Order(program)
+    order = _Order(program, queues_per_core)
     order.check_rounds()
     by_segment: dict[int, list[Access]] = defaultdict(list)
     for access in accesses:
@@ -54,14 +58,15 @@ def check(program: Program, accesses: Iterable[Access], queue_depth: int) -> Non
                     f"bytes of {program.segments[segment].name!r}, and no event orders them"
                 )
     for requests in (1, 2, program.stages + program.slots):
-        _run(program, queue_depth, requests)
+        _run(program, queue_depth, queues_per_core, requests)
 
 
 class _Order:
     """What of a request happens before what."""
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, queues_per_core: int):
         self._program = program
+        self._queues_per_core = queues_per_core
         self._commands = [
             (position, row)
             for position, part in enumerate(program.parts)
@@ -102,12 +107,17 @@ class _Order:
         position, row = self._commands[command]
         return [int(event) for event in self._program.parts[position].waits[row] if event >= 0]
 
+    def _ring(self, command: int) -> tuple[int, int]:
+        """The position and the core of whose ring a command is part."""
+        position, row = self._commands[command]
+        return position, int(self._program.parts[position].queue[row]) // self._queues_per_core
+
     def check_rounds(self) -> None:
-        """Whatever is waited for is issued before: on one card earlier, on another no later."""
-        for command, (position, _) in enumerate(self._commands):
+        """Whatever is waited for is issued before: in one ring earlier, in another no later."""
+        for command in range(len(self._commands)):
             for event in self._waits(command):
                 source = self._telling.get(event, event)
-                same = self._commands[source][0] == position
+                same = self._ring(source) == self._ring(command)
                 mine, theirs = self._key(command), self._key(source)
                 if not (theirs < mine if same else theirs[0] <= mine[0]):
                     raise HazardError(
@@ -192,23 +202,24 @@ class _Order:
         return any(first < sync <= second for sync in self._program.syncs)
 
 
-def _run(program: Program, depth: int, requests: int) -> None:
+def _run(program: Program, depth: int, queues_per_core: int, requests: int) -> None:
     """Lets cards with queues of `depth` take what so many requests issue, until nothing moves.
 
     Whatever can happen stays possible whatever else happens: one order stands for all.
     """
-    rings = _issued(program, requests)
+    rings = _issued(program, queues_per_core, requests)
     happened: set[tuple[int, int]] = set()
-    queues: list[dict[int, deque]] = [defaultdict(deque) for _ in rings]
+    queues: list[dict[int, deque]] = [defaultdict(deque) for _ in program.parts]
     moved = True
     while moved:
         moved = False
-        for position, ring in enumerate(rings):
-            part = program.parts[position]
-            first = program.first_event(position)
-            while ring and len(queues[position][int(part.queue[ring[0][1]])]) < depth:
-                queues[position][int(part.queue[ring[0][1]])].append(ring.popleft())
+        for (position, _), ring in rings.items():
+            queue_of = program.parts[position].queue
+            while ring and len(queues[position][int(queue_of[ring[0][1]])]) < depth:
+                queues[position][int(queue_of[ring[0][1]])].append(ring.popleft())
                 moved = True
+        for position, part in enumerate(program.parts):
+            first = program.first_event(position)
             for queue in queues[position].values():
                 while queue:
                     request, row = queue[0]
@@ -219,22 +230,33 @@ def _run(program: Program, depth: int, requests: int) -> None:
                     happened.add((request, first + row))
                     happened.add((request, int(part.arrival[row])))
                     moved = True
-    for position, ring in enumerate(rings):
-        stuck = [*ring, *(each for queue in queues[position].values() for each in queue)]
+    for position, part in enumerate(program.parts):
+        stuck = [
+            each
+            for held in (
+                *(ring for (card, _), ring in rings.items() if card == position),
+                *queues[position].values(),
+            )
+            for each in held
+        ]
         if stuck:
-            label = program.parts[position].labels[stuck[0][1]]
+            label = part.labels[stuck[0][1]]
             raise HazardError(
                 f"{requests} requests: {len(stuck)} commands of card {position} never run, "
                 f"{label!r} among them: a full queue holds up what it waits for"
             )
 
 
-def _issued(program: Program, requests: int) -> list[deque[tuple[int, int]]]:
-    """Request and row of every command, in the order in which each card is told of them."""
-    rings: list[deque[tuple[int, int]]] = [deque() for _ in program.parts]
+def _issued(
+    program: Program, queues_per_core: int, requests: int
+) -> dict[tuple[int, int], deque[tuple[int, int]]]:
+    """Request and row of every command, in the order in which they are put into each ring: by
+    position and core."""
+    rings: dict[tuple[int, int], deque[tuple[int, int]]] = defaultdict(deque)
     for newest in range(requests + program.stages - 1):
-        for ring, part in zip(rings, program.parts, strict=True):
-            for row, stage in enumerate(part.stage.tolist()):
+        for position, part in enumerate(program.parts):
+            cores = (part.queue // queues_per_core).tolist()
+            for row, (stage, core) in enumerate(zip(part.stage.tolist(), cores, strict=True)):
                 if 0 <= newest - stage < requests:
-                    ring.append((newest - stage, row))
+                    rings[position, core].append((newest - stage, row))
     return rings

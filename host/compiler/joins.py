@@ -124,6 +124,31 @@ class Joins:
         gap = laid.shape[1] - len(columns)
         return laid.reshape(-1)[: laid.size - gap]
 
+    def parts(self, node: Node) -> list[int]:
+        """At which byte of a row each part begins into which a reshape cuts it; none if a part
+        begins within a word, or lies in pieces."""
+        name, word = node.inputs[0], self._target.word
+        x, y = (self._graph.values[each] for each in (name, node.output))
+        count, left = divmod(x.columns, y.columns)
+        columns, own = self.columns[name], np.arange(y.columns)
+        found = []
+        for part in range(0 if left else count):
+            at = int(np.flatnonzero(columns == part * y.columns)[0])
+            begins = at * x.format.nbytes
+            piece = columns[at : at + y.columns]
+            if begins % word or not np.array_equal(piece, own + part * y.columns):
+                return []
+            found.append(begins)
+        return found
+
+    def pitch(self, node: Node) -> int:
+        """Bytes from one part of a row to the next, if parts lie evenly through all rows, so that
+        they are rows where they lie; else 0."""
+        parts = self.parts(node)
+        pitch, left = divmod(self.stride(node.inputs[0]), max(len(parts), 1))
+        even = parts == [part * pitch for part in range(len(parts))]
+        return pitch if parts and even and not left and pitch % self._target.word == 0 else 0
+
     def stride(self, name: str) -> int:
         """Bytes from one row of a tensor to the next, unless others decide where it is written."""
         value, node = self._graph.values[name], self._makers.get(name)
@@ -136,7 +161,7 @@ class Joins:
             rows = self._merged(node)
             if rows:
                 return rows * self.stride(node.inputs[0])
-            return round_up(nbytes, self._target.word)
+            return self.pitch(node) or round_up(nbytes, self._target.word)
         return self._target.row_stride(nbytes)
 
     def _may_be_written(self, name: str) -> bool:

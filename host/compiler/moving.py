@@ -12,15 +12,21 @@ from halfdome.host.graph.graph import Node
 MOST_MOVED = 1 << 24
 """Entries of a matrix of ones and zeros that puts the elements of a sample into another order."""
 
+_MOST_PARTS = 256
+"""Parts of a row, each of which is copied for itself."""
+
 
 def reshape(lowering: Lowering, node: Node, position: int) -> None:
-    """Rows as parts of longer rows where they lie; what cuts them apart is moved."""
+    """Rows as parts of longer rows where they lie, and cut apart where parts begin with words; what
+    cuts them elsewhere is moved."""
     name = node.inputs[0]
     x, y = (lowering.graph.values[each] for each in (name, node.output))
     source = lowering.layouts[name, position]
     if rows := moves.merged(x, y):
         made = Layout(source.buffer, source.offset, rows * source.stride)
         lowering.layouts[node.output, position] = made
+        return
+    if _cut(lowering, node, position):
         return
     # A sample as one row, then a matrix that puts each element where it belongs.
     word, pixels = lowering.target.word, y.pixels
@@ -51,6 +57,34 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
         lowering, node, position, wide, (target.size, len(flat)), weight, ElementFormat.INT8, 0,
         params, tall, samples,
     )  # fmt: skip
+
+
+def _cut(lowering: Lowering, node: Node, position: int) -> bool:
+    """Takes parts of rows for rows where they lie, if they lie evenly; else a COPY for each part.
+    Not if parts begin within words, or are too many."""
+    name, parts = node.inputs[0], lowering.joins.parts(node)
+    source, rows = lowering.layouts[name, position], lowering.rows(name, position)
+    if pitch := lowering.joins.pitch(node):
+        lowering.layouts[node.output, position] = Layout(source.buffer, source.offset, pitch)
+        return True
+    if not 0 < len(parts) <= _MOST_PARTS:
+        return False
+    value = lowering.graph.values[node.output]
+    row_bytes = value.columns * value.format.nbytes
+    stride = round_up(row_bytes, lowering.target.word)
+    made = lowering.fresh(node.output, position, rows * len(parts), stride)
+    lowering.layouts[node.output, position] = made
+    for part, begins in enumerate(parts):
+        taken = source.inside(begins)
+        target = Layout(made.buffer, made.offset + part * stride, len(parts) * stride)
+        work = lowering.target.move(
+            taken.place(), taken.stride, target.place(), target.stride, rows, row_bytes
+        )
+        lowering.add(
+            position, work, label(node), reads=[taken.region(rows, row_bytes)],
+            writes=[target.region(rows, row_bytes)],
+        )  # fmt: skip
+    return True
 
 
 def transpose(lowering: Lowering, node: Node, position: int) -> None:

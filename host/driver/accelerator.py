@@ -155,7 +155,7 @@ class Accelerator(Protocol):
         """
         ...
 
-    def flush(self) -> range:
+    def flush(self) -> Sequence[int]:
         """Submits what was prepared; the tickets."""
         ...
 
@@ -167,7 +167,7 @@ class Accelerator(Protocol):
         """Makes a part ready: an `Installed`."""
         ...
 
-    def submit(self, installed: Any, issue: Issue, as_list: bool) -> range:
+    def submit(self, installed: Any, issue: Issue, as_list: bool) -> Sequence[int]:
         """Hands commands to the card, all at once or one by one; their tickets."""
         ...
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine, Opcode, offset
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.registers import CONTROL_RESET, CONTROL_RUN, STATUS_FETCH_FAILED, STATUS_RESETTING
 from halfdome.host.driver.accelerator import CardState
@@ -25,6 +25,7 @@ LOOKS = 16
 """How often the host looks for errors while no interrupt comes, before it gives up."""
 ALL_ONES = 0xFFFF_FFFF
 """What a read returns that nobody answers."""
+_CORE = offset(Opcode.LOAD, "core")  # the header is the same in every command
 ERROR_COUNTERS = (
     "DROPPED_REQUESTS", "UNEXPECTED_COMPLETIONS", "LATE_COMPLETIONS", "MALFORMED_COMPLETIONS",
     "UNSUCCESSFUL_COMPLETIONS", "POISONED_COMPLETIONS", "COMPLETION_TIMEOUTS",
@@ -35,7 +36,7 @@ ERROR_COUNTERS = (
 
 @dataclass
 class Submitted:
-    """A descriptor handed to a card: as `label`, at `cycle`, into slot `slot` of its ring."""
+    """A descriptor handed to a card: as `label`, at `cycle`, into slot `slot` of all its rings."""
 
     descriptor: bytes
     label: str
@@ -86,7 +87,7 @@ class Device:
         self.bar2 = bar2
         self.clock = clock
         self._identify()
-        self.rings = Rings(bus)
+        self.rings = Rings(bus, config.cores)
         self._alarm = bus.map(4)
         self._alarms = 0
         self._alarms_seen = bus.errors
@@ -102,10 +103,11 @@ class Device:
         """Sets up a card that is as after power-on."""
         self.rings.restart()
         self._given_up = False
-        self._write64("SQ_BASE", self.rings.submission_address)
-        self.write("SQ_SIZE", RING_ENTRIES)
+        for core in range(self.config.cores):
+            self._write64("SQ_BASE", self.rings.submission_address(core), core)
+            self.write("SQ_SIZE", RING_ENTRIES, core)
         self._write64("CQ_BASE", self.rings.completion_address)
-        self.write("CQ_SIZE", RING_ENTRIES)
+        self.write("CQ_SIZE", self.rings.completion_entries)
         # An error message is no interrupt: it is left where the host looks anyway.
         messages = self._message, (self._alarm.address, 1)
         for vector, (address, data) in zip(registers.MSIX_VECTORS, messages, strict=True):
@@ -127,17 +129,33 @@ class Device:
         self.error_counts()
         self._await_late_completions()
         self.write("CONTROL", CONTROL_RESET)
-        for _ in range(max(1, self.patience_cycles // RESET_POLL_CYCLES)):
-            if not self.read("STATUS") & STATUS_RESETTING:
-                break
-            self.bus.wait(RESET_POLL_CYCLES)
-        else:
-            raise TimeoutError(
-                f"card {self.index}: a reset is not over after {self.patience_cycles} cycles; "
-                "power it off"
-            )
+        self._await_reset("STATUS", "a reset", "power it off")
         self._errors_read = {}
         self._start()
+
+    def reset_core(self, core: int) -> None:
+        """Brings one core to its start, beside the others, which go on.
+
+        Commands of it that run end first; what was submitted to it and has not completed never
+        will, nor signal. Timeline counters and memory stay as they are. Raises `CardLost` if the
+        card does not answer and `TimeoutError` if it has not finished after `patience_cycles`.
+        """
+        if core not in range(self.config.cores):
+            raise ValueError(f"core={core}: card {self.index} has {self.config.cores}")
+        self.poll()
+        self.write("CORE_CONTROL", CONTROL_RESET, core)
+        self._await_reset("CORE_STATUS", f"a reset of core {core}", "reset the card", core)
+        self.poll()
+        self.rings.restart_core(core)
+
+    def _await_reset(self, register: str, what: str, advice: str, core: int = 0) -> None:
+        for _ in range(max(1, self.patience_cycles // RESET_POLL_CYCLES)):
+            if not self.read(register, core) & STATUS_RESETTING:
+                return
+            self.bus.wait(RESET_POLL_CYCLES)
+        raise TimeoutError(
+            f"card {self.index}: {what} is not over after {self.patience_cycles} cycles; {advice}"
+        )
 
     def _await_late_completions(self) -> None:
         """What comes after a reset could be taken for the answer to another read of its tag."""
@@ -210,9 +228,9 @@ class Device:
                 f"{self.config.hash}; open the platform with the card's own configuration"
             )
 
-    def read(self, name: str) -> int:
-        """A 32-bit register by name."""
-        return self.read_at(registers.offset(name), 4)
+    def read(self, name: str, core: int = 0) -> int:
+        """A 32-bit register by name, of a core if every core has one."""
+        return self.read_at(registers.offset(name, core), 4)
 
     def read_at(self, offset: int, nbytes: int) -> int:
         """A 4- or 8-byte register by BAR0 offset."""
@@ -237,13 +255,13 @@ class Device:
     def _read_word(self, offset: int) -> int:
         return int.from_bytes(self.bus.read(self.bar0 + offset, 4), "little")
 
-    def write(self, name: str, value: int) -> None:
-        """Writes a 32-bit register by name."""
-        self.bus.write(self.bar0 + registers.offset(name), value.to_bytes(4, "little"))
+    def write(self, name: str, value: int, core: int = 0) -> None:
+        """Writes a 32-bit register by name, of a core if every core has one."""
+        self.bus.write(self.bar0 + registers.offset(name, core), value.to_bytes(4, "little"))
 
-    def _write64(self, name: str, value: int) -> None:
-        self.write(f"{name}_LO", value & 0xFFFF_FFFF)
-        self.write(f"{name}_HI", value >> 32)
+    def _write64(self, name: str, value: int, core: int = 0) -> None:
+        self.write(f"{name}_LO", value & 0xFFFF_FFFF, core)
+        self.write(f"{name}_HI", value >> 32, core)
 
     def set_counter(self, index: int, value: int) -> None:
         """Sets a timeline counter, as a peer's SIGNAL would."""
@@ -258,11 +276,13 @@ class Device:
         descriptors: Sequence[bytes] | np.ndarray,
         labels: Sequence[str] = (),
         sizes: np.ndarray | None = None,
-    ) -> range:
-        """Hands commands to the card with one doorbell; returns their tickets.
+    ) -> Sequence[int]:
+        """Hands commands to the card, each to the ring of its core, with one doorbell a ring;
+        returns their tickets.
 
-        Each descriptor's id field is overwritten. Waits for room if the ring is full. Raises
-        `CardLost` for a card that was given up.
+        Each descriptor's id field is overwritten. A ring that is full holds up its own commands
+        alone; waits for room for them once all others are handed over. Raises `CardLost` for a
+        card that was given up.
 
         Parameters
         ----------
@@ -278,41 +298,46 @@ class Device:
             slots = np.frombuffer(b"".join(descriptors), np.uint8).reshape(-1, DESCRIPTOR_BYTES)
         sizes = np.ones(len(slots), np.int64) if sizes is None else sizes
         first = self.rings.submitted
-        begun, ends = 0, np.cumsum(sizes)
-        while begun < len(sizes):
-            base = int(ends[begun - 1]) if begun else 0
-            fitting = int(np.searchsorted(ends, base + self.rings.room, side="right"))
-            if fitting == begun:
-                self._ring_doorbell()
+        command_of = np.repeat(np.arange(len(sizes)), sizes)
+        cores = slots[np.cumsum(sizes) - sizes, _CORE]
+        cores = np.where(cores < self.config.cores, cores, 0)  # its checker refuses the others
+        waiting = {int(core): np.flatnonzero(cores == core) for core in np.unique(cores)}
+        tickets = np.zeros(len(sizes), np.int64)
+        while waiting:
+            for core, commands in waiting.items():
+                ends = np.cumsum(sizes[commands])
+                fitting = int(np.searchsorted(ends, self.rings.room(core), side="right"))
+                commands, waiting[core] = commands[:fitting], commands[fitting:]
+                taken = sizes[commands]
+                piece = slots[np.isin(command_of, commands)]
+                tickets[commands] = self.rings.put(piece, taken, core)
+                if self.history is not None:
+                    own = [labels[each] for each in commands] if labels else ()
+                    self._note(tickets[commands], piece, taken, own)
+                self._ring_doorbell(core)
+            waiting = {core: commands for core, commands in waiting.items() if len(commands)}
+            if waiting:
                 self.poll()
-                while self.rings.room < sizes[begun]:
+                while all(self.rings.room(c) < sizes[left[0]] for c, left in waiting.items()):
                     self._sleep()
-                continue
-            piece = slots[base : int(ends[fitting - 1])]
-            tickets = self.rings.put(piece, sizes[begun:fitting])
-            if self.history is not None:
-                self._note(tickets, piece, sizes[begun:fitting], labels[begun:fitting])
-            begun = fitting
-        if len(sizes):
-            self._ring_doorbell()
-        return range(first, self.rings.submitted)
+        return range(first, first + len(sizes)) if len(set(cores)) < 2 else tickets.tolist()
 
     def _note(
-        self, tickets: range, slots: np.ndarray, sizes: np.ndarray, labels: Sequence[str]
+        self, tickets: np.ndarray, slots: np.ndarray, sizes: np.ndarray, labels: Sequence[str]
     ) -> None:
-        """Appends what was just put into the ring to `history`."""
+        """Appends what was just put into a ring to `history`."""
         starts = np.cumsum(sizes) - sizes
-        first_slot = self.rings.tail - int(sizes.sum())
-        for place, (ticket, start, size) in enumerate(zip(tickets, starts, sizes, strict=True)):
+        for place, ticket in enumerate(tickets.tolist()):
+            start, size = starts[place], sizes[place]
             descriptor = slots[start : start + size].tobytes()
             descriptor = descriptor[:2] + (ticket & 0xFFFF).to_bytes(2, "little") + descriptor[4:]
             label = labels[place] if place < len(labels) else ""
-            slot = (first_slot + int(start)) % RING_ENTRIES
+            slot = self.rings.place(ticket)
             self._traced[ticket] = Submitted(descriptor, label, self.clock(), slot)
             self.history.append(self._traced[ticket])  # type: ignore[union-attr]
 
-    def _ring_doorbell(self) -> None:
-        self.write("SQ_TAIL", self.rings.tail)
+    def _ring_doorbell(self, core: int) -> None:
+        self.write("SQ_TAIL", self.rings.tail(core), core)
 
     def poll(self) -> None:
         """Takes every completion that has arrived and tells the card so."""
@@ -384,7 +409,8 @@ class Device:
     def drain(self) -> bool:
         """Waits for all that was submitted, of which it tells the card again; whether it ended."""
         try:
-            self._ring_doorbell()
+            for core in range(self.config.cores):
+                self._ring_doorbell(core)
             self.poll()
             while not self.rings.idle:
                 self._sleep()

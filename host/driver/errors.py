@@ -82,7 +82,7 @@ class CommandError(RuntimeError):
         table: tuple[Field, ...] = fields(self.opcode)
         name = field_at(self.opcode, self.detail)
         rule = {
-            Status.BAD_CORE: "no such core",
+            Status.BAD_CORE: "not the core of the ring",
             Status.BAD_COUNTER: "no such counter",
             Status.BAD_DIMENSION: "zero, too large, or rows overlap",
             Status.BAD_ALIGNMENT: "not a multiple of the bus word",

@@ -224,7 +224,7 @@ class HalfdomeAccelerator:
         peer.timeline.issue(Opcode.FENCE_STORE, after=(arrived,))
         return arrived
 
-    def flush(self) -> range:
+    def flush(self) -> Sequence[int]:
         """Submits what was issued with one doorbell."""
         return self.timeline.flush()
 
@@ -253,7 +253,7 @@ class HalfdomeAccelerator:
         """Patches the descriptors of a part with where everything lies."""
         return InstalledPart(code, place, self.index)
 
-    def submit(self, installed: InstalledPart, issue: Issue, as_list: bool) -> range:
+    def submit(self, installed: InstalledPart, issue: Issue, as_list: bool) -> Sequence[int]:
         """Copies descriptors to the ring with the values that they wait for and signal."""
         sizes = installed.sizes[issue.commands]
         rows = installed.slots[np.repeat(issue.slots, sizes), installed.rows(issue.commands)]

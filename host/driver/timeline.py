@@ -112,7 +112,7 @@ class Timeline:
         """Forgets what was issued and not flushed; its events never happen."""
         self._pending = []
 
-    def flush(self) -> range:
+    def flush(self) -> Sequence[int]:
         """Submits what was issued with one doorbell; returns the commands' tickets."""
         pending, self._pending = self._pending, []
         return self._device.submit([raw for raw, _ in pending], [label for _, label in pending])

@@ -19,7 +19,7 @@ MOVES = {
     "Concat", "Gather",
 }  # fmt: skip
 """Operators whose outputs hold elements of their inputs, which say nothing of scales."""
-_KEEPING = {*MOVES, "MaxPool"}
+_KEEPING = {*MOVES, "MaxPool", "Resize"}
 """Operators whose outputs mean what their inputs mean."""
 _OPERANDS = {
     "QLinearConv": (0, 3, -6), "QLinearMatMul": (0, 3, -6), "QGemm": (0, 3, -7),

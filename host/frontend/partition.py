@@ -46,6 +46,7 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
     "Split": moves.split,
     "Pad": moves.pad,
     "Gather": moves.gather,
+    "Resize": moves.resize,
     "Transpose": moves.transpose,
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"), moves.reshape),
 }

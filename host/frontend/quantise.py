@@ -21,6 +21,7 @@ from halfdome.host.frontend.quantisable import (
 )
 from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet, told
+from halfdome.host.frontend.transposed import pixel_by_pixel
 from halfdome.host.frontend.whole import keep_functions_whole
 
 _QUANTISED = {
@@ -98,7 +99,7 @@ def _quantised(
         source, prepared, made = (
             f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
         )
-        _save(rewritten(model), source, outside)
+        _save(rewritten(pixel_by_pixel(model)), source, outside)
         quant_pre_process(
             source, prepared, skip_symbolic_shape=True, save_as_external_data=outside,
             all_tensors_to_one_file=True, external_data_location="prepared.data",

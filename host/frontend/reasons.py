@@ -19,7 +19,7 @@ REASONS: Mapping[str, str] = {
         "lookup on cards",
     ),
     **dict.fromkeys(
-        ("Resize", "Upsample", "DepthToSpace", "SpaceToDepth"), "no command moves pixels so"
+        ("Upsample", "DepthToSpace", "SpaceToDepth"), "no command moves pixels so"
     ),
     **dict.fromkeys(
         ("Conv", "MatMul", "Gemm"), "it computes in floating point; cards multiply 8 bits"

@@ -15,6 +15,9 @@ from halfdome.host.frontend.translate import MOST_MOVED, Builder, NotByRows, Ref
 from halfdome.host.frontend.translate_elements import rescaled
 from halfdome.host.frontend.translate_products import per_channel
 
+_MIDDLES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
+"""How Resize finds an element's place, if the middle of one is that of all that it becomes."""
+
 
 def reshape(builder: Builder, node: onnx.NodeProto) -> None:
     """Reshape, Flatten, Squeeze, Unsqueeze and Identity."""
@@ -207,6 +210,57 @@ def pad(builder: Builder, node: onnx.NodeProto) -> None:
     for axis, before, after in zip(axes, pads[:count], pads[count:], strict=True):
         piece = _extend(builder, piece, axis % len(shape), before, after)
     builder.define(y, piece.value, piece.order)
+
+
+def resize(builder: Builder, node: onnx.NodeProto) -> None:
+    """Resize that repeats each element a whole number of times along axes."""
+    x, y = node.input[0], node.output[0]
+    shape, made = builder.shape(x), builder.shape(y)
+    if not _is_repeated(builder, node, shape, made):
+        raise Refused("makes elements of several, or repeats some more often than others")
+    form = builder.either(x)
+    if builder.channels_last and len(shape) == 4:  # rows that are whole pixels are joined
+        order = tuple(axis for axis in (0, 2, 3, 1) if axis >= builder.first)
+        form = builder.ask(x, without_ones(order, shape))
+    piece = _Piece(form.value, form.order, shape)
+    for axis, (size, wanted) in enumerate(zip(shape, made, strict=True)):
+        piece = _repeat(builder, piece, axis, wanted // size)
+    builder.define(y, piece.value, piece.order)
+
+
+def _is_repeated(
+    builder: Builder, node: onnx.NodeProto, shape: Sequence[int], made: Sequence[int]
+) -> bool:  # fmt: skip
+    """Whether each element of an output is the nearest in whole parts of an axis."""
+    found = attributes(node)
+    places = str(found.get("coordinate_transformation_mode", "half_pixel"))
+    rounding = str(found.get("nearest_mode", "round_prefer_floor"))
+    begins = (places, rounding) == ("asymmetric", "floor")
+    middles = places in _MIDDLES and rounding.startswith("round")
+    if found.get("mode", "nearest") != "nearest" or not (begins or middles) or found.get("axes"):
+        return False
+    if any(wanted % size for size, wanted in zip(shape, made, strict=True)):
+        return False
+    if not operand(node, 2):  # sizes are given
+        return True
+    scales = builder.constant(operand(node, 2), "a scale of it").tolist()
+    return scales == [wanted // size for size, wanted in zip(shape, made, strict=True)]
+
+
+def _repeat(builder: Builder, piece: _Piece, axis: int, count: int) -> _Piece:
+    """Each element of one axis so many times: rows joined with themselves."""
+    if count == 1:
+        return piece
+    if axis < builder.first:
+        raise NotByRows
+    size = piece.shape[axis]
+    if axis not in piece.order:
+        raise Refused("repeats what lies along an axis of one element")
+    if axis == piece.innermost:
+        return _pick(builder, piece, axis, np.repeat(range(size), count).tolist())
+    before, _, between, last = piece.view(axis)
+    row = builder.shaped(piece.value, (before, size, between * last))
+    return _changed(piece, builder.add("concat", [row] * count), axis, size * count)
 
 
 def _numbers(builder: Builder, node: onnx.NodeProto, place: int, given: object) -> list[int]:

@@ -131,7 +131,8 @@ class _Card:
         pairs = reads(up.packets(), down.packets(), f"card {self._index}")
         in_flight = [(asked.end_fs / 1e9, answered.end_fs / 1e9) for asked, answered in pairs]
         self._trace.level(process, "PCIe reads in flight", "reads", in_flight)
-        first, last = self._record.ring, self._record.ring + RING_ENTRIES * DESCRIPTOR_BYTES
+        first, cores = self._record.ring, self._recording.config.cores
+        last = first + cores * RING_ENTRIES * DESCRIPTOR_BYTES
         fetches = [pair for pair in pairs if first <= (pair[0].address or 0) < last]
         track = self._trace.track(process, "command fetch")
         for asked, answered in fetches:

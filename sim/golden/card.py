@@ -49,9 +49,10 @@ class GoldenCard:
         self.host = host
         self.memory = np.zeros(config.window_bytes, np.uint8)
 
-    def execute(self, descriptor: bytes) -> tuple[Status, int]:
-        """Does what the descriptor says; returns status and detail of its completion."""
-        status, detail = check(descriptor, self.config)
+    def execute(self, descriptor: bytes, core: int = 0) -> tuple[Status, int]:
+        """Does what the descriptor says, which is in the ring of `core`; returns status and detail
+        of its completion."""
+        status, detail = check(descriptor, self.config, core)
         if status is not Status.OK:
             return status, detail
         opcode = Opcode(descriptor[0])
@@ -67,7 +68,7 @@ class GoldenCard:
                 return self._gather(values)
             case Opcode.MATMUL | Opcode.BATCH_MATMUL | Opcode.CONV2D:
                 return products.execute(opcode, values, self.memory, self.config)
-            case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+            case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
                 self._vector(opcode, values)
             case Opcode.LOOKUP:
                 table = self._bytes(values["table"], TABLE_BYTES).copy()

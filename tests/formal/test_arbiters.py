@@ -6,7 +6,7 @@ from amaranth.lib import data
 
 import halfdome.hdl.memory.arbiter
 from halfdome.hdl.command.merge import RoundRobinMerge
-from halfdome.hdl.memory.arbiter import RoundRobin, StreamArbiter
+from halfdome.hdl.memory.arbiter import NextTurn, RoundRobin, StreamArbiter
 from halfdome.hdl.pcie.mux import PacketMux
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, obey_stream_rules, wait_in_turn
@@ -44,6 +44,22 @@ def test_round_robin_grants_one_request_in_turn(prove, n):
     )
     m.d.comb += Cover(granted & dut.advance & (pick == n - 1))
     prove(spec, depth=n + 2, induction=1)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_the_next_turn_is_of_the_nearest_request_behind_the_last(prove, n):
+    spec = Spec(NextTurn(n))
+    m, dut = spec.m, spec.dut
+    pick = spec.constant("pick", range(n))
+    first = Mux(dut.last == n - 1, 0, dut.last + 1)
+    asked = dut.requests.bit_select(pick, 1)
+    m.d.comb += [
+        Assume((pick < n) & (dut.last < n)),
+        Assert(~dut.requests.any() | dut.requests.bit_select(dut.index, 1)),
+        Assert(~asked | (distance_to(n, first, dut.index) <= distance_to(n, first, pick))),
+        Cover(asked & (dut.index == pick) & (dut.last == pick)),
+    ]
+    prove(spec, depth=1, induction=1)
 
 
 def merged_in_order(spec, pick, mine, *, payload, slots):

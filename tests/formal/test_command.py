@@ -173,6 +173,7 @@ def test_waiting_queues_look_up_their_counters_in_turn(prove, monkeypatch, heade
                 index.eq(queue.counter),
                 Assert(queue.i.valid == (dut.i.valid & chosen)),
                 Assert(~chosen | (dut.i.ready == queue.i.ready)),
+                Assert(dut.room[number] == queue.i.ready),
                 Assert(~dut.empty | queue.empty),
                 Assert(queue.value == dut.value),
             ]

@@ -1,8 +1,8 @@
 """Cards of plain Python behind a bus: what the golden model makes of what the driver submits.
 
-Every card fetches its ring in order, keeps as many commands in front of each engine as its queues
-hold, and runs the head of any queue whose counter has been reached. Which card does what next is
-drawn at random: whatever is not ordered by an event happens in any order.
+Every card fetches the ring of each core in order, keeps as many commands in front of each engine as
+its queues hold, and runs the head of any queue whose counter has been reached. Which card does what
+next is drawn at random: whatever is not ordered by an event happens in any order.
 """
 
 import numpy as np
@@ -44,6 +44,7 @@ class Card:
         self.cycle = 0
         self.executed = []
         self.silent = False
+        self._cores = range(config.cores)
         self.power_on()
 
     def power_on(self):
@@ -55,8 +56,9 @@ class Card:
             registers.offset("CONFIG_HASH_HI"): high,
         }
         self.counters = [0] * self.config.counters
-        self.queues = {engine: [] for engine in Engine}
-        self.fetched = self.written = 0
+        self.queues = {(core, engine): [] for core in self._cores for engine in Engine}
+        self.fetched = [0 for _ in self._cores]
+        self.written = 0
 
     def read(self, offset):
         if self.silent:
@@ -74,46 +76,55 @@ class Card:
             self.counters[counter] = value
         elif offset == registers.offset("CONTROL") and value & registers.CONTROL_RESET:
             self.power_on()
+        elif offset in [registers.offset("CORE_CONTROL", core) for core in self._cores]:
+            self._reset((offset - registers.CORE_BASE) // registers.CORE_STRIDE)
         else:
             self.registers[offset] = value
 
-    def _register(self, name):
-        return self.registers.get(registers.offset(name), 0)
+    def _reset(self, core):
+        self.fetched[core] = self.registers[registers.offset("SQ_TAIL", core)] = 0
+        for engine in Engine:
+            self.queues[core, engine].clear()
+
+    def _register(self, name, core=0):
+        return self.registers.get(registers.offset(name, core), 0)
 
     def actions(self):
         """What the card could do next, functions."""
         found = []
         if self.silent:
             return found
-        if self.fetched != self._register("SQ_TAIL"):
-            raw = self._slot(0)
+        for core in self._cores:
+            if self.fetched[core] == self._register("SQ_TAIL", core):
+                continue
+            raw = self._slot(core, 0)
             if unpack(HEADER, raw)["extension"] == 1:
-                raw += self._slot(1)
+                raw += self._slot(core, 1)
             known = raw[0] in set(Opcode)
-            queue = self.queues[Opcode(raw[0]).engine if known else Engine.LOAD]
+            queue = self.queues[core, Opcode(raw[0]).engine if known else Engine.LOAD]
             if len(queue) < self.config.queue_depth:
-                found.append(lambda: self._fetch(queue, raw))
-        for queue in self.queues.values():
+                found.append(lambda core=core, queue=queue, raw=raw: self._fetch(core, queue, raw))
+        for (core, _), queue in self.queues.items():
             if queue and all(self._reached(*wait) for wait in waits(queue[0])):
-                found.append(lambda queue=queue: self._run(queue.pop(0)))
+                found.append(lambda core=core, queue=queue: self._run(core, queue.pop(0)))
         return found
 
     def _reached(self, counter, value):
         return (self.counters[counter] - value) % 2**32 < 2**31
 
-    def _slot(self, number):
-        base = self._register("SQ_BASE_LO") | self._register("SQ_BASE_HI") << 32
-        place = (self.fetched + number) % self._register("SQ_SIZE")
+    def _slot(self, core, number):
+        base = self._register("SQ_BASE_LO", core) | self._register("SQ_BASE_HI", core) << 32
+        place = (self.fetched[core] + number) % self._register("SQ_SIZE", core)
         return self._bus.read(base + place * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
 
-    def _fetch(self, queue, raw):
+    def _fetch(self, core, queue, raw):
         queue.append(raw)
         slots = len(raw) // DESCRIPTOR_BYTES
-        self.fetched = (self.fetched + slots) % self._register("SQ_SIZE")
+        self.fetched[core] = (self.fetched[core] + slots) % self._register("SQ_SIZE", core)
 
-    def _run(self, raw):
+    def _run(self, core, raw):
         self.executed.append(raw)
-        status, detail = self.golden.execute(raw)
+        status, detail = self.golden.execute(raw, core)
         header = unpack(HEADER, raw)
         if header["signal_counter"] != NO_COUNTER:
             self.counters[header["signal_counter"]] = header["signal_value"]

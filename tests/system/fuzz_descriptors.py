@@ -2,7 +2,8 @@
 
 `python -m tests.system.fuzz_descriptors --episodes 5000 --seed 1` runs seeds 1 to 5000 on one
 `tiny` card and names those that the two cards see differently: in status, in detail, or in any byte
-of card or host memory. An episode is one descriptor; its seed alone decides what it does.
+of card or host memory. An episode is one descriptor; its seed alone decides what it does. With
+`--stuck` the card has a second core, whose queues are full of what waits for ever.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -23,6 +24,7 @@ from halfdome.hdl.commands import (
     Opcode,
     Status,
     fields,
+    pack,
     unpack,
     waits,
 )
@@ -32,6 +34,9 @@ from halfdome.sim.golden.check import check
 from tests.system.drawing import HOST_BYTES, draw
 
 CONFIG = PRESETS["tiny"]
+STUCK = CONFIG.replace(cores=2)
+"""The second core's queues are full of commands that wait for a counter that nobody sets."""
+NEVER = {"wait_counter": STUCK.counters - 1, "wait_value": 1}
 MOST_STEPS = 20_000
 """Of a command that is run: about as many cycles."""
 
@@ -72,7 +77,7 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
         case Opcode.CONV2D:
             taps = v["kernel_height"] * v["kernel_width"]
             return v["out_height"] * v["out_width"] * taps * tiles
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
             return v["rows"] * (4 + v["columns"] // 4)
         case Opcode.LOOKUP:
             return 64 + v["rows"] * (4 + v["columns"] // config.bus_bytes)
@@ -90,6 +95,8 @@ class Judge:
         self.config = config
         self.seen: Counter[tuple[str, str]] = Counter()
         """(opcode, status) of the episodes run."""
+        self.stuck: Sequence[int] = ()
+        """Tickets of what waits for ever."""
         self._open()
 
     def _open(self) -> None:
@@ -98,6 +105,11 @@ class Judge:
         self._buffer = self._bus.map(HOST_BYTES)
         self._host = HostMemory(self._buffer.address)
         self._golden = GoldenCard(self.config, self._host)
+        full = 2 * self.config.queue_depth
+        for core in range(1, self.config.cores):
+            fences = [opcode for opcode in Opcode if opcode.is_fence]
+            raw = [pack(opcode, core=core, **NEVER) for opcode in fences for _ in range(full)]
+            self.stuck = self._card.device.submit(raw)
 
     def __enter__(self) -> "Judge":
         return self
@@ -110,6 +122,9 @@ class Judge:
         for counter, value in waits(descriptor):
             if counter < self.config.counters and -value % 2**32 >= 2**31:  # every counter is 0
                 return False
+        signalled = unpack(HEADER, descriptor)["signal_counter"]
+        if self.stuck and signalled == NEVER["wait_counter"]:
+            return False
         if check(descriptor, self.config)[0] is not Status.OK:
             return True
         opcode = Opcode(descriptor[0])
@@ -165,6 +180,12 @@ class Judge:
         found = [*self._differences(completion, status, detail)]
         return "\n  ".join([_told(descriptor), *found]) if found else ""
 
+    def is_free(self) -> bool:
+        """Whether any of what waits for ever has ended."""
+        device = self._card.device
+        device.poll()
+        return any(device.rings.done(np.array([ticket])) for ticket in self.stuck)
+
     def _differences(self, completion, status: Status, detail: int) -> Iterator[str]:
         found = completion.status, completion.detail
         if found != (status, detail):
@@ -203,11 +224,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the first episode")
+    parser.add_argument("--stuck", action="store_true", help="beside a core that never goes on")
     options = parser.parse_args()
     console = Console(highlight=False, markup=False, soft_wrap=True)
     failed, started = 0, time.monotonic()
     seeds = range(options.seed, options.seed + options.episodes)
-    with Judge() as judge:
+    with Judge(STUCK if options.stuck else CONFIG) as judge:
         for seed in track(seeds, f"episodes from seed {options.seed}", console=console):
             if told := judge.episode(seed):
                 failed += 1

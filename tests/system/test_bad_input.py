@@ -131,7 +131,7 @@ def test_lengths_that_do_not_sum_to_the_index_count(card, rejected, lengths, bag
             Status.BAD_OVERLAP,
             "b=0x1000: the output overlaps the operand",
         ),
-        (programs.matmul, {"core": 1}, Status.BAD_CORE, "core=0x1: no such core"),
+        (programs.matmul, {"core": 1}, Status.BAD_CORE, "core=0x1: not the core of the ring"),
         (programs.copy, {"wait_counter": TINY.counters}, Status.BAD_COUNTER, "wait_counter=0x10"),
     ],
 )

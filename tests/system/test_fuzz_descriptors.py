@@ -4,7 +4,7 @@ import pytest
 
 from halfdome.hdl.commands import Status
 from halfdome.sim.golden.card import GoldenCard
-from tests.system.fuzz_descriptors import Judge
+from tests.system.fuzz_descriptors import STUCK, Judge
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,14 @@ def test_random_descriptors_do_what_the_golden_card_does(judge):
     assert not any(told.values()), "\n".join(filter(None, told.values()))
     endings = {status for _, status in judge.seen}
     assert {"OK", "BAD_OVERLAP", "BAD_ALIGNMENT", "BAD_RANGE"} <= endings
+
+
+def test_the_same_beside_a_core_whose_queues_are_full_for_ever():
+    with Judge(STUCK) as judge:
+        told = {seed: judge.episode(seed) for seed in range(1000, 1030)}
+        assert not any(told.values()), "\n".join(filter(None, told.values()))
+        assert not judge.is_free()
+    assert ("COPY", "OK") in judge.seen
 
 
 def test_another_status_and_a_changed_byte_are_told(judge, monkeypatch):

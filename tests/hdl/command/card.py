@@ -5,13 +5,20 @@ from collections import deque
 
 from halfdome.hdl import registers
 from halfdome.hdl.command.processor import CommandProcessor
-from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Engine, Status, unpack
+from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, HEADER, Engine, Status, unpack
 from tests.bench import monitor, simulate
 from tests.hdl.command.descriptors import slots
 from tests.hdl.dma.pcie import HOST_BASE, HostMemory
 
 SQ, CQ, MESSAGE = 0x1000, 0x2000, 0x800
-"""Offsets in host memory."""
+"""Offsets in host memory: core 0's ring, completions, messages."""
+OTHER_SQ, SQ_BYTES = 0x3000, 0x1000
+"""Offset of core 1's ring, and from each to the next."""
+
+
+def ring_of(raw: bytes, config) -> int:
+    """In whose ring a command is put."""
+    return raw[4] % config.cores
 
 
 class Card:
@@ -28,35 +35,38 @@ class Card:
         self.sq_size, self.cq_size = sq_size, cq_size
         self.longest = longest
         self.sq_offset = SQ
-        self.tail = self.consumed = 0
+        self.tails = [0] * config.cores
+        self.consumed = 0
         self.completions: list[dict[str, int]] = []
         self.commands: dict[tuple[int, int], list[bytes]] = {}
         self.outcome = lambda raw: (Status.OK, 0)
 
     # The host.
 
-    async def write(self, ctx, name, value):
+    async def write(self, ctx, name, value, core=0):
         bus = self.dut.registers
-        ctx.set(bus.address, registers.offset(name) if isinstance(name, str) else name)
+        ctx.set(bus.address, registers.offset(name, core) if isinstance(name, str) else name)
         ctx.set(bus.write_data, value)
         ctx.set(bus.write, 1)
         await ctx.tick()
         ctx.set(bus.write, 0)
 
-    async def read(self, ctx, name):
+    async def read(self, ctx, name, core=0):
         bus = self.dut.registers
-        ctx.set(bus.address, registers.offset(name) if isinstance(name, str) else name)
+        ctx.set(bus.address, registers.offset(name, core) if isinstance(name, str) else name)
         ctx.set(bus.read, 1)
         await ctx.tick()
         ctx.set(bus.read, 0)
         return ctx.get(bus.read_data)
 
     async def start(self, ctx):
-        sq, cq, message = (HOST_BASE + offset for offset in (self.sq_offset, CQ, MESSAGE))
-        for name, value in {"SQ_BASE": sq, "CQ_BASE": cq, "MSIX_ADDRESS": message}.items():
-            await self.write(ctx, f"{name}_LO", value & 0xFFFF_FFFF)
-            await self.write(ctx, f"{name}_HI", value >> 32)
-        await self.write(ctx, "SQ_SIZE", self.sq_size)
+        places = [("CQ_BASE", 0, CQ), ("MSIX_ADDRESS", 0, MESSAGE)]
+        for core in range(self.config.cores):
+            places.append(("SQ_BASE", core, self.ring_offset(core)))
+            await self.write(ctx, "SQ_SIZE", self.sq_size, core)
+        for name, core, place in places:
+            await self.write(ctx, f"{name}_LO", (HOST_BASE + place) & 0xFFFF_FFFF, core)
+            await self.write(ctx, f"{name}_HI", (HOST_BASE + place) >> 32, core)
         await self.write(ctx, "CQ_SIZE", self.cq_size)
         await self.write(ctx, "MSIX_DATA", 0xCAFE)
         await self.write(ctx, "MSIX_CONTROL", 0)
@@ -66,23 +76,27 @@ class Card:
         await self.write(ctx, "CONTROL", 0)
         await self.write(ctx, "CONTROL", 1)
         self.memory.data[CQ : CQ + self.cq_size * COMPLETION_BYTES] = 0
-        self.tail = self.consumed = 0
+        self.tails = [0] * self.config.cores
+        self.consumed = 0
 
-    async def room(self, ctx):
-        head = await self.read(ctx, "SQ_HEAD")
-        return (head - self.tail - 1) % self.sq_size
+    def ring_offset(self, core):
+        return OTHER_SQ + SQ_BYTES * (core - 1) if core else self.sq_offset
 
-    async def submit(self, ctx, descriptors: deque):
-        """Puts as many commands in the ring as fit and rings the doorbell once."""
-        before, room = self.tail, await self.room(ctx)
+    async def room(self, ctx, core=0):
+        head = await self.read(ctx, "SQ_HEAD", core)
+        return (head - self.tails[core] - 1) % self.sq_size
+
+    async def submit(self, ctx, descriptors: deque, core=0):
+        """Puts as many commands in a core's ring as fit and rings its doorbell once."""
+        before, room = self.tails[core], await self.room(ctx, core)
         while descriptors and len(descriptors[0]) // 64 <= room:
             for slot in slots([descriptors.popleft()]):
-                start = self.sq_offset + 64 * (self.tail % self.sq_size)
+                start = self.ring_offset(core) + 64 * (self.tails[core] % self.sq_size)
                 self.memory.data[start : start + 64] = list(slot)
-                self.tail += 1
+                self.tails[core] += 1
                 room -= 1
-        if self.tail != before:
-            await self.write(ctx, "SQ_TAIL", self.tail % self.sq_size)
+        if self.tails[core] != before:
+            await self.write(ctx, "SQ_TAIL", self.tails[core] % self.sq_size, core)
 
     def poll(self):
         """Takes the next completion from the ring, if its phase says that it is new."""
@@ -108,14 +122,28 @@ class Card:
 
     async def execute(self, ctx, descriptors, *, laziness=0.0):
         """Submits everything and consumes a completion for each."""
-        waiting, expected = deque(descriptors), len(self.completions) + len(descriptors)
+        waiting = [deque() for _ in range(self.config.cores)]
+        for raw in descriptors:
+            waiting[ring_of(raw, self.config)].append(raw)
+        expected = len(self.completions) + len(descriptors)
         while len(self.completions) < expected:
-            if self.rng.random() >= laziness:
-                await self.submit(ctx, waiting)
+            for core, mine in enumerate(waiting):
+                if self.rng.random() >= laziness:
+                    await self.submit(ctx, mine, core)
             await ctx.tick()
             if self.rng.random() >= laziness:
                 await self.consume(ctx, self.rng.randint(1, self.cq_size))
         while not await self.read(ctx, "STATUS") & 1:
+            pass
+
+    async def execute_others(self, ctx, descriptors):
+        """As `execute`, for commands of one core, whatever the other cores are about."""
+        waiting, core = deque(descriptors), ring_of(descriptors[0], self.config)
+        expected = {unpack(HEADER, raw)["id"] for raw in descriptors}
+        while not expected <= {completion["id"] for completion in self.completions}:
+            await self.submit(ctx, waiting, core)
+            await self.consume(ctx)
+        while not await self.read(ctx, "CORE_STATUS", core) & 1:
             pass
 
     # The engines.

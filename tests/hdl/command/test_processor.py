@@ -15,7 +15,7 @@ from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Opcode, Status, pa
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
 from halfdome.sim.golden.check import check
-from tests.hdl.command.card import MESSAGE, Card
+from tests.hdl.command.card import MESSAGE, Card, ring_of
 from tests.hdl.command.descriptors import GOOD, mutated, slots
 from tests.hdl.dma.pcie import HOST_BASE
 
@@ -27,7 +27,7 @@ EVENTS = REQUEST_EVENTS + READ_EVENTS
 def queue_of(raw: bytes, config) -> tuple[int, int]:
     """The core and engine whose queue a descriptor joins."""
     engine = raw[0] >> 4
-    return raw[4] if raw[4] < config.cores else 0, engine if engine < len(Engine) else 0
+    return ring_of(raw, config), engine if engine < len(Engine) else 0
 
 
 def program(rng: random.Random, length: int, config, room: int) -> list[bytes]:
@@ -73,7 +73,7 @@ def assert_ran(card: Card, descriptors: list[bytes]):
     assert sorted(c["id"] for c in card.completions) == sorted(by_id)
     for completion in card.completions:
         raw = by_id[completion["id"]]
-        verdict = check(raw, config)
+        verdict = check(raw, config, ring_of(raw, config))
         if verdict[0] == Status.OK and raw[0] & 0xF != 0xF:
             verdict = card.outcome(raw)
         assert (completion["status"], completion["detail"]) == verdict
@@ -86,7 +86,7 @@ def assert_ran(card: Card, descriptors: list[bytes]):
         order = [c["id"] for c in card.completions if c["id"] in set(mine)]
         assert order == mine
         given_out = [
-            by_id[i] for i in mine if check(by_id[i], config)[0] == Status.OK
+            by_id[i] for i in mine if check(by_id[i], config, queue[0])[0] == Status.OK
             and by_id[i][0] & 0xF != 0xF
         ]  # fmt: skip
         assert card.commands.get(queue, []) == [raw[:64] for raw in given_out]
@@ -301,9 +301,9 @@ def test_failed_fetch_stops_the_ring_until_it_is_restarted():
         await card.execute(ctx, fences(2))
         card.memory.failing.add(HOST_BASE + card.sq_offset + 2 * 64)
         await card.submit(ctx, deque(fences(5, first=50)))
-        while await card.read(ctx, "CONTROL"):
+        while not await card.read(ctx, "STATUS") & 2:
             pass
-        assert await card.read(ctx, "STATUS") & 2
+        assert await card.read(ctx, "CORE_STATUS") & 2
         while not await card.read(ctx, "STATUS") & 1:
             pass
         await card.consume(ctx)
@@ -468,19 +468,26 @@ def test_registers_read_as_documented():
         halves = [await card.read(ctx, f"CONFIG_HASH_{half}") for half in ("HI", "LO")]
         assert f"{halves[0]:08x}{halves[1]:08x}" == config.hash
         assert await card.read(ctx, "MSIX_CONTROL") == 1
-        for register in registers.REGISTERS:
+        places = [(register, 0) for register in registers.REGISTERS]
+        places += [(register, core) for register in registers.CORE_REGISTERS for core in range(2)]
+        for register, core in places:
             if register.access == "ro":
-                before = await card.read(ctx, register.name)
-                await card.write(ctx, register.name, 0x5555_5555)
+                before = await card.read(ctx, register.name, core)
+                await card.write(ctx, register.name, 0x5555_5555, core)
                 if not register.name.startswith("CYCLES_LO"):
-                    assert await card.read(ctx, register.name) == before
+                    assert await card.read(ctx, register.name, core) == before
         for index in range(config.counters):
             await card.write(ctx, registers.counter_offset(index), index * 0x0101_0101)
         for index in range(config.counters):
             value = await card.read(ctx, registers.counter_offset(index))
             assert value == index * 0x0101_0101
         known = set(registers.register_names(config).values())
-        for offset in [*range(0x110, 0x130, 4), *range(0x43C, 0x1100, 0x2C), 0xFFFC]:
+        for offset in [
+            *range(0x20, 0x34, 4),
+            *range(0x110, 0x280, 4),
+            *range(0x43C, 0x1100, 0x2C),
+            0xFFFC,
+        ]:
             if offset not in known:
                 await card.write(ctx, offset, 0xFFFF_FFFF)
                 assert await card.read(ctx, offset) == 0, hex(offset)

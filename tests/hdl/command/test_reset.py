@@ -16,7 +16,11 @@ from tests.hdl.dma.pcie import HOST_BASE
 
 TINY = PRESETS["tiny"]
 ERROR_MESSAGE = MESSAGE + 16
-WRITABLE = [register.name for register in registers.REGISTERS if register.access == "rw"]
+WRITABLE = [
+    register.name
+    for register in registers.REGISTERS + registers.CORE_REGISTERS
+    if register.access == "rw"
+]
 RESETTING = 4
 
 
@@ -24,6 +28,9 @@ async def state(ctx, card):
     """What the host can see of a card, but for the cycles it has run."""
     names = [r.name for r in registers.REGISTERS if not r.name.startswith("CYCLES")]
     seen = {name: await card.read(ctx, name) for name in names}
+    for core in range(card.config.cores):
+        for register in registers.CORE_REGISTERS:
+            seen[register.name, core] = await card.read(ctx, register.name, core)
     for index in range(card.config.counters):
         seen[index] = await card.read(ctx, registers.counter_offset(index))
     return seen

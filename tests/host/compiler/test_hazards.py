@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl.config import PRESETS
+from halfdome.host.compiler import hazards
 from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.hazards import HazardError
+from halfdome.host.runtime.program import Part
 from tests.host.recommenders import Recommender
 
 TINY = PRESETS["tiny"]
@@ -115,3 +117,42 @@ def test_what_is_issued_before_that_for_which_it_waits_is_named(served):
     turned = {name: getattr(part, name)[order] for name in PER_COMMAND}
     with pytest.raises(HazardError, match=r"is issued before|wait for each other"):
         TARGET.check(changed(served, 0, **turned))
+
+
+def alone(served, queues, waits):
+    """A program of one card whose commands, of one stage, wait for one event each, or none (-1)."""
+    count = len(queues)
+    none = np.full(count, -1)
+    part = Part(
+        np.array(queues, np.uint8), np.zeros(count, np.uint8),
+        np.stack([np.array(waits), none], 1).astype(np.int32), none.astype(np.int16),
+        none.astype(np.int32), tuple(f"command {row}" for row in range(count)), {},
+    )  # fmt: skip
+    return replace(served, parts=(part,), slots=1, stages=1, syncs=(), segments=())
+
+
+FIVE = 5
+"""Queues of a core."""
+
+
+@pytest.mark.parametrize("core", [0, 1])
+def test_a_full_queue_stops_the_ring_of_its_core_alone(served, core):
+    """Three commands for a queue of two wait for what the last one signals."""
+    last = core * FIVE + 1
+    program = alone(served, [2, 2, 2, 1, last], [-1, 4, -1, -1, -1])
+    if core:
+        hazards.check(program, (), 2, FIVE)
+        with pytest.raises(HazardError, match=r"'command 1' .* is issued before 'command 4'"):
+            hazards.check(program, (), 2, 2 * FIVE)
+    else:
+        with pytest.raises(HazardError, match=r"'command 1' .* is issued before 'command 4'"):
+            hazards.check(program, (), 2, FIVE)
+
+
+def test_full_queues_of_two_rings_that_hold_each_other_up_are_found(served):
+    """Each ring is stopped by a queue whose head waits for what is behind the other's."""
+    queues = [0, 0, 1, FIVE, FIVE, FIVE + 1]
+    waits = [5, -1, -1, 2, -1, -1]
+    hazards.check(alone(served, queues, waits), (), 2, FIVE)
+    with pytest.raises(HazardError, match="1 requests: 6 commands of card 0 never run"):
+        hazards.check(alone(served, queues, waits), (), 1, FIVE)

@@ -6,6 +6,7 @@ import pytest
 from halfdome.hdl.commands import ElementFormat, Opcode, RowFormat
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler.compile import compile
+from halfdome.host.driver import layout
 from halfdome.host.graph.fused_rows import fuse_8bit
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import DTYPES, Value
@@ -76,3 +77,46 @@ def test_columns_that_begin_within_a_word_are_turned_with_all_of_the_row():
     codes = opcodes(program)
     assert Opcode.TRANSPOSE in codes
     assert Opcode.COPY in codes
+
+
+def test_rows_are_cut_where_words_begin_without_a_command():
+    """Pixels of 5 bytes are repeated along both axes: rows joined with themselves, and cut."""
+    x = Value("x", (2, 3, 2, 5), ElementFormat.UINT8)
+    nodes = [
+        Node("lookup", ("x", "t"), "a", {"format": ElementFormat.UINT8}),
+        Node("reshape", ("a",), "b", {"shape": (3, 10)}),
+        Node("concat", ("b", "b"), "c"),
+        Node("reshape", ("c",), "d", {"shape": (6, 2, 5)}),
+        Node("concat", ("d", "d"), "e"),
+        Node("reshape", ("e",), "y", {"shape": (6, 4, 5)}),
+    ]
+    table = RNG.permutation(256).astype(np.uint8)
+    graph = Graph([x], ["y"], nodes, {"t": table})
+    request = {"x": values(ElementFormat.UINT8, *x.shape)}
+    program = check_served(graph, [request], TINY)
+    assert Opcode.MATMUL not in opcodes(program)
+    y = graph.run(request)["y"]
+    looked_up = table[request["x"]].repeat(2, 1).repeat(2, 2)
+    np.testing.assert_array_equal(y, looked_up)
+
+
+def test_rows_that_lie_unevenly_are_copied():
+    """Rows of three words are kept apart by a fourth, so that none touches a line too many."""
+    word = TINY.bus_bytes
+    size = next(n * word for n in range(2, 32) if layout.row_stride(n * word, TINY) > n * word)
+    x = Value("x", (2, 3, size), ElementFormat.UINT8)
+    nodes = [
+        Node("lookup", ("x", "t"), "a", {"format": ElementFormat.UINT8}),
+        Node("reshape", ("a",), "y", {"shape": (3 * size // word, word)}),
+    ]
+    graph = Graph([x], ["y"], nodes, {"t": RNG.permutation(256).astype(np.uint8)})
+    program = check_served(graph, [{"x": values(x.format, *x.shape)}], TINY)
+    assert opcodes(program).count(Opcode.COPY) == size // word
+    assert Opcode.MATMUL not in opcodes(program)
+
+
+def test_rows_that_are_cut_within_words_are_moved_by_products():
+    x = Value("x", (2, 3, 10), ElementFormat.UINT8)
+    graph = Graph([x], ["y"], [Node("reshape", ("x",), "y", {"shape": (6, 5)})], {})
+    program = check_served(graph, [{"x": values(x.format, *x.shape)}], TINY)
+    assert Opcode.MATMUL in opcodes(program)

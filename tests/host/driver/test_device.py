@@ -136,7 +136,7 @@ def test_a_reset_forgets_what_was_submitted_and_starts_anew():
     card.reset()
     assert control == [2, 1]
     assert card.rings.idle
-    assert card.rings.room == RING_ENTRIES - 1
+    assert card.rings.room() == RING_ENTRIES - 1
     assert card.check(card.submit([SIGNAL] * 2)).status.tolist() == [Status.OK] * 2
     with pytest.raises(CardError, match="card 2: its commands were lost in a reset"):
         card.wait(lost[:1])

@@ -86,11 +86,11 @@ def test_commands_complete_in_any_order_and_every_slot_is_used_again(first, step
     for step, number in steps:
         if step == "put":
             number = [size for size, end in zip(number, np.cumsum(number), strict=True)
-                      if end <= rings.room]  # fmt: skip
+                      if end <= rings.room()]  # fmt: skip
             tickets = put(rings, *number)
             assert tickets == range(first + len(sizes), first + len(sizes) + len(number))
             sizes |= dict(zip(tickets, number, strict=True))
-            assert identifiers(card.fetch(rings.tail, number)) == [t % TICKETS for t in tickets]
+            assert identifiers(card.fetch(rings.tail(), number)) == [t % TICKETS for t in tickets]
             running += tickets
         elif step == "complete":
             for _ in range(min(number, len(running), RING_ENTRIES - 1 - len(told))):
@@ -105,7 +105,7 @@ def test_commands_complete_in_any_order_and_every_slot_is_used_again(first, step
         oldest = min(waiting, default=first + len(sizes))
         assert rings.retired == oldest
         assert rings.idle == (not waiting)
-        assert rings.room == RING_ENTRIES - 1 - sum(n for t, n in sizes.items() if t >= oldest)
+        assert rings.room() == RING_ENTRIES - 1 - sum(n for t, n in sizes.items() if t >= oldest)
         assert rings.head == (card.written - len(told)) % RING_ENTRIES
         for ticket in sizes:
             assert rings.done(np.array([ticket])) == (ticket in known)
@@ -171,7 +171,7 @@ def test_after_a_reset_nothing_that_came_before_is_believed():
     rings.restart()
     card.fetched = card.written = 0
     assert rings.idle
-    assert (rings.tail, rings.head, rings.room) == (0, 0, RING_ENTRIES - 1)
+    assert (rings.tail(), rings.head, rings.room()) == (0, 0, RING_ENTRIES - 1)
     assert rings.lost(np.array([0]))
     assert not rings.lost(np.array([1]))  # it had completed
     card.complete(lost[0])
@@ -202,7 +202,7 @@ def test_an_exception_anywhere_leaves_the_rings_as_before_or_as_after(first):
             if rings.submitted == first + 2:
                 put(rings, 1, 1)
             assert rings.submitted == first + 4
-            assert identifiers(card.fetch(rings.tail, [1, 2, 1, 1])) == [
+            assert identifiers(card.fetch(rings.tail(), [1, 2, 1, 1])) == [
                 (first + place) % TICKETS for place in range(4)
             ]
             for ticket in (first, first + 2, first + 3):

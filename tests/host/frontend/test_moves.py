@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.host.frontend import layout
+from halfdome.host.frontend.partition import Refusal
 from tests.host.frontend.nets import model, node
-from tests.host.frontend.single import agree, bytes_of
+from tests.host.frontend.single import agree, bytes_of, step_of
 from tests.host.frontend.test_products import DTYPES, SCALES, SEEDS, scale, zero_point
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -262,3 +263,46 @@ def test_gather_at_constant_places(data, shape, dtype, seed, many):
     chain.add("Gather", "a places", "b", axis=last)
     chain.scaled("b", "y")
     chain.check(rng, shape)
+
+
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=4, max_size=4), images=st.booleans(),
+    factors=st.tuples(st.integers(1, 3), st.integers(1, 3)), begins=st.booleans(),
+    sized=st.booleans(), dtype=DTYPES, seed=SEEDS,
+)  # fmt: skip
+def test_pixels_are_repeated(shape, images, factors, begins, sized, dtype, seed):
+    for axis, factor in zip((2, 3), factors, strict=True):
+        shape[axis] = max(shape[axis], 1 + (factor > 1))
+    rng = np.random.default_rng(seed)
+    chain = Chain(rng, dtype)
+    chain.scaled("x", "a")
+    if images:  # of which cards take a pixel's channels side by side
+        chain.add("MaxPool", "a", "b", kernel_shape=[1, 1])
+    made = [*shape[:2], shape[2] * factors[0], shape[3] * factors[1]]
+    how = chain.constant("sizes", made) if sized else chain.constant(
+        "scales", np.float32([1, 1, *factors])
+    )  # fmt: skip
+    about = ("asymmetric", "floor") if begins else ("half_pixel", "round_prefer_floor")
+    chain.add(
+        "Resize", f"{'b' if images else 'a'} {'- -' if sized else '-'} {how}", "c", mode="nearest",
+        coordinate_transformation_mode=about[0], nearest_mode=about[1],
+    )  # fmt: skip
+    chain.scaled("c", "y")
+    chain.check(rng, shape)
+
+
+@pytest.mark.parametrize(("scales", "about"), [
+    ([1, 1, 2, 2], {"mode": "linear"}),
+    ([1, 1, 2, 2], {"mode": "nearest", "nearest_mode": "ceil"}),
+    ([1, 1, 1.5, 2], {"mode": "nearest"}),
+    ([1, 1, 0.5, 2], {"mode": "nearest"}),
+    ([1, 1, 2.1, 2], {"mode": "nearest"}),
+])  # fmt: skip
+def test_pixels_that_are_no_copies_of_one_each_are_the_hosts(scales, about):
+    rng = np.random.default_rng(1)
+    chain = Chain(rng, np.dtype(np.uint8))
+    chain.scaled("x", "a")
+    chain.add("Resize", f"a - {chain.constant('scales', np.float32(scales))}", "y", **about)
+    net = model(chain.nodes, {"x": (np.uint8, (1, 2, 4, 4))}, ["y"], chain.constants)
+    with pytest.raises(Refusal, match="makes elements of several, or repeats some more often"):
+        step_of(net)

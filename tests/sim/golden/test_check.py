@@ -141,6 +141,16 @@ CASES = [
     (Opcode.TRANSPOSE, {"source": 0x400, "destination": 0x400 + 848}, Status.BAD_OVERLAP,
      "source"),
     (Opcode.TRANSPOSE, {"source": 0x400, "destination": 0x400 + 864}, Status.OK, None),
+    (Opcode.QUANTISE, {"scale": 0}, Status.BAD_FORMAT, "scale"),
+    (Opcode.QUANTISE, {"scale": 0xBF80_0000}, Status.BAD_FORMAT, "scale"),
+    (Opcode.QUANTISE, {"scale": 0x007F_FFFF}, Status.BAD_FORMAT, "scale"),
+    (Opcode.QUANTISE, {"scale": 0x0080_0000}, Status.OK, None),
+    (Opcode.QUANTISE, {"scale": INFINITY}, Status.BAD_FORMAT, "scale"),
+    (Opcode.QUANTISE, {"scale": INFINITY - 1}, Status.OK, None),
+    (Opcode.QUANTISE, {"scale": INFINITY + 1}, Status.BAD_FORMAT, "scale"),
+    (Opcode.QUANTISE, {"y_format": ElementFormat.FLOAT16}, Status.BAD_FORMAT, "y_format"),
+    (Opcode.QUANTISE, {"flags": Flag.MAX}, Status.BAD_FORMAT, "flags"),
+    (Opcode.QUANTISE, {"y": 0x5000, "y_stride": 48}, Status.OK, None),
     # Five bags of 128 bytes; a table of 10 rows of 40, 21 indices.
     (Opcode.GATHER, {"output": 0x1003}, Status.BAD_OVERLAP, "table"),
     (Opcode.GATHER, {"output": 0x1003 + 400}, Status.OK, None),
@@ -315,8 +325,14 @@ def test_every_flag_of_a_command_is_accepted():
 def test_another_cores_scratchpad_is_out_of_range():
     config = TINY.replace(cores=2)
     body = GOOD[Opcode.STORE] | {"source": config.scratchpad_address(1)}
-    assert check(pack(Opcode.STORE, **body, core=1), config) == (Status.OK, 0)
-    assert check(pack(Opcode.STORE, **body, core=0), config)[0] == Status.BAD_RANGE
+    assert check(pack(Opcode.STORE, **body, core=1), config, 1) == (Status.OK, 0)
+    assert check(pack(Opcode.STORE, **body, core=0), config, 0)[0] == Status.BAD_RANGE
+
+
+@pytest.mark.parametrize(("core", "ring"), [(0, 1), (1, 0), (2, 0), (255, 1)])
+def test_a_command_in_the_ring_of_another_core_is_refused(core, ring):
+    raw = pack(Opcode.FENCE_LOAD, core=core)
+    assert check(raw, TINY.replace(cores=2), ring) == (Status.BAD_CORE, 4)
 
 
 def test_good_descriptors_name_every_body_field():

@@ -56,7 +56,7 @@ def test_answers_have_their_bits(answered):
 def test_sums_of_a_request_run_under_its_products(answered):
     (program, alone, _), (_, whole, _) = answered
     assert alone.latency_cycles < 1.15 * array_cycles(program)
-    assert alone.latency_cycles < 0.9 * whole.latency_cycles
+    assert alone.latency_cycles < 0.95 * whole.latency_cycles
 
 
 def test_the_array_is_busy_all_the_time_while_requests_are_in_flight(answered):

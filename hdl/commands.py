@@ -57,6 +57,7 @@ class Opcode(enum.IntEnum, shape=8):
     CLAMP = 0x44
     LOOKUP = 0x45
     POOL = 0x46
+    QUANTISE = 0x4A
     DEPTHWISE = 0x4B
     FENCE_VECTOR = 0x4F
 
@@ -308,11 +309,15 @@ _ELEMENTS: tuple[Field, ...] = (
     Field("a_stride", 24, "bytes from one row of a to the next"),
 )
 
+_ZERO_POINTS: tuple[Field, ...] = (
+    Field("y_zero_point", 8, "added after scaling if y has 8 bits"),
+    Field("a_zero_point", 8, "what stands for 0 in a of 8 bits"),
+)
+
 _VECTOR: tuple[Field, ...] = (
     *_ELEMENTS,
     Field("multiplier", 32, "float32, finite and not zero: y = result * multiplier"),
-    Field("y_zero_point", 8, "added after scaling if y has 8 bits"),
-    Field("a_zero_point", 8, "what stands for 0 in a of 8 bits"),
+    *_ZERO_POINTS,
     Field("y_format", 8, "`ElementFormat` but INT32"),
     Field("a_format", 8, "`ElementFormat`"),
     Field("function", 8, "`Function`"),
@@ -460,6 +465,14 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         *_VECTOR,
         Field("low", 32, "float32, not NaN"),
         Field("high", 32, "float32, not NaN, not below low"),
+    ),
+    # y = a / scale, rounded to float32, then to 8 bits; NaN gives the least
+    Opcode.QUANTISE: (
+        *_ELEMENTS,
+        Field("scale", 32, "float32, positive and normal"),
+        *_ZERO_POINTS,
+        Field("y_format", 8, "UINT8 or INT8"),
+        Field("a_format", 8, "`ElementFormat`"),
     ),
     # y = table[a]
     Opcode.LOOKUP: (

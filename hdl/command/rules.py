@@ -43,7 +43,7 @@ WINDOW_SIDES = tuple(
     f"{name}_{side}" for name in ("kernel", "stride", "dilation") for side in ("height", "width")
 )
 PADS = {"height": "pad_top", "width": "pad_left"}
-VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
+VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP, Opcode.QUANTISE)
 
 
 class Rule(NamedTuple):
@@ -370,6 +370,8 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
     yield rule((v.flags & both) == both, Status.BAD_FORMAT, "flags")
     for name in (f.name for f in fields(opcode)):
         match name:
+            case "scale" if opcode is Opcode.QUANTISE:
+                broken = _not_finite(v.scale) | ~v.scale[23:31].any() | v.scale[31]
             case "multiplier" | "scale":
                 broken = _not_finite(v[name]) | ~v[name][:31].any()
             case "shift":
@@ -381,6 +383,8 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
                 broken |= _order(v.high) < _order(v.low)
             case "function":
                 broken = ~is_one_of(v[name], Function)
+            case "y_format" if opcode is Opcode.QUANTISE:
+                broken = ~is_one_of(v[name], (ElementFormat.UINT8, ElementFormat.INT8))
             case "y_format":
                 broken = ~is_one_of(v[name], set(ElementFormat) - {ElementFormat.INT32})
             case "a_format" | "b_format":

@@ -10,6 +10,7 @@ from halfdome.hdl.commands import (
     TABLE_BYTES,
     ElementFormat,
     Flag,
+    Function,
     Opcode,
     Status,
     fields,
@@ -41,8 +42,8 @@ def element_size(element: Value) -> Value:
 
 
 class VectorEngine(wiring.Component):
-    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; LOOKUP,
-    POOL and DEPTHWISE.
+    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; QUANTISE,
+    LOOKUP, POOL and DEPTHWISE.
 
     Exact as `halfdome.sim.golden.vector`. Only the bytes of the output's rows are written. Groups
     of `elements` elements flow from the sources to the packer; the lanes stand still while the
@@ -173,9 +174,12 @@ class VectorEngine(wiring.Component):
             *(
                 next_settings[name].eq(command[name])
                 for name in (
-                    "function", "a_format", "a_zero_point", "y_format", "y_zero_point",
-                    "multiplier",
+                    "a_format", "a_zero_point", "y_format", "y_zero_point", "multiplier",
                 )
+            ),
+            # A QUANTISE has no function, and its scale where others have their multiplier.
+            next_settings.function.eq(
+                Mux(command.opcode == Opcode.QUANTISE, Function.IDENTITY, command.function)
             ),
             next_settings.b_format.eq(second.b_format),
             next_settings.b_zero_point.eq(second.b_zero_point),

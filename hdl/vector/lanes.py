@@ -1,6 +1,6 @@
 """The arithmetic of the vector engine: from stored elements to stored elements."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,6 +10,7 @@ from halfdome.hdl.arith.format import FLOAT32
 from halfdome.hdl.arith.mul import FloatMul
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.arith.quantise import RoundToByte
+from halfdome.hdl.arith.quotient import QuotientToByte
 from halfdome.hdl.commands import ElementFormat, Function, Opcode
 from halfdome.hdl.once import EnableInserter, Once
 from halfdome.hdl.vector.function import FunctionLane, FunctionTables
@@ -37,7 +38,7 @@ SETTINGS = data.StructLayout(
     }
 )
 """What a command does to its elements. `first`: scale, MULTIPLY's shift, low. `second`: AFFINE's
-shift, high. `tail`: elements of a row's last group."""
+shift, high. `multiplier`: of a QUANTISE the scale. `tail`: elements of a row's last group."""
 
 
 class ElementDecoder(wiring.Component):
@@ -136,7 +137,8 @@ class ElementEncoder(wiring.Component):
 
 
 class VectorLanes(wiring.Component):
-    """One group of elements a cycle through decode, combine, function, reduce and encode.
+    """One group of elements a cycle through decode, combine, function, reduce and encode; those of
+    a QUANTISE through decode and a division beside all that.
 
     Members
     -------
@@ -176,7 +178,9 @@ class VectorLanes(wiring.Component):
         settings, lanes = self.settings, self._lanes
         uses_table = Signal()
         reduces = Signal()
+        quantises = Signal()
         m.d.comb += [
+            quantises.eq(settings.opcode == Opcode.QUANTISE),
             uses_table.eq(settings.function > Function.RELU),
             reduces.eq(settings.sum | settings.max),
         ]
@@ -209,7 +213,7 @@ class VectorLanes(wiring.Component):
         m.d.comb += self.o_valid.eq(leaves)
 
         for lane in range(lanes):
-            x = self._combine(m, lane)
+            x, decoded = self._combine(m, lane)
             function = FunctionLane()
             m.submodules[f"function_{lane}"] = EnableInserter(uses_table)(Once(function))
             encode = ElementEncoder()
@@ -232,12 +236,26 @@ class VectorLanes(wiring.Component):
                 encode.zero_point.eq(settings.y_zero_point),
                 encode.multiplier.eq(settings.multiplier),
                 encode.i.eq(Mux(reduces, reducer.o, result) if lane == 0 else result),
-                self.o[lane].eq(encode.o),
+                self.o[lane].eq(Mux(quantises, self._quotient(m, lane, decoded), encode.o)),
             ]
         return m
 
-    def _combine(self, m: Module, lane: int) -> Signal:
-        """Decodes the elements of a lane and combines them as the opcode says."""
+    def _quotient(self, m: Module, lane: int, x: Signal) -> Value:
+        """A decoded element by the scale, when encoded ones leave."""
+        settings = self.settings
+        divide = QuotientToByte()
+        m.submodules[f"divide_{lane}"] = Once(divide)
+        flip = (settings.y_format == ElementFormat.INT8) << 7
+        m.d.comb += [
+            divide.i.eq(x),
+            divide.scale.eq(settings.multiplier),
+            divide.zero_point.eq(settings.y_zero_point ^ flip),
+        ]
+        wait = self.latency - ElementDecoder.latency - QuotientToByte.latency
+        return register(m, divide.o, f"quotient_{lane}", cycles=wait) ^ flip
+
+    def _combine(self, m: Module, lane: int) -> tuple[Signal, Signal]:
+        """Decodes the elements of a lane and combines them as the opcode says; a alone, too."""
         settings = self.settings
         a, b, fma = ElementDecoder(), ElementDecoder(), FloatFma(FLOAT32)
         m.submodules[f"a_{lane}"] = Once(a)
@@ -276,4 +294,4 @@ class VectorLanes(wiring.Component):
         m.d.comb += [port.eq(f) for port, f in zip((fma.a, fma.b, fma.c), factors, strict=True)]
         x = Signal(32, name=f"combined_{lane}")
         m.d.comb += x.eq(fma.o)
-        return x
+        return x, a.o

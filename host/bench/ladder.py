@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from halfdome.host.models.ladder import (
     mtcnn,
     open_nsfw,
     pp_ocr,
+    resnet50,
     yolox,
 )
 from halfdome.host.models.ladder.boxes import Boxes, overlap
@@ -28,7 +29,7 @@ from halfdome.host.models.movielens import DataError
 from halfdome.host.platform import check
 from halfdome.host.report.stamp import stamp
 from halfdome.host.serving.compare import differences
-from halfdome.host.serving.result import layers_of
+from halfdome.host.serving.result import layers_of, utilisation_of
 from halfdome.host.serving.session import InferenceSession
 
 _ALIKE = 0.5
@@ -74,6 +75,7 @@ RUNGS: Mapping[str, Step] = {
     "p_net": Step(mtcnn.p_net, "faces", 1),
     "open_nsfw": Step(open_nsfw.open_nsfw, "outputs", 1),
     "lite0": Step(efficientnet.lite0, efficientnet.OUTPUT, 1),
+    "resnet50": Step(resnet50.resnet50, "gpu_0/softmax_1", 1),
     "resnext101": Step(families.resnext101, families.OUTPUT, 1),
     "regnety_128gf": Step(families.regnety_128gf, families.OUTPUT, 1),
     "fbnetv3_g": Step(families.fbnetv3_g, families.OUTPUT, 1),
@@ -96,48 +98,61 @@ def measure(
 
     Raises `ValueError` for a rung that there is not, and for more requests than it has.
     """
-    for name in rungs:
-        if name not in RUNGS:
-            raise ValueError(f"--rung {name}: unknown; known are {', '.join(RUNGS)}")
+    check_rungs(rungs)
     check(config, cards, engine)
     rows = []
     for name in rungs:
         progress(name, 0, 0)
-        try:
-            rung = RUNGS[name].build()
-        except (MissingModel, DataError, ImportError) as error:
-            rows.append({"rung": name, "missing": str(error)})
+        rung = built(name)
+        if isinstance(rung, str):
+            rows.append({"rung": name, "missing": rung})
             continue
         if not 1 <= requests <= len(rung.inputs):
             raise ValueError(f"--requests {requests}: must be 1 to {len(rung.inputs)} for {name}")
-        rows.append({"rung": name} | _measured(
-            rung, RUNGS[name], config, cards, engine, requests,
+        rows.append({"rung": name} | measured(
+            rung, RUNGS[name], config, cards, engine, rung.inputs[:requests],
             lambda done, of, name=name: progress(name, done, of),
         ))  # fmt: skip
     return {**stamp(config, 0), "engine": engine, "cards": cards, "rows": rows}
 
 
-def _measured(
-    rung: Rung, step: Step, config: CardConfig, cards: int, engine: str, requests: int,
-    progress: Callable[[int, int], None],
+def check_rungs(rungs: Sequence[str]) -> None:
+    """Raises `ValueError` for a rung that there is not."""
+    for name in rungs:
+        if name not in RUNGS:
+            raise ValueError(f"--rung {name}: unknown; known are {', '.join(RUNGS)}")
+
+
+def built(name: str) -> Rung | str:
+    """A rung, or what to do about files that are missing."""
+    try:
+        return RUNGS[name].build()
+    except (MissingModel, DataError, ImportError) as error:
+        return str(error)
+
+
+def measured(
+    rung: Rung, step: Step, config: CardConfig, cards: int, engine: str,
+    asked: Sequence[Mapping[str, np.ndarray]], progress: Callable[[int, int], None],
 ) -> dict:  # fmt: skip
+    """What requests of a rung took and how right they are. `progress` is told how many steps were
+    done, of how many."""
     start = time.perf_counter()
     prepared = prepare(rung.model, calibration=rung.calibration)
     ready = time.perf_counter()
     plan = compile(prepared, cards=cards, config=config)
     compiled = time.perf_counter()
-    asked = rung.inputs[:requests]
     right = {
         of: _answers(model, prepared, asked)
         for of, model in (("int8", prepared.model), ("fp32", prepared.floating))
     }
-    total = len(plan.steps) * requests
+    total = len(plan.steps) * len(asked)
     with InferenceSession(plan, config=config, engine=engine) as session:
         opened = time.perf_counter()
         tensors = session.tensors(asked, lambda done: progress(done, total))
         ran = time.perf_counter()
         cycles = sum(each.cycles for each in session.steps)
-        layers = layers_of(session).values()
+        layers, used = layers_of(session), utilisation_of(session)
     comparison = differences(prepared, plan, asked, tensors, engine=engine)
     worst = [each.sqnr_db for each in comparison.tensors if each.sqnr_db is not None]
     alike = {
@@ -150,13 +165,14 @@ def _measured(
         "nodes_on_cards": partition["nodes_on_cards"],
         "nodes_on_host": partition["nodes_on_host"],
         "quantise_seconds": ready - start, "compile_seconds": compiled - ready,
-        "run_seconds": ran - opened, "requests": requests, "cycles_per_request": cycles / requests,
+        "run_seconds": ran - opened, "requests": len(asked),
+        "cycles_per_request": cycles / len(asked),
         "equal": not comparison.differing, "first_difference": comparison.first,
         "worst_sqnr_db": min(worst, default=None), "samples": sum(map(step.samples, tensors)),
         "top1_as_int8": alike["int8"], "top1_as_fp32": alike["fp32"],
-        "moved_bytes": sum(sum(each.moved_bytes.values()) for each in layers),
-        "least_bytes": sum(each.least_bytes for each in layers),
-        "link_bytes_in": partition["link_bytes_in"], "link_bytes_out": partition["link_bytes_out"],
+        "moved_bytes": sum(sum(each.moved_bytes.values()) for each in layers.values()),
+        "least_bytes": sum(each.least_bytes for each in layers.values()),
+        **asdict(used), "layers": {number: each.as_dict() for number, each in layers.items()},
     }  # fmt: skip
 
 

@@ -251,6 +251,9 @@ def bench_models(
         typer.Option("--rung", metavar="NAME", help="Of the ladder; may be given more than once."),
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests of each.")] = 1,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="One request alone, several in flight, all cards.")
+    ] = False,
     cards: options.Cards = 6,
     config: options.Config = "default",
     engine: options.EngineName = "native",
@@ -259,14 +262,17 @@ def bench_models(
     """The ladder of models: what of each is on the cards, how right it is, what it takes.
 
     Tensors are compared with ONNX Runtime's 8-bit operators; any difference makes the exit status
-    1. OpenNSFW takes minutes.
+    1. OpenNSFW takes minutes, ResNet-50 with --scaling an hour.
 
     Example: `halfdome bench models --rung digits --rung p_net --json models.json`
     """
     from halfdome.host.bench import ladder
+    from halfdome.host.bench import scaling as scaled
     from halfdome.host.report import models
 
-    design = preset(config)
+    if scaling and requests > 1:
+        raise ValueError("--requests: --scaling says how many")
+    design, chosen = preset(config), rungs or tuple(ladder.RUNGS)
     with options.progress() as bar:
         task = bar.add_task("models", total=None)
 
@@ -274,11 +280,13 @@ def bench_models(
             bar.update(task, description=rung, total=total or None)
             bar.update(task, **({"advance": done} if total else {"completed": 0}))
 
-        result = ladder.measure(
-            design, rungs or tuple(ladder.RUNGS), cards=cards, engine=engine, requests=requests,
-            progress=progress,
-        )  # fmt: skip
+        how = {"cards": cards, "engine": engine, "progress": progress}
+        if scaling:
+            result = scaled.measure(design, chosen, **how)
+        else:
+            result = ladder.measure(design, chosen, requests=requests, **how)
     models.print_ladder(result, console)
+    models.print_utilisation(result, console)
     options.write_json(json_file, result)
     wrong = [row["rung"] for row in result["rows"] if not row.get("equal", True)]
     if wrong:

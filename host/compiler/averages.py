@@ -1,7 +1,7 @@
 """Averages over windows as ONNX Runtime computes them: in float32, tap after tap.
 
 No order of additions but its own has its bits. So the bytes become floats, the taps are added up by
-rows of y, and what is divided is divided as `element_wise.quantise` divides.
+rows of y, and what is divided is divided by one step of correction.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,8 @@ class _Floats:
         )
 
     def divide(self, rows: int, x: Layout, by: np.float32, y: Layout, rest: Layout) -> None:
-        """y = x / by, rounded once."""
+        """y = x / by, rounded once: with r = 1 / by rounded, q = x * r is nearly x / by, and
+        q + (x - q * by) * r is it (Markstein, "IA-64 and elementary functions", 2000)."""
         inverse = float(np.float32(1) / by)
         self.do("affine", rows, y, x, scale=inverse)
         self.do("add", rows, rest, x, y, scale=-float(by))

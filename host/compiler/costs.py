@@ -41,6 +41,13 @@ def link_bytes_per_cycle(config: CardConfig) -> float:
     return raw * config.max_payload_bytes / (config.max_payload_bytes + _TLP_BYTES)
 
 
+def read_bytes_per_cycle(config: CardConfig) -> float:
+    """What a card's reads bring it over the link: as many are in flight as there are tags, but for
+    the one of descriptors."""
+    in_flight = (config.dma_tags - 1) * config.max_read_request_bytes
+    return min(link_bytes_per_cycle(config), in_flight / LINK_LATENCY_CYCLES)
+
+
 def dram_bytes_per_cycle(config: CardConfig) -> float:
     """What the card's DRAM moves in a card cycle at its peak: 4 bytes a transfer and channel."""
     megatransfers = int(config.dram_preset.rpartition("-")[2])
@@ -100,9 +107,10 @@ def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> i
     return START_CYCLES + batches * tiles(config, k, n) * rows
 
 
-def vector(config: CardConfig, rows: int, columns: int) -> int:
-    """A vector command: `bus_bytes / 4` elements a cycle."""
-    return START_CYCLES + rows * -(-columns // (config.bus_bytes // 4))
+def vector(config: CardConfig, rows: int, columns: int, nbytes: int = 0) -> float:
+    """A vector command: `bus_bytes / 4` elements a cycle, or as fast as DRAM moves their bytes."""
+    elements = rows * -(-columns // (config.bus_bytes // 4))
+    return START_CYCLES + max(elements, nbytes / dram_bytes_per_cycle(config))
 
 
 def copy(config: CardConfig, nbytes: int) -> float:
@@ -139,14 +147,16 @@ def lookup(config: CardConfig, rows: int, columns: int) -> int:
 
 
 @cache  # many images see one window
+def _taps(window: Window, axis: int) -> np.ndarray:
+    """Taps along an axis inside of the image, of each window."""
+    first = np.arange(window.out[axis]) * window.stride[axis] - window.pad[axis]
+    read = first[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
+    return ((read >= 0) & (read < window.image[axis])).sum(axis=1)
+
+
 def taps_inside(window: Window) -> int:
     """How often windows read a pixel: taps outside of the image are not read."""
-    total = 1
-    for axis in (0, 1):
-        first = np.arange(window.out[axis]) * window.stride[axis] - window.pad[axis]
-        read = first[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
-        total *= int(((read >= 0) & (read < window.image[axis])).sum())
-    return total
+    return int(_taps(window, 0).sum() * _taps(window, 1).sum())
 
 
 def maxima(config: CardConfig, window: Window) -> int:
@@ -155,13 +165,14 @@ def maxima(config: CardConfig, window: Window) -> int:
 
 
 def sums(config: CardConfig, window: Window, *, weighted: bool) -> int:
-    """A DEPTHWISE: a bus word of a tap a cycle, a word of parameters at the least for what it
-    writes; before that the weights and parameters of the first line of channels."""
+    """A DEPTHWISE: a bus word of a tap a cycle, but for a word that it writes at the least what its
+    parameters take, on average over a row of windows; before that the weights and parameters of
+    the first line of channels."""
     words = -(-window.k // config.bus_bytes)
     line = min(words, config.burst_words)
     loads = line * (PARAM.itemsize + weighted * window.kernel[0] * window.kernel[1])
-    written = PARAM.itemsize * window.out[0] * window.out[1]
-    return START_CYCLES + loads + max(taps_inside(window), written) * words
+    rows = np.maximum(_taps(window, 0) * _taps(window, 1).sum(), PARAM.itemsize * window.out[1])
+    return START_CYCLES + loads + int(rows.sum()) * words
 
 
 def far_taps(config: CardConfig, window: Window, row_bytes: int) -> float:
@@ -174,14 +185,19 @@ def far_taps(config: CardConfig, window: Window, row_bytes: int) -> float:
     return nbytes / (TAPS_SHARE * dram_bytes_per_cycle(config))
 
 
-def transfer(config: CardConfig, nbytes: int) -> float:
-    """A LOAD or STORE over the card's link."""
+def load(config: CardConfig, nbytes: int) -> float:
+    """A LOAD over the card's link."""
+    return START_CYCLES + LINK_LATENCY_CYCLES + nbytes / read_bytes_per_cycle(config)
+
+
+def long_load(config: CardConfig) -> int:
+    """Bytes of a LOAD whose start is 5 % of it."""
+    return int(20 * (START_CYCLES + LINK_LATENCY_CYCLES) * read_bytes_per_cycle(config))
+
+
+def store(config: CardConfig, nbytes: int) -> float:
+    """A STORE over the card's link."""
     return START_CYCLES + LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
-
-
-def long_transfer(config: CardConfig) -> int:
-    """Bytes of a LOAD whose start is 2 % of it."""
-    return int(50 * (START_CYCLES + LINK_LATENCY_CYCLES) * link_bytes_per_cycle(config))
 
 
 def row_cycles(config: CardConfig, row_format: RowFormat, dim: int, *, near: bool) -> float:

@@ -171,27 +171,13 @@ def _raw(rows: Rows) -> Rows:
 
 
 def quantise(lowering: Lowering, node: Node, position: int) -> None:
-    """A division, by one step of correction: with r = 1 / s rounded, q = x * r is nearly x / s, and
-    q + (x - q * s) * r is x / s rounded once (Markstein, "IA-64 and elementary functions", 2000).
-
-    What lies beyond all 8-bit numbers is cut off first, so that nothing overflows.
-    """
-    scale = operator.float_of(node, "scale", 1)
-    inverse, limit = float(np.float32(1) / scale), float(scale) * 1024
+    """QUANTISE."""
     (name,) = node.inputs
-    cut, quotient, rest = (_Temporary(lowering, node, position) for _ in range(3))
     y = lowering.rows_at(node.output, lowering.output(node.output, position))
-    written, x = lowering.region(node.output, position), lowering.operand(name, position)
-    about = label(node)
-
-    def do(op: str, to: Rows, region: Region, operands, **constants: float) -> None:
-        made = Node(op, (name,) * len(operands), node.output, constants)
-        rows = [each.rows if isinstance(each, _Temporary) else each[0] for each in operands]
-        read = [each.region if isinstance(each, _Temporary) else each[1] for each in operands]
-        _do(lowering, position, made, about, to, region, rows, read)
-
-    source = x, lowering.region(name, position)
-    do("clamp", cut.rows, cut.region, [source], low=-limit, high=limit)
-    do("affine", quotient.rows, quotient.region, [cut], scale=inverse)
-    do("add", rest.rows, rest.region, [cut, quotient], scale=-float(scale))
-    do("add", y, written, [quotient, rest], scale=inverse)
+    rows, columns = lowering.rows(name, position), len(lowering.joins.columns[name])
+    scale = float(operator.float_of(node, "scale", 1))
+    work = lowering.target.quantise(y, lowering.operand(name, position), rows, columns, scale)
+    lowering.add(
+        position, work, label(node), reads=[lowering.region(name, position)],
+        writes=[lowering.region(node.output, position)],
+    )  # fmt: skip

@@ -46,7 +46,7 @@ class HalfdomeTarget:
         self.word = config.bus_bytes
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
         self.max_dim = config.max_dim
-        self.load_bytes = costs.long_transfer(config)
+        self.load_bytes = costs.long_load(config)
 
     def row_stride(self, nbytes: int) -> int:
         """Whole bus words, and no row touches more memory lines than it must."""
@@ -86,7 +86,7 @@ class HalfdomeTarget:
         """LOAD of one row."""
         stride = layout.round_up(most, self.word)
         work = kernels.move(Opcode.LOAD, source, stride, target, stride, 1, nbytes)
-        return work.taking(costs.transfer(self._config, most))
+        return work.taking(costs.load(self._config, most))
 
     def load_rows(
         self, source: Place, source_stride: int, target: Place, target_stride: int, rows: int,
@@ -142,7 +142,8 @@ class HalfdomeTarget:
         if rows > 1 and source_stride == target_stride == row_bytes:
             rows, row_bytes = 1, rows * row_bytes
         work = kernels.move(opcode, source, source_stride, target, target_stride, rows, row_bytes)
-        return work.taking(costs.transfer(self._config, rows * row_bytes))
+        cost = costs.load if opcode is Opcode.LOAD else costs.store
+        return work.taking(cost(self._config, rows * row_bytes))
 
     def signal(self) -> Work:
         """SIGNAL: its fields are patched where the peer is known."""
@@ -235,11 +236,17 @@ class HalfdomeTarget:
             function=Function(node.attributes.get("function", 0)),
             **elements.vector_constants(node),
         )  # fmt: skip
-        return work.taking(costs.vector(self._config, rows, columns))
+        nbytes = rows * columns * sum(each.format.nbytes for each in (y, *inputs) if each.stride)
+        return work.taking(costs.vector(self._config, rows, columns, nbytes))
 
     def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
+
+    def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
+        """QUANTISE."""
+        work = kernels.quantise(y, a, rows, columns, scale)
+        return work.taking(costs.vector(self._config, rows, columns))
 
     def transpose(
         self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,

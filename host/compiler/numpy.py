@@ -206,6 +206,13 @@ class NumpyTarget:
         """Finds maxima."""
         return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
 
+    def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> NumpyWork:
+        """The operator of graphs."""
+        return NumpyWork("elements", {
+            "op": "quantise", "attributes": json.dumps({"scale": scale}), "inputs": [a], "y": y,
+            "rows": rows, "columns": columns, "column": False,
+        })  # fmt: skip
+
     def transpose(
         self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
         rows: int, columns: int,

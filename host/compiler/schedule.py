@@ -11,11 +11,16 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from halfdome.host.compiler.commands import Command
 
 WIDER = 1.01
 """How much longer the interval becomes when a command finds no place in a queue."""
+
+IN_TURN = 1.05
+"""How much longer the interval may be if every queue then does one request after the other: none
+waits for gaps that others leave."""
 
 _ROUNDING = 1e-3
 """Cycles that are none: times are sums of floats."""
@@ -95,11 +100,33 @@ def schedule(commands: Sequence[Command], needed: Mapping[Command, Sequence[Comm
     for command in commands:
         busy[command.position, command.queue] += command.cycles
     interval = max(busy.values())
+    in_turn = _in_turn(commands, needed)
     while True:
+        if in_turn is not None and in_turn.interval <= IN_TURN * interval:
+            return in_turn
         found = _try(commands, needed, interval)
         if found is not None:
             return found
         interval *= WIDER
+
+
+def _in_turn(
+    commands: Sequence[Command], needed: Mapping[Command, Sequence[Command]]
+) -> Schedule | None:
+    """That of a request alone, which the next follows as soon as every queue is done with it. None
+    if the host has to look between two commands: it looks between rounds."""
+    if any(command.once_seen for command in commands):
+        return None
+    alone = _try(commands, needed, inf)
+    if alone is None:
+        return None
+    first: dict[tuple[int, int], float] = {}
+    last: dict[tuple[int, int], float] = {}
+    for command in commands:
+        queue, start = (command.position, command.queue), alone.starts[command]
+        first[queue] = min(first.get(queue, inf), start)
+        last[queue] = max(last.get(queue, 0.0), start + command.cycles)
+    return Schedule(alone.starts, max(last[queue] - first[queue] for queue in first), ())
 
 
 def _heights(

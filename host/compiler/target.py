@@ -191,6 +191,10 @@ class Target(Protocol):
         """The largest of each channel over the windows of an image."""
         ...
 
+    def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
+        """Elements over a scale, rounded to bytes."""
+        ...
+
     def transpose(
         self, source: Rows, source_step: int, target: Rows, target_step: int, batches: int,
         rows: int, columns: int,

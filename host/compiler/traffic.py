@@ -126,7 +126,7 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
             rows = window.out[0] * window.out[1]
             rows_read = costs.taps_inside(window)
             return _product(v, config, 1, rows, rows_read, tiles, taps, once=window.diagonal)
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
             widths = {"a": v["columns"], "y": v["columns"]}
             if v["flags"] & (Flag.SUM | Flag.MAX):
                 widths["y"] = 1

@@ -109,6 +109,15 @@ def vector(
     return Work(opcode, fields)
 
 
+def quantise(y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
+    """QUANTISE: a over a scale, rounded to bytes."""
+    return Work(Opcode.QUANTISE, {
+        "y": y.address, "y_stride": y.stride, "y_format": y.format, "y_zero_point": y.zero_byte,
+        "a": a.address, "a_stride": a.stride, "a_format": a.format, "a_zero_point": a.zero_byte,
+        "rows": rows, "columns": columns, "scale": float_bits(scale),
+    })  # fmt: skip
+
+
 def lookup(table: Address, y: Rows, a: Rows, rows: int, columns: int, word: int) -> Work:
     """LOOKUP of bytes in a table of 256 bytes.
 

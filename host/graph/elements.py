@@ -25,8 +25,6 @@ _CONSTANTS = {
     "clamp": {"low": -np.inf, "high": np.inf},
 }  # fmt: skip
 _PAIRS = ("add", "multiply", "multiply_quantised")
-SCALES = (2.0**-100, 2.0**100)
-"""What `quantise` divides by: whatever rounds to another number than 0 is then exact on the way."""
 
 
 def vector_constants(node: "Node") -> dict[str, np.float32]:
@@ -162,17 +160,16 @@ def _infer_quantise(node: "Node", operands: Sequence[Value], constants: Constant
     if x.format is not ElementFormat.FLOAT32 or len(x.shape) < 2:
         raise refuse(node, f"{x}: must be float32 with 2 dimensions or more")
     scale = operator.float_of(node, "scale", 1)
-    if not SCALES[0] <= scale <= SCALES[1]:
-        raise refuse(node, f"scale={scale}: must be from 2**-100 to 2**100")
+    if not np.finfo(np.float32).tiny <= scale < np.inf:
+        raise refuse(node, f"scale={scale}: must be a normal float32 above zero")
     return operator.made(node, x.shape, _BYTES)
 
 
 def _quantise(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
-    """`saturate(round_half_even(x / scale) + zero_point)`: ONNX's QuantizeLinear; NaN counts as
-    0."""
-    quotient = floats.divide(operands[0], operator.float_of(node, "scale", 1))
-    made = operator.format_made(node, ElementFormat.UINT8)
-    return vector.encode(quotient, made, np.float32(1), operator.zero_point_of(node) & 0xFF)
+    """`saturate(round_half_even(x / scale) + zero_point)`: ONNX Runtime's QuantizeLinear, which
+    makes the least of NaN."""
+    scale, made = operator.float_of(node, "scale", 1), operator.format_made(node, _BYTES[0])
+    return vector.divide(operands[0], scale, made, operator.zero_point_of(node) & 0xFF)
 
 
 # lookup

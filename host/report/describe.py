@@ -156,7 +156,8 @@ class Describer:
     def vector(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
         rows, columns = values["rows"], values["columns"]
         reduction = values["flags"] & (Flag.SUM | Flag.MAX)
-        words = [str(_name(Function, values["function"]))] if values["function"] else []
+        function = values.get("function", Function.IDENTITY)
+        words = [str(_name(Function, function))] if function else []
         words += [{Flag.SUM: "SUM", Flag.MAX: "MAX"}.get(reduction, "SUM MAX")] * bool(reduction)
         formats = {
             name: _name(ElementFormat, values[f"{name}_format"])
@@ -168,7 +169,7 @@ class Describer:
             "rows": rows,
             "columns": columns,
             "elements": rows * columns,
-            "function": _name(Function, values["function"]),
+            "function": _name(Function, function),
             **{f"{name}_format": form for name, form in formats.items()},
         }
 
@@ -218,6 +219,7 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.ADD: Describer.vector,
     Opcode.MULTIPLY: Describer.vector,
     Opcode.CLAMP: Describer.vector,
+    Opcode.QUANTISE: Describer.vector,
     Opcode.LOOKUP: Describer.lookup,
     Opcode.POOL: Describer.pool,
     Opcode.DEPTHWISE: Describer.pool,

@@ -189,3 +189,27 @@ def print_ladder(result: Mapping, console: Console) -> None:
         "× least: bytes moved over those that each operand takes once",
         highlight=False,
     )
+
+
+def print_utilisation(result: Mapping, console: Console) -> None:
+    """What the rows of `halfdome bench models` used of arrays and links."""
+    rows = [row for row in result["rows"] if "missing" not in row]
+    table = _table("What is used of arrays and links")
+    table.add_column("rung", no_wrap=True)
+    for column in ("cards", "requests", "cycles", "MACs", "link", "uplink", "in", "out", "cards ×"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        ratio = row.get("cards_ratio")
+        table.add_row(
+            row["rung"], str(row["cards"]), str(row["requests"]), f"{row['cycles']:,}",
+            *(f"{row[name]:.3f}" for name in ("useful_mac_share", "link_share", "uplink_share")),
+            size(round(row["link_bytes_in"])), size(round(row["link_bytes_out"])),
+            "" if ratio is None else f"{ratio:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "cards: those that worked; cycles: from the first command's start to the last one's end; "
+        "MACs, link, uplink: shares of what arrays and links could do then; in, out: bytes of a "
+        "sample over the links; cards ×: answers of all cards over those of one",
+        highlight=False,
+    )

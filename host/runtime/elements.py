@@ -17,7 +17,7 @@ from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
 from halfdome.host.graph.pooling import windows
 from halfdome.host.graph.values import format_of
-from halfdome.host.runtime.products import zero_point
+from halfdome.host.runtime.products import zero_point as point_of
 from halfdome.host.runtime.tensors import Call, Tensor, operand
 
 _INPUTS = (np.float32, np.float16, np.uint8, np.int8, np.int32)
@@ -136,6 +136,29 @@ class Elements:
         return self.affine(x, multiplier=multiplier, dtype=kind, y_zero_point=zero_point)
 
     @whole
+    def quantise_linear(
+        self, x: "ArrayLike | Tensor", scale: float, zero_point: int = 0,
+        dtype: DTypeLike = np.uint8,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`x` [rows, columns] to 8 bits: saturate(round_half_even(x / scale) + zero_point), the
+        quotient rounded to float32 first; the least of NaN. ONNX's QuantizeLinear.
+
+        `scale` is positive and a normal float32.
+        """
+        a = operand("x", x, _INPUTS, (None, None), self.accelerator)
+        rows, columns = _not_empty("x", a)
+        kind = arguments.dtype("dtype", dtype, _BYTES)
+        point = point_of("zero_point", zero_point, kind)
+        divisor = _finite("scale", scale, zero=False)
+        if divisor < np.finfo(np.float32).tiny:
+            raise ValueError(f"scale={scale!r}: must be positive and normal as a float32")
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((rows, columns), kind)
+        target = Rows(y.block.address, y.stride, format_of(kind), point)
+        call.run(kernels.quantise(target, call.rows(a), rows, columns, divisor))
+        return call.finish(y, stays=isinstance(a, Tensor))
+
+    @whole
     def sigmoid(
         self, x: "ArrayLike | Tensor", scale: float = 1.0, zero_point: int = 0
     ) -> "np.ndarray | Tensor":
@@ -204,8 +227,8 @@ class Elements:
         flags = _FLAGS[arguments.choice("reduce", reduce, Reduce)]
         chosen = arguments.choice("function", function, Function)
         scale = _finite("multiplier", multiplier, zero=False)
-        points = [zero_point("a_zero_point", a_zero_point, first.dtype)]
-        result_point = zero_point("y_zero_point", y_zero_point, kind)
+        points = [point_of("a_zero_point", a_zero_point, first.dtype)]
+        result_point = point_of("y_zero_point", y_zero_point, kind)
         second = None
         if opcode in (Opcode.ADD, Opcode.MULTIPLY):
             second = operand("b", b, _INPUTS, (None, None), self.accelerator)
@@ -213,7 +236,7 @@ class Elements:
                 raise ValueError(
                     f"b: {list(second.shape)}: must be {[rows, columns]}, one row or one column"
                 )
-            points.append(zero_point("b_zero_point", b_zero_point, second.dtype))
+            points.append(point_of("b_zero_point", b_zero_point, second.dtype))
             if second.shape[1] == 1 != columns:
                 flags |= Flag.BROADCAST
         call = Call(self.accelerator, self._garbage)

@@ -7,8 +7,10 @@ import numpy as np
 
 from halfdome.host.frontend.plan import CardPart, Plan
 from halfdome.host.report import layers as report
+from halfdome.host.report import utilisation
 from halfdome.host.report.layers import Layers
 from halfdome.host.report.stamp import stamp
+from halfdome.host.report.utilisation import Utilisation
 from halfdome.host.serving.session import InferenceSession
 
 _SHOWN = 4
@@ -27,6 +29,16 @@ def layers_of(session: InferenceSession) -> dict[int, Layers]:
         for number, (step, run) in enumerate(zip(session.plan.steps, session.steps, strict=True))
         if isinstance(step, CardPart)
     }
+
+
+def utilisation_of(session: InferenceSession) -> Utilisation:
+    """What all requests of the last run used of arrays and links."""
+    steps = [
+        (step.program, run.responses)
+        for step, run in zip(session.plan.steps, session.steps, strict=True)
+        if isinstance(step, CardPart)
+    ]
+    return utilisation.of(steps, session.runtime.config)
 
 
 def of_run(

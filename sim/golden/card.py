@@ -68,7 +68,7 @@ class GoldenCard:
                 return self._gather(values)
             case Opcode.MATMUL | Opcode.BATCH_MATMUL | Opcode.CONV2D:
                 return products.execute(opcode, values, self.memory, self.config)
-            case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+            case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
                 self._vector(opcode, values)
             case Opcode.LOOKUP:
                 table = self._bytes(values["table"], TABLE_BYTES).copy()

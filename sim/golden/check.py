@@ -11,6 +11,8 @@ params of a product with INT32 output are not looked at.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from halfdome.hdl.commands import (
     DESCRIPTOR_BYTES,
     EXTENSION,
@@ -75,7 +77,7 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig, core: int
         Opcode.GATHER: _gather, Opcode.MATMUL: _matmul, Opcode.BATCH_MATMUL: _batch_matmul,
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
-        Opcode.POOL: _pool, Opcode.DEPTHWISE: _depthwise,
+        Opcode.QUANTISE: _vector, Opcode.POOL: _pool, Opcode.DEPTHWISE: _depthwise,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -359,9 +361,13 @@ def _is_nan(bits: int) -> bool:
     return bits & 0x7FFF_FFFF > 0x7F80_0000
 
 
-def _constant_broken(name: str, v: dict[str, int]) -> bool:
+def _constant_broken(opcode: Opcode, name: str, v: dict[str, int]) -> bool:
     """Whether a constant of a vector command has no meaning."""
     match name:
+        case "scale" if opcode is Opcode.QUANTISE:
+            return not np.finfo(np.float32).tiny <= float_of(v[name]) < np.inf
+        case "y_format" if opcode is Opcode.QUANTISE:
+            return v[name] not in (ElementFormat.UINT8, ElementFormat.INT8)
         case "multiplier" | "scale":
             return _is_nan_or_infinite(v[name]) or not v[name] & 0x7FFF_FFFF
         case "shift":
@@ -385,7 +391,7 @@ def _vector(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     if v["flags"] & Flag.SUM and v["flags"] & Flag.MAX:
         yield Status.BAD_FORMAT, "flags"
     for field in fields(opcode):
-        if _constant_broken(field.name, v):
+        if _constant_broken(opcode, field.name, v):
             yield Status.BAD_FORMAT, field.name
     columns = {"y": 1 if v["flags"] & (Flag.SUM | Flag.MAX) else v["columns"], "a": v["columns"]}
     if "b" in v:

@@ -88,3 +88,14 @@ def quantise(
     """
     total = round_half_even_to_int(multiply(x, multiplier)) + np.asarray(zero_point, np.int64)
     return np.maximum(np.clip(total, 0, 255), np.asarray(floor, np.int64)).astype(np.uint8)
+
+
+def quotient(x: ArrayLike, scale: ArrayLike, zero_point: ArrayLike = 0) -> NDArray[np.uint8]:
+    """uint8 of float32 `x`, as `halfdome.hdl.arith.quotient.QuotientToByte`.
+
+    `saturate(round_half_even(x / scale) + zero_point)`: the quotient is rounded to float32 first;
+    NaN gives 0, as ONNX Runtime has it.
+    """
+    with np.errstate(all="ignore"):
+        total = np.rint(divide(x, scale)) + np.asarray(zero_point, np.float32)
+    return np.clip(np.nan_to_num(total, nan=0.0), 0, 255).astype(np.uint8)

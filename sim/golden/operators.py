@@ -174,6 +174,14 @@ class Reference:
         """See `halfdome.Card.quantise`."""
         return self.affine(x, multiplier=multiplier, dtype=dtype, y_zero_point=zero_point)
 
+    def quantise_linear(
+        self, x: np.ndarray, scale: float, zero_point: int = 0, dtype: DTypeLike = np.uint8
+    ) -> np.ndarray:
+        """See `halfdome.Card.quantise_linear`."""
+        a = vector.decode(np.ascontiguousarray(x).view(np.uint8), _FORMATS[x.dtype])
+        element = _FORMATS[np.dtype(dtype)]
+        return vector.divide(a, np.float32(scale), element, zero_point & 0xFF)
+
     def sigmoid(self, x: np.ndarray, scale: float = 1.0, zero_point: int = 0) -> np.ndarray:
         """See `halfdome.Card.sigmoid`."""
         return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)

@@ -58,6 +58,15 @@ def encode(
     return np.where(np.isnan(narrow), np.uint16(0x7E00).view(np.float16), narrow)
 
 
+def divide(
+    x: NDArray[np.float32], scale: np.float32, element: ElementFormat, zero_point: int = 0
+) -> NDArray[np.generic]:
+    """QUANTISE to 8 bits: `saturate(round(x / scale) + zero_point)`, NaN gives the least."""
+    if element is ElementFormat.INT8:
+        return (floats.quotient(x, scale, zero_point ^ 0x80) ^ 0x80).view(np.int8)
+    return floats.quotient(x, scale, zero_point)
+
+
 def quantise(
     x: NDArray[np.float32], multiplier: float | np.float32, zero_point: int
 ) -> NDArray[np.uint8]:
@@ -138,6 +147,8 @@ def result(
     lanes: int,
 ) -> NDArray[np.generic]:  # fmt: skip
     """The output of a command: `v` holds its fields, a and b are decoded, b broadcasts."""
+    if opcode is Opcode.QUANTISE:
+        return divide(a, float_of(v["scale"]), ElementFormat(v["y_format"]), v["y_zero_point"])
     x = functions.apply(Function(v["function"]), combine(opcode, v, a, b))
     if v["flags"] & (Flag.SUM | Flag.MAX):
         x = reduce_rows(x, lanes, largest=bool(v["flags"] & Flag.MAX))

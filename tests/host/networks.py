@@ -9,6 +9,25 @@ from halfdome.host.graph.values import Value
 BYTES = (ElementFormat.UINT8, ElementFormat.INT8)
 
 
+def residual(image, channels, blocks, kernel=1, images=1):
+    """Convolutions of images, each of which is added to what it is made of."""
+    rng = np.random.default_rng(0)
+    constants, nodes, x = {}, [], "x"
+    for block in range(blocks):
+        constants[f"w{block}"] = rng.integers(-9, 9, (channels, kernel, kernel, channels)).astype(
+            np.int8
+        )
+        inputs = (x, f"w{block}", "b", "m")
+        how = {"zero_point": 128, "pads": (kernel // 2,) * 4}
+        nodes.append(Node("conv2d", inputs, f"c{block}", how))
+        scales = {"a_ratio": 0.7, "b_ratio": 0.6, "offset": 3.0}
+        nodes.append(Node("add_quantised", (x, f"c{block}"), f"y{block}", scales))
+        x = f"y{block}"
+    params = {"b": np.zeros(channels, np.int32), "m": np.full(channels, 1e-3, np.float32)}
+    value = Value("x", (images, image, image, channels), ElementFormat.UINT8, zero_point=128)
+    return Graph([value], [x], nodes, constants | params)
+
+
 class Network:
     """A graph of images, vectors and sequences.
 

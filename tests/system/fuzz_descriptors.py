@@ -77,7 +77,7 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
         case Opcode.CONV2D:
             taps = v["kernel_height"] * v["kernel_width"]
             return v["out_height"] * v["out_width"] * taps * tiles
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP:
+        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
             return v["rows"] * (4 + v["columns"] // 4)
         case Opcode.LOOKUP:
             return 64 + v["rows"] * (4 + v["columns"] // config.bus_bytes)

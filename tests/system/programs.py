@@ -188,7 +188,7 @@ def conv2d(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
 
 
 def vector(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
-    """A random AFFINE, ADD, MULTIPLY or CLAMP over operands in one slot."""
+    """A random AFFINE, ADD, MULTIPLY, CLAMP or QUANTISE over operands in one slot."""
     choices = [op for op in VECTOR if set(changes) <= {field.name for field in fields(op)}]
     opcode = Opcode(int(rng.choice(choices)))
     rows, columns = int(rng.integers(1, 8)), int(rng.integers(1, 40))
@@ -203,6 +203,8 @@ def vector(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
         "scale": small, "shift": one, "b": operands + 2048, "b_stride": stride,
         "b_format": int(rng.choice(ElementFormat)), "b_zero_point": int(rng.integers(256)),
     }  # fmt: skip
+    if opcode is Opcode.QUANTISE:
+        values |= {"flags": 0, "y_format": int(rng.integers(2))}
     known = {field.name for field in fields(opcode)}
     if "b" in known:
         values["flags"] |= int(rng.choice([0, Flag.BROADCAST]))

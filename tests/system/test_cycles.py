@@ -77,6 +77,11 @@ def test_lookup_takes_the_recorded_cycles(card, measure, rows, columns):
     measure(f"lookup rows={rows} columns={columns}", "vector", lambda: card.lookup(x, table))
 
 
+def test_quantise_linear_takes_the_recorded_cycles(card, measure):
+    x = np.random.default_rng(1).normal(size=(33, 40)).astype(np.float32)
+    measure("quantise_linear", "vector", lambda: card.quantise_linear(x, 0.1))
+
+
 @pytest.mark.parametrize("k", [3, 40])
 def test_max_pool_takes_the_recorded_cycles(card, measure, k):
     rng = np.random.default_rng(1)

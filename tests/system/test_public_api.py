@@ -141,6 +141,46 @@ def test_lookup_has_the_bits_of_the_golden_function(runtime, card, kinds, shape)
             assert twice.numpy().tolist() == again.tolist()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+@pytest.mark.parametrize("scale", [0.1, 3.0e-38, 7.0])
+def test_quantise_linear_is_onnx_runtimes(runtime, card, onnx_quantise, kind, scale):
+    rng, point = np.random.default_rng(3), 9
+    scale = np.float32(scale)
+    x = (rng.integers(-600, 600, (9, 37)).astype(np.float32) / 2 * scale).astype(np.float32)
+    x[0, :4] = np.nan, np.inf, -np.inf, -0.0
+    found = card.quantise_linear(x, scale, point, kind)
+    assert found.dtype == kind
+    assert found.tolist() == runtime.reference.quantise_linear(x, scale, point, kind).tolist()
+    assert found.tolist() == onnx_quantise(x, scale, point, kind).tolist()
+
+
+@pytest.fixture(scope="module")
+def onnx_quantise():
+    """QuantizeLinear by ONNX Runtime."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+
+    def run(x, scale, zero_point, kind):
+        inputs = {"x": x, "s": np.asarray(scale), "z": np.asarray(zero_point, kind)}
+        types = {name: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in inputs.items()}
+        known = [
+            onnx.helper.make_tensor_value_info(n, types[n], a.shape) for n, a in inputs.items()
+        ]
+        made = onnx.helper.make_tensor_value_info("y", types["z"], x.shape)
+        node = onnx.helper.make_node("QuantizeLinear", list(inputs), ["y"])
+        graph = onnx.helper.make_graph([node], "g", known, [made])
+        opsets = [onnx.helper.make_opsetid("", 19)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        return runtime.InferenceSession(model.SerializeToString()).run(None, inputs)[0]
+
+    return run
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, 1e-39, np.inf])
+def test_quantise_linear_refuses_scales_that_are_not_positive_and_normal(card, scale):
+    with pytest.raises(ValueError, match=r"scale=.*: must be"):
+        card.quantise_linear(np.zeros((1, 1), np.float32), scale)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.float16, np.float32])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 70), (65, 7), (3, 17, 33), (2, 2, 3, 1)])
 def test_transpose_exchanges_the_last_axes(runtime, card, shape, kind):

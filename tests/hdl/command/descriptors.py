@@ -63,6 +63,10 @@ GOOD: dict[Opcode, dict[str, int]] = {
     Opcode.ADD: _UNARY | {"scale": 0xBF80_0000} | _SECOND,
     Opcode.MULTIPLY: _UNARY | {"shift": 0x8000_0000} | _SECOND,
     Opcode.CLAMP: _UNARY | {"low": 0xFF80_0000, "high": 0x40C0_0000},
+    Opcode.QUANTISE: {
+        "y": _PAD, "a": 0x5000, "rows": 3, "columns": 11, "y_stride": 32, "a_stride": 48,
+        "scale": 0x3DCC_CCCD, "y_zero_point": 128, "a_zero_point": 5, "y_format": 1, "a_format": 3,
+    },
     Opcode.LOOKUP: _LOOKUP,
     Opcode.POOL: {"y": _PAD, "x": 0x5000, **_WINDOWED},
     Opcode.DEPTHWISE: {

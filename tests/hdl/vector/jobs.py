@@ -3,6 +3,7 @@
 import numpy as np
 
 from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Function, Opcode, pack
+from halfdome.hdl.commands import fields as fields_of
 from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden import sums
 from halfdome.sim.golden.matmul import pack_params
@@ -78,6 +79,7 @@ class Job:
             "rows": rows, "columns": columns, "flags": int(flags), "function": function,
             "a_format": a_format, "y_format": y_format, "y_zero_point": 0, **fields, **constants,
         }  # fmt: skip
+        known = {field.name for field in fields_of(opcode)}
         y = result(opcode, self.values | {"opcode": opcode}, a, b, bus // 4)
         self.y = y
         self.where = slice(self.values["y"], self.values["y"] + rows * y_stride)
@@ -87,7 +89,8 @@ class Job:
         for row, values in enumerate(y):
             raw = np.ascontiguousarray(values).view(np.uint8)
             self.image[row * y_stride :][: raw.size] = raw
-        self.descriptor = int.from_bytes(pack(opcode, **self.values), "little")
+        named = {name: value for name, value in self.values.items() if name in known}
+        self.descriptor = int.from_bytes(pack(opcode, **named), "little")
 
 
 class LookupJob:
@@ -262,6 +265,9 @@ def random_job(
         choices["shift"] = bits(rng.choice([0.0, -0.0, 0.5, -3e5]))
     if opcode is Opcode.CLAMP:
         choices |= {"low": bits(rng.choice([-np.inf, -6, 0.0, -0.0])), "high": bits(6.0)}
+    if opcode is Opcode.QUANTISE:
+        choices |= {"function": Function.IDENTITY, "flags": 0, "y_format": rng.integers(2)}
+        choices["scale"] = bits(rng.choice([1.0, 0.1, 3e-3, 1.2e-38, 2e30]))
     choices = {name: getattr(value, "item", lambda v=value: v)() for name, value in choices.items()}
     for name, kind in (("function", Function), *((f"{x}_format", ElementFormat) for x in "aby")):
         if name in choices:

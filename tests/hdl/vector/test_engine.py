@@ -16,7 +16,7 @@ from tests.hdl.vector.jobs import OUTPUTS, SOURCES, Job, bits, random_job, run
 
 TINY = PRESETS["tiny"]
 OPCODES = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
-ALL = (*OPCODES, Opcode.LOOKUP, Opcode.POOL, Opcode.DEPTHWISE)
+ALL = (*OPCODES, Opcode.QUANTISE, Opcode.LOOKUP, Opcode.POOL, Opcode.DEPTHWISE)
 PLAIN = {"multiplier": bits(1), "scale": bits(1), "shift": bits(0)}
 
 
@@ -34,6 +34,7 @@ def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
     [(Opcode.DEPTHWISE, 2, 70), (Opcode.POOL, 3, 9), (Opcode.DEPTHWISE, 3, 1)], 32, 0.3, 0.3, 2
 )
 @example([(Opcode.POOL, 2, 70), (Opcode.ADD, 3, 1), (Opcode.POOL, 3, 1)], 32, 0.3, 0.3, 2)
+@example([(Opcode.QUANTISE, 2, 7), (Opcode.ADD, 3, 1), (Opcode.QUANTISE, 3, 40)], 16, 0.3, 0.3, 3)
 @given(
     shapes=st.lists(
         st.tuples(st.sampled_from(ALL), st.integers(1, 3), st.integers(1, 40)),

@@ -49,6 +49,10 @@ def test_a_rung_is_held_against_onnx_runtime(rungs):
     assert small["nodes_on_cards"] > 3
     assert small["cycles_per_request"] > 0
     assert small["moved_bytes"] >= small["least_bytes"] > 0
+    assert 0 < small["useful_mac_share"] < 1
+    assert 0 < small["uplink_share"] < small["link_share"] < 1
+    assert small["cycles"] < 2 * small["cycles_per_request"]
+    assert sum(each["macs"] for step in small["layers"].values() for each in step["layers"]) > 0
     assert sum(done for rung, done, _ in told if rung == "small") == told[-1][2]
 
 

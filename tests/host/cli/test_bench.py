@@ -156,6 +156,12 @@ def test_bench_matmul_refuses_a_shape(refused):
     refused("--shape 3x0x2: must be MxKxN", "bench", "matmul", "--shape", "3x0x2")
 
 
+USED = {
+    "cards": 2, "requests": 3, "cycles": 23456, "useful_mac_share": 0.957, "link_share": 0.125,
+    "uplink_share": 0.031, "link_bytes_in": 1536.0, "link_bytes_out": 1000.0,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("equal", [True, False])
 def test_bench_models_shows_each_rung_and_what_is_missing(halfdome, monkeypatch, tmp_path, equal):
     pytest.importorskip("onnxruntime")
@@ -169,7 +175,7 @@ def test_bench_models_shows_each_rung_and_what_is_missing(halfdome, monkeypatch,
         row = {"rung": "digits", "nodes_on_cards": 23, "nodes_on_host": 9, "compile_seconds": 1.25,
                "cycles_per_request": 12345.0, "equal": equal, "worst_sqnr_db": 41.5, "samples": 96,
                "top1_as_int8": 95, "top1_as_fp32": 94, "moved_bytes": 300, "least_bytes": 200,
-               "operators": {"Scaler": 1, "QGemm": 3}}  # fmt: skip
+               "operators": {"Scaler": 1, "QGemm": 3}, **USED}  # fmt: skip
         absent = {"rung": "p_net", "missing": "pnet.pt: no such file; fetch it with `make models`"}
         return {"cards": cards, "engine": engine, "config_hash": config.hash,
                 "rows": [row, absent]}  # fmt: skip
@@ -181,7 +187,30 @@ def test_bench_models_shows_each_rung_and_what_is_missing(halfdome, monkeypatch,
     assert status == (not equal)
     assert ("digits: not as ONNX Runtime has it" in text) == (not equal)
     for piece in ("12,345", "equal" if equal else "41.5 dB", "95/96", "94/96", "1.50",
+                  "23,456", "0.957", "0.125", "0.031", "1.5 KiB",
                   "digits: QGemm 3, Scaler 1", "fetch it with `make models`"):  # fmt: skip
         assert piece in text
     assert "4/4" in error
     assert json.loads(output.read_text())["rows"][1]["rung"] == "p_net"
+
+
+def test_bench_models_tells_how_many_times_as_much_all_cards_do(halfdome, refused, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from halfdome.host.bench import scaling
+
+    def measure(config, rungs, *, cards, engine, progress):
+        assert (config.hash, rungs, cards) == (preset("tiny").hash, ["digits"], 3)
+        row = {"rung": "digits", "nodes_on_cards": 23, "nodes_on_host": 9, "compile_seconds": 1.25,
+               "cycles_per_request": 12345.0, "equal": True, "worst_sqnr_db": 41.5, "samples": 96,
+               "top1_as_int8": 95, "top1_as_fp32": 94, "moved_bytes": 300, "least_bytes": 200,
+               "operators": {}, **USED}  # fmt: skip
+        return {"cards": cards, "engine": engine, "config_hash": config.hash,
+                "rows": [row, row | {"cards_ratio": 2.983}]}  # fmt: skip
+
+    monkeypatch.setattr(scaling, "measure", measure)
+    command = ["bench", "models", "--rung", "digits", "--scaling", "--config", "tiny"]
+    status, text, _ = halfdome(*command, "--cards", 3)
+    assert status == 0
+    assert "2.98" in text
+    refused("--requests: --scaling says how many", *command, "--requests", 2)

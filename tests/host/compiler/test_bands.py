@@ -17,7 +17,7 @@ from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
-from tests.host.networks import Network
+from tests.host.networks import Network, residual
 from tests.host.recommenders import check_served
 
 TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
@@ -55,23 +55,17 @@ def test_any_network_has_its_bits_in_bands(seed, cards, most, config):
             raise
 
 
-def residual(image, channels, blocks, kernel=1):
-    """Convolutions, each of which is added to what it is made of."""
-    rng = np.random.default_rng(0)
-    constants, nodes, x = {}, [], "x"
-    for block in range(blocks):
-        constants[f"w{block}"] = rng.integers(-9, 9, (channels, kernel, kernel, channels)).astype(
-            np.int8
-        )
-        inputs = (x, f"w{block}", "b", "m")
-        how = {"zero_point": 128, "pads": (kernel // 2,) * 4}
-        nodes.append(Node("conv2d", inputs, f"c{block}", how))
-        scales = {"a_ratio": 0.7, "b_ratio": 0.6, "offset": 3.0}
-        nodes.append(Node("add_quantised", (x, f"c{block}"), f"y{block}", scales))
-        x = f"y{block}"
-    params = {"b": np.zeros(channels, np.int32), "m": np.full(channels, 1e-3, np.float32)}
-    value = Value("x", (1, image, image, channels), U8, zero_point=128)
-    return Graph([value], [x], nodes, constants | params)
+def test_a_row_of_an_image_that_a_tap_leaps_over_is_no_band():
+    """A window's first tap lies above it, the second in it: such an image is refused."""
+    window = {"kernel": (2, 1), "dilation": (3, 1), "pads": (3, 0, 0, 0), "stride": (1, 1)}
+    graph = Graph(
+        [Value("x", (1, 12, 2, 16), U8)], ["y"], [Node("max_pool", ("x",), "y", window)], {}
+    )  # fmt: skip
+    request = {"x": np.random.default_rng(2).integers(0, 256, (1, 12, 2, 16)).astype(np.uint8)}
+    for most, count in ((12, 1), (3, 3)):
+        with patch.multiple(bands, START_SHARE=dict.fromkeys(bands.START_SHARE, 1e3), MOST=most):
+            program = check_served(graph, [request], TINY)
+        assert commands(program)[Opcode.POOL] == count
 
 
 def commands(program):

@@ -65,6 +65,19 @@ def test_what_needs_only_one_queue_takes_turns_within_one_round():
     assert (plan.interval, plan.stages) == (30, 1)
 
 
+def test_a_request_waits_for_no_gap_if_requests_in_turn_come_about_as_often():
+    """Of 103 cycles one queue is busy for 101: with gaps for others, the last would come late."""
+    first, long, last, beside = (
+        Command(0, Work(queue, cycles), "")
+        for queue, cycles in ((0, 1.0), (1, 96.0), (1, 5.0), (0, 1.0))
+    )
+    needs = {first: [], long: [first], beside: [long], last: [beside]}
+    plan = schedule([first, long, beside, last], needs)
+    assert plan.starts[last] == 98
+    assert plan.interval == 102
+    assert busy_twice(plan, [first, long, beside, last]) == []
+
+
 @given(lead=st.integers(1, 4), cycles=st.integers(1, 40))
 def test_the_host_looks_between_what_it_must_see_and_what_comes_after(lead, cycles):
     """The relay of pooled rows through host memory."""

@@ -247,6 +247,8 @@ def test_a_command_that_did_not_complete_is_drawn_to_the_end():
          "AFFINE 128x64 FLOAT32 to UINT8"),
         (Opcode.ADD, {"rows": 2, "columns": 9, "function": 4, "flags": 1, "a_format": 99},
          "ADD EXP SUM 2x9 99 to UINT8"),
+        (Opcode.QUANTISE, {"rows": 2, "columns": 9, "a_format": 3, "y_format": 1},
+         "QUANTISE 2x9 FLOAT32 to INT8"),
         (Opcode.MATMUL, {"m": 128, "k": 512, "n": 256}, "MATMUL 128x512x256"),
         (Opcode.GATHER, {"format": 77, "dim": 4}, "GATHER 0 bags x 0 rows of 4, 0 B"),
         (Opcode.FENCE_LOAD, {"wait_counter": 2, "wait_value": 4}, "FENCE_LOAD"),

@@ -147,14 +147,16 @@ def lookup(config: CardConfig, rows: int, columns: int) -> int:
 
 
 @cache  # many images see one window
+def _taps(window: Window, axis: int) -> np.ndarray:
+    """Taps along an axis inside of the image, of each window."""
+    first = np.arange(window.out[axis]) * window.stride[axis] - window.pad[axis]
+    read = first[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
+    return ((read >= 0) & (read < window.image[axis])).sum(axis=1)
+
+
 def taps_inside(window: Window) -> int:
     """How often windows read a pixel: taps outside of the image are not read."""
-    total = 1
-    for axis in (0, 1):
-        first = np.arange(window.out[axis]) * window.stride[axis] - window.pad[axis]
-        read = first[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
-        total *= int(((read >= 0) & (read < window.image[axis])).sum())
-    return total
+    return int(_taps(window, 0).sum() * _taps(window, 1).sum())
 
 
 def maxima(config: CardConfig, window: Window) -> int:
@@ -163,13 +165,14 @@ def maxima(config: CardConfig, window: Window) -> int:
 
 
 def sums(config: CardConfig, window: Window, *, weighted: bool) -> int:
-    """A DEPTHWISE: a bus word of a tap a cycle, a word of parameters at the least for what it
-    writes; before that the weights and parameters of the first line of channels."""
+    """A DEPTHWISE: a bus word of a tap a cycle, but for a word that it writes at the least what its
+    parameters take, on average over a row of windows; before that the weights and parameters of
+    the first line of channels."""
     words = -(-window.k // config.bus_bytes)
     line = min(words, config.burst_words)
     loads = line * (PARAM.itemsize + weighted * window.kernel[0] * window.kernel[1])
-    written = PARAM.itemsize * window.out[0] * window.out[1]
-    return START_CYCLES + loads + max(taps_inside(window), written) * words
+    rows = np.maximum(_taps(window, 0) * _taps(window, 1).sum(), PARAM.itemsize * window.out[1])
+    return START_CYCLES + loads + int(rows.sum()) * words
 
 
 def far_taps(config: CardConfig, window: Window, row_bytes: int) -> float:

@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from halfdome.hdl.commands import Engine
+from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import needs, traffic
 from halfdome.host.compiler.halfdome import HalfdomeTarget
@@ -37,7 +37,8 @@ class Layer:
     busy_cycles : int, of its commands one after the other, on the card that is busiest with it
     span_cycles : int, from its first command's start to the end of its last, on any card
     macs : int, useful multiply-accumulates of all cards
-    mac_utilisation : float, of what the array could have done during its products; None without
+    mac_utilisation : float, of what the array could have done in the time of its products, those
+        that the vector engine does included; None without
     moved_bytes : by `MOVED`, all cards together; what arrives over a link is written to memory, too
     least_bytes : int, each operand and result moved once, of weights once on each card
     bound_cycles : what `halfdome.host.compiler.costs` expects of each resource that it uses, on the
@@ -183,7 +184,7 @@ class _Account:
         bound = max(expected, key=lambda resource: expected[resource], default="")
         need = self._needs.get(name)
         macs = self._rows * need.macs if need else 0
-        products = sum(each.cycles for each in ran if each.command.opcode.engine is Engine.MATMUL)
+        products = sum(each.cycles for each in ran if _multiplies(each.command.opcode))
         done = (each.command.opcode for each in ran if not each.command.opcode.is_fence)
         operators = need.operators if need else dict.fromkeys(each.name.lower() for each in done)
         array = config.array_rows * config.array_columns
@@ -229,6 +230,10 @@ class _Account:
         if need:
             total += self._rows * need.sample_bytes + len(positions) * need.constant_bytes
         return total
+
+
+def _multiplies(opcode: Opcode) -> bool:
+    return opcode.engine is Engine.MATMUL or opcode is Opcode.DEPTHWISE
 
 
 def _row_bytes(shape: Sequence[int], dtype: str) -> int:

@@ -1,15 +1,19 @@
 """Convolutions of each channel by itself: which are the vector engine's, and their bits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from halfdome.hdl.commands import BODIES, HEADER, ElementFormat, Flag, Opcode, unpack
 from halfdome.hdl.config import PRESETS
+from halfdome.host.compiler import costs
+from halfdome.host.driver.kernels import Window
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
 from tests.host.recommenders import check_served
 
-TINY = PRESETS["tiny"]
+TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
 CHANNELS = 70
 
 
@@ -70,3 +74,14 @@ def test_weights_that_are_one_are_not_read():
 )
 def test_other_convolutions_are_the_arrays(about):
     assert opcodes(served(**about)) == {Opcode.CONV2D}
+
+
+def test_what_is_written_costs_as_much_as_its_parameters_on_average_over_a_row():
+    """Rows of five windows: the upper one sees 4 + 3 * 6 + 4 taps, those below 6 + 3 * 9 + 6."""
+    whole = Window((9, 5), 32, 32, (4, 5), (3, 3), (1, 1), (1, 1), (1, 1))
+    rows = [max(4 + 3 * 6 + 4, 8 * 5), *3 * [max(6 + 3 * 9 + 6, 8 * 5)]]
+    assert costs.sums(DEFAULT, whole, weighted=True) == costs.START_CYCLES + 9 + 8 + sum(rows)
+    assert costs.sums(DEFAULT, whole, weighted=False) == costs.START_CYCLES + 8 + sum(rows)
+    alone = replace(whole, kernel=(5, 5), pad=(2, 2), k=64, n=64)
+    seen = [each * (3 + 4 + 5 + 4 + 3) for each in (3, 4, 5, 5)]
+    assert costs.sums(DEFAULT, alone, weighted=False) == costs.START_CYCLES + 16 + 2 * sum(seen)

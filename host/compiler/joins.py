@@ -21,6 +21,8 @@ JOINS = ("concat", "pairs")
 """Operators whose inputs lie side by side."""
 _APART = ("reshape", "transpose", "batch_matmul")
 """Operators whose output lies by itself."""
+_WINDOWS = ("conv2d", "max_pool", "average_pool")
+"""Operators that read rows above and below those that they write."""
 LOCAL = "local"
 """The origin of what every card makes for itself."""
 
@@ -98,7 +100,9 @@ class Joins:
     def _add(self, node: Node) -> None:
         if node.op in JOINS:
             for place, name in enumerate(node.inputs):
-                if name not in self.written_in and self._may_be_written(name):
+                if name in self.written_in or self._is_read_beside(name, node):
+                    continue
+                if self._may_be_written(name):
                     self.written_in[name] = node.output, place
             join = self.joins[node.output] = self._joined(node)
             self.columns[node.output] = join.columns
@@ -163,6 +167,14 @@ class Joins:
                 return rows * self.stride(node.inputs[0])
             return self.pitch(node) or round_up(nbytes, self._target.word)
         return self._target.row_stride(nbytes)
+
+    def _is_read_beside(self, name: str, join: Node) -> bool:
+        """Whether parts of a tensor are made of rows that would lie beside others of its rows: a
+        command is refused there, whose windows reach over several rows."""
+        node = self._makers.get(name)
+        return (
+            node is not None and node.op in _WINDOWS and not {*join.inputs}.isdisjoint(node.inputs)
+        )
 
     def _may_be_written(self, name: str) -> bool:
         """Whether a node makes it that can write it anywhere: in pieces only if nobody else reads

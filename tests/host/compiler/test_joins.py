@@ -4,11 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler.bags import bag_nodes
 from halfdome.host.compiler.compile import placement, target_of
 from halfdome.host.compiler.joins import JOINS, Joins
-from tests.host.recommenders import Recommender
+from halfdome.host.graph.graph import Graph, Node
+from halfdome.host.graph.values import Value
+from tests.host.recommenders import Recommender, check_served
 
 TINY = PRESETS["tiny"]
 CROWDED = TINY.replace(dram_bytes=1 << 16)
@@ -73,3 +76,17 @@ def test_every_tensor_is_written_in_one_place_and_only_if_somebody_makes_it(seed
         assert by_name[join].inputs[place] == name
     inputs = {value.name for value in graph.inputs}
     assert not inputs & set(joins.written_in)
+
+
+def test_what_windows_make_of_a_tensor_is_joined_with_it():
+    """Maxima are found band by band; a band would begin below rows of what it reads."""
+    rng = np.random.default_rng(4)
+    x = Value("x", (1, 13, 13, 40), ElementFormat.UINT8)
+    pads = {"kernel": (5, 5), "stride": (1, 1), "pads": (2, 2, 2, 2), "dilation": (1, 1)}
+    nodes = [
+        Node("lookup", ("x", "t"), "a", {"format": ElementFormat.UINT8}),
+        Node("max_pool", ("a",), "p", pads), Node("max_pool", ("p",), "q", pads),
+        Node("concat", ("a", "p", "q"), "y"),
+    ]  # fmt: skip
+    graph = Graph([x], ["y"], nodes, {"t": rng.permutation(256).astype(np.uint8)})
+    check_served(graph, [{"x": rng.integers(0, 256, x.shape).astype(np.uint8)}], TINY)

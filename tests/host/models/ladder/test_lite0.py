@@ -1,7 +1,5 @@
 """EfficientNet-Lite0: what it calls six photographs, in fp32, in 8 bits and on the cards."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
@@ -10,14 +8,15 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytest.importorskip("torch")
 
-from halfdome.host.frontend.partition import steps
+from halfdome.host.frontend.compile import compile
+from halfdome.host.frontend.plan import CardPart
 from halfdome.host.frontend.prepare import prepare
 from halfdome.host.frontend.sessions import oracle
-from halfdome.host.frontend.steps import CardStep, HostStep
+from halfdome.host.frontend.steps import HostStep
 from halfdome.host.models.ladder import efficientnet
 from halfdome.host.models.ladder.lite_net import LiteNet, torch
-from tests.host.frontend.test_partition import answer
 from tests.host.models.ladder.fetched import needs
+from tests.host.models.ladder.golden import answered
 
 needs_models = needs(efficientnet.WEIGHTS)
 IMAGENET = [282, 967, 657, 665, 698, 985]
@@ -71,18 +70,16 @@ def test_six_photographs_are_named_right_in_fp32_and_in_8_bits(rung, prepared):
 @pytest.mark.slow
 @needs_models
 def test_all_but_the_ends_is_on_cards_with_the_bits_of_onnx_runtime(rung, prepared):
-    found = steps(prepared.model, every=True)
-    first, whole, last = found
-    assert isinstance(whole, CardStep)
-    assert len(whole.made) == 61
+    plan = compile(prepared, cards=1, every=True)
+    first, whole, last = plan.steps
+    assert isinstance(whole, CardPart)
     for end, kind in ((first, "QuantizeLinear"), (last, "DequantizeLinear")):
         assert isinstance(end, HostStep)
-        assert Counter(node.op_type for node in end.model.graph.node) == {kind: 1}
+        assert [node.op_type for node in end.model.graph.node] == [kind]
     request = rung.inputs[0]
-    made = answer(found, request)
+    made = answered(plan, request)
     names = [port.tensor for port in whole.outputs]
     assert len(names) > 50
-    for name, expected in zip(
-        names, oracle(prepared.model, names).run(names, request), strict=True
-    ):
-        np.testing.assert_array_equal(made[name], expected, err_msg=name)
+    expected = oracle(prepared.model, names).run(names, request)
+    for name, array in zip(names, expected, strict=True):
+        np.testing.assert_array_equal(made[name], array, err_msg=name)

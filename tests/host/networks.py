@@ -9,8 +9,8 @@ from halfdome.host.graph.values import Value
 BYTES = (ElementFormat.UINT8, ElementFormat.INT8)
 
 
-def residual(image, channels, blocks, kernel=1):
-    """Convolutions, each of which is added to what it is made of."""
+def residual(image, channels, blocks, kernel=1, images=1):
+    """Convolutions of images, each of which is added to what it is made of."""
     rng = np.random.default_rng(0)
     constants, nodes, x = {}, [], "x"
     for block in range(blocks):
@@ -24,7 +24,7 @@ def residual(image, channels, blocks, kernel=1):
         nodes.append(Node("add_quantised", (x, f"c{block}"), f"y{block}", scales))
         x = f"y{block}"
     params = {"b": np.zeros(channels, np.int32), "m": np.full(channels, 1e-3, np.float32)}
-    value = Value("x", (1, image, image, channels), ElementFormat.UINT8, zero_point=128)
+    value = Value("x", (images, image, image, channels), ElementFormat.UINT8, zero_point=128)
     return Graph([value], [x], nodes, constants | params)
 
 

@@ -337,6 +337,31 @@ def test_branches_of_the_host_see_what_cards_make():
     np.testing.assert_array_equal(answer(found, request)["y"], oracle(net).run(None, request)[0])
 
 
+def test_weights_of_the_host_are_rounded_where_the_whole_model_rounds_them():
+    """ONNX Runtime rounds those of a product that is quantised, if nobody else sees it."""
+    rng = np.random.default_rng(10)
+    nodes = [
+        node("QLinearConv", "x s z w v o s z", "a"),
+        node("DequantizeLinear", "a s z", "b"),
+        node("ConvTranspose", "b f", "c", strides=[1, 1]),
+        node("QuantizeLinear", "c s z", "d"),
+        node("QLinearConv", "d s z w v o s z", "e"),
+        node("DequantizeLinear", "e s z", "g"),
+        node("Sub", "c g", "y"),
+    ]
+    constants = QUANTISED | {
+        "w": bytes_of(rng, np.dtype(np.int8), 2, 2, 1, 1),
+        "f": rng.standard_normal((2, 2, 2, 2)).astype(np.float32),
+    }
+    shape = (1, 2, 5, 5)
+    net = model(nodes, {"x": (np.uint8, shape)}, ["y"], constants)
+    found = steps(net)
+    assert kinds(found) == ["cards", "host", "cards", "host"]
+    request = {"x": bytes_of(rng, np.dtype(np.uint8), *shape)}
+    [right] = oracle(net).run(None, request)
+    np.testing.assert_array_equal(answer(found, request)["y"], right)
+
+
 def test_a_model_in_floating_point_is_the_hosts():
     [step] = steps(load(typed(residual())))
     assert isinstance(step, HostStep)

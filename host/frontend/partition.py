@@ -254,7 +254,8 @@ def _is_seen_elsewhere(net: Net, places: Sequence[int], name: str) -> bool:
 
 
 def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> HostStep:
-    nodes = [each for place in places for each in net.inside(net.nodes[place])]
+    inside = [each for place in places for each in net.inside(net.nodes[place])]
+    nodes = list({tuple(each.output): each for each in inside}.values())  # functions share some
     made = {name for node in nodes for name in node.output}
     taken = list(dict.fromkeys(name for node in nodes for name in used(node)))
     inputs = [name for name in taken if name not in made and not net.is_constant(name)]

@@ -17,6 +17,13 @@ NO_COUNTER = 0xFF
 """Counter index that means: wait for nothing, signal nothing."""
 TABLE_BYTES = 256
 """Bytes of the table of a LOOKUP: one for each byte that an element may be."""
+RATIO_EXPONENTS = range(-16, 8)
+"""log2, rounded down, of the ratios of an ADD_QUANTISED: beyond, a step of an input is at least as
+far as from end to end of the output, or all of an input less than a hundredth of a step."""
+MULTIPLIER_EXPONENTS = range(-16, 2)
+"""log2, rounded down, of the multiplier of a MULTIPLY_QUANTISED: below, no product is a step."""
+OFFSET_LIMIT = 1 << 17
+"""What the offset of an ADD_QUANTISED stays below, whatever its zero points are."""
 MOST_TAPS = 64
 """Taps of the largest kernel of a DEPTHWISE that has weights."""
 TRANSPOSED_BYTES = (1, 2, 4)
@@ -57,6 +64,8 @@ class Opcode(enum.IntEnum, shape=8):
     CLAMP = 0x44
     LOOKUP = 0x45
     POOL = 0x46
+    ADD_QUANTISED = 0x47
+    MULTIPLY_QUANTISED = 0x48
     QUANTISE = 0x4A
     DEPTHWISE = 0x4B
     FENCE_VECTOR = 0x4F
@@ -188,6 +197,8 @@ POOLED_FORMATS = (
     ElementFormat.FLOAT32, ElementFormat.FLOAT16, ElementFormat.UINT8, ElementFormat.INT8,
 )  # fmt: skip
 """What GATHER writes."""
+BYTE_FORMATS = (ElementFormat.UINT8, ElementFormat.INT8)
+"""What ADD_QUANTISED and MULTIPLY_QUANTISED read and write."""
 PRODUCT_FORMATS = (ElementFormat.UINT8, ElementFormat.INT8, ElementFormat.INT32)
 """What a matrix product writes: totals requantised to 8 bits, or the int32 sums of products as they
 are, without bias and multiplier; `params` is not read then."""
@@ -236,8 +247,10 @@ class Flag(python_enum.IntFlag):
     SUM = 1
     #: Vector commands: y is [rows, 1], the largest element of each row. Not with SUM.
     MAX = 2
-    #: ADD, MULTIPLY: b is [rows, 1], one element for all columns of a row.
+    #: ADD, MULTIPLY, quantised or not: b is [rows, 1], one element for all columns of a row.
     BROADCAST = 4
+    #: ADD_QUANTISED: the offset is added to what comes of a first, not of b.
+    INNER_A = 8
     #: Matrix products, POOL, DEPTHWISE: x is int8, not uint8.
     X_INT8 = 2
     #: Matrix products, DEPTHWISE: w is uint8, not int8.
@@ -328,6 +341,11 @@ _SECOND: tuple[Field, ...] = (
     Field("b_stride", 24, "bytes from one row of b to the next; 0 for the same row always"),
     Field("b_zero_point", 8, "what stands for 0 in b of 8 bits"),
     Field("b_format", 8, "`ElementFormat`"),
+)
+
+_SECOND_BYTES: tuple[Field, ...] = (
+    *_SECOND[:2],
+    *(Field(f"{name}_format", 8, "UINT8 or INT8") for name in "yab"),
 )
 
 _WINDOWS: tuple[Field, ...] = (
@@ -479,6 +497,25 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         *_ELEMENTS,
         Field("table", 40, "card address of uint8[256]: what each byte of a becomes"),
     ),
+    # y = saturate(round(fma(a, a_ratio, fma(b, b_ratio, offset)))), of the bytes as they are; with
+    # INNER_A, a and b in each other's place
+    Opcode.ADD_QUANTISED: (
+        *_ELEMENTS,
+        *_SECOND_BYTES,
+        Field("a_ratio", 32, "float32, 2**-16 to below 2**8, or so far below 0"),
+        Field("b_ratio", 32, "likewise"),
+        Field("offset", 32, "float32, from -2**17 to 2**17 without these"),
+    ),
+    # y = saturate(round((a - a_zero_point) * (b - b_zero_point) * multiplier + y_zero_point)), the
+    # product and the sum rounded to float32 before
+    Opcode.MULTIPLY_QUANTISED: (
+        *_ELEMENTS,
+        *_SECOND_BYTES,
+        Field("multiplier", 32, "float32, 2**-16 to below 4, or so far below 0"),
+        Field("y_zero_point", 8, "added before rounding to an integer"),
+        Field("a_zero_point", 8, "what stands for 0 in a"),
+        Field("b_zero_point", 8, "what stands for 0 in b"),
+    ),
     # y = maximum over a window of x; what lies outside x takes no part
     Opcode.POOL: WINDOWED,
     # y = sum over a window of x * w, requantised; what lies outside x takes no part
@@ -508,6 +545,8 @@ FLAGS: dict[Opcode, int] = {
     Opcode.MULTIPLY: Flag.SUM | Flag.MAX | Flag.BROADCAST,
     Opcode.CLAMP: Flag.SUM | Flag.MAX,
     Opcode.POOL: Flag.X_INT8,
+    Opcode.ADD_QUANTISED: Flag.BROADCAST | Flag.INNER_A,
+    Opcode.MULTIPLY_QUANTISED: Flag.BROADCAST,
     Opcode.DEPTHWISE: Flag.RELU | Flag.X_INT8 | Flag.W_UINT8 | Flag.ONES,
 }
 """Flag bits a command accepts; an opcode not listed accepts none."""

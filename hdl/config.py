@@ -68,6 +68,9 @@ class CardConfig:
     """Scratchpad banks, interleaved by bus word; each serves one read and one write a cycle."""
     bus_bytes: int = 32
     """Bytes a cycle of the AXI port, the scratchpad banks and the TLP streams."""
+    byte_word_cycles: int = 1
+    """Cycles that the vector engine takes for a bus word of 8-bit elements in commands that know no
+    others: 1, 2 or 4. Twice as many need half of its byte lanes, and about half of their area."""
     dram_bytes: int = 1 << 30
     """Card DRAM in bytes."""
     dram_preset: str = "LPDDR4-3200"
@@ -110,7 +113,8 @@ class CardConfig:
             "gather_float_stages": (1, 2), "gather_cache_bytes": (0, 1 << 20),
             "gather_cache_ways": (1, 8),
             "scratchpad_bytes": (4096, 1 << 26),
-            "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "dram_bytes": (1 << 16, 1 << 36),
+            "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 4),
+            "dram_bytes": (1 << 16, 1 << 36),
             "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
             "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
             "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
@@ -121,7 +125,7 @@ class CardConfig:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be {low} to {high}")
         powers = (
             "array_rows", "array_columns", "lanes", "scratchpad_bytes", "scratchpad_banks",
-            "bus_bytes", "dram_bytes", "pcie_lanes", "max_payload_bytes",
+            "bus_bytes", "byte_word_cycles", "dram_bytes", "pcie_lanes", "max_payload_bytes",
             "max_read_request_bytes", "dram_channels", "accumulator_rows", "gather_cache_ways",
             "activation_rows",
         )  # fmt: skip
@@ -214,6 +218,11 @@ class CardConfig:
         return self.burst_words * self.bus_bytes
 
     @property
+    def byte_lanes(self) -> int:
+        """Elements that the vector engine takes in a cycle where commands know 8 bits alone."""
+        return self.bus_bytes // self.byte_word_cycles
+
+    @property
     def line_tiles(self) -> int:
         """Weight tiles along K that one line of activations serves."""
         return self.line_bytes // self.array_rows
@@ -267,14 +276,14 @@ PRESETS: dict[str, CardConfig] = {
         array_rows=4, array_columns=4, accumulator_rows=32, activation_rows=8, lanes=4,
         max_dim=256,
         gather_outstanding=4, scratchpad_bytes=16 * 1024, scratchpad_banks=2, bus_bytes=16,
-        dram_bytes=1 << 20, max_payload_bytes=128, max_read_request_bytes=128, dma_tags=4,
-        queue_depth=4, counters=16,
+        byte_word_cycles=2, dram_bytes=1 << 20, max_payload_bytes=128, max_read_request_bytes=128,
+        dma_tags=4, queue_depth=4, counters=16,
     ),
     "default": CardConfig(),
     "m2": CardConfig(
         cores=12, array_rows=64, array_columns=64, lanes=64, scratchpad_bytes=4 << 20,
-        scratchpad_banks=8, bus_bytes=128, dram_bytes=16 << 30, dram_preset="LPDDR4-4266",
-        dram_channels=4, clock_mhz=510, counters=128,
+        scratchpad_banks=8, bus_bytes=128, byte_word_cycles=2, dram_bytes=16 << 30,
+        dram_preset="LPDDR4-4266", dram_channels=4, clock_mhz=510, counters=128,
     ),
 }  # fmt: skip
 """Named design points. `m2` is the class of card the platform was built with."""

@@ -14,15 +14,20 @@ from amaranth import Cat, Const, Value, ValueLike
 from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
+from halfdome.hdl.arith.format import FLOAT32
 from halfdome.hdl.commands import (
+    BYTE_FORMATS,
     EXTENSION,
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
     MOST_TAPS,
+    MULTIPLIER_EXPONENTS,
     NO_COUNTER,
+    OFFSET_LIMIT,
     POOLED_FORMATS,
     PRODUCT_FORMATS,
+    RATIO_EXPONENTS,
     TABLE_BYTES,
     TRANSPOSED_BYTES,
     ElementFormat,
@@ -43,6 +48,7 @@ WINDOW_SIDES = tuple(
     f"{name}_{side}" for name in ("kernel", "stride", "dilation") for side in ("height", "width")
 )
 PADS = {"height": "pad_top", "width": "pad_left"}
+PAIRS = (Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
 VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP, Opcode.QUANTISE)
 
 
@@ -102,6 +108,7 @@ def rules(
         *(rule for opcode in VECTOR for rule in _vector_rules(opcode, descriptor, config)),
         *_lookup_rules(descriptor, config),
         *_pool_rules(descriptor, config),
+        *(rule for opcode in PAIRS for rule in _pair_rules(opcode, descriptor, config)),
         *_depthwise_rules(descriptor, config),
     ]
 
@@ -401,6 +408,37 @@ def _lookup_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     yield rule(_misaligned(v.table, config.bus_bytes), Status.BAD_ALIGNMENT, "table")
 
 
+def _pair_row_bytes(v: data.View) -> dict[str, Value]:
+    """Bytes of a row of each operand of a command of pairs, in the order they are checked."""
+    b = _select(_has(v, Flag.BROADCAST), Const(1), v.columns)
+    return {"y": v.columns, "a": v.columns, "b": b}
+
+
+def _exponent_outside(x: Value, exponents: range) -> Value:
+    """Whether an fp32 is as large as no power of two of these exponents or up to the next."""
+    steps = (FLOAT32.layout(x).exponent - (FLOAT32.bias + exponents.start))[: FLOAT32.exponent_bits]
+    return steps >= len(exponents)
+
+
+def _pair_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = _Rules(descriptor, (opcode,)), view(opcode, descriptor)
+    for name in (f.name for f in fields(opcode)):
+        match name:
+            case "y_format" | "a_format" | "b_format":
+                broken = ~is_one_of(v[name], BYTE_FORMATS)
+            case "a_ratio" | "b_ratio":
+                broken = _exponent_outside(v[name], RATIO_EXPONENTS)
+            case "multiplier":
+                broken = _exponent_outside(v[name], MULTIPLIER_EXPONENTS)
+            case "offset":
+                limit = FLOAT32.bias + exact_log2(OFFSET_LIMIT)
+                broken = FLOAT32.layout(v.offset).exponent >= limit
+            case _:
+                continue
+        yield rule(broken, Status.BAD_FORMAT, name)
+    yield from _matrix_rules(rule, v, config, _pair_row_bytes(v))
+
+
 def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = _Rules(descriptor, (Opcode.POOL,)), view(Opcode.POOL, descriptor)
     yield from _window_rules(rule, v, config, {})
@@ -605,6 +643,10 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
             *matrices(op.LOOKUP, lookup, {"y": lookup.columns, "a": lookup.columns}),
             operand(op.LOOKUP, "table", 0, 0, TABLE_BYTES, access=Access.READ_APART),
         ],
+        **{
+            opcode: matrices(opcode, v, _pair_row_bytes(v))
+            for opcode in PAIRS for v in (view(opcode, descriptor),)
+        },
         op.POOL: images(op.POOL),
         op.DEPTHWISE: [
             *images(op.DEPTHWISE),

@@ -1,70 +1,56 @@
 """The vector engine: element-wise work on matrices, one pass over memory a command."""
 
-from amaranth import Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth import Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
-from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import (
-    TABLE_BYTES,
-    ElementFormat,
-    Flag,
-    Function,
-    Opcode,
-    Status,
-    fields,
-    layout,
-)
+from halfdome.hdl.commands import ElementFormat, Status
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.vector.channels import ChannelLines
+from halfdome.hdl.vector.decoder import CommandDecoder, Unit, is_windowed, row_of_bytes
+from halfdome.hdl.vector.fixed import FixedConstants
 from halfdome.hdl.vector.kernel import GROUPS
 from halfdome.hdl.vector.lanes import SETTINGS, VectorLanes
 from halfdome.hdl.vector.lookup import ByteTable
 from halfdome.hdl.vector.maximum import WindowMaximum
 from halfdome.hdl.vector.packer import RowPacker
+from halfdome.hdl.vector.pairs import BytePairs
 from halfdome.hdl.vector.source import GroupSource
 from halfdome.hdl.vector.sums import WindowSums
+from halfdome.hdl.vector.unit import WORDS, byte_size, bytes_of, group_of
 from halfdome.hdl.vector.walker import Taps, WindowWalker
 
 _QUEUE_WORDS = 4
-_WORDS = 2
-"""log2 of an element's bytes where groups are whole bus words."""
-
-
-def element_size(element: Value) -> Value:
-    """log2 of an element's bytes."""
-    half = element == ElementFormat.FLOAT16
-    return Mux(half, 1, Mux(element > ElementFormat.FLOAT16, 2, 0))
 
 
 class VectorEngine(wiring.Component):
-    """AFFINE, ADD, MULTIPLY and CLAMP, each with a function and a reduction of rows; QUANTISE,
-    LOOKUP, POOL and DEPTHWISE.
+    """Every command of `Engine.VECTOR`: those of any format through fp32 lanes, with a function and
+    a reduction of rows; those of bytes alone through a unit beside the lanes.
 
-    Exact as `halfdome.sim.golden.vector`. Only the bytes of the output's rows are written. Groups
-    of `elements` elements flow from the sources to the packer; the lanes stand still while the
-    packer cannot take what leaves them. An element is written after everything up to it, in
-    reading order, has been read. The bytes of a LOOKUP pass a table beside the lanes, which it
-    reads first, through `b`; those of a POOL the maxima of its windows, those of a DEPTHWISE the
-    sums of its windows, whose weights and parameters come through `b`.
+    Exact as `halfdome.sim.golden.vector`, `pairs`, `pool` and `sums`. Only the bytes of the
+    output's rows are written. Groups of `elements` elements flow from the sources to the packer;
+    what they pass stands still while the packer cannot take what leaves it. An element is written
+    after everything up to it, in reading order, has been read. The table of a LOOKUP comes first,
+    through `b`; weights and parameters of a DEPTHWISE come there, too, a line of channels ahead.
 
     Members
     -------
-    command, result, activity : `engine_members()`; descriptors `AFFINE` to `DEPTHWISE`
+    command, result, activity : `engine_members()`; descriptors of `Engine.VECTOR`
     a, b : Out(ReadPort), the inputs
     y : Out(WritePort), the output
 
     Throughput: `elements` elements a cycle while memory keeps up, whatever the formats; a row takes
     at least one cycle more than it has lines (`cycles()`). The last source word of an output
     word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
-    tables and reductions add. LOOKUP: a bus word a cycle, once the table is there
-    (`lookup_cycles()`), `lookup_latency` cycles later. POOL: a word of a tap a cycle
-    (`pool_cycles()`); an output word is offered `pool_latency` cycles after its window's last.
-    DEPTHWISE: likewise (`sums_cycles()`, `sums_latency`), but `GROUPS` cycles a word written.
+    tables and reductions add. LOOKUP, ADD_QUANTISED and MULTIPLY_QUANTISED: `byte_lanes` elements a
+    cycle, once the table is there (`lookup_cycles()`, `pair_cycles()`), `lookup_latency` or
+    `pair_latency` cycles later. POOL: a word of a tap a cycle (`pool_cycles()`); an output word is
+    offered `pool_latency` cycles after its window's last. DEPTHWISE: likewise (`sums_cycles()`,
+    `sums_latency`), but `GROUPS` cycles a word written.
     """
 
     def __init__(self, config: CardConfig):
@@ -74,7 +60,9 @@ class VectorEngine(wiring.Component):
         # Two cycles through the reader's queue, two through the one in front of the packer.
         around = 2 + 2 + RowPacker.latency
         self.latency = around + self._lanes.latency
-        self.lookup_latency = around + ByteTable.latency
+        later = config.byte_word_cycles - 1  # the last bytes of a word
+        self.lookup_latency = around + ByteTable.latency + later
+        self.pair_latency = around + BytePairs.latency + later
         self.pool_latency = around + WindowMaximum.latency
         self._sums = WindowSums(config)
         self.sums_latency = around + self._sums.latency
@@ -94,13 +82,15 @@ class VectorEngine(wiring.Component):
 
         `widest` is the format of the input with the largest elements.
         """
-        words = -(-columns * widest.nbytes // self._config.bus_bytes)
-        return self._cycles(rows, words, -(-columns // self.elements))
+        return self._cycles(rows, columns * widest.nbytes, -(-columns // self.elements))
+
+    def pair_cycles(self, rows: int, columns: int) -> int:
+        """`cycles()` of an ADD_QUANTISED or MULTIPLY_QUANTISED."""
+        return self._cycles(rows, columns, -(-columns // self._config.byte_lanes))
 
     def lookup_cycles(self, rows: int, columns: int) -> int:
         """`cycles()` of a LOOKUP, its table included; fewer where lines wait for the table."""
-        words = -(-columns // self._config.bus_bytes)
-        return ByteTable.load_cycles + self._cycles(rows, words, words)
+        return ByteTable.load_cycles + self.pair_cycles(rows, columns)
 
     def pool_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
         """`cycles()` of a POOL, at most: fewer where what lies outside is left out meanwhile."""
@@ -115,110 +105,56 @@ class VectorEngine(wiring.Component):
         written = GROUPS * rows.windows * columns.windows * words
         return max(self.pool_cycles(k, rows, columns), WindowWalker.latency + written)
 
-    def _cycles(self, rows: int, words: int, groups: int) -> int:
-        return rows * max(groups, -(-words // self._config.burst_words) + 1)
+    def _cycles(self, rows: int, row_bytes: int, groups: int) -> int:
+        return rows * max(groups, -(-row_bytes // self._config.line_bytes) + 1)
 
     def elaborate(self, platform):
         m = Module()
         config, lanes = self._config, self._lanes
+        unit = Signal(Unit)
         go = Signal()
+        m.submodules.decoder = decoder = CommandDecoder(config)
         m.submodules.a = a = GroupSource(config)
         m.submodules.b = b = GroupSource(config)
-        looks_up, pools, adds = Signal(), Signal(), Signal()
-        m.submodules.lanes = EnableInserter(go & ~looks_up & ~pools & ~adds)(lanes)
+        m.submodules.lanes = EnableInserter(go & (unit == Unit.LANES))(lanes)
         m.submodules.table = table = ByteTable(config)
         m.submodules.walker = walker = WindowWalker(config)
         m.submodules.maximum = maximum = WindowMaximum(config)
         m.submodules.sums = sums = self._sums
         m.submodules.lines = lines = ChannelLines(config)
+        m.submodules.constants = constants = FixedConstants()
+        m.submodules.pairs = pairs = BytePairs(config)
         m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
         m.submodules.packer = packer = RowPacker(config)
         connect(m, a.port, flipped(self.a))
         connect(m, b.port, flipped(self.b))
         connect(m, packer.port, flipped(self.y))
 
-        # A command's fields: one input's, the second input's or the table where there is one.
-        command = data.View(layout(fields(Opcode.AFFINE)), self.command.p)
-        second = data.View(layout(fields(Opcode.ADD)), self.command.p)
-        lookup = data.View(layout(fields(Opcode.LOOKUP)), self.command.p)
         settings = Signal(SETTINGS)
-        next_settings = Signal(SETTINGS)
         groups = Signal(32)
-        next_groups = Signal(32)
         groups_left = Signal(32)  # of a row
         rows_left = Signal(32)
         two_sources = Signal()
-        next_two = Signal()
-        next_looks_up, next_pools, next_adds = Signal(), Signal(), Signal()
-        next_windows = Signal()
         start = Signal()
-        reduces = (command.flags & (Flag.SUM | Flag.MAX)).any()
-        beyond = command.columns[: exact_log2(self.elements)]
-        in_group = Mux(next_looks_up, config.bus_bytes, self.elements)
-        rounded = command.columns + (in_group - 1)
+        windows, next_windows = (is_windowed(each) for each in (unit, decoder.unit))
         m.d.comb += [
-            next_looks_up.eq(command.opcode == Opcode.LOOKUP),
-            next_pools.eq(command.opcode == Opcode.POOL),
-            next_adds.eq(command.opcode == Opcode.DEPTHWISE),
-            next_windows.eq(next_pools | next_adds),
-            next_groups.eq(
-                Mux(next_looks_up, rounded >> _WORDS, rounded) >> exact_log2(self.elements)
-            ),
-            next_two.eq((command.opcode == Opcode.ADD) | (command.opcode == Opcode.MULTIPLY)),
-            next_settings.opcode.eq(command.opcode),
-            next_settings.sum.eq(command.flags & Flag.SUM != 0),
-            next_settings.max.eq(command.flags & Flag.MAX != 0),
-            next_settings.first.eq(command.scale),
-            next_settings.second.eq(command.shift),
-            next_settings.tail.eq(Mux(beyond.any(), beyond, self.elements)),
-            *(
-                next_settings[name].eq(command[name])
-                for name in (
-                    "a_format", "a_zero_point", "y_format", "y_zero_point", "multiplier",
-                )
-            ),
-            # A QUANTISE has no function, and its scale where others have their multiplier.
-            next_settings.function.eq(
-                Mux(command.opcode == Opcode.QUANTISE, Function.IDENTITY, command.function)
-            ),
-            next_settings.b_format.eq(second.b_format),
-            next_settings.b_zero_point.eq(second.b_zero_point),
-            *self._matrix(a, command.a, command.a_stride, command.a_format, command, next_groups),
-            *self._matrix(b, second.b, second.b_stride, second.b_format, command, next_groups),
-            b.start.p.hold.eq(command.flags & Flag.BROADCAST != 0),
+            decoder.descriptor.eq(self.command.p),
+            a.start.p.eq(decoder.a),
             a.start.valid.eq(start),
-            b.start.valid.eq(start & (next_two | next_looks_up)),
+            b.start.p.eq(decoder.b),
+            b.start.valid.eq(start & (decoder.two_sources | (decoder.unit == Unit.TABLE))),
+            packer.start.p.eq(decoder.y),
             table.start.eq(start),
+            constants.descriptor.eq(self.command.p),
+            constants.start.eq(start),
             packer.start.valid.eq(start & ~next_windows),
             walker.start.eq(start & next_windows),
             walker.descriptor.eq(self.command.p),
-            sums.start.eq(start & next_adds),
+            sums.start.eq(start & (decoder.unit == Unit.SUMS)),
             sums.descriptor.eq(self.command.p),
-            packer.start.p.address.eq(command.y),
-            packer.start.p.stride.eq(command.y_stride),
-            packer.start.p.rows.eq(command.rows),
-            packer.start.p.columns.eq(Mux(reduces, 1, command.columns)),
-            packer.start.p.size.eq(element_size(Value.cast(command.y_format))),
-        ]  # fmt: skip
-        table_words = TABLE_BYTES // config.bus_bytes
-        with m.If(next_looks_up):
-            m.d.comb += [
-                a.start.p.size.eq(_WORDS),
-                a.start.p.words.eq(next_groups),
-                b.start.p.address.eq(lookup.table),
-                b.start.p.rows.eq(1),
-                b.start.p.groups.eq(table_words),
-                b.start.p.words.eq(table_words),
-                b.start.p.size.eq(_WORDS),
-                packer.start.p.size.eq(_WORDS),
-                packer.start.p.columns.eq((command.columns + 3) >> _WORDS),
-                packer.start.p.beyond.eq(-command.columns[:2]),
-            ]
-
+        ]
         # Of an image, all windows of a line of channels are written before those of the next.
         job, line = walker.job, lines.o.p
-        with m.If(next_windows):
-            m.d.comb += [a.start.p.size.eq(_WORDS), a.start.p.rows.eq(0)]
         m.d.comb += [
             lines.start.eq(walker.known),
             lines.k.eq(job.k),
@@ -231,36 +167,30 @@ class VectorEngine(wiring.Component):
                 packer.start.p.address.eq(job.y + line.first),
                 packer.start.p.stride.eq(job.y_stride),
                 packer.start.p.rows.eq(job.rows),
-                packer.start.p.size.eq(_WORDS),
-                packer.start.p.columns.eq((line.size + 3) >> _WORDS),
-                packer.start.p.beyond.eq(-line.size[:2]),
+                *row_of_bytes(packer.start.p, line.size, WORDS),
             ]
         with m.If(sums.matrices.valid):
             m.d.comb += [b.start.valid.eq(1), b.start.p.eq(sums.matrices.p)]
         connect(m, walker.bursts, a.bursts)
 
-        # From the sources through the lanes, the table or the maxima to the packer.
+        # From the sources through the lanes, or what stands beside them, to the packer.
         enter, other = Signal(), Signal()
+        size = byte_size(config)
         m.d.comb += [
             enter.eq(go & a.o.valid & other),
             a.o.ready.eq(go & other),
-            *((unit.tags.p.eq(walker.tags.p), unit.tags.valid.eq(walker.tags.valid))
-              for unit in (maximum, sums)),
-            walker.tags.ready.eq(Mux(adds, sums.tags.ready, maximum.tags.ready)),
-            maximum.enable.eq(go),
-            maximum.valid.eq(enter & pools),
-            maximum.i.eq(a.o.p),
-            maximum.is_signed.eq(job.x_int8),
-            sums.enable.eq(go),
-            sums.valid.eq(enter & adds),
-            sums.i.eq(a.o.p),
-            sums.words.p.eq(b.o.p),
-            sums.words.valid.eq(b.o.valid & adds),
             table.table.p.eq(b.o.p),
-            table.table.valid.eq(b.o.valid & looks_up),
-            table.enable.eq(go),
-            table.valid.eq(enter & looks_up),
-            table.i.eq(a.o.p),
+            table.table.valid.eq(b.o.valid & (unit == Unit.TABLE)),
+            *(
+                (each.tags.p.eq(walker.tags.p), each.tags.valid.eq(walker.tags.valid))
+                for each in (maximum, sums)
+            ),
+            walker.tags.ready.eq(Mux(unit == Unit.SUMS, sums.tags.ready, maximum.tags.ready)),
+            maximum.is_signed.eq(job.x_int8),
+            sums.words.p.eq(b.o.p),
+            sums.words.valid.eq(b.o.valid & (unit == Unit.SUMS)),
+            pairs.constants.eq(constants.o),
+            pairs.second.eq(bytes_of(b.o.p, size)),
             lanes.settings.eq(settings),
             lanes.valid.eq(enter),
             lanes.a.eq(a.o.p),
@@ -269,22 +199,33 @@ class VectorEngine(wiring.Component):
             packer.i.p.eq(queue.r_data),
             packer.i.valid.eq(queue.r_rdy),
             queue.r_en.eq(packer.i.ready),
-        ]  # fmt: skip
-        # What an element needs beside itself, and who makes the output.
-        made = Signal()
-        m.d.comb += queue.w_en.eq(made & go)
-        for condition, unit, needs, takes_b in (
-            (adds, sums, walker.tags.valid & sums.accepts, sums.words.ready),
-            (pools, maximum, walker.tags.valid, 0),
-            (looks_up, table, 1, table.table.ready),
-            (~adds & ~pools & ~looks_up, lanes, b.o.valid | ~two_sources, go & a.o.valid),
-        ):
-            with m.If(condition):
+        ]
+        # What an element needs beside itself, who takes b, and who makes the output.
+        both, tagged = b.o.valid | ~two_sources, walker.tags.valid
+        beside = (
+            (Unit.TABLE, table, size, 1, table.table.ready),
+            (Unit.MAXIMUM, maximum, WORDS, tagged, 0),
+            (Unit.PAIRS, pairs, size, both, go & a.o.valid),
+            (Unit.SUMS, sums, WORDS, tagged & sums.accepts, sums.words.ready),
+        )
+        m.d.comb += [each.i.eq(bytes_of(a.o.p, group_size)) for _, each, group_size, *_ in beside]
+        with m.Switch(unit):
+            for name, each, group_size, needs, takes_b in beside:
+                with m.Case(name):
+                    m.d.comb += [
+                        other.eq(needs),
+                        b.o.ready.eq(takes_b),
+                        each.enable.eq(go),
+                        each.valid.eq(enter),
+                        queue.w_data.eq(group_of(each.o, group_size)),
+                        queue.w_en.eq(each.o_valid & go),
+                    ]
+            with m.Default():
                 m.d.comb += [
-                    other.eq(needs),
-                    b.o.ready.eq(takes_b),
-                    queue.w_data.eq(unit.o),
-                    made.eq(unit.o_valid),
+                    other.eq(both),
+                    b.o.ready.eq(go & a.o.valid),
+                    queue.w_data.eq(lanes.o),
+                    queue.w_en.eq(lanes.o_valid & go),
                 ]
         with m.If(enter):
             m.d.sync += groups_left.eq(groups_left - 1)
@@ -292,10 +233,10 @@ class VectorEngine(wiring.Component):
                 m.d.sync += [groups_left.eq(groups), rows_left.eq(rows_left - 1)]
 
         read = Signal()  # all there is
-        m.d.comb += read.eq(Mux(pools | adds, walker.idle, rows_left == 0))
+        m.d.comb += read.eq(Mux(windows, walker.idle, rows_left == 0))
         refused = self.y.request.valid & ~self.y.request.ready
         m.d.comb += self.result.p.status.eq(Status.OK)
-        with m.If(adds & sums.bad):
+        with m.If((unit == Unit.SUMS) & sums.bad):
             m.d.comb += [
                 self.result.p.status.eq(Status.BAD_MULTIPLIER),
                 self.result.p.detail.eq(sums.bad_channel),
@@ -309,14 +250,12 @@ class VectorEngine(wiring.Component):
                 ]
                 with m.If(start):
                     m.d.sync += [
-                        settings.eq(next_settings),
-                        two_sources.eq(next_two),
-                        looks_up.eq(next_looks_up),
-                        pools.eq(next_pools),
-                        adds.eq(next_adds),
-                        groups.eq(next_groups),
-                        groups_left.eq(next_groups),
-                        rows_left.eq(command.rows),
+                        settings.eq(decoder.settings),
+                        unit.eq(decoder.unit),
+                        two_sources.eq(decoder.two_sources),
+                        groups.eq(decoder.groups),
+                        groups_left.eq(decoder.groups),
+                        rows_left.eq(decoder.y.rows),
                     ]
                     m.next = "RUN"
                     with m.If(next_windows):
@@ -327,7 +266,7 @@ class VectorEngine(wiring.Component):
                     m.next = "RUN"
             with m.State("RUN"):
                 # A word may leave the lanes in this cycle and the next.
-                ready = table.whole | ~looks_up
+                ready = table.whole | (unit != Unit.TABLE)
                 m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
@@ -346,19 +285,3 @@ class VectorEngine(wiring.Component):
                 with m.If(self.result.ready):
                     m.next = "IDLE"
         return m
-
-    def _matrix(self, source, address, stride, element, command, groups) -> list:
-        """What a source is to read, but for `hold`."""
-        size = element_size(element)
-        word_bits = exact_log2(self._config.bus_bytes)
-        row_bytes = command.columns << size
-        start = source.start.p
-        words = (row_bytes + (self._config.bus_bytes - 1)) >> word_bits
-        return [
-            start.address.eq(address),
-            start.stride.eq(stride),
-            start.rows.eq(command.rows),
-            start.groups.eq(groups),
-            start.size.eq(size),
-            start.words.eq(Mux(start.hold, 1, words)),
-        ]

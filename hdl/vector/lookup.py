@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.commands import TABLE_BYTES
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.once import Once
+from halfdome.hdl.vector.unit import unit_members
 
 _PART_BYTES = 4
 """What is written in a cycle, and the width of a copy of the table."""
@@ -17,7 +18,7 @@ _BYTE_BITS = exact_log2(_PART_BYTES)
 
 
 class _Copy(wiring.Component):
-    """The table for one byte of a word.
+    """The table for one byte of a group.
 
     Members
     -------
@@ -58,39 +59,32 @@ class _Copy(wiring.Component):
 
 
 class ByteTable(wiring.Component):
-    """Looks up every byte of a bus word in a table of `TABLE_BYTES`.
+    """Looks up every byte of a group in a table of `TABLE_BYTES`, `latency` enabled cycles long.
 
     Members
     -------
+    *`unit_members()`, of `byte_lanes` bytes; o is table[i] byte by byte. `valid` only if `whole`
     start : In(1), forgets the table
     table : In(stream of bus words), the new one; taken until it is whole
     whole : Out(1), the table is there
     loads : Out(1), a part of it is written in this cycle
-    enable : In(1), words inside move on
-    valid : In(1), a word comes; only if `whole` and `enable`
-    i : In(8 * bus_bytes)
-    o : Out(8 * bus_bytes), with `o_valid`: table[i] byte by byte, `latency` enabled cycles later
 
-    A word a cycle; the table takes `load_cycles`, and is kept once for each byte of a word.
+    A group a cycle; the table takes `load_cycles`, and is kept once for each byte of a group.
     """
 
     latency = 1
     load_cycles = _PARTS
 
     def __init__(self, config: CardConfig):
-        self._bytes = config.bus_bytes
-        word = 8 * config.bus_bytes
+        self._bytes = config.byte_lanes
+        self._word_bytes = config.bus_bytes
         super().__init__(
-            {
+            unit_members(self._bytes)
+            | {
                 "start": In(1),
-                "table": In(stream.Signature(word)),
+                "table": In(stream.Signature(8 * config.bus_bytes)),
                 "whole": Out(1),
                 "loads": Out(1),
-                "enable": In(1),
-                "valid": In(1),
-                "i": In(word),
-                "o": Out(word),
-                "o_valid": Out(1),
             }
         )
 
@@ -98,7 +92,7 @@ class ByteTable(wiring.Component):
         m = Module()
         part = Signal(range(self.load_cycles))
         value = Signal(8 * _PART_BYTES)
-        in_word = part[: exact_log2(self._bytes // _PART_BYTES)]
+        in_word = part[: exact_log2(self._word_bytes // _PART_BYTES)]
         m.d.comb += [
             self.loads.eq(~self.whole & self.table.valid),
             self.table.ready.eq(~self.whole & in_word.all()),

@@ -2,9 +2,10 @@
 
 from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.vector.unit import unit_members
 from halfdome.hdl.vector.walker import tap_tag
 
 
@@ -13,12 +14,10 @@ class WindowMaximum(wiring.Component):
 
     Members
     -------
+    *`unit_members()`, of `bus_bytes`; o follows `latency` enabled cycles after a word of the last
+    tap. `valid` only if `tags.valid`
     is_signed : In(1), bytes are int8, not uint8
     tags : In(stream of `tap_tag`), taken with a tap's last word
-    enable : In(1), words inside move on
-    valid : In(1), a word comes; only if `tags.valid` and `enable`
-    i : In(8 * bus_bytes)
-    o : Out(8 * bus_bytes), with `o_valid`: `latency` enabled cycles after a word of the last tap
 
     A word a cycle. After a window's last word nothing of it is left but what is in `o`.
     """
@@ -28,17 +27,9 @@ class WindowMaximum(wiring.Component):
     def __init__(self, config: CardConfig):
         self._words = config.burst_words
         self._bytes = config.bus_bytes
-        word = 8 * config.bus_bytes
         super().__init__(
-            {
-                "is_signed": In(1),
-                "tags": In(stream.Signature(tap_tag(config))),
-                "enable": In(1),
-                "valid": In(1),
-                "i": In(word),
-                "o": Out(word),
-                "o_valid": Out(1),
-            }
+            unit_members(self._bytes)
+            | {"is_signed": In(1), "tags": In(stream.Signature(tap_tag(config)))}
         )
 
     def elaborate(self, platform):

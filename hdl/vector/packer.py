@@ -13,8 +13,8 @@ _QUARTERS = 4  # of a bus word: what a group of bytes fills
 MATRIX = data.StructLayout(
     {"address": ADDRESS_BITS, "stride": 24, "rows": 32, "columns": 32, "size": 2, "beyond": 2}
 )
-"""Rows of `columns` elements of `1 << size` bytes; of 4 bytes, `beyond` bytes of a row's last are
-not of the row."""
+"""Rows of `columns` elements of `1 << size` bytes; of a row's last, if of 2 bytes or 4, `beyond`
+bytes are not of the row."""
 
 
 class RowPacker(wiring.Component):
@@ -114,8 +114,9 @@ class RowPacker(wiring.Component):
         strobes = {w: Cat(present[k].replicate(w) for k in range(lanes)) for w in widths}
         # Bytes of the last element of a row: the one that none follows.
         follows = Cat(present[1:], ~end_of_row)
-        inside = Cat(matrix.beyond < 4 - byte for byte in range(4))
-        strobes[4] &= Cat(follows[k].replicate(4) | inside for k in range(lanes))
+        for width in (2, 4):
+            inside = Cat(matrix.beyond < width - byte for byte in range(width))
+            strobes[width] &= Cat(follows[k].replicate(width) | inside for k in range(lanes))
         for quarter in range(_QUARTERS):
             here = Signal(name=f"here_{quarter}")
             value = Signal(8 * lanes, name=f"value_{quarter}")

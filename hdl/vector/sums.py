@@ -12,6 +12,7 @@ from halfdome.hdl.vector.adder import WindowAdder
 from halfdome.hdl.vector.kernel import KernelLoader
 from halfdome.hdl.vector.scaler import TotalScaler
 from halfdome.hdl.vector.source import MATRIX
+from halfdome.hdl.vector.unit import unit_members
 from halfdome.hdl.vector.walker import tap_tag
 
 _MIDDLE = 128
@@ -30,13 +31,10 @@ class WindowSums(wiring.Component):
     matrices : Out(stream of `MATRIX`), weights and parameters to be read
     words : In(stream of bus words), what was read
     tags : In(stream of `tap_tag`), taken with a tap's last word
-    enable : In(1), words inside move on
+    *`unit_members()`, of `bus_bytes`; o follows `latency` enabled cycles after a word of the last
+    tap, if none waits before it. `valid` only if `tags.valid` and `accepts`
     accepts : Out(1), a word may come
-    valid : In(1), a word comes; only if `tags.valid`, `accepts` and `enable`
-    i : In(8 * bus_bytes)
     busy : Out(1), requantises
-    o : Out(8 * bus_bytes), with `o_valid`: `latency` enabled cycles after a word of the last tap,
-        if none waits before it
     bad : Out(1), a multiplier is zero, infinite or NaN
     bad_channel : Out(16), the first such channel
 
@@ -48,21 +46,16 @@ class WindowSums(wiring.Component):
         self._adder = WindowAdder(config)
         self._scaler = TotalScaler(config)
         self.latency = self._adder.latency + self._scaler.latency
-        word = 8 * config.bus_bytes
         super().__init__(
-            {
+            unit_members(config.bus_bytes)
+            | {
                 "descriptor": In(DESCRIPTOR_BITS),
                 "start": In(1),
                 "matrices": Out(stream.Signature(MATRIX)),
-                "words": In(stream.Signature(word)),
+                "words": In(stream.Signature(8 * config.bus_bytes)),
                 "tags": In(stream.Signature(tap_tag(config))),
-                "enable": In(1),
                 "accepts": Out(1),
-                "valid": In(1),
-                "i": In(word),
                 "busy": Out(1),
-                "o": Out(word),
-                "o_valid": Out(1),
                 "bad": Out(1),
                 "bad_channel": Out(16),
             }

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
-from halfdome.hdl.commands import Engine, Opcode
+from halfdome.hdl.commands import Engine, Flag, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.commands import Command, Extent, Place, Region
@@ -89,11 +89,19 @@ def _bands(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
             for rows in _even(work.fields["m"], count, block):
                 whole = {"x": rows, "y": rows}
                 yield _Band({"m": len(rows)}, whole, len(rows) / work.fields["m"])
-        case Opcode.LOOKUP if work.fields["rows"] == 1:
+        case Opcode.LOOKUP | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED if (
+            work.fields["rows"] == 1
+        ):
             columns = work.fields["columns"]
+            names = ["a", "y"]
+            if "b" in work.fields and not work.fields["flags"] & Flag.BROADCAST:
+                names.append("b")
             for part in _even(columns, count, config.bus_bytes):
-                yield _Band({"columns": len(part)}, {"a": part, "y": part}, len(part) / columns)
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.LOOKUP:
+                yield _Band({"columns": len(part)}, dict.fromkeys(names, part), len(part) / columns)
+        case (
+            Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.LOOKUP
+            | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED
+        ):  # fmt: skip
             for rows in _even(work.fields["rows"], count, 1):
                 operands = {name: rows for name in ("a", "b", "y") if name in work.fields}
                 yield _Band({"rows": len(rows)}, operands, len(rows) / work.fields["rows"])

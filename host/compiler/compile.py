@@ -9,7 +9,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
-from halfdome.host.compiler import bags, depthwise, events, memory, needs, pipeline
+from halfdome.host.compiler import bags, depthwise, events, memory, needs, pipeline, staging
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.division import (
     Division,
@@ -196,7 +196,11 @@ class _Compilation:
         self._divide(division, {})
         if cuts := self._cuts():
             uncut = copy(self)
-            self._divide(division, cuts)
+            for _ in range(staging.TRIES):
+                self._divide(division, cuts)
+                if (lower := staging.lower(self._lowering, self._placed.memories)) == cuts:
+                    break
+                cuts = lower
             if not self._spares(uncut):
                 vars(self).update(vars(uncut))
 

@@ -118,6 +118,13 @@ def copy(config: CardConfig, nbytes: int) -> float:
     return START_CYCLES + nbytes / min(config.bus_bytes, dram_bytes_per_cycle(config))
 
 
+def pair(config: CardConfig, rows: int, columns: int) -> int:
+    """An ADD_QUANTISED or MULTIPLY_QUANTISED: `byte_lanes` elements a cycle, and a cycle more for
+    a row than it has lines at the least."""
+    groups = -(-columns // config.byte_lanes)
+    return START_CYCLES + rows * max(groups, -(-columns // config.line_bytes) + 1)
+
+
 def transposition(
     config: CardConfig, batches: int, rows: int, columns: int, nbytes: int = 1
 ) -> float:
@@ -140,10 +147,8 @@ def _parts(count: int, side: int) -> list[tuple[int, int]]:
 
 
 def lookup(config: CardConfig, rows: int, columns: int) -> int:
-    """A LOOKUP: its table, then a bus word a cycle, and one for each row at the least."""
-    words = -(-columns // config.bus_bytes)
-    lines = -(-words // config.burst_words)
-    return START_CYCLES + TABLE_CYCLES + rows * max(words, lines + 1)
+    """A LOOKUP: its table, then likewise."""
+    return TABLE_CYCLES + pair(config, rows, columns)
 
 
 @cache  # many images see one window

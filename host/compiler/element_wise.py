@@ -22,10 +22,15 @@ def vector(lowering: Lowering, node: Node, position: int) -> None:
     _do(lowering, position, node, label(node), y, written, operands, regions, column=column)
 
 
+_Bytes = tuple[np.ndarray, int]
+"""Bytes, and the one that stands for zero."""
+
+
 def _operands(
-    lowering: Lowering, node: Node, position: int
+    lowering: Lowering, node: Node, position: int, stored: _Bytes | None = None
 ) -> tuple[list[Rows], list[Region], bool]:
-    """Operands of a command, and whether the second is a column."""
+    """Operands of a command, and whether the second is a column; `stored` is held for a row of
+    constants that are so many."""
     first, *others = node.inputs
     a = lowering.layouts[first, position]
     operands, regions = [lowering.rows_at(first, a)], [lowering.region(first, position)]
@@ -33,7 +38,7 @@ def _operands(
     for name in others:
         value = lowering.graph.values[name]
         if name in lowering.graph.constants:
-            rows, region = _row(lowering, node, position, name)
+            rows, region = _row(lowering, node, position, name, stored)
         else:
             column = elements.is_column(value, lowering.graph.values[first])
             if not column:
@@ -44,11 +49,18 @@ def _operands(
     return operands, regions, column
 
 
-def _row(lowering: Lowering, node: Node, position: int, name: str) -> tuple[Rows, Region]:
+def _row(
+    lowering: Lowering, node: Node, position: int, name: str, stored: _Bytes | None
+) -> tuple[Rows, Region]:
     """One row of constants for all rows of the other operand."""
     values = lowering.graph.constants[name]
     if values.ndim != 1:
         raise operator.refuse(node, f"{name} is a constant, and not one row for all")
+    if stored:
+        rows, region = _held(
+            lowering, node, position, f"{name} in bytes", stored[0], ElementFormat.UINT8
+        )
+        return Rows(rows.address, rows.stride, rows.format, stored[1]), region
     return _held(lowering, node, position, name, values, lowering.format(name))
 
 
@@ -96,6 +108,28 @@ def lookup(lowering: Lowering, node: Node, position: int) -> None:
     )  # fmt: skip
 
 
+def _as_bytes(values: np.ndarray) -> _Bytes | None:
+    """Numbers as bytes, if they are integers that lie, zero among them, no further apart."""
+    zero_point = -min(values.min(), 0)
+    moved = values + zero_point
+    if moved.max() > 255 or zero_point > 255 or (values != np.rint(values)).any():
+        return None
+    return moved.astype(np.uint8), int(zero_point)
+
+
+def _pair(
+    lowering: Lowering, node: Node, position: int, operands: Sequence[Rows],
+    regions: Sequence[Region], *, column: bool = False,
+) -> None:  # fmt: skip
+    """One command of bytes."""
+    first = node.inputs[0]
+    y = lowering.rows_at(node.output, lowering.output(node.output, position))
+    rows, columns = lowering.rows(first, position), len(lowering.joins.columns[first])
+    work = lowering.target.pair(node, y, *operands, rows, columns, column=column)
+    written = lowering.region(node.output, position)
+    lowering.add(position, work, label(node), reads=regions, writes=[written])
+
+
 class _Temporary:
     """Room for float32 of the shape of a node's output."""
 
@@ -109,9 +143,12 @@ class _Temporary:
 
 
 def add_quantised(lowering: Lowering, node: Node, position: int) -> None:
-    """AFFINE of the inner operand, to which ADD adds the other: each rounds once, and takes the
-    bytes as they are."""
+    """ADD_QUANTISED; where its constants are out of bounds, AFFINE of the inner operand, to which
+    ADD adds the other: each rounds once, and takes the bytes as they are."""
     operands, regions, _ = _operands(lowering, node, position)
+    if elements.within_bounds(node):
+        _pair(lowering, node, position, operands, regions)
+        return
     operands = [_raw(each) for each in operands]
     inner, outer = elements.add_order(node)
     name = node.inputs[inner]
@@ -149,7 +186,16 @@ def _all_alike(
 
 
 def multiply_quantised(lowering: Lowering, node: Node, position: int) -> None:
-    """MULTIPLY to float32, to which AFFINE adds the zero point before it rounds to bytes."""
+    """MULTIPLY_QUANTISED; where its multiplier is out of bounds, MULTIPLY to float32, to which
+    AFFINE adds the zero point before it rounds to bytes."""
+    name = node.inputs[1]
+    stored = None
+    if lowering.format(name) is F32:
+        stored = _as_bytes(lowering.graph.constants[name])
+    if elements.within_bounds(node) and (stored or lowering.format(name) is not F32):
+        operands, regions, column = _operands(lowering, node, position, stored)
+        _pair(lowering, node, position, operands, regions, column=column)
+        return
     operands, regions, column = _operands(lowering, node, position)
     y = _raw(lowering.rows_at(node.output, lowering.output(node.output, position)))
     product = _Temporary(lowering, node, position)

@@ -239,6 +239,20 @@ class HalfdomeTarget:
         nbytes = rows * columns * sum(each.format.nbytes for each in (y, *inputs) if each.stride)
         return work.taking(costs.vector(self._config, rows, columns, nbytes))
 
+    def pair(
+        self, node: Node, y: Rows, a: Rows, b: Rows, rows: int, columns: int, *,
+        column: bool = False,
+    ) -> Work:  # fmt: skip
+        """ADD_QUANTISED or MULTIPLY_QUANTISED."""
+        flags = int(Flag.BROADCAST) if column else 0
+        if node.op == "add_quantised" and elements.add_order(node)[0] == 0:
+            flags |= int(Flag.INNER_A)
+        work = kernels.pair(
+            elements.PAIR_OPCODES[node.op], y, a, b, rows, columns, self.word, flags=flags,
+            **elements.pair_constants(node),
+        )  # fmt: skip
+        return work.taking(costs.pair(self._config, work.fields["rows"], work.fields["columns"]))
+
     def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))

@@ -85,6 +85,7 @@ class Lowering:
     layouts : Layout by tensor and position
     formats : format of tensors that is another in the cards than in the graph
     readings : Reading by output and position of each product with weights
+    strips : Buffers by output and position of those that are done in strips, which these are in
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Lowering:
         self.layouts: dict[tuple[str, int], Layout] = {}
         self.formats: dict[str, ElementFormat] = {}
         self.readings: dict[tuple[str, int], Reading] = {}
+        self.strips: dict[tuple[str, int], list[Buffer]] = {}
         self._contents: dict[tuple[str, int], Buffer] = {}
         self._joined: dict[tuple[str, int], Layout] = {}
 

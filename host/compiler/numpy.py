@@ -196,11 +196,18 @@ class NumpyTarget:
     ) -> NumpyWork:  # fmt: skip
         """The operator of graphs."""
         constants = {name: float(x) for name, x in elements.vector_constants(node).items()}
-        function = int(node.attributes.get("function", 0))
-        return NumpyWork("elements", {
-            "op": node.op, "attributes": json.dumps(constants | {"function": function}),
-            "inputs": list(inputs), "y": y, "rows": rows, "columns": columns, "column": column,
-        })  # fmt: skip
+        attributes = constants | {"function": int(node.attributes.get("function", 0))}
+        return _elements(node, attributes, inputs, y, rows, columns, column)
+
+    def pair(
+        self, node: Node, y: Rows, a: Rows, b: Rows, rows: int, columns: int, *,
+        column: bool = False,
+    ) -> NumpyWork:  # fmt: skip
+        """The operator of graphs."""
+        attributes = {name: float(x) for name, x in elements.pair_constants(node).items()}
+        if node.op == "add_quantised":
+            attributes["inner"] = "ab"[elements.add_order(node)[0]]
+        return _elements(node, attributes, [a, b], y, rows, columns, column)
 
     def max_pool(self, x: Rows, y: Rows, window: Window) -> NumpyWork:
         """Finds maxima."""
@@ -252,6 +259,16 @@ class NumpyTarget:
     def check(self, program: Program) -> None:
         """What can be said without knowing which bytes a command touches; no queue is ever full."""
         hazards.check(program, (), queue_depth=program.events, queues_per_core=1)
+
+
+def _elements(
+    node: Node, attributes: Mapping[str, object], inputs: Sequence[Rows], y: Rows, rows: int,
+    columns: int, column: bool,
+) -> NumpyWork:  # fmt: skip
+    return NumpyWork("elements", {
+        "op": node.op, "attributes": json.dumps(attributes), "inputs": list(inputs), "y": y,
+        "rows": rows, "columns": columns, "column": column,
+    })  # fmt: skip
 
 
 def _encoded(value: Any, command: Command, segments: Segments) -> Any:

@@ -104,7 +104,10 @@ def operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
             return _gather_operands(v)
         case Opcode.MATMUL | Opcode.BATCH_MATMUL | Opcode.CONV2D:
             return _product_operands(opcode, v, config)
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
+        case (
+            Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE
+            | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED
+        ):  # fmt: skip
             columns = {"y": 1 if v["flags"] & (Flag.SUM | Flag.MAX) else v["columns"]}
             columns |= {"a": v["columns"]}
             if "b" in v:

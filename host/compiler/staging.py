@@ -1,5 +1,6 @@
 """Strips of x in near memory, each copied there while the array works on the one before."""
 
+from collections.abc import Mapping
 from itertools import cycle
 
 from halfdome.hdl.commands import MATMUL_LIMIT
@@ -8,6 +9,9 @@ from halfdome.host.compiler.lowering import Layout, Lowering, Reading, label
 from halfdome.host.compiler.strips import Strip, strips
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Node
+
+TRIES = 4
+"""How often strips are made, lower each time if some have found no place near."""
 
 
 class Staging:
@@ -40,7 +44,10 @@ class Staging:
         self.strips = strips(window, min(height or window.out[0], MATMUL_LIMIT), reading.alone)
         self._stride = round_up(reading.row_bytes, lowering.target.word)
         most = max(len(strip.image) for strip in self.strips) * self._width * self._stride
-        self._buffers = cycle(Buffer(self._label, position, most, staging=True) for _ in range(2))
+        buffers = [Buffer(self._label, position, most, staging=True) for _ in range(2)]
+        if self._is_cut:
+            lowering.strips[node.output, position] = buffers
+        self._buffers = cycle(buffers)
 
     def rows(self, first: int, strip: Strip) -> Layout:
         """Where the rows lie that a strip of the image that begins at row `first` is made of."""
@@ -58,3 +65,15 @@ class Staging:
             writes=[near.region(count, self._row_bytes).moving(count * self._stride)],
         )  # fmt: skip
         return near
+
+
+def lower(lowering: Lowering, memories: Mapping[int, str]) -> dict[tuple[str, int], int]:
+    """The cuts of a lowering, but half as high where strips have found no place near, by
+    `memories` of buffers; none where they were of one row."""
+
+    def height(key: tuple[str, int]) -> int:
+        found = {memories.get(id(buffer)) for buffer in lowering.strips.get(key, ())}
+        return lowering.cuts[key] // (2 if lowering.target.far in found else 1)
+
+    heights = {key: height(key) for key in lowering.cuts}
+    return {key: rows for key, rows in heights.items() if rows}

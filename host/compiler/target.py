@@ -187,6 +187,14 @@ class Target(Protocol):
         always, of a `column` its one element for all of a row."""
         ...
 
+    def pair(
+        self, node: Node, y: Rows, a: Rows, b: Rows, rows: int, columns: int, *,
+        column: bool = False,
+    ) -> Work:  # fmt: skip
+        """An add_quantised or multiply_quantised of bytes whose constants are within bounds; b as
+        the second input of `vector`."""
+        ...
+
     def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
         """The largest of each channel over the windows of an image."""
         ...

@@ -71,6 +71,8 @@ def cycles(
             found["vector"] = costs.sums(config, window_of(v), weighted=weighted)
         case Opcode.LOOKUP:
             found["vector"] = costs.lookup(config, v["rows"], v["columns"])
+        case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
+            found["vector"] = costs.pair(config, v["rows"], v["columns"])
         case _ if opcode.engine is Engine.VECTOR and not opcode.is_fence:
             found["vector"] = costs.vector(config, v["rows"], v["columns"])
     for resource in found:
@@ -126,7 +128,10 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
             rows = window.out[0] * window.out[1]
             rows_read = costs.taps_inside(window)
             return _product(v, config, 1, rows, rows_read, tiles, taps, once=window.diagonal)
-        case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
+        case (
+            Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE
+            | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED
+        ):  # fmt: skip
             widths = {"a": v["columns"], "y": v["columns"]}
             if v["flags"] & (Flag.SUM | Flag.MAX):
                 widths["y"] = 1

@@ -1,8 +1,27 @@
 """What can go wrong between host and card, in words."""
 
-from halfdome.hdl.commands import Field, Opcode, ReadFailure, Status, field_at, fields, unpack
+from halfdome.hdl.commands import (
+    MULTIPLIER_EXPONENTS,
+    OFFSET_LIMIT,
+    RATIO_EXPONENTS,
+    Field,
+    Opcode,
+    ReadFailure,
+    Status,
+    field_at,
+    fields,
+    unpack,
+)
 from halfdome.host.driver.completion import Completion
 
+_SIZED = "must be from 2^{} to below 2^{}, or so far below 0"
+_PAIR_CONSTANTS = dict.fromkeys(
+    ("a_ratio", "b_ratio"), _SIZED.format(RATIO_EXPONENTS.start, RATIO_EXPONENTS.stop)
+) | {
+    "multiplier": _SIZED.format(MULTIPLIER_EXPONENTS.start, MULTIPLIER_EXPONENTS.stop),
+    "offset": f"must be less than {OFFSET_LIMIT} from 0",
+}
+"""What the constants of ADD_QUANTISED and MULTIPLY_QUANTISED must be."""
 _CONSTANTS = {
     "multiplier": "must be finite and not zero",
     "scale": "must be finite and not zero",
@@ -10,7 +29,7 @@ _CONSTANTS = {
     "low": "must not be NaN",
     "high": "must not be NaN nor below low",
 }
-"""What the constants of vector commands must be."""
+"""What the constants of other vector commands must be."""
 
 
 _READ_FAILURES = {
@@ -81,13 +100,15 @@ class CommandError(RuntimeError):
                 return f"{prefix}{_READ_FAILURES[ReadFailure(self.detail)]}"
         table: tuple[Field, ...] = fields(self.opcode)
         name = field_at(self.opcode, self.detail)
+        pairs = (Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
+        constants = _PAIR_CONSTANTS if self.opcode in pairs else _CONSTANTS
         rule = {
             Status.BAD_CORE: "not the core of the ring",
             Status.BAD_COUNTER: "no such counter",
             Status.BAD_DIMENSION: "zero, too large, or rows overlap",
             Status.BAD_ALIGNMENT: "not a multiple of the bus word",
             Status.BAD_RANGE: "the operand leaves its memory",
-            Status.BAD_FORMAT: _CONSTANTS.get(name, "no such flag, format, mode or function"),
+            Status.BAD_FORMAT: constants.get(name, "no such flag, format, mode or function"),
             Status.BAD_OVERLAP: "the output overlaps the operand",
         }[self.status]
         return f"{prefix}{name}={unpack(table, descriptor)[name]:#x}: {rule}"

@@ -131,6 +131,29 @@ def lookup(table: Address, y: Rows, a: Rows, rows: int, columns: int, word: int)
     })  # fmt: skip
 
 
+def pair(
+    opcode: Opcode, y: Rows, a: Rows, b: Rows, rows: int, columns: int, word: int, *,
+    flags: int = 0, **constants: float,
+) -> Work:  # fmt: skip
+    """ADD_QUANTISED or MULTIPLY_QUANTISED; `constants` are the command's own float32 fields.
+
+    Rows between which no word is free are one row, as those of a LOOKUP are.
+    """
+    stride = round_up(columns, word)
+    if all(each.stride == stride for each in (y, a, b)) and not flags & Flag.BROADCAST:
+        rows, columns = 1, (rows - 1) * stride + columns
+    fields = {"flags": flags, "rows": rows, "columns": columns}
+    fields |= {name: float_bits(value) for name, value in constants.items()}
+    for name, operand in (("y", y), ("a", a), ("b", b)):
+        fields |= {
+            name: operand.address, f"{name}_stride": operand.stride,
+            f"{name}_format": operand.format,
+        }  # fmt: skip
+        if opcode is Opcode.MULTIPLY_QUANTISED:
+            fields[f"{name}_zero_point"] = operand.zero_byte
+    return Work(opcode, fields)
+
+
 def copy(source: Rows, target: Address, target_stride: int, rows: int, columns: int) -> Work:
     """A strided copy of elements by the vector engine, as far as that can write them; of 8 bits
     whatever they stand for."""

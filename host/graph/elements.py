@@ -5,11 +5,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Function, Opcode
+from halfdome.hdl.commands import (
+    MULTIPLIER_EXPONENTS,
+    OFFSET_LIMIT,
+    RATIO_EXPONENTS,
+    TABLE_BYTES,
+    ElementFormat,
+    Function,
+    Opcode,
+)
 from halfdome.host.graph import operator
 from halfdome.host.graph.operator import Constants, Operator, refuse
 from halfdome.host.graph.values import Value
-from halfdome.sim.golden import floats, vector
+from halfdome.sim.golden import pairs, vector
 
 if TYPE_CHECKING:
     from halfdome.host.graph.graph import Node
@@ -108,10 +116,14 @@ def ratio(node: "Node", place: int) -> np.float32:
     return operator.float_of(node, f"{'ab'[place]}_ratio", 1)
 
 
+def offset(node: "Node") -> np.float32:
+    """What an add_quantised adds to what comes of its inner operand."""
+    return operator.float_of(node, "offset", 0)
+
+
 def add_inner(node: "Node", x: np.ndarray) -> np.ndarray:
     """float32: what an add_quantised makes of the bytes of its inner operand."""
-    offset = operator.float_of(node, "offset", 0)
-    return floats.fma(x.astype(np.float32), ratio(node, add_order(node)[0]), offset)
+    return pairs.add_inner(x, ratio(node, add_order(node)[0]), offset(node))
 
 
 def _add(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) -> np.ndarray:
@@ -119,9 +131,37 @@ def _add(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarray]) 
     a and b in each other's place if `inner` is a: the QLinearAdd of ONNX Runtime on x86, which has
     its zero points in `offset`."""
     inner, outer = add_order(node)
-    x = operands[outer].astype(np.float32)
-    total = floats.fma(x, ratio(node, outer), add_inner(node, operands[inner]))
-    return vector.encode(total, operator.format_made(node, ElementFormat.UINT8), np.float32(1))
+    return pairs.add(
+        operands[outer], ratio(node, outer), operands[inner], ratio(node, inner), offset(node),
+        operator.format_made(node, ElementFormat.UINT8),
+    )  # fmt: skip
+
+
+PAIR_OPCODES = {
+    "add_quantised": Opcode.ADD_QUANTISED, "multiply_quantised": Opcode.MULTIPLY_QUANTISED,
+}  # fmt: skip
+"""Operators that are one command of bytes, if its constants are within bounds."""
+
+
+def pair_constants(node: "Node") -> dict[str, np.float32]:
+    """The float constants of such an operator, by field of its command."""
+    if node.op == "multiply_quantised":
+        return {"multiplier": operator.float_of(node, "multiplier", 1)}
+    return {"a_ratio": ratio(node, 0), "b_ratio": ratio(node, 1), "offset": offset(node)}
+
+
+def within_bounds(node: "Node") -> bool:
+    """Whether the command takes these constants."""
+    bounds = {"multiplier": MULTIPLIER_EXPONENTS, "offset": None}
+    for name, number in pair_constants(node).items():
+        exponents = bounds.get(name, RATIO_EXPONENTS)
+        if exponents is None:
+            inside = abs(number) < OFFSET_LIMIT
+        else:
+            inside = 2.0**exponents.start <= abs(number) < 2.0**exponents.stop
+        if not inside:
+            return False
+    return True
 
 
 # multiply_quantised
@@ -146,9 +186,10 @@ def _multiply(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarr
         _decoded(value, x, operator.byte_of(value))
         for value, x in zip(values, operands, strict=True)
     )
-    product = floats.multiply(floats.multiply(a, b), operator.float_of(node, "multiplier", 1))
-    total = floats.add(product, np.float32(operator.zero_point_of(node)))
-    return vector.encode(total, operator.format_made(node, ElementFormat.UINT8), np.float32(1))
+    return pairs.multiply(
+        a, b, operator.float_of(node, "multiplier", 1), operator.zero_point_of(node),
+        operator.format_made(node, ElementFormat.UINT8),
+    )  # fmt: skip
 
 
 # quantise

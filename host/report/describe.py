@@ -182,6 +182,15 @@ class Describer:
             "table": f"{self.local(card, values['table'])} {values['table']:#x}",
         }
 
+    def pair(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
+        rows, columns = values["rows"], values["columns"]
+        return f"{rows}x{columns}", {
+            "rows": rows,
+            "columns": columns,
+            "elements": rows * columns,
+            **{f"{name}_format": _name(ElementFormat, values[f"{name}_format"]) for name in "aby"},
+        }
+
     def pool(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
         sides = {
             name: [values[f"{name}_height"], values[f"{name}_width"]]
@@ -221,6 +230,8 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.CLAMP: Describer.vector,
     Opcode.QUANTISE: Describer.vector,
     Opcode.LOOKUP: Describer.lookup,
+    Opcode.ADD_QUANTISED: Describer.pair,
+    Opcode.MULTIPLY_QUANTISED: Describer.pair,
     Opcode.POOL: Describer.pool,
     Opcode.DEPTHWISE: Describer.pool,
 }

@@ -6,7 +6,16 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfdome.hdl.commands import MATMUL_LIMIT, TABLE_BYTES, Flag, Function, Opcode
+from halfdome.hdl.commands import (
+    MATMUL_LIMIT,
+    MULTIPLIER_EXPONENTS,
+    OFFSET_LIMIT,
+    RATIO_EXPONENTS,
+    TABLE_BYTES,
+    Flag,
+    Function,
+    Opcode,
+)
 from halfdome.hdl.config import CardConfig
 from halfdome.host import arguments
 from halfdome.host.driver import kernels
@@ -43,6 +52,17 @@ def _finite(name: str, value: object, *, zero: bool) -> np.float32:
     if not np.isfinite(number) or not (zero or number):
         rule = "finite" if zero else "finite and not zero"
         raise ValueError(f"{name}={value!r}: must be {rule} as a float32")
+    return number
+
+
+def _sized(name: str, value: object, exponents: range) -> np.float32:
+    """A float32 whose size is that of a power of two of these exponents, up to the next."""
+    number = _finite(name, value, zero=False)
+    if not 2.0**exponents.start <= abs(number) < 2.0**exponents.stop:
+        raise ValueError(
+            f"{name}={value!r}: must be from 2^{exponents.start} to below 2^{exponents.stop}, "
+            "or so far below 0"
+        )
     return number
 
 
@@ -184,6 +204,88 @@ class Elements:
         return call.finish(y, stays=isinstance(x, Tensor) or isinstance(entries, Tensor))
 
     @whole
+    def add_quantised(
+        self, a: "ArrayLike | Tensor", b: "ArrayLike | Tensor", a_ratio: float, b_ratio: float,
+        offset: float = 0.0, *, inner: str = "b", dtype: DTypeLike = np.uint8,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`saturate(round(fma(a, a_ratio, fma(b, b_ratio, offset))))` of bytes as they are; with
+        a and b in each other's place if `inner` is "a". ONNX Runtime's QLinearAdd.
+
+        b may be one row, or one element a row. Ratios are from 2^-16 to below 2^8, or so far below
+        0, and the offset is less than 2^17 from it.
+        """
+        flags = {"a": int(Flag.INNER_A), "b": 0}
+        if inner not in flags:
+            raise ValueError(f"inner={inner!r}: must be 'a' or 'b'")
+        constants = {
+            "a_ratio": _sized("a_ratio", a_ratio, RATIO_EXPONENTS),
+            "b_ratio": _sized("b_ratio", b_ratio, RATIO_EXPONENTS),
+            "offset": _finite("offset", offset, zero=True),
+        }
+        if not abs(constants["offset"]) < OFFSET_LIMIT:
+            raise ValueError(f"offset={offset!r}: must be less than {OFFSET_LIMIT} from 0")
+        return self._pair(Opcode.ADD_QUANTISED, a, b, flags[inner], constants, dtype, (0, 0, 0))
+
+    @whole
+    def multiply_quantised(
+        self, a: "ArrayLike | Tensor", b: "ArrayLike | Tensor", multiplier: float, *,
+        dtype: DTypeLike = np.uint8, a_zero_point: int = 0, b_zero_point: int = 0,
+        y_zero_point: int = 0,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`saturate(round((a - a_zero_point) * (b - b_zero_point) * multiplier + y_zero_point))`,
+        the product and the sum rounded to float32 before. ONNX Runtime's QLinearMul.
+
+        b may be one row, or one element a row. The multiplier is from 2^-16 to below 4, or so far
+        below 0.
+        """
+        constants = {"multiplier": _sized("multiplier", multiplier, MULTIPLIER_EXPONENTS)}
+        points = a_zero_point, b_zero_point, y_zero_point
+        return self._pair(Opcode.MULTIPLY_QUANTISED, a, b, 0, constants, dtype, points)
+
+    def _pair(
+        self, opcode: Opcode, a: object, b: object, flags: int, constants: dict[str, np.float32],
+        dtype: DTypeLike, points: tuple[object, object, object],
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        kind = arguments.dtype("dtype", dtype, _BYTES)
+        first = operand("a", a, _BYTES, (None, None), self.accelerator)
+        rows, columns = _not_empty("a", first)
+        second = self._second(b, _BYTES, rows, columns)
+        zeros = [
+            point_of(f"{name}_zero_point", point, of)
+            for name, point, of in zip(
+                "aby", points, (first.dtype, second.dtype, kind), strict=True
+            )
+        ]
+        if second.shape[1] == 1 != columns:
+            flags |= Flag.BROADCAST
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((rows, columns), kind)
+        call.run(kernels.pair(
+            opcode, Rows(y.block.address, y.stride, format_of(kind), zeros[2]),
+            call.rows(first, zeros[0]), self._laid(call, second, rows, zeros[1]), rows, columns,
+            self.config.bus_bytes, flags=flags, **constants,
+        ))  # fmt: skip
+        return call.finish(y, stays=isinstance(first, Tensor) or isinstance(second, Tensor))
+
+    def _second(
+        self, b: object, kinds: tuple[type, ...], rows: int, columns: int
+    ) -> "np.ndarray | Tensor":
+        """A second operand."""
+        second = operand("b", b, kinds, (None, None), self.accelerator)
+        if second.shape not in ((rows, columns), (1, columns), (rows, 1)):
+            raise ValueError(
+                f"b: {list(second.shape)}: must be {[rows, columns]}, one row or one column"
+            )
+        return second
+
+    @staticmethod
+    def _laid(call: Call, second: "np.ndarray | Tensor", rows: int, point: int) -> Rows:
+        """Where a second operand lies; one row for all if it has one."""
+        laid = call.rows(second, point)
+        stride = 0 if second.shape[0] == 1 < rows else laid.stride
+        return Rows(laid.address, stride, laid.format, laid.zero_point)
+
+    @whole
     def max_pool(
         self, x: "ArrayLike | Tensor", kernel: int | tuple[int, int],
         stride: int | tuple[int, int] = 1, pads: int | tuple[int, ...] = 0,
@@ -231,11 +333,7 @@ class Elements:
         result_point = point_of("y_zero_point", y_zero_point, kind)
         second = None
         if opcode in (Opcode.ADD, Opcode.MULTIPLY):
-            second = operand("b", b, _INPUTS, (None, None), self.accelerator)
-            if second.shape not in ((rows, columns), (1, columns), (rows, 1)):
-                raise ValueError(
-                    f"b: {list(second.shape)}: must be {[rows, columns]}, one row or one column"
-                )
+            second = self._second(b, _INPUTS, rows, columns)
             points.append(point_of("b_zero_point", b_zero_point, second.dtype))
             if second.shape[1] == 1 != columns:
                 flags |= Flag.BROADCAST
@@ -243,9 +341,7 @@ class Elements:
         y = call.result((rows, 1 if flags & (Flag.SUM | Flag.MAX) else columns), kind)
         others = []
         if second is not None:
-            laid = call.rows(second, points[1])
-            stride = 0 if second.shape[0] == 1 < rows else laid.stride
-            others.append(Rows(laid.address, stride, laid.format, laid.zero_point))
+            others.append(self._laid(call, second, rows, points[1]))
         call.run(kernels.vector(
             opcode, Rows(y.block.address, y.stride, format_of(kind), result_point),
             call.rows(first, points[0]), rows, columns, *others, flags=flags, function=chosen,

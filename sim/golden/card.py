@@ -17,7 +17,7 @@ from halfdome.hdl.commands import (
     unpack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.sim.golden import products, sums
+from halfdome.sim.golden import pairs, products, sums
 from halfdome.sim.golden.check import check
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
 from halfdome.sim.golden.pool import max_pool
@@ -73,6 +73,12 @@ class GoldenCard:
             case Opcode.LOOKUP:
                 table = self._bytes(values["table"], TABLE_BYTES).copy()
                 y = lookup(self._rows(values, "a", values["columns"]), table)
+                self._set_rows(values["y"], values["y_stride"], y)
+            case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
+                columns = values["columns"]
+                a = self._rows(values, "a", columns)
+                b = self._rows(values, "b", 1 if values["flags"] & Flag.BROADCAST else columns)
+                y = pairs.result(opcode, values, a, b)
                 self._set_rows(values["y"], values["y_stride"], y)
             case Opcode.POOL:
                 self._pool(values)

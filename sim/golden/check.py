@@ -14,15 +14,19 @@ from typing import NamedTuple
 import numpy as np
 
 from halfdome.hdl.commands import (
+    BYTE_FORMATS,
     DESCRIPTOR_BYTES,
     EXTENSION,
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
     MOST_TAPS,
+    MULTIPLIER_EXPONENTS,
     NO_COUNTER,
+    OFFSET_LIMIT,
     POOLED_FORMATS,
     PRODUCT_FORMATS,
+    RATIO_EXPONENTS,
     TABLE_BYTES,
     TRANSPOSED_BYTES,
     ElementFormat,
@@ -78,6 +82,7 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig, core: int
         Opcode.CONV2D: _conv2d, Opcode.AFFINE: _vector, Opcode.ADD: _vector,
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
         Opcode.QUANTISE: _vector, Opcode.POOL: _pool, Opcode.DEPTHWISE: _depthwise,
+        Opcode.ADD_QUANTISED: _pair, Opcode.MULTIPLY_QUANTISED: _pair,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -407,6 +412,29 @@ def _lookup(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
     yield from _aligned(v, config.bus_bytes, "table")
     extents = _extents(v, size) | {"table": _Extent(1, 0, TABLE_BYTES)}
     yield from _operands(v, config, extents, in_place=True, apart=("table",))
+
+
+def _size_outside(bits: int, exponents: range) -> bool:
+    """Whether a float32 is as large as no power of two of these exponents or up to the next."""
+    return not 2.0**exponents.start <= abs(float(float_of(bits))) < 2.0**exponents.stop
+
+
+def _pair(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    for name in ("y_format", "a_format", "b_format"):
+        if v[name] not in BYTE_FORMATS:
+            yield Status.BAD_FORMAT, name
+    exponents = {"multiplier": MULTIPLIER_EXPONENTS}
+    exponents |= dict.fromkeys(("a_ratio", "b_ratio"), RATIO_EXPONENTS)
+    for name, bounds in exponents.items():
+        if name in v and _size_outside(v[name], bounds):
+            yield Status.BAD_FORMAT, name
+    if "offset" in v and not abs(float(float_of(v["offset"]))) < OFFSET_LIMIT:
+        yield Status.BAD_FORMAT, "offset"
+    size = dict.fromkeys(("y", "a", "b"), v["columns"])
+    if v["flags"] & Flag.BROADCAST:
+        size["b"] = 1
+    yield from _matrices(v, config, size)
+    yield from _operands(v, config, _extents(v, size), in_place=True)
 
 
 def _matrices(v: dict[str, int], config: CardConfig, size: dict[str, int]) -> Iterator:

@@ -17,7 +17,7 @@ from halfdome.hdl.commands import (
 )
 from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden import matmul as products
-from halfdome.sim.golden import pool, vector
+from halfdome.sim.golden import pairs, pool, vector
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
 from halfdome.sim.golden.products import convolution
 
@@ -189,6 +189,27 @@ class Reference:
     def lookup(self, a: np.ndarray, table: np.ndarray) -> np.ndarray:
         """See `halfdome.Card.lookup`."""
         return vector.lookup(np.ascontiguousarray(a), np.asarray(table))
+
+    def add_quantised(
+        self, a: np.ndarray, b: np.ndarray, a_ratio: float, b_ratio: float, offset: float = 0.0, *,
+        inner: str = "b", dtype: DTypeLike = np.uint8,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.add_quantised`."""
+        terms = [(b, np.float32(b_ratio)), (a, np.float32(a_ratio))]
+        within, outer = reversed(terms) if inner == "a" else terms
+        return pairs.add(*outer, *within, np.float32(offset), _FORMATS[np.dtype(dtype)])
+
+    def multiply_quantised(
+        self, a: np.ndarray, b: np.ndarray, multiplier: float, *, dtype: DTypeLike = np.uint8,
+        a_zero_point: int = 0, b_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.multiply_quantised`."""
+        left, right = (
+            (x.astype(np.int32) - zero).astype(np.float32)
+            for x, zero in ((a, a_zero_point), (b, b_zero_point))
+        )
+        made = _FORMATS[np.dtype(dtype)]
+        return pairs.multiply(left, right, np.float32(multiplier), y_zero_point, made)
 
     def max_pool(
         self, x: np.ndarray, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1,

@@ -174,7 +174,8 @@ class Network:
         return self.choice([v for v in self._live if v.shape == x.shape and v.format.nbytes == 1])
 
     def _add_quantised(self, x):
-        ratios = self.rng.random(2) + 0.01
+        # Some are beyond what a command of bytes takes.
+        ratios = (self.rng.random(2) + 0.01) * self.choice((1, 1, 1, 1e-5, 1e3))
         other = self._like(x).name
         if self.maybe(0.3):
             row = self.rng.integers(0, 256, x.shape[-1]).astype(np.uint8)
@@ -188,6 +189,7 @@ class Network:
         op = self.choice(("multiply", "multiply_quantised"))
         if self.maybe(0.3):
             row = self.rng.integers(-128, 128, x.shape[-1])
+            row = row * self.choice((1, 1, 0.5))
             other = self._constant(row.astype(self.choice((np.int8, np.float32))))
         elif self.maybe(0.3):
             weight, zero_point = self._weights(1, x.shape[-1])

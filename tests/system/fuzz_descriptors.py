@@ -80,7 +80,9 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
         case Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.QUANTISE:
             return v["rows"] * (4 + v["columns"] // 4)
         case Opcode.LOOKUP:
-            return 64 + v["rows"] * (4 + v["columns"] // config.bus_bytes)
+            return 64 + v["rows"] * (4 + v["columns"] // config.byte_lanes)
+        case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
+            return v["rows"] * (4 + v["columns"] // config.byte_lanes)
         case Opcode.POOL | Opcode.DEPTHWISE:
             taps = v["kernel_height"] * v["kernel_width"]
             taps = max(taps, 8 if opcode is Opcode.DEPTHWISE else 1)

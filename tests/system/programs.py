@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import halfdome
-from halfdome.hdl.command.rules import VECTOR
+from halfdome.hdl.command.rules import PAIRS, VECTOR
 from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
@@ -233,6 +233,31 @@ def lookup(rng, config: CardConfig, operands: int, output: int, **changes) -> Ta
     return task
 
 
+def pair(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random ADD_QUANTISED or MULTIPLY_QUANTISED, some in place."""
+    choices = [op for op in PAIRS if set(changes) <= {field.name for field in fields(op)}]
+    opcode = Opcode(int(rng.choice(choices)))
+    rows, columns = int(rng.integers(1, 10)), int(rng.integers(1, 150))
+    stride = round_up(columns, config.bus_bytes)
+    ratios = rng.random(2).astype(np.float32) + np.float32(0.01)
+    values = {
+        "a": operands, "b": operands + 2048, "rows": rows, "columns": columns, "a_stride": stride,
+        "b_stride": stride * int(rng.integers(2)), "y_stride": stride,
+        "y": int(rng.choice([operands, output, output])),
+        "flags": int(rng.choice([0, 0, Flag.BROADCAST])),
+        "a_ratio": int(ratios[:1].view(np.uint32)[0]),
+        "b_ratio": int(ratios[1:].view(np.uint32)[0]),
+        "offset": int(np.float32(rng.normal() * 50).view(np.uint32)),
+        "multiplier": int((ratios[:1] / np.float32(64)).view(np.uint32)[0]),
+    }  # fmt: skip
+    values |= {f"{name}_format": int(rng.integers(2)) for name in "aby"}
+    values |= {f"{name}_zero_point": int(rng.integers(256)) for name in "aby"}
+    known = {field.name for field in fields(opcode)}
+    task = Task(opcode, {name: x for name, x in values.items() if name in known} | changes)
+    _place(task, operands, rng.integers(0, 256, 4096).astype(np.uint8))
+    return task
+
+
 def _windows(rng, config: CardConfig, operands: int, output: int) -> dict[str, int]:
     """Random windows of nine taps at the most over an image of 25 pixels at the most."""
     k = int(rng.integers(1, 40))
@@ -306,7 +331,9 @@ def transpose(rng, config: CardConfig, operands: int, output: int, **changes) ->
     return task
 
 
-KINDS = (gather, matmul, batch_matmul, conv2d, vector, lookup, pool, depthwise, copy, transpose)
+KINDS = (
+    gather, matmul, batch_matmul, conv2d, vector, lookup, pair, pool, depthwise, copy, transpose,
+)  # fmt: skip
 
 DAMAGES = {
     gather: ({"rows": 0}, {"dim": 0}, {"output_stride": 0, "bags": 2}, {"table": 1 << 39},
@@ -318,6 +345,8 @@ DAMAGES = {
     conv2d: ({"kernel_height": 0}, {"out_width": 0}, {"x": 1}, {"x_stride": 0}, {"y": 1 << 39}),
     vector: ({"columns": 0}, {"multiplier": 0x7FC0_0000}, {"y": 1}, {"function": 99}),
     lookup: ({"columns": 0}, {"table": 8}, {"table": 1 << 39}, {"a": 4}, {"flags": 1}),
+    pair: ({"columns": 0}, {"a_ratio": 0}, {"multiplier": 0x7F80_0000}, {"b": 1 << 39},
+           {"y_format": 2}, {"b_format": 9}, {"a": 4}, {"flags": 1}),
     pool: ({"k": 0}, {"pad_top": 200}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535},
            {"dilation_height": 9, "pad_top": 1, "kernel_height": 2}),
     depthwise: ({"kernel_height": 65}, {"k": 0}, {"x": 8}, {"params": 1 << 39}, {"y_format": 4},

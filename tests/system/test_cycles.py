@@ -77,6 +77,16 @@ def test_lookup_takes_the_recorded_cycles(card, measure, rows, columns):
     measure(f"lookup rows={rows} columns={columns}", "vector", lambda: card.lookup(x, table))
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4096), (33, 40)])
+@pytest.mark.parametrize(("op", "factors"), [("add", (0.5, 0.5)), ("multiply", (0.01,))])
+def test_quantised_pairs_take_the_recorded_cycles(card, measure, op, factors, rows, columns):
+    rng = np.random.default_rng(1)
+    a, b = (rng.integers(0, 256, (rows, columns), np.uint8) for _ in "ab")
+    call = getattr(card, f"{op}_quantised")
+    name = f"{op}_quantised rows={rows} columns={columns}"
+    measure(name, "vector", lambda: call(a, b, *factors))
+
+
 def test_quantise_linear_takes_the_recorded_cycles(card, measure):
     x = np.random.default_rng(1).normal(size=(33, 40)).astype(np.float32)
     measure("quantise_linear", "vector", lambda: card.quantise_linear(x, 0.1))

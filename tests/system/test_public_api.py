@@ -141,6 +141,53 @@ def test_lookup_has_the_bits_of_the_golden_function(runtime, card, kinds, shape)
             assert twice.numpy().tolist() == again.tolist()
 
 
+@pytest.mark.parametrize("kinds", [(np.uint8, np.int8, np.uint8), (np.int8, np.uint8, np.int8)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 16), (7, 37), (40, 300)])
+@pytest.mark.parametrize("spread", [None, "row", "column"])
+def test_quantised_pairs_have_the_bits_of_the_golden_functions(runtime, card, kinds, shape, spread):
+    rng = np.random.default_rng(shape[1])
+    own = {None: shape, "row": (1, shape[1]), "column": (shape[0], 1)}[spread]
+    a, b = (
+        rng.integers(0, 256, size, np.uint8).view(kind)
+        for size, kind in zip((shape, own), kinds[:2], strict=True)
+    )
+    add = {"a_ratio": 0.37, "b_ratio": -0.5, "offset": 60.25, "dtype": kinds[2]}
+    multiply = {"multiplier": 0.011, "dtype": kinds[2], "b_zero_point": 9, "y_zero_point": 100}
+    for name, options in (
+        ("add_quantised", add), ("add_quantised", add | {"inner": "a"}),
+        ("multiply_quantised", multiply),
+    ):  # fmt: skip
+        found = getattr(card, name)(a, b, **options)
+        assert found.dtype == kinds[2]
+        assert found.tolist() == getattr(runtime.reference, name)(a, b, **options).tolist()
+    with card.tensor(a) as left, card.tensor(b) as right:
+        with card.add_quantised(left, right, **add) as made:
+            expected = runtime.reference.add_quantised(a, b, **add)
+            assert made.numpy().tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("add_quantised", {"a_ratio": 0.0, "b_ratio": 1.0}, "a_ratio=0.0: must be finite and not"),
+        (
+            "add_quantised",
+            {"a_ratio": 1.0, "b_ratio": 256.0},
+            "b_ratio=256.0: must be from",
+        ),
+        ("add_quantised", {"a_ratio": 1.0, "b_ratio": 1.0, "offset": 131072.0}, "offset=131072.0"),
+        ("add_quantised", {"a_ratio": 1.0, "b_ratio": 1.0, "inner": "c"}, "inner='c': must be"),
+        ("multiply_quantised", {"multiplier": -4.0}, r"multiplier=-4.0: .* to below 2\^2"),
+        ("multiply_quantised", {"multiplier": 1.0, "b_zero_point": 256}, "b_zero_point=256"),
+        ("multiply_quantised", {"multiplier": 1.0, "dtype": np.float32}, "dtype"),
+    ],
+)
+def test_quantised_pairs_refuse_what_no_command_takes(card, name, options, message):
+    a = np.zeros((2, 3), np.uint8)
+    with pytest.raises(ValueError, match=message):
+        getattr(card, name)(a, a, **options)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.int8])
 @pytest.mark.parametrize("scale", [0.1, 3.0e-38, 7.0])
 def test_quantise_linear_is_onnx_runtimes(runtime, card, onnx_quantise, kind, scale):

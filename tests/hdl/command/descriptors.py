@@ -25,6 +25,11 @@ _LOOKUP = {
 }  # fmt: skip
 _SECOND = {"b": 0x6000, "b_stride": 16, "b_zero_point": 7, "b_format": 1}
 
+_PAIR = {
+    "y": _PAD, "a": 0x5000, "rows": 3, "columns": 11, "y_stride": 32, "a_stride": 48, "b": 0x6000,
+    "b_stride": 16, "y_format": 0, "a_format": 1, "b_format": 0,
+}  # fmt: skip
+
 GOOD: dict[Opcode, dict[str, int]] = {
     Opcode.LOAD: _MOVE | {"source": 1 << 45, "destination": _PAD},
     Opcode.COPY: _MOVE | {"source": 0x400, "destination": _PAD + 0x100},
@@ -68,6 +73,12 @@ GOOD: dict[Opcode, dict[str, int]] = {
         "scale": 0x3DCC_CCCD, "y_zero_point": 128, "a_zero_point": 5, "y_format": 1, "a_format": 3,
     },
     Opcode.LOOKUP: _LOOKUP,
+    Opcode.ADD_QUANTISED: _PAIR | {
+        "a_ratio": 0x3F00_0000, "b_ratio": 0xC2C8_0000, "offset": 0x3A80_0000,
+    },
+    Opcode.MULTIPLY_QUANTISED: _PAIR | {
+        "multiplier": 0x3B80_0000, "y_zero_point": 128, "a_zero_point": 5, "b_zero_point": 7,
+    },
     Opcode.POOL: {"y": _PAD, "x": 0x5000, **_WINDOWED},
     Opcode.DEPTHWISE: {
         "y": _PAD, "x": 0x5000, **_WINDOWED, "w": 0x6000, "params": 0x7000, "y_zero_point": 3,

@@ -2,10 +2,19 @@
 
 import numpy as np
 
-from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Function, Opcode, pack
+from halfdome.hdl.commands import (
+    MULTIPLIER_EXPONENTS,
+    RATIO_EXPONENTS,
+    TABLE_BYTES,
+    ElementFormat,
+    Flag,
+    Function,
+    Opcode,
+    pack,
+)
 from halfdome.hdl.commands import fields as fields_of
 from halfdome.hdl.config import CardConfig
-from halfdome.sim.golden import sums
+from halfdome.sim.golden import pairs, sums
 from halfdome.sim.golden.matmul import pack_params
 from halfdome.sim.golden.pool import max_pool
 from halfdome.sim.golden.vector import decode, lookup, result
@@ -14,6 +23,7 @@ from tests.bench import get, monitor, put, simulate
 UNTOUCHED = 0x5A
 SOURCES = tuple(ElementFormat)
 OUTPUTS = tuple(element for element in ElementFormat if element is not ElementFormat.INT32)
+PAIRS = (Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
 TWO_SOURCES = (Opcode.ADD, Opcode.MULTIPLY)
 
 _SPECIAL = np.float32(
@@ -121,6 +131,66 @@ class LookupJob:
         self.descriptor = int.from_bytes(pack(Opcode.LOOKUP, **self.values), "little")
 
 
+def random_pair_constants(opcode: Opcode, rng) -> dict[str, int]:
+    """Fields of an ADD_QUANTISED or MULTIPLY_QUANTISED but for its operands: floats of all sizes,
+    those of layers, and those that make ties."""
+
+    def number(exponents: range) -> float:
+        significand = rng.choice([1, 1.5, 1 + int(rng.integers(128)) / 128, 1 + rng.random()])
+        exponent = int(rng.integers(exponents.start, exponents.stop))
+        return float(significand * 2.0**exponent * rng.choice([1, 1, 1, -1]))
+
+    values = {f"{name}_format": int(rng.integers(2)) for name in "aby"} | {"flags": 0}
+    zeros = {f"{name}_zero_point": int(rng.integers(256)) for name in "aby"}
+    near = range(-7, 1)
+    if opcode is Opcode.MULTIPLY_QUANTISED:
+        exponents = MULTIPLIER_EXPONENTS if rng.integers(2) else range(-10, -6)
+        return values | zeros | {"multiplier": bits(number(exponents))}
+    ratios = [number(near if rng.integers(2) else RATIO_EXPONENTS) for _ in "ab"]
+    a, b, y = (zeros[f"{name}_zero_point"] - 128 * values[f"{name}_format"] for name in "aby")
+    offset = rng.choice([
+        0.0, y - (ratios[0] * a + ratios[1] * b), y - int(rng.integers(512)) / 2,
+        number(range(-50, -10)), number(near), number(range(-149, 17)),
+    ])  # fmt: skip
+    values["flags"] = int(rng.choice([0, Flag.INNER_A]))
+    return values | {
+        "a_ratio": bits(ratios[0]), "b_ratio": bits(ratios[1]), "offset": bits(offset)
+    }  # fmt: skip
+
+
+class PairJob:
+    """An ADD_QUANTISED or MULTIPLY_QUANTISED whose operands follow each other from `position`."""
+
+    def __init__(
+        self, memory, config, position, rng, opcode, *, rows, columns, gap=0, in_place=None,
+        same_row=False, broadcast=False, **constants,
+    ):  # fmt: skip
+        bus = config.bus_bytes
+        b_rows, b_columns = 1 if same_row else rows, 1 if broadcast else columns
+        stride, b_stride = (-(-width // bus) * bus + gap * bus for width in (columns, b_columns))
+        b = position + rows * stride
+        end = b + b_rows * b_stride
+        places = {"a": (position, stride), "b": (b, b_stride), None: (end, stride + gap * bus)}
+        y, y_stride = places[in_place]
+        self.end = end if in_place else end + rows * y_stride
+        memory.data[position : self.end] = UNTOUCHED
+        left = rng.integers(0, 256, (rows, columns), np.uint8)
+        right = rng.integers(0, 256, (b_rows, b_columns), np.uint8)
+        for start, step, matrix in ((position, stride, left), (b, b_stride, right)):
+            for row, values in enumerate(matrix):
+                memory.data[start + row * step :][: values.size] = values
+        self.values = random_pair_constants(opcode, rng) | constants | {
+            "rows": rows, "columns": columns, "a": position, "a_stride": stride, "b": b,
+            "b_stride": 0 if same_row else b_stride, "y": y, "y_stride": y_stride,
+        }  # fmt: skip
+        self.values["flags"] |= int(Flag.BROADCAST) if broadcast else 0
+        self.where = slice(y, y + rows * y_stride)
+        self.image = memory.data[self.where].copy()
+        for row, values in enumerate(pairs.result(opcode, self.values, left, right)):
+            self.image[row * y_stride :][:columns] = values.view(np.uint8)
+        self.descriptor = int.from_bytes(pack(opcode, **self.values), "little")
+
+
 class PoolJob:
     """A POOL of random bytes whose output follows its input from `position` of a memory."""
 
@@ -220,13 +290,21 @@ def random_windows(rng) -> dict:
 
 def random_job(
     memory, config, position, rng, opcode, rows, columns, **fixed
-) -> Job | LookupJob | PoolJob | SumsJob:
+) -> Job | LookupJob | PairJob | PoolJob | SumsJob:
     """A job of random formats, function, reduction and constants, but for what is `fixed`."""
     if opcode is Opcode.LOOKUP:
         gap, in_place = int(rng.integers(2)), bool(rng.integers(2))
         return LookupJob(
             memory, config, position, rng, rows=rows, columns=columns, gap=gap, in_place=in_place
         )
+    if opcode in PAIRS:
+        same_row, broadcast = (bool(rng.integers(3) == 0) for _ in range(2))
+        places = [None, "a"] if same_row or broadcast or rows == 1 else [None, "a", "b"]
+        return PairJob(
+            memory, config, position, rng, opcode, rows=rows, columns=columns,
+            gap=int(rng.integers(2)), same_row=same_row, broadcast=broadcast,
+            in_place=places[rng.integers(len(places))], **fixed,
+        )  # fmt: skip
     if opcode is Opcode.POOL:
         gap, signed = int(rng.integers(2)), bool(rng.integers(2))
         return PoolJob(

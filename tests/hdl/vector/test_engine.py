@@ -12,11 +12,11 @@ from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.engine import VectorEngine
 from tests.bench import Memory, get, put, simulate
-from tests.hdl.vector.jobs import OUTPUTS, SOURCES, Job, bits, random_job, run
+from tests.hdl.vector.jobs import OUTPUTS, PAIRS, SOURCES, Job, bits, random_job, run
 
 TINY = PRESETS["tiny"]
 OPCODES = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
-ALL = (*OPCODES, Opcode.QUANTISE, Opcode.LOOKUP, Opcode.POOL, Opcode.DEPTHWISE)
+ALL = (*OPCODES, Opcode.QUANTISE, Opcode.LOOKUP, Opcode.POOL, Opcode.DEPTHWISE, *PAIRS)
 PLAIN = {"multiplier": bits(1), "scale": bits(1), "shift": bits(0)}
 
 
@@ -30,6 +30,7 @@ def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
 @example([(Opcode.ADD, 2, 70), (Opcode.AFFINE, 3, 1)], 32, 0.3, 0.3, 0)
 @example([(Opcode.MULTIPLY, 4, 33)], 16, 0.0, 0.95, 1)
 @example([(Opcode.LOOKUP, 2, 70), (Opcode.AFFINE, 3, 1), (Opcode.LOOKUP, 3, 1)], 32, 0.3, 0.3, 2)
+@example([(PAIRS[0], 2, 70), (Opcode.ADD, 3, 1), (PAIRS[1], 3, 1)], 32, 0.3, 0.3, 2)
 @example(
     [(Opcode.DEPTHWISE, 2, 70), (Opcode.POOL, 3, 9), (Opcode.DEPTHWISE, 3, 1)], 32, 0.3, 0.3, 2
 )

@@ -83,7 +83,7 @@ def test_bytes_stream_in_the_stated_cycles(bus_bytes):
     for (rows, columns), duration in zip(shapes, durations, strict=True):
         # Rows that start inside a line take one burst more; start and drain, of table and rows.
         slack = rows if config.burst_words > 1 else 0
-        least = ByteTable.load_cycles + rows * -(-columns // bus_bytes)
+        least = ByteTable.load_cycles + rows * -(-columns // config.byte_lanes)
         most = dut.lookup_cycles(rows, columns)
         assert least <= duration <= most + slack + dut.lookup_latency + 20
 

@@ -75,20 +75,20 @@ def commands(program):
 
 def test_sums_run_under_products():
     """A sum begins with the first band of a product, and the next product with that of the sum."""
-    graph = residual(28, 256, 3)
+    graph = residual(112, 64, 3)
     whole, cut = (
         compile(graph, target, values=False).about
         for target in (Whole(DEFAULT), HalfdomeTarget(DEFAULT))
     )
     array = whole["busy_cycles"][0][str(int(Engine.MATMUL))]
-    assert whole["latency_cycles"] > 1.25 * array
-    assert cut["latency_cycles"] < 1.1 * array
+    assert whole["latency_cycles"] > 1.35 * array
+    assert cut["latency_cycles"] < 1.25 * array
     assert cut["busy_cycles"][0][str(int(Engine.MATMUL))] < 1.01 * array
 
 
 def test_what_is_short_stays_whole():
     found = commands(compile(residual(4, 32, 1), DEFAULT, values=False))
-    assert found[Opcode.MATMUL] == found[Opcode.ADD] == 1
+    assert found[Opcode.MATMUL] == found[Opcode.ADD_QUANTISED] == 1
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

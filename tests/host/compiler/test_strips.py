@@ -1,6 +1,7 @@
 """Images that do not fit near memory: cut into strips, copied there, with the bits of the whole."""
 
 import re
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import numpy as np
@@ -11,6 +12,7 @@ from halfdome.hdl.commands import ElementFormat, Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
+from halfdome.host.compiler.operands import decoded
 from halfdome.host.compiler.strips import NEAR, best_height, strips
 from halfdome.host.driver.kernels import Window
 from halfdome.host.graph.graph import Graph, Node
@@ -22,8 +24,12 @@ TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
 U8 = ElementFormat.UINT8
 
 
-KEPT = patch("halfdome.host.compiler.compile._Compilation._spares", lambda *_: True)
-"""While strips are kept whether they pay or not."""
+@contextmanager
+def kept():
+    """While strips are kept as they are, whether they pay or not."""
+    pays = patch("halfdome.host.compiler.compile._Compilation._spares", lambda *_: True)
+    with pays, patch("halfdome.host.compiler.staging.TRIES", 1):
+        yield
 
 
 class Cut(HalfdomeTarget):
@@ -52,7 +58,7 @@ class Whole(HalfdomeTarget):
 def test_any_network_has_its_bits_however_it_is_cut(seed, cards, requests, config):
     made = Network(seed)
     try:
-        with KEPT:
+        with kept():
             check_served(
                 made.graph, [made.request() for _ in range(requests)], config, cards=cards,
                 seed=seed, target=Cut(config, seed),
@@ -120,6 +126,19 @@ def test_a_large_image_of_channels_by_themselves_comes_in_strips():
     assert Opcode.COPY not in small
 
 
+def test_strips_that_find_no_place_near_are_lower_or_none():
+    """Two convolutions, one behind the other, have strips at the same time."""
+    first = convolution(112, 32, 32, 32)
+    [node] = first.nodes
+    second = Node("conv2d", ("y", *node.inputs[1:]), "z", node.attributes)
+    both = Graph(first.inputs, ["z"], [node, second], first.constants)
+    small = DEFAULT.replace(scratchpad_bytes=64 * 1024)
+    program = compile(both, small, in_flight=2, values=False)
+    copies = [each for each in decoded(program.parts[0]) if each.opcode is Opcode.COPY]
+    targets = {each.places["destination"][0] for each in copies}
+    assert {program.segments[number].memory for number in targets} == {"scratchpad"}
+
+
 def test_strips_spare_far_memory():
     graph = convolution(112, 32, 32)
     moved = [
@@ -146,7 +165,7 @@ def test_blocks_of_groups_read_the_same_strip():
     graph, request = by_themselves(2)
     whole = check_served(graph, [request], TINY, target=Whole(TINY))
     assert opcodes(whole).count(Opcode.CONV2D) == 2 * 3
-    with KEPT:
+    with kept():
         cut = check_served(graph, [request], TINY, target=Cut(TINY, 3))
     assert opcodes(cut).count(Opcode.CONV2D) == 3 * opcodes(cut).count(Opcode.COPY) > 2 * 3
 
@@ -155,7 +174,7 @@ def test_channels_by_themselves_share_a_command_and_its_strip():
     graph, request = by_themselves(1)
     whole = check_served(graph, [request], TINY, target=Whole(TINY))
     assert opcodes(whole).count(Opcode.DEPTHWISE) == 2
-    with KEPT:
+    with kept():
         cut = check_served(graph, [request], TINY, target=Cut(TINY, 3))
     assert opcodes(cut).count(Opcode.DEPTHWISE) == opcodes(cut).count(Opcode.COPY) > 2
 
@@ -163,7 +182,7 @@ def test_channels_by_themselves_share_a_command_and_its_strip():
 def test_strips_without_a_row_inside_are_not_cut():
     """The first row's two upper taps are above; what is below them lies in other strips."""
     graph, request = by_themselves(1, pads=(4, 0, 4, 0), dilation=(2, 1))
-    with KEPT:
+    with kept():
         check_served(graph, [request], TINY, target=Cut(TINY, 3))
 
 

@@ -28,6 +28,12 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
         return
     if _cut(lowering, node, position):
         return
+    if y.columns == y.format.nbytes == 1 and x.columns <= MATMUL_LIMIT:  # each row turned
+        pixels = lowering.samples(position) * y.pixels
+        made = lowering.fresh(node.output, position, pixels, lowering.target.word)
+        lowering.layouts[node.output, position] = made
+        _transposed(lowering, node, position, made, 1)
+        return
     # A sample as one row, then a matrix that puts each element where it belongs.
     word, pixels = lowering.target.word, y.pixels
     stride = round_up(y.columns * y.format.nbytes, word)
@@ -88,12 +94,17 @@ def _cut(lowering: Lowering, node: Node, position: int) -> bool:
 
 
 def transpose(lowering: Lowering, node: Node, position: int) -> None:
-    """The last two axes of each matrix: a TRANSPOSE of every run of columns that lie one behind the
-    other. Runs that begin within words are turned with what lies between, and copied as rows."""
+    """The last two axes of each matrix."""
+    rows = lowering.graph.values[node.inputs[0]].shape[-2]
+    _transposed(lowering, node, position, lowering.output(node.output, position), rows)
+
+
+def _transposed(lowering: Lowering, node: Node, position: int, made: Layout, rows: int) -> None:
+    """Matrices of so many rows: a TRANSPOSE of every run of columns that lie one behind the other.
+    Runs that begin within words are turned with what lies between, and copied as rows."""
     name = node.inputs[0]
     x, word = lowering.graph.values[name], lowering.target.word
-    source, made = lowering.layouts[name, position], lowering.output(node.output, position)
-    rows, size = x.shape[-2], x.format.nbytes
+    source, size = lowering.layouts[name, position], x.format.nbytes
     count = lowering.samples(position) * x.pixels // rows
     columns = lowering.joins.columns[name]
     runs = _runs(columns)

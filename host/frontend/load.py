@@ -14,6 +14,8 @@ from onnx import checker, external_data_helper, shape_inference
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 
+from halfdome.host.frontend.ceilings import without_windows_beyond
+
 Shapes = Mapping[str, Sequence[int]]
 _HEAVY = 1 << 16
 """Elements from which a constant takes no part in folding."""
@@ -67,6 +69,7 @@ def load(
     _drop_defaults(model)
     _fix_shapes(model, shapes)
     heavy = _set_aside(model)
+    model = without_windows_beyond(model)
     if not all(_shaped(value) for value in model.graph.output):
         model = _inferred(model)
     try:

@@ -246,8 +246,16 @@ def _turns(net: Net, host: Mapping[int, str], kind: str) -> list[tuple[str, list
     return turns
 
 
+def _is_seen_elsewhere(net: Net, places: Sequence[int], name: str) -> bool:
+    """Whether one node of a step quantises a tensor, and nodes of others take it, too."""
+    users = net.users.get(name, [])
+    inside = [net.nodes[place].op_type for place in users if place in places]
+    return inside == ["QuantizeLinear"] and len(users) > 1
+
+
 def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> HostStep:
-    nodes = [each for place in places for each in net.inside(net.nodes[place])]
+    inside = [each for place in places for each in net.inside(net.nodes[place])]
+    nodes = list({tuple(each.output): each for each in inside}.values())  # functions share some
     made = {name for node in nodes for name in node.output}
     taken = list(dict.fromkeys(name for node in nodes for name in used(node)))
     inputs = [name for name in taken if name not in made and not net.is_constant(name)]
@@ -263,9 +271,14 @@ def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> Host
             values.append(known[name])
         else:
             raise ModelError(f"{name}: nothing says of which type it is; infer shapes first")
+    # ONNX Runtime rounds weights of floating point to 8 bits if a product is quantised and nobody
+    # else sees it. Others see these, so that there must be a second one here, too.
+    shared = [name for name in outputs if _is_seen_elsewhere(net, places, name)]
+    seen = [onnx.helper.make_node("Identity", [name], [f"{name} seen"]) for name in shared]
+    returned = [*outputs, *(node.output[0] for node in seen)]
     graph = onnx.helper.make_graph(
-        nodes, net.model.graph.name, values,
-        [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
+        [*nodes, *seen], net.model.graph.name, values,
+        [onnx.helper.make_empty_tensor_value_info(name) for name in returned],
         [net.proto(name) for name in taken if net.is_constant(name)],
     )  # fmt: skip
     model = onnx.helper.make_model(

@@ -24,10 +24,8 @@ from halfdome.host.frontend.sessions import fused, quiet, told
 from halfdome.host.frontend.transposed import pixel_by_pixel
 from halfdome.host.frontend.whole import keep_functions_whole
 
-_QUANTISED = {
-    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd",
-    "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool",
-}  # fmt: skip
+_QUANTISED = {"ConvInteger", "MatMulInteger", "QGemm"}
+"""Operators of 8 bits, beside those whose names begin with `QLinear`."""
 _MESSAGE = 1 << 30
 """Bytes of weights from which they lie outside a model's message, which has at most 2 GB."""
 _PRODUCTS = ("MatMul", "Gemm")
@@ -38,9 +36,10 @@ _NEEDS_DATA = (
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a model holds products of 8 bits, or QuantizeLinear and DequantizeLinear nodes."""
+    """Whether a model holds operators of 8 bits, or QuantizeLinear and DequantizeLinear nodes."""
     found = {node.op_type for node in nodes_within(model.graph)}
-    return bool(found & _QUANTISED) or {"QuantizeLinear", "DequantizeLinear"} <= found
+    linear = any(op.startswith("QLinear") for op in found)
+    return linear or bool(found & _QUANTISED) or {"QuantizeLinear", "DequantizeLinear"} <= found
 
 
 def to_qoperator(model: onnx.ModelProto, calibration: Calibration | None) -> onnx.ModelProto:

@@ -231,9 +231,9 @@ def _alike(
     order = min(
         ways, key=lambda way: sum(builder.cost(x, _own(way, sizes[x], shape)) for x in (a, b))
     )
-    left, right = (
-        builder.even(builder.ask(name, _own(order, sizes[name], shape)).value) for name in (a, b)
-    )
+    left, right = (builder.ask(name, _own(order, sizes[name], shape)).value for name in (a, b))
+    if left != right:  # what is the same lies alike
+        left, right = builder.even(left), builder.even(right)
     if builder.dims(left)[-1] < builder.dims(right)[-1]:  # rows become longer for nothing
         left = builder.shaped(left, builder.dims(right))
     return [left, builder.shaped(right, builder.dims(left))], order

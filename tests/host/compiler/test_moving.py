@@ -120,3 +120,20 @@ def test_rows_that_are_cut_within_words_are_moved_by_products():
     graph = Graph([x], ["y"], [Node("reshape", ("x",), "y", {"shape": (6, 5)})], {})
     program = check_served(graph, [{"x": values(x.format, *x.shape)}], TINY)
     assert Opcode.MATMUL in opcodes(program)
+
+
+def test_elements_become_rows_of_one_without_weights():
+    """A grey image whose pixels were one row: turned as it is, of whole words or not."""
+    inputs = [Value("x", (2, 7, 21), ElementFormat.UINT8), Value("w", (2, 5), ElementFormat.INT8)]
+    nodes = [
+        Node("lookup", ("x", "t"), "a", {"format": ElementFormat.UINT8}),
+        Node("reshape", ("a",), "y", {"shape": (7, 21, 1)}),
+        Node("concat", ("w", "w"), "c"),
+        Node("reshape", ("c",), "z", {"shape": (10, 1)}),
+    ]
+    graph = Graph(inputs, ["y", "z"], nodes, {"t": RNG.permutation(256).astype(np.uint8)})
+    program = check_served(
+        graph, [{value.name: values(value.format, *value.shape) for value in inputs}], TINY
+    )
+    assert opcodes(program).count(Opcode.TRANSPOSE) == 3  # one for each piece
+    assert Opcode.MATMUL not in opcodes(program)

@@ -176,3 +176,20 @@ def test_constants_are_the_hosts_to_convert(op, operands, domain):
     net = Net(model(nodes, {"x": (np.uint8, (1, 2))}, ["y", "z"], constants))
     with pytest.raises(Refusal, match="c is a constant where cards take a tensor of the request"):
         card_step(net, [0])
+
+
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_a_tensor_and_itself_lie_alike_however_they_are_padded(op):
+    """Rows of whole columns of an image, to which a constant for each was added."""
+    rng = np.random.default_rng(2)
+    constants = quantised(rng, np.dtype(np.uint8), (0.5, 0.25, 1.0))
+    constants |= {"b": bytes_of(rng, np.dtype(np.uint8), 5, 1, 9), "cz": constants["bz"]}
+    nodes = [
+        node("MaxPool", "x", "a", kernel_shape=[1, 1]),
+        node(op, NAMES, "h", "com.microsoft"),
+        node(op, "h cs cz h cs cz cs cz", "y", "com.microsoft"),
+    ]
+    shape = (1, 5, 14, 9)
+    net = model(nodes, {"x": (np.uint8, shape)}, ["y"], constants)
+    step = agree(net, [{"x": bytes_of(rng, np.dtype(np.uint8), *shape)}])
+    assert "linear" not in [each.op for each in step.nodes]

@@ -5,7 +5,10 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
+from onnxruntime import InferenceSession, SessionOptions  # noqa: E402
 
 from halfdome.host.frontend import load as load_module  # noqa: E402
 from halfdome.host.frontend.load import ModelError, load, parse_shapes  # noqa: E402
@@ -224,3 +227,29 @@ def test_dictionaries_of_scikit_learn_say_how_to_leave_them_out():
     source = model(nodes, {"x": (np.float32, (4, 2))}, ["y"], {})
     with pytest.raises(ModelError, match=r'options=\{"zipmap": False\} to skl2onnx.to_onnx'):
         load(source)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@given(data=st.data())
+def test_poolings_have_the_shapes_that_they_have_in_onnx_runtime(op, data):
+    """Also where a last window would begin beyond the image, which ONNX's inference counts."""
+
+    def sizes(least, most):
+        return data.draw(st.lists(st.integers(least, most), min_size=2, max_size=2))
+
+    kernel, strides = sizes(1, 4), sizes(1, 4)
+    pads = [data.draw(st.integers(0, taps - 1)) for taps in kernel * 2]
+    shape = (1, 2, *(max(size, taps) for size, taps in zip(sizes(1, 9), kernel, strict=True)))
+    found = {"kernel_shape": kernel, "strides": strides, "pads": pads, "ceil_mode": 1}
+    nodes = [node(op, "x", "h", **found), node(op, "h", "y", kernel_shape=[1, 1])]
+    made = typed(model(nodes, {"x": (np.float32, shape)}, ["y"], {}))
+    quiet = SessionOptions()
+    quiet.log_severity_level = 4
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    read = load(made)
+    [right], [same] = (
+        InferenceSession(each.SerializeToString(), quiet).run(None, {"x": x})
+        for each in (made, read)
+    )
+    np.testing.assert_array_equal(same, right)
+    assert shapes_of(read)["y"] == right.shape

@@ -337,6 +337,54 @@ def test_branches_of_the_host_see_what_cards_make():
     np.testing.assert_array_equal(answer(found, request)["y"], oracle(net).run(None, request)[0])
 
 
+def test_weights_of_the_host_are_rounded_where_the_whole_model_rounds_them():
+    """ONNX Runtime rounds those of a product that is quantised, if nobody else sees it."""
+    rng = np.random.default_rng(10)
+    nodes = [
+        node("QLinearConv", "x s z w v o s z", "a"),
+        node("DequantizeLinear", "a s z", "b"),
+        node("ConvTranspose", "b f", "c", strides=[1, 1]),
+        node("QuantizeLinear", "c s z", "d"),
+        node("QLinearConv", "d s z w v o s z", "e"),
+        node("DequantizeLinear", "e s z", "g"),
+        node("Sub", "c g", "y"),
+    ]
+    constants = QUANTISED | {
+        "w": bytes_of(rng, np.dtype(np.int8), 2, 2, 1, 1),
+        "f": rng.standard_normal((2, 2, 2, 2)).astype(np.float32),
+    }
+    shape = (1, 2, 5, 5)
+    net = model(nodes, {"x": (np.uint8, shape)}, ["y"], constants)
+    found = steps(net)
+    assert kinds(found) == ["cards", "host", "cards", "host"]
+    request = {"x": bytes_of(rng, np.dtype(np.uint8), *shape)}
+    [right] = oracle(net).run(None, request)
+    np.testing.assert_array_equal(answer(found, request)["y"], right)
+
+
+def test_what_functions_of_the_host_share_is_there_once():
+    """Bytes are dequantised for others, and to be quantised anew behind what the host moves."""
+    rng = np.random.default_rng(11)
+    nodes = [
+        node("QLinearConv", "x s z w v o s z", "a"),
+        node("DequantizeLinear", "a s z", "y"),
+        node("Gather", "y places", "b", axis=0),
+        node("QuantizeLinear", "b t z", "c"),
+        node("QLinearConv", "c t z w v o s z", "d"),
+    ]
+    constants = QUANTISED | {
+        "w": bytes_of(rng, np.dtype(np.int8), 2, 2, 1), "places": np.array([0, 0]),
+        "t": np.array(0.01, np.float32),
+    }  # fmt: skip
+    net = model(nodes, {"x": (np.uint8, (1, 2, 5))}, ["y", "d"], constants)
+    found = steps(net)
+    assert kinds(found) == ["cards", "host", "cards"]
+    request = {"x": bytes_of(rng, np.dtype(np.uint8), 1, 2, 5)}
+    made = answer(found, request)
+    for name, right in zip("yd", oracle(net).run(None, request), strict=True):
+        np.testing.assert_array_equal(made[name], right)
+
+
 def test_a_model_in_floating_point_is_the_hosts():
     [step] = steps(load(typed(residual())))
     assert isinstance(step, HostStep)

@@ -55,6 +55,15 @@ def test_a_model_in_floating_point_is_quantised(quantised):
     np.testing.assert_allclose(close, exact, atol=0.05)
 
 
+@pytest.mark.parametrize("op", ["QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"])
+def test_a_function_of_8_bits_alone_needs_no_calibration(op):
+    made = model(
+        [node(op, "x s z s z", "y", domain="com.microsoft")], {"x": (np.uint8, (1, 4))}, ["y"],
+        {"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)},
+    )  # fmt: skip
+    assert to_qoperator(made, None) is made
+
+
 def test_requests_lie_along_an_extra_axis_or_in_a_sequence(quantised):
     apart = to_qoperator(load(residual()), [{"x": image} for image in images(4)])
     assert apart.SerializeToString() == quantised.SerializeToString()

@@ -8,7 +8,8 @@ from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.command.fetcher import is_extended
 from halfdome.hdl.command.overlap import EXTENT, OverlapChecker
 from halfdome.hdl.command.range_checker import RangeChecker
-from halfdome.hdl.command.rules import Access, operands, rules
+from halfdome.hdl.command.rules.rule import Access
+from halfdome.hdl.command.rules.tables import operands, rules
 from halfdome.hdl.command.turns import queue_of, ring_slot
 from halfdome.hdl.commands import EXTENSION, HEADER, NO_COUNTER, Engine, Status, layout
 from halfdome.hdl.config import CardConfig

@@ -41,13 +41,15 @@ class Step:
     """How a rung is built, and which of its outputs says what its samples are.
 
     `axis` is that of the classes; without one, whole numbers are classes, and probabilities are
-    of two. Of what finds things, samples are the boxes that `boxes` reads out of the output.
+    of two. Of what finds things, samples are the boxes that `boxes` reads out of the output. What
+    is `heavy` is measured only if it is asked for by name.
     """
 
     build: Callable[[], Rung]
     output: str
     axis: int | None = None
     boxes: Callable[[np.ndarray], Boxes] | None = None
+    heavy: bool = False
 
     def agreeing(self, outputs: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> int:
         """Samples that others see alike: of one class, or boxes that are mostly the same."""
@@ -76,8 +78,8 @@ RUNGS: Mapping[str, Step] = {
     "open_nsfw": Step(open_nsfw.open_nsfw, "outputs", 1),
     "lite0": Step(efficientnet.lite0, efficientnet.OUTPUT, 1),
     "resnet50": Step(resnet50.resnet50, "gpu_0/softmax_1", 1),
-    "resnext101": Step(families.resnext101, families.OUTPUT, 1),
-    "regnety_128gf": Step(families.regnety_128gf, families.OUTPUT, 1),
+    "resnext101": Step(families.resnext101, families.OUTPUT, 1, heavy=True),
+    "regnety_128gf": Step(families.regnety_128gf, families.OUTPUT, 1, heavy=True),
     "fbnetv3_g": Step(families.fbnetv3_g, families.OUTPUT, 1),
     "yolox": Step(yolox.yolox, yolox.OUTPUT, boxes=yolox.boxes),
     "pp_ocr": Step(pp_ocr.pp_ocr, pp_ocr.OUTPUT, boxes=pp_ocr.lines),
@@ -87,7 +89,7 @@ RUNGS: Mapping[str, Step] = {
 
 
 def measure(
-    config: CardConfig, rungs: Sequence[str] = tuple(RUNGS), *, cards: int = 6,
+    config: CardConfig, rungs: Sequence[str], *, cards: int = 6,
     engine: str = "native", requests: int = 1,
     progress: Callable[[str, int, int], None] = lambda rung, done, of: None,
 ) -> dict:  # fmt: skip
@@ -114,6 +116,11 @@ def measure(
             lambda done, of, name=name: progress(name, done, of),
         ))  # fmt: skip
     return {**stamp(config, 0), "engine": engine, "cards": cards, "rows": rows}
+
+
+def usual() -> list[str]:
+    """Rungs that are measured if none is named."""
+    return [name for name, step in RUNGS.items() if not step.heavy]
 
 
 def check_rungs(rungs: Sequence[str]) -> None:

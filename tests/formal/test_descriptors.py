@@ -14,7 +14,7 @@ import halfdome.hdl.pcie.port
 from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.fetcher import CommandFetcher
 from halfdome.hdl.command.range_checker import RangeChecker
-from halfdome.hdl.command.rules import Operand, Rule
+from halfdome.hdl.command.rules.rule import Operand, Rule
 from halfdome.hdl.command.turns import RingTurns, queue_of
 from halfdome.hdl.commands import (
     DESCRIPTOR_BYTES,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import halfdome
-from halfdome.hdl.command.rules import PAIRS, VECTOR
+from halfdome.hdl.command.rules.elements import PAIRS, VECTOR
 from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,

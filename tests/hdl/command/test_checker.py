@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.range_checker import TAIL_BITS, RangeChecker
-from halfdome.hdl.command.rules import VECTOR
+from halfdome.hdl.command.rules.elements import VECTOR
 from halfdome.hdl.commands import (
     EXTENSION,
     NO_COUNTER,

@@ -1,5 +1,6 @@
 """The ladder's table: rows of rungs that are there, and of those that are not."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,3 +97,10 @@ def test_what_is_found_is_counted_by_boxes_that_are_mostly_the_same():
     others = {"y": np.array([[0, 0, 10, 9], [26, 0, 36, 10], [50, 0, 60, 10]])}
     assert (step.samples(mine), step.agreeing(mine, mine), step.agreeing(mine, others)) == (2, 2, 1)
     assert step.agreeing(mine, {"y": np.zeros((0, 4))}) == 0
+
+
+def test_what_is_heavy_is_measured_only_if_it_is_named(rungs, monkeypatch):
+    assert ladder.usual() == ["small", "absent"]
+    monkeypatch.setitem(rungs, "small", replace(rungs["small"], heavy=True))
+    assert ladder.usual() == ["absent"]
+    ladder.check_rungs(["small"])

@@ -1,0 +1,111 @@
+"""A rule about a descriptor, an operand of a command, and what both are built of."""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
+
+from amaranth import Cat, Value, ValueLike
+from amaranth.lib import data, enum
+from amaranth.utils import exact_log2
+
+from halfdome.hdl.commands import Flag, Opcode, Status, fields, layout, offset
+
+
+class Rule(NamedTuple):
+    """If `broken`, the descriptor ends with `status` and `detail`, unless an earlier rule did."""
+
+    broken: Value
+    status: Status
+    detail: ValueLike
+
+
+class Access(enum.Enum, shape=2):
+    """What a command does with an operand, as far as overlaps are looked at."""
+
+    READ = 0
+    #: The operand comes first; no other may overlap it.
+    WRITE = 1
+    #: Likewise, but the rows of another may be overwritten with rows as long or shorter.
+    WRITE_IN_PLACE = 2
+    #: A command that works in place may not do so here.
+    READ_APART = 3
+
+
+class Operand(NamedTuple):
+    """`steps * stride + tail` bytes from card address `base`; not looked at unless `needed`."""
+
+    base: ValueLike
+    steps: ValueLike
+    stride: ValueLike
+    tail: ValueLike
+    needed: ValueLike
+    detail: int
+    access: Access = Access.READ
+
+
+def view(opcode: Opcode, descriptor: Value) -> data.View:
+    """The descriptor's bits as the fields of a command."""
+    return data.View(layout(fields(opcode)), descriptor)
+
+
+def operand(
+    opcode: Opcode, v: data.View, name: str, steps: ValueLike, stride: ValueLike, tail: ValueLike,
+    needed: ValueLike = 1, access: Access = Access.READ,
+) -> Operand:  # fmt: skip
+    """The operand whose address is field `name` of the view `v`."""
+    return Operand(v[name], steps, stride, tail, needed, offset(opcode, name), access)
+
+
+def rows(
+    opcode: Opcode, v: data.View, name: str, count: Value, stride: Value, tail: ValueLike,
+    access: Access = Access.READ,
+) -> Operand:  # fmt: skip
+    """`count` rows of `tail` bytes."""
+    return operand(opcode, v, name, (count - 1)[:32], stride, tail, access=access)
+
+
+class RulesOf:
+    """Builds the rules of one command: each holds only when the opcode matches."""
+
+    def __init__(self, descriptor: Value, opcodes: tuple[Opcode, ...]):
+        self._opcode = opcodes[0]
+        self._applies = is_one_of(descriptor[:8], opcodes)
+
+    def __call__(self, broken: Value, status: Status, name: str) -> Rule:
+        return Rule(self._applies & broken, status, offset(self._opcode, name))
+
+
+def is_one_of(value: Value, choices) -> Value:
+    """Whether `value` is among some integers."""
+    return Cat(value == int(choice) for choice in choices).any()
+
+
+def has(v: data.View, flag: Flag) -> Value:
+    """Whether a command has a flag."""
+    return (v.flags & int(flag)).any()
+
+
+def select(condition: Value, yes: Value, no: Value) -> Value:
+    """`yes` if `condition`, else `no`."""
+    width = max(len(yes), len(no))
+    mask = condition.replicate(width)
+    return ((yes & mask) | (no & ~mask))[:width]
+
+
+def misaligned(address: Value, unit: int) -> Value:
+    """Whether it is no multiple of `unit`, a power of two."""
+    return address[: exact_log2(unit)].any()
+
+
+def by_value(value: Value, choices: Mapping[int, Value]) -> Value:
+    """The choice for `value`; 0 for a value that has none."""
+    width = max(len(choice) for choice in choices.values())
+    return reduce(or_, (
+        (value == key).replicate(width) & choice for key, choice in choices.items()
+    ))  # fmt: skip
+
+
+def not_finite(x: Value) -> Value:
+    """Whether an fp32 is infinite or NaN."""
+    return x[23:31].all()

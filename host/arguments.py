@@ -63,6 +63,7 @@ def integers(name: str, value: object, count: int, low: int, high: int) -> tuple
 
 def pads(value: object) -> tuple[int, ...]:
     """Pixels beside an image: top, left, bottom, right, or two or one that stand for them."""
+    value = _scalar(value)
     if hasattr(value, "__len__") and len(value) == 2:  # type: ignore[arg-type]
         return 2 * integers("pads", value, 2, 0, 255)
     return integers("pads", value, 4, 0, 255)
@@ -72,11 +73,12 @@ def choice(name: str, value: object, choices: type[Choice]) -> Choice:
     """A member of `choices`, given as such, by its value or by its name."""
     if isinstance(value, str) and value.upper() in choices.__members__:
         return choices[value.upper()]
-    try:
-        return choices(_scalar(value))
-    except (ValueError, TypeError):
-        known = ", ".join(member.name.lower() for member in choices)
-        raise ValueError(f"{name}={value!r}: must be one of {known}") from None
+    scalar = _scalar(value)
+    if not isinstance(scalar, bool | np.bool_ | np.ndarray):  # equal to members, but none
+        with suppress(ValueError, TypeError):
+            return choices(scalar)
+    known = ", ".join(member.name.lower() for member in choices)
+    raise ValueError(f"{name}={value!r}: must be one of {known}")
 
 
 def dtype(name: str, value: DTypeLike, allowed: Sequence[DTypeLike]) -> np.dtype:
@@ -125,11 +127,15 @@ def fitting(
 
 
 def plain(name: str, value: ArrayLike) -> np.ndarray:
-    """An array of whatever dtype and shape."""
+    """An array of whatever dtype and shape, but without masked elements: they have no value."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: has masked elements, fill them in with .filled(value)")
     try:
         return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: is no array, its rows differ in length") from None
+    except TypeError as error:  # what it is made of refuses, and says why
+        raise ValueError(f"{name}: {error}") from None
 
 
 def rows(name: str, value: ArrayLike, kind: DTypeLike, shape: Sequence[int]) -> np.ndarray:

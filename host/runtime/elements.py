@@ -42,6 +42,13 @@ class Reduce(Enum):
     MAX = "max"
 
 
+class Inner(Enum):
+    """Which operand of a quantised sum the offset is added to first."""
+
+    A = "a"
+    B = "b"
+
+
 _FLAGS = {Reduce.NONE: 0, Reduce.SUM: int(Flag.SUM), Reduce.MAX: int(Flag.MAX)}
 
 
@@ -153,6 +160,8 @@ class Elements:
     ) -> "np.ndarray | Tensor":  # fmt: skip
         """float32 to 8 bits: saturate(round_half_even(x * multiplier) + zero_point)."""
         kind = arguments.dtype("dtype", dtype, _BYTES)
+        point_of("zero_point", zero_point, kind)
+        x = self._matrix("x", x)
         return self.affine(x, multiplier=multiplier, dtype=kind, y_zero_point=zero_point)
 
     @whole
@@ -165,8 +174,8 @@ class Elements:
 
         `scale` is positive and a normal float32.
         """
-        a = operand("x", x, _INPUTS, (None, None), self.accelerator)
-        rows, columns = _not_empty("x", a)
+        a = self._matrix("x", x)
+        rows, columns = a.shape
         kind = arguments.dtype("dtype", dtype, _BYTES)
         point = point_of("zero_point", zero_point, kind)
         divisor = _finite("scale", scale, zero=False)
@@ -183,7 +192,15 @@ class Elements:
         self, x: "ArrayLike | Tensor", scale: float = 1.0, zero_point: int = 0
     ) -> "np.ndarray | Tensor":
         """To float32: 1 / (1 + exp(-(x - zero_point) * scale))."""
+        x = self._matrix("x", x)
+        point_of("zero_point", zero_point, x.dtype)
         return self.affine(x, scale, function=Function.SIGMOID, a_zero_point=zero_point)
+
+    def _matrix(self, name: str, value: "ArrayLike | Tensor") -> "np.ndarray | Tensor":
+        """An operand with elements of any format."""
+        matrix = operand(name, value, _INPUTS, (None, None), self.accelerator)
+        _not_empty(name, matrix)
+        return matrix
 
     @whole
     def lookup(self, a: "ArrayLike | Tensor", table: "ArrayLike | Tensor") -> "np.ndarray | Tensor":
@@ -214,9 +231,8 @@ class Elements:
         b may be one row, or one element a row. Ratios are from 2^-16 to below 2^8, or so far below
         0, and the offset is less than 2^17 from it.
         """
-        flags = {"a": int(Flag.INNER_A), "b": 0}
-        if inner not in flags:
-            raise ValueError(f"inner={inner!r}: must be 'a' or 'b'")
+        first = arguments.choice("inner", inner, Inner)
+        flags = int(Flag.INNER_A) if first is Inner.A else 0
         constants = {
             "a_ratio": _sized("a_ratio", a_ratio, RATIO_EXPONENTS),
             "b_ratio": _sized("b_ratio", b_ratio, RATIO_EXPONENTS),
@@ -224,7 +240,7 @@ class Elements:
         }
         if not abs(constants["offset"]) < OFFSET_LIMIT:
             raise ValueError(f"offset={offset!r}: must be less than {OFFSET_LIMIT} from 0")
-        return self._pair(Opcode.ADD_QUANTISED, a, b, flags[inner], constants, dtype, (0, 0, 0))
+        return self._pair(Opcode.ADD_QUANTISED, a, b, flags, constants, dtype, (0, 0, 0))
 
     @whole
     def multiply_quantised(
@@ -319,12 +335,12 @@ class Elements:
         return call.finish(y, stays=isinstance(image, Tensor))
 
     def _vector(
-        self, opcode: Opcode, a: object, b: object, constants: dict[str, np.float32],
+        self, opcode: Opcode, a: "ArrayLike | Tensor", b: object, constants: dict[str, np.float32],
         function: object, multiplier: object, reduce: object, dtype: DTypeLike,
         a_zero_point: object, b_zero_point: object, y_zero_point: object,
     ) -> "np.ndarray | Tensor":  # fmt: skip
-        first = operand("a", a, _INPUTS, (None, None), self.accelerator)
-        rows, columns = _not_empty("a", first)
+        first = self._matrix("a", a)
+        rows, columns = first.shape
         kind = arguments.dtype("dtype", dtype, _OUTPUTS)
         flags = _FLAGS[arguments.choice("reduce", reduce, Reduce)]
         chosen = arguments.choice("function", function, Function)

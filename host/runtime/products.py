@@ -242,15 +242,21 @@ class MatrixProducts:
             )
         for name, size in zip(("height", "width"), kernel, strict=True):
             arguments.integer(f"weight: kernel {name}", size, 1, 255)
+        _sizes(height=height, width=width, k=k, n=n)
         diagonal = is_diagonal(self.config, k, n // groups, groups)
         output = _output(n, x, weight, multiplier, bias, x_zero_point, weight_zero_point,
                          y_zero_point, relu, dtype, "weight")  # fmt: skip
-        out = [
-            (x.shape[axis] + sides[axis] + sides[axis + 2] - dilations[axis] * (kernel[axis] - 1)
-             - 1) // steps[axis] + 1
-            for axis in (0, 1)
-        ]  # fmt: skip
-        _sizes(height=height, width=width, k=k, n=n, out_height=out[0], out_width=out[1])
+        out = []
+        for axis, side in enumerate(("height", "width")):
+            padded = x.shape[axis] + sides[axis] + sides[axis + 2]
+            reach = dilations[axis] * (kernel[axis] - 1) + 1
+            if reach > padded:
+                raise ValueError(
+                    f"weight: kernel {side} {kernel[axis]} with dilation={dilations[axis]} covers "
+                    f"{reach} pixels, the {side} of x with its pads is {padded}"
+                )
+            out.append((padded - reach) // steps[axis] + 1)
+        _sizes(out_height=out[0], out_width=out[1])
         fields = {
             f"{name}_{side}": value
             for name, pair in (("kernel", kernel), ("stride", steps), ("dilation", dilations))

@@ -133,6 +133,19 @@ def test_sides_that_are_none_are_refused_by_name(value, message):
         arguments.integers("stride", value, 2, 1, 255)
 
 
+@pytest.mark.parametrize(
+    "value", [2, np.array(2), (2, 2), np.array([2, 2]), [2, 2, 2, 2]], ids=repr
+)
+def test_pads_may_be_one_two_or_four(value):
+    assert arguments.pads(value) == (2, 2, 2, 2)
+
+
+@pytest.mark.parametrize("value", [np.array(2.0), np.array("ab"), None, (1, 2, 3), [[1], [2]]])
+def test_pads_that_are_none_are_refused_by_name(value):
+    with pytest.raises(ValueError, match=r"^pads"):
+        arguments.pads(value)
+
+
 @pytest.mark.parametrize("value", ["green", "GREEN", "Green", 2, np.uint8(2), Colour.GREEN])
 def test_a_choice_may_be_said_in_many_ways(value):
     assert arguments.choice("colour", value, Colour) is Colour.GREEN
@@ -143,7 +156,11 @@ def test_a_choice_may_be_by_a_value_that_is_no_number():
     assert arguments.choice("way", None, Way) is Way.NONE
 
 
-@pytest.mark.parametrize("value", ["blue", 3, None, [1], np.array([1, 2]), {}, 1.5], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    ["blue", 3, None, [1], np.array([1, 2]), np.array([1]), True, np.array(True), {}, 1.5],
+    ids=repr,
+)
 def test_what_is_no_choice_is_refused_with_those_there_are(value):
     with pytest.raises(ValueError, match=r"^colour=.*: must be one of red, green$"):
         arguments.choice("colour", value, Colour)
@@ -182,6 +199,23 @@ def test_arrays_are_contiguous_and_of_the_shape_asked_for():
 def test_arrays_that_do_not_fit_are_described(value, shape, message):
     with pytest.raises(ValueError, match=f"^x: {message}"):
         arguments.array("x", value, (np.uint8,), shape)
+
+
+def test_a_mask_is_refused_unless_it_masks_nothing():
+    """What lies under a mask is no value."""
+    found = arguments.plain("x", np.ma.masked_array([1, 2], mask=[False, False]))
+    assert found.tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"^x: has masked elements, fill them in with \.filled"):
+        arguments.plain("x", np.ma.masked_array([1, 2], mask=[False, True]))
+
+
+def test_what_refuses_to_be_an_array_is_named():
+    class Stubborn:
+        def __array__(self, *_, **__):
+            raise TypeError("lies elsewhere")
+
+    with pytest.raises(ValueError, match=r"^x: lies elsewhere$"):
+        arguments.plain("x", Stubborn())
 
 
 def test_rows_may_be_fewer_but_not_more_than_announced():

@@ -141,6 +141,8 @@ def test_fused_rows_are_pooled_from_tables_and_tensors(platform, card, bits_of, 
         assert bits(pooled.numpy()) == bits(expected)
 
 
+IMAGE = np.zeros((2, 5, 2), np.uint8)
+KERNEL = np.zeros((2, 3, 3, 2), np.int8)
 BAD = [
     (lambda c, t: c.tensor(np.zeros((0, 3), np.uint8)), r"array: is uint8\[0, 3\], must be"),
     (lambda c, t: c.tensor(3.0), r"array: is float64\[\], must be"),
@@ -164,6 +166,18 @@ BAD = [
     (lambda c, t: c.copy(X), "tensor: is a ndarray, must be a Tensor"),
     (lambda c, t: c.release(t), "table: is a Tensor, must be a Table or its block"),
     (lambda c, t: c.embedding_bag(t, [0], [0]), r"table: .* has 5 rows of -1 elements"),
+    (lambda c, t: c.quantise(X[0], 1.0), r"^x: is uint8\[7\], must be"),
+    (lambda c, t: c.quantise(t, 1.0, 256), "^zero_point=256: must be"),
+    (lambda c, t: c.sigmoid(X[:0]), r"^x: \[0, 7\]: no dimension may be zero"),
+    (lambda c, t: c.sigmoid(t, zero_point=256), "^zero_point=256: must be"),
+    (lambda c, t: c.add_quantised(t, t, 1, 1, inner=["a"]), r"^inner=\['a'\]: must be one of a, b"),
+    (lambda c, t: c.linear(X, t, 0.1), "^weight: Tensor.* lies in card memory, `.numpy"),
+    (lambda c, t: c.lookup(np.ma.masked_equal(X, X[0, 0]), RNG.bytes(256)), "^a: has masked"),
+    (lambda c, t: c.conv2d(IMAGE, KERNEL, 0.1), "^weight: kernel height 3 with dilation=1 covers 3 "
+     "pixels, the height of x with its pads is 2"),
+    (lambda c, t: c.conv2d(IMAGE, KERNEL, 0.1, pads=1, dilation=(1, 4)), "^weight: kernel width 3"),
+    (lambda c, t: c.conv2d(IMAGE[..., :0], KERNEL[..., :0], 0.1, groups=2), "^k=0: must be"),
+    (lambda c, t: c.conv2d(IMAGE[..., :0], KERNEL[:0, ..., :0], 0.1, groups=2), "^k=0: must be"),
 ]  # fmt: skip
 
 

@@ -12,6 +12,9 @@ from halfdome.host.graph.graph import Node
 MOST_MOVED = 1 << 24
 """Entries of a matrix of ones and zeros that puts the elements of a sample into another order."""
 
+_SHARE = 8
+"""Such a matrix takes at most one part in so many of a card's memory."""
+
 _MOST_PARTS = 256
 """Parts of a row, each of which is copied for itself."""
 
@@ -39,10 +42,11 @@ def reshape(lowering: Lowering, node: Node, position: int) -> None:
     stride = round_up(y.columns * y.format.nbytes, word)
     flat = lowering.joins.side_by_side(name, x.pixels)
     entries = len(flat) * pixels * stride
-    if x.format.nbytes > 1 or entries > MOST_MOVED:
+    most = min(MOST_MOVED, lowering.target.far_bytes // _SHARE)
+    if x.format.nbytes > 1 or entries > most:
         raise operator.refuse(
             node, f"{x} does not become {y.shape[1:]} by commands: bytes do, by a matrix of at "
-            f"most {MOST_MOVED} entries, not {entries}"
+            f"most {most} entries, not {entries}"
         )  # fmt: skip
     target = np.full((pixels, stride), -1)
     target[:, : y.columns] = np.arange(pixels * y.columns).reshape(pixels, -1)

@@ -18,6 +18,8 @@ from halfdome.host.graph.values import GraphError, Value, format_of
 
 MOST_MOVED = 1 << 26
 """Products of a weight and an element, for one request, above which a move stays on the host."""
+_SHARE = 8
+"""A matrix of 0 and 1 takes at most one part in so many of a card's memory."""
 _TOO_MUCH = 1 << 10
 _FRESH = ("linear", "conv2d", "batch_matmul", "transpose")
 """Operators whose outputs have no columns that nobody reads."""
@@ -157,7 +159,7 @@ class Builder:
         inner = form.order[kept:]
         *rows, columns = self.dims(form.value)
         size = _size(shape, inner)
-        if columns % size or prod(rows) * columns**2 > MOST_MOVED:
+        if columns % size or not self.is_reasonable(prod(rows), columns**2):
             return None
         places = np.arange(columns).reshape(-1, *(shape[axis] for axis in inner))
         return places.transpose(0, *(inner.index(axis) + 1 for axis in order[kept:])).reshape(-1)
@@ -269,9 +271,13 @@ class Builder:
         """A value without columns that nobody reads: as others lie that it is added to."""
         *rows, columns = self.dims(value)
         bytes_ = self._values[value].format.nbytes == 1
-        if value in self._padded and bytes_ and prod(rows) * columns**2 <= MOST_MOVED:
+        if value in self._padded and bytes_ and self.is_reasonable(prod(rows), columns**2):
             return self.copied(value, np.eye(columns, dtype=np.int8))
         return value
+
+    def is_reasonable(self, rows: int, entries: int) -> bool:
+        """Whether so many rows may be multiplied by a matrix of 0 and 1 to move their elements."""
+        return rows * entries <= MOST_MOVED and entries <= self.config.dram_bytes // _SHARE
 
     def like(self, value: str) -> dict[str, object]:
         """Attributes of a node whose output has elements of a value."""

@@ -325,6 +325,8 @@ def _product(builder: Builder, piece: _Piece, axis: int, weight: np.ndarray) -> 
     """The last axis in memory times a matrix of 0 and 1."""
     before, size, *_ = piece.view(axis)
     _reasonable(before * weight.size)
+    if not builder.is_reasonable(before, weight.size):
+        raise Refused(f"would take a matrix of {weight.size} entries, for which cards lack room")
     return builder.copied(builder.shaped(piece.value, (before, size)), weight)
 
 

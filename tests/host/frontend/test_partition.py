@@ -385,6 +385,30 @@ def test_what_functions_of_the_host_share_is_there_once():
         np.testing.assert_array_equal(made[name], right)
 
 
+def test_matrices_that_move_elements_leave_room_for_all_else():
+    """A constant for each pixel of several images puts all of them into one row, which is cut."""
+    rng = np.random.default_rng(12)
+    shape = (3, 14, 3, 10)
+    nodes = [
+        node("QLinearConv", "x s z w v o s z", "a"),
+        node("QLinearMul", "a s z g s z s z", "c", "com.microsoft"),
+        node("QLinearAdd", "c s z k s z s z", "b", "com.microsoft"),
+        node("QLinearConv", "b s z w v o s z", "y"),
+    ]
+    constants = QUANTISED | {
+        "w": bytes_of(rng, np.dtype(np.int8), 14, 14, 1, 1),
+        "k": bytes_of(rng, np.dtype(np.uint8), *shape),
+    }
+    shapes = {"x": shape, "g": (*shape[:2], 1, 1)}
+    inputs = {name: (np.uint8, each) for name, each in shapes.items()}
+    net = model(nodes, inputs, ["y"], constants)
+    tiny = PRESETS["tiny"]
+    found = steps(net, lambda step: compile(step.graph(1), tiny, 1), config=tiny)
+    request = {name: bytes_of(rng, np.dtype(np.uint8), *each) for name, each in shapes.items()}
+    [right] = oracle(net).run(None, request)
+    np.testing.assert_array_equal(answer(found, request)["y"], right)
+
+
 def test_a_model_in_floating_point_is_the_hosts():
     [step] = steps(load(typed(residual())))
     assert isinstance(step, HostStep)

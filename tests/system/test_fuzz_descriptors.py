@@ -25,7 +25,8 @@ def test_the_same_beside_a_core_whose_queues_are_full_for_ever():
         told = {seed: judge.episode(seed) for seed in range(1000, 1030)}
         assert not any(told.values()), "\n".join(filter(None, told.values()))
         assert not judge.is_free()
-    assert ("COPY", "OK") in judge.seen
+    endings = {status for _, status in judge.seen}
+    assert {"OK", "BAD_OVERLAP", "BAD_FORMAT"} <= endings
 
 
 def test_another_status_and_a_changed_byte_are_told(judge, monkeypatch):

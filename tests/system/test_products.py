@@ -204,7 +204,7 @@ def test_convolution_and_batches_refuse_what_does_not_fit(card):
     x, w = np.ones((4, 4, 6), np.uint8), np.ones((4, 3, 3, 3), np.int8)
     with pytest.raises(ValueError, match=r"with groups=3 does not fit x: \[4, 4, 6\]"):
         card.conv2d(x, w, 1.0, groups=3)
-    with pytest.raises(ValueError, match="kernel height 3 .* the height of x with its pads is 2"):
+    with pytest.raises(ValueError, match=r"kernel height 3 .* the height of x with its pads is 2"):
         card.conv2d(x[:2], w, 1.0, groups=2)
     with pytest.raises(ValueError, match=r"w: \[4, 4, 6\] does not fit x: \[4, 4, 6\]"):
         card.matmul(x, x, 1.0)

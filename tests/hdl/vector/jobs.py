@@ -391,3 +391,19 @@ def run(dut, inputs, output, jobs, background=()):
         ],
     )  # fmt: skip
     return durations
+
+
+def transits(dut):
+    """The cycles in which `a` is answered, those in which `y` is offered a word, and who fills both
+    lists."""
+    answers, writes = [], []
+
+    async def watch(ctx):
+        cycle = 0
+        while True:
+            _, _, word, write = await ctx.tick().sample(dut.a.response.valid, dut.y.request.valid)
+            answers.extend([cycle] * word)
+            writes.extend([cycle] * write)
+            cycle += 1
+
+    return answers, writes, watch

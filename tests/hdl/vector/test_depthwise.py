@@ -10,8 +10,7 @@ from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.kernel import GROUPS
 from halfdome.hdl.vector.walker import WindowWalker
-from tests.bench import get, put, simulate
-from tests.hdl.vector.jobs import SumsJob, bits, random_job, run
+from tests.hdl.vector.jobs import SumsJob, bits, random_job, run, transits
 from tests.hdl.vector.test_engine import bench
 from tests.hdl.vector.test_pool import along
 
@@ -83,27 +82,8 @@ def test_taps_stream_in_the_stated_cycles(case):
 def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY, stall=0.95)
     job = SumsJob(inputs, TINY, 0, rng, size=(1, 20), k=16, out=(1, 20), kernel=(1, 1))
-    answers, writes = [], []
-
-    async def host(ctx):
-        await put(ctx, dut.command, job.descriptor)
-        await get(ctx, dut.result)
-
-    async def watch(ctx):
-        cycle = 0
-        while True:
-            _, _, word, write = await ctx.tick().sample(dut.a.response.valid, dut.y.request.valid)
-            answers.extend([cycle] * word)
-            writes.extend([cycle] * write)
-            cycle += 1
-
-    simulate(
-        dut,
-        host,
-        background=[
-            watch, inputs.read_port(dut.a), inputs.read_port(dut.b), output.write_port(dut.y),
-        ],
-    )  # fmt: skip
+    answers, writes, watch = transits(dut)
+    run(dut, inputs, output, [job], background=[watch])
     # Reads are slow: the last word waits for no other.
     assert len(answers) == len(writes) == 20
     assert answers[-1] + dut.sums_latency == writes[-1]

@@ -9,8 +9,7 @@ from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.lookup import ByteTable
-from tests.bench import get, put, simulate
-from tests.hdl.vector.jobs import LookupJob, bits, random_job, run
+from tests.hdl.vector.jobs import LookupJob, bits, random_job, run, transits
 from tests.hdl.vector.test_engine import bench
 
 TINY = PRESETS["tiny"]
@@ -92,27 +91,8 @@ def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY, stall=0.9)
     words = 60
     job = LookupJob(inputs, TINY, 0, rng, rows=1, columns=TINY.bus_bytes * words)
-    answers, writes = [], []
-
-    async def host(ctx):
-        await put(ctx, dut.command, job.descriptor)
-        await get(ctx, dut.result)
-
-    async def watch(ctx):
-        cycle = 0
-        while True:
-            _, _, word, write = await ctx.tick().sample(dut.a.response.valid, dut.y.request.valid)
-            answers.extend([cycle] * word)
-            writes.extend([cycle] * write)
-            cycle += 1
-
-    simulate(
-        dut,
-        host,
-        background=[
-            watch, inputs.read_port(dut.a), inputs.read_port(dut.b), output.write_port(dut.y),
-        ],
-    )  # fmt: skip
+    answers, writes, watch = transits(dut)
+    run(dut, inputs, output, [job], background=[watch])
     # Reads are slow, and the table is there long before the last word: it waits in no queue.
     assert len(answers) == len(writes) == words
     assert answers[-1] + dut.lookup_latency == writes[-1]

@@ -9,8 +9,7 @@ from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.walker import WindowWalker, taps_along
-from tests.bench import get, put, simulate
-from tests.hdl.vector.jobs import PoolJob, bits, random_job, random_windows, run
+from tests.hdl.vector.jobs import PoolJob, bits, random_job, random_windows, run, transits
 from tests.hdl.vector.test_engine import bench
 
 TINY = PRESETS["tiny"]
@@ -93,27 +92,8 @@ def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY, stall=0.9)
     words = 60
     job = PoolJob(inputs, TINY, 0, rng, size=(1, words), k=16, out=(1, words), kernel=(1, 1))
-    answers, writes = [], []
-
-    async def host(ctx):
-        await put(ctx, dut.command, job.descriptor)
-        await get(ctx, dut.result)
-
-    async def watch(ctx):
-        cycle = 0
-        while True:
-            _, _, word, write = await ctx.tick().sample(dut.a.response.valid, dut.y.request.valid)
-            answers.extend([cycle] * word)
-            writes.extend([cycle] * write)
-            cycle += 1
-
-    simulate(
-        dut,
-        host,
-        background=[
-            watch, inputs.read_port(dut.a), inputs.read_port(dut.b), output.write_port(dut.y),
-        ],
-    )  # fmt: skip
+    answers, writes, watch = transits(dut)
+    run(dut, inputs, output, [job], background=[watch])
     # Reads are slow: no word waits in a queue.
     assert len(answers) == len(writes) == words
     assert answers[-1] + dut.pool_latency == writes[-1]

@@ -3,14 +3,14 @@
 Real values stay the same but for the last bits; what is quantised then stays on the cards.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from halfdome.host.frontend.net import attributes, used
+from halfdome.host.frontend.known import Known
+from halfdome.host.frontend.net import attributes
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,41 +32,25 @@ def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-class _Writer:
+class _Writer(Known):
     """The nodes of the copy so far, and what is known of the model."""
 
     def __init__(self, made: onnx.ModelProto):
+        super().__init__(made.graph)
         self.made = made
         self.nodes: list[onnx.NodeProto] = []
-        values = (*made.graph.input, *made.graph.value_info, *made.graph.output)
-        self._types = {value.name: value.type.tensor_type for value in values}
-        self._constants = {tensor.name: tensor for tensor in made.graph.initializer}
-        self._uses = Counter(name for node in made.graph.node for name in used(node))
-        self._uses.update(value.name for value in made.graph.output)
-
-    def constant(self, name: str) -> np.ndarray | None:
-        """The array of a constant."""
-        found = self._constants.get(name)
-        return None if found is None else numpy_helper.to_array(found)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor; () if it is not known."""
-        if name not in self._types or not self._types[name].HasField("shape"):
-            return ()
-        sizes = [dim.dim_value for dim in self._types[name].shape.dim]
-        return tuple(sizes) if all(sizes) else ()
 
     def is_float32(self, node: onnx.NodeProto) -> bool:
         """Whether a node is known to compute in it."""
         names = [*node.input, *node.output]
-        kinds = {self._types[name].elem_type for name in names if name in self._types}
+        kinds = {self.types[name].elem_type for name in names if name in self.types}
         return onnx.TensorProto.FLOAT in kinds and kinds <= {
             onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.UNDEFINED,
         }  # fmt: skip
 
     def product(self, name: str) -> onnx.NodeProto | None:
         """The MatMul that makes a tensor that one node sees."""
-        if self._uses[name] != 1:
+        if self.uses[name] != 1:
             return None
         made = (node for node in reversed(self.nodes) if name in node.output)
         return next((node for node in made if node.op_type == "MatMul"), None)

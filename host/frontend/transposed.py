@@ -1,13 +1,13 @@
 """ConvTranspose whose windows do not meet, written as what cards have."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from halfdome.host.frontend.net import attributes, used
+from halfdome.host.frontend.known import Known
+from halfdome.host.frontend.net import attributes
 
 
 def pixel_by_pixel(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -37,36 +37,23 @@ def pixel_by_pixel(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-class _Writer:
+class _Writer(Known):
     """What is known of a model, and its new constants."""
 
     def __init__(self, made: onnx.ModelProto):
+        super().__init__(made.graph)
         self._graph = made.graph
-        values = (*made.graph.input, *made.graph.value_info, *made.graph.output)
-        self._types = {value.name: value.type.tensor_type for value in values}
-        self._constants = {tensor.name: tensor for tensor in made.graph.initializer}
-        self._uses = Counter(name for node in made.graph.node for name in used(node))
-        self._uses.update(value.name for value in made.graph.output)
-
-    def _constant(self, name: str) -> np.ndarray | None:
-        found = self._constants.get(name)
-        return None if found is None else numpy_helper.to_array(found)
-
-    def _shape(self, name: str) -> list[int]:
-        """Sizes of a tensor of float32; none if they are not known."""
-        found = self._types.get(name)
-        if found is None or found.elem_type != onnx.TensorProto.FLOAT:
-            return []
-        return [dim.dim_value for dim in found.shape.dim]
 
     def is_apart(self, node: onnx.NodeProto) -> bool:
         """Whether each pixel makes a window for itself, all of which stays."""
         found, weight, shape = (
-            attributes(node), self._constant(node.input[1]), self._shape(node.input[0])
+            attributes(node), self.constant(node.input[1]), self.shape(node.input[0])
         )  # fmt: skip
-        if weight is None or weight.ndim != 4 or len(shape) != 4 or not all(shape):
+        if weight is None or weight.ndim != 4 or len(shape) != 4:
             return False
-        if node.input[2:] and self._constant(node.input[2]) is None:
+        if not self.is_float(node.input[0]):
+            return False
+        if node.input[2:] and self.constant(node.input[2]) is None:
             return False
         window = list(weight.shape[2:])
         plain = found.get("auto_pad", "NOTSET") in ("NOTSET", "VALID") and not any(
@@ -81,15 +68,15 @@ class _Writer:
 
     def written(self, node: onnx.NodeProto) -> tuple[Sequence[onnx.NodeProto], set[str]]:
         """Nodes in its place, and outputs of those that are folded into it."""
-        weight = numpy_helper.to_array(self._constants[node.input[1]])
+        weight = numpy_helper.to_array(self.constants[node.input[1]])
         taken, count, *window = weight.shape
-        bias = self._constant(node.input[2]) if node.input[2:] else np.zeros(count, np.float32)
+        bias = self.constant(node.input[2]) if node.input[2:] else np.zeros(count, np.float32)
         output, folded = node.output[0], set()
         while (behind := self._behind(output, count)) is not None:
             output, factor, term = behind
             weight, bias = weight * factor.reshape(-1, 1, 1), bias * factor + term
             folded.add(output)
-        batch, _, height, width = self._shape(node.input[0])
+        batch, _, height, width = self.shape(node.input[0])
         name = node.name or node.output[0]
         # A pixel's window lies as it is written: by rows, by columns, by channels.
         tiles = weight.transpose(2, 3, 1, 0).reshape(-1, taken, 1, 1)
@@ -114,20 +101,20 @@ class _Writer:
     def _behind(self, name: str, count: int) -> tuple[str, np.ndarray, np.ndarray] | None:
         """What alone sees a tensor, if it multiplies channels and adds to them: its output, factors
         and terms."""
-        if self._uses[name] != 1:
+        if self.uses[name] != 1:
             return None
         user = next((node for node in self._graph.node if name in node.input), None)
         if user is None or user.domain:
             return None
         if user.op_type == "Add":
             other = user.input[1] if user.input[0] == name else user.input[0]
-            term = self._constant(other)
+            term = self.constant(other)
             if term is None or term.shape not in ((count, 1, 1), (1, count, 1, 1)):
                 return None
             return user.output[0], np.ones(count, np.float32), term.reshape(-1)
         if user.op_type != "BatchNormalization" or len(user.output) > 1:
             return None
-        parameters = [self._constant(each) for each in user.input[1:]]
+        parameters = [self.constant(each) for each in user.input[1:]]
         if any(each is None for each in parameters):
             return None
         scale, shift, mean, variance = parameters

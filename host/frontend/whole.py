@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from halfdome.host.frontend.functions import DOMAINS, ELEMENTWISE, WITH_OTHERS
+from halfdome.host.frontend.known import Known
 from halfdome.host.frontend.net import MOVES, used
 from halfdome.host.frontend.regions import regions
 
@@ -53,15 +54,14 @@ def keep_functions_whole(model: onnx.ModelProto, kept: Collection[str]) -> list[
     return whole
 
 
-class _Known:
+class _Known(Known):
     """What is known of a model in floating point.
 
     `quantised` are names of tensors that will have 8 bits, but for those of functions.
     """
 
     def __init__(self, graph: onnx.GraphProto, kept: Collection[str]):
-        values = (*graph.input, *graph.value_info, *graph.output)
-        self._types = {value.name: value.type.tensor_type for value in values}
+        super().__init__(graph)
         self._numbers = {each.name for each in graph.initializer if prod(each.dims) == 1}
         self._kept = kept
         self._computed: set[str] = set()
@@ -71,16 +71,12 @@ class _Known:
             if node.name not in kept and (moves or node.op_type in _QUANTISING):
                 self.quantised.update(node.output)
 
-    def is_float(self, name: str) -> bool:
-        found = self._types.get(name)
-        return found is not None and found.elem_type == onnx.TensorProto.FLOAT
-
     def operands(self, node: onnx.NodeProto) -> Sequence[str]:
         """Tensors that a node computes with element by element, but for numbers."""
         if node.op_type not in (*ELEMENTWISE, *WITH_OTHERS) or node.domain not in DOMAINS:
             return []
         names = [name for name in node.input if name and name not in self._numbers]
-        alike = {self._shape(name) for name in (*names, node.output[0])}
+        alike = {self._sizes(name) for name in (*names, node.output[0])}
         if node.name in self._kept or len(alike) != 1 or None in alike:
             return []
         if node.op_type in _CLAMPS and node.input[0] not in self._computed:
@@ -88,10 +84,11 @@ class _Known:
         self._computed.add(node.output[0])
         return names
 
-    def _shape(self, name: str) -> tuple[int, ...] | None:
-        if not self.is_float(name) or not self._types[name].HasField("shape"):
+    def _sizes(self, name: str) -> tuple[int, ...] | None:
+        """Sizes of a float32, 0 for those that are open; None if none is known."""
+        if not self.is_float(name) or not self.types[name].HasField("shape"):
             return None
-        return tuple(dim.dim_value for dim in self._types[name].shape.dim)
+        return tuple(dim.dim_value for dim in self.types[name].shape.dim)
 
 
 def _is_quantised_behind(graph: onnx.GraphProto, name: str) -> bool:

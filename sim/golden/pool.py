@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from halfdome.sim.golden.windows import tap_positions
+
 
 def max_pool(
     x: NDArray[np.generic],
@@ -18,11 +20,7 @@ def max_pool(
     The first window begins `pad` rows above x and columns left of it. What lies outside x takes no
     part; at least one tap of every window must lie inside.
     """
-    rows, columns = (
-        np.arange(out[axis])[:, None] * stride[axis] - pad[axis]
-        + np.arange(kernel[axis]) * dilation[axis]
-        for axis in (0, 1)
-    )  # fmt: skip
+    rows, columns = tap_positions(kernel, out, stride, pad, dilation)
     y = np.full((*out, x.shape[2]), np.iinfo(x.dtype).min, x.dtype)
     for down in rows.T:
         for right in columns.T:
@@ -55,10 +53,9 @@ def average_pool(
     """
     floats = (x.astype(np.int32) - x_zero_point).astype(np.float32) * x_scale
     total = np.zeros((*out, x.shape[2]), np.float32)
-    rows, columns = (np.arange(out[axis]) * stride[axis] - pad[axis] for axis in (0, 1))
-    for down in range(kernel[0]):
-        for right in range(kernel[1]):
-            y_at, x_at = rows + down, columns + right
+    rows, columns = tap_positions(kernel, out, stride, pad, (1, 1))
+    for y_at in rows.T:
+        for x_at in columns.T:
             y_in, x_in = (y_at >= 0) & (y_at < x.shape[0]), (x_at >= 0) & (x_at < x.shape[1])
             total[np.ix_(y_in, x_in)] += floats[np.ix_(y_at[y_in], x_at[x_in])]
     scaled = total / counts[..., None] / y_scale + np.float32(y_zero_point)

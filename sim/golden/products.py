@@ -12,6 +12,7 @@ from halfdome.sim.golden.matmul import (
     triangle,
     unpack_weights,
 )
+from halfdome.sim.golden.windows import tap_positions
 
 _DTYPES = {
     ElementFormat.UINT8: np.uint8,
@@ -37,11 +38,7 @@ def convolution(
     lies outside the image, `pad` rows above it and columns left of it and as many as `out` needs
     beyond, stands for zero.
     """
-    rows, columns = (
-        np.arange(out[axis])[:, None] * stride[axis] - pad[axis]
-        + np.arange(w.shape[axis]) * dilation[axis]
-        for axis in (0, 1)
-    )  # fmt: skip
+    rows, columns = tap_positions((w.shape[0], w.shape[1]), out, stride, pad, dilation)
     total = np.zeros((*out, w.shape[-1]), np.int32)
     for ky in range(w.shape[0]):
         for kx in range(w.shape[1]):

@@ -5,6 +5,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat, Flag, Status
 from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden.matmul import PARAM, requantise
+from halfdome.sim.golden.windows import tap_positions
 
 
 def depthwise(
@@ -23,11 +24,7 @@ def depthwise(
     x uint8 or int8 [height, width, k]; w uint8 or int8 [kernel_height, kernel_width, k]. The first
     window begins `pad` rows above x and columns left of it. What lies outside x stands for zero.
     """
-    rows, columns = (
-        np.arange(out[axis])[:, None] * stride[axis] - pad[axis]
-        + np.arange(w.shape[axis]) * dilation[axis]
-        for axis in (0, 1)
-    )  # fmt: skip
+    rows, columns = tap_positions((w.shape[0], w.shape[1]), out, stride, pad, dilation)
     left, right = (v.astype(np.int32) - z for v, z in ((x, x_zero_point), (w, w_zero_point)))
     total = np.zeros((*out, x.shape[2]), np.int32)
     for ky, down in enumerate(rows.T):

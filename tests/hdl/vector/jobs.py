@@ -14,6 +14,7 @@ from halfdome.hdl.commands import (
 )
 from halfdome.hdl.commands import fields as fields_of
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.engine import Activity
 from halfdome.sim.golden import pairs, sums
 from halfdome.sim.golden.matmul import pack_params
 from halfdome.sim.golden.pool import max_pool
@@ -407,3 +408,15 @@ def transits(dut):
             cycle += 1
 
     return answers, writes, watch
+
+
+def activities(dut):
+    """How many cycles each `Activity` had, and who counts them."""
+    counts = dict.fromkeys(Activity, 0)
+
+    async def count(ctx):
+        while True:
+            _, _, activity = await ctx.tick().sample(dut.activity)
+            counts[Activity(activity)] += 1
+
+    return counts, count

@@ -10,7 +10,7 @@ from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.kernel import GROUPS
 from halfdome.hdl.vector.walker import WindowWalker
-from tests.hdl.vector.jobs import SumsJob, bits, random_job, run, transits
+from tests.hdl.vector.jobs import SumsJob, activities, bits, random_job, run, transits
 from tests.hdl.vector.test_engine import bench
 from tests.hdl.vector.test_pool import along
 
@@ -119,13 +119,7 @@ def test_activity_tells_which_side_is_slow(latency, write_stall, kernel, expecte
         inputs, TINY, 0, rng, size=(12, 12), k=16, out=(6, 6), kernel=(kernel, kernel),
         stride=(2, 2),
     )  # fmt: skip
-    counts = dict.fromkeys(Activity, 0)
-
-    async def count(ctx):
-        while True:
-            _, _, activity = await ctx.tick().sample(dut.activity)
-            counts[Activity(activity)] += 1
-
+    counts, count = activities(dut)
     run(dut, inputs, output, [job], background=[count])
     working = {activity: n for activity, n in counts.items() if activity != Activity.IDLE}
     assert max(working, key=working.get) == expected

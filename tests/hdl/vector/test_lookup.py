@@ -9,7 +9,7 @@ from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.lookup import ByteTable
-from tests.hdl.vector.jobs import LookupJob, bits, random_job, run, transits
+from tests.hdl.vector.jobs import LookupJob, activities, bits, random_job, run, transits
 from tests.hdl.vector.test_engine import bench
 
 TINY = PRESETS["tiny"]
@@ -109,13 +109,7 @@ def test_latency_is_as_stated():
 def test_activity_tells_which_side_is_slow(latency, write_stall, columns, expected):
     dut, inputs, output, rng = bench(TINY, 2, write_stall=write_stall, latency=(latency, latency))
     job = LookupJob(inputs, TINY, 0, rng, rows=2, columns=columns)
-    counts = dict.fromkeys(Activity, 0)
-
-    async def count(ctx):
-        while True:
-            _, _, activity = await ctx.tick().sample(dut.activity)
-            counts[Activity(activity)] += 1
-
+    counts, count = activities(dut)
     run(dut, inputs, output, [job], background=[count])
     working = {activity: n for activity, n in counts.items() if activity != Activity.IDLE}
     assert max(working, key=working.get) == expected

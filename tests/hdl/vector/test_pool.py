@@ -9,7 +9,15 @@ from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.walker import WindowWalker, taps_along
-from tests.hdl.vector.jobs import PoolJob, bits, random_job, random_windows, run, transits
+from tests.hdl.vector.jobs import (
+    PoolJob,
+    activities,
+    bits,
+    random_job,
+    random_windows,
+    run,
+    transits,
+)
 from tests.hdl.vector.test_engine import bench
 
 TINY = PRESETS["tiny"]
@@ -108,13 +116,7 @@ def test_activity_tells_which_side_is_slow(latency, write_stall, kernel, expecte
     job = PoolJob(
         inputs, TINY, 0, rng, size=(8, 8), k=16, out=(4, 4), kernel=(kernel, kernel), stride=(2, 2)
     )
-    counts = dict.fromkeys(Activity, 0)
-
-    async def count(ctx):
-        while True:
-            _, _, activity = await ctx.tick().sample(dut.activity)
-            counts[Activity(activity)] += 1
-
+    counts, count = activities(dut)
     run(dut, inputs, output, [job], background=[count])
     working = {activity: n for activity, n in counts.items() if activity != Activity.IDLE}
     assert max(working, key=working.get) == expected

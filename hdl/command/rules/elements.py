@@ -119,7 +119,7 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
             case "function":
                 broken = ~is_one_of(v[name], Function)
             case "y_format" if opcode is Opcode.QUANTISE:
-                broken = ~is_one_of(v[name], (ElementFormat.UINT8, ElementFormat.INT8))
+                broken = ~is_one_of(v[name], BYTE_FORMATS)
             case "y_format":
                 broken = ~is_one_of(v[name], set(ElementFormat) - {ElementFormat.INT32})
             case "a_format" | "b_format":

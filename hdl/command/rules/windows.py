@@ -18,7 +18,7 @@ from halfdome.hdl.command.rules.rule import (
     rows,
     view,
 )
-from halfdome.hdl.commands import MOST_TAPS, ElementFormat, Flag, Opcode, Status
+from halfdome.hdl.commands import BYTE_FORMATS, MOST_TAPS, Flag, Opcode, Status
 from halfdome.hdl.config import CardConfig
 
 IMAGE_SIDES = ("height", "width", "k", "out_height", "out_width")
@@ -67,9 +67,8 @@ def _pool_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
 
 def _depthwise_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = RulesOf(descriptor, (Opcode.DEPTHWISE,)), view(Opcode.DEPTHWISE, descriptor)
-    bytes_ = (ElementFormat.UINT8, ElementFormat.INT8)
     weighted = ~has(v, Flag.ONES)
-    yield rule(~is_one_of(v.y_format, bytes_), Status.BAD_FORMAT, "y_format")
+    yield rule(~is_one_of(v.y_format, BYTE_FORMATS), Status.BAD_FORMAT, "y_format")
     yield rule(weighted & (_taps(v) > MOST_TAPS), Status.BAD_DIMENSION, "kernel_height")
     yield from _window_rules(rule, v, config, {"w": weighted, "params": 1})
 

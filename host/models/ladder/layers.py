@@ -1,5 +1,7 @@
 """What networks of images are made of, in PyTorch, and random weights for them."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 
@@ -20,6 +22,37 @@ class Unit(nn.Sequential):
         convolution = nn.Conv2d(taken, made, window, stride, window // 2, groups=groups, bias=False)
         super().__init__(convolution, nn.BatchNorm2d(made), *([function] if function else []))
         self.closing = closing
+
+
+class Residual(nn.Module):
+    """What a branch makes of an image and, if that has another size, a product of the image, else
+    the image itself, added up."""
+
+    def __init__(self, branch: nn.Module, taken: int, made: int, stride: int):
+        super().__init__()
+        self.channels = taken
+        self.branch = branch
+        same = stride == 1 and taken == made
+        self.straight = nn.Identity() if same else Unit(taken, made, 1, stride)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.branch(image) + self.straight(image))
+
+
+def stages(
+    block: Callable[[int, int, int], nn.Module], taken: int,
+    table: Sequence[tuple[int, int]], strides: Sequence[int],
+) -> nn.Sequential:  # fmt: skip
+    """For each row of the table so many blocks that make so many channels; `block` says one by the
+    channels that it takes and makes, and its stride, which is 1 but for the first's."""
+    made = []
+    for (count, channels), stride in zip(table, strides, strict=True):
+        before = [taken, *[channels] * (count - 1)]
+        made.append(nn.Sequential(
+            *(block(each, channels, 1 if at else stride) for at, each in enumerate(before))
+        ))  # fmt: skip
+        taken = channels
+    return nn.Sequential(*made)
 
 
 class Squeeze(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from halfdome.host.models.ladder.layers import Squeeze, Unit
+from halfdome.host.models.ladder.layers import Residual, Squeeze, Unit, stages
 
 STAGES = ((2, 528), (7, 1056), (17, 2904), (1, 7392))
 """Of each: blocks, channels."""
@@ -17,34 +17,21 @@ class RegNetY(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = Unit(3, _STEM, 3, 2, function=nn.ReLU())
-        stages, channels = [], _STEM
-        for count, made in STAGES:
-            taken = [channels, *[made] * (count - 1)]
-            stages.append(nn.Sequential(
-                *(Block(each, made, 1 if at else 2) for at, each in enumerate(taken))
-            ))  # fmt: skip
-            channels = made
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(channels, _CLASSES)
+        self.stages = stages(Block, _STEM, STAGES, (2, 2, 2, 2))
+        self.head = nn.Linear(STAGES[-1][1], _CLASSES)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(self.stem(image)).mean((2, 3)))
 
 
-class Block(nn.Module):
+class Block(Residual):
     """A product, a look around in groups, weights by means, a product; adds its input."""
 
     def __init__(self, taken: int, made: int, stride: int):
-        super().__init__()
-        self.channels = taken
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             Unit(taken, made, function=nn.ReLU()),
             Unit(made, made, 3, stride, made // _GROUP, nn.ReLU()),
             Squeeze(made, taken // 4, nn.ReLU(), nn.Sigmoid()),
             Unit(made, made, closing=True),
         )
-        same = stride == 1 and taken == made
-        self.straight = nn.Identity() if same else Unit(taken, made, 1, stride)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.branch(image) + self.straight(image))
+        super().__init__(branch, taken, made, stride)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from halfdome.host.models.ladder.layers import Unit
+from halfdome.host.models.ladder.layers import Residual, Unit, stages
 
 STAGES = ((3, 256), (4, 512), (23, 1024), (3, 2048))
 """Of each: blocks, channels."""
@@ -19,35 +19,21 @@ class ResNeXt(nn.Module):
         self.stem = nn.Sequential(
             Unit(3, _STEM, 7, 2, function=nn.ReLU()), nn.MaxPool2d(3, 2, padding=1)
         )
-        stages, channels = [], _STEM
-        for place, (count, made) in enumerate(STAGES):
-            stride = 2 if place else 1
-            taken = [channels, *[made] * (count - 1)]
-            stages.append(nn.Sequential(
-                *(Block(each, made, 1 if at else stride) for at, each in enumerate(taken))
-            ))  # fmt: skip
-            channels = made
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(channels, _CLASSES)
+        self.stages = stages(Block, _STEM, STAGES, (1, 2, 2, 2))
+        self.head = nn.Linear(STAGES[-1][1], _CLASSES)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(self.stem(image)).mean((2, 3)))
 
 
-class Block(nn.Module):
+class Block(Residual):
     """Narrows, looks around in groups, widens, and adds its input or a product of that."""
 
     def __init__(self, taken: int, made: int, stride: int):
-        super().__init__()
         narrow = made // 2
-        self.channels = taken
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             Unit(taken, narrow, function=nn.ReLU()),
             Unit(narrow, narrow, 3, stride, _GROUPS, nn.ReLU()),
             Unit(narrow, made, closing=True),
         )
-        same = stride == 1 and taken == made
-        self.straight = nn.Identity() if same else Unit(taken, made, 1, stride)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.branch(image) + self.straight(image))
+        super().__init__(branch, taken, made, stride)

@@ -65,8 +65,8 @@ def kernel_of(node: "Node") -> tuple[int, int]:
     return node.attributes["kernel"]  # type: ignore[return-value]
 
 
-def _infer(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
-    """x[..., height, width, channels] of 8 bits; format, scale and zero point stay."""
+def _pooled(node: "Node", operands: Sequence[Value]) -> tuple[Value, tuple[int, ...]]:
+    """x[..., height, width, channels] of 8 bits, and the shape of its windows."""
     operator.count(node, operands, 1)
     (x,) = operands
     operator.bytes_of(node, x, 4)
@@ -77,7 +77,12 @@ def _infer(node: "Node", operands: Sequence[Value], constants: Constants) -> Val
         out = windows(x.shape[-3:-1], kernel_of(node), stride, pads, dilation)
     except ValueError as error:
         raise refuse(node, str(error)) from None
-    shape = (*x.shape[:-3], *out, x.shape[-1])
+    return x, (*x.shape[:-3], *out, x.shape[-1])
+
+
+def _infer(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
+    """Format, scale and zero point stay."""
+    x, shape = _pooled(node, operands)
     return Value(node.output, shape, x.format, x.scale, x.zero_point)
 
 
@@ -109,22 +114,13 @@ def counts(node: "Node", image: Sequence[int], out: Sequence[int]) -> np.ndarray
 
 
 def _infer_average(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
-    """x[..., height, width, channels] of 8 bits to 8 bits."""
-    operator.count(node, operands, 1)
-    (x,) = operands
-    operator.bytes_of(node, x, 4)
-    if "kernel" not in node.attributes:
-        raise refuse(node, "kernel: is missing, must be rows and columns of a window")
+    """8 bits to 8 bits."""
+    _, shape = _pooled(node, operands)
     for name in ("x_scale", "y_scale"):
         scale = operator.float_of(node, name, 1)
         if not _LEAST_SCALE <= scale <= 1 / _LEAST_SCALE:
             raise refuse(node, f"{name}={scale}: must be from 2**-40 to 2**40")
-    stride, pads, dilation = window(node)
-    try:
-        out = windows(x.shape[-3:-1], kernel_of(node), stride, pads, dilation)
-    except ValueError as error:
-        raise refuse(node, str(error)) from None
-    return operator.made(node, (*x.shape[:-3], *out, x.shape[-1]), _BYTES)
+    return operator.made(node, shape, _BYTES)
 
 
 def _average_pool(

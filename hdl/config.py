@@ -287,8 +287,8 @@ PRESETS: dict[str, CardConfig] = {
         dram_preset="LPDDR4-4266", dram_channels=4, clock_mhz=510, counters=128,
     ),
 }  # fmt: skip
-"""Named design points. `quad` is four cores of `default`, with the bus and the memory for them; `m2`
-is the class of card the platform was built with."""
+"""Named design points. `quad` is four cores of `default`, with the bus and the memory for them;
+`m2` is the class of card the platform was built with."""
 
 
 def preset(name: str) -> CardConfig:

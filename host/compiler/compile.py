@@ -232,7 +232,8 @@ class _Compilation:
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
         self._lower()
-        commands = self._lowering.commands = self._target.in_bands(self._lowering.commands)
+        dealt = self._target.over_cores(self._lowering.commands)
+        commands = self._lowering.commands = self._target.in_bands(dealt)
         self._schedule = schedule(commands, dependencies(commands, by_buffer))
         self._slots = self._in_flight or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()

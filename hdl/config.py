@@ -280,13 +280,15 @@ PRESETS: dict[str, CardConfig] = {
         dma_tags=4, queue_depth=4, counters=16,
     ),
     "default": CardConfig(),
+    "quad": CardConfig(cores=4, bus_bytes=64, byte_word_cycles=2, dram_channels=2),
     "m2": CardConfig(
         cores=12, array_rows=64, array_columns=64, lanes=64, scratchpad_bytes=4 << 20,
         scratchpad_banks=8, bus_bytes=128, byte_word_cycles=2, dram_bytes=16 << 30,
         dram_preset="LPDDR4-4266", dram_channels=4, clock_mhz=510, counters=128,
     ),
 }  # fmt: skip
-"""Named design points. `m2` is the class of card the platform was built with."""
+"""Named design points. `quad` is four cores of `default`, with the bus and the memory for them;
+`m2` is the class of card the platform was built with."""
 
 
 def preset(name: str) -> CardConfig:

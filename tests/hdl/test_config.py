@@ -140,7 +140,7 @@ def test_a_value_of_another_type_is_refused(name, value, kind):
 def test_an_unknown_field_or_preset_is_named_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"array: no such field; known are .*array_rows"):
         CardConfig().replace(array=4)
-    with pytest.raises(ConfigError, match="'m3' is unknown; known are tiny, default, m2"):
+    with pytest.raises(ConfigError, match="'m3' is unknown; known are tiny, default, quad, m2"):
         preset("m3")
 
 
@@ -195,6 +195,15 @@ def test_derived_sizes_of_the_default_card():
     assert CardConfig(bus_bytes=128).burst_words == 1
 
 
+def test_quad_is_four_cores_of_default_with_the_memory_for_them():
+    default, quad = preset("default"), preset("quad")
+    assert quad.cores == 4 * default.cores
+    assert quad.bus_bytes == 2 * default.bus_bytes
+    assert quad.dram_channels == 2 * default.dram_channels
+    assert quad.byte_lanes == default.byte_lanes
+    assert quad.diagonal_tiles == default.diagonal_tiles
+
+
 def test_the_m2_class_card_has_4096_multipliers_a_core():
     config = preset("m2")
     assert config.array_rows * config.array_columns == 4096
@@ -203,6 +212,6 @@ def test_the_m2_class_card_has_4096_multipliers_a_core():
     assert config.dram_bytes == 16 << 30
 
 
-@pytest.mark.parametrize("name", ["tiny", "default"])
+@pytest.mark.parametrize("name", ["tiny", "default", "quad"])
 def test_presets_elaborate(name):
     Fragment.get(Card(preset(name)), None)

@@ -1,5 +1,9 @@
 """What the components of the engines say of themselves: the parameters of their timing."""
 
+import warnings
+
+from amaranth.hdl import UnusedElaboratable
+
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.matmul.engine import LINES_AHEAD, PARAM_WORDS, WEIGHT_WORDS, MatmulEngine
 from halfdome.hdl.matmul.feeder import Feeder
@@ -23,7 +27,10 @@ from halfdome.hdl.vector.walker import WindowWalker
 
 def attributes(config: CardConfig) -> dict[str, int]:
     """By name: the engine's, then what it is. Cycles, words, or bytes."""
-    engines = {"matmul": _matmul(config), "vector": _vector(config)}
+    with warnings.catch_warnings():
+        # They are asked, not built.
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        engines = {"matmul": _matmul(config), "vector": _vector(config)}
     return {
         f"{engine}_{name}": value
         for engine, values in engines.items()

@@ -46,8 +46,8 @@ class ActivationBuffer {
       complete_[read_half_] = false;
       read_half_ ^= 1;
     }
-    // What waits for memory alone does not move.
-    return moved && !(stalled() && !taken && !release && !port_.taken && !port_.arrives);
+    // A burst that memory refuses holds up the walk.
+    return moved && (!port_.valid || port_.arrives || release);
   }
 
  private:
@@ -90,7 +90,6 @@ class ActivationBuffer {
   bool joins() const {
     return walking_ && adjoins_ && row_ != 0 && left_ + line_.words <= words_to_line_end(p_, address_);
   }
-  bool stalled() const { return left_ != 0 && !joins(); }
 
   void walk() {
     const bool join = joins();

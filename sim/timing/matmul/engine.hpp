@@ -142,7 +142,7 @@ class MatmulEngine : public Engine {
       feeds_.write(cycle, line);
     }
     const bool ending = fed_ && writer_.empty();
-    if (feed || line_fed || line_taken || moved || loading || fetching || ending) return cycle + 1;
+    if (feed || row_start || line_taken || moved || loading || fetching || ending) return cycle + 1;
     return std::min(next, wake(cycle));
   }
 

@@ -49,7 +49,7 @@ class ParamLoader {
     if (push) full_ = false;
     if (load) advance(end);
     int64_t next = std::min(reads, takes_.empty() ? NEVER : takes_.front());
-    if (blocks_ != 0 || asked || (full_ && queued_ != depth_)) next = cycle + 1;
+    if (blocks_ != 0 || asked || push || (full_ && queued_ != depth_)) next = cycle + 1;
     if (!full_) next = std::min(next, std::max(reader_.buffer.readable_at(), cycle + 1));
     return next;
   }

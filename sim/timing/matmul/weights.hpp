@@ -141,7 +141,7 @@ class TileLoader {
   // All tiles of the line have come with this cycle.
   bool line_done() const { return line_done_; }
 
-  // `swap`: a pass begins. True if it can go on without another word.
+  // `swap`: a pass begins. True if it did something, or can without another word.
   bool clock(bool swap, const Line* line) {
     if (weights_ == Weights::ROWS && word_) lane_ = lane_ == lanes_ - 1 ? 0 : lane_ + 1;
     if (weights_ == Weights::COLUMNS) {
@@ -161,7 +161,7 @@ class TileLoader {
       stage_ = last_stage_ ? 0 : stage_ + 1;
       full_ = last_stage_ && !swap;
     }
-    return turned_ && !full_;
+    return loads_ || word_ || (turned_ && !full_);
   }
   // It waits for a word and for nothing else.
   bool hungry() const { return weights_ == Weights::COLUMNS ? !turned_ : !full_; }

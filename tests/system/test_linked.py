@@ -1,0 +1,49 @@
+"""A card whose cores are compiled by themselves is the card compiled whole, pin by pin."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.core import Core
+from halfdome.hdl.uncore import Uncore
+from halfdome.sim import platform
+from halfdome.sim.rtl import linked, native
+from tests.system.programs import OTHER, assert_same_ports, random_tasks, run
+
+pytestmark = pytest.mark.slow  # each card is compiled in parts and whole
+
+CARDS = {
+    "one core": PRESETS["tiny"],
+    "two cores": PRESETS["tiny"].replace(cores=2),
+    "row caches": OTHER.replace(cores=2),
+}
+
+
+@pytest.fixture(params=CARDS.values(), ids=CARDS)
+def config(request, monkeypatch):
+    """A card for which there are an engine `whole` and one of `parts`, whatever its cores."""
+    config = request.param
+    parts = linked.Parts(partial(Uncore, config), partial(Core, config), config.cores)
+    monkeypatch.setitem(platform.ENGINES, "parts", partial(linked.models, parts=parts))
+    monkeypatch.setitem(platform.ENGINES, "whole", native.models)
+    return config
+
+
+@pytest.mark.parametrize("skip_idle", [True, False], ids=["skipping", "every cycle"])
+@settings(max_examples=8)
+@given(seed=st.integers(0, 1 << 30))
+def test_every_port_is_the_same_in_every_cycle(config, skip_idle, seed):
+    tasks = random_tasks(config, seed, 40)
+    parts, whole = (
+        run(config, tasks, engine, record=True, skip_idle=skip_idle) for engine in ("parts", "whole")
+    )
+    assert_same_ports(parts["trace"], whole["trace"])
+    assert parts["completions"].tolist() == whole["completions"].tolist()
+    assert parts["cycles"] == whole["cycles"]
+    assert parts["counters"] == whole["counters"]
+    assert parts["scratchpads"] == whole["scratchpads"]
+    assert np.array_equal(parts["dram"], whole["dram"])

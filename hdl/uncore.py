@@ -31,6 +31,7 @@ class Uncore(wiring.Component):
     idle_period = CoreQueues.rotation
 
     def __init__(self, config: CardConfig):
+        config.need_dram()
         self._config = config
         self._memory = MemorySystem(
             config,

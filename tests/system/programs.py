@@ -387,7 +387,7 @@ def golden_outcome(config: CardConfig, tasks: list[Task]) -> tuple[GoldenCard, l
 
 
 def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False, **options):
-    """Runs tasks on one real card; returns completions, DRAM, scratchpads, cycles and port trace."""
+    """Runs tasks on one real card; returns completions, memories, cycles and port trace."""
     with halfdome.open(cards=1, config=config, engine=engine, **options) as runtime:
         platform, card = runtime.platform, runtime.cards[0]
         if record:

@@ -8,22 +8,26 @@ from halfdome.hdl.commands import (
     EXTENSION,
     HEADER,
     NO_COUNTER,
+    TABLE_BYTES,
+    ElementFormat,
     Engine,
     Field,
     Flag,
+    Function,
     Opcode,
     ReadFailure,
     Status,
 )
-from halfdome.hdl.config import LINE_BYTES, CardConfig
+from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
 from halfdome.hdl.engine import Activity
+from halfdome.sim.timing.attributes import attributes
 
 _CONFIG = (
     "cores", "array_rows", "array_columns", "accumulator_rows", "activation_rows", "lanes",
     "max_dim", "gather_outstanding", "gather_float_stages", "gather_cache_bytes",
     "gather_cache_ways", "scratchpad_bytes", "scratchpad_banks", "bus_bytes", "byte_word_cycles",
     "dram_bytes", "max_payload_bytes", "max_read_request_bytes", "dma_tags", "queue_depth",
-    "counters", "clock_mhz", "burst_words", "line_bytes", "line_tiles", "group_tiles",
+    "counters", "clock_mhz", "burst_words", "byte_lanes", "line_bytes", "line_tiles", "group_tiles",
     "diagonal_tiles", "weight_tile_bytes", "scratchpad_base", "window_bytes",
 )  # fmt: skip
 """Fields and properties of `CardConfig` that are parameters as they are."""
@@ -31,7 +35,7 @@ _CONFIG = (
 
 def parameters(config: CardConfig) -> dict[str, int]:
     """What a card of this configuration is, by name: every member of the C++ `Parameters`."""
-    return {name: getattr(config, name) for name in _CONFIG}
+    return {name: getattr(config, name) for name in _CONFIG} | attributes(config)
 
 
 def parameter_array(config: CardConfig) -> ctypes.Array:
@@ -50,12 +54,14 @@ def header() -> str:
             {
                 "DESCRIPTOR_BYTES": DESCRIPTOR_BYTES,
                 "NO_COUNTER": NO_COUNTER,
+                "TABLE_BYTES": TABLE_BYTES,
                 "LINE_BYTES": LINE_BYTES,
                 "ENGINES": len(Engine),
                 "ACTIVITIES": len(Activity),
             }
         ),
-        *(_enum(kind) for kind in (Opcode, Status, ReadFailure)),
+        f"constexpr uint64_t ADDRESS_MASK = {(1 << ADDRESS_BITS) - 1};\n",
+        *(_enum(kind) for kind in (Opcode, ElementFormat, Function, Status, ReadFailure)),
         _plain_enum("Activity", {each.name: each.value for each in Activity}),
         _plain_enum("EngineNumber", {f"{each.name}_ENGINE": each.value for each in Engine}),
         "namespace flag {\n" + _constants(dict(Flag.__members__)) + "}\n",

@@ -134,7 +134,7 @@ class Command:
     label : str
     reads, writes : regions of this card's memory; of a command that tells a peer, what it has sent
     tells : int, the position told, or -1
-    behind : commands of its queue that must come before it
+    behind : commands that must come before it, whatever they touch
     once_seen : commands of other cards that the host must have seen done before this is issued
     """
 

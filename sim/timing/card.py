@@ -99,4 +99,5 @@ class TimingModel:
 
 def models(config: CardConfig, memories: list[np.ndarray]) -> list[TimingModel]:
     """A card for each memory."""
+    config.need_dram()
     return [TimingModel(config, memory) for memory in memories]

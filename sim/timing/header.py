@@ -154,7 +154,7 @@ def _table(name: str, values: Iterable[int]) -> str:
 
 def _operands() -> list[int]:
     counts = [0] * 256
-    for opcode, found in operands(Signal(DESCRIPTOR_BITS), CardConfig()).items():
+    for opcode, found in operands(Signal(DESCRIPTOR_BITS), CardConfig(), Engine).items():
         counts[opcode] = len(found)
     return counts
 

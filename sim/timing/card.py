@@ -17,8 +17,7 @@ from halfdome.sim.timing.header import parameter_array
 MODELLED = frozenset(
     opcode
     for opcode in Opcode
-    if opcode.is_fence
-    or (opcode.engine in (Engine.LOAD, Engine.STORE) and opcode is not Opcode.TRANSPOSE)
+    if opcode.is_fence or (opcode.engine is not Engine.GATHER and opcode is not Opcode.TRANSPOSE)
 )
 """Commands whose time is known; others are refused."""
 

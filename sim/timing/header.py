@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Iterable
+from functools import cache
 
 from amaranth import Signal
 
@@ -15,14 +16,17 @@ from halfdome.hdl.commands import (
     EXTENSION,
     HEADER,
     NO_COUNTER,
+    TABLE_BYTES,
+    ElementFormat,
     Engine,
     Field,
     Flag,
+    Function,
     Opcode,
     ReadFailure,
     Status,
 )
-from halfdome.hdl.config import LINE_BYTES, CardConfig
+from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
 from halfdome.hdl.core import WEIGHT_PORT
 from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
@@ -34,13 +38,14 @@ from halfdome.hdl.pcie.endpoint import NON_POSTED_LATE
 from halfdome.hdl.pcie.packet_buffer import PacketBuffer
 from halfdome.hdl.pcie.replier import PREFETCH_BYTES, READ_QUEUE, READS_IN_FLIGHT
 from halfdome.hdl.pcie.tlp import MAX_PAYLOAD_BYTES, READ_COMPLETION_BOUNDARY
+from halfdome.sim.timing.attributes import attributes
 
 _CONFIG = (
     "cores", "array_rows", "array_columns", "accumulator_rows", "activation_rows", "lanes",
     "max_dim", "gather_outstanding", "gather_float_stages", "gather_cache_bytes",
     "gather_cache_ways", "scratchpad_bytes", "scratchpad_banks", "bus_bytes", "byte_word_cycles",
     "dram_bytes", "max_payload_bytes", "max_read_request_bytes", "dma_tags", "queue_depth",
-    "counters", "clock_mhz", "burst_words", "line_bytes", "line_tiles", "group_tiles",
+    "counters", "clock_mhz", "burst_words", "byte_lanes", "line_bytes", "line_tiles", "group_tiles",
     "diagonal_tiles", "weight_tile_bytes", "scratchpad_base", "window_bytes",
 )  # fmt: skip
 """Fields and properties of `CardConfig` that are parameters as they are."""
@@ -58,6 +63,7 @@ _CONSTANTS = {
     "DESCRIPTOR_BYTES": DESCRIPTOR_BYTES,
     "COMPLETION_BYTES": COMPLETION_BYTES,
     "NO_COUNTER": NO_COUNTER,
+    "TABLE_BYTES": TABLE_BYTES,
     "LINE_BYTES": LINE_BYTES,
     "ENGINES": len(Engine),
     "ACTIVITIES": len(Activity),
@@ -92,13 +98,17 @@ _CONSTANTS = {
 def parameters(config: CardConfig) -> dict[str, int]:
     """What a card of this configuration is, by name: every member of the C++ `Parameters`."""
     config_hash = int(config.hash, 16)
-    return {name: getattr(config, name) for name in _CONFIG} | {
-        "hash_low": config_hash & 0xFFFF_FFFF,
-        "hash_high": config_hash >> 32,
-        "completion_timeout": registers.default_completion_timeout_cycles(config),
-        "load_copy_depth": LoadEngine.copy_depth,
-        "store_depth": StoreEngine.depth,
-    }
+    return (
+        {name: getattr(config, name) for name in _CONFIG}
+        | attributes(config)
+        | {
+            "hash_low": config_hash & 0xFFFF_FFFF,
+            "hash_high": config_hash >> 32,
+            "completion_timeout": registers.default_completion_timeout_cycles(config),
+            "load_copy_depth": LoadEngine.copy_depth,
+            "store_depth": StoreEngine.depth,
+        }
+    )
 
 
 def parameter_array(config: CardConfig) -> ctypes.Array:
@@ -107,6 +117,7 @@ def parameter_array(config: CardConfig) -> ctypes.Array:
     return (ctypes.c_int64 * len(values))(*values.values())
 
 
+@cache
 def header() -> str:
     """The text of `card.hpp`."""
     blocks = [
@@ -114,7 +125,8 @@ def header() -> str:
         "namespace halfdome::timing {\n",
         _struct("Parameters", tuple(parameters(CardConfig()))),
         _constants(_CONSTANTS),
-        *(_enum(kind) for kind in (Opcode, Status, ReadFailure)),
+        f"constexpr uint64_t ADDRESS_MASK = {(1 << ADDRESS_BITS) - 1};\n",
+        *(_enum(kind) for kind in (Opcode, ElementFormat, Function, Status, ReadFailure)),
         _plain_enum("Activity", {each.name: each.value for each in Activity}),
         _plain_enum("EngineNumber", {f"{each.name}_ENGINE": each.value for each in Engine}),
         _space("flag", dict(Flag.__members__)),

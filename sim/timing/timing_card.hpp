@@ -7,8 +7,10 @@
 
 #include "../kernel/card.hpp"
 #include "dma.hpp"
+#include "matmul/engine.hpp"
 #include "registers.hpp"
 #include "vacant.hpp"
+#include "vector/engine.hpp"
 
 namespace halfdome::timing {
 
@@ -83,6 +85,10 @@ class TimingCard : public Card {
         return std::make_unique<LoadEngine>(p_, read(0), write(0), requester_.dma(core));
       case STORE_ENGINE:
         return std::make_unique<StoreEngine>(p_, bytes_, read(1), posted_[core]);
+      case MATMUL_ENGINE:
+        return std::make_unique<MatmulEngine>(p_, read(8), read(9), read(10), write(3));
+      case VECTOR_ENGINE:
+        return std::make_unique<VectorEngine>(p_, read(2), read(3), write(1));
       default:
         return std::make_unique<VacantEngine>();
     }

@@ -31,8 +31,9 @@ def config(request, monkeypatch):
     """A card for which there are an engine `whole` and one of `parts`, whatever its cores."""
     config = request.param
     parts = linked.Parts(partial(Uncore, config), partial(Core, config), config.cores)
-    monkeypatch.setitem(platform.ENGINES, "parts", partial(linked.models, parts=parts))
-    monkeypatch.setitem(platform.ENGINES, "whole", native.models)
+    engines = {"parts": partial(linked.models, parts=parts), "whole": native.models}
+    monkeypatch.setattr(platform, "_HARDWARE", platform._HARDWARE | engines)
+    monkeypatch.setattr(platform, "ENGINES", (*platform.ENGINES, *engines))
     return config
 
 

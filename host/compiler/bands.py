@@ -82,7 +82,7 @@ def _cut(piece: Sequence[Command], count: int, config: CardConfig) -> list[Comma
 def _bands(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
     """At most `count` bands of a command; none if it has no rows to be cut along."""
     match work.opcode:
-        case Opcode.CONV2D | Opcode.POOL | Opcode.DEPTHWISE:
+        case Opcode.CONV2D | Opcode.POOL | Opcode.AVERAGE | Opcode.DEPTHWISE:
             yield from _windows(work, count, config)
         case Opcode.MATMUL:
             block = config.activation_rows

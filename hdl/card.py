@@ -42,6 +42,7 @@ class Card(wiring.Component):
     idle_period = CoreQueues.rotation
 
     def __init__(self, config: CardConfig):
+        config.need_dram()
         self.config = config
         self._memory = MemorySystem(
             config,

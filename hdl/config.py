@@ -72,7 +72,7 @@ class CardConfig:
     """Cycles that the vector engine takes for a bus word of 8-bit elements in commands that know no
     others: 1, 2 or 4. Twice as many need half of its byte lanes, and about half of their area."""
     dram_bytes: int = 1 << 30
-    """Card DRAM in bytes."""
+    """Card DRAM in bytes; 0 for none, which a whole card cannot do without."""
     dram_preset: str = "LPDDR4-3200"
     """Speed grade of the card DRAM."""
     dram_channels: int = 1
@@ -114,7 +114,6 @@ class CardConfig:
             "gather_cache_ways": (1, 8),
             "scratchpad_bytes": (4096, 1 << 26),
             "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 4),
-            "dram_bytes": (1 << 16, 1 << 36),
             "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
             "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
             "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
@@ -125,7 +124,7 @@ class CardConfig:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be {low} to {high}")
         powers = (
             "array_rows", "array_columns", "lanes", "scratchpad_bytes", "scratchpad_banks",
-            "bus_bytes", "byte_word_cycles", "dram_bytes", "pcie_lanes", "max_payload_bytes",
+            "bus_bytes", "byte_word_cycles", "pcie_lanes", "max_payload_bytes",
             "max_read_request_bytes", "dram_channels", "accumulator_rows", "gather_cache_ways",
             "activation_rows",
         )  # fmt: skip
@@ -161,6 +160,13 @@ class CardConfig:
                 rule = ""
             if rule:
                 raise ConfigError(f"gather_cache_bytes={self.gather_cache_bytes}: must be {rule}")
+        if self.dram_bytes and not (
+            _is_power_of_two(self.dram_bytes) and 1 << 16 <= self.dram_bytes <= 1 << 36
+        ):
+            raise ConfigError(
+                f"dram_bytes={self.dram_bytes}: must be 0 or a power of two from {1 << 16} to "
+                f"{1 << 36}"
+            )
         if sorted(self.dram_mapping.split("-")) != ["bank", "channel", "column", "row"]:
             raise ConfigError(
                 f"dram_mapping={self.dram_mapping!r}: must be row, bank, column and channel in any "
@@ -253,6 +259,11 @@ class CardConfig:
         """Card clock period in picoseconds."""
         return 1e6 / self.clock_mhz
 
+    def need_dram(self) -> None:
+        """Raises `ConfigError` if there is no DRAM, without which no whole card is built."""
+        if not self.dram_bytes:
+            raise ConfigError("dram_bytes=0: a whole card needs DRAM; a pico does without")
+
     def replace(self, **changes: int | str) -> "CardConfig":
         """A copy with some fields changed. Raises `ConfigError` for an unknown field."""
         known = {field.name for field in dataclasses.fields(self)}
@@ -280,13 +291,22 @@ PRESETS: dict[str, CardConfig] = {
         dma_tags=4, queue_depth=4, counters=16,
     ),
     "default": CardConfig(),
+    "quad": CardConfig(cores=4, bus_bytes=64, byte_word_cycles=2, dram_channels=2),
     "m2": CardConfig(
         cores=12, array_rows=64, array_columns=64, lanes=64, scratchpad_bytes=4 << 20,
         scratchpad_banks=8, bus_bytes=128, byte_word_cycles=2, dram_bytes=16 << 30,
         dram_preset="LPDDR4-4266", dram_channels=4, clock_mhz=510, counters=128,
     ),
 }  # fmt: skip
-"""Named design points. `m2` is the class of card the platform was built with."""
+"""Named design points. `quad` is four cores of `default`, with the bus and the memory for them;
+`m2` is the class of card the platform was built with."""
+
+PICO = CardConfig(
+    array_rows=4, array_columns=2, accumulator_rows=16, activation_rows=8, lanes=1,
+    scratchpad_bytes=8 * 1024, scratchpad_banks=1, bus_bytes=16, dram_bytes=0, clock_mhz=25,
+    max_payload_bytes=128, max_read_request_bytes=128, counters=1,
+)  # fmt: skip
+"""The design point of `halfdome.hdl.pico`, which is no whole card."""
 
 
 def preset(name: str) -> CardConfig:

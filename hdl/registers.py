@@ -195,3 +195,28 @@ def register_names(config: CardConfig) -> dict[str, int]:
         names[f"{name.upper()}_LO"] = traffic_offset(name)
         names[f"{name.upper()}_HI"] = traffic_offset(name) + 4
     return names
+
+
+PICO_IDENTIFICATION = 0x4F434950
+"""Value of ID of a pico: "PICO" in little-endian ASCII."""
+PICO_INTERFACE_VERSION = 1
+PICO_START = 1
+"""Bit of a pico's CONTROL."""
+PICO_BUSY = 1
+"""Bit of a pico's STATUS."""
+PICO_COMMAND = 0x40
+"""Byte offset of the descriptor that a pico runs, `DESCRIPTOR_BYTES` of it."""
+PICO_MEMORY = BAR0_BYTES
+"""Byte offset of a pico's memory on its bus, behind all its registers."""
+PICO_REGISTERS: tuple[Register, ...] = (
+    Register("ID", 0x00, "ro", "PICO_IDENTIFICATION"),
+    Register("VERSION", 0x04, "ro", "PICO_INTERFACE_VERSION"),
+    Register("CONFIG_HASH_LO", 0x08, "ro", "low half of the configuration's hash"),
+    Register("CONFIG_HASH_HI", 0x0C, "ro", "high half of the configuration's hash"),
+    Register("CONTROL", 0x10, "rw", "bit 0: run the command; ignored while one runs; reads 0"),
+    Register("STATUS", 0x14, "ro", "bit 0: a command runs"),
+    Register("RESULT", 0x18, "ro", "`Status` of the last command"),
+    Register("DETAIL", 0x1C, "ro", "its detail, see `Status`"),
+    Register("CYCLES", 0x20, "ro", "cycles from its start to its result"),
+)
+"""The registers of a pico beside its command: what identifies it lies where a card has it."""

@@ -11,13 +11,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.quantise import FloatToByte
-from halfdome.hdl.config import CardConfig
+from halfdome.hdl.config import PICO, CardConfig
 from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.gather.lane import Lane
 from halfdome.hdl.matmul.array import SystolicArray
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.matmul.weights import rows_per_stage
+from halfdome.hdl.pico import Pico
 from halfdome.hdl.tools import check_nextpnr, run_nextpnr, run_yosys
 
 _CLOCK_MHZ = 100
@@ -35,10 +36,11 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "requantiser": lambda config: Requantiser(columns=1),
     "matmul": MatmulEngine,
     "gather": GatherEngine,
+    "pico": lambda config: Pico(PICO),
 }
 """What decides a card's size, by name: the whole systolic array, one gather lane, one fp32 to uint8
-conversion, one column of the matmul requantiser, the whole matmul engine, the whole gather
-engine."""
+conversion, one column of the matmul requantiser, the whole matmul engine, the whole gather engine,
+a matmul engine behind a bus (`config.PICO`, whatever the card)."""
 
 
 class _FewPins(wiring.Component):

@@ -1,5 +1,7 @@
 """The gate in front of the engines: every field of a descriptor is checked before anything acts."""
 
+from collections.abc import Collection
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -40,6 +42,11 @@ class DescriptorChecker(wiring.Component):
     A bad descriptor still joins a queue, so that its completion, wait and signal keep their place:
     the engine of its opcode's high nibble (LOAD if there is none), the core whose ring it is in.
 
+    Parameters
+    ----------
+    config : CardConfig
+    engines : those that there are; opcodes of others are unknown
+
     Members
     -------
     i : In(stream of `ring_slot`)
@@ -52,8 +59,9 @@ class DescriptorChecker(wiring.Component):
 
     latency = RangeChecker.latency + 4
 
-    def __init__(self, config: CardConfig):
+    def __init__(self, config: CardConfig, engines: Collection[Engine] = tuple(Engine)):
         self._config = config
+        self._engines = engines
         super().__init__(
             {
                 "i": In(stream.Signature(ring_slot(config))),
@@ -77,12 +85,13 @@ class DescriptorChecker(wiring.Component):
         extension = Signal(DESCRIPTOR_BITS)
         extended = header.extension == 1
         second = data.View(layout(EXTENSION), extension)
-        table = rules(descriptor, extension, core, config)
+        table = rules(descriptor, extension, core, config, self._engines)
         broken = Signal(len(table))
         m.d.sync += broken.eq(Cat(rule.broken for rule in table))
 
         # One operand a cycle goes to the range checker while the other rules are looked at.
-        counted = {opcode: len(entries) for opcode, entries in operands(descriptor, config).items()}
+        checked = operands(descriptor, config, self._engines)
+        counted = {opcode: len(entries) for opcode, entries in checked.items()}
         most = max(counted.values())
         total, issued, returned = (
             Signal(range(most + 1), name=n) for n in ("total", "issued", "returned")
@@ -92,7 +101,7 @@ class DescriptorChecker(wiring.Component):
         extent = Signal(EXTENT)
         issue, issuing = Signal(), Signal()
         with m.Switch(header.opcode):
-            for opcode, entries in operands(descriptor, config).items():
+            for opcode, entries in checked.items():
                 with m.Case(opcode):
                     m.d.comb += total.eq(len(entries))
                     with m.Switch(issued):

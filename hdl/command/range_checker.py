@@ -59,7 +59,7 @@ class RangeChecker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        dram_bits = exact_log2(config.dram_bytes)
+        dram_bits = max(0, config.dram_bytes.bit_length() - 1)
         scratchpad_bits = exact_log2(config.scratchpad_bytes)
         room_bits = max(dram_bits, scratchpad_bits) + 1
 
@@ -92,7 +92,7 @@ class RangeChecker(wiring.Component):
         high = delayed(products[1, 1], 1)
         offset = Signal(room_bits)
         in_dram, in_region = Signal(), Signal()
-        m.d.comb += in_dram.eq(~base[dram_bits:].any())
+        m.d.comb += in_dram.eq(~base[dram_bits:].any() if config.dram_bytes else 0)
         m.d.sync += [
             middle.eq(products[0, 1] + products[1, 0]),
             low.eq(products[0, 0] + tail),

@@ -1,4 +1,5 @@
-// Card DRAM behind an AXI4 subordinate port. All outputs are registered.
+// Card DRAM as an AXI4 subordinate, in transactions: what a card does in a cycle, what it sees in the
+// next. Pins are `AxiPort`'s (axi.hpp).
 //
 // Reads of one ID return in order, reads of different IDs as the scheduler finishes them; bursts are
 // not interleaved. A write is acknowledged when it is in the write queue and its bytes are in
@@ -7,19 +8,18 @@
 // bus words answer SLVERR.
 #pragma once
 
+#include <cstring>
 #include <deque>
 
-#include "../pin.hpp"
 #include "channel.hpp"
 
 namespace halfdome {
 
-struct AxiPins {
-  Pin awid, awaddr, awlen, awsize, awburst, awvalid, awready;
-  Pin wdata, wstrb, wlast, wvalid, wready;
-  Pin bid, bresp, bvalid, bready;
-  Pin arid, araddr, arlen, arsize, arburst, arvalid, arready;
-  Pin rid, rdata, rresp, rlast, rvalid, rready;
+// A burst as an address channel tells it: `size` is the logarithm of a beat's bytes.
+struct AddressBurst {
+  uint64_t id, address;
+  unsigned beats;
+  uint64_t size, burst;
 };
 
 class Dram {
@@ -31,52 +31,90 @@ class Dram {
   static constexpr unsigned MAX_BURST = 16;
   static constexpr uint64_t OKAY = 0, SLVERR = 2;
 
-  Dram(const DramSettings& settings, uint8_t* memory, uint64_t bytes, const AxiPins& pins)
+  // Without `memory` bytes stay where they are: somebody else moves them.
+  Dram(const DramSettings& settings, uint8_t* memory, uint64_t bytes, unsigned id_bits)
       : s_(settings), bus_(static_cast<uint64_t>(settings.bus_bytes)), memory_(memory),
-        bytes_(bytes), pins_(pins), channels_(static_cast<size_t>(settings.channels), DramChannel(s_)),
+        bytes_(bytes), channels_(static_cast<size_t>(settings.channels), DramChannel(s_)),
         bursts_(MAX_READS) {
     while ((uint64_t{1} << size_log2_) < bus_) ++size_log2_;
     for (size_t i = 0; i < MAX_READS; ++i) free_.push_back(&bursts_[i]);
     beats_.resize(MAX_BEATS);
-    last_of_id_.resize(size_t{1} << pins_.arid.width);
+    last_of_id_.resize(size_t{1} << id_bits);
   }
 
-  // Drives the card's inputs of this cycle.
-  void drive() {
-    if (!dirty_) return;
-    dirty_ = false;
-    pins_.arready.set(arready_);
-    pins_.awready.set(awready_);
-    pins_.wready.set(wready_);
-    pins_.bvalid.set(!responses_.empty());
-    if (!responses_.empty()) {
-      pins_.bid.set(responses_.front().id);
-      pins_.bresp.set(responses_.front().response);
+  // What the card sees in this cycle.
+  bool takes_reads() const { return arready_; }
+  bool takes_writes() const { return awready_; }
+  bool takes_data() const { return wready_; }
+  bool beat_valid() const { return rvalid_; }
+  uint64_t beat_id() const { return active_->id; }
+  bool beat_last() const { return active_->next_beat + 1 == active_->beats; }
+  uint64_t beat_response() const { return active_->error ? SLVERR : OKAY; }
+  void copy_beat(uint8_t* out) const {
+    if (active_->error) std::memset(out, 0, bus_);
+    else std::memcpy(out, memory_ + active_->address + active_->next_beat * bus_, bus_);
+  }
+  bool response_valid() const { return !responses_.empty(); }
+  uint64_t response_id() const { return responses_.front().id; }
+  uint64_t response() const { return responses_.front().response; }
+
+  // What it does, in this order; then `advance` computes the state of the next cycle.
+  void take_beat() {
+    if (++active_->next_beat < active_->beats) return;
+    ReadBurst*& head = *std::find(heads_.begin(), heads_.end(), active_);
+    if (active_->next) {
+      head = active_->next;
+    } else {
+      last_of_id_[active_->id] = nullptr;
+      head = heads_.back();
+      heads_.pop_back();
     }
-    pins_.rvalid.set(rvalid_);
-    if (rvalid_ && !shown_) {
-      shown_ = true;  // a refused beat stays as it is, whatever is written meanwhile
-      pins_.rid.set(active_->id);
-      pins_.rlast.set(active_->next_beat + 1 == active_->beats);
-      pins_.rresp.set(active_->error ? SLVERR : OKAY);
-      const uint64_t address = active_->address + active_->next_beat * bus_;
-      if (active_->error) std::memset(pins_.rdata.data, 0, bus_);
-      else std::memcpy(pins_.rdata.data, memory_ + address, bus_);
-    }
+    free_.push_back(active_);
+    active_ = nullptr;
   }
 
-  // Samples the card's settled outputs of `cycle` and computes the state of the next.
-  void step(int64_t cycle) {
-    const bool ar = pins_.arvalid.high(), aw = pins_.awvalid.high(), w = pins_.wvalid.high();
-    if (!(ar || aw || w) && unoccupied() && cycle < wake_cycle_) return;
-    stall_cycles_ += (ar && !arready_) || (aw && !awready_) || (w && !wready_);
-    dirty_ = true;
-    if (rvalid_ && pins_.rready.high()) finish_beat();
-    if (!responses_.empty() && pins_.bready.high()) responses_.pop_front();
-    if (ar && arready_) accept_read();
-    if (aw && awready_) accept_write();
-    if (w && wready_) accept_beat();
+  void take_response() { responses_.pop_front(); }
 
+  void read(const AddressBurst& asked) {
+    ReadBurst* burst = free_.back();
+    free_.pop_back();
+    burst->id = asked.id;
+    burst->address = asked.address / bus_ * bus_;
+    burst->beats = asked.beats;
+    burst->next_beat = burst->dispatched = 0;
+    burst->error = !served(burst->address, asked);
+    burst->lines = 0;
+    if (!burst->error) {
+      const uint64_t end = burst->address + burst->beats * bus_;
+      burst->lines = static_cast<unsigned>((end - 1) / LINE - burst->address / LINE + 1);
+      std::fill(burst->done, burst->done + burst->lines, NEVER);
+    }
+    burst->number = accepted_++;
+    burst->next = nullptr;
+    ReadBurst*& last = last_of_id_[burst->id];
+    if (last) last->next = burst;
+    else heads_.push_back(burst);
+    last = burst;
+    undispatched_.push_back(burst);
+  }
+
+  void write(const AddressBurst& asked) {
+    const uint64_t address = asked.address / bus_ * bus_;
+    addresses_.push_back({asked.id, address, asked.beats, 0, !served(address, asked)});
+  }
+
+  // A beat of a write: a strobe bit a byte.
+  void write_data(const uint8_t* data, const uint8_t* strobe, bool last) {
+    Beat& beat = beats_[(beat_head_ + beat_count_++) % MAX_BEATS];
+    if (memory_) std::memcpy(beat.data, data, bus_);
+    std::memcpy(beat.strobe, strobe, bus_ / 8);
+    beat.last = last;
+  }
+
+  // A cycle in which the card waits for an address or data to be taken.
+  void stall() { ++stall_cycles_; }
+
+  void advance(int64_t cycle) {
     // Commands before the end of this cycle are decided without what arrives at its end.
     const int64_t clock = s_.clock_after(cycle + 1);
     for (DramChannel& channel : channels_) channel.run(clock);
@@ -92,6 +130,9 @@ class Dram {
     wready_ = beat_count_ < MAX_BEATS;
   }
 
+  // Nothing is on its way through, and `advance` would change nothing in `cycle`.
+  bool quiet(int64_t cycle) const { return unoccupied() && cycle < wake_cycle_; }
+
   DramCounters counters(int64_t cycle) {
     DramCounters total{};
     for (DramChannel& channel : channels_) {
@@ -102,14 +143,9 @@ class Dram {
     return total;
   }
 
-  // The first cycle, from `cycle` on, in which the card's inputs may change without its doing.
+  // The first cycle, from `cycle` on, in which what the card sees may change without its doing.
   int64_t still_until(int64_t cycle) const {
-    if (dirty_ || !unoccupied()) return cycle;
-    return std::max(cycle, wake_cycle_);
-  }
-  // Whether the card asks for anything.
-  bool asked() const {
-    return pins_.arvalid.high() || pins_.awvalid.high() || pins_.wvalid.high();
+    return unoccupied() ? std::max(cycle, wake_cycle_) : cycle;
   }
 
   size_t reads_in_flight() const { return MAX_READS - free_.size(); }
@@ -142,47 +178,11 @@ class Dram {
   }
 
   // Whether a burst is one the controller serves.
-  bool served(uint64_t address, unsigned beats, uint64_t size, uint64_t burst) const {
-    const uint64_t length = beats * bus_;
-    return burst == 1 && size == size_log2_ && beats <= MAX_BURST && length <= bytes_ &&
-           address <= bytes_ - length && address / 4096 == (address + length - 1) / 4096;
-  }
-
-  void accept_read() {
-    ReadBurst* burst = free_.back();
-    free_.pop_back();
-    burst->id = pins_.arid.get();
-    burst->address = pins_.araddr.get() / bus_ * bus_;
-    burst->beats = static_cast<unsigned>(pins_.arlen.get()) + 1;
-    burst->next_beat = burst->dispatched = 0;
-    burst->error = !served(burst->address, burst->beats, pins_.arsize.get(), pins_.arburst.get());
-    burst->lines = 0;
-    if (!burst->error) {
-      const uint64_t end = burst->address + burst->beats * bus_;
-      burst->lines = static_cast<unsigned>((end - 1) / LINE - burst->address / LINE + 1);
-      std::fill(burst->done, burst->done + burst->lines, NEVER);
-    }
-    burst->number = accepted_++;
-    burst->next = nullptr;
-    ReadBurst*& last = last_of_id_[burst->id];
-    if (last) last->next = burst;
-    else heads_.push_back(burst);
-    last = burst;
-    undispatched_.push_back(burst);
-  }
-
-  void accept_write() {
-    WriteBurst burst{pins_.awid.get(), pins_.awaddr.get() / bus_ * bus_,
-                     static_cast<unsigned>(pins_.awlen.get()) + 1, 0, false};
-    burst.error = !served(burst.address, burst.beats, pins_.awsize.get(), pins_.awburst.get());
-    addresses_.push_back(burst);
-  }
-
-  void accept_beat() {
-    Beat& beat = beats_[(beat_head_ + beat_count_++) % MAX_BEATS];
-    std::memcpy(beat.data, pins_.wdata.data, bus_);
-    std::memcpy(beat.strobe, pins_.wstrb.data, bus_ / 8);
-    beat.last = pins_.wlast.high();
+  bool served(uint64_t address, const AddressBurst& asked) const {
+    const uint64_t length = asked.beats * bus_;
+    return asked.burst == 1 && asked.size == size_log2_ && asked.beats <= MAX_BURST &&
+           length <= bytes_ && address <= bytes_ - length &&
+           address / 4096 == (address + length - 1) / 4096;
   }
 
   DramChannel& channel_of(int64_t line) { return channels_[s_.channel_of(line)]; }
@@ -229,25 +229,10 @@ class Dram {
       // A piece that has found its place already merges with itself on the next attempt.
       if (!channel_of(line).write(line, mask, clock)) return false;
     }
-    for (uint64_t i = 0; i < bus_; ++i) {
+    for (uint64_t i = 0; memory_ && i < bus_; ++i) {
       if (beat.strobe[i / 8] >> (i % 8) & 1) memory_[address + i] = beat.data[i];
     }
     return true;
-  }
-
-  void finish_beat() {
-    shown_ = false;
-    if (++active_->next_beat < active_->beats) return;
-    ReadBurst*& head = *std::find(heads_.begin(), heads_.end(), active_);
-    if (active_->next) {
-      head = active_->next;
-    } else {
-      last_of_id_[active_->id] = nullptr;
-      head = heads_.back();
-      heads_.pop_back();
-    }
-    free_.push_back(active_);
-    active_ = nullptr;
   }
 
   bool arrived(const ReadBurst& burst, int64_t clock) const {
@@ -275,7 +260,6 @@ class Dram {
   uint64_t size_log2_ = 0;
   uint8_t* memory_;
   uint64_t bytes_;
-  AxiPins pins_;
   std::vector<DramChannel> channels_;
   std::vector<ReadBurst> bursts_;
   std::vector<ReadBurst*> free_;
@@ -284,12 +268,12 @@ class Dram {
   uint64_t accepted_ = 0;
   std::deque<ReadBurst*> undispatched_;
   ReadBurst* active_ = nullptr;
-  bool rvalid_ = false, shown_ = false;
+  bool rvalid_ = false;
   std::deque<WriteBurst> addresses_;
   std::vector<Beat> beats_;
   size_t beat_head_ = 0, beat_count_ = 0;
   std::deque<Response> responses_;
-  bool arready_ = true, awready_ = true, wready_ = true, dirty_ = true;
+  bool arready_ = true, awready_ = true, wready_ = true;
   int64_t wake_cycle_ = NEVER;
   uint64_t stall_cycles_ = 0;
 };

@@ -84,7 +84,11 @@ def _mapping(config: CardConfig) -> dict[str, int]:
 
 
 def settings(config: CardConfig) -> DramSettings:
-    """The DRAM of a card. Raises `ValueError` for an unknown `dram_preset`, naming the known."""
+    """The DRAM of a card. Raises `ValueError` for an unknown `dram_preset`, naming the known.
+
+    Raises `ConfigError` for a configuration without DRAM.
+    """
+    config.need_dram()
     if config.dram_preset not in GRADES:
         raise ValueError(
             f"dram_preset={config.dram_preset!r}: unknown; known are {', '.join(GRADES)}"

@@ -1,4 +1,5 @@
-// The card's end of its link: what a PCIe hard IP does between wire and TLP streams.
+// The card's end of its link: what a PCIe hard IP does between wire and TLP streams, packet by packet.
+// Pins are `TlpPort`'s (tlp_port.hpp).
 //
 // Received packets are shown to the card beat by beat, with the BAR a request hit; while the card has
 // no room for reads (`rx_np_ok`), others pass them. The room a request took is given back to the switch
@@ -15,14 +16,9 @@
 #include <deque>
 #include <limits>
 
-#include "../pin.hpp"
 #include "link.hpp"
 
 namespace halfdome {
-
-struct TlpPins {
-  Pin rx_payload, rx_valid, rx_ready, rx_np_ok, tx_payload, tx_valid, tx_ready;
-};
 
 struct Window {
   uint64_t base = 0, bytes = 0;
@@ -66,15 +62,18 @@ class Endpoint {
  public:
   // `line` leads to the switch; `room` is the endpoint's own.
   Endpoint(CardClock clock, Line&& transmitter, const CreditLimits& room, uint32_t id, Bars bars,
-           ResetWrite reset, unsigned bus_bytes, unsigned max_payload_bytes, const TlpPins& pins)
+           ResetWrite reset, unsigned bus_bytes, unsigned max_payload_bytes)
       : line(std::move(transmitter)), clock_(clock), room_(room), id_(id), bars_(bars), reset_(reset),
         bus_(bus_bytes),
-        capacity_(std::max(2048u, 4 * (max_payload_bytes + HEADER_BYTES))), pins_(pins) {}
+        capacity_(std::max(2048u, 4 * (max_payload_bytes + HEADER_BYTES))) {}
+
+  static constexpr size_t KEPT_BYTES = 8192;  // more than any packet; the rest of a longer one is lost
 
   std::vector<TimedTlp> outbox;        // sent, with their arrival at the switch
   std::vector<CreditReturn> returned;  // room that is free again, and since when
   Line line;
   EndpointCounters counters;
+  bool np_ok = false;  // the card's `rx_np_ok` of the cycle before
 
   // From the fabric. Only packets that a fault delays come out of order.
   void deliver(int64_t time, Tlp&& tlp) {
@@ -84,50 +83,65 @@ class Endpoint {
     inbox_.insert(place, {cycle, std::move(tlp)});
   }
 
-  // Drives the card's inputs of `cycle`.
-  void drive(int64_t cycle) {
+  // Begins `cycle`: sends what may go, and finds out what the card sees.
+  void begin(int64_t cycle) {
     if (line.data_link()) tend(*line.data_link(), clock_.start(cycle));
     if (!waiting_.empty() && line.credits.next_return() <= clock_.start(cycle)) send(cycle);
     if (!receiving_) choose(cycle);
-    if (!shown_) {
-      shown_ = true;
-      pins_.rx_valid.set(receiving_);
-      if (receiving_) show_beat();
-    }
     while (!leaving_.empty() && leaving_.front().cycle <= cycle) {
       occupied_ -= leaving_.front().bytes;
       leaving_.pop_front();
     }
     // A packet larger than the buffer must still end, to be recognised as malformed.
-    const bool ready = occupied_ + partial_.size() + bus_ <= capacity_ || occupied_ == 0;
-    if (ready != ready_) pins_.tx_ready.set(ready);
-    ready_ = ready;
+    ready_ = occupied_ + partial_ + bus_ <= capacity_ || occupied_ == 0;
   }
 
-  // Samples the card's settled outputs of `cycle`.
-  void step(int64_t cycle) {
-    if (receiving_ && pins_.rx_ready.high()) {
-      shown_ = false;
-      if (++beat_ == beats_) {
-        receiving_ = false;
-        const Credit credit = current_.tlp.credit();
-        if (room_.limited(credit.flow) && current_.time != OWN) {
-          returned.push_back({clock_.start(cycle + 1), credit});
-        }
-      }
+  // The packet that the card is being shown, if it is, and the beat: the header comes first.
+  bool receiving() const { return receiving_; }
+  const Tlp& received() const { return current_.tlp; }
+  unsigned beat() const { return beat_; }
+  bool last_beat() const { return beat_ + 1 == beats_; }
+  // The BAR that a request hit.
+  unsigned bar() const {
+    const Tlp& tlp = current_.tlp;
+    return !tlp.is_completion() && bars_.bar2.holds(tlp.address(), 1) ? 2 : 0;
+  }
+  // The card takes the beat in `cycle`.
+  void take_beat(int64_t cycle) {
+    if (++beat_ < beats_) return;
+    receiving_ = false;
+    const Credit credit = current_.tlp.credit();
+    if (room_.limited(credit.flow) && current_.time != OWN) {
+      returned.push_back({clock_.start(cycle + 1), credit});
     }
-    if (ready_ && pins_.tx_valid.high()) take_beat(cycle);
   }
 
-  // The first cycle, from `cycle` on, in which the card's inputs may change without its doing.
+  // Whether a beat of the card is taken in this cycle.
+  bool ready() const { return ready_; }
+  // It has been, and is not the last of its packet.
+  void hold_beat() {
+    if (partial_ < KEPT_BYTES) partial_ += bus_;
+  }
+  // It has been in `cycle`, and ends its packet.
+  void end_packet(int64_t cycle, Tlp&& tlp) {
+    partial_ = 0;
+    tlp.header[1] = (tlp.header[1] & 0xFFFF) | id_ << 16;
+    occupied_ += occupies(tlp);
+    waiting_.push(std::move(tlp));
+    send(cycle + 1);
+  }
+  // It ends what is no packet.
+  void drop_packet() {
+    partial_ = 0;
+    ++counters.malformed;
+  }
+
+  // The first cycle, from `cycle` on, in which what the card sees may change without its doing.
   int64_t still_until(int64_t cycle) const {
-    if (receiving_ || !shown_ || !ready_ || !waiting_.empty() || line.data_link()) return cycle;
+    if (receiving_ || !ready_ || !waiting_.empty() || line.data_link()) return cycle;
     return inbox_.empty() ? std::numeric_limits<int64_t>::max()
                           : std::max(cycle, inbox_.front().time);
   }
-  // Whether the card hands over a beat.
-  bool asked() const { return pins_.tx_valid.high(); }
-
   size_t waiting_to_receive() const { return inbox_.size() + receiving_; }
   size_t waiting_to_send() const { return waiting_.size() + leaving_.size(); }
 
@@ -136,57 +150,17 @@ class Endpoint {
     int64_t cycle;
     size_t bytes;
   };
-  static constexpr size_t KEPT_BYTES = 8192;  // more than any packet; the rest of a longer one is lost
-
   // Takes the next packet for the card out of the inbox. Reads stay in order, and so do all others.
   void choose(int64_t cycle) {
     for (auto item = inbox_.begin(); item != inbox_.end() && item->time <= cycle; ++item) {
-      if (item->tlp.flow() == NON_POSTED && !pins_.rx_np_ok.high()) continue;
+      if (item->tlp.flow() == NON_POSTED && !np_ok) continue;
       current_ = std::move(*item);
       inbox_.erase(item);
       receiving_ = true;
       beat_ = 0;
       beats_ = 1 + (static_cast<unsigned>(current_.tlp.payload.size()) + bus_ - 1) / bus_;
-      shown_ = false;
       return;
     }
-  }
-
-  void show_beat() {
-    const Tlp& tlp = current_.tlp;
-    uint8_t* out = pins_.rx_payload.data;
-    std::memset(out, 0, bus_);
-    uint8_t flags = beat_ + 1 == beats_;
-    if (beat_ == 0) {
-      std::memcpy(out, tlp.header, HEADER_BYTES);
-      if (!tlp.is_completion() && bars_.bar2.holds(tlp.address(), 1)) flags |= 2 << 1;
-    } else {
-      const size_t start = static_cast<size_t>(beat_ - 1) * bus_;
-      std::memcpy(out, tlp.payload.data() + start,
-                  std::min<size_t>(bus_, tlp.payload.size() - start));
-    }
-    out[bus_] = flags;  // `last`, then the three bits of `bar`
-  }
-
-  void take_beat(int64_t cycle) {
-    const uint8_t* in = pins_.tx_payload.data;
-    if (partial_.size() < KEPT_BYTES) partial_.insert(partial_.end(), in, in + bus_);
-    if (!(in[bus_] & 1)) return;
-    Tlp tlp;
-    std::memcpy(tlp.header, partial_.data(), HEADER_BYTES);
-    const size_t payload = tlp.has_data() ? tlp.length_bytes() : 0;
-    const size_t beats = 1 + (payload + bus_ - 1) / bus_;
-    if (tlp.known() && partial_.size() == beats * bus_) {
-      tlp.payload.assign(partial_.begin() + bus_,
-                         partial_.begin() + static_cast<std::ptrdiff_t>(bus_ + payload));
-      tlp.header[1] = (tlp.header[1] & 0xFFFF) | id_ << 16;
-      occupied_ += occupies(tlp);
-      waiting_.push(std::move(tlp));
-      send(cycle + 1);
-    } else {
-      ++counters.malformed;
-    }
-    partial_.clear();
   }
 
   static size_t occupies(const Tlp& tlp) {
@@ -244,15 +218,13 @@ class Endpoint {
   ResetWrite reset_;
   unsigned bus_;
   size_t capacity_;
-  TlpPins pins_;
   std::deque<TimedTlp> inbox_;  // `time` is the first cycle in which the packet is there
   TimedTlp current_;  // what the card is being shown, while `receiving_`
-  bool receiving_ = false, shown_ = false, ready_ = false, down_ = false;
+  bool receiving_ = false, ready_ = false, down_ = false;
   unsigned beat_ = 0, beats_ = 0;
-  std::vector<uint8_t> partial_;
   OrderedQueue waiting_;
   std::deque<Leaving> leaving_;
-  size_t occupied_ = 0;
+  size_t occupied_ = 0, partial_ = 0;  // bytes of packets to send, and of the one that comes
 };
 
 }  // namespace halfdome

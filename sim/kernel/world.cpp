@@ -28,6 +28,11 @@ struct HostTraffic {
   RootCounters root;
 };
 
+// A card of hardware; Python asks no other for what only such a card has.
+RtlCard& rtl(const Handle* handle, size_t index) {
+  return static_cast<RtlCard&>(*handle->world.cards[index]);
+}
+
 LinkTraffic traffic(const LinkCounters& link) {
   return {link.tlps, link.payload_bytes, link.wire_bytes};
 }
@@ -127,7 +132,7 @@ void world_card_time(const Handle* handle, size_t index, int64_t* out) {
 }
 
 void world_record(Handle* handle, size_t index, int on) {
-  handle->world.cards[index]->record(on);
+  rtl(handle, index).record(on);
 }
 
 // Keeps up to `most` packets of each direction of each link from now on; 0 keeps none.
@@ -151,7 +156,7 @@ size_t world_packets(Handle* handle, size_t index, int down, const PacketRecord*
 
 // Keeps up to `most` bytes of what a card's input pins are, from cycle 0.
 void world_keep_inputs(Handle* handle, size_t index, const Pin* pins, size_t count, size_t most) {
-  handle->world.cards[index]->inputs = PinLog(std::vector<Pin>(pins, pins + count), most);
+  rtl(handle, index).inputs = PinLog(std::vector<Pin>(pins, pins + count), most);
 }
 
 uint32_t world_card_id(size_t index) { return Fabric::card_id(index); }
@@ -164,7 +169,7 @@ int64_t world_card_cycle(const Handle* handle, size_t index) {
 // not every input was kept.
 int world_repeat(const Handle* handle, size_t index, const CardModel* model, const Pin* pins,
                  int64_t end) {
-  const PinLog& inputs = handle->world.cards[index]->inputs;
+  const PinLog& inputs = rtl(handle, index).inputs;
   if (!inputs.on() || inputs.overflowed()) return 2;
   const bool whole = inputs.repeat(pins, end, [model] {
     if (model->settle(model->context)) return false;
@@ -205,7 +210,7 @@ uint64_t world_struck(const Handle* handle, size_t index, int down, size_t place
 }
 
 size_t world_trace(const Handle* handle, size_t index, const uint8_t** data) {
-  const std::vector<uint8_t>& trace = handle->world.cards[index]->trace;
+  const std::vector<uint8_t>& trace = rtl(handle, index).trace;
   *data = trace.data();
   return trace.size();
 }

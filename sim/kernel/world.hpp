@@ -11,7 +11,7 @@
 #include <memory>
 
 #include "../fabric/fabric.hpp"
-#include "card.hpp"
+#include "rtl_card.hpp"
 #include "threads.hpp"
 
 namespace halfdome {
@@ -32,14 +32,9 @@ class World {
 
   void add_card(const CardModel& model, uint8_t* memory, uint64_t bytes, const TlpPins& tlp,
                 const AxiPins& axi, std::vector<Pin>&& outputs) {
-    const size_t index = cards.size();
-    const FabricSettings& f = s_.fabric;
-    Endpoint endpoint(clock_, fabric.card_line(), f.card_credits, Fabric::card_id(index),
-                      bars_[index], {f.reset_offset, f.reset_value},
-                      static_cast<unsigned>(s_.dram.bus_bytes),
-                      static_cast<unsigned>(f.max_payload_bytes), tlp);
-    cards.push_back(std::make_unique<Card>(model, std::move(endpoint),
-                                           Dram(s_.dram, memory, bytes, axi), std::move(outputs)));
+    cards.push_back(std::make_unique<RtlCard>(
+        model, next_endpoint(), Dram(s_.dram, memory, bytes, axi.arid.width),
+        static_cast<unsigned>(s_.dram.bus_bytes), tlp, axi, std::move(outputs)));
   }
 
   // Advances until fabric and cards have reached the start of cycle `target`, or a `stop` notice of the root
@@ -80,6 +75,16 @@ class World {
   int64_t cycle() const { return clock_.first_cycle(fabric.now()); }
 
  private:
+  // The end of the link of the card that is added next.
+  Endpoint next_endpoint() const {
+    const size_t index = cards.size();
+    const FabricSettings& f = s_.fabric;
+    return Endpoint(clock_, fabric.card_line(), f.card_credits, Fabric::card_id(index),
+                    bars_[index], {f.reset_offset, f.reset_value},
+                    static_cast<unsigned>(s_.dram.bus_bytes),
+                    static_cast<unsigned>(f.max_payload_bytes));
+  }
+
   void deliver() {
     for (size_t i = 0; i < cards.size(); ++i) {
       for (TimedTlp& item : fabric.received[i]) {

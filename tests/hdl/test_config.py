@@ -16,7 +16,6 @@ BOUNDS = {
     "gather_cache_ways": (1, 8),
     "scratchpad_bytes": (4096, 1 << 26),
     "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 4),
-    "dram_bytes": (1 << 16, 1 << 36),
     "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
     "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
     "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
@@ -25,7 +24,7 @@ BOUNDS = {
 
 POWERS_OF_TWO = (
     "accumulator_rows", "activation_rows", "array_columns", "array_rows", "bus_bytes",
-    "byte_word_cycles", "dram_bytes", "dram_channels", "gather_cache_ways", "lanes",
+    "byte_word_cycles", "dram_channels", "gather_cache_ways", "lanes",
     "max_payload_bytes", "max_read_request_bytes", "pcie_lanes",
     "scratchpad_banks", "scratchpad_bytes",
 )  # fmt: skip
@@ -36,7 +35,7 @@ WIDE = CardConfig(bus_bytes=128)
 
 def test_every_number_of_a_configuration_has_bounds():
     numbers = {f.name for f in dataclasses.fields(CardConfig)} - {
-        "dram_mapping", "dram_page_policy", "dram_preset", "gather_cache_bytes",
+        "dram_bytes", "dram_mapping", "dram_page_policy", "dram_preset", "gather_cache_bytes",
     }  # fmt: skip
     assert numbers == set(BOUNDS)
 
@@ -84,6 +83,20 @@ def test_a_mapping_orders_four_fields(mapping):
     assert str(error.value) == (
         f"dram_mapping={mapping!r}: must be row, bank, column and channel in any order, "
         "joined by '-'"
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1 << 16, 1 << 20, 1 << 36])
+def test_dram_is_a_power_of_two_or_there_is_none(size):
+    assert CardConfig(dram_bytes=size).dram_bytes == size
+
+
+@pytest.mark.parametrize("size", [-(1 << 16), 1, 1 << 15, 3 << 16, 1 << 37])
+def test_other_sizes_of_dram_are_refused(size):
+    with pytest.raises(ConfigError) as error:
+        CardConfig(dram_bytes=size)
+    assert str(error.value) == (
+        f"dram_bytes={size}: must be 0 or a power of two from 65536 to 68719476736"
     )
 
 
@@ -140,7 +153,7 @@ def test_a_value_of_another_type_is_refused(name, value, kind):
 def test_an_unknown_field_or_preset_is_named_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"array: no such field; known are .*array_rows"):
         CardConfig().replace(array=4)
-    with pytest.raises(ConfigError, match="'m3' is unknown; known are tiny, default, m2"):
+    with pytest.raises(ConfigError, match="'m3' is unknown; known are tiny, default, quad, m2"):
         preset("m3")
 
 
@@ -161,6 +174,7 @@ def test_every_field_changes_the_hash():
     changed = {
         name: low if getattr(WIDE, name) != low else 2 * low for name, (low, _) in BOUNDS.items()
     } | {
+        "dram_bytes": 0,
         "dram_preset": "LPDDR4-4266",
         "dram_mapping": "channel-row-bank-column",
         "dram_page_policy": "open",
@@ -195,6 +209,15 @@ def test_derived_sizes_of_the_default_card():
     assert CardConfig(bus_bytes=128).burst_words == 1
 
 
+def test_quad_is_four_cores_of_default_with_the_memory_for_them():
+    default, quad = preset("default"), preset("quad")
+    assert quad.cores == 4 * default.cores
+    assert quad.bus_bytes == 2 * default.bus_bytes
+    assert quad.dram_channels == 2 * default.dram_channels
+    assert quad.byte_lanes == default.byte_lanes
+    assert quad.diagonal_tiles == default.diagonal_tiles
+
+
 def test_the_m2_class_card_has_4096_multipliers_a_core():
     config = preset("m2")
     assert config.array_rows * config.array_columns == 4096
@@ -203,6 +226,6 @@ def test_the_m2_class_card_has_4096_multipliers_a_core():
     assert config.dram_bytes == 16 << 30
 
 
-@pytest.mark.parametrize("name", ["tiny", "default"])
+@pytest.mark.parametrize("name", ["tiny", "default", "quad"])
 def test_presets_elaborate(name):
     Fragment.get(Card(preset(name)), None)

@@ -242,7 +242,7 @@ def test_simulation_that_cannot_run_says_why(run, call, message):
     ("option", "known"),
     [
         (["--engine", "cxx"], "*--engine cxx: unknown; known are native, pysim"),
-        (["--config", "huge"], "*--config huge: unknown; known are tiny, default, m2"),
+        (["--config", "huge"], "*--config huge: unknown; known are tiny, default, quad, m2"),
     ],
 )
 def test_unknown_name_ends_the_run_and_names_the_known(run, option, known):

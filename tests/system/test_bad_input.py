@@ -300,7 +300,11 @@ def test_a_driver_for_another_configuration():
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"config": "huge"}, ConfigError, "preset 'huge' is unknown; known are tiny, default, m2"),
+        (
+            {"config": "huge"},
+            ConfigError,
+            "preset 'huge' is unknown; known are tiny, default, quad, m2",
+        ),
         ({"engine": "fpga"}, ValueError, "engine='fpga': unknown; known are native, pysim"),
         ({"cards": 0}, ValueError, "cards=0: must be an integer from 1 to 6"),
         ({"config": "default", "cards": 7}, ValueError, "cards=7: must be an integer from 1 to 6"),

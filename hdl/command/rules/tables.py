@@ -5,7 +5,7 @@ dimensions, strides too small for their rows, alignment. A stride of a single ro
 Ranges and then overlaps come last: see `operands`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from amaranth import Cat, Value
 from amaranth.lib import data
@@ -17,6 +17,7 @@ from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     NO_COUNTER,
+    Engine,
     Opcode,
     Status,
     layout,
@@ -24,33 +25,50 @@ from halfdome.hdl.commands import (
 )
 from halfdome.hdl.config import CardConfig
 
-_FAMILIES = (moves, gather, products, elements, windows)
+_FAMILIES = {
+    moves: {Engine.LOAD, Engine.STORE},
+    gather: {Engine.GATHER},
+    products: {Engine.MATMUL},
+    elements: {Engine.VECTOR},
+    windows: {Engine.VECTOR},
+}
+"""Whose commands each of them knows."""
 
 
 def rules(
-    descriptor: Value, extension: Value, core: Value, config: CardConfig
+    descriptor: Value, extension: Value, core: Value, config: CardConfig,
+    engines: Collection[Engine],
 ) -> list[Rule]:  # fmt: skip
-    """Every rule but the ranges, in order of precedence.
+    """Every rule but the ranges, in order of precedence, of the commands of `engines`.
 
     `extension` is the slot behind the descriptor, looked at if there is one.
     """
     return [
-        *_header_rules(descriptor, extension, core, config),
-        *(rule for family in _FAMILIES for rule in family.rules(descriptor, config)),
+        *_header_rules(descriptor, extension, core, config, engines),
+        *(
+            rule
+            for family, owners in _FAMILIES.items()
+            if not owners.isdisjoint(engines)
+            for rule in family.rules(descriptor, config)
+        ),
     ]
 
 
-def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand]]:
-    """What each command reads and writes in card memory, in the order it is checked."""
+def operands(
+    descriptor: Value, config: CardConfig, engines: Collection[Engine]
+) -> dict[Opcode, list[Operand]]:
+    """What each command of `engines` reads and writes in card memory, in the order of checking."""
     return {
         opcode: found
-        for family in _FAMILIES
+        for family, owners in _FAMILIES.items()
+        if not owners.isdisjoint(engines)
         for opcode, found in family.operands(descriptor, config).items()
     }
 
 
 def _header_rules(
-    descriptor: Value, extension: Value, core: Value, config: CardConfig
+    descriptor: Value, extension: Value, core: Value, config: CardConfig,
+    engines: Collection[Engine],
 ) -> Iterator[Rule]:  # fmt: skip
     header = data.View(layout(HEADER), descriptor)
     second = data.View(layout(EXTENSION), extension)
@@ -59,7 +77,8 @@ def _header_rules(
     def at(name: str) -> int:
         return offset(Opcode.LOAD, name)  # the header is the same in every command
 
-    yield Rule(~is_one_of(header.opcode, Opcode), Status.BAD_OPCODE, header.opcode)
+    opcodes = [opcode for opcode in Opcode if opcode.engine in engines]
+    yield Rule(~is_one_of(header.opcode, opcodes), Status.BAD_OPCODE, header.opcode)
     yield Rule(header.core != core, Status.BAD_CORE, at("core"))
     known = Cat(
         is_one_of(header.opcode, [opcode for opcode, flags in FLAGS.items() if flags >> bit & 1])

@@ -138,7 +138,7 @@ def test_weights_of_other_data(refused, small):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--config", "huge"), "preset 'huge' is unknown; known are tiny, default, m2"),
+        (("--config", "huge"), "preset 'huge' is unknown; known are tiny, default, quad, m2"),
         (("--engine", "fpga"), "engine='fpga': unknown; known are native, pysim"),
         (("--samples", 0), "samples=0: must be 1 to"),
         (("--samples", 10_000), "samples=10000: must be 1 to"),

@@ -167,7 +167,7 @@ def test_what_no_card_can_do_is_refused_by_name(graph, message):
         compile(graph(), TINY, 2)
 
 
-@pytest.mark.parametrize("config", ["default", "m2"])
+@pytest.mark.parametrize("config", ["default", "quad", "m2"])
 @pytest.mark.parametrize("dim", [16, 32])
 def test_rows_narrower_than_the_bus(config, dim):
     """Criteo-Kaggle's tables have 16 columns, the demo's 32; a bus word of `m2` has 128 bytes."""

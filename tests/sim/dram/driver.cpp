@@ -5,7 +5,7 @@
 #include <map>
 #include <random>
 
-#include "dram/dram.hpp"
+#include "dram/axi.hpp"
 
 using namespace halfdome;
 
@@ -76,7 +76,8 @@ EXPORT int play(const DramSettings* settings, uint8_t* memory, uint64_t bytes, O
   const auto bus = static_cast<uint32_t>(settings->bus_bytes);
   Storage storage;
   AxiPins p = bind(storage, bus, 4);
-  Dram dram(*settings, memory, bytes, p);
+  Dram dram(*settings, memory, bytes, p.arid.width);
+  AxiPort port(dram, p);
   std::mt19937_64 random(seed);
   std::uniform_real_distribution<double> chance(0, 1);
   std::map<uint64_t, std::deque<Operation*>> reads, writes;
@@ -89,7 +90,7 @@ EXPORT int play(const DramSettings* settings, uint8_t* memory, uint64_t bytes, O
 
   for (int64_t cycle = 0; answered < count; ++cycle) {
     if (cycle > limit) return HUNG;
-    dram.drive();
+    port.drive();
     const bool may = next < count && in_flight < outstanding &&
                      !(operations[next].barrier && answered < next);
     Operation& op = operations[std::min(next, count - 1)];
@@ -130,7 +131,7 @@ EXPORT int play(const DramSettings* settings, uint8_t* memory, uint64_t bytes, O
     const bool take_aw = p.awvalid.high() && p.awready.high();
     const bool take_w = p.wvalid.high() && p.wready.high();
     const bool take_r = p.rvalid.high() && r_ready, take_b = p.bvalid.high() && b_ready;
-    dram.step(cycle);
+    port.step(cycle);
 
     if (take_r) {
       auto& queue = reads[p.rid.get()];

@@ -150,7 +150,7 @@ class CommandDecoder(wiring.Component):
                     b.size.eq(Mux(b.hold, 0, size)),
                 ]
             with m.Case(Unit.MAXIMUM, Unit.SUMS, Unit.AVERAGES):
-                m.d.comb += [a.size.eq(size), a.rows.eq(0)]
+                m.d.comb += [a.size.eq(size), a.rows.eq(0), a.groups.eq(0)]
         return m
 
     def _settings(self, command, second) -> list:

@@ -42,7 +42,7 @@ class TotalScaler(wiring.Component):
             TOTAL_BITS, totals=config.byte_lanes, columns=self._columns,
             room=2 * config.burst_words, tag=data.StructLayout({"place": places, "ends": 1}),
         )  # fmt: skip
-        self.room = self._cutter.room
+        self.room, self.parts = self._cutter.room, self._cutter.parts
         self.latency = self._cutter.latency + self._cutter.parts - 1 + self._requantiser.latency
         super().__init__(
             {

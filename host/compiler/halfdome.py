@@ -19,8 +19,10 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import bands, cores, costs, hazards, strips
+from halfdome.host.compiler import bands, costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.cores import deal
+from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE
@@ -47,6 +49,7 @@ class HalfdomeTarget:
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
         self.max_dim = config.max_dim
         self.load_bytes = costs.long_load(config)
+        self.cores = config.cores
 
     def row_stride(self, nbytes: int) -> int:
         """Whole bus words, and no row touches more memory lines than it must."""
@@ -283,9 +286,9 @@ class HalfdomeTarget:
         shape = work.fields["rows"], work.fields["columns"]
         return work.taking(costs.lookup(self._config, *shape))
 
-    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """See `cores.deal`."""
-        return cores.deal(commands, self._config, range(self._config.cores))
+        return deal(commands, self._config, cores)
 
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """See `bands.cut`."""

@@ -11,6 +11,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.compiler import hazards
 from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows, Window
 from halfdome.host.driver.numpy_accelerator import MEMORY, TARGET
@@ -36,6 +37,7 @@ class NumpyTarget:
     name = TARGET
     near = far = MEMORY
     near_bytes = 0
+    cores = 1
     word = 1
     max_dim = 1 << 16
     waits = 2
@@ -242,7 +244,7 @@ class NumpyTarget:
             "table": table, "y": y, "a": a, "rows": rows, "columns": columns,
         })  # fmt: skip
 
-    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """It has one."""
         return list(commands)
 

@@ -19,7 +19,7 @@ from halfdome.sim.dram.presets import DramSettings
 from halfdome.sim.fabric.config import Bars, FabricSettings
 from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultKind, FaultRecord, records
 from halfdome.sim.fabric.packets import RECORD
-from halfdome.sim.rtl.ports import Idle, Pin, Port
+from halfdome.sim.rtl.ports import CardModel, Idle, Pin, Port
 from halfdome.sim.timing.card import TimingModel
 
 READ_DONE = 1
@@ -48,17 +48,10 @@ class Model(Protocol):
     settle: int | None
     edge: int | None
     idle: Idle | None
-    error: BaseException | None
 
+    @property
+    def error(self) -> BaseException | None: ...
     def close(self) -> None: ...
-
-
-class _CardModel(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p)
-          for name in ("context", "settle", "edge", "remember", "repeated", "advance")),
-        ("idle_period", ctypes.c_int64),
-    )  # fmt: skip
 
 
 class _Bars(ctypes.Structure):
@@ -221,7 +214,7 @@ class World:
         outputs = [model.pins[port.name] for port in model.ports if not port.is_input]
         self._lib.world_add_card(
             self._handle,
-            ctypes.byref(_CardModel(model.context, model.settle, model.edge, *idle)),
+            ctypes.byref(CardModel(model.context, model.settle, model.edge, *idle)),
             memory.ctypes.data, memory.nbytes,
             tlp, axi, (Pin * len(outputs))(*outputs), len(outputs),
         )  # fmt: skip
@@ -419,7 +412,7 @@ class World:
         A model that raises something, as the card may have, ends there. False if not all inputs
         were kept. Raises `OSError` if the model cannot write its waveforms.
         """
-        card = _CardModel(model.context, model.settle, model.edge)
+        card = CardModel(model.context, model.settle, model.edge)
         outcome = self._lib.world_repeat(
             self._handle, index, ctypes.byref(card), _inputs(model), end
         )

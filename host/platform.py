@@ -203,6 +203,13 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
     return chosen
 
 
+def hdl_fingerprint() -> str:
+    """Stands for the sources of the card: what was measured of others is not of it."""
+    from halfdome.sim.platform import hdl_fingerprint
+
+    return hdl_fingerprint()
+
+
 def fabric_defaults() -> dict[str, int | bool]:
     """What lies between host and cards, field by field, as `open` has it by default."""
     from halfdome.sim.fabric.config import FabricConfig

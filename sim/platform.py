@@ -176,7 +176,7 @@ class Platform:
         self.bars: list[Bars] = assign_bars(config, cards)
         self._memories = [lazy_bytes(config.dram_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
-        fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
+        fingerprint = f"{hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
         factory = card_factory or _real_card
         self._make = partial(
             ENGINES[engine], lambda: factory(config), fingerprint=fingerprint, name=_name(config)
@@ -428,7 +428,7 @@ def _name(config: CardConfig) -> str:
 
 
 @cache
-def _hdl_fingerprint() -> str:
+def hdl_fingerprint() -> str:
     """Stands for the sources of the card and the language they are written in."""
     digest = hashlib.sha256(version("amaranth").encode())
     root = Path(hdl.__file__).parent

@@ -48,6 +48,4 @@ def load(path: Path | None = None) -> Table:
 
 def of(table: Table, actions: Mapping[str, float]) -> dict[str, float]:
     """Microjoules of so many actions of each name."""
-    return {
-        name: count * getattr(table, name).picojoules / 1e6 for name, count in actions.items()
-    }
+    return {name: count * getattr(table, name).picojoules / 1e6 for name, count in actions.items()}

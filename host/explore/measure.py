@@ -73,13 +73,16 @@ def measure(study: Study, values: Mapping[str, Value]) -> dict[str, Any]:
     do the work.
     """
     design = study.design(values)
-    ran = _run_model(study.workload, design, study.engine) if isinstance(study.workload, Model) \
+    ran = (
+        _run_model(study.workload, design, study.engine)
+        if isinstance(study.workload, Model)
         else _run_graph(study.workload, design, study.engine)
+    )
     return metrics(study, design, ran)
 
 
 def open_platform(design: Design, engine: str) -> Runtime:
-    """The platform of a design; cards are stepped one after the other, for points run side by side."""
+    """The platform of a design, on one thread: points run side by side."""
     return platform.open(
         design.cards, design.card, engine, fabric=platform.fabric(**design.fabric), threads=1
     )
@@ -88,9 +91,7 @@ def open_platform(design: Design, engine: str) -> Runtime:
 def _run_graph(said: Demo | Recommender, design: Design, engine: str) -> Ran:
     work = workloads.work(said, design.batch)
     with open_platform(design, engine) as runtime:
-        served = deploy(
-            runtime, work.graph, design.transfers, design.in_flight, design.parallelism
-        )
+        served = deploy(runtime, work.graph, design.transfers, design.in_flight, design.parallelism)
         slots, bursts = served.program.slots, _Bursts(runtime, served)
         count = slots + max(MEASURED, len(work.requests))
         order = [place % len(work.requests) for place in range(count + slots)]

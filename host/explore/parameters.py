@@ -20,8 +20,8 @@ DEFAULTS: dict[str, Value] = {
     "array": "16x16", **CARD, **FABRIC, "cards": MOST_CARDS, **TRANSFERS,
     "in_flight": 2, "parallelism": "data", "batch": 128,
 }  # fmt: skip
-"""A value of each parameter, which tells its type; `array` is both sides of the array as ROWSxCOLUMNS.
-`in_flight` and `parallelism` are by default as the compiler finds best."""
+"""A value of each parameter, which tells its type; `array` is both sides of the array, as
+ROWSxCOLUMNS. `in_flight` and `parallelism` are by default as the compiler finds best."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
 
     Raises `ValueError` that names field, value and rule, as opening the platform would.
     """
+
     def chosen(known: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name in known}
 

@@ -170,7 +170,9 @@ class _Seen:
 
     def __init__(self, ends: Sequence[Sequence[float]], known: Sequence[float], last: int):
         self._known, self._last = known, last
-        self._all = {(n, stage): end for n, each in enumerate(ends) for stage, end in enumerate(each)}
+        self._all = {
+            (n, stage): end for n, each in enumerate(ends) for stage, end in enumerate(each)
+        }
         self._ends = _Ends()
         self.taken: dict[Round, list[float]] = {}
 

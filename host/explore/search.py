@@ -1,7 +1,8 @@
 """Chooses points, has them measured by worker processes, and keeps what came of them.
 
 One process asks and tells; only that one writes. A point is stored before it is measured, so after
-whatever end a study goes on where it was: what was measured is kept, what was under way is measured.
+whatever end a study goes on where it was: what was measured is kept, and what was under way is
+measured.
 """
 
 import multiprocessing
@@ -9,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from halfdome.host.explore import measure
 from halfdome.host.explore.metrics import METRICS
-from halfdome.host.explore.parameters import Value, name_of
+from halfdome.host.explore.parameters import Value
 from halfdome.host.explore.study import Study
 
 NONE = 0.0
@@ -36,20 +37,17 @@ class Point:
     Attributes
     ----------
     number : int, by which it is called
+    name : str
     values : its parameters by name
     row : what was measured; None if it is infeasible
     why : str, why it is infeasible; empty if it is not
     """
 
     number: int
+    name: str
     values: Mapping[str, Value]
     row: Mapping[str, Any] | None
     why: str = ""
-
-    @property
-    def name(self) -> str:
-        """Its parameters in the words of `--set`."""
-        return name_of(self.values) or "as it is"
 
 
 def outside(study: Study, row: Mapping[str, Any]) -> list[float]:
@@ -63,30 +61,16 @@ def outside(study: Study, row: Mapping[str, Any]) -> list[float]:
 
 
 class Results:
-    """The points of a study in a storage, an SQLite file or any URL that Optuna takes.
-
-    Raises `ValueError` for a storage that holds the results of another study of this name.
-    """
+    """The points of a study in a storage, an SQLite file or any URL that Optuna takes."""
 
     def __init__(self, study: Study, storage: str):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = study
-        try:
-            self._stored = optuna.create_study(
-                storage=storage, study_name=study.name, load_if_exists=True,
-                sampler=_sampler(study),
-                directions=[METRICS[name].better for name in study.objectives],
-            )  # fmt: skip
-        except ImportError as error:
-            raise ValueError(f"--storage {storage}: {error}") from None
-        known = self._stored.user_attrs.get("study")
-        if known is None:
-            self._stored.set_user_attr("study", study.hash)
-        elif known != study.hash:
-            raise ValueError(
-                f"--storage {storage}: holds points of another study {study.name}: give another "
-                "--output or --storage, or the study another name"
-            )
+        self._stored = optuna.create_study(
+            storage=storage, study_name=f"{study.name} {study.hash}", load_if_exists=True,
+            sampler=_sampler(study),
+            directions=[METRICS[name].better for name in study.objectives],
+        )  # fmt: skip
         self._space: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in study.parameters.items()
         }
@@ -112,8 +96,9 @@ class Results:
 
     def _point(self, trial: FrozenTrial) -> Point:
         values = {name: trial.params[name] for name in self._study.parameters}
-        attributes = trial.user_attrs
-        return Point(trial.number, values, attributes.get("row"), attributes.get("why", ""))
+        found = trial.user_attrs
+        name = self._study.point_name(values)
+        return Point(trial.number, name, values, found.get("row"), found.get("why", ""))
 
     @property
     def total(self) -> int:
@@ -148,13 +133,13 @@ class Results:
 
     def _drawn(self) -> Point:
         trial = self._stored.ask(self._space)
-        return Point(trial.number, trial.params, None)
+        return Point(trial.number, self._study.point_name(trial.params), trial.params, None)
 
     def _repeat(self, drawn: Point) -> None:
         """Tells of a point what is known, or nothing while it is under way."""
         for point in self.points:
             if _key(point.values) == _key(drawn.values):
-                self.tell(Point(drawn.number, drawn.values, point.row, point.why))
+                self.tell(replace(drawn, row=point.row, why=point.why))
                 return
         self._stored.tell(drawn.number, state=TrialState.FAIL)
 
@@ -215,7 +200,7 @@ def run(
                 for future in done:
                     point = under_way.pop(future)
                     row, why = future.result()
-                    found = Point(point.number, point.values, row, why)
+                    found = replace(point, row=row, why=why)
                     results.tell(found)
                     told(found)
         finally:

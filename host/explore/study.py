@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from halfdome.hdl.config import ConfigError, preset
+from halfdome.host import platform
 from halfdome.host.explore.metrics import METRICS, OF_BOUND
 from halfdome.host.explore.parameters import (
     Design,
@@ -27,10 +28,10 @@ from halfdome.host.explore.parameters import (
     check_name,
     check_type,
     design,
+    name_of,
     nearest,
 )
 
-VERSION = 1
 MOST_LISTED = 10_000
 """Combinations up to which all are looked at before any runs."""
 
@@ -50,7 +51,7 @@ class _Strict(BaseModel):
 
 
 class Demo(_Strict):
-    """The recommendation model of `halfdome run dlrm`, on held-out interactions of MovieLens-100K."""
+    """The model of `halfdome run dlrm`, on held-out interactions of MovieLens-100K."""
 
     kind: Literal["demo"] = "demo"
     samples: Positive = 256
@@ -204,28 +205,39 @@ class Study(_Strict):
         for name, values in self.parameters.items():
             for value in values:
                 if value not in fitting[name]:
-                    raise ConfigError(f"{name}={value}: fits no combination: {reasons[name, value]}")
+                    raise ConfigError(
+                        f"{name}={value}: fits no combination: {reasons[name, value]}"
+                    )
+
+    def point_name(self, values: Mapping[str, Value]) -> str:
+        """What a point has that others have not, in the words of `--set`."""
+        varied = {name: value for name, value in values.items() if len(self.parameters[name]) > 1}
+        return name_of(varied) or "as it is"
 
     @cached_property
     def hash(self) -> str:
-        """Of all that results depend on; a longer search of the same kind goes on with them."""
-        said = self.model_dump(mode="json", exclude={"search": {"points"}})
-        return hashlib.sha256(str(sorted(said.items())).encode()).hexdigest()[:16]
+        """Of all that results depend on, the sources of the card too. A longer search is the same
+        study."""
+        said = self.model_dump_json(exclude={"search": {"points"}}) + platform.hdl_fingerprint()
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def load(path: Path) -> Study:
-    """Reads a study. Raises `ValueError` naming file, field, value and what it may be."""
+def read(path: Path) -> dict[str, Any]:
+    """What a file says. Raises `ValueError` for one that is missing or no TOML."""
     try:
         said = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no TOML: {error}") from None
-    return checked(said, str(path), path.parent)
+    return {"name": path.stem} | said
 
 
-def checked(said: Mapping[str, Any], where: str, folder: Path = Path()) -> Study:
-    """A study of plain data, whose paths are from `folder`. Raises as `load` does."""
+def checked(said: Mapping[str, Any], where: str, folder: Path) -> Study:
+    """A study of what `where` says, whose paths are from `folder`.
+
+    Raises `ValueError` naming field, value and what it may be.
+    """
     try:
         return Study.model_validate(said, context=folder)
     except ValidationError as error:

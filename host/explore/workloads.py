@@ -37,7 +37,7 @@ class Work:
 
 @lru_cache(maxsize=4)
 def work(said: Demo | Recommender, batch: int) -> Work:
-    """The work of a study in requests of `batch` samples. Raises `ValueError` for what there is not."""
+    """The work in requests of `batch` samples. Raises `ValueError` for what there is not."""
     if isinstance(said, Demo):
         loaded = demo.workload(said.data, said.weights or WEIGHTS, said.samples, batch)
         return _work(loaded.graph, loaded.batches)
@@ -53,7 +53,7 @@ def work(said: Demo | Recommender, batch: int) -> Work:
 
 
 def shape(said: Recommender) -> tuple[Architecture, int]:
-    """The architecture of a recommender, and rows of a bag. Raises `ValueError` for what it lacks."""
+    """The architecture and the rows of a bag. Raises `ValueError` for what is not told."""
     own: dict[str, Any] = {}
     if said.shape is not None:
         published = SHAPES[said.shape]
@@ -86,9 +86,7 @@ def _batches(
         bags.append(Bags(indices, np.full(samples, pooling, np.int32)))
     whole = Batch(dense, tuple(bags), np.zeros(samples, np.float32))
     ends = np.cumsum(sizes)
-    return [
-        whole.take(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)
-    ]
+    return [whole.take(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _work(graph: Graph, batches: Any) -> Work:

@@ -165,7 +165,7 @@ def check(config: CardConfig, cards: int, engine: str) -> None:
 
     cards = arguments.integer("cards", cards, 1, MOST_CARDS)
     check_platform(config, cards=cards, engine=engine)
-    if config.counters < (needed := len(Engine) + cards):
+    if config.counters < (needed := config.cores * len(Engine) + cards):
         raise ConfigError(
             f"counters={config.counters}: every engine and every card of a platform needs one, "
             f"{cards} cards at least {needed}"

@@ -90,13 +90,15 @@ RUNGS: Mapping[str, Step] = {
 
 def measure(
     config: CardConfig, rungs: Sequence[str], *, cards: int = 6,
-    engine: str = "native", requests: int = 1,
+    engine: str = "native", requests: int = 1, apart: bool = False,
     progress: Callable[[str, int, int], None] = lambda rung, done, of: None,
 ) -> dict:  # fmt: skip
     """A row for each rung, JSON-able; one whose files are missing says in `missing` what to do.
 
     `equal` is about all tensors that steps hand on and the outputs, in every bit of ONNX Runtime's
-    8-bit operators. `progress` is told the rung, how many of its steps were done, and of how many.
+    8-bit operators. With `apart` a row has `apart`, too: the layers of a request when each begins
+    after the one before. `progress` is told the rung, how many of its steps were done, and of how
+    many.
 
     Raises `ValueError` for a rung that there is not, and for more requests than it has.
     """
@@ -113,7 +115,7 @@ def measure(
             raise ValueError(f"--requests {requests}: must be 1 to {len(rung.inputs)} for {name}")
         rows.append({"rung": name} | measured(
             rung, RUNGS[name], config, cards, engine, rung.inputs[:requests],
-            lambda done, of, name=name: progress(name, done, of),
+            lambda done, of, name=name: progress(name, done, of), apart=apart,
         ))  # fmt: skip
     return {**stamp(config, 0), "engine": engine, "cards": cards, "rows": rows}
 
@@ -140,10 +142,11 @@ def built(name: str) -> Rung | str:
 
 def measured(
     rung: Rung, step: Step, config: CardConfig, cards: int, engine: str,
-    asked: Sequence[Mapping[str, np.ndarray]], progress: Callable[[int, int], None],
+    asked: Sequence[Mapping[str, np.ndarray]], progress: Callable[[int, int], None], *,
+    apart: bool = False,
 ) -> dict:  # fmt: skip
-    """What requests of a rung took and how right they are. `progress` is told how many steps were
-    done, of how many."""
+    """What requests of a rung took and how right they are; of the first, what its layers take
+    `apart`. `progress` is told how many steps were done, of how many."""
     start = time.perf_counter()
     prepared = prepare(rung.model, calibration=rung.calibration)
     ready = time.perf_counter()
@@ -180,7 +183,19 @@ def measured(
         "moved_bytes": sum(sum(each.moved_bytes.values()) for each in layers.values()),
         "least_bytes": sum(each.least_bytes for each in layers.values()),
         **asdict(used), "layers": {number: each.as_dict() for number, each in layers.items()},
+        **({"apart": _apart(prepared, config, cards, engine, asked[0])} if apart else {}),
     }  # fmt: skip
+
+
+def _apart(
+    prepared: Prepared, config: CardConfig, cards: int, engine: str,
+    request: Mapping[str, np.ndarray],
+) -> dict[int, dict]:  # fmt: skip
+    """The layers of a request by step, each by itself."""
+    plan = compile(prepared, cards=cards, config=config, apart=True)
+    with InferenceSession(plan, config=config, engine=engine) as session:
+        session.tensors([request])
+        return {number: each.as_dict() for number, each in layers_of(session).items()}
 
 
 def _answers(

@@ -254,6 +254,9 @@ def bench_models(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="One request alone, several in flight, all cards.")
     ] = False,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Each layer by itself, too, beside its bound.")
+    ] = False,
     cards: options.Cards = 6,
     config: options.Config = "default",
     engine: options.EngineName = "native",
@@ -263,16 +266,19 @@ def bench_models(
 
     Tensors are compared with ONNX Runtime's 8-bit operators; any difference makes the exit status
     1. OpenNSFW takes minutes, ResNet-50 with --scaling an hour. ResNeXt-101 and RegNetY-128GF are
-    measured if they are named.
+    measured if they are named. With --apart a second run has each layer of a card begin when the
+    one before has ended: what takes more than it should of its bound is told.
 
     Example: `halfdome bench models --rung digits --rung p_net --json models.json`
+
+    Example: `halfdome bench models --rung lite0 --apart --cards 1 --json lite0.json`
     """
     from halfdome.host.bench import ladder
     from halfdome.host.bench import scaling as scaled
     from halfdome.host.report import models
 
-    if scaling and requests > 1:
-        raise ValueError("--requests: --scaling says how many")
+    if scaling and (requests > 1 or apart):
+        raise ValueError("--scaling: says how many requests, and has no --apart: leave them out")
     design, chosen = preset(config), rungs or ladder.usual()
     with options.progress() as bar:
         task = bar.add_task("models", total=None)
@@ -285,9 +291,11 @@ def bench_models(
         if scaling:
             result = scaled.measure(design, chosen, **how)
         else:
-            result = ladder.measure(design, chosen, requests=requests, **how)
+            result = ladder.measure(design, chosen, requests=requests, apart=apart, **how)
     models.print_ladder(result, console)
     models.print_utilisation(result, console)
+    if apart:
+        models.print_apart(result, console)
     options.write_json(json_file, result)
     wrong = [row["rung"] for row in result["rows"] if not row.get("equal", True)]
     if wrong:

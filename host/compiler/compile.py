@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import asdict
+from math import inf
 
 import numpy as np
 
@@ -22,10 +23,10 @@ from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.joins import JOINS, Joins
 from halfdome.host.compiler.lower import lower
 from halfdome.host.compiler.lowering import Lowering
-from halfdome.host.compiler.order import by_buffer, dependencies
+from halfdome.host.compiler.order import by_buffer, dependencies, one_by_one
 from halfdome.host.compiler.parts import parts
 from halfdome.host.compiler.placement import Placement, Task, place
-from halfdome.host.compiler.schedule import schedule
+from halfdome.host.compiler.schedule import IN_TURN, schedule
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE, Target
 from halfdome.host.graph import operator, operators
@@ -39,7 +40,10 @@ TABLE_SHARE = 0.5
 MOST_IN_FLIGHT = 64
 """Requests that a program may work on at a time."""
 LEAST_IN_FLIGHT = 2
-"""So many at least: queues have what comes next when a request ends."""
+"""So many at least, unless one alone takes about as long: queues have what comes next when a
+request ends."""
+NEXT_CYCLES = 600
+"""From the end of a request to the start of the next if the host has to see the first done."""
 SMALL_SHARE = 1 / 64
 """What of its near memory a table may take to be on every card."""
 
@@ -108,7 +112,7 @@ def compile(
     graph: Graph, design: CardConfig | Target | str, cards: int = 1, *,
     transfers: Transfers | None = None, in_flight: int | None = None,
     kept: Mapping[int, int] = {}, parallelism: Parallelism | str | None = None,
-    values: bool = True,
+    values: bool = True, apart: bool = False,
 ) -> Program:  # fmt: skip
     """Compiles a graph that works row by row for `cards` cards.
 
@@ -119,13 +123,16 @@ def compile(
     cards : int
     transfers : Transfers or None for its defaults
     in_flight : int, requests that are worked on at a time; by default as many as a request takes
-        part in rounds, for more would only wait, two at the least, or as there is memory for
+        part in rounds, for more would only wait, two at the least, or as there is memory for; one
+        if its tensors are then nearer, and it takes about as long
     kept : position of the card that holds a table already, by number of the embedding bag
     parallelism : Parallelism or its value; by default that of data, or of a pipeline for a graph
         without embedding bags whose weights and buffers do not fit every card
     values : bool; without, weights are not read, and the program has all but them: it tells what it
         costs, and cannot be saved or deployed. Constants may then be arrays without memory, such as
         `np.broadcast_to` makes
+    apart : bool; each layer of a card begins when the one before has ended, so that what a layer
+        takes can be measured without what others take of the card meanwhile
 
     Raises what `placement` raises, `GraphError` for what no card can do, and `MemoryError` for
     sections of a pipeline that fit no card.
@@ -150,6 +157,8 @@ def compile(
         made.divide(by_samples(graph, cards))
     if parallelism is Parallelism.PIPELINE or not (parallelism or tables or made.fits):
         made.pipeline(cards)
+    if apart:
+        made.apart()
     program = made.program(values)
     target.check(program)
     return program
@@ -168,6 +177,7 @@ class _Compilation:
         self._in_flight = in_flight
         self._placement = placed
         self._sections: dict[str, int] = {}
+        self._apart = False
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in placed.tasks:
@@ -191,18 +201,35 @@ class _Compilation:
                     rooms[card] = self._target.far_bytes - self._buffer_bytes(card)
 
     def divide(self, division: Division) -> None:
-        """Lowers the graph and places what its commands use, by a division; products whose operand
-        is far away in strips, if that spares far memory and takes about as long."""
-        self._divide(division, {})
+        """Lowers the graph and places what its commands use, by a division: for requests one at a
+        time, which have all near memory, if that spares far memory and takes about as long."""
+        self._in_strips(division, self._in_flight)
+        if self._in_flight or self._tasks or self._latency > SLOWER * self._interval():
+            return
+        several = copy(self)
+        self._in_strips(division, 1)
+        if not self._spares(several):
+            vars(self).update(vars(several))
+
+    def _in_strips(self, division: Division, slots: int | None) -> None:
+        """Products whose operand is far away are done in strips, if that spares far memory and
+        takes about as long."""
+        self._divide(division, {}, slots)
         if cuts := self._cuts():
             uncut = copy(self)
             for _ in range(staging.TRIES):
-                self._divide(division, cuts)
+                self._divide(division, cuts, slots)
                 if (lower := staging.lower(self._lowering, self._placed.memories)) == cuts:
                     break
                 cuts = lower
             if not self._spares(uncut):
                 vars(self).update(vars(uncut))
+
+    def apart(self) -> None:
+        """Orders the layers of what was divided last one after the other, cut as they are, for as
+        many requests."""
+        self._apart = True
+        self._divide(self._lowering.division, self._lowering.cuts, self._slots)
 
     def _cuts(self) -> dict[tuple[str, int], int]:
         """Rows of y in a strip, for products that are better done so: what they read is far."""
@@ -223,20 +250,38 @@ class _Compilation:
         return mine < theirs and self._interval() <= SLOWER * other._interval()
 
     def _interval(self) -> float:
+        """Cycles from one request to the next, taps in far memory included."""
         taken = depthwise.far_cycles(self._lowering, self._placed.memories)
-        return max(self._schedule.interval, *taken)
+        return max(self._period, *taken)
 
-    def _divide(self, division: Division, cuts: Mapping[tuple[str, int], int]) -> None:
+    @property
+    def _period(self) -> float:
+        """Cycles from one request to the next, by what commands are expected to take."""
+        return self._schedule.interval if self._slots > 1 else self._latency + NEXT_CYCLES
+
+    @property
+    def _latency(self) -> float:
+        """Cycles that a request is expected to take."""
+        starts = self._schedule.starts
+        return max(starts[command] + command.cycles for command in starts)
+
+    def _divide(
+        self, division: Division, cuts: Mapping[tuple[str, int], int], slots: int | None
+    ) -> None:
         self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)
         self._bags = bags.Bags(self._lowering, self._tasks, self._transfers)
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
         self._lower()
-        commands = self._lowering.commands = self._target.in_bands(self._lowering.commands)
-        self._schedule = schedule(commands, dependencies(commands, by_buffer))
-        self._slots = self._in_flight or max(LEAST_IN_FLIGHT, self._schedule.stages)
+        dealt = self._target.over_cores(self._lowering.commands)
+        commands = self._lowering.commands = self._target.in_bands(dealt)
+        if self._apart:
+            one_by_one(commands)
+        longer = inf if self._apart else IN_TURN
+        self._schedule = schedule(commands, dependencies(commands, by_buffer), longer)
+        self._slots = slots or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()
-        while not (self.fits or self._in_flight or self._tasks) and self._slots > 1:
+        while not (self.fits or slots or self._tasks) and self._slots > 1:
             self._slots -= 1
             self._place()
         self._traffic = memory.traffic(commands, self._placed, len(division.shares))
@@ -377,14 +422,14 @@ class _Compilation:
             self._outputs.append((made, [buffer for _, buffer in staged.values()]))
 
     def _about(self) -> dict[str, object]:
-        commands, starts = self._lowering.commands, self._schedule.starts
+        commands = self._lowering.commands
         busy: list[dict[str, float]] = [{} for _ in self._lowering.shares]
         for command in commands:
             mine, queue = busy[command.position], str(command.queue)
             mine[queue] = mine.get(queue, 0.0) + command.cycles
         return {
-            "interval_cycles": self._schedule.interval,
-            "latency_cycles": max(starts[c] + c.cycles for c in commands),
+            "interval_cycles": self._period,
+            "latency_cycles": self._latency,
             "busy_cycles": busy,
             "traffic_bytes": self._traffic,
             "gather_imbalance": self._placement.imbalance,

@@ -5,13 +5,14 @@ is written; whoever writes then waits for whoever read. Near memory goes to what
 for its size: contents count once, what each request has of its own as often as there are requests.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from halfdome.host.compiler.commands import Buffer, Command
 from halfdome.host.compiler.schedule import Schedule
 from halfdome.host.driver.layout import round_up
+from halfdome.host.driver.memory import kind, of_core
 
 ALIGNMENT = 64
 """Of every buffer: a memory line."""
@@ -100,10 +101,10 @@ def buffers(commands: Iterable[Command]) -> list[Buffer]:
 
 
 def traffic(commands: Iterable[Command], plan: Plan, cards: int) -> list[dict[str, float]]:
-    """For each card the bytes that a request moves to and from each of its memories."""
+    """For each card the bytes that a request moves to and from each kind of its memories."""
     moved: list[dict[str, float]] = [{} for _ in range(cards)]
     for buffer in buffers(commands):
-        mine, name = moved[buffer.position], plan.memories[id(buffer)]
+        mine, name = moved[buffer.position], kind(plan.memories[id(buffer)])
         mine[name] = mine.get(name, 0.0) + buffer.traffic
     return moved
 
@@ -114,7 +115,8 @@ def plan(
 ) -> Plan:  # fmt: skip
     """Places every buffer of the cards that a request's commands use.
 
-    The memory `near` of each card has `near_bytes`; what does not fit there goes to `far`.
+    The memory `near` of each core has `near_bytes`; what does not fit there, or several cores use,
+    goes to `far`. There what cores hold of one name is held once.
     """
     used = lifetimes(commands, schedule)
     all_buffers = buffers(commands)
@@ -124,25 +126,32 @@ def plan(
     held: Counter[tuple[int, str]] = Counter()
     for position in sorted({buffer.position for buffer in all_buffers}):
         mine = [buffer for buffer in all_buffers if buffer.position == position]
-        close, distant = _Arena(), _Arena()
-        contents = 0
+        close: dict[int, _Arena] = defaultdict(_Arena)
+        distant = _Arena()
+        contents: Counter[int] = Counter()
+        shared: set[str] = set()
 
         def worth(buffer: Buffer) -> tuple[bool, float]:
             copies = slots if buffer.contents is None else 1
             return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
 
         for buffer in sorted(mine, key=worth, reverse=True):
-            nbytes, key = round_up(buffer.nbytes, ALIGNMENT), id(buffer)
+            nbytes, key, core = round_up(buffer.nbytes, ALIGNMENT), id(buffer), buffer.core
+            own, room = close[core], near_bytes if core >= 0 else 0
             if buffer.contents is not None:
-                fits = contents + nbytes + slots * close.nbytes <= near_bytes
-                memories[key] = near if fits else far
-                contents += nbytes if fits else 0
-                held[position, memories[key]] += nbytes
+                fits = contents[core] + nbytes + slots * own.nbytes <= room
+                memories[key] = of_core(near, core) if fits else far
+                contents[core] += nbytes if fits else 0
+                if fits or buffer.name not in shared:
+                    held[position, memories[key]] += nbytes
+                if not fits:
+                    shared.add(buffer.name)
                 continue
-            grown = max(close.nbytes, close.offset(nbytes, used[key]) + nbytes)
-            fits = contents + slots * grown <= near_bytes
-            memories[key] = near if fits else far
-            offsets[key] = (close if fits else distant).put(nbytes, used[key])
-        arenas |= {(position, near): close, (position, far): distant}
+            grown = max(own.nbytes, own.offset(nbytes, used[key]) + nbytes)
+            fits = contents[core] + slots * grown <= room
+            memories[key] = of_core(near, core) if fits else far
+            offsets[key] = (own if fits else distant).put(nbytes, used[key])
+        arenas |= {(position, of_core(near, core)): arena for core, arena in close.items()}
+        arenas[position, far] = distant
     sizes = {key: arena.nbytes for key, arena in arenas.items() if arena.nbytes}
     return Plan(memories, offsets, sizes, held)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from itertools import groupby
 
 from halfdome.host.compiler.commands import Command, Extent, Region
 from halfdome.host.compiler.touching import conflicts
@@ -45,3 +46,13 @@ def dependencies(
         for other in command.behind:
             needed[command][id(other)] = other
     return {command: list(others.values()) for command, others in needed.items()}
+
+
+def one_by_one(commands: Sequence[Command]) -> None:
+    """Has each layer of a card wait for the one before: what it takes is then its own alone."""
+    before: dict[int, list[Command]] = {}
+    for (position, _), group in groupby(commands, lambda each: (each.position, each.label)):
+        layer = list(group)
+        for command in layer:
+            command.behind += before.get(position, ())
+        before[position] = layer

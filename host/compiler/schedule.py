@@ -94,15 +94,22 @@ class _Queue:
             self._ends.insert(at, over)
 
 
-def schedule(commands: Sequence[Command], needed: Mapping[Command, Sequence[Command]]) -> Schedule:
-    """The schedule of a request's commands, which stand in an order in which they could run."""
+def schedule(
+    commands: Sequence[Command], needed: Mapping[Command, Sequence[Command]],
+    longer: float = IN_TURN,
+) -> Schedule:  # fmt: skip
+    """The schedule of a request's commands, which stand in an order in which they could run.
+
+    Requests follow each other whole, queue by queue, if the interval is at most `longer` times as
+    long then.
+    """
     busy: dict[tuple[int, int], float] = defaultdict(float)
     for command in commands:
         busy[command.position, command.queue] += command.cycles
     interval = max(busy.values())
     in_turn = _in_turn(commands, needed)
     while True:
-        if in_turn is not None and in_turn.interval <= IN_TURN * interval:
+        if in_turn is not None and in_turn.interval <= longer * interval:
             return in_turn
         found = _try(commands, needed, interval)
         if found is not None:

@@ -33,7 +33,7 @@ class Staging:
     ):  # fmt: skip
         self._lowering = lowering
         self._position = position
-        self._label = f"{label(node)} strip"
+        self._label = label(node)
         self._x = x
         self._row_bytes = reading.row_bytes
         window = reading.window
@@ -44,7 +44,7 @@ class Staging:
         self.strips = strips(window, min(height or window.out[0], MATMUL_LIMIT), reading.alone)
         self._stride = round_up(reading.row_bytes, lowering.target.word)
         most = max(len(strip.image) for strip in self.strips) * self._width * self._stride
-        buffers = [Buffer(self._label, position, most, staging=True) for _ in range(2)]
+        buffers = [Buffer(f"{self._label} strip", position, most, staging=True) for _ in range(2)]
         if self._is_cut:
             lowering.strips[node.output, position] = buffers
         self._buffers = cycle(buffers)

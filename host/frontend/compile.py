@@ -28,7 +28,7 @@ def compile(
     model: Any, example_inputs: Sequence[object] | None = None, *,
     calibration: Requests | None = None, shapes: Mapping[str, Sequence[int]] = {},
     cards: int = 6, config: str | CardConfig = "default", every: bool = False,
-    say: Said = lambda text: None,
+    apart: bool = False, say: Said = lambda text: None,
 ) -> Plan:  # fmt: skip
     """Compiles a model for so many cards.
 
@@ -42,6 +42,7 @@ def compile(
     cards : 1 to 6; requests are dealt over them
     config : name of a preset, or a CardConfig
     every : whether all tensors within the model are outputs of its steps, to be looked at
+    apart : whether each layer begins when the one before has ended, to be measured by itself
     say : told what is done next
 
     Raises `ModelError` for a model, calibration or shapes that do not fit, `TorchError` for a
@@ -57,7 +58,7 @@ def compile(
     say("parting it between cards and host")
     net = Net(prepared.model)
     outputs = tuple(_argument(net, each) for each in net.outputs)
-    maker = _Maker(design, cards, bags, _longest(bags, examples))
+    maker = _Maker(design, cards, bags, _longest(bags, examples), apart)
     pooled = {bag.output for bag in bags}
     parted = steps(prepared.model, maker.check, pooled=pooled, every=every, config=design)
     say("compiling for the cards")
@@ -127,12 +128,14 @@ class _Maker:
     """Compiles steps of cards, once each."""
 
     def __init__(
-        self, design: CardConfig, cards: int, bags: Sequence[Bag], longest: Mapping[str, int]
-    ):
+        self, design: CardConfig, cards: int, bags: Sequence[Bag], longest: Mapping[str, int],
+        apart: bool,
+    ):  # fmt: skip
         self._design = design
         self._cards = cards
         self._bags = {bag.output: bag for bag in bags}
         self._longest = longest
+        self._apart = apart
         self._made: dict[int, tuple[CardStep, Program]] = {}
 
     def requests(self, step: CardStep) -> int:
@@ -158,7 +161,8 @@ class _Maker:
         graph = step.graph(requests)
         if bags:
             graph = _with_bags(graph, step, bags, self._longest, requests)
-        return compile_graph(graph, self._design, min(self._cards, graph.batch or 1))
+        cards = min(self._cards, graph.batch or 1)
+        return compile_graph(graph, self._design, cards, apart=self._apart)
 
     def plan_steps(self, parted: Sequence[HostStep | CardStep]) -> list[HostStep | CardPart]:
         """Steps with their programs; bags that no step pools come before all others."""

@@ -20,6 +20,9 @@ from halfdome.host.runtime.flights import Response
 from halfdome.host.runtime.program import HOST, Program, ProgramError
 
 MOVED = (traffic.LINK, "dram", "scratchpad")
+LONG, NEAR, START = 20_000, 1.1, 200
+"""Cycles of its bound from which on a layer should take no more than so many times as long; what is
+shorter, no more than so many cycles longer."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Layer:
     seconds : float, of the card that is busiest with it, or of the host
     commands : int, on all cards
     busy_cycles : int, of its commands one after the other, on the card that is busiest with it
+    ran_cycles : int, in which one of its commands or more ran there
+    shared_cycles : int, of these, in which other layers' commands ran, too
     span_cycles : int, from its first command's start to the end of its last, on any card
     macs : int, useful multiply-accumulates of all cards
     mac_utilisation : float, of what the array could have done in the time of its products, those
@@ -44,8 +49,8 @@ class Layer:
     bound_cycles : what `halfdome.host.compiler.costs` expects of each resource that it uses, on the
         card that is busiest with it
     bound : str, the resource that takes longest of these
-    bound_share : float, its cycles of `busy_cycles`, more than 1 where `costs` expects more than it
-        took; None if there were none
+    of_bound : float, `ran_cycles` over the cycles of that resource, less than 1 where `costs`
+        expects more than it took; None if it expects nothing
     """
 
     name: str
@@ -55,6 +60,8 @@ class Layer:
     seconds: float = 0.0
     commands: int = 0
     busy_cycles: int = 0
+    ran_cycles: int = 0
+    shared_cycles: int = 0
     span_cycles: int = 0
     macs: int = 0
     mac_utilisation: float | None = None
@@ -62,7 +69,13 @@ class Layer:
     least_bytes: int = 0
     bound_cycles: Mapping[str, float] = field(default_factory=dict)
     bound: str = ""
-    bound_share: float | None = None
+    of_bound: float | None = None
+
+    @property
+    def is_near_bound(self) -> bool:
+        """Whether it takes no more than it should: `NEAR` of its bound, or `START` beyond it."""
+        bound = self.bound_cycles.get(self.bound, 0.0)
+        return self.ran_cycles <= (NEAR * bound if bound >= LONG else bound + START)
 
 
 @dataclass(frozen=True)
@@ -92,9 +105,16 @@ class Layers:
         """Of all layers."""
         return sum(layer.least_bytes for layer in self.layers)
 
+    @property
+    def beyond(self) -> list[str]:
+        """Names of the layers that take more than they should, of those that have a bound."""
+        return [layer.name for layer in self.layers if layer.bound and not layer.is_near_bound]
+
     def as_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
-        return asdict(self) | {"moved_bytes": self.moved_bytes, "least_bytes": self.least_bytes}
+        return asdict(self) | {
+            "moved_bytes": self.moved_bytes, "least_bytes": self.least_bytes, "beyond": self.beyond,
+        }  # fmt: skip
 
 
 def of(program: Program, config: CardConfig, response: Response) -> Layers:
@@ -123,6 +143,7 @@ def of(program: Program, config: CardConfig, response: Response) -> Layers:
 class _Ran:
     """A command that ran."""
 
+    layer: str
     position: int
     start: int
     end: int
@@ -148,8 +169,9 @@ class _Account:
     def layers(self) -> Layers:
         """All of them."""
         groups = self._groups()
-        layers = [self._layer(name, ran) for name, ran in groups.items()]
-        cards = {each.position for ran in groups.values() for each in ran}
+        everything = [each for ran in groups.values() for each in ran]
+        layers = [self._layer(name, ran, everything) for name, ran in groups.items()]
+        cards = {each.position for each in everything}
         return Layers(tuple(layers), self._rows, len(cards), self._response.latency_cycles)
 
     def _groups(self) -> dict[str, list[_Ran]]:
@@ -166,10 +188,12 @@ class _Account:
                 if start >= 0:
                     layer = name if name in self._needs else makers.get(name, name)
                     moved = traffic.moved(command, self._program.segments, self._config)
-                    groups.setdefault(layer, []).append(_Ran(position, start, end, command, moved))
+                    groups.setdefault(layer, []).append(
+                        _Ran(layer, position, start, end, command, moved)
+                    )
         return dict(sorted(groups.items(), key=lambda group: min(each.start for each in group[1])))
 
-    def _layer(self, name: str, ran: Sequence[_Ran]) -> Layer:
+    def _layer(self, name: str, ran: Sequence[_Ran], everything: Sequence[_Ran]) -> Layer:
         segments, config = self._program.segments, self._config
         busy: Counter[int] = Counter()
         moved: Counter[str] = Counter()
@@ -181,6 +205,9 @@ class _Account:
         for each in ran:
             if each.position == busiest:
                 expected += traffic.cycles(each.command, each.moved, segments, config)
+        here = [each for each in everything if each.position == busiest]
+        others = [each for each in here if each.layer != name]
+        ran_cycles = _covered(each for each in ran if each.position == busiest)
         bound = max(expected, key=lambda resource: expected[resource], default="")
         need = self._needs.get(name)
         macs = self._rows * need.macs if need else 0
@@ -191,12 +218,13 @@ class _Account:
         return Layer(
             name, tuple(operators),
             seconds=busy_cycles / (config.clock_mhz * 1e6), commands=len(ran),
-            busy_cycles=busy_cycles,
+            busy_cycles=busy_cycles, ran_cycles=ran_cycles,
+            shared_cycles=ran_cycles + _covered(others) - _covered(here),
             span_cycles=max(each.end for each in ran) - min(each.start for each in ran),
             macs=macs, mac_utilisation=macs / (array * products) if products else None,
             moved_bytes={kind: moved[kind] for kind in MOVED},
             least_bytes=self._least(need, ran), bound_cycles=dict(expected), bound=bound,
-            bound_share=expected[bound] / busy_cycles if bound and busy_cycles else None,
+            of_bound=ran_cycles / expected[bound] if bound and expected[bound] else None,
         )  # fmt: skip
 
     # The least that must move
@@ -230,6 +258,15 @@ class _Account:
         if need:
             total += self._rows * need.sample_bytes + len(positions) * need.constant_bytes
         return total
+
+
+def _covered(ran: Iterable[_Ran]) -> int:
+    """Cycles in which at least one of some commands ran."""
+    total = reached = 0
+    for each in sorted(ran, key=lambda each: each.start):
+        total += max(0, each.end - max(each.start, reached))
+        reached = max(reached, each.end)
+    return total
 
 
 def _multiplies(opcode: Opcode) -> bool:

@@ -213,3 +213,30 @@ def print_utilisation(result: Mapping, console: Console) -> None:
         "sample over the links; cards ×: answers of all cards over those of one",
         highlight=False,
     )
+
+
+def print_apart(result: Mapping, console: Console) -> None:
+    """The layers of `halfdome bench models --apart` that take more of their bound than they should,
+    each by itself."""
+    table = _table("Beyond their bound, each layer by itself")
+    for name in ("rung", "layer", "operator"):
+        table.add_column(name, overflow="fold")
+    for name in ("cycles", "bound", "×", "by"):
+        table.add_column(name, justify="right", no_wrap=True)
+    counted = []
+    for row in result["rows"]:
+        for step in row.get("apart", {}).values():
+            counted.append(f"{row['rung']} {len(step['beyond'])} of {len(step['layers'])}")
+            for layer in step["layers"]:
+                if layer["name"] in step["beyond"]:
+                    bound = layer["bound_cycles"][layer["bound"]]
+                    table.add_row(
+                        row["rung"], layer["name"], ", ".join(layer["operators"]),
+                        f"{layer['ran_cycles']:,}", f"{bound:,.0f}", f"{layer['of_bound']:.2f}",
+                        layer["bound"],
+                    )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"by: the resource that takes longest; layers of a step: {', '.join(counted)}",
+        highlight=False,
+    )

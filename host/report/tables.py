@@ -121,12 +121,12 @@ def print_layers(report: Layers, console: Console) -> None:
     for name in ("cycles", "MAC", "moved", "× least", "bound"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in cards:
-        bound = "" if layer.bound_share is None else f"{layer.bound} {layer.bound_share:.0%}"
+        bound = "" if layer.of_bound is None else f"{layer.bound} {layer.of_bound:.2f}"
         moved = sum(layer.moved_bytes.values())
         table.add_row(
             layer.name,
             ", ".join(layer.operators),
-            f"{layer.busy_cycles:,}",
+            f"{layer.ran_cycles:,}",
             "" if layer.mac_utilisation is None else f"{layer.mac_utilisation:.0%}",
             size(moved),
             f"{moved / layer.least_bytes:.2f}" if layer.least_bytes else "",
@@ -134,9 +134,9 @@ def print_layers(report: Layers, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        "cycles of its commands on the card that is busiest with it; MAC: use of the array during "
-        "products; × least: bytes moved over those that each operand takes once; bound: what would "
-        "take longest, and its share of the cycles"
+        "cycles in which its commands ran on the card that is busiest with it; MAC: use of the "
+        "array during products; × least: bytes moved over those that each operand takes once; "
+        "bound: what would take longest, and how many times as long it took"
     )
     host = [layer for layer in report.layers if layer.where == "host"]
     if host:

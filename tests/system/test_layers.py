@@ -13,13 +13,12 @@ from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
+from halfdome.host.report.layers import LONG, NEAR, START
 from halfdome.host.serving.deploy import deploy
 
 pytestmark = pytest.mark.slow
 
 DEFAULT = PRESETS["default"]
-LONG, SHARE, START = 20_000, 1.1, 200
-"""Cycles from which on a layer may take so much of its bound; shorter ones so much beyond it."""
 
 
 class Whole(HalfdomeTarget):
@@ -88,7 +87,7 @@ def measured(runtime, graph):
 )
 def test_a_layer_takes_what_bounds_it(runtime, image, k, n, kernel, stride, groups):
     taken, bound = measured(runtime, layer(image, k, n, kernel, stride, groups))
-    assert taken <= (SHARE * bound if bound >= LONG else bound + START)
+    assert taken <= (NEAR * bound if bound >= LONG else bound + START)
     useful = (-(-image // stride)) ** 2 * n * kernel**2 * k // groups
     if groups == 32 and k == 128:
         assert useful >= 0.24 * DEFAULT.array_rows * DEFAULT.array_columns * taken

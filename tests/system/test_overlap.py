@@ -9,6 +9,7 @@ from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
+from halfdome.host.report import layers
 from halfdome.host.serving.deploy import deploy
 from tests.host.networks import residual
 
@@ -75,6 +76,20 @@ def test_six_cards_answer_nearly_six_times_as_much(answered):
     expected = graph.run(request)
     assert all(np.array_equal(response.outputs[name], expected[name]) for name in graph.outputs)
     assert 5.7 * response.latency_cycles < 6 * alone.latency_cycles
+
+
+def test_layers_share_the_card_unless_they_are_compiled_apart():
+    shared = {}
+    with halfdome.open(cards=1, config=TINY) as runtime:
+        for apart in (False, True):
+            program = compile(GRAPH, TINY, apart=apart)
+            served = deploy(runtime, program)
+            [response] = served.run([REQUEST])
+            served.release()
+            found = layers.of(program, TINY, response).layers
+            shared[apart] = sum(each.shared_cycles for each in found)
+    assert shared[False] > 0
+    assert shared[True] == 0
 
 
 def test_a_program_knows_what_it_takes(answered):

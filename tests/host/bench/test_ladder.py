@@ -57,6 +57,16 @@ def test_a_rung_is_held_against_onnx_runtime(rungs):
     assert sum(done for rung, done, _ in told if rung == "small") == told[-1][2]
 
 
+def test_layers_apart_share_no_cycle(rungs):
+    [row] = ladder.measure(preset("tiny"), ["small"], cards=1, apart=True)["rows"]
+    together, alone = ([each for step in row[name].values() for each in step["layers"]]
+                       for name in ("layers", "apart"))  # fmt: skip
+    assert [each["name"] for each in alone] == [each["name"] for each in together]
+    assert not any(each["shared_cycles"] for each in alone)
+    [step] = row["apart"].values()
+    assert sum(each["ran_cycles"] for each in alone) <= step["latency_cycles"]
+
+
 def test_a_wrong_answer_makes_the_row_unequal(rungs, monkeypatch):
     right = ladder.InferenceSession.tensors
 

@@ -1,6 +1,7 @@
 """`halfdome bench`: tables, files, and an exit status that tells of wrong answers."""
 
 import json
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -162,20 +163,27 @@ USED = {
 }  # fmt: skip
 
 
+def layer(name, cycles):
+    return {"name": name, "operators": ["gemm"], "ran_cycles": cycles, "bound": "dram",
+            "bound_cycles": {"dram": 4200.0}, "of_bound": cycles / 4200}  # fmt: skip
+
+
 @pytest.mark.parametrize("equal", [True, False])
 def test_bench_models_shows_each_rung_and_what_is_missing(halfdome, monkeypatch, tmp_path, equal):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from halfdome.host.bench import ladder
 
-    def measure(config, rungs, *, cards, engine, requests, progress):
-        assert (rungs, cards, requests) == (["digits", "p_net"], 2, 3)
+    def measure(config, rungs, *, cards, engine, requests, apart, progress):
+        assert (rungs, cards, requests, apart) == (["digits", "p_net"], 2, 3, True)
         progress("digits", 0, 0)
         progress("digits", 4, 4)
         row = {"rung": "digits", "nodes_on_cards": 23, "nodes_on_host": 9, "compile_seconds": 1.25,
                "cycles_per_request": 12345.0, "equal": equal, "worst_sqnr_db": 41.5, "samples": 96,
                "top1_as_int8": 95, "top1_as_fp32": 94, "moved_bytes": 300, "least_bytes": 200,
-               "operators": {"Scaler": 1, "QGemm": 3}, **USED}  # fmt: skip
+               "operators": {"Scaler": 1, "QGemm": 3}, **USED,
+               "apart": {1: {"layers": [layer("hidden", 5000), layer("scores", 4300)],
+                             "beyond": ["hidden"]}}}  # fmt: skip
         absent = {"rung": "p_net", "missing": "pnet.pt: no such file; fetch it with `make models`"}
         return {"cards": cards, "engine": engine, "config_hash": config.hash,
                 "rows": [row, absent]}  # fmt: skip
@@ -183,8 +191,12 @@ def test_bench_models_shows_each_rung_and_what_is_missing(halfdome, monkeypatch,
     monkeypatch.setattr(ladder, "measure", measure)
     output = tmp_path / "models.json"
     status, text, error = halfdome("bench", "models", "--rung", "digits", "--rung", "p_net",
-                                   "--cards", 2, "--requests", 3, "--json", output)  # fmt: skip
+                                   "--cards", 2, "--requests", 3, "--apart", "--json",
+                                   output)  # fmt: skip
     assert status == (not equal)
+    assert re.search(r"hidden +gemm +5,000 +4,200 +1.19 +dram", text)
+    assert "digits 1 of 2" in text
+    assert "scores" not in text
     assert ("digits: not as ONNX Runtime has it" in text) == (not equal)
     for piece in ("12,345", "equal" if equal else "41.5 dB", "95/96", "94/96", "1.50",
                   "23,456", "0.957", "0.125", "0.031", "1.5 KiB",
@@ -213,4 +225,5 @@ def test_bench_models_tells_how_many_times_as_much_all_cards_do(halfdome, refuse
     status, text, _ = halfdome(*command, "--cards", 3)
     assert status == 0
     assert "2.98" in text
-    refused("--requests: --scaling says how many", *command, "--requests", 2)
+    for other in (["--requests", 2], ["--apart"]):
+        refused("--scaling: says how many requests, and has no --apart", *command, *other)

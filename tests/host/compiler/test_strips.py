@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import ElementFormat, Opcode
 from halfdome.hdl.config import PRESETS
-from halfdome.host.compiler.compile import compile
+from halfdome.host.compiler.compile import LEAST_IN_FLIGHT, SLOWER, compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.compiler.strips import NEAR, best_height, strips
 from halfdome.host.driver.kernels import Window
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
-from tests.host.networks import Network
+from tests.host.networks import Network, residual
 from tests.host.recommenders import check_served
 
 TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
@@ -146,6 +146,17 @@ def test_strips_spare_far_memory():
         for target in (HalfdomeTarget(DEFAULT), Whole(DEFAULT))
     ]
     assert moved[0] < moved[1] / 2
+
+
+def test_requests_come_one_at_a_time_if_their_tensors_are_nearer_then():
+    """A long one hardly notices that it waits for the one before; a short one would."""
+    long, short = residual(28, 128, 4, kernel=3), residual(28, 128, 1)
+    chosen, two = (compile(long, DEFAULT, in_flight=n, values=False) for n in (None, 2))
+    assert chosen.slots == 1
+    far = [program.about["traffic_bytes"][0]["dram"] for program in (chosen, two)]
+    assert far[0] < 0.6 * far[1]
+    assert chosen.about["interval_cycles"] < SLOWER * two.about["interval_cycles"]
+    assert compile(short, DEFAULT, values=False).slots == LEAST_IN_FLIGHT
 
 
 def by_themselves(each, **attributes):

@@ -96,7 +96,7 @@ def test_figures_of_a_convolution_are_those_of_its_closed_form():
     expected = costs.convolution(DEFAULT, window) - costs.START_CYCLES
     assert conv.bound == "compute"
     assert conv.bound_cycles["compute"] == 2 * expected
-    assert conv.bound_share == 2 * expected / 2000
+    assert conv.of_bound == 2000 / (2 * expected)
     pixels, made = 8 * 8 * 16, 8 * 8 * 32
     inside = (3 * 8 - 2) ** 2 * 16  # pixels of the padding are not read
     assert conv.moved_bytes["link"] == 0
@@ -108,8 +108,34 @@ def test_figures_of_a_convolution_are_those_of_its_closed_form():
     assert load.moved_bytes["link"] == 2 * 4 * pixels  # 16 channels in words of 32
     assert load.least_bytes == store.least_bytes / 2 == 2 * 4 * pixels
     assert load.bound == store.bound == "link"
-    assert load.bound_share == 2 * 2 * pixels / costs.link_bytes_per_cycle(DEFAULT) / 1000
+    assert load.of_bound == 1000 * costs.link_bytes_per_cycle(DEFAULT) / (2 * 2 * pixels)
     assert load.seconds == 1000 / (DEFAULT.clock_mhz * 1e6)
+
+
+def test_cycles_that_layers_share_are_told_and_count_once():
+    program, response = answered(net(), IMAGES)
+    ran = {
+        "image": [(0, 1000)], "c": [(1000, 2000), (1500, 2500), (2500, 3000), (3500, 4000)],
+        "act": [(1800, 2800), (2800, 3200)], "answers": [(5000, 5100)],
+    }  # fmt: skip
+    spans = np.array([ran[label].pop(0) for label in program.parts[0].labels])
+    found = layers.of(program, DEFAULT, replace(response, spans=(spans,)))
+    load, conv, act, store = found.layers
+    assert (conv.ran_cycles, conv.shared_cycles) == (2000 + 500, 1200)
+    assert (act.ran_cycles, act.shared_cycles) == (1400, 1200)
+    assert (load.shared_cycles, store.shared_cycles) == (0, 0)
+    assert (conv.busy_cycles, conv.span_cycles) == (3000, 3000)
+
+
+@pytest.mark.parametrize(
+    ("ran", "bound", "near"),
+    [(22_000, 20_000.0, True), (22_001, 20_000.0, False), (1200, 1000.0, True),
+     (1201, 1000.0, False), (200, 0.0, True)],
+)  # fmt: skip
+def test_a_layer_is_near_its_bound_by_a_share_or_by_what_it_takes_to_begin(ran, bound, near):
+    layer = Layer("y", (), ran_cycles=ran, bound="dram", bound_cycles={"dram": bound})
+    assert layer.is_near_bound is near
+    assert layers.Layers((layer,), 1, 1, ran).beyond == ([] if near else ["y"])
 
 
 def test_weights_are_read_for_each_block_of_rows_and_x_for_each_group_of_outputs():
@@ -146,7 +172,7 @@ def test_bytes_in_dram_are_those_that_a_card_counts(wide):
     product = found.layers[1]
     assert product.bound == "compute"
     assert 0.8 < (product.mac_utilisation or 0) < 1
-    assert 0.8 < (product.bound_share or 0) < 1.1
+    assert 0.9 < (product.of_bound or 0) < 1.25
 
 
 def test_a_request_of_fewer_rows_counts_what_it_needs():
@@ -195,7 +221,8 @@ def check(program, response, rows, config=DEFAULT):
     names = Counter(layer.name for layer in found.layers)
     assert max(names.values()) == 1
     for layer in found.layers:
-        assert layer.span_cycles >= 3
+        assert layer.span_cycles >= layer.ran_cycles >= layer.shared_cycles >= 0
+        assert layer.ran_cycles >= 3
         assert sum(layer.moved_bytes.values()) >= 0
         assert layer.mac_utilisation is None or layer.mac_utilisation >= 0
         if layer.bound:
@@ -273,8 +300,8 @@ def test_layers_of_cards_and_host_are_printed_in_80_columns():
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     for layer in found.layers:
-        assert f"{layer.busy_cycles:,}" in text
-        assert f"{layer.bound} {layer.bound_share:.0%}" in text
+        assert f"{layer.ran_cycles:,}" in text
+        assert f"{layer.bound} {layer.of_bound:.2f}" in text
     for words in (
         "Layers of 4 samples on 2 cards",
         "Softmax",

@@ -1,5 +1,6 @@
 """`halfdome explore`: studies of designs."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -46,10 +47,26 @@ def explore(
     data: options.Data = None,
     workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
     storage: Storage = None,
+    point: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Looked into in the report; by default the best."),
+    ] = None,
+    explain: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Say what binds a point, and what doubling parameters buys."
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw the front for print.", callback=options.output_file
+        ),
+    ] = None,
     output: options.OutputFolder = OUTPUT,
     json_file: options.JsonFile = None,
 ) -> None:
-    """Measure designs and say which are best: a table, a CSV, and all points kept.
+    """Measure designs and say which are best, and why: a table, a CSV and a report in HTML.
 
     Designs are those of a study's file, or a grid of the values given with --set on the demo. What
     was measured stays measured: the same command goes on where it was ended.
@@ -59,7 +76,7 @@ def explore(
     Example: `halfdome explore docs/studies/links.toml --workers 2`
     """
     with _needed():
-        from halfdome.host.explore import search, tell
+        from halfdome.host.explore import report, search, tell
 
     changes = {"config": config, "engine": engine}
     given = {"batch": batch, "cards": cards}
@@ -74,11 +91,57 @@ def explore(
     options.write_json(json_file, tell.as_dict(study, points))
     console.print(tables.of_rows("Points, • on the Pareto front", tell.table(study, points)))
     for point in points:
-        if point.row is None:
+        if not point.row:
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
-    typer.echo(output / "explore.csv")
-    wrong = sum(point.row["mismatching_samples"] for point in points if point.row is not None)
+    chosen = report.choose(study, points, point if explain is None else explain)
+    commands = _commands(file, settings, storage, output, chosen)
+    report.write(output / "explore.html", study, points, chosen, commands)
+    if png is not None:
+        report.write_png(png, study, points)
+    if explain is not None:
+        _explain(study, chosen, storage or search.storage_in(output), workers)
+    typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
+    wrong = sum(point.row["mismatching_samples"] for point in points if point.row)
     options.require_right(wrong, "samples")
+
+
+def _explain(study: "Study", point: "Point", storage: str, workers: int) -> None:
+    """Tells what binds a point."""
+    from halfdome.host.explore import explain
+
+    with options.progress() as bar:
+        task = bar.add_task("", total=None)
+        found = explain.explain(
+            study, point, storage, workers, lambda text: bar.update(task, description=text)
+        )
+    shares = [{"resource": name, "share of the time": each, "headroom": 1 - each}
+              for name, each in found.shares.items()]  # fmt: skip
+    console.print(tables.of_rows(f"Point {point.number}: {found.binds} binds", shares))
+    doubled = [
+        {"parameter": each.name, "at": each.before, "doubled": each.after,
+         "samples/s, times": each.gain if each.gain is not None else f"infeasible: {each.why}"}
+        for each in found.doubled
+    ]  # fmt: skip
+    if doubled:
+        console.print(tables.of_rows("Doubled, each alone, measured", doubled))
+    console.print(found.advice, highlight=False)
+
+
+def _commands(
+    file: Path | None, settings: list[str] | None, storage: str | None, output: Path,
+    chosen: "Point",
+) -> list[str]:  # fmt: skip
+    """Command lines that make a report again, and its point as hardware."""
+    kept = f" --storage {shlex.quote(storage)}" if storage else ""
+    again = [*([str(file)] if file else []), *(f"--set {each}" for each in settings or ())]
+    found = [f"halfdome explore {' '.join(again)} -o {output}{kept}"]
+    found.append(f"{found[0]} --explain {chosen.number}")
+    if file is not None and not settings:
+        from halfdome.host.explore.search import storage_in
+
+        kept = kept or f" --storage {storage_in(output)}"
+        found.append(f"halfdome verilog --study {file} --point {chosen.number}{kept}")
+    return found
 
 
 def load(

@@ -92,15 +92,14 @@ def _run_graph(said: Demo | Recommender, design: Design, engine: str) -> Ran:
     work = workloads.work(said, design.batch)
     with open_platform(design, engine) as runtime:
         served = deploy(runtime, work.graph, design.transfers, design.in_flight, design.parallelism)
-        slots, bursts = served.program.slots, _Bursts(runtime, served)
+        slots, bursts = served.program.slots, Bursts(runtime, served, work.requests)
         count = slots + max(MEASURED, len(work.requests))
         order = [place % len(work.requests) for place in range(count + slots)]
-        asked = [work.requests[place] for place in order]
-        latency = [bursts.run([request])[0] for request in asked[:MEASURED]]
+        latency = [bursts.run([place])[0] for place in order[:MEASURED]]
         for size in range(2, slots + 1):
-            bursts.run(asked[:size])
+            bursts.run(order[:size])
         with _Counting(runtime) as counted:
-            known = bursts.run(asked)
+            known = bursts.run(order)
         answers, program = bursts.answers, served.program
     golden = [work.graph.run(request) for request in work.requests]
     wrong = sum(_differing(answers[n], golden[place]) for n, place in enumerate(order))
@@ -111,7 +110,7 @@ def _run_graph(said: Demo | Recommender, design: Design, engine: str) -> Ran:
     )
 
 
-class _Bursts:
+class Bursts:
     """Requests that come at once, and what their stages take.
 
     Attributes
@@ -119,22 +118,24 @@ class _Bursts:
     answers : responses of the last burst
     """
 
-    def __init__(self, runtime: Runtime, served: Deployment):
-        self._runtime, self._served = runtime, served
+    def __init__(self, runtime: Runtime, served: Deployment, requests: Sequence[Request]):
+        self._runtime, self._served, self._requests = runtime, served, requests
         program = served.program
         self._line = Line(program.stages, program.slots, tuple(program.syncs))
-        self._taken: dict[queueing.Round, list[float]] = {}
+        self._taken: dict[queueing.Round, list[list[float]]] = {}
         self._notice: list[float] = []
         self.answers: list[Response] = []
 
-    def run(self, asked: Sequence[Request]) -> list[int]:
-        """Cycles from the coming of these requests to each answer's being known."""
+    def run(self, order: Sequence[int]) -> list[int]:
+        """Cycles from the coming of these requests, by number, to each answer's being known."""
         start, known = self._runtime.cycles, []
+        asked = [self._requests[place] for place in order]
         self.answers = self._served.run(asked, lambda rows: known.append(self._runtime.cycles))
         ends = [self._stage_ends(answer) for answer in self.answers]
-        for seen, taken in queueing.taken(self._line, start, ends, known).items():
-            self._taken.setdefault(seen, []).extend(taken)
-        self._notice += [at - each[-1] for at, each in zip(known, ends, strict=True)][:1]
+        for number, seen, took in queueing.taken(self._line, start, ends, known):
+            of_requests = self._taken.setdefault(seen, [[] for _ in self._requests])
+            of_requests[order[number]].append(took)
+        self._notice.append(known[0] - ends[0][-1])
         return [each - start for each in known]
 
     def _stage_ends(self, answer: Response) -> list[float]:
@@ -150,8 +151,11 @@ class _Bursts:
 
     @property
     def service(self) -> Service:
-        """Of all bursts so far."""
-        taken = {seen: np.array(each) for seen, each in self._taken.items()}
+        """Of all bursts so far; of a round that a request was never in, the mean of those in it."""
+        taken = {}
+        for seen, of_requests in self._taken.items():
+            overall = float(np.mean(np.concatenate(of_requests)))
+            taken[seen] = np.array([np.mean(each) if each else overall for each in of_requests])
         return Service(self._line, taken, float(np.median(self._notice)))
 
 

@@ -40,7 +40,8 @@ class Service:
     Attributes
     ----------
     line : Line
-    taken : float64[n] by a stage and the stages of its round, cycles from its start to its end
+    taken : float64[n] by a stage and the stages of its round, cycles from its start to its end, for
+        each of the measured requests
     notice : float, cycles from the end of a request to the host's knowing
     """
 
@@ -104,7 +105,7 @@ class _Ends(dict[tuple[int, int], float]):
 
 
 class _Modelled:
-    """Cards that take what others took; `drawn` is a number for each request that says which."""
+    """Cards that take what measured requests took, for each request that of these which `drawn` says."""
 
     def __init__(self, service: Service, drawn: Sequence[int]):
         self._notice, self._drawn = service.notice, drawn
@@ -115,7 +116,7 @@ class _Modelled:
         stages = frozenset(stage for _, stage in members)
         for request, stage in members:
             taken = self._of(stage, stages)
-            own = taken[self._drawn[request] % len(taken)]
+            own = taken[self._drawn[request]]
             self._ends[request, stage] = self._ends.start(request, stage, now) + own
 
     def _of(self, stage: int, stages: frozenset[int]) -> list[float]:
@@ -132,21 +133,22 @@ class _Modelled:
 def waits(service: Service, arrivals: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Cycles from the arrival of each request to the host's knowing its answer: float64[n].
 
-    `arrivals` rise; `drawn` is int[n], which of the measured rounds each of them takes.
+    `arrivals` rise; `drawn` is int[n], which of the measured requests each of them is.
     """
     cards = _Modelled(service, drawn.tolist())
     return answer(service.line, arrivals.tolist(), cards) - arrivals
 
 
-def poisson(rate: float, requests: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Arrivals at `rate` a cycle, and the draw of each: see `waits`."""
+def poisson(rate: float, requests: int, seed: int, measured: int) -> tuple[np.ndarray, np.ndarray]:
+    """Arrivals at `rate` a cycle, each of one of so many measured requests: see `waits`."""
     rng = np.random.default_rng(seed)
-    return np.cumsum(rng.exponential(1 / rate, requests)), rng.integers(0, 1 << 16, requests)
+    return np.cumsum(rng.exponential(1 / rate, requests)), rng.integers(0, measured, requests)
 
 
 def p99(service: Service, rate: float, requests: int, seed: int) -> float:
     """Cycles within which 99 % of requests are answered that come at `rate` a cycle."""
-    waited = waits(service, *poisson(rate, requests, seed))
+    measured = len(next(iter(service.taken.values())))
+    waited = waits(service, *poisson(rate, requests, seed, measured))
     return float(np.percentile(waited[int(WARM * requests) :], 99))
 
 
@@ -174,13 +176,13 @@ class _Seen:
             (n, stage): end for n, each in enumerate(ends) for stage, end in enumerate(each)
         }
         self._ends = _Ends()
-        self.taken: dict[Round, list[float]] = {}
+        self.taken: list[tuple[int, Round, float]] = []
 
     def begin(self, members: Members, now: float) -> None:
         stages = frozenset(stage for _, stage in members)
         for member in members:
             took = self._all[member] - self._ends.start(*member, now)
-            self.taken.setdefault((member[1], stages), []).append(took)
+            self.taken.append((member[0], (member[1], stages), took))
             self._ends[member] = self._all[member]
 
     def end(self, request: int, stage: int, now: float) -> float:
@@ -189,8 +191,8 @@ class _Seen:
 
 def taken(
     line: Line, start: float, ends: Sequence[Sequence[float]], known: Sequence[float]
-) -> dict[Round, list[float]]:
-    """What stages took of requests that all came at `start`, by the rounds they were part of.
+) -> list[tuple[int, Round, float]]:
+    """What stages took of requests that all came at `start`: request, round and cycles.
 
     `ends` tells when each stage of each request ended, `known` when the host knew its answer.
     """

@@ -39,14 +39,14 @@ class Point:
     number : int, by which it is called
     name : str
     values : its parameters by name
-    row : what was measured; None if it is infeasible
+    row : what was measured; empty if it is infeasible
     why : str, why it is infeasible; empty if it is not
     """
 
     number: int
     name: str
     values: Mapping[str, Value]
-    row: Mapping[str, Any] | None
+    row: Mapping[str, Any]
     why: str = ""
 
 
@@ -98,7 +98,7 @@ class Results:
         values = {name: trial.params[name] for name in self._study.parameters}
         found = trial.user_attrs
         name = self._study.point_name(values)
-        return Point(trial.number, name, values, found.get("row"), found.get("why", ""))
+        return Point(trial.number, name, values, found.get("row", {}), found.get("why", ""))
 
     @property
     def total(self) -> int:
@@ -133,7 +133,7 @@ class Results:
 
     def _drawn(self) -> Point:
         trial = self._stored.ask(self._space)
-        return Point(trial.number, self._study.point_name(trial.params), trial.params, None)
+        return Point(trial.number, self._study.point_name(trial.params), trial.params, {})
 
     def _repeat(self, drawn: Point) -> None:
         """Tells of a point what is known, or nothing while it is under way."""
@@ -146,7 +146,7 @@ class Results:
     def tell(self, point: Point) -> None:
         """Stores what came of a point."""
         trial = optuna.trial.Trial(self._stored, _id(self._stored, point.number))
-        if point.row is None:
+        if not point.row:
             trial.set_user_attr("why", point.why)
             self._stored.tell(trial, state=TrialState.PRUNED)
             return
@@ -207,12 +207,12 @@ def run(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _measured(study: Study, values: Mapping[str, Value]) -> tuple[dict[str, Any] | None, str]:
+def _measured(study: Study, values: Mapping[str, Value]) -> tuple[dict[str, Any], str]:
     """The row of a point, or why it has none."""
     try:
         return measure.measure(study, values), ""
     except (ValueError, MemoryError) as error:
-        return None, str(error)
+        return {}, str(error)
 
 
 def _pool(workers: int) -> Executor:

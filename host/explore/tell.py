@@ -14,14 +14,14 @@ def within(study: Study, points: Sequence[Point]) -> list[Point]:
     """The points that are feasible and inside all constraints."""
     return [
         point for point in points
-        if point.row is not None and all(each <= NONE for each in outside(study, point.row))
+        if point.row and all(each <= NONE for each in outside(study, point.row))
     ]  # fmt: skip
 
 
 def pareto(study: Study, points: Sequence[Point]) -> list[Point]:
     """Of the points within constraints those that none other beats in every objective."""
     inside = within(study, points)
-    costs = [_costs(study, point.row or {}) for point in inside]
+    costs = [_costs(study, point.row) for point in inside]
     return [
         point for point, own in zip(inside, costs, strict=True)
         if not any(_beats(other, own) for other in costs)
@@ -44,8 +44,8 @@ def rows(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
     inside = {point.number for point in within(study, points)}
     found = []
     for point in points:
-        row = point.row or {}
-        verdict = "infeasible" if point.row is None else "outside constraints"
+        row = point.row
+        verdict = "infeasible" if not point.row else "outside constraints"
         if point.number in inside:
             verdict = "Pareto front" if point.number in front else "beaten"
         plain = {name: each for name, each in row.items() if not isinstance(each, dict | list)}
@@ -62,7 +62,7 @@ def as_dict(study: Study, points: Sequence[Point]) -> dict[str, Any]:
     return {
         "study": study.model_dump(mode="json"),
         "rows": [
-            row | {name: each for name, each in (point.row or {}).items() if name not in row}
+            row | {name: each for name, each in point.row.items() if name not in row}
             for row, point in zip(flat, points, strict=True)
         ],
     }
@@ -85,5 +85,5 @@ def table(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
     return [
         {"point": point.number, "": "•" * (point.number in front), "values": point.name,
          **{name: point.row[name] for name in shown}}
-        for point in points if point.row is not None
+        for point in points if point.row
     ]  # fmt: skip

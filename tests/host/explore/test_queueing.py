@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from halfdome.host.explore import queueing
-from halfdome.host.explore.measure import _Bursts, open_platform
+from halfdome.host.explore.measure import Bursts, open_platform
 from halfdome.host.explore.queueing import Line, Service
 from halfdome.host.explore.workloads import work
 from halfdome.host.serving.deploy import deploy
@@ -30,14 +30,14 @@ def test_one_that_comes_meanwhile_waits_for_the_one_before():
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_one_server_waits_as_the_formula_of_pollaczek_and_khinchine_says(load):
     """M/D/1: the mean wait before service is load / (2 (1 - load)) services."""
-    arrivals, drawn = queueing.poisson(load / 10, 200_000, seed=1)
+    arrivals, drawn = queueing.poisson(load / 10, 200_000, 1, 1)
     waited = queueing.waits(one_stage(10.0), arrivals, drawn)
     assert waited.mean() == pytest.approx(10 + 10 * load / (2 * (1 - load)), rel=0.03)
 
 
 def test_one_server_of_two_services_waits_by_their_second_moment():
     """M/G/1 of services of 4 and 16, equally likely: rate E[S^2] / (2 (1 - load))."""
-    arrivals, drawn = queueing.poisson(0.05, 200_000, seed=2)
+    arrivals, drawn = queueing.poisson(0.05, 200_000, 2, 2)
     waited = queueing.waits(one_stage(4.0, 16.0), arrivals, drawn)
     assert waited.mean() == pytest.approx(10 + 0.05 * 136 / (2 * 0.5), rel=0.03)
 
@@ -74,8 +74,10 @@ def test_stages_that_the_model_took_are_found_again():
     cards = queueing._Modelled(service, [0] * 5)
     known = queueing.answer(line, [0.0] * 5, cards)
     ends = [[cards._ends[request, stage] for stage in range(2)] for request in range(5)]
-    for seen, each in queueing.taken(line, 0.0, ends, known.tolist()).items():
-        assert each == pytest.approx([taken[seen]] * len(each))
+    found = queueing.taken(line, 0.0, ends, known.tolist())
+    assert len(found) == 10
+    for _, seen, took in found:
+        assert took == pytest.approx(taken[seen])
 
 
 @pytest.mark.slow
@@ -92,17 +94,17 @@ def test_the_model_says_what_the_cards_do(workload, batch):
     design, asked = study.design(values), work(study.workload, batch).requests
     with open_platform(design, "native") as runtime:
         served = deploy(runtime, work(study.workload, batch).graph)
-        bursts = _Bursts(runtime, served)
-        for size in (*[1] * 8, *range(2, served.program.slots + 1)):
-            bursts.run(asked[:size])
-        known = bursts.run([*asked, *asked])
+        bursts, order = Bursts(runtime, served, asked), list(range(len(asked)))
+        for burst in (*([place] for place in order), *(order[:n] for n in range(2, 4))):
+            bursts.run(burst)
+        known = bursts.run([*order, *order])
         interval = (known[-5] - known[4]) / (len(known) - 9)
         for load in (0.3, 0.6, 0.8):
-            gaps, drawn = queueing.poisson(load / interval, 64, seed=1)
+            gaps, drawn = queueing.poisson(load / interval, 64, 1, len(asked))
             arrivals = np.ceil(gaps).astype(int) + runtime.cycles + 1
             ends: list[int] = []
             served.run(
-                [asked[each % len(asked)] for each in drawn],
+                [asked[each] for each in drawn],
                 lambda rows, ends=ends: ends.append(runtime.cycles), arrivals.tolist(),
             )  # fmt: skip
             waited = queueing.waits(bursts.service, arrivals.astype(float), drawn)

@@ -72,7 +72,7 @@ def test_the_same_seed_draws_the_same_points(measured, tmp_path):
 def test_an_infeasible_point_is_told_with_its_reason(measured, tmp_path):
     study = studies.of(parameters={"array_rows": [4, 32], "bus_bytes": [16, 32]})
     points = run(study, tmp_path)
-    [bad] = [point for point in points if point.row is None]
+    [bad] = [point for point in points if not point.row]
     assert dict(bad.values) == {"array_rows": 32, "bus_bytes": 16}
     assert "array_rows=32: one bus word must hold a row" in bad.why
 

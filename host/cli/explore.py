@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from halfdome.host.cli.options import console
 from halfdome.host.report import tables
 
 if TYPE_CHECKING:
+    from halfdome.hdl.config import CardConfig
     from halfdome.host.explore.search import Point, Results
     from halfdome.host.explore.study import Study
 
@@ -47,9 +48,9 @@ def explore(
     data: options.Data = None,
     workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
     storage: Storage = None,
-    point: Annotated[
+    number: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Looked into in the report; by default the best."),
+        typer.Option("--point", metavar="N", help="Told of in the report; by default the best."),
     ] = None,
     explain: Annotated[
         int | None,
@@ -93,7 +94,7 @@ def explore(
     for point in points:
         if not point.row:
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
-    chosen = report.choose(study, points, point if explain is None else explain)
+    chosen = report.choose(study, points, number if explain is None else explain)
     commands = _commands(file, settings, storage, output, chosen)
     report.write(output / "explore.html", study, points, chosen, commands)
     if png is not None:
@@ -172,6 +173,33 @@ def load(
         said["workload"] = {"kind": "demo", **said.get("workload", {}), **demo}
     folder = Path() if file is None else file.parent
     return study.checked(said | {"parameters": values}, str(file or "--set"), folder)
+
+
+def card_of(file: Path, number: int, storage: str | None) -> "CardConfig":
+    """The card of a point of a study that was measured."""
+    study = load(file)
+    with _needed():
+        from halfdome.host.explore import search
+
+    url = storage or search.storage_in(OUTPUT)
+    if storage is None and not OUTPUT.is_dir():
+        raise ValueError(f"{OUTPUT}: holds no points of {file}: run `halfdome explore {file}`")
+    return study.design(search.Results(study, url).point(number).values).card
+
+
+def fields(settings: Sequence[str]) -> dict[str, int | str]:
+    """The fields of a card that `FIELD=VALUE` words set. Raises `ValueError` for any other."""
+    from halfdome.host.explore import parameters
+
+    found: dict[str, parameters.Value] = {}
+    for setting in settings:
+        name, values = parameters.parse(setting)
+        if name not in {"array", *parameters.CARD}:
+            raise ValueError(f"--set {setting}: is no field of the card")
+        if len(values) > 1 or name in found:
+            raise ValueError(f"--set {setting}: give one value, once")
+        found |= {name: values[0]}
+    return parameters.of_card(found)
 
 
 @contextmanager

@@ -67,7 +67,10 @@ def coordinates(study: Study, points: Sequence[Point]) -> go.Figure:
         dimensions.append({"label": name, "values": [point.row[name] for point in mine]})
     line = {"color": dimensions[-len(study.objectives)]["values"], "colorscale": "Viridis"}
     figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
-    return figure.update_layout(title="Parameters and objectives", height=460, **_LAYOUT)
+    return figure.update_layout(
+        title="Parameters and objectives", height=480, template=_LAYOUT["template"],
+        margin={"l": 110, "r": 110, "t": 110, "b": 40},
+    )  # fmt: skip
 
 
 def sensitivity(study: Study, points: Sequence[Point]) -> go.Figure:

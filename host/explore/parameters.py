@@ -97,11 +97,7 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
     Raises `ValueError` that names field, value and rule, as opening the platform would.
     """
 
-    def chosen(known: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if name in known}
-
-    card = base.replace(**_array(values), **chosen(CARD))
-    fabric = chosen(FABRIC)
+    card, fabric = base.replace(**of_card(values)), _known(values, FABRIC)
     platform.fabric(**fabric)
     cards = values.get("cards", MOST_CARDS)
     platform.check(card, cards, engine)  # type: ignore[arg-type]
@@ -111,19 +107,25 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
     if parallelism is not None:
         parallelism = arguments.choice("parallelism", parallelism, Parallelism).value
     batch = arguments.integer("batch", values.get("batch", DEFAULTS["batch"]), 1)
-    transfers = Transfers(**chosen(TRANSFERS))
+    transfers = Transfers(**_known(values, TRANSFERS))
     return Design(card, fabric, int(cards), transfers, in_flight, parallelism, batch)
 
 
-def _array(values: Mapping[str, Value]) -> dict[str, int]:
+def _known(values: Mapping[str, Value], known: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in known}
+
+
+def of_card(values: Mapping[str, Value]) -> dict[str, Any]:
+    """The fields of the card among some values. Raises `ConfigError` for an `array` that is none."""
+    fields = _known(values, CARD)
     if "array" not in values:
-        return {}
+        return fields
     if {"array_rows", "array_columns"} & values.keys():
         raise ConfigError("array: sets array_rows and array_columns too, give one or other")
     rows, _, columns = str(values["array"]).partition("x")
     if not (rows.isdecimal() and columns.isdecimal()):
         raise ConfigError(f"array={values['array']}: must be ROWSxCOLUMNS, like 16x16")
-    return {"array_rows": int(rows), "array_columns": int(columns)}
+    return fields | {"array_rows": int(rows), "array_columns": int(columns)}
 
 
 def name_of(values: Mapping[str, Value]) -> str:

@@ -105,7 +105,7 @@ class _Ends(dict[tuple[int, int], float]):
 
 
 class _Modelled:
-    """Cards that take what measured requests took, for each request that of these which `drawn` says."""
+    """Cards that take what measured requests took: for each that of the one in `drawn`."""
 
     def __init__(self, service: Service, drawn: Sequence[int]):
         self._notice, self._drawn = service.notice, drawn

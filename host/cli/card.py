@@ -12,7 +12,6 @@ from halfdome.host.cli import explore, options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
 
-
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Instead of the preset's.")
 ]

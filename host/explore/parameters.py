@@ -116,7 +116,7 @@ def _known(values: Mapping[str, Value], known: Mapping[str, Any]) -> dict[str, A
 
 
 def of_card(values: Mapping[str, Value]) -> dict[str, Any]:
-    """The fields of the card among some values. Raises `ConfigError` for an `array` that is none."""
+    """The fields of the card among some values. Raises `ConfigError` for a bad `array`."""
     fields = _known(values, CARD)
     if "array" not in values:
         return fields

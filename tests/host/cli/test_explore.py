@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from halfdome.host.explore import measure, search
-from tests.host.explore import studies
+from tests.host.explore.test_report import row
 
 SMALL = """
 version = 1
@@ -33,7 +33,7 @@ def measured(monkeypatch):
     def fake(study, values):
         study.design(values)
         seen.append(dict(values))
-        return studies.row(values)
+        return row(values)
 
     monkeypatch.setattr(measure, "measure", fake)
     monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
@@ -63,6 +63,7 @@ def test_a_study_becomes_a_table_and_a_csv(halfdome, measured, study, tmp_path):
     status, text, error = halfdome("explore", file, "-o", folder, "--json", result)
     assert status == 0
     assert str(folder / "explore.csv") in text
+    assert "lanes=2" in (folder / "explore.html").read_text()
     rows = read(folder)
     assert [row["lanes"] for row in rows] == ["4", "2"]
     assert {"seed", "samples_per_second", "area_lut4_equivalents", "verdict"} - {"seed"} <= set(

@@ -295,10 +295,11 @@ class _Compilation:
         self._store_outputs()
 
     def _place(self) -> None:
-        near, far = self._target.near, self._target.far
+        target = self._target
         self._placed = memory.plan(
-            self._lowering.commands, self._schedule, near, self._target.near_bytes, far, self._slots
-        )
+            self._lowering.commands, self._schedule, target.near, target.near_bytes, target.far,
+            self._slots, target.far_banks,
+        )  # fmt: skip
 
     def _buffer_bytes(self, card: int) -> int:
         """What buffers of requests take of a card's large memory."""

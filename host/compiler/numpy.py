@@ -36,6 +36,7 @@ class NumpyTarget:
     name = TARGET
     near = far = MEMORY
     near_bytes = 0
+    far_banks = range(0, 64, 64)
     word = 1
     max_dim = 1 << 16
     waits = 2

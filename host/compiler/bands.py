@@ -25,6 +25,10 @@ START_SHARE = {Engine.MATMUL: 0.01, Engine.VECTOR: 0.05}
 """What of a band's cycles its start may be. The array is what others wait for."""
 LEAST_BLOCK = 1 / 2
 """What of a block of the array's rows a band has at least: it fetches all weights again."""
+FEW = 4
+"""Bands at most of a product that has fewer blocks of rows: its bands may be less than a block."""
+WEIGHTS_SHARE = 1 / 3
+"""What of DRAM's bandwidth weights may take while the rows of such a band pass the array."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ def _bands(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
         case Opcode.CONV2D | Opcode.POOL | Opcode.DEPTHWISE:
             yield from _windows(work, count, config)
         case Opcode.MATMUL:
-            block = config.activation_rows
-            for rows in _even(work.fields["m"], count, block):
+            m, block = work.fields["m"], config.activation_rows
+            few = _few(m, count, config)
+            for rows in _even(m, few, 1) if few else _even(m, count, block):
                 whole = {"x": rows, "y": rows}
                 yield _Band({"m": len(rows)}, whole, len(rows) / work.fields["m"])
         case Opcode.LOOKUP | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED if (
@@ -115,10 +120,22 @@ def _even(total: int, count: int, unit: int) -> list[range]:
     return [range(*ends) for ends in pairwise(ends)]
 
 
+def _few(rows: int, count: int, config: CardConfig) -> int:
+    """Bands of a product of few blocks of rows; 0 for one of more, whose bands are whole blocks."""
+    if rows > (FEW - 1) * config.activation_rows:
+        return 0
+    weights = config.weight_tile_bytes / costs.dram_bytes_per_cycle(config)
+    return max(1, min(count, FEW, int(rows * WEIGHTS_SHARE / weights)))
+
+
 def _windows(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
     window = window_of(work.fields)
     height, width = window.out
-    if work.opcode is Opcode.CONV2D:
+    if work.opcode is not Opcode.CONV2D:
+        rows = -(-height // count)
+    elif few := _few(height * width, count, config):
+        rows = -(-height // few)
+    else:
         block = config.activation_rows
         count = min(count, int(height * width / (block * LEAST_BLOCK)))
         heights = {-(-height // parts) for parts in range(max(1, count // 2), count + 1)}
@@ -128,8 +145,6 @@ def _windows(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
             return whole * -(-rows * width // block) - (-rest * width // block)
 
         rows = min(heights, key=lambda rows: (blocks(rows), rows), default=height)
-    else:
-        rows = -(-height // count)
     for strip in strips(window, rows, alone=work.opcode is not Opcode.CONV2D):
         fields = {"height": len(strip.image), "out_height": len(strip.out), "pad_top": strip.pad}
         image, columns = strip.image, window.image[1]

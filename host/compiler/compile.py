@@ -215,15 +215,18 @@ class _Compilation:
         """Products whose operand is far away are done in strips, if that spares far memory and
         takes about as long."""
         self._divide(division, {}, slots)
-        if cuts := self._cuts():
-            uncut = copy(self)
-            for _ in range(staging.TRIES):
-                self._divide(division, cuts, slots)
-                if (lower := staging.lower(self._lowering, self._placed.memories)) == cuts:
-                    break
-                cuts = lower
-            if not self._spares(uncut):
-                vars(self).update(vars(uncut))
+        uncut, cuts, tried = copy(self), {}, set()
+        for _ in range(staging.TRIES):
+            # Strips that are near now may have sent an operand away that was near before.
+            fresh = {key: height for key, height in self._cuts().items() if key not in tried}
+            lower = staging.lower(self._lowering, self._placed.memories) | fresh
+            if lower == cuts:
+                break
+            cuts = lower
+            tried |= cuts.keys()
+            self._divide(division, cuts, slots)
+        if cuts and not self._spares(uncut):
+            vars(self).update(vars(uncut))
 
     def apart(self) -> None:
         """Orders the layers of what was divided last one after the other, cut as they are, for as
@@ -276,7 +279,7 @@ class _Compilation:
         commands = self._lowering.commands = self._target.in_bands(self._lowering.commands)
         if self._apart:
             one_by_one(commands)
-        longer = inf if self._apart else IN_TURN
+        longer = inf if self._apart or slots == 1 else IN_TURN
         self._schedule = schedule(commands, dependencies(commands, by_buffer), longer)
         self._slots = slots or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()

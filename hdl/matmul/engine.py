@@ -66,11 +66,11 @@ class MatmulEngine(wiring.Component):
         self._requantiser = Requantiser(columns=config.array_columns)
         self.tile_cycles = max(self._loader.tile_cycles, Feeder.pass_cycles)
         # Cycles from `feed` to the totals, to the bytes made of them.
-        self._totals_delay = Feeder.latency + self._array.latency + Accumulators.latency
-        self._output_delay = self._totals_delay + self._requantiser.latency
-        self.latency = self._output_delay + RowWriter.latency
+        self.totals_delay = Feeder.latency + self._array.latency + Accumulators.latency
+        self.output_delay = self.totals_delay + self._requantiser.latency
+        self.latency = self.output_delay + RowWriter.latency
         # Tiles between the edge of the array and the writer, and one that waits for its turn.
-        self._tiles = -(-self._output_delay // self.tile_cycles) + 1
+        self.tiles = -(-self.output_delay // self.tile_cycles) + 1
         super().__init__(
             engine_members()
             | {
@@ -102,12 +102,12 @@ class MatmulEngine(wiring.Component):
         m.submodules.weights = weights = WeightFetcher(config, WEIGHT_WORDS)
         m.submodules.loader = loader = self._loader
         m.submodules.params_reader = params_reader = SequentialReader(config, PARAM_WORDS)
-        m.submodules.params_loader = params = ParamLoader(config, self._tiles)
+        m.submodules.params_loader = params = ParamLoader(config, self.tiles)
         m.submodules.feeder = feeder = Feeder(config)
         m.submodules.array = self._array
         m.submodules.accumulators = accumulators = Accumulators(config)
         m.submodules.requantiser = requantiser = self._requantiser
-        m.submodules.writer = writer = RowWriter(config, self._output_delay, self._tiles)
+        m.submodules.writer = writer = RowWriter(config, self.output_delay, self.tiles)
         connect(m, activations.port, flipped(self.x))
         connect(m, weights.port, flipped(self.w))
         connect(m, params_reader.port, flipped(self.params))
@@ -244,13 +244,13 @@ class MatmulEngine(wiring.Component):
         start_later = later(feeder.start, announced, "start")
         tile_later = later(feeder.tile, announced, "tile")
         first_later = later(feeder.first, announced, "first")
-        output_later = later(output, self._totals_delay, "output")
-        take_later = later(take, self._totals_delay, "take")
+        output_later = later(output, self.totals_delay, "output")
+        take_later = later(take, self.totals_delay, "take")
         # Sums that leave as they are do not enter the requantiser.
         rows, tiles = Signal(), Signal()
         m.d.comb += [
-            rows.eq(output_later(self._totals_delay)),
-            tiles.eq(take_later(self._totals_delay)),
+            rows.eq(output_later(self.totals_delay)),
+            tiles.eq(take_later(self.totals_delay)),
         ]
         row_in = later(rows & ~int32, self._requantiser.latency, "requantised")
         tile_in = later(tiles & ~int32, self._requantiser.latency, "requantised_tile")
@@ -261,7 +261,7 @@ class MatmulEngine(wiring.Component):
             accumulators.first.eq(first_later(announced)),
             accumulators.keep.eq(~output_later(announced)),
             accumulators.sums.eq(array.y),
-            params.take_bias.eq(take_later(self._totals_delay - 1) & ~int32),
+            params.take_bias.eq(take_later(self.totals_delay - 1) & ~int32),
             params.take_multiplier.eq(tile_in(self._requantiser.multiplier_delay - 1)),
             writer.valid.eq(Mux(int32, rows, row_in(self._requantiser.latency))),
             writer.start.eq(Mux(int32, tiles, tile_in(self._requantiser.latency))),

@@ -98,7 +98,7 @@ class RowWriter(wiring.Component):
         self._config = config
         # One block of rows comes while another is written or, if that is more, on its way.
         block = config.activation_rows
-        self._slots = 1 << ceil_log2(block + max(block, delay + self.latency))
+        self.slots = 1 << ceil_log2(block + max(block, delay + self.latency))
         self._tiles = tiles
         columns = config.array_columns
         super().__init__(
@@ -123,10 +123,10 @@ class RowWriter(wiring.Component):
         # Each byte of a row stands in its slot where its address modulo the slot's size puts it.
         size = span_bytes(config)
         m.submodules.rows = rows = Memory(
-            shape=data.ArrayLayout(8, size), depth=self._slots, init=[]
+            shape=data.ArrayLayout(8, size), depth=self.slots, init=[]
         )
         extent = data.StructLayout({"address": ADDRESS_BITS, "size": range(size + 1)})
-        m.submodules.extents = extents = Memory(shape=extent, depth=self._slots, init=[])
+        m.submodules.extents = extents = Memory(shape=extent, depth=self.slots, init=[])
 
         int32, completed, written = Signal(), Signal(), Signal()
         m.d.comb += int32.eq(self.job.y_format == ElementFormat.INT32)
@@ -160,10 +160,10 @@ class RowWriter(wiring.Component):
             with m.If(first):
                 m.d.sync += [address.eq(tile.address), left.eq(tile.left)]
 
-        free = Signal(range(self._slots + 1), init=self._slots)
+        free = Signal(range(self.slots + 1), init=self.slots)
         m.d.comb += [
             self.room.eq(parts.w_rdy & (~first | (free >= config.activation_rows))),
-            self.empty.eq(free == self._slots),
+            self.empty.eq(free == self.slots),
         ]
         m.d.sync += free.eq(free + written - Mux(self.announce & first, tile.rows, 0))
 
@@ -179,7 +179,7 @@ class RowWriter(wiring.Component):
             here.eq(Mux(self.start, head.as_value(), part.as_value())),
         ]
         # Every tile of a span begins at the same slot; the last one leaves each behind.
-        slot = Signal(range(self._slots))
+        slot = Signal(range(self.slots))
         first_slot = Signal.like(slot)
         next_slot = Signal.like(slot)
         m.d.comb += slot.eq(Mux(self.start, first_slot, next_slot))
@@ -234,8 +234,8 @@ class RowWriter(wiring.Component):
         """Complete rows leave in order, a word at a time."""
         bus_bytes, size = self._config.bus_bytes, span_bytes(self._config)
         rows_read, extents_read = rows.read_port(), extents.read_port()
-        waiting = Signal(range(self._slots + 1))
-        slot = Signal(range(self._slots))
+        waiting = Signal(range(self.slots + 1))
+        slot = Signal(range(self.slots))
         load, held = Signal(), Signal()
         m.d.comb += load.eq((waiting != 0) & (~held | written))
         m.d.sync += [

@@ -24,7 +24,7 @@ from halfdome.hdl.vector.sums import WindowSums
 from halfdome.hdl.vector.unit import WORDS, byte_size, bytes_of, group_of
 from halfdome.hdl.vector.walker import Taps, WindowWalker
 
-_QUEUE_WORDS = 4
+QUEUE_WORDS = 4
 
 
 class VectorEngine(wiring.Component):
@@ -124,7 +124,7 @@ class VectorEngine(wiring.Component):
         m.submodules.lines = lines = ChannelLines(config)
         m.submodules.constants = constants = FixedConstants()
         m.submodules.pairs = pairs = BytePairs(config)
-        m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=_QUEUE_WORDS)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=QUEUE_WORDS)
         m.submodules.packer = packer = RowPacker(config)
         connect(m, a.port, flipped(self.a))
         connect(m, b.port, flipped(self.b))
@@ -267,7 +267,7 @@ class VectorEngine(wiring.Component):
             with m.State("RUN"):
                 # A word may leave the lanes in this cycle and the next.
                 ready = table.whole | (unit != Unit.TABLE)
-                m.d.sync += go.eq((queue.level <= _QUEUE_WORDS - 2) & packer.busy & ready)
+                m.d.sync += go.eq((queue.level <= QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
                 with m.Elif(enter | table.loads | walker.skips | sums.busy | read):

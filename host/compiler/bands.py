@@ -15,7 +15,7 @@ from halfdome.hdl.commands import Engine, Flag, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.commands import Command, Extent, Place, Region
-from halfdome.host.compiler.strips import strips
+from halfdome.host.compiler.strips import strip_of
 from halfdome.host.compiler.traffic import window_of
 from halfdome.host.driver.kernels import Work
 
@@ -23,6 +23,12 @@ MOST = 8
 """Bands of a node on a card, its images and strips being some."""
 START_SHARE = {Engine.MATMUL: 0.01, Engine.VECTOR: 0.05}
 """What of a band's cycles its start may be. The array is what others wait for."""
+WINDOWS = (Opcode.CONV2D, Opcode.POOL, Opcode.DEPTHWISE)
+"""What makes an image of an image."""
+BYTES = (Opcode.LOOKUP, Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
+"""What goes over bytes, wherever rows end."""
+ROWS = (*BYTES, Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
+"""What goes over elements, row by row."""
 LEAST_BLOCK = 1 / 2
 """What of a block of the array's rows a band has at least: it fetches all weights again."""
 FEW = 4
@@ -32,7 +38,7 @@ WEIGHTS_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
-class _Band:
+class Band:
     """Fields that are other ones than the whole command's, rows or bytes of operands by their field
     as first and number, and its share of the work."""
 
@@ -46,9 +52,9 @@ def cut(commands: Sequence[Command], config: CardConfig) -> list[Command]:
     bound = {id(other) for each in commands for other in (*each.behind, *each.once_seen)}
     rows: dict[tuple, set[int]] = defaultdict(set)
     for command in commands:
-        rows[_node(command)].add(_row(command))
+        rows[node_of(command)].add(_row(command))
     made: list[Command] = []
-    for (node, _), group in groupby(commands, lambda command: (_node(command), _row(command))):
+    for (node, _), group in groupby(commands, lambda command: (node_of(command), _row(command))):
         piece = list(group)
         is_bound = any(each.behind or each.once_seen or id(each) in bound for each in piece)
         share = 0.0 if is_bound else START_SHARE.get(_opcode(piece[0]).engine, 0.0)
@@ -62,10 +68,11 @@ def _opcode(command: Command) -> Opcode:
     return command.work.opcode  # type: ignore[attr-defined]
 
 
-def _node(command: Command) -> tuple[int, str, Opcode, int]:
-    """What commands have in common that make one tensor."""
-    y = command.work.fields.get("y")  # type: ignore[attr-defined]
-    return command.position, command.label, _opcode(command), id(y.buffer) if y else 0
+def node_of(command: Command) -> tuple[int, int, str, Opcode, int]:
+    """What commands of one core have in common that make one tensor."""
+    work: Work = command.work  # type: ignore[assignment]
+    y = work.fields.get("y")
+    return command.position, work.core, command.label, work.opcode, id(y.buffer) if y else 0
 
 
 def _row(command: Command) -> int:
@@ -77,46 +84,71 @@ def _row(command: Command) -> int:
 def _cut(piece: Sequence[Command], count: int, config: CardConfig) -> list[Command]:
     """Commands for the same rows of y in bands, all of them for the first band first."""
     cut = [
-        [_part(command, band) for band in _bands(command.work, count, config)]  # type: ignore[arg-type]
+        [part_of(command, band) for band in _bands(command.work, count, config)]  # type: ignore[arg-type]
         for command in piece
     ]
     return [each for band in zip(*cut, strict=True) for each in band] if cut[0] else list(piece)
 
 
-def _bands(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
-    """At most `count` bands of a command; none if it has no rows to be cut along."""
+def _bands(work: Work, count: int, config: CardConfig) -> Iterator[Band]:
+    """At most `count` bands of a command; none if it has no steps to be cut along."""
+    total, unit = steps(work, config)
+    if work.opcode in WINDOWS:
+        parts = _heights(work, count, config)
+    elif work.opcode is not Opcode.MATMUL:
+        parts = _even(total, count, unit)
+    elif few := _few(total, count, config):
+        parts = _even(total, few, unit)
+    else:
+        parts = _even(total, count, config.activation_rows)
+    found = [band(work, part) for part in parts]
+    if None not in found:
+        yield from found  # type: ignore[misc]
+
+
+def steps(work: Work, config: CardConfig) -> tuple[int, int]:
+    """What a command can be cut along: how many rows of y, of images rows of pixels, or bytes of
+    one row, and the number of them in whose multiples; none if it cannot be cut."""
     match work.opcode:
         case Opcode.CONV2D | Opcode.POOL | Opcode.DEPTHWISE:
-            yield from _windows(work, count, config)
+            return work.fields["out_height"], 1
         case Opcode.MATMUL:
-            m, block = work.fields["m"], config.activation_rows
-            few = _few(m, count, config)
-            for rows in _even(m, few, 1) if few else _even(m, count, block):
-                whole = {"x": rows, "y": rows}
-                yield _Band({"m": len(rows)}, whole, len(rows) / work.fields["m"])
-        case Opcode.LOOKUP | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED if (
-            work.fields["rows"] == 1
-        ):
-            columns = work.fields["columns"]
-            names = ["a", "y"]
-            if "b" in work.fields and not work.fields["flags"] & Flag.BROADCAST:
-                names.append("b")
-            for part in _even(columns, count, config.bus_bytes):
-                yield _Band({"columns": len(part)}, dict.fromkeys(names, part), len(part) / columns)
-        case (
-            Opcode.AFFINE | Opcode.ADD | Opcode.MULTIPLY | Opcode.CLAMP | Opcode.LOOKUP
-            | Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED
-        ):  # fmt: skip
-            for rows in _even(work.fields["rows"], count, 1):
-                operands = {name: rows for name in ("a", "b", "y") if name in work.fields}
-                yield _Band({"rows": len(rows)}, operands, len(rows) / work.fields["rows"])
+            return work.fields["m"], 1
+        case _ if is_flat(work):
+            return work.fields["columns"], config.bus_bytes
+        case _ if work.opcode in ROWS:
+            return work.fields["rows"], 1
+    return 0, 1
+
+
+def band(work: Work, part: range) -> Band | None:
+    """Some steps of a command. None if there is no such command: an image of which its windows see
+    nothing, or leap over."""
+    total, fields = 0, {}
+    if work.opcode in WINDOWS:
+        return _window(work, part)
+    if work.opcode is Opcode.MATMUL:
+        total, fields, names = work.fields["m"], {"m": len(part)}, ["x", "y"]
+    elif is_flat(work):
+        total, fields, names = work.fields["columns"], {"columns": len(part)}, ["a", "y"]
+        if "b" in work.fields and not work.fields["flags"] & Flag.BROADCAST:
+            names.append("b")
+    else:
+        total, fields = work.fields["rows"], {"rows": len(part)}
+        names = [name for name in ("a", "b", "y") if name in work.fields]
+    return Band(fields, dict.fromkeys(names, part), len(part) / total)
+
+
+def is_flat(work: Work) -> bool:
+    """Whether all is one row of bytes."""
+    return work.opcode in BYTES and work.fields["rows"] == 1
 
 
 def _even(total: int, count: int, unit: int) -> list[range]:
     """So many ranges or fewer, each of whole units but for the last."""
     units = -(-total // unit)
     count = min(count, units)
-    ends = [min(units * part // count * unit, total) for part in range(count + 1)]
+    ends = [min(units * part // count * unit, total) for part in range(count + 1)] if count else []
     return [range(*ends) for ends in pairwise(ends)]
 
 
@@ -128,9 +160,9 @@ def _few(rows: int, count: int, config: CardConfig) -> int:
     return max(1, min(count, FEW, int(rows * WEIGHTS_SHARE / weights)))
 
 
-def _windows(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
-    window = window_of(work.fields)
-    height, width = window.out
+def _heights(work: Work, count: int, config: CardConfig) -> list[range]:
+    """The rows of pixels of each band; of products those with the fewest blocks."""
+    height, width = window_of(work.fields).out
     if work.opcode is not Opcode.CONV2D:
         rows = -(-height // count)
     elif few := _few(height * width, count, config):
@@ -145,15 +177,23 @@ def _windows(work: Work, count: int, config: CardConfig) -> Iterator[_Band]:
             return whole * -(-rows * width // block) - (-rest * width // block)
 
         rows = min(heights, key=lambda rows: (blocks(rows), rows), default=height)
-    for strip in strips(window, rows, alone=work.opcode is not Opcode.CONV2D):
-        fields = {"height": len(strip.image), "out_height": len(strip.out), "pad_top": strip.pad}
-        image, columns = strip.image, window.image[1]
-        x = range(image.start * columns, image.stop * columns)
-        y = range(strip.out.start * width, strip.out.stop * width)
-        yield _Band(fields, {"x": x, "y": y}, len(strip.out) / height)
+    return [range(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
-def _part(command: Command, band: _Band) -> Command:
+def _window(work: Work, part: range) -> Band | None:
+    """Rows of pixels, with those of x that they are made of."""
+    window = window_of(work.fields)
+    strip = strip_of(window, part, alone=work.opcode is not Opcode.CONV2D)
+    if strip is None:
+        return None
+    fields = {"height": len(strip.image), "out_height": len(strip.out), "pad_top": strip.pad}
+    columns, width = window.image[1], window.out[1]
+    x = range(strip.image.start * columns, strip.image.stop * columns)
+    y = range(part.start * width, part.stop * width)
+    return Band(fields, {"x": x, "y": y}, len(part) / window.out[0])
+
+
+def part_of(command: Command, band: Band) -> Command:
     """A band of a command."""
     work: Work = command.work  # type: ignore[assignment]
     fields = {**work.fields, **band.fields}
@@ -167,7 +207,7 @@ def _part(command: Command, band: _Band) -> Command:
             moved[_key(place)] = rows, stride
     cycles = costs.START_CYCLES + (work.cycles - costs.START_CYCLES) * band.share
     return replace(
-        command, work=Work(work.opcode, fields, cycles),
+        command, work=Work(work.opcode, fields, cycles, work.core),
         reads=[_band_of(region, moved, band.share) for region in command.reads],
         writes=[_band_of(region, moved, band.share) for region in command.writes],
     )  # fmt: skip

@@ -37,6 +37,7 @@ class Buffer:
     traffic : float, bytes of it that a request moves, for deciding what is kept near
     exclusive : bool, whether it shares memory with nothing: others than the card write to it
     staging : bool, whether it is of use only in near memory, and so comes first there
+    core : int, the core in whose near memory it may lie; -1 if several use it
     """
 
     name: str
@@ -46,6 +47,7 @@ class Buffer:
     traffic: float = 0.0
     exclusive: bool = False
     staging: bool = False
+    core: int = 0
 
     @property
     def in_host(self) -> bool:

@@ -276,7 +276,8 @@ class _Compilation:
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
         self._lower()
-        commands = self._lowering.commands = self._target.in_bands(self._lowering.commands)
+        dealt = self._target.over_cores(self._lowering.commands)
+        commands = self._lowering.commands = self._target.in_bands(dealt)
         if self._apart:
             one_by_one(commands)
         longer = inf if self._apart or slots == 1 else IN_TURN

@@ -19,7 +19,7 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import bands, costs, hazards, strips
+from halfdome.host.compiler import bands, cores, costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Place, Symbol
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
@@ -153,7 +153,8 @@ class HalfdomeTarget:
 
     def fence(self, queue: int) -> Work:
         """The fence of an engine."""
-        return Work(Opcode(Engine(queue) << 4 | _FENCE), {})
+        core, engine = divmod(queue, len(Engine))
+        return Work(Opcode(engine << 4 | _FENCE), {}, core=core)
 
     def copy(self, source: Rows, target: Place, stride: int, rows: int, columns: int) -> Work:
         """AFFINE with nothing to do."""
@@ -279,6 +280,10 @@ class HalfdomeTarget:
         shape = work.fields["rows"], work.fields["columns"]
         return work.taking(costs.lookup(self._config, *shape))
 
+    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+        """See `cores.deal`."""
+        return cores.deal(commands, self._config, range(self._config.cores))
+
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """See `bands.cut`."""
         return bands.cut(commands, self._config)
@@ -317,7 +322,7 @@ class HalfdomeTarget:
                     if symbol >= 0 or isinstance(work.fields.get("row_bytes"), Symbol):
                         reaches.append((*at[:2], start, value.buffer.nbytes))
                     values[name] = start + value.offset
-            raw += pack(work.opcode, **values)
+            raw += pack(work.opcode, core=work.core, **values)
         return {
             "descriptors": np.frombuffer(raw, np.uint8).reshape(-1, DESCRIPTOR_BYTES),
             "sizes": sizes,

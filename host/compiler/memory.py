@@ -7,13 +7,14 @@ Large buffers that commands use together begin in other banks of far memory: str
 through them side by side would else ask one bank for rows in turn, each of which closes another.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from halfdome.host.compiler.commands import Buffer, Command
 from halfdome.host.compiler.schedule import Schedule
 from halfdome.host.driver.layout import round_up
+from halfdome.host.driver.memory import kind, of_core
 
 ALIGNMENT = 64
 """Of every buffer: a memory line."""
@@ -108,10 +109,10 @@ def buffers(commands: Iterable[Command]) -> list[Buffer]:
 
 
 def traffic(commands: Iterable[Command], plan: Plan, cards: int) -> list[dict[str, float]]:
-    """For each card the bytes that a request moves to and from each of its memories."""
+    """For each card the bytes that a request moves to and from each kind of its memories."""
     moved: list[dict[str, float]] = [{} for _ in range(cards)]
     for buffer in buffers(commands):
-        mine, name = moved[buffer.position], plan.memories[id(buffer)]
+        mine, name = moved[buffer.position], kind(plan.memories[id(buffer)])
         mine[name] = mine.get(name, 0.0) + buffer.traffic
     return moved
 
@@ -154,8 +155,9 @@ def plan(
 ) -> Plan:  # fmt: skip
     """Places every buffer of the cards that a request's commands use.
 
-    The memory `near` of each card has `near_bytes`; what does not fit there goes to `far`, whose
-    banks begin at the addresses `banks`, and again from the end of that range on.
+    The memory `near` of each core has `near_bytes`; what does not fit there, or several cores use,
+    goes to `far`. There what cores hold of one name is held once. Banks of `far` begin at the
+    addresses `banks`, and again from the end of that range on.
     """
     used = lifetimes(commands, schedule)
     begin = _Banks(commands, banks)
@@ -166,28 +168,35 @@ def plan(
     held: Counter[tuple[int, str]] = Counter()
     for position in sorted({buffer.position for buffer in all_buffers}):
         mine = [buffer for buffer in all_buffers if buffer.position == position]
-        close, distant = _Arena(), _Arena()
-        contents = 0
+        close: dict[int, _Arena] = defaultdict(_Arena)
+        distant = _Arena()
+        contents: Counter[int] = Counter()
+        shared: set[str] = set()
 
         def worth(buffer: Buffer) -> tuple[bool, float]:
             copies = slots if buffer.contents is None else 1
             return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
 
         for buffer in sorted(mine, key=worth, reverse=True):
-            nbytes, key = round_up(buffer.nbytes, ALIGNMENT), id(buffer)
+            nbytes, key, core = round_up(buffer.nbytes, ALIGNMENT), id(buffer), buffer.core
+            own, room = close[core], near_bytes if core >= 0 else 0
             if buffer.contents is not None:
-                fits = contents + nbytes + slots * close.nbytes <= near_bytes
-                memories[key] = near if fits else far
-                contents += nbytes if fits else 0
-                held[position, memories[key]] += nbytes
+                fits = contents[core] + nbytes + slots * own.nbytes <= room
+                memories[key] = of_core(near, core) if fits else far
+                contents[core] += nbytes if fits else 0
+                if fits or buffer.name not in shared:
+                    held[position, memories[key]] += nbytes
+                if not fits:
+                    shared.add(buffer.name)
                 continue
-            grown = max(close.nbytes, close.offset(nbytes, used[key]) + nbytes)
-            fits = contents + slots * grown <= near_bytes
-            memories[key] = near if fits else far
+            grown = max(own.nbytes, own.offset(nbytes, used[key]) + nbytes)
+            fits = contents[core] + slots * grown <= room
+            memories[key] = of_core(near, core) if fits else far
             if fits:
-                offsets[key] = close.put(nbytes, used[key])
+                offsets[key] = own.put(nbytes, used[key])
             else:
                 offsets[key] = distant.put(nbytes, used[key], *begin.first(buffer))
-        arenas |= {(position, near): close, (position, far): distant}
+        arenas |= {(position, of_core(near, core)): arena for core, arena in close.items()}
+        arenas[position, far] = distant
     sizes = {key: arena.nbytes for key, arena in arenas.items() if arena.nbytes}
     return Plan(memories, offsets, sizes, held)

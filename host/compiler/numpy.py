@@ -237,6 +237,10 @@ class NumpyTarget:
             "table": table, "y": y, "a": a, "rows": rows, "columns": columns,
         })  # fmt: skip
 
+    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+        """It has one."""
+        return list(commands)
+
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """All of them take a cycle."""
         return list(commands)

@@ -28,6 +28,7 @@ class Segments:
         self._plan = plan
         self._values = values
         self._numbers: dict[object, int] = {}
+        self._names: dict[tuple[int, str], str] = {}
         self.found: list[Segment] = []
         self.weights: dict[str, np.ndarray] = {}
 
@@ -43,18 +44,29 @@ class Segments:
         self.weights[name] = contents
         return name
 
+    def _held(self, buffer: Buffer, memory: str) -> int:
+        """The segment of contents: one in each memory, named after that if the card has another."""
+        key, card = (buffer.position, memory, buffer.name), (buffer.position, buffer.name)
+        if key not in self._numbers:
+            is_copy = card in self._names
+            if not is_copy:
+                self._names[card] = buffer.name
+                if self._values and buffer.contents is not None:
+                    self._names[card] = self._weight(buffer.name, buffer.contents)
+            contents = self._names[card]
+            name = f"{contents} in {memory}" if is_copy else contents
+            segment = Segment(name, buffer.position, memory, buffer.nbytes, False, contents)
+            self._number(key, segment)
+        return self._numbers[key]
+
     def of(self, buffer: Buffer) -> tuple[int, int]:
         """Segment and byte at which a buffer begins."""
         if buffer.in_host:
             segment = Segment(buffer.name, HOST, "host", buffer.nbytes, True)
             return self._number(id(buffer), segment), 0
         memory = self._plan.memories[id(buffer)]
-        if id(buffer) in self._numbers:
-            return self._numbers[id(buffer)], 0
         if buffer.contents is not None:
-            name = self._weight(buffer.name, buffer.contents) if self._values else buffer.name
-            segment = Segment(name, buffer.position, memory, buffer.nbytes, False, name)
-            return self._number(id(buffer), segment), 0
+            return self._held(buffer, memory), 0
         key = buffer.position, memory
         segment = Segment(
             f"{memory} of a request", buffer.position, memory, self._plan.arena_bytes[key], True

@@ -48,15 +48,23 @@ def strips(window: Window, height: int, alone: bool = False) -> list[Strip]:
     """
     found = []
     for first in range(0, window.out[0], height):
-        out = range(first, min(first + height, window.out[0]))
-        start = out.start * window.stride[0] - window.pad[0]
-        reach = (len(out) - 1) * window.stride[0] + window.dilation[0] * (window.kernel[0] - 1) + 1
-        image = range(max(0, start), min(window.image[0], start + reach))
-        pad = max(0, -start)
-        if not image or (alone and pad and window.dilation[0] > len(image)):
+        strip = strip_of(window, range(first, min(first + height, window.out[0])), alone)
+        if strip is None:
             return [Strip(range(window.out[0]), range(window.image[0]), window.pad[0])]
-        found.append(Strip(out, image, pad))
+        found.append(strip)
     return found
+
+
+def strip_of(window: Window, out: range, alone: bool = False) -> Strip | None:
+    """The strip for some rows of y. None if it would see nothing of the image or, of channels
+    `alone`, a row of it might."""
+    start = out.start * window.stride[0] - window.pad[0]
+    reach = (len(out) - 1) * window.stride[0] + window.dilation[0] * (window.kernel[0] - 1) + 1
+    image = range(max(0, start), min(window.image[0], start + reach))
+    pad = max(0, -start)
+    if not image or (alone and pad and window.dilation[0] > len(image)):
+        return None
+    return Strip(out, image, pad)
 
 
 @lru_cache(1 << 10)

@@ -216,6 +216,10 @@ class Target(Protocol):
         """Bytes, each by what stands in its place in a table of 256."""
         ...
 
+    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+        """The commands, those in parts that several cores of a card do at a time."""
+        ...
+
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """The commands, those in several that others should not have to wait for as a whole."""
         ...

@@ -100,6 +100,7 @@ class Accelerator(Protocol):
     index : int, its number on the platform
     target, design : str, what its programs are made for
     memories : allocators by the name that programs use
+    shared : str, the memory that all its queues reach
     issued : int64[queues], the commands that each queue was given so far
     told : int64[cards], how often this card was asked to tell each other card of its progress
     alarms : int, rises when something went wrong that no completion tells
@@ -113,6 +114,7 @@ class Accelerator(Protocol):
     target: str
     design: str
     memories: Mapping[str, Allocator]
+    shared: str
     issued: np.ndarray
     told: np.ndarray
 

@@ -11,7 +11,7 @@ from halfdome.host.driver.accelerator import CardState, Code, Issue, Place
 from halfdome.host.driver.device import Device
 from halfdome.host.driver.errors import CardError, DataLost
 from halfdome.host.driver.layout import round_up
-from halfdome.host.driver.memory import Allocator, Block, CardFull
+from halfdome.host.driver.memory import Allocator, Block, CardFull, of_core
 from halfdome.host.driver.session import Session
 from halfdome.host.driver.timeline import COUNTER_MASK, Event, Timeline, peer_counter
 
@@ -51,7 +51,8 @@ class InstalledPart:
         self.telling = code.peer >= 0
         for command in np.flatnonzero(self.telling):
             peer = place.peers[code.peer[command]]
-            address = peer.device.counter_address(peer_counter(index))  # type: ignore[attr-defined]
+            device: Device = peer.device  # type: ignore[attr-defined]
+            address = device.counter_address(peer_counter(device.config, index))
             _set(slots[:, self.starts[command]], _SIGNAL_ADDRESS, np.uint64(address))
         self._unpatched = slots
         self.slots = slots.copy()
@@ -103,6 +104,7 @@ class HalfdomeAccelerator:
     """
 
     target = "halfdome"
+    shared = "dram"
 
     def __init__(
         self, device: Device, session: Session, backdoor: Callable[[], np.ndarray] | None = None
@@ -115,12 +117,15 @@ class HalfdomeAccelerator:
         self.design = config.hash
         self.timeline = Timeline(device)
         self.issued, self.told = self.timeline.issued, self.timeline.told
-        base = config.scratchpad_address(0)
-        named = f"card {self.index}"
         self.memories = {
-            "scratchpad": Allocator(f"{named} scratchpad", base, config.scratchpad_bytes, 64),
-            "dram": Allocator(f"{named} DRAM", 0, config.dram_bytes, 64),
-        }
+            name: Allocator(
+                f"card {self.index} {name}", config.scratchpad_address(core),
+                config.scratchpad_bytes, 64,
+            )
+            for core in range(config.cores)
+            for name in [of_core("scratchpad", core)]
+        }  # fmt: skip
+        self.memories[self.shared] = Allocator(f"card {self.index} DRAM", 0, config.dram_bytes, 64)
         self.backdoor = backdoor
 
     @property
@@ -184,7 +189,10 @@ class HalfdomeAccelerator:
         for start in range(0, len(values), STAGING_BYTES):
             piece = values[start : start + STAGING_BYTES]
             staging.array[: len(piece)] = piece
-            self.move(Opcode.LOAD, staging.address, block.address + start, len(piece))
+            self.move(
+                Opcode.LOAD, staging.address, block.address + start, len(piece),
+                core=self._core_of(block),
+            )  # fmt: skip
             self.check()
         self.session.unmap(staging)
 
@@ -228,11 +236,19 @@ class HalfdomeAccelerator:
         """Submits what was issued with one doorbell."""
         return self.timeline.flush()
 
-    def move(self, opcode: Opcode, source: int, target: int, nbytes: int, *after: Event) -> Event:
-        """Issues a LOAD or STORE of bytes in one piece."""
+    def move(
+        self, opcode: Opcode, source: int, target: int, nbytes: int, *after: Event, core: int = 0
+    ) -> Event:
+        """Issues a LOAD or STORE of bytes in one piece, of a core."""
         stride = round_up(nbytes, self.config.bus_bytes)
         work = kernels.move(opcode, source, stride, target, stride, 1, nbytes)
-        return self.timeline.issue(opcode, after=after, **work.fields)
+        return self.timeline.issue(opcode, after=after, core=core, **work.fields)
+
+    def _core_of(self, block: Block) -> int:
+        """A core that reaches a block."""
+        if self.in_dram(block):
+            return 0
+        return (block.address - self.config.scratchpad_base) // self.config.scratchpad_bytes
 
     def check(self) -> np.ndarray:
         """Submits what was issued and waits for it; the completions."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, RowFormat
+from halfdome.hdl.commands import ElementFormat, Engine, Flag, Function, Opcode, RowFormat
 from halfdome.host.driver.layout import round_up
 
 Address = Any
@@ -44,21 +44,27 @@ class Rows:
 class Work:
     """A command without its header: what it does, and the fields that say with what.
 
-    `cycles` is what it is expected to take, for whoever plans.
+    `cycles` is what it is expected to take, for whoever plans; `core` is the one that runs it.
     """
 
     opcode: Opcode
     fields: Mapping[str, Any]
     cycles: float = 0.0
+    core: int = 0
 
     @cached_property
     def queue(self) -> int:
-        """The in-order queue that it joins."""
-        return int(self.opcode.engine)
+        """The in-order queue that it joins: those of a core follow those of the one before."""
+        return queue_of(self.core, self.opcode.engine)
 
     def taking(self, cycles: float) -> "Work":
         """The same, expected to take so long."""
         return replace(self, cycles=cycles)
+
+
+def queue_of(core: int, engine: Engine) -> int:
+    """The number of an engine's queue, and of the timeline counter of what it has done."""
+    return core * len(Engine) + engine
 
 
 def float_bits(value: float | np.float32) -> int:

@@ -3,6 +3,16 @@
 from dataclasses import dataclass
 
 
+def of_core(name: str, core: int) -> str:
+    """What a memory is called that every core of a card has for itself."""
+    return f"{name} {core}" if core else name
+
+
+def kind(name: str) -> str:
+    """What kind of memory it is, whichever core has it."""
+    return name.partition(" ")[0]
+
+
 class CardFull(MemoryError):
     """A memory of a card has no such room left, though the host's may have."""
 

@@ -177,6 +177,7 @@ class NumpyAccelerator:
     """
 
     target = TARGET
+    shared = MEMORY
 
     def __init__(self, index: int, bus: NumpyBus, session: Session, memory_bytes: int, peers: int):
         self.index = index

@@ -1,8 +1,8 @@
 """What timeline counters will reach, and commands that wait for them.
 
-Every engine of core 0 owns the counter with its number and counts its commands there; card `i`
-tells this card of its progress through counter `len(Engine) + i`. An event is "that counter has
-reached that value". The host counts without end; cards compare modulo 2**32.
+Every engine owns the counter with the number of its queue and counts its commands there, core by
+core; card `i` tells this card of its progress through the `i`th counter after those. An event is
+"that counter has reached that value". The host counts without end; cards compare modulo 2**32.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from halfdome.hdl.commands import Engine, Opcode, pack
+from halfdome.hdl.config import CardConfig
 from halfdome.host.driver.device import Device
+from halfdome.host.driver.kernels import queue_of
 
 COUNTER_MASK = 0xFFFF_FFFF
 _FENCE = 0xF
@@ -26,9 +28,9 @@ class Event:
     value: int
 
 
-def peer_counter(card: int) -> int:
+def peer_counter(config: CardConfig, card: int) -> int:
     """The counter through which card number `card` tells others of its progress."""
-    return len(Engine) + card
+    return config.cores * len(Engine) + card
 
 
 class Timeline:
@@ -36,18 +38,19 @@ class Timeline:
 
     Parameters
     ----------
-    device : Device, core 0 of which is used
+    device : Device
 
     Attributes
     ----------
-    issued : int64[engines], the commands that each engine was given so far
+    issued : int64[queues], the commands that each engine of each core was given so far
     told : int64[peers], how often this card was asked to tell each card of its progress
     """
 
     def __init__(self, device: Device):
         self._device = device
-        self.issued = np.zeros(len(Engine), np.int64)
-        self.told = np.zeros(device.config.counters - len(Engine), np.int64)
+        config = device.config
+        self.issued = np.zeros(config.cores * len(Engine), np.int64)
+        self.told = np.zeros(config.counters - len(self.issued), np.int64)
         self._pending: list[tuple[bytes, str]] = []
 
     @property
@@ -56,39 +59,41 @@ class Timeline:
         return self._device.index
 
     def issue(
-        self, opcode: Opcode, *, after: Sequence[Event] = (), label: str = "", **fields: int
-    ) -> Event:
-        """Queues a command that starts after every event of `after`; see `flush`.
+        self, opcode: Opcode, *, after: Sequence[Event] = (), label: str = "", core: int = 0,
+        **fields: int,
+    ) -> Event:  # fmt: skip
+        """Queues a command of a core that starts after every event of `after`; see `flush`.
 
         Events must be of this card's counters: its own engines, or peers that `notify` it. Order
         within one engine needs no event.
         """
-        engine = opcode.engine
+        queue = queue_of(core, opcode.engine)
         waits: dict[int, int] = {}
         for event in after:
             if event.card != self.card:
                 raise ValueError(
                     f"event of card {event.card} given to card {self.card}: use notify"
                 )
-            if event.counter != engine:
+            if event.counter != queue:
                 waits[event.counter] = max(event.value, waits.get(event.counter, 0))
         awaited = [
             {"wait_counter": counter, "wait_value": value & COUNTER_MASK}
             for counter, value in waits.items()
         ]
         for wait in awaited[:-1]:
-            self._pending.append((pack(Opcode(engine << 4 | _FENCE), **wait), label))
-        value = int(self.issued[engine]) + 1
-        signal = {"signal_counter": engine, "signal_value": value & COUNTER_MASK}
-        raw = pack(opcode, **(awaited[-1] if awaited else {}), **signal, **fields)
+            fence = Opcode(opcode.engine << 4 | _FENCE)
+            self._pending.append((pack(fence, core=core, **wait), label))
+        value = int(self.issued[queue]) + 1
+        signal = {"signal_counter": queue, "signal_value": value & COUNTER_MASK}
+        raw = pack(opcode, core=core, **(awaited[-1] if awaited else {}), **signal, **fields)
         self._pending.append((raw, label))
-        self.issued[engine] = value
-        return Event(self.card, engine, value)
+        self.issued[queue] = value
+        return Event(self.card, queue, value)
 
     def notify(self, peer: Device, *, label: str = "") -> Event:
         """Tells `peer` that every STORE issued here so far has arrived; the event is the peer's."""
         value = int(self.told[peer.index]) + 1
-        event = Event(peer.index, peer_counter(self.card), value)
+        event = Event(peer.index, peer_counter(peer.config, self.card), value)
         self.issue(
             Opcode.SIGNAL, address=peer.counter_address(event.counter),
             value=value & COUNTER_MASK, label=label,
@@ -98,15 +103,16 @@ class Timeline:
 
     def restore(self, peers: Sequence["Timeline"]) -> None:
         """Sets the counters of a card that was reset: whatever was issued counts as done."""
-        for engine in Engine:
-            self._device.set_counter(engine, int(self.issued[engine]))
+        for queue, issued in enumerate(self.issued.tolist()):
+            self._device.set_counter(queue, issued)
         self.catch_up(peers)
 
     def catch_up(self, peers: Sequence["Timeline"]) -> None:
         """Sets what peers will have told this card, so that nothing waits for them."""
         for peer in peers:
             if peer is not self:
-                self._device.set_counter(peer_counter(peer.card), int(peer.told[self.card]))
+                counter = peer_counter(self._device.config, peer.card)
+                self._device.set_counter(counter, int(peer.told[self.card]))
 
     def drop(self) -> None:
         """Forgets what was issued and not flushed; its events never happen."""

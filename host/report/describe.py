@@ -18,6 +18,7 @@ from halfdome.hdl.commands import (
 from halfdome.hdl.commands import fields as fields_of
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.registers import BAR0_BYTES, COUNTER_BASE
+from halfdome.host.driver.timeline import peer_counter
 from halfdome.host.report.recording import Recording
 from halfdome.host.report.size import size
 
@@ -73,9 +74,11 @@ class Describer:
 
     def _counter(self, index: int) -> str:
         """A timeline counter, as the runtime uses them: one of each engine, one of each card."""
-        if index < len(Engine):
-            return f"counter {index} ({Engine(index).name.lower()})"
-        return f"counter {index} (card {index - len(Engine)})"
+        core, engine = divmod(index, len(Engine))
+        if core < self._config.cores:
+            named = f"core {core} " if self._config.cores > 1 else ""
+            return f"counter {index} ({named}{Engine(engine).name.lower()})"
+        return f"counter {index} (card {index - peer_counter(self._config, 0)})"
 
     def load(self, card: int, values: dict[str, int]) -> tuple[str, dict]:
         return self._move(

@@ -8,7 +8,7 @@ import numpy as np
 from halfdome.host.driver.accelerator import Accelerator
 from halfdome.host.driver.bus import DmaBuffer
 from halfdome.host.driver.errors import DataLost
-from halfdome.host.driver.memory import Block, CardFull
+from halfdome.host.driver.memory import Block, CardFull, kind
 from halfdome.host.driver.session import Session
 from halfdome.host.runtime.program import HOST, Program, ProgramError, Segment
 
@@ -70,6 +70,7 @@ class Memory:
             [None] * len(program.segments) for _ in range(program.slots)
         ]
         self._missing: dict[str, list[tuple[int, Block]]] = {}
+        self._apart: set[str] = set()
         for number, segment in enumerate(program.segments):
             if segment.position == HOST:
                 self._map(number, segment)
@@ -93,15 +94,20 @@ class Memory:
                 block = self._allocate(card, segment)
                 if segment.contents:
                     self._missing.setdefault(segment.contents, []).append((segment.position, block))
+                    if segment.memory != kind(segment.memory):  # another core's than the first's
+                        self._apart.add(segment.contents)
             if segment.contents:
                 self.resident[key] = block
             self.addresses[slots, number] = block.address
             self.bus_addresses[slots, number] = card.bus_address(block)
 
     def _allocate(self, card: Accelerator, segment: Segment) -> Block:
-        """In the memory that the segment is planned for, or in any that has room."""
-        first = segment.memory
-        for name in sorted(card.memories, key=lambda name: name != first):
+        """In the memory that the segment is planned for, or in another that has room and is reached
+        by whatever queues use it."""
+        first, spare = segment.memory, [card.shared]
+        if len(card.memories) == 2:
+            spare = list(card.memories)
+        for name in dict.fromkeys([first, *spare]):
             with suppress(CardFull):
                 block = card.memories[name].allocate(segment.nbytes)
                 if not segment.contents:
@@ -123,6 +129,8 @@ class Memory:
                 pass_on
                 and 1 < len(places) == len(self._cards)
                 and len(weights[name]) <= SHARED_BYTES
+                and len(dict(places)) == len(places)
+                and name not in self._apart
             ):
                 shared.append(name)
                 continue

@@ -1,37 +1,114 @@
 """What the timing card knows of the RTL, as a C++ header: no number is written twice."""
 
 import ctypes
+from collections.abc import Iterable
+from functools import cache
 
+from amaranth import Signal
+
+from halfdome.hdl import registers
+from halfdome.hdl.command.checker import DescriptorChecker
+from halfdome.hdl.command.rules.tables import operands
 from halfdome.hdl.commands import (
     BODIES,
+    COMPLETION_BYTES,
     DESCRIPTOR_BYTES,
     EXTENSION,
     HEADER,
     NO_COUNTER,
+    TABLE_BYTES,
+    ElementFormat,
     Engine,
     Field,
     Flag,
+    Function,
     Opcode,
     ReadFailure,
     Status,
 )
-from halfdome.hdl.config import LINE_BYTES, CardConfig
-from halfdome.hdl.engine import Activity
+from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
+from halfdome.hdl.core import WEIGHT_PORT
+from halfdome.hdl.dma.load import LoadEngine
+from halfdome.hdl.dma.store import StoreEngine
+from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
+from halfdome.hdl.memory.arbiter import FAN_IN
+from halfdome.hdl.memory.axi_arbiter import OUTSTANDING_WRITES
+from halfdome.hdl.memory.switch import OUTSTANDING_BITS
+from halfdome.hdl.pcie.endpoint import NON_POSTED_LATE
+from halfdome.hdl.pcie.packet_buffer import PacketBuffer
+from halfdome.hdl.pcie.replier import PREFETCH_BYTES, READ_QUEUE, READS_IN_FLIGHT
+from halfdome.hdl.pcie.tlp import MAX_PAYLOAD_BYTES, READ_COMPLETION_BOUNDARY
+from halfdome.sim.timing.attributes import attributes
 
 _CONFIG = (
     "cores", "array_rows", "array_columns", "accumulator_rows", "activation_rows", "lanes",
     "max_dim", "gather_outstanding", "gather_float_stages", "gather_cache_bytes",
     "gather_cache_ways", "scratchpad_bytes", "scratchpad_banks", "bus_bytes", "byte_word_cycles",
     "dram_bytes", "max_payload_bytes", "max_read_request_bytes", "dma_tags", "queue_depth",
-    "counters", "clock_mhz", "burst_words", "line_bytes", "line_tiles", "group_tiles",
+    "counters", "clock_mhz", "burst_words", "byte_lanes", "line_bytes", "line_tiles", "group_tiles",
     "diagonal_tiles", "weight_tile_bytes", "scratchpad_base", "window_bytes",
 )  # fmt: skip
 """Fields and properties of `CardConfig` that are parameters as they are."""
 
+_READS = (
+    Engine.LOAD, Engine.STORE, *[Engine.VECTOR] * 2, *[Engine.GATHER] * 4, *[Engine.MATMUL] * 3,
+)  # fmt: skip
+_WRITES = (Engine.LOAD, Engine.VECTOR, Engine.GATHER, Engine.MATMUL)
+"""Whose the memory ports of a core are, as `Core` connects them."""
+
+CARD_READS, CARD_WRITES = 1, 2
+"""Ports of the card itself: the window's, and those of the window and of DMA reads."""
+
+_CONSTANTS = {
+    "DESCRIPTOR_BYTES": DESCRIPTOR_BYTES,
+    "COMPLETION_BYTES": COMPLETION_BYTES,
+    "NO_COUNTER": NO_COUNTER,
+    "TABLE_BYTES": TABLE_BYTES,
+    "LINE_BYTES": LINE_BYTES,
+    "ENGINES": len(Engine),
+    "ACTIVITIES": len(Activity),
+    "CORE_READS": len(_READS),
+    "CORE_WRITES": len(_WRITES),
+    "CARD_READS": CARD_READS,
+    "CARD_WRITES": CARD_WRITES,
+    "WEIGHT_PORT": WEIGHT_PORT,
+    "FAN_IN": FAN_IN,
+    "OUTSTANDING_BITS": OUTSTANDING_BITS,
+    "OUTSTANDING_WRITES": OUTSTANDING_WRITES,
+    "MAX_PAYLOAD_BYTES": MAX_PAYLOAD_BYTES,
+    "READ_COMPLETION_BOUNDARY": READ_COMPLETION_BOUNDARY,
+    "PACKET_BUFFER_LATENCY": PacketBuffer.latency,
+    "NON_POSTED_LATE": NON_POSTED_LATE,
+    "READ_QUEUE": READ_QUEUE,
+    "READS_IN_FLIGHT": READS_IN_FLIGHT,
+    "PREFETCH_BYTES": PREFETCH_BYTES,
+    "CHECKER_LATENCY": DescriptorChecker.latency,
+    "FENCE_LATENCY": 3,
+    "MSIX_VECTORS": len(registers.MSIX_VECTORS),
+    "MSIX_TABLE": registers.MSIX_TABLE,
+    "TRAFFICS": len(registers.TRAFFIC),
+    **{name: getattr(registers, name) for name in (
+        "COUNTER_BASE", "ACTIVITY_BASE", "TRAFFIC_BASE", "CORE_BASE", "CORE_STRIDE",
+        "IDENTIFICATION", "INTERFACE_VERSION", "CONTROL_RUN", "CONTROL_RESET", "STATUS_IDLE",
+        "STATUS_FETCH_FAILED", "STATUS_RESETTING",
+    )},
+}  # fmt: skip
+
 
 def parameters(config: CardConfig) -> dict[str, int]:
     """What a card of this configuration is, by name: every member of the C++ `Parameters`."""
-    return {name: getattr(config, name) for name in _CONFIG}
+    config_hash = int(config.hash, 16)
+    return (
+        {name: getattr(config, name) for name in _CONFIG}
+        | attributes(config)
+        | {
+            "hash_low": config_hash & 0xFFFF_FFFF,
+            "hash_high": config_hash >> 32,
+            "completion_timeout": registers.default_completion_timeout_cycles(config),
+            "load_copy_depth": LoadEngine.copy_depth,
+            "store_depth": StoreEngine.depth,
+        }
+    )
 
 
 def parameter_array(config: CardConfig) -> ctypes.Array:
@@ -40,25 +117,25 @@ def parameter_array(config: CardConfig) -> ctypes.Array:
     return (ctypes.c_int64 * len(values))(*values.values())
 
 
+@cache
 def header() -> str:
     """The text of `card.hpp`."""
     blocks = [
         "// Generated by sim/timing/header.py.\n#pragma once\n\n#include <cstdint>\n\n"
         "namespace halfdome::timing {\n",
         _struct("Parameters", tuple(parameters(CardConfig()))),
-        _constants(
-            {
-                "DESCRIPTOR_BYTES": DESCRIPTOR_BYTES,
-                "NO_COUNTER": NO_COUNTER,
-                "LINE_BYTES": LINE_BYTES,
-                "ENGINES": len(Engine),
-                "ACTIVITIES": len(Activity),
-            }
-        ),
-        *(_enum(kind) for kind in (Opcode, Status, ReadFailure)),
+        _constants(_CONSTANTS),
+        f"constexpr uint64_t ADDRESS_MASK = {(1 << ADDRESS_BITS) - 1};\n",
+        *(_enum(kind) for kind in (Opcode, ElementFormat, Function, Status, ReadFailure)),
         _plain_enum("Activity", {each.name: each.value for each in Activity}),
         _plain_enum("EngineNumber", {f"{each.name}_ENGINE": each.value for each in Engine}),
-        "namespace flag {\n" + _constants(dict(Flag.__members__)) + "}\n",
+        _space("flag", dict(Flag.__members__)),
+        _space("reg", {each.name: each.offset for each in registers.REGISTERS}),
+        _space("core_reg", {each.name: each.offset for each in registers.CORE_REGISTERS}),
+        _space("traffic", {name: number for number, name in enumerate(registers.TRAFFIC)}),
+        _table("READ_OWNERS", _READS),
+        _table("WRITE_OWNERS", _WRITES),
+        "// Operands that the checker looks at, by opcode.\n" + _table("OPERANDS", _operands()),
         "// `bytes` bytes from byte `start` of a descriptor.\n"
         "struct Field {\n  unsigned start, bytes;\n};\n",
         _fields("header", HEADER),
@@ -76,6 +153,22 @@ def _struct(name: str, members: tuple[str, ...]) -> str:
 
 def _constants(values: dict[str, int]) -> str:
     return "".join(f"constexpr unsigned {name} = {int(value)};\n" for name, value in values.items())
+
+
+def _space(name: str, values: dict[str, int]) -> str:
+    return f"namespace {name} {{\n{_constants(values)}}}\n"
+
+
+def _table(name: str, values: Iterable[int]) -> str:
+    listed = ", ".join(str(int(value)) for value in values)
+    return f"constexpr unsigned {name}[] = {{{listed}}};\n"
+
+
+def _operands() -> list[int]:
+    counts = [0] * 256
+    for opcode, found in operands(Signal(DESCRIPTOR_BITS), CardConfig(), Engine).items():
+        counts[opcode] = len(found)
+    return counts
 
 
 def _enum(kind) -> str:

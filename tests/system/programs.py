@@ -357,19 +357,23 @@ DAMAGES = {
 
 
 def random_tasks(config: CardConfig, seed: int, count: int) -> list[Task]:
-    """Tasks in disjoint slots, a few of them damaged; results in DRAM or the scratchpad."""
+    """Tasks for each core in turn, in disjoint slots, a few of them damaged.
+
+    Results lie in DRAM or the core's scratchpad.
+    """
     rng = np.random.default_rng(seed)
     picker = random.Random(seed)
     tasks = []
     for index in range(count):
         kind = picker.choice(KINDS)
+        core = index % config.cores
         operands = 2 * index * SLOT
         output = operands + SLOT
         if picker.random() < 0.3:
             room = config.scratchpad_bytes // 2048
-            output = config.scratchpad_address(0) + 2048 * (index % room)
+            output = config.scratchpad_address(core) + 2048 * (index % room)
         changes = picker.choice(DAMAGES[kind]) if picker.random() < 0.25 else {}
-        tasks.append(kind(rng, config, operands, output, **changes))
+        tasks.append(kind(rng, config, operands, output, **{"core": core} | changes))
     return tasks
 
 
@@ -383,7 +387,7 @@ def golden_outcome(config: CardConfig, tasks: list[Task]) -> tuple[GoldenCard, l
 
 
 def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False, **options):
-    """Runs tasks on one real card; returns completions, DRAM, scratchpad, cycles and port trace."""
+    """Runs tasks on one real card; returns completions, memories, cycles and port trace."""
     with halfdome.open(cards=1, config=config, engine=engine, **options) as runtime:
         platform, card = runtime.platform, runtime.cards[0]
         if record:
@@ -395,16 +399,16 @@ def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False
         identifiers = card.device.submit([task.descriptor for task in tasks])
         completions = card.device.wait(identifiers)
         bar2 = platform.bars[0].bar2 + config.scratchpad_address(0)
-        scratchpad = b"".join(
+        scratchpads = b"".join(
             platform.bus.read(bar2 + offset, 1024)
-            for offset in range(0, config.scratchpad_bytes, 1024)
+            for offset in range(0, config.cores * config.scratchpad_bytes, 1024)
         )
         counters = card.counters()
         trace = platform.world.trace(0)[: platform.cycles] if record else None
         return {
             "completions": completions,
             "dram": dram.copy(),
-            "scratchpad": scratchpad,
+            "scratchpads": scratchpads,
             "counters": counters,
             "cycles": platform.cycles,
             "trace": trace,
@@ -414,3 +418,12 @@ def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False
 def outcomes(completions) -> list[tuple[Status, int]]:
     """(status, detail) of each."""
     return [(completion.status, completion.detail) for completion in completions]
+
+
+def assert_same_ports(a: np.ndarray, b: np.ndarray) -> None:
+    """Two port traces are equal; if not, says which ports differ first, and when."""
+    assert len(a) == len(b)
+    if not np.array_equal(a, b):
+        cycle = int(np.flatnonzero(a != b)[0])
+        names = [n for n in a.dtype.names or () if (a[n][cycle] != b[n][cycle]).any()]
+        raise AssertionError(f"ports {names} differ first in cycle {cycle}")

@@ -78,17 +78,17 @@ def test_counts_go_on_where_descriptors_wrap(timelines):
 def test_a_card_tells_a_peer_through_the_counter_with_its_number(timelines):
     first, second, _ = timelines
     events = [first.notify(second._device) for _ in range(2)]
-    assert events == [Event(1, peer_counter(0), value) for value in (1, 2)]
+    assert events == [Event(1, peer_counter(TINY, 0), value) for value in (1, 2)]
     assert first.told.tolist()[:3] == [0, 2, 0]
     second.issue(Opcode.COPY, after=[events[1]])
     with pytest.raises(ValueError, match="event of card 1 given to card 0: use notify"):
         first.issue(Opcode.COPY, after=[events[0]])
     first.flush()
     sent = [unpack(fields(Opcode.SIGNAL), raw) for raw in first._device.submitted]
-    address = second._device.counter_address(peer_counter(0))
+    address = second._device.counter_address(peer_counter(TINY, 0))
     assert [(s["address"], s["value"]) for s in sent] == [(address, 1), (address, 2)]
     (waiting,) = headers(second)
-    assert (waiting["wait_counter"], waiting["wait_value"]) == (peer_counter(0), 2)
+    assert (waiting["wait_counter"], waiting["wait_value"]) == (peer_counter(TINY, 0), 2)
 
 
 def test_nothing_is_submitted_before_it_is_flushed_and_labels_go_along(timelines):
@@ -116,5 +116,5 @@ def test_a_card_that_was_reset_takes_all_that_was_issued_and_told_for_done(issue
     for timeline, count in zip(timelines, told, strict=True):
         timeline.told[1] = count
     one.restore(timelines)
-    peers = {peer_counter(0): told[0], peer_counter(2): told[2]}
+    peers = {peer_counter(TINY, 0): told[0], peer_counter(TINY, 2): told[2]}
     assert one._device.counters == dict(enumerate(issued)) | peers

@@ -1,0 +1,463 @@
+"""Which core of a card runs what: long commands are cut, and each core takes a part of them.
+
+Nodes are lowered to commands of a card, and dealt out here by what commands are: rows of y, as
+bands are, or its channels. A core reaches its own near memory and what all cores of a card share.
+So rows that one core makes and reads lie near it, and rows that pass to another lie far.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from math import inf
+
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
+from halfdome.hdl.config import CardConfig
+from halfdome.host.compiler import bands, costs
+from halfdome.host.compiler.commands import Buffer, Command, Place, Region
+from halfdome.host.compiler.memory import ALIGNMENT
+from halfdome.host.compiler.traffic import window_of
+from halfdome.host.driver.kernels import Work
+from halfdome.host.driver.layout import PARAM
+
+NEAR_SHARE = 1 / 2
+"""What of its near memory a core may have for weights."""
+UNEVEN = 1.25
+"""How much more than its share a core may have to do so that rows stay where they are."""
+
+Bounds = tuple[float, ...]
+"""Where the part of each core begins, and where the last ends."""
+
+
+def deal(commands: Sequence[Command], config: CardConfig, cores: Sequence[int]) -> list[Command]:
+    """The commands, in parts for some cores of each card. None is cut that tells of another."""
+    if tuple(cores) == (0,):
+        return list(commands)
+    dealt = _Dealer(commands, config, cores)
+    made = [part for command in commands for part in dealt.parts(command)]
+    _house(made)
+    return made
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How cores do a node.
+
+    Attributes
+    ----------
+    parts : of each command by identity
+    cycles : float, what that is expected to take
+    rows : where the bytes of y of each core begin; None if each has some of every row
+    """
+
+    parts: Mapping[int, list[Command]]
+    cycles: float
+    rows: Bounds | None = None
+
+
+class _Dealer:
+    """Decides, node after node, how it is cut.
+
+    What is made in rows of a buffer is remembered, so that who reads them by rows reads its own.
+    """
+
+    def __init__(self, commands: Sequence[Command], config: CardConfig, cores: Sequence[int]):
+        self._config = config
+        self._cores = cores
+        self._bound = {
+            id(other) for each in commands for other in (*each.behind, *each.once_seen)
+        } | {id(each) for each in commands if each.behind or each.once_seen}
+        self._nodes: dict[tuple, list[Command]] = defaultdict(list)
+        self._node_of = {id(command): bands.node_of(command) for command in commands}
+        for command in commands:
+            self._nodes[self._node_of[id(command)]].append(command)
+        self._readers = _readers(commands)
+        held = {
+            id(r.buffer): r.buffer.nbytes
+            for each in commands
+            for r in each.reads
+            if r.buffer.contents is not None and _opcode(each) is not Opcode.GATHER
+        }
+        room = NEAR_SHARE * config.scratchpad_bytes * len(cores)
+        self._weights_are_near = sum(held.values()) <= room
+        self._plans: dict[tuple, Mapping[int, list[Command]]] = {}
+        self._rows: dict[int, Bounds | None] = {}  # in bytes, by identity of the buffer
+        self._pooling: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(cores))
+
+    def parts(self, command: Command) -> list[Command]:
+        """The command, or what cores do of it."""
+        if id(command) in self._readers:  # a copy for whoever reads it
+            readers = self._readers[id(command)]
+            parts = [part for reader in readers for part in self._planned(reader)]
+            return [_on(command, core) for core in sorted({_core(part) for part in parts})]
+        return self._planned(command)
+
+    def _planned(self, command: Command) -> list[Command]:
+        node = self._node_of[id(command)]
+        if node not in self._plans:
+            self._plans[node] = self._plan(self._nodes[node])
+        return self._plans[node][id(command)]
+
+    def _plan(self, commands: Sequence[Command]) -> Mapping[int, list[Command]]:
+        """The parts of each command of a node, by identity: in the way that is done first."""
+        first = commands[0]
+        if _opcode(first) is Opcode.GATHER:
+            return {id(command): [self._least_busy(command)] for command in commands}
+        alone = self._alone(commands, self._home(first))
+        if any(id(command) in self._bound for command in commands) or not _is_cut(commands):
+            return alone.parts
+        kept = self._by_rows(commands, self._inherited(commands))
+        ways = [kept, self._by_rows(commands, self._even(commands)), self._by_channels(commands)]
+        best = min((way for way in (*ways, alone) if way), key=lambda way: way.cycles)
+        if kept and kept.cycles <= UNEVEN * best.cycles:
+            best = kept
+        self._rows[id(_place(first, "y").buffer)] = best.rows
+        return best.parts
+
+    def _alone(self, commands: Sequence[Command], number: int) -> _Way:
+        """Everything on one core."""
+        for command in commands:
+            command.work = replace(command.work, core=self._cores[number])  # type: ignore[type-var]
+        parts = {id(command): [command] for command in commands}
+        return _Way(parts, self._took(parts), self._all_on(number))
+
+    def _least_busy(self, command: Command) -> Command:
+        """A pooling, where the least is pooled so far."""
+        busy = self._pooling[command.position]
+        number = busy.index(min(busy))
+        busy[number] += command.cycles
+        return _on(command, self._cores[number])
+
+    def _home(self, command: Command) -> int:
+        """Which of the cores has all of what a command reads; the first if none does."""
+        for region in command.reads:
+            bounds = self._rows.get(id(region.buffer))
+            for number in range(len(self._cores)):
+                if bounds == self._all_on(number):
+                    return number
+        return 0
+
+    def _all_on(self, number: int) -> Bounds:
+        return (0.0,) * (number + 1) + (inf,) * (len(self._cores) - number)
+
+    def _even(self, commands: Sequence[Command]) -> Bounds:
+        """All rows of y in as many equal parts as there are cores, in whole steps."""
+        first, last = _span(commands)
+        unit = _unit(commands[0], self._config)
+        steps, count = -(-(last - first) // unit), len(self._cores)
+        ends = [first + unit * (steps * part // count) for part in range(count)]
+        return (*ends, last)
+
+    def _inherited(self, commands: Sequence[Command]) -> Bounds | None:
+        """The rows of y whose rows of x each core has made, of what goes row by row."""
+        first = commands[0]
+        if _opcode(first) in bands.WINDOWS:
+            return None
+        for name in ("x", "a", "b"):
+            place, stride = first.work.fields.get(name), _stride(first, name)  # type: ignore[attr-defined]
+            bounds = self._rows.get(id(place.buffer)) if isinstance(place, Place) else None
+            if bounds and stride and (stride == 1) == (_stride(first) == 1):
+                return self._counted(commands, place.offset, stride, bounds)
+        return None
+
+    def _counted(
+        self, commands: Sequence[Command], offset: int, stride: int, bounds: Bounds
+    ) -> Bounds:
+        """Bounds of the bytes of an operand as rows of y."""
+        start, last = _span(commands)
+        inner = [
+            bound if bound == inf else start - (offset - bound) // stride for bound in bounds[1:-1]
+        ]
+        return (start, *(min(max(bound, start), last) for bound in inner), last)
+
+    def _by_rows(self, commands: Sequence[Command], bounds: Bounds | None) -> _Way | None:
+        """None if there is no such cut."""
+        if bounds is None:
+            return None
+        made = {}
+        for command in commands:
+            parts = self._rows_of(command, bounds)
+            if parts is None:
+                return None
+            made[id(command)] = parts
+        stride = _stride(commands[0])
+        took = costs.START_CYCLES + self._took(made)
+        return _Way(made, took, tuple(bound * stride for bound in bounds))
+
+    def _rows_of(self, command: Command, bounds: Bounds) -> list[Command] | None:
+        work: Work = command.work  # type: ignore[assignment]
+        total, _ = bands.steps(work, self._config)
+        first, wide = _row(command), _width(work)
+        ends = [min(max(-(-(bound - first) // wide), 0), total) for bound in bounds]
+        parts = []
+        for core, (start, stop) in zip(self._cores, pairwise(ends), strict=True):
+            if start == stop:
+                continue
+            band = bands.band(work, range(int(start), int(stop)))
+            if band is None:
+                return None
+            part = bands.part_of(command, band)
+            part.work = _costed(replace(part.work, core=core), self._config)  # type: ignore[type-var]
+            parts.append(part)
+        return parts
+
+    def _by_channels(self, commands: Sequence[Command]) -> _Way | None:
+        """Each core some channels of y, in whole groups of tiles, whose weights lie together."""
+        work: Work = commands[0].work  # type: ignore[assignment]
+        if (
+            work.opcode not in (Opcode.MATMUL, Opcode.CONV2D)
+            or work.fields["flags"] & Flag.DIAGONAL
+        ):
+            return None
+        n, group = work.fields["n"], self._config.group_tiles * self._config.array_columns
+        groups, count = -(-n // group), len(self._cores)
+        if groups < 2 or any(command.work.fields["n"] != n for command in commands):  # type: ignore[attr-defined]
+            return None
+        ends = [min(groups * part // count * group, n) for part in range(count + 1)]
+        parts = [
+            (core, range(start, stop))
+            for core, (start, stop) in zip(self._cores, pairwise(ends), strict=True)
+            if stop > start
+        ]
+        made = {
+            id(command): [
+                channels_of(command, chosen, core, self._config) for core, chosen in parts
+            ]
+            for command in commands
+        }
+        return _Way(made, costs.START_CYCLES + self._took(made))
+
+    def _took(self, parts: Mapping[int, list[Command]]) -> float:
+        """What the busiest core takes, or far memory, if all lies there but weights that cores have
+        room for."""
+        busy: dict[int, float] = defaultdict(float)
+        moved = 0.0
+        for part in chain.from_iterable(parts.values()):
+            busy[_core(part)] += part.cycles
+            for region in (*part.reads, *part.writes):
+                if region.buffer.contents is None or not self._weights_are_near:
+                    moved += region.traffic
+        return max(*busy.values(), moved / costs.dram_bytes_per_cycle(self._config))
+
+
+def channels_of(command: Command, chosen: range, core: int, config: CardConfig) -> Command:
+    """Some channels of y of a product, from and to whole groups of tiles."""
+    work: Work = command.work  # type: ignore[assignment]
+    v = dict(work.fields)
+    taps = v.get("kernel_height", 1) * v.get("kernel_width", 1)
+    group = config.group_tiles * config.array_columns
+    size = ElementFormat(v["y_format"]).nbytes
+
+    def weight_bytes(n: int) -> int:
+        return taps * costs.tiles(config, v["k"], n) * config.weight_tile_bytes
+
+    share = len(chosen) / v["n"]
+    again = -(-len(chosen) // group) / -(-v["n"] // group)
+    if taps == 1 and v["k"] <= config.line_bytes:  # x is fetched once, however many groups
+        again = 1.0
+    start, nbytes = weight_bytes(chosen.start), weight_bytes(len(chosen))
+    moved = {
+        "x": (0, None, again), "w": (start, nbytes, share),
+        "params": (PARAM.itemsize * chosen.start, PARAM.itemsize * len(chosen), share),
+        "y": (size * chosen.start, size * len(chosen), share),
+    }  # fmt: skip
+    places = {
+        (id(v[name].buffer), v[name].offset): how
+        for name, how in moved.items()
+        if isinstance(v[name], Place)
+    }
+
+    def regions(found: Iterable[Region]) -> list[Region]:
+        made = []
+        for region in found:
+            extent = region.extent
+            offset, row_bytes, part = places[id(region.buffer), extent.start]
+            extent = replace(
+                extent, start=extent.start + offset, row_bytes=row_bytes or extent.row_bytes
+            )
+            nbytes = None if region.moved is None else region.moved * part
+            made.append(Region(region.buffer, extent, nbytes))
+        return made
+
+    fields = {
+        name: value + moved[name][0] if name in moved and isinstance(value, Place) else value
+        for name, value in v.items()
+    }
+    made = _costed(Work(work.opcode, {**fields, "n": len(chosen)}, core=core), config)
+    return replace(command, work=made, reads=regions(command.reads), writes=regions(command.writes))
+
+
+def _readers(commands: Sequence[Command]) -> dict[int, list[Command]]:
+    """By identity of each command that fills a strip of near memory those that read it there."""
+    found: dict[int, list[Command]] = {}
+    filled: dict[int, Command] = {}
+    for command in commands:
+        for region in command.reads:
+            if region.buffer.staging and id(region.buffer) in filled:
+                found[id(filled[id(region.buffer)])].append(command)
+        for region in command.writes:
+            if region.buffer.staging:
+                filled[id(region.buffer)] = command
+                found[id(command)] = []
+    return found
+
+
+def _house(commands: Sequence[Command]) -> None:
+    """Gives each core buffers of its own, of what no other core touches.
+
+    Contents come in a copy for each core, or in the part of them that it reads; so does what is
+    filled by the core that reads it. What several cores touch stays as it is.
+    """
+    used: dict[int, dict[int, list[Region]]] = defaultdict(lambda: defaultdict(list))
+    buffers: dict[int, Buffer] = {}
+    for command in commands:
+        for region in (*command.reads, *command.writes):
+            if region.buffer.position == command.position:
+                buffers[id(region.buffer)] = region.buffer
+                used[id(region.buffer)][_core(command)].append(region)
+    own: dict[tuple[int, int], tuple[Buffer, int]] = {}
+    for key, by_core in used.items():
+        for core, (buffer, start) in _shared_out(buffers[key], by_core).items():
+            own[key, core] = buffer, start
+    for command in commands:
+        core, work = _core(command), command.work
+
+        def moved(buffer: Buffer, core: int = core) -> tuple[Buffer, int]:
+            return own.get((id(buffer), core), (buffer, 0))
+
+        command.reads, command.writes = (
+            [_moved(region, *moved(region.buffer)) for region in regions]
+            for regions in (command.reads, command.writes)
+        )
+        fields = {
+            name: _placed(value, *moved(value.buffer)) if isinstance(value, Place) else value
+            for name, value in work.fields.items()  # type: ignore[attr-defined]
+        }
+        command.work = replace(work, fields=fields)  # type: ignore[type-var]
+    for buffer in buffers.values():
+        buffer.traffic = 0.0
+    for buffer, _ in own.values():
+        buffer.traffic = 0.0
+    for command in commands:
+        for region in (*command.reads, *command.writes):
+            region.buffer.traffic += region.traffic
+
+
+def _shared_out(
+    buffer: Buffer, by_core: Mapping[int, Sequence[Region]]
+) -> dict[int, tuple[Buffer, int]]:
+    """What each core has of a buffer, and the byte at which that begins."""
+    if len(by_core) == 1:
+        buffer.core = next(iter(by_core))
+        return {}
+    hulls = {
+        core: (
+            min(region.extent.start for region in regions) // ALIGNMENT * ALIGNMENT,
+            max(region.extent.end for region in regions),
+        )
+        for core, regions in by_core.items()
+    }
+    ends = sorted(hulls.values())
+    apart = all(before[1] <= after[0] for before, after in pairwise(ends))
+    if buffer.exclusive or not (apart or buffer.staging or buffer.contents is not None):
+        buffer.core = -1
+        return {}
+    found, whole = {}, replace(buffer)
+    for number, (core, (start, end)) in enumerate(hulls.items()):
+        mine = buffer if number == 0 else replace(whole)
+        mine.core = core
+        if apart:
+            mine.nbytes = end - start
+            if whole.contents is not None:
+                mine.name = f"{whole.name} from {start}"
+                mine.contents = lambda start=start, end=end: whole.contents()[start:end]  # type: ignore[misc]
+        found[core] = mine, start if apart else 0
+    return found
+
+
+def _moved(region: Region, buffer: Buffer, start: int) -> Region:
+    extent = replace(region.extent, start=region.extent.start - start)
+    return replace(region, buffer=buffer, extent=extent)
+
+
+def _placed(place: Place, buffer: Buffer, start: int) -> Place:
+    return Place(buffer, place.offset - start, place.symbol)
+
+
+def _on(command: Command, core: int) -> Command:
+    """The same on a core."""
+    return replace(command, work=replace(command.work, core=core))  # type: ignore[type-var]
+
+
+def _core(command: Command) -> int:
+    return command.work.core  # type: ignore[attr-defined]
+
+
+def _opcode(command: Command) -> Opcode:
+    return command.work.opcode  # type: ignore[attr-defined]
+
+
+def _place(command: Command, name: str) -> Place:
+    return command.work.fields[name]  # type: ignore[attr-defined]
+
+
+def _width(work: Work) -> int:
+    """Rows of y in a step of a command."""
+    return work.fields["out_width"] if work.opcode in bands.WINDOWS else 1
+
+
+def _unit(command: Command, config: CardConfig) -> int:
+    """Rows, or bytes of one row, in whose multiples a node is cut."""
+    work: Work = command.work  # type: ignore[assignment]
+    return _width(work) * bands.steps(work, config)[1]
+
+
+def _stride(command: Command, name: str = "y") -> int:
+    """Bytes from one row of an operand to the next: of one row of bytes, one."""
+    work: Work = command.work  # type: ignore[assignment]
+    if bands.is_flat(work):
+        return 1
+    return work.fields.get(f"{name}_stride", 0)
+
+
+def _row(command: Command) -> int:
+    """The row of y, or the byte, at which a command begins, counted from that of the buffer."""
+    return _place(command, "y").offset // (_stride(command) or 1)
+
+
+def _span(commands: Sequence[Command]) -> tuple[int, int]:
+    """The first row of y of some commands, and that after the last."""
+    firsts = [_row(command) for command in commands]
+    sizes = [_size(command.work) for command in commands]  # type: ignore[arg-type]
+    return min(firsts), max(first + size for first, size in zip(firsts, sizes, strict=True))
+
+
+def _size(work: Work) -> int:
+    """Rows of y, or bytes of its one row."""
+    fields = work.fields
+    if work.opcode in bands.WINDOWS:
+        return fields["out_height"] * fields["out_width"]
+    return (
+        fields["m"]
+        if work.opcode is Opcode.MATMUL
+        else fields["columns" if bands.is_flat(work) else "rows"]
+    )
+
+
+def _is_cut(commands: Sequence[Command]) -> bool:
+    """Whether all commands of a node can be cut, and along rows of one stride."""
+    works: list[Work] = [command.work for command in commands]  # type: ignore[misc]
+    able = works[0].opcode in (*bands.WINDOWS, *bands.ROWS, Opcode.MATMUL)
+    return (
+        able and len({_stride(command) for command in commands}) == 1 and _stride(commands[0]) > 0
+    )
+
+
+def _costed(work: Work, config: CardConfig) -> Work:
+    """A product with what it is expected to take; anything else as it is."""
+    v = work.fields
+    if work.opcode is Opcode.MATMUL:
+        return work.taking(costs.product(config, v["m"], v["k"], v["n"]))
+    if work.opcode is Opcode.CONV2D:
+        return work.taking(costs.convolution(config, window_of(v)))
+    return work

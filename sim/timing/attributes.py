@@ -1,0 +1,84 @@
+"""What the components of the engines say of themselves: the parameters of their timing."""
+
+import warnings
+
+from amaranth.hdl import UnusedElaboratable
+
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.matmul.engine import LINES_AHEAD, PARAM_WORDS, WEIGHT_WORDS, MatmulEngine
+from halfdome.hdl.matmul.feeder import Feeder
+from halfdome.hdl.matmul.job import JobDecoder
+from halfdome.hdl.matmul.params import PARAM_BYTES
+from halfdome.hdl.matmul.requantiser import Requantiser
+from halfdome.hdl.matmul.weights import rows_per_stage
+from halfdome.hdl.matmul.writer import RowWriter, span_bytes
+from halfdome.hdl.vector.adder import WindowAdder
+from halfdome.hdl.vector.engine import QUEUE_WORDS
+from halfdome.hdl.vector.kernel import GROUPS
+from halfdome.hdl.vector.lanes import VectorLanes
+from halfdome.hdl.vector.lookup import ByteTable
+from halfdome.hdl.vector.maximum import WindowMaximum
+from halfdome.hdl.vector.pairs import BytePairs
+from halfdome.hdl.vector.scaler import TotalScaler
+from halfdome.hdl.vector.source import read_ahead_words
+from halfdome.hdl.vector.unit import byte_size
+from halfdome.hdl.vector.walker import WindowWalker
+
+
+def attributes(config: CardConfig) -> dict[str, int]:
+    """By name: the engine's, then what it is. Cycles, words, or bytes."""
+    with warnings.catch_warnings():
+        # They are asked, not built.
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        engines = {"matmul": _matmul(config), "vector": _vector(config)}
+    return {
+        f"{engine}_{name}": value
+        for engine, values in engines.items()
+        for name, value in values.items()
+    }
+
+
+def _matmul(config: CardConfig) -> dict[str, int]:
+    engine = MatmulEngine(config)
+    writer = RowWriter(config, engine.output_delay, engine.tiles)
+    requantiser = Requantiser(columns=config.array_columns)
+    return {
+        "decode_latency": JobDecoder.latency,
+        "convolution_latency": JobDecoder.convolution_latency,
+        "lines_ahead": LINES_AHEAD,
+        "weight_words": WEIGHT_WORDS,
+        "rows_per_stage": rows_per_stage(config),
+        "param_words": PARAM_WORDS,
+        "param_bytes": PARAM_BYTES,
+        "pass_cycles": Feeder.pass_cycles,
+        "totals_delay": engine.totals_delay,
+        "output_delay": engine.output_delay,
+        # From a row's entry until its multipliers are taken.
+        "multiplier_delay": engine.totals_delay + requantiser.multiplier_delay - 1,
+        "tiles": engine.tiles,
+        "slots": writer.slots,
+        "span_bytes": span_bytes(config),
+    }
+
+
+def _vector(config: CardConfig) -> dict[str, int]:
+    lanes = VectorLanes(config.bus_bytes // 4)
+    scaler = TotalScaler(config)
+    return {
+        "read_ahead_words": read_ahead_words(config),
+        "queue_words": QUEUE_WORDS,
+        "byte_size": byte_size(config),
+        "lanes_latency": lanes.latency,
+        "function_latency": lanes.table_latency,
+        "reduce_latency": lanes.reduce_latency,
+        "table_cycles": ByteTable.load_cycles,
+        "table_latency": ByteTable.latency,
+        "pairs_latency": BytePairs.latency,
+        "maximum_latency": WindowMaximum.latency,
+        "step_cycles": WindowWalker.latency,
+        "adder_latency": WindowAdder.latency,
+        "scaler_room": scaler.room,
+        "scaler_groups": GROUPS,
+        # From the choice of a word's last group until it leaves.
+        "scaler_delay": scaler.latency - GROUPS,
+    }

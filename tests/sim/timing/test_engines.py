@@ -1,0 +1,60 @@
+"""Engines of the timing card do in every cycle what those in RTL do."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halfdome.hdl.commands import Engine, Opcode
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.matmul.engine import MatmulEngine
+from halfdome.hdl.vector.engine import VectorEngine
+from tests.bench import Memory
+from tests.hdl.matmul.jobs import CardMemory
+from tests.hdl.matmul.test_engine import commands as products
+from tests.hdl.matmul.test_engine import formats
+from tests.hdl.vector.jobs import random_job
+from tests.sim.timing.replay import READS, WRITE, check
+
+TINY = PRESETS["tiny"]
+VECTOR = [opcode for opcode in Opcode if opcode >> 4 == Engine.VECTOR]
+
+stalls = st.sampled_from([0.0, 0.3, 0.7])
+seeds = st.integers(0, 2**16)
+arrays = st.sampled_from([(2, 2, 16), (4, 4, 16), (4, 2, 16), (8, 4, 32), (2, 16, 16)])
+
+
+@given(
+    jobs=st.lists(st.tuples(products, formats), min_size=1, max_size=3),
+    array=arrays, tiles=st.sampled_from([1, 2, 4]), stall=stalls, seed=seeds, in_dram=st.booleans(),
+)  # fmt: skip
+def test_products_take_their_cycles(jobs, array, tiles, stall, seed, in_dram):
+    rows, columns, bus_bytes = array
+    config = TINY.replace(
+        array_rows=rows, array_columns=columns, bus_bytes=bus_bytes, accumulator_rows=4 * tiles,
+        activation_rows=4, dram_bytes=1 << 16, scratchpad_bytes=1 << 16,
+    )  # fmt: skip
+    memory = CardMemory(config, 2 << 16, seed=seed, stall=stall)
+    if not in_dram:
+        memory.top = config.scratchpad_base
+    made = [make(memory, *sizes, **how).descriptor for (make, sizes), how in jobs]
+    ports = dict.fromkeys((*READS[Engine.MATMUL], WRITE[Engine.MATMUL]), memory)
+    check(config, Engine.MATMUL, MatmulEngine(config), ports, made)
+
+
+@given(
+    opcodes=st.lists(st.sampled_from(VECTOR), min_size=1, max_size=3),
+    bus=st.sampled_from([(16, 1), (16, 2), (32, 4)]), stall=stalls, seed=seeds,
+)  # fmt: skip
+def test_vector_commands_take_their_cycles(opcodes, bus, stall, seed):
+    bus_bytes, byte_word_cycles = bus
+    config = TINY.replace(bus_bytes=bus_bytes, byte_word_cycles=byte_word_cycles)
+    rng = np.random.default_rng(seed)
+    memory = Memory(config, 1 << 17, seed=seed, stall=stall)
+    made, position = [], 0
+    for opcode in opcodes:
+        rows, columns = (int(rng.integers(1, most)) for most in (6, 70))
+        job = random_job(memory, config, position, rng, opcode, rows, columns)
+        made.append(job.descriptor.to_bytes(64, "little"))
+        position = -(-job.end // 64) * 64
+    ports = dict.fromkeys((*READS[Engine.VECTOR], WRITE[Engine.VECTOR]), memory)
+    check(config, Engine.VECTOR, VectorEngine(config), ports, made)

@@ -7,10 +7,10 @@ meanwhile.
 import numpy as np
 
 from halfdome.host.compiler import windows
-from halfdome.host.compiler.commands import Place, Work
+from halfdome.host.compiler.commands import Place
 from halfdome.host.compiler.lowering import Lowering, whole
 from halfdome.host.compiler.products import hold_params, weight_format
-from halfdome.host.driver.kernels import Rows, Window
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph import pooling, products
 from halfdome.host.graph.graph import Node
 

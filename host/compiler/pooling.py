@@ -4,9 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 from halfdome.host.compiler import windows
-from halfdome.host.compiler.commands import Work
 from halfdome.host.compiler.lowering import Lowering
-from halfdome.host.driver.kernels import Rows, Window
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph import pooling, products
 from halfdome.host.graph.graph import Node
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from halfdome.host.compiler.commands import Region, Work
+from halfdome.host.compiler.commands import Region
 from halfdome.host.compiler.lowering import Lowering, Reading, label
 from halfdome.host.compiler.staging import Staging
-from halfdome.host.driver.kernels import Rows, Window
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph.graph import Node
 
 

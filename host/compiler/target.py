@@ -202,6 +202,10 @@ class Target(Protocol):
         """The largest of each channel over the windows of an image."""
         ...
 
+    def average_pool(self, node: Node, x: Rows, y: Rows, window: Window) -> Work:
+        """The mean of each channel over the windows of an image."""
+        ...
+
     def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
         """Elements over a scale, rounded to bytes."""
         ...

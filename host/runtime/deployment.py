@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 
 from halfdome.hdl.commands import ReadFailure
 from halfdome.host.driver.accelerator import Accelerator
@@ -126,29 +127,40 @@ class Deployment:
 
     @whole
     def run(
-        self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None
-    ) -> list[Response]:
+        self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None,
+        arrivals: Sequence[int] | None = None,
+    ) -> list[Response]:  # fmt: skip
         """Answers every request, several in flight; `progress` is told the rows of each.
 
+        No request begins before its cycle in `arrivals`, platform time that never falls; without,
+        all are there from the beginning.
         A request that fails because of the cards or the links is answered again, up to `RETRIES`
         times; cards that do not serve take part again if they answer, which is looked at every
         `LOOK_CYCLES`. Raises `ValueError` for a request that is not as the program wants it,
         before anything is done, else what a request failed with last, or `CommandError` for a
         command that can never succeed.
         """
-        [outcome] = _outcomes([self._running_of(requests, progress)])
+        [outcome] = _outcomes([self._running_of(requests, progress, arrivals)])
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
     def _running_of(
-        self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None
-    ) -> _Steps:
+        self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None,
+        arrivals: Sequence[int] | None = None,
+    ) -> _Steps:  # fmt: skip
         """Answers requests step by step."""
         self._check_usable()
         if isinstance(requests, Mapping) or not isinstance(requests, Sequence):
             raise ValueError(
                 f"requests: is a {type(requests).__name__}, must be a list of requests"
+            )
+        if arrivals is None:
+            arrivals = [0] * len(requests)
+        elif len(arrivals) != len(requests) or any(a > b for a, b in pairwise(arrivals)):
+            raise ValueError(
+                f"arrivals: are {len(arrivals)} cycles, must be one for each of {len(requests)} "
+                "requests, none smaller than the one before"
             )
         self._running = self.session.turn
         self._rests = self.session.rests
@@ -157,7 +169,7 @@ class Deployment:
             self._revive()
         checked = [check(self.program, request) for request in requests]
         self._unsure = True
-        responses = yield from self._answer(requests, checked, progress)
+        responses = yield from self._answer(requests, checked, progress, arrivals)
         self._unsure = False
         self._running = 0
         return responses
@@ -236,8 +248,9 @@ class Deployment:
             self._formed = None
 
     def _answer(
-        self, requests: Sequence[Request], checked: list[Checked], progress: Callable[[int], None]
-    ) -> _Steps:
+        self, requests: Sequence[Request], checked: list[Checked], progress: Callable[[int], None],
+        arrivals: Sequence[int],
+    ) -> _Steps:  # fmt: skip
         responses: dict[int, Response] = {}
         attempts: Counter[int] = Counter()
         waiting = deque(range(len(checked)))
@@ -247,12 +260,15 @@ class Deployment:
                 self._follow(waiting)
             flights = self._flights
             oldest = (*flights.numbers, *waiting)[0]
+            if not flights.numbers:
+                self._sleep_until(arrivals[waiting[0]])
+            come = bool(waiting) and arrivals[waiting[0]] <= self._clock()
             try:
-                if waiting and flights.has_room:
+                if come and flights.has_room:
                     number = waiting.popleft()
                     flights.begin(number, checked[number])
                     continue
-                responses[oldest] = flights.land(last=not waiting)
+                responses[oldest] = flights.land(last=not come)
                 progress(checked[oldest].rows)
             except FAILURES as error:
                 attempts[oldest] += 1
@@ -275,6 +291,11 @@ class Deployment:
         waiting.extendleft(reversed(again))
         error = CardError("another deployment brought the cards to rest")
         self._recover(error, again, settled=self.session.settled)
+
+    def _sleep_until(self, cycle: int) -> None:
+        """Lets platform time pass."""
+        while (left := cycle - self._clock()) > 0:
+            self.session.bus.wait(left)
 
     @property
     def _flights(self) -> Flights:

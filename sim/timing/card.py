@@ -5,19 +5,19 @@ What commands compute is `halfdome.sim.golden`, called when a command ends.
 
 import ctypes
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine, Opcode, Status
 from halfdome.hdl.config import CardConfig
+from halfdome.sim.build.compiler import OPTIMISED, SIM, library
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
-from halfdome.sim.timing.header import parameter_array
+from halfdome.sim.timing.header import header, parameter_array
 
 MODELLED = frozenset(
-    opcode
-    for opcode in Opcode
-    if opcode.is_fence or (opcode.engine is not Engine.GATHER and opcode is not Opcode.TRANSPOSE)
+    opcode for opcode in Opcode if opcode.is_fence or opcode.engine is not Engine.GATHER
 )
 """Commands whose time is known; others are refused."""
 
@@ -32,6 +32,30 @@ class SemanticsCalls(ctypes.Structure):
     """`SemanticsCalls` of sim/timing/timing_card.hpp."""
 
     _fields_ = (("check", _CHECK), ("execute", _EXECUTE))
+
+
+class _Settings(ctypes.Structure):
+    """`TimingSettings` of sim/timing/timing.cpp."""
+
+    _fields_ = (
+        ("parameters", ctypes.c_void_p),
+        ("memory", ctypes.c_void_p),
+        ("calls", SemanticsCalls),
+    )
+
+
+class CardMaker(ctypes.Structure):
+    """`CardMaker` of sim/kernel/world.hpp."""
+
+    _fields_ = (("make", ctypes.c_void_p), ("context", ctypes.c_void_p))
+
+
+@cache
+def _load_library() -> ctypes.CDLL:
+    """The compiled timing card; the first call on a machine compiles it."""
+    source = SIM / "timing" / "timing.cpp"
+    built = library(source, "timing", flags=OPTIMISED, generated={"card.hpp": header()})
+    return ctypes.CDLL(str(built))
 
 
 class _Link:
@@ -54,6 +78,7 @@ class TimingModel:
 
     Attributes
     ----------
+    maker : what a world makes the card with, while the model lives
     error : what a command raised, which ends the simulation: `NotImplementedError` for one that is
         not `MODELLED`
     """
@@ -61,8 +86,12 @@ class TimingModel:
     def __init__(self, config: CardConfig, memory: np.ndarray):
         self._config = config
         self._golden = GoldenCard(config, _Link(), memory)
-        self.parameters = parameter_array(config)
-        self.calls = SemanticsCalls(_CHECK(self._check), _EXECUTE(self._execute))
+        self._parameters = parameter_array(config)
+        calls = SemanticsCalls(_CHECK(self._check), _EXECUTE(self._execute))
+        self._calls = calls
+        self._settings = _Settings(ctypes.addressof(self._parameters), memory.ctypes.data, calls)
+        make = ctypes.cast(_load_library().timing_card, ctypes.c_void_p)
+        self.maker = CardMaker(make, ctypes.addressof(self._settings))
         self.error: BaseException | None = None
 
     def close(self) -> None:

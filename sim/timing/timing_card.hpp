@@ -47,9 +47,11 @@ class CalledSemantics : public Semantics {
 
 class TimingCard : public Card {
  public:
-  TimingCard(const Parameters& parameters, Endpoint&& link, Dram&& dram_core, uint8_t* memory,
-             const SemanticsCalls& calls, int64_t number)
-      : Card(std::move(link), std::move(dram_core)), p_(parameters), semantics_(calls, number),
+  TimingCard(const Parameters& parameters, Endpoint&& link, const DramSettings& settings,
+             uint8_t* memory, const SemanticsCalls& calls, int64_t number)
+      : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
+                                   AXI_ID_BITS)),
+        p_(parameters), semantics_(calls, number),
         bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
     const auto cores = static_cast<size_t>(p_.cores);

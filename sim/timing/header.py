@@ -16,10 +16,12 @@ from halfdome.hdl.commands import (
     Function,
     Opcode,
     ReadFailure,
+    RowFormat,
     Status,
 )
 from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
 from halfdome.hdl.engine import Activity
+from halfdome.hdl.gather.array import COUNT_BITS
 from halfdome.sim.timing.attributes import attributes
 
 _CONFIG = (
@@ -56,11 +58,15 @@ def header() -> str:
                 "NO_COUNTER": NO_COUNTER,
                 "TABLE_BYTES": TABLE_BYTES,
                 "LINE_BYTES": LINE_BYTES,
+                "COUNT_BITS": COUNT_BITS,
                 "ENGINES": len(Engine),
                 "ACTIVITIES": len(Activity),
             }
         ),
         f"constexpr uint64_t ADDRESS_MASK = {(1 << ADDRESS_BITS) - 1};\n",
+        _table("ELEMENT_BYTES", [each.nbytes for each in ElementFormat]),
+        _table("ROW_ELEMENT_BITS", [each.element_bits for each in RowFormat]),
+        _table("ROW_TAIL_BYTES", [each.tail_bytes for each in RowFormat]),
         *(_enum(kind) for kind in (Opcode, ElementFormat, Function, Status, ReadFailure)),
         _plain_enum("Activity", {each.name: each.value for each in Activity}),
         _plain_enum("EngineNumber", {f"{each.name}_ENGINE": each.value for each in Engine}),
@@ -82,6 +88,11 @@ def _struct(name: str, members: tuple[str, ...]) -> str:
 
 def _constants(values: dict[str, int]) -> str:
     return "".join(f"constexpr unsigned {name} = {int(value)};\n" for name, value in values.items())
+
+
+def _table(name: str, values: list[int]) -> str:
+    """What a format is, by its number."""
+    return f"constexpr unsigned {name}[] = {{{', '.join(map(str, values))}}};\n"
 
 
 def _enum(kind) -> str:

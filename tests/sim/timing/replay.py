@@ -36,7 +36,7 @@ def _library() -> ctypes.CDLL:
     lib = ctypes.CDLL(str(cached("timing-replay", key, build) / "replay.so"))
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     lib.replay.argtypes = (
-        pointer, ctypes.c_int, pointer, size, *[pointer] * 3, size, ctypes.c_char_p
+        pointer, ctypes.c_int, pointer, pointer, size, *[pointer] * 3, size, ctypes.c_char_p
     )  # fmt: skip
     return lib
 
@@ -83,8 +83,9 @@ def check(config, engine: Engine, dut, memories: dict, commands: list[bytes]) ->
     parts = np.split(table, [6 * len(reads), 6 * len(reads) + 5], axis=1)
     parts = [np.ascontiguousarray(part) for part in parts]
     message = ctypes.create_string_buffer(200)
+    memory = memories[READS[engine][0]].data.ctypes.data
     same = _library().replay(
-        parameter_array(config), int(engine), b"".join(commands), len(reads),
+        parameter_array(config), int(engine), memory, b"".join(commands), len(reads),
         *(part.ctypes.data for part in parts), len(table), message,
     )  # fmt: skip
     assert same, message.value.decode()

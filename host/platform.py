@@ -12,6 +12,7 @@ from halfdome.hdl.config import MOST_CARDS, CardConfig, ConfigError, preset
 from halfdome.host import arguments
 from halfdome.host.driver.device import WAIT_CYCLES, Device
 from halfdome.host.driver.halfdome import HalfdomeAccelerator
+from halfdome.host.driver.pico import Board
 from halfdome.host.driver.session import Session, whole
 from halfdome.host.report import perfetto
 from halfdome.host.report.recording import CardRecord, Recording
@@ -20,6 +21,9 @@ from halfdome.host.runtime.card import Card
 if TYPE_CHECKING:
     from halfdome.sim.golden.operators import Reference
     from halfdome.sim.platform import Platform, Waves
+
+BOARD = "board"
+"""The engine of a runtime whose card is real."""
 
 
 class Runtime:
@@ -38,7 +42,7 @@ class Runtime:
     """
 
     def __init__(
-        self, platform: "Platform", config: CardConfig, engine: str, reference: "Reference",
+        self, platform: "Platform | Board", config: CardConfig, engine: str, reference: "Reference",
         patience_cycles: int = WAIT_CYCLES,
     ):  # fmt: skip
         self.platform = platform
@@ -55,7 +59,8 @@ class Runtime:
                     patience_cycles=patience_cycles,
                 ),
                 self.session,
-                backdoor=lambda index=index: platform.memory(index),
+                backdoor=(lambda index=index: platform.memory(index))
+                if engine != BOARD else None,
             )
             for index, bars in enumerate(platform.bars)
         ]  # fmt: skip
@@ -83,6 +88,7 @@ class Runtime:
 
     @whole
     def _begin_trace(self, path: str | Path) -> None:
+        self._need_simulation("trace")
         if self._tracing is not None:
             raise RuntimeError(f"trace: {path}: another is being recorded")
         self._tracing = perfetto.check_path(path), self.cycles
@@ -120,6 +126,7 @@ class Runtime:
         """
         from halfdome.sim.platform import Waves
 
+        self._need_simulation("write_waves")
         now = self.platform.simulated(card)
         start = max(0, now + start) if start < 0 else start
         stop = max(now, start + 1) if stop is None else stop
@@ -135,10 +142,15 @@ class Runtime:
         """
         from halfdome.sim.platform import FaultPlan
 
+        self._need_simulation("inject")
         now = self.platform.time_ns
         planned = [self.platform.fault(text) for text in faults]
         late = [replace(fault, after_ns=fault.after_ns + now) for fault in planned]
         self.platform.inject(FaultPlan(tuple(late)))
+
+    def _need_simulation(self, what: str) -> None:
+        if self.engine == BOARD:
+            raise RuntimeError(f"{what}: is for simulated platforms, this is a board")
 
     @whole
     def close(self) -> None:
@@ -176,7 +188,7 @@ def check_options(options: Mapping[str, object]) -> None:
     from halfdome.sim.platform import Platform
 
     own = {*signature(open).parameters, *signature(Platform).parameters}
-    known = sorted(own - {"cards", "config", "engine", "platform_options"})
+    known = sorted(own - {"cards", "config", "engine", "board", "platform_options"})
     for name in options:
         if name not in known:
             raise ValueError(f"{name}: is no option; there are {', '.join(known)}")
@@ -214,9 +226,10 @@ def open(
     config: str | CardConfig = "default",
     engine: str = "native",
     patience_cycles: int = WAIT_CYCLES,
+    board: str | None = None,
     **platform_options: object,
 ) -> Runtime:
-    """Opens a platform.
+    """Opens a platform, or a board.
 
     Parameters
     ----------
@@ -224,23 +237,39 @@ def open(
     config : name of a preset, or a `CardConfig`
     engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles
     patience_cycles : int, how long to wait for a card that does nothing, see `Device`
-    platform_options : passed to `halfdome.sim.platform.Platform`
+    board : serial port of a board with a pico, which is one card of its own configuration; nothing
+        is simulated then
+    platform_options : passed to `halfdome.sim.platform.Platform`; of a board, to
+        `halfdome.host.driver.pico.Board`
 
-    Raises `ConfigError` for an unknown preset or too few timeline counters for the cards, and
-    `ValueError` for an unknown engine or a number of cards that the platform does not hold.
+    Raises `CardError` if there is no board at that port, `ConfigError` for an unknown preset or too
+    few timeline counters for the cards, and `ValueError` for an unknown engine or a number of cards
+    that the platform does not hold.
     """
     # Imported here: a model can be trained or a configuration checked without a simulator.
     from halfdome.sim.golden.operators import Reference
+
+    patience = arguments.integer("patience_cycles", patience_cycles, 1)
+    if board is not None:
+        device = Board(board, **platform_options)
+        return _opened(device, device.config, BOARD, Reference(device.config), patience)
     from halfdome.sim.platform import Platform
 
     design = preset(config) if isinstance(config, str) else config
     if not isinstance(design, CardConfig):
         raise ConfigError(f"config={config!r}: must be the name of a preset or a CardConfig")
-    patience = arguments.integer("patience_cycles", patience_cycles, 1)
     check(design, cards, engine)
     platform = Platform(design, cards=int(cards), engine=engine, **platform_options)
+    return _opened(platform, design, engine, Reference(design), patience)
+
+
+def _opened(
+    platform: "Platform | Board", config: CardConfig, engine: str, reference: "Reference",
+    patience_cycles: int,
+) -> Runtime:  # fmt: skip
+    """A runtime, or a closed platform."""
     try:
-        return Runtime(platform, design, engine, Reference(design), patience)
+        return Runtime(platform, config, engine, reference, patience_cycles)
     except BaseException:
         platform.close()
         raise

@@ -31,10 +31,14 @@ from halfdome.sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
 from halfdome.sim.fabric.packets import Link
 from halfdome.sim.kernel.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
 from halfdome.sim.rtl import native, pysim
+from halfdome.sim.timing import card as timing
+from halfdome.sim.timing.header import header
 from halfdome.sim.waves import Waves, check_card
 
-ENGINES = {"native": native.models, "pysim": pysim.models}
-"""Functions that make the cards, by the name of their engine."""
+_HARDWARE = {"native": native.models, "pysim": pysim.models}
+"""Functions that make cards of hardware, by the name of their engine."""
+ENGINES = (*_HARDWARE, "timing")
+"""What can simulate cards: `timing` without their hardware, by when what happens in it."""
 
 READ_TIMEOUT_CYCLES = 100_000
 """Cycles after which a read without completion has failed; PCIe allows 50 us to 50 ms."""
@@ -174,17 +178,28 @@ class Platform:
         self.engine = engine
         self.fabric = fabric
         self.bars: list[Bars] = assign_bars(config, cards)
-        self._memories = [lazy_bytes(config.dram_bytes) for _ in range(cards)]
+        hardware = engine in _HARDWARE
+        if not hardware:
+            _check_hardware(engine, waves=waves, keep_inputs=keep_inputs, card_factory=card_factory)
+        memory_bytes = config.dram_bytes if hardware else config.window_bytes
+        self._memories = [lazy_bytes(memory_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
         fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
         factory = card_factory or _real_card
-        self._make = partial(
-            ENGINES[engine], lambda: factory(config), fingerprint=fingerprint, name=_name(config)
-        )
+        header()  # before there is a second thread: it asks components that are never built
         with ThreadPoolExecutor(1) as beside:
             # A first time compiles this while the cards are elaborated.
             library = beside.submit(load_library)
-            self._models = self._make(cards, waves=waves)
+            if hardware:
+                self._make = partial(
+                    _HARDWARE[engine],
+                    lambda: factory(config),
+                    fingerprint=fingerprint,
+                    name=_name(config),
+                )
+                self._models = self._make(cards, waves=waves)
+            else:
+                self._models = timing.models(config, self._memories)
             library.result()
             self.world = World(
                 **around,
@@ -214,7 +229,7 @@ class Platform:
         Cards may be a few cycles ahead of the host; look only at what the card is known to be done
         with.
         """
-        return self._memories[index]
+        return self._memories[index][: self.config.dram_bytes]
 
     @property
     def cycles(self) -> int:
@@ -392,6 +407,14 @@ def check(config: CardConfig, *, cards: int = 6, engine: str = "native") -> None
         raise ValueError(f"cards={cards}: must be 1 to 32")
     presets.settings(config)
     settings(FabricConfig(), config)
+
+
+def _check_hardware(engine: str, **needs: object) -> None:
+    for name, value in needs.items():
+        if value:
+            raise ValueError(
+                f"{name}={value!r}: needs a card of hardware, engine={engine!r} has none"
+            )
 
 
 def _check_number(name: str, value: object, least: int) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "hdl": {"hdl"},
     "sim": {"hdl", "sim"},
-    "host": {"host", "hdl.config", "hdl.commands", "hdl.registers"},
+    "host": {"host", "hdl.config", "hdl.commands", "hdl.registers", "hdl.serial"},
 }
 EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, and what

@@ -57,7 +57,9 @@ class BagMean(wiring.Component):
         self._elements = group_elements(config)
         self._group = pooled_group(config)
         self.dividers = min(self._elements, max(1, config.lanes // LANES_PER_DIVIDER))
-        self._dividers = [FloatDiv(FLOAT32, config.gather_float_stages) for _ in range(self.dividers)]
+        self._dividers = [
+            FloatDiv(FLOAT32, config.gather_float_stages) for _ in range(self.dividers)
+        ]
         #: Cycles of a group at the dividers, and from its last until it is in the queue.
         self.steps = self._elements // self.dividers
         self.latency = IntToFloat.latency + _HalfRounder.latency + self._dividers[0].latency

@@ -98,6 +98,9 @@ class CommandError(RuntimeError):
                 )
             case Status.READ_FAILED:
                 return f"{prefix}{_READ_FAILURES[ReadFailure(self.detail)]}"
+            case Status.BAD_OPCODE:
+                engine = self.opcode.engine.name.lower()
+                return f"{prefix}the card has no {engine} engine that does it"
         table: tuple[Field, ...] = fields(self.opcode)
         name = field_at(self.opcode, self.detail)
         pairs = (Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)

@@ -128,16 +128,29 @@ def link(objects: Sequence[Path], target: Path) -> None:
     run((*command, *objects), f"linking {target.name}")
 
 
-def library(source: Path, name: str) -> Path:
-    """The shared library made from one C++ file that includes headers of `sim/`."""
+def library(
+    source: Path,
+    name: str,
+    *,
+    flags: Sequence[str] = ("-Og",),
+    generated: Mapping[str, str] | None = None,
+) -> Path:
+    """The shared library made from one C++ file that includes headers of `sim/`.
+
+    `generated` are further headers, their text by name. What is run beside a card is a few
+    hundredths of a simulation, so that little is optimised by default.
+    """
     compiler = find_compiler()
+    generated = generated or {}
     headers = sorted(SIM.rglob("*.hpp"))
     texts = [f"{path.name}\n{path.read_text()}" for path in (source, *headers)]
+    texts += [*flags, *(f"{header}\n{text}" for header, text in generated.items())]
 
     def build(folder: Path) -> None:
         with told(f"compiling {source.name}"):
-            # What is run beside a card is a few hundredths of a simulation.
-            objects = compile_objects({source: ("-Og",)}, folder, include=[SIM])
+            for header, text in generated.items():
+                (folder / header).write_text(text)
+            objects = compile_objects({source: flags}, folder, include=[SIM, folder])
             link(objects, folder / f"{name}.so")
 
     return cached(name, content_key(compiler.identity(), *texts), build) / f"{name}.so"

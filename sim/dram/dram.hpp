@@ -148,6 +148,18 @@ class Dram {
     return unoccupied() ? std::max(cycle, wake_cycle_) : cycle;
   }
 
+  // The first cycle after `cycle`, which has been advanced through, in which `advance` may change
+  // what the card sees, if it does nothing meanwhile.
+  int64_t next_event(int64_t cycle) const {
+    if (rvalid_ || !responses_.empty() || beat_count_ || !undispatched_.empty()) return cycle + 1;
+    int64_t next = wake_cycle_;
+    for (const ReadBurst* head : heads_) {
+      const int64_t done = arrival(*head);
+      if (done < NEVER) next = std::min(next, (done * 2 * s_.clock_mhz + s_.rate - 1) / s_.rate - 1);
+    }
+    return std::max(next, cycle + 1);
+  }
+
   size_t reads_in_flight() const { return MAX_READS - free_.size(); }
   size_t writes_in_flight() const { return addresses_.size() + responses_.size(); }
 
@@ -235,13 +247,15 @@ class Dram {
     return true;
   }
 
-  bool arrived(const ReadBurst& burst, int64_t clock) const {
-    if (burst.error) return true;
+  // The clock at which the next beat is here, as far as that is known.
+  int64_t arrival(const ReadBurst& burst) const {
+    if (burst.error) return 0;
     const uint64_t start = burst.address % LINE + burst.next_beat * bus_;
+    int64_t last = 0;
     for (uint64_t i = start / LINE; i <= (start + bus_ - 1) / LINE; ++i) {
-      if (burst.done[i] > clock) return false;
+      last = std::max(last, burst.done[i]);
     }
-    return true;
+    return last;
   }
 
   // The beat shown in the cycle that starts at `clock`: of the oldest burst that may return.
@@ -249,10 +263,10 @@ class Dram {
     if (active_ == nullptr) {
       for (ReadBurst* head : heads_) {
         if (active_ && active_->number < head->number) continue;
-        if (arrived(*head, clock)) active_ = head;
+        if (arrival(*head) <= clock) active_ = head;
       }
     }
-    rvalid_ = active_ != nullptr && arrived(*active_, clock);
+    rvalid_ = active_ != nullptr && arrival(*active_) <= clock;
   }
 
   DramSettings s_;

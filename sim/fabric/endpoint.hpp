@@ -142,6 +142,14 @@ class Endpoint {
     return inbox_.empty() ? std::numeric_limits<int64_t>::max()
                           : std::max(cycle, inbox_.front().time);
   }
+  // The first cycle, from `cycle` on, in which `begin` has something to do or to show.
+  int64_t next_event(int64_t cycle) const {
+    if (receiving_ || line.data_link()) return cycle;
+    int64_t next = inbox_.empty() ? std::numeric_limits<int64_t>::max() : inbox_.front().time;
+    if (!waiting_.empty()) next = std::min(next, clock_.first_cycle(line.credits.next_return()));
+    return std::max(next, cycle);
+  }
+
   size_t waiting_to_receive() const { return inbox_.size() + receiving_; }
   size_t waiting_to_send() const { return waiting_.size() + leaving_.size(); }
 

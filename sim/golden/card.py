@@ -37,24 +37,26 @@ class Host(Protocol):
 
 
 class GoldenCard:
-    """Executes any descriptor.
+    """Executes any descriptor, in `memory` if there is one already.
 
     Attributes
     ----------
     memory : uint8[window_bytes], all card memory by card address
     """
 
-    def __init__(self, config: CardConfig, host: Host):
+    def __init__(self, config: CardConfig, host: Host, memory: np.ndarray | None = None):
         self.config = config
         self.host = host
-        self.memory = np.zeros(config.window_bytes, np.uint8)
+        self.memory = np.zeros(config.window_bytes, np.uint8) if memory is None else memory
 
     def execute(self, descriptor: bytes, core: int = 0) -> tuple[Status, int]:
         """Does what the descriptor says, which is in the ring of `core`; returns status and detail
         of its completion."""
         status, detail = check(descriptor, self.config, core)
-        if status is not Status.OK:
-            return status, detail
+        return (status, detail) if status is not Status.OK else self.perform(descriptor)
+
+    def perform(self, descriptor: bytes) -> tuple[Status, int]:
+        """Likewise, of a descriptor that is known to be good."""
         opcode = Opcode(descriptor[0])
         values = unpack(fields(opcode), descriptor)
         match opcode:

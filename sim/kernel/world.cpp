@@ -55,6 +55,11 @@ void world_add_card(Handle* handle, const CardModel* model, uint8_t* memory, uin
                          std::vector<Pin>(outputs, outputs + count));
 }
 
+void world_add_timing_card(Handle* handle, const timing::Parameters* parameters, uint8_t* memory,
+                           const timing::SemanticsCalls* calls) {
+  handle->world.add_timing_card(*parameters, memory, *calls);
+}
+
 int world_run(Handle* handle, int64_t target_cycle, unsigned stop, uint64_t message) {
   handle->world.fabric.root.awaited = message;
   return handle->world.run(target_cycle, stop);

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "../fabric/fabric.hpp"
+#include "../timing/timing_card.hpp"
 #include "rtl_card.hpp"
 #include "threads.hpp"
 
@@ -35,6 +36,15 @@ class World {
     cards.push_back(std::make_unique<RtlCard>(
         model, next_endpoint(), Dram(s_.dram, memory, bytes, axi.arid.width),
         static_cast<unsigned>(s_.dram.bus_bytes), tlp, axi, std::move(outputs)));
+  }
+
+  // A card without hardware; its scratchpads follow DRAM in `memory`.
+  void add_timing_card(const timing::Parameters& parameters, uint8_t* memory,
+                       const timing::SemanticsCalls& calls) {
+    Dram dram(s_.dram, nullptr, static_cast<uint64_t>(parameters.dram_bytes), timing::AXI_ID_BITS);
+    cards.push_back(std::make_unique<timing::TimingCard>(parameters, next_endpoint(), std::move(dram),
+                                                         memory, calls,
+                                                         static_cast<int64_t>(cards.size())));
   }
 
   // Advances until fabric and cards have reached the start of cycle `target`, or a `stop` notice of the root

@@ -14,12 +14,14 @@ from typing import Protocol
 
 import numpy as np
 
-from halfdome.sim.build.compiler import SIM, library
+from halfdome.sim.build.compiler import OPTIMISED, SIM, library
 from halfdome.sim.dram.presets import DramSettings
 from halfdome.sim.fabric.config import Bars, FabricSettings
 from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultKind, FaultRecord, records
 from halfdome.sim.fabric.packets import RECORD
 from halfdome.sim.rtl.ports import Idle, Pin, Port
+from halfdome.sim.timing.card import TimingModel
+from halfdome.sim.timing.header import header
 
 READ_DONE = 1
 INTERRUPT = 2
@@ -111,13 +113,16 @@ class Interrupt:
 @cache
 def load_library() -> ctypes.CDLL:
     """The compiled world; the first call on a machine compiles it."""
-    lib = ctypes.CDLL(str(library(SIM / "kernel" / "world.cpp", "world")))
+    source = SIM / "kernel" / "world.cpp"
+    built = library(source, "world", flags=OPTIMISED, generated={"card.hpp": header()})
+    lib = ctypes.CDLL(str(built))
     handle, number = ctypes.c_void_p, ctypes.c_uint64
     signatures: dict[str, tuple[object, tuple]] = {
         "world_create": (handle, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
         "world_destroy": (None, (handle,)),
         "world_add_card": (None, (handle, *[ctypes.c_void_p] * 2, number, *[ctypes.c_void_p] * 3,
                                   ctypes.c_size_t)),
+        "world_add_timing_card": (None, (handle, *[ctypes.c_void_p] * 3)),
         "world_run": (ctypes.c_int, (handle, ctypes.c_int64, ctypes.c_uint, number)),
         "world_cycle": (ctypes.c_int64, (handle,)),
         "world_time_fs": (ctypes.c_int64, (handle,)),
@@ -166,8 +171,8 @@ class World:
     fabric, dram : settings of everything around a card
     host_memory : uint8 array
     bars : the BARs of each card
-    models : one `Model` for each card; they must outlive the world
-    memories : one uint8 array for each card, its DRAM
+    models : one model for each card; they must outlive the world
+    memories : one uint8 array for each card, its DRAM; of a `TimingModel` with its scratchpads
     threads : threads that step cards
     window_cycles : longest run of a card between two synchronisations; 0 for as long as is exact
     skip_idle : whether cards that wait pass over cycles that repeat
@@ -180,7 +185,7 @@ class World:
         dram: DramSettings,
         host_memory: np.ndarray,
         bars: Sequence[Bars],
-        models: Sequence[Model],
+        models: Sequence[Model | TimingModel],
         memories: Sequence[np.ndarray],
         threads: int,
         window_cycles: int = 0,
@@ -204,7 +209,12 @@ class World:
         for model, memory in zip(models, memories, strict=True):
             self._add_card(model, memory)
 
-    def _add_card(self, model: Model, memory: np.ndarray) -> None:
+    def _add_card(self, model: Model | TimingModel, memory: np.ndarray) -> None:
+        if isinstance(model, TimingModel):
+            self._lib.world_add_timing_card(
+                self._handle, model.parameters, memory.ctypes.data, ctypes.byref(model.calls)
+            )
+            return
         missing = [
             n for n in (*_TLP_PINS, *map("axi__{}".format, _AXI_PINS)) if n not in model.pins
         ]

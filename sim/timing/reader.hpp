@@ -73,10 +73,15 @@ class Walk {
     stride_ = block.stride;
     rows_ = block.rows;
     words_ = row_words_ = words_of(p_, block.row_bytes);
+    odd_bytes_ = static_cast<unsigned>(block.row_bytes & (p_.bus_bytes - 1));
   }
   bool over() const { return words_ == 0; }
   uint64_t address() const { return address_; }
   uint64_t words() const { return words_; }  // left of this row
+  // Bytes of the word that comes next.
+  unsigned word_bytes() const {
+    return words_ == 1 && odd_bytes_ ? odd_bytes_ : static_cast<unsigned>(p_.bus_bytes);
+  }
   // Words of the burst that comes next.
   unsigned burst() const {
     return static_cast<unsigned>(std::min<uint64_t>(words_, words_to_line_end(p_, address_)));
@@ -94,6 +99,7 @@ class Walk {
  private:
   const Parameters& p_;
   uint64_t address_ = 0, next_row_ = 0, stride_ = 0, rows_ = 0, words_ = 0, row_words_ = 0;
+  unsigned odd_bytes_ = 0;  // of a row's last word; 0 for all of it
 };
 
 // Streams the words of a block, one burst a cycle as far as there is room.

@@ -20,6 +20,7 @@ class GatherEngine : public Engine {
     state_ = State::PREPARE;
     start_ = cycle + 2;
     account.become(BUSY, cycle + 1);
+    waits_.become(1 + WAITS_FOR_INDICES, cycle + 1);
   }
 
   void offer(int64_t) override {
@@ -37,7 +38,7 @@ class GatherEngine : public Engine {
         start();
         state_ = State::RUN;
         return cycle + 1;
-      case State::REPORT: account.become(BLOCKED, cycle); return NEVER;
+      case State::REPORT: return NEVER;
       default: return run(cycle);
     }
   }
@@ -45,9 +46,10 @@ class GatherEngine : public Engine {
   bool done() const override { return state_ == State::REPORT; }
   void finish(int64_t cycle) override {
     state_ = State::IDLE;
-    account.become(BLOCKED, cycle);
     account.become(IDLE, cycle + 1);
+    waits_.become(0, cycle + 1);
   }
+  int64_t waited(unsigned wait, int64_t cycle) const override { return waits_.count(1 + wait, cycle); }
 
  private:
   enum class State { IDLE, PREPARE, RUN, DRAIN, REPORT };
@@ -90,6 +92,12 @@ class GatherEngine : public Engine {
     Activity working = lanes_.blocked ? BLOCKED : lanes_.working ? BUSY : STARVED;
     if (draining && rows_done && readers_idle) working = BLOCKED;
     account.become(working, cycle);
+    const GatherWait wait = working == BLOCKED     ? WAITS_FOR_OUTPUT
+                            : lanes_.working       ? WAITS_FOR_LANES
+                            : fetcher_.waiting()   ? WAITS_FOR_MEMORY
+                            : !rows_done           ? WAITS_FOR_LANES
+                                                   : WAITS_FOR_INDICES;
+    waits_.become(1 + wait, cycle);
 
     int64_t next = write(cycle);
     bool moved = false;
@@ -177,6 +185,7 @@ class GatherEngine : public Engine {
   State state_ = State::IDLE;
   int64_t start_ = 0;
   uint64_t in_flight_ = 0;  // lookups between sequencer and lanes
+  Tally<1 + GATHER_WAITS> waits_;  // none, then each
 };
 
 }  // namespace halfdome::timing

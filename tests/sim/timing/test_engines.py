@@ -64,8 +64,8 @@ def test_vector_commands_take_their_cycles(opcodes, bus, stall, seed):
 
 
 @given(
-    commands=st.lists(gathers(), min_size=1, max_size=2), fails=st.booleans(), lanes=st.sampled_from([1, 4, 16]),
-    stages=st.sampled_from([1, 2]), stall=stalls, seed=seeds,
+    commands=st.lists(gathers(), min_size=1, max_size=2), fails=st.booleans(),
+    lanes=st.sampled_from([1, 4, 16]), stages=st.sampled_from([1, 2]), stall=stalls, seed=seeds,
 )  # fmt: skip
 def test_gathers_take_their_cycles(commands, fails, lanes, stages, stall, seed):
     config = TINY.replace(lanes=lanes, gather_float_stages=stages)

@@ -1,0 +1,98 @@
+// Fair choice of one among many: the timing of hdl/memory/arbiter.py.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "card.hpp"
+
+namespace halfdome::timing {
+
+// Grants the next request after the last that was taken, of up to 32.
+class RoundRobin {
+ public:
+  // The number of the one that is granted, and taken; one requests at least.
+  unsigned take(uint32_t requests) {
+    const uint32_t upper = requests & above_, pool = upper ? upper : requests;
+    const uint32_t grant = pool & (~pool + 1);
+    above_ = ~(grant | (grant - 1));
+    return static_cast<unsigned>(__builtin_ctz(grant));
+  }
+
+ private:
+  uint32_t above_ = 0;
+};
+
+// Merges requests of `T` into one stream, in stages of FAN_IN if there are more inputs.
+template <typename T>
+class StreamArbiter {
+ public:
+  explicit StreamArbiter(size_t inputs) {
+    if (inputs > FAN_IN) inner_.resize((inputs + FAN_IN - 1) / FAN_IN);
+    asked_.resize(inner_.empty() ? 1 : inner_.size());
+  }
+
+  bool valid() const { return outer_.valid; }
+  const T& front() const { return outer_.item; }
+  bool busy() const {
+    for (const Stage& stage : inner_) {
+      if (stage.valid) return true;
+    }
+    return outer_.valid;
+  }
+
+  // Input `number` asks in this cycle.
+  void ask(unsigned number) {
+    asked_[number / FAN_IN] |= uint32_t{1} << number % FAN_IN;
+    any_ = true;
+  }
+
+  // Ends the cycle: what is in front leaves if it is `ready`; for each input that is taken, `take`
+  // of its number returns what it asks for.
+  template <typename Take>
+  void clock(bool ready, Take take) {
+    if (!any_ && !busy()) return;
+    any_ = false;
+    if (inner_.empty()) {
+      if (!outer_.valid || ready) load(outer_, asked_[0], [&](unsigned i) { return take(i); });
+      asked_[0] = 0;
+      return;
+    }
+    uint32_t waiting = 0, left = 0;
+    for (size_t group = 0; group < inner_.size(); ++group) {
+      waiting |= uint32_t{inner_[group].valid} << group;
+    }
+    if (!outer_.valid || ready) {
+      load(outer_, waiting, [&](unsigned group) {
+        left = uint32_t{1} << group;
+        return inner_[group].item;
+      });
+    }
+    for (unsigned group = 0; group < inner_.size(); ++group) {
+      if (!inner_[group].valid || left >> group & 1) {
+        load(inner_[group], asked_[group], [&](unsigned i) { return take(group * FAN_IN + i); });
+      }
+      asked_[group] = 0;
+    }
+  }
+
+ private:
+  struct Stage {
+    RoundRobin turn;
+    bool valid = false;
+    T item{};
+  };
+
+  template <typename Take>
+  static void load(Stage& stage, uint32_t requests, Take take) {
+    stage.valid = requests != 0;
+    if (requests) stage.item = take(stage.turn.take(requests));
+  }
+
+  Stage outer_;
+  std::vector<Stage> inner_;
+  std::vector<uint32_t> asked_;  // by group
+  bool any_ = false;
+};
+
+}  // namespace halfdome::timing

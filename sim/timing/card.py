@@ -1,0 +1,103 @@
+"""A card without hardware, as the world takes it: its parameters, and what its commands mean.
+
+What commands compute is `halfdome.sim.golden`, called when a command ends.
+"""
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Opcode, Status
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.golden.card import GoldenCard
+from halfdome.sim.golden.check import check
+from halfdome.sim.timing.header import parameter_array
+
+MODELLED = frozenset(Opcode) - {Opcode.TRANSPOSE}
+"""Commands whose time is known; others are refused."""
+
+_FAILED = (1 << 64) - 1
+_CHECK = ctypes.CFUNCTYPE(
+    ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
+)
+_EXECUTE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+
+class SemanticsCalls(ctypes.Structure):
+    """`SemanticsCalls` of sim/timing/timing_card.hpp."""
+
+    _fields_ = (("check", _CHECK), ("execute", _EXECUTE))
+
+
+class _Link:
+    """The host of a card whose moves over PCIe are packets."""
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        raise AssertionError(f"read of {nbytes} bytes at {address:#x}: not by packets")
+
+    def write(self, address: int, data: bytes) -> None:
+        raise AssertionError(f"write of {len(data)} bytes at {address:#x}: not by packets")
+
+
+class TimingModel:
+    """One card.
+
+    Parameters
+    ----------
+    config : CardConfig
+    memory : uint8[window_bytes], card memory by card address
+
+    Attributes
+    ----------
+    error : what a command raised, which ends the simulation: `NotImplementedError` for one that is
+        not `MODELLED`
+    """
+
+    def __init__(self, config: CardConfig, memory: np.ndarray):
+        self._config = config
+        self._golden = GoldenCard(config, _Link(), memory)
+        self.parameters = parameter_array(config)
+        self.calls = SemanticsCalls(_CHECK(self._check), _EXECUTE(self._execute))
+        self.error: BaseException | None = None
+
+    def close(self) -> None:
+        """Gives up nothing: memory belongs to the caller."""
+
+    def _check(self, _card: int, core: int, descriptor: int, extension: int | None) -> int:
+        def verdict() -> tuple[Status, int]:
+            raw = ctypes.string_at(descriptor, DESCRIPTOR_BYTES)
+            if extension:
+                raw += ctypes.string_at(extension, DESCRIPTOR_BYTES)
+            status, detail = check(raw, self._config, core)
+            if status is Status.OK and (opcode := Opcode(raw[0])) not in MODELLED:
+                raise NotImplementedError(
+                    f"engine='timing' does not know how long {opcode.name} takes; "
+                    "engine='native' runs it"
+                )
+            return status, detail
+
+        return self._called(verdict)
+
+    def _execute(self, _card: int, core: int, descriptor: int) -> int:
+        raw = ctypes.string_at(descriptor, DESCRIPTOR_BYTES)
+        return self._called(lambda: self._golden.perform(raw))
+
+    def _called(self, function: Callable[[], tuple[Status, int]]) -> int:
+        try:
+            status, detail = function()
+        except BaseException as error:  # raised again by `World.run`
+            self.error = error
+            return _FAILED
+        return status | detail << 8
+
+
+def models(config: CardConfig, memories: list[np.ndarray]) -> list[TimingModel]:
+    """A card for each memory."""
+    config.need_dram()
+    if config.gather_cache_bytes:
+        raise ValueError(
+            f"gather_cache_bytes={config.gather_cache_bytes}: engine='timing' does not know how "
+            "long a gather with a hot-row cache takes; engine='native' runs it"
+        )
+    return [TimingModel(config, memory) for memory in memories]

@@ -1,0 +1,74 @@
+// A core's scratchpad: which words its banks serve in a cycle (hdl/memory/scratchpad.py).
+#pragma once
+
+#include "arbiter.hpp"
+
+namespace halfdome::timing {
+
+// The reads, or the writes, of all ports. In a cycle: `begin`, then requests are taken, then `end`.
+class BankTurns {
+ public:
+  BankTurns(const Parameters& p, size_t ports)
+      : p_(p), turns_(static_cast<size_t>(p.scratchpad_banks)), wanted_(turns_.size()), bursts_(ports) {}
+
+  // Finds out whose word each bank serves.
+  void begin() {
+    got_ = ends_ = 0;
+    uint32_t banks = 0;
+    for (uint32_t left = active_; left; left &= left - 1) {
+      const auto port = static_cast<unsigned>(__builtin_ctz(left));
+      const auto bank = static_cast<unsigned>(bursts_[port].word & (turns_.size() - 1));
+      wanted_[bank] |= uint32_t{1} << port;
+      banks |= uint32_t{1} << bank;
+    }
+    for (; banks; banks &= banks - 1) {
+      const auto bank = static_cast<unsigned>(__builtin_ctz(banks));
+      const unsigned port = turns_[bank].take(wanted_[bank]);
+      wanted_[bank] = 0;
+      got_ |= uint32_t{1} << port;
+      if (bursts_[port].left == 1) ends_ |= uint32_t{1} << port;
+    }
+  }
+
+  bool ready(unsigned port) const { return (~active_ | ends_) >> port & 1; }
+  bool active(unsigned port) const { return active_ >> port & 1; }
+  uint32_t got() const { return got_; }    // ports whose word is served in this cycle
+  uint32_t ends() const { return ends_; }  // and is the last of its burst
+
+  // The port's request is taken; it is `ready`.
+  void take(unsigned port, uint64_t address, unsigned words) {
+    taken_ |= uint32_t{1} << port;
+    bursts_[port].next_word = address / static_cast<uint64_t>(p_.bus_bytes);
+    bursts_[port].next_left = words;
+  }
+
+  void end() {
+    for (uint32_t left = got_; left; left &= left - 1) {
+      Burst& burst = bursts_[static_cast<unsigned>(__builtin_ctz(left))];
+      ++burst.word;
+      --burst.left;
+    }
+    active_ = (active_ & ~ends_) | taken_;
+    for (; taken_; taken_ &= taken_ - 1) {
+      Burst& burst = bursts_[static_cast<unsigned>(__builtin_ctz(taken_))];
+      burst.word = burst.next_word;
+      burst.left = burst.next_left;
+    }
+  }
+
+  bool busy() const { return active_; }
+
+ private:
+  struct Burst {
+    uint64_t word, next_word;
+    unsigned left, next_left;
+  };
+
+  const Parameters& p_;
+  std::vector<RoundRobin> turns_;
+  std::vector<uint32_t> wanted_;  // by bank, ports; empty between cycles
+  std::vector<Burst> bursts_;
+  uint32_t active_ = 0, got_ = 0, ends_ = 0, taken_ = 0;
+};
+
+}  // namespace halfdome::timing

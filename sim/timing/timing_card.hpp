@@ -1,0 +1,244 @@
+// A card without hardware: what happens in it, and in which cycle.
+//
+// Cycles in which nothing happens are passed over; of the others every part is told that has
+// something to do. What a part sees of another within a cycle is what hardware would see: parts
+// change at the end of a cycle, in `clock`, those behind a handshake before those in front of it.
+#pragma once
+
+#include "../kernel/card.hpp"
+#include "dma.hpp"
+#include "gather/engine.hpp"
+#include "matmul/engine.hpp"
+#include "registers.hpp"
+#include "vacant.hpp"
+#include "vector/engine.hpp"
+
+namespace halfdome::timing {
+
+constexpr unsigned AXI_ID_BITS = 8;  // enough to number the ports of every card
+
+// What Python knows of commands. `check` and `execute` return status | detail << 8.
+struct SemanticsCalls {
+  uint64_t (*check)(int64_t card, int64_t core, const uint8_t* descriptor, const uint8_t* extension);
+  uint64_t (*execute)(int64_t card, int64_t core, const uint8_t* descriptor);
+};
+
+class CalledSemantics : public Semantics {
+ public:
+  CalledSemantics(const SemanticsCalls& calls, int64_t card) : calls_(calls), card_(card) {}
+  Result check(size_t core, const uint8_t* descriptor, const uint8_t* extension) override {
+    return result(calls_.check(card_, static_cast<int64_t>(core), descriptor, extension));
+  }
+  Result execute(size_t core, const Command& command) override {
+    return result(calls_.execute(card_, static_cast<int64_t>(core), command.bytes));
+  }
+  bool failed() const { return failed_; }
+
+ private:
+  // All ones: Python raised an exception.
+  Result result(uint64_t packed) {
+    failed_ |= packed == ~uint64_t{0};
+    return {Status(packed & 0xFF), static_cast<uint32_t>(packed >> 8)};
+  }
+
+  SemanticsCalls calls_;
+  int64_t card_;
+  bool failed_ = false;
+};
+
+class TimingCard : public Card {
+ public:
+  TimingCard(const Parameters& parameters, Endpoint&& link, Dram&& dram_core, uint8_t* memory,
+             const SemanticsCalls& calls, int64_t number)
+      : Card(std::move(link), std::move(dram_core)), p_(parameters), semantics_(calls, number),
+        bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
+        requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
+    const auto cores = static_cast<size_t>(p_.cores);
+    posted_ = std::vector<PostedPort>(cores);
+    std::vector<std::vector<Engine*>> engines;
+    for (size_t core = 0; core < cores; ++core) {
+      std::vector<Engine*> of_core;
+      for (unsigned number_of_engine = 0; number_of_engine < ENGINES; ++number_of_engine) {
+        engines_.push_back(make_engine(core, number_of_engine));
+        of_core.push_back(engines_.back().get());
+      }
+      engines.push_back(std::move(of_core));
+    }
+    wakes_.assign(engines_.size(), NEVER);
+    was_idle_.resize(cores);
+    processor_ = std::make_unique<Processor>(p_, std::move(engines), fetch_, semantics_, requester_,
+                                             memory_);
+    completer_ = std::make_unique<Completer>(p_, bytes_, *processor_, memory_.card_read(0),
+                                             memory_.card_write(0));
+    for (PostedPort& port : posted_) writers_.emplace_back(p_, port);
+    writers_.emplace_back(p_, processor_->completion.port);
+  }
+
+ private:
+  // One for each core's stores, and one for completions.
+  size_t writers() const { return static_cast<size_t>(p_.cores) + 1; }
+
+  std::unique_ptr<Engine> make_engine(size_t core, unsigned number) {
+    const auto read = [&](unsigned i) -> ReadPort& { return memory_.core_read(core, i); };
+    const auto write = [&](unsigned i) -> WritePort& { return memory_.core_write(core, i); };
+    switch (number) {
+      case LOAD_ENGINE:
+        return std::make_unique<LoadEngine>(p_, read(0), write(0), requester_.dma(core));
+      case STORE_ENGINE:
+        return std::make_unique<StoreEngine>(p_, bytes_, read(1), posted_[core]);
+      case MATMUL_ENGINE:
+        return std::make_unique<MatmulEngine>(p_, read(8), read(9), read(10), write(3));
+      case VECTOR_ENGINE:
+        return std::make_unique<VectorEngine>(p_, read(2), read(3), write(1));
+      case GATHER_ENGINE:
+        return std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
+      default:
+        return std::make_unique<VacantEngine>();
+    }
+  }
+
+  bool step(int64_t end) override {
+    for (;;) {
+      const int64_t next = std::max(next_event(), cycle_);
+      if (next >= end) break;
+      cycle_ = next;
+      evaluate(cycle_++);
+      ++evaluated_;
+      if (semantics_.failed()) return false;
+    }
+    cycle_ = std::max(cycle_, end);
+    return true;
+  }
+
+  bool asleep_until(int64_t end) const override { return next_event() >= end; }
+
+  int64_t next_event() const {
+    int64_t next = std::min({endpoint.next_event(cycle_), memory_next_, front_next_});
+    for (const int64_t wake : wakes_) next = std::min(next, wake);
+    return next;
+  }
+
+  void evaluate(int64_t cycle) {
+    endpoint.np_ok = np_waiting_ < READ_QUEUE - NON_POSTED_LATE;
+    endpoint.begin(cycle);
+    told_ = 0;
+    const auto read_told = [&](size_t core, size_t number) { tell(core, READ_OWNERS[number]); };
+    const auto write_told = [&](size_t core, size_t number) { tell(core, WRITE_OWNERS[number]); };
+    memory_.begin(read_told, write_told);
+    for (size_t i = 0; i < writers_.size(); ++i) {
+      PostedPort& port = i < posted_.size() ? posted_[i] : processor_->completion.port;
+      const bool idle = port.idle;
+      writers_[i].begin(mux_.holds(2 + i));
+      if (!idle && port.idle) tell(i, STORE_ENGINE);
+    }
+    for (size_t i = 0; i < engines_.size(); ++i) {
+      if (wakes_[i] <= cycle) told_ |= uint64_t{1} << i;
+    }
+    for (uint64_t left = told_; left; left &= left - 1) engines_[first(left)]->offer(cycle);
+    completer_->offer(cycle, buffer_);
+    requester_.offer();
+    processor_->completion.offer();
+    memory_.arbitrate(read_told, write_told);
+    exchange(cycle);
+    for (uint64_t left = told_; left; left &= left - 1) {
+      const size_t i = first(left);
+      wakes_[i] = engines_[i]->clock(cycle);
+    }
+    for (PostedPort& port : posted_) port.taken = port.data_taken = false;
+    processor_->completion.port.taken = processor_->completion.port.data_taken = false;
+    for (size_t core = 0; core < posted_.size(); ++core) requester_.dma(core).taken = false;
+    memory_next_ = memory_.end(cycle);
+    front_next_ = front_next(cycle);
+  }
+
+  static size_t first(uint64_t mask) { return static_cast<size_t>(__builtin_ctzll(mask)); }
+
+  // The engine has to do with this cycle.
+  void tell(size_t core, unsigned engine) {
+    if (core < posted_.size()) told_ |= uint64_t{1} << (core * ENGINES + engine);
+  }
+
+  // Everything between the packet streams and the engines.
+  void exchange(int64_t cycle) {
+    const bool enable = processor_->bus_master(), discard = processor_->resetting();
+    const bool leaves = mux_.busy() && endpoint.ready();
+    const size_t chosen = mux_.choose(leaves, [&](size_t input) {
+      if (input == 0) return completer_->replier.offers(cycle);
+      if (input == 1) return requester_.offers();
+      return writers_[input - 2].offers(enable);
+    });
+    if (leaves) {
+      if (mux_.holds(1)) requester_.sent(mux_.tlp.tag(), cycle);
+      if (mux_.last()) endpoint.end_packet(cycle, std::move(mux_.tlp));
+      else endpoint.hold_beat();
+    }
+    bool last = true;
+    if (chosen == 0) last = completer_->replier.offers_last();
+    else if (chosen == 1) mux_.tlp = requester_.request();
+    else if (chosen < 2 + writers_.size()) last = writers_[chosen - 2].offers_last();
+    for (size_t i = 0; i < writers_.size(); ++i) {
+      const bool taken = chosen == 2 + i;
+      if (taken && writers_[i].offers_header()) processor_->posted_bytes += writers_[i].header_bytes();
+      writers_[i].clock(enable, discard, taken, mux_.tlp);
+    }
+    for (size_t core = 0; core < posted_.size(); ++core) {
+      if (posted_[core].taken || posted_[core].data_taken) tell(core, STORE_ENGINE);
+    }
+    processor_->clock(cycle, [&](size_t core, unsigned engine) { tell(core, engine); });
+    for (size_t core = 0; core < posted_.size(); ++core) was_idle_[core] = requester_.dma(core).idle;
+    requester_.clock(cycle, buffer_, enable, processor_->timeout(), chosen == 1);
+    for (size_t core = 0; core < posted_.size(); ++core) {
+      const DmaPort& dma = requester_.dma(core);
+      if (dma.taken) tell(core, LOAD_ENGINE);
+      // It is told of `idle` a cycle later, when that is so.
+      if (dma.idle && !was_idle_[core]) wakes_[core * ENGINES + LOAD_ENGINE] = cycle + 1;
+    }
+    completer_->replier.clock(cycle, chosen == 0, mux_.tlp);
+    completer_->clock(cycle, buffer_);
+    np_waiting_ -= completer_->replier.started();
+    mux_.clock(leaves, chosen, last);
+    if (endpoint.receiving() && buffer_.ready()) {
+      const uint32_t kind = endpoint.received().type();
+      np_waiting_ += endpoint.beat() == 0 && endpoint.received().flow() == NON_POSTED && !(kind >> 7);
+      buffer_.take(cycle, endpoint);
+      endpoint.take_beat(cycle);
+    }
+  }
+
+  int64_t front_next(int64_t cycle) const {
+    if (mux_.busy() || requester_.busy() || completer_->busy() || completer_->replier.busy()) {
+      return cycle + 1;
+    }
+    for (const PostedWriter& writer : writers_) {
+      if (writer.busy()) return cycle + 1;
+    }
+    for (const PostedPort& port : posted_) {
+      if (!port.idle) return cycle + 1;
+    }
+    if (!processor_->completion.port.idle) return cycle + 1;
+    int64_t next = processor_->next(cycle);
+    if (!buffer_.empty()) next = std::min(next, std::max(cycle + 1, buffer_.offered_at()));
+    return std::min(next, std::max(cycle + 1, requester_.watch_at(processor_->timeout())));
+  }
+
+  const Parameters p_;
+  CalledSemantics semantics_;
+  CardBytes bytes_;
+  MemorySystem memory_;
+  FetchPort fetch_;
+  PacketBuffer buffer_;
+  Requester requester_;
+  PacketMux mux_;
+  std::vector<PostedPort> posted_;
+  std::vector<PostedWriter> writers_;
+  std::vector<std::unique_ptr<Engine>> engines_;
+  std::unique_ptr<Processor> processor_;
+  std::unique_ptr<Completer> completer_;
+  std::vector<int64_t> wakes_;  // the cycle that each engine wants to be told of
+  std::vector<uint8_t> was_idle_;
+  uint64_t told_ = 0;           // engines that have to do with this cycle
+  int64_t cycle_ = 0, memory_next_ = NEVER, front_next_ = NEVER;
+  unsigned np_waiting_ = 0;          // non-posted requests that have come and not begun
+};
+
+}  // namespace halfdome::timing

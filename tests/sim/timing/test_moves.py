@@ -1,0 +1,89 @@
+"""Moves on cards with and without hardware: the same bytes, and everything in the same cycle."""
+
+import numpy as np
+import pytest
+
+import halfdome
+from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.config import PRESETS
+
+pytestmark = pytest.mark.slow  # models of cards are compiled first
+
+BUFFER_BYTES = 1 << 16
+KINDS = (
+    Opcode.LOAD, Opcode.COPY, Opcode.STORE, Opcode.SIGNAL, Opcode.FENCE_LOAD, Opcode.FENCE_STORE,
+)  # fmt: skip
+
+
+def moves(rng, config, host, peer, count):
+    """Random moves between host, card and peer; what waits does so for a STORE before it."""
+    word, scratchpad = config.bus_bytes, config.scratchpad_address(0)
+    row_sizes = (1, word, 3 * word, 100, 64, 256)
+    signalled = 0
+    for _ in range(count):
+        kind = KINDS[rng.integers(len(KINDS))]
+        row = int(rng.choice(row_sizes))
+        stride = -(-row // word) * word + word * int(rng.integers(2))
+        if rng.integers(3) == 0 and row % word == 0:
+            stride = row
+        rows = int(rng.integers(1, 9))
+        far = host + word * int(rng.integers(64))
+        near = [word * int(rng.integers(1 << 10)), scratchpad + word * int(rng.integers(256))]
+        rng.shuffle(near)
+        fields = {}
+        if kind in (Opcode.LOAD, Opcode.COPY, Opcode.STORE):
+            outside = far if rng.integers(3) else peer + word * int(rng.integers(64))
+            fields = {
+                "source": far if kind == Opcode.LOAD else near[0],
+                "destination": outside if kind == Opcode.STORE else near[1],
+                "rows": rows,
+                "row_bytes": row,
+                "source_stride": stride,
+                "destination_stride": stride,
+            }
+        elif kind == Opcode.SIGNAL:
+            fields = {"address": host + BUFFER_BYTES - 4, "value": int(rng.integers(1 << 32))}
+        if kind.engine == Opcode.STORE.engine and rng.integers(2):
+            signalled += 1
+            fields |= {"signal_counter": 1, "signal_value": signalled}
+        elif rng.integers(2):
+            fields |= {"wait_counter": 1, "wait_value": signalled}
+        yield pack(kind, **fields)
+
+
+def seen(engine, seed, config):
+    """What a random program does, and when."""
+    rng = np.random.default_rng(seed)
+    with halfdome.open(cards=2, config=config, engine=engine) as runtime:
+        platform, device = runtime.platform, runtime.cards[0].device
+        buffer = platform.bus.map(BUFFER_BYTES)
+        buffer.array[:] = rng.integers(0, 256, BUFFER_BYTES, np.uint8)
+        program = list(moves(rng, config, buffer.address, platform.bars[1].bar2, 30))
+        completions = device.wait(device.submit(program))
+        peer = platform.bus.read(platform.bars[1].bar2, 4096)
+        return (
+            completions.tolist(), platform.cycles, device.counters(), buffer.array.tolist(), peer,
+            platform.traffic(),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_moves_take_the_cycles_of_hardware(seed):
+    config = PRESETS["tiny"]
+    assert seen("timing", seed, config) == seen("native", seed, config)
+
+
+def test_commands_without_a_model_are_refused_by_name():
+    with halfdome.open(cards=1, config="tiny", engine="timing") as runtime:
+        device = runtime.cards[0].device
+        matrix = {"rows": 4, "columns": 4, "batches": 1, "element_bytes": 1,
+                  "source_stride": 16, "destination": 256, "destination_stride": 16}  # fmt: skip
+        tickets = device.submit([pack(Opcode.TRANSPOSE, **matrix)])
+        with pytest.raises(NotImplementedError, match="how long TRANSPOSE takes"):
+            device.wait(tickets)
+
+
+@pytest.mark.parametrize(("option", "value"), [("keep_inputs", True), ("card_factory", object)])
+def test_what_needs_hardware_says_so(option, value):
+    with pytest.raises(ValueError, match=f"{option}=.*needs a card of hardware.*'timing'"):
+        halfdome.open(cards=1, config="tiny", engine="timing", **{option: value})

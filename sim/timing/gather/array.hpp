@@ -64,7 +64,8 @@ class ArrayReader {
     } else if (taken) {
       --held_;
     }
-    if (asked || arrived || taken || ended || dropped) return cycle + 1;
+    const bool asks_next = words_ != 0 && reader_.ready();
+    if (asked || asks_next || arrived || taken || ended || dropped) return cycle + 1;
     const int64_t readable = reader_.buffer.readable_at();
     return std::min(reads, readable > cycle ? readable : NEVER);
   }

@@ -42,7 +42,8 @@ class AccumulateLanes {
 
   // `left`: a sum was taken. Returns when it may go on by itself.
   int64_t clock(int64_t cycle, bool left) {
-    if (!inside_.empty() && inside_.front().cycle + p_.gather_chain_latency == cycle) {
+    // Of a bag that is not finished some may be left from a command that failed.
+    while (!inside_.empty() && inside_.front().cycle + p_.gather_chain_latency <= cycle) {
       const Inside& retired = inside_.front();
       if (retired.last) sums.write(cycle, {retired.context, retired.last_chunk});
       inside_.pop_front();

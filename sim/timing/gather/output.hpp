@@ -143,14 +143,16 @@ class BagWriter {
     if (port_.taken) valid_ = false;
     if (flush_ && free) {
       flush_ = false;
-      give(address_ + bus_, held_);
+      give(address_ / bus_ * bus_ + bus_, held_);
       held_ = 0;
     } else if (merge) {
       const uint64_t inside = std::min(size_, bus_ - place_), beyond = size_ - inside;
+      if (held_ == 0) held_first_ = place_;
       held_ += inside;
       if (beyond != 0 || place_ + size_ >= bus_ || last_) {
-        give(word_, held_);
+        give(word_ + held_first_, held_);
         held_ = beyond;
+        held_first_ = 0;
         flush_ = beyond != 0 && last_;
       }
     }
@@ -184,7 +186,8 @@ class BagWriter {
   std::vector<uint64_t> addresses_;  // of the next row of each context
   uint64_t stride_ = 0, follows_ = 0;
   bool first_ = true, placed_ = false, flush_ = false, valid_ = false, last_ = false;
-  uint64_t word_ = 0, place_ = 0, size_ = 0, held_ = 0;
+  uint64_t word_ = 0, place_ = 0, size_ = 0;
+  uint64_t held_ = 0, held_first_ = 0;  // bytes of the word that fills up, and where they begin
   uint64_t address_ = 0;
   unsigned bytes_ = 0;
 };

@@ -76,7 +76,8 @@ def check(config, engine: Engine, dut, memories: dict, commands: list[bytes]) ->
     for row in seen:
         for first in range(0, 6 * len(reads), 6):
             row[first + 3] += 1
-        strobe = 6 * len(reads) + 3
+        address, strobe = 6 * len(reads) + 2, 6 * len(reads) + 3
+        row[address] += (row[strobe] & -row[strobe]).bit_length() - 1  # of the first byte written
         row[strobe] = row[strobe].bit_count()
         rows.append(row)
     table = np.array(rows, np.int64)

@@ -28,22 +28,10 @@ WRITE_PORTS = 4
 """Memory write ports of a core."""
 
 
-CACHE_MEMBERS = {
-    "dram_writes": In(DRAM_WRITES),
-    "gather_cache_hits": Out(1),
-    "gather_cache_misses": Out(1),
-}
+def core_members(config: CardConfig) -> dict[str, wiring.Member]:
+    """Members of a core, all that it has to do with the rest of its card.
 
-
-class Core(wiring.Component):
-    """The engines of one core, side by side; they meet only in memory and in timeline counters.
-
-    Registers of an engine without a command hold still (clock enable): that saves power, and most
-    of the work of a simulator.
-
-    Members
-    -------
-    engines : In(engine_members()) for each of `Engine`, in its order
+    engines : Out(engine_members()) for each of `Engine`, in its order
     reads : Out(ReadPort), `READ_PORTS` of them
     writes : Out(WritePort), `WRITE_PORTS` of them
     dma : Out(DmaReadPort)
@@ -54,20 +42,38 @@ class Core(wiring.Component):
     dram_writes : In(DRAM_WRITES)
     gather_cache_hits, gather_cache_misses : Out(1), pulses
     """
+    members = {
+        "engines": Out(wiring.Signature(engine_members())).array(len(Engine)),
+        "reads": Out(ReadPort(config)).array(READ_PORTS),
+        "writes": Out(WritePort(config)).array(WRITE_PORTS),
+        "dma": Out(DmaReadPort(config)),
+        "posted": Out(PostedWritePort(config)),
+        "gather_waits": Out(len(GATHER_WAITS)),
+    }
+    if config.gather_cache_bytes:
+        members |= {
+            "dram_writes": In(DRAM_WRITES),
+            "gather_cache_hits": Out(1),
+            "gather_cache_misses": Out(1),
+        }
+    return members
+
+
+class Core(wiring.Component):
+    """The engines of one core, side by side; they meet only in memory and in timeline counters.
+
+    Registers of an engine without a command hold still (clock enable): that saves power, and most
+    of the work of a simulator.
+
+    Its members are `core_members`. A core without a command, whose inputs hold still,
+    holds still as a whole: it repeats itself every `idle_period` cycles.
+    """
+
+    idle_period = 1
 
     def __init__(self, config: CardConfig):
         self._config = config
-        super().__init__(
-            {
-                "engines": Out(wiring.Signature(engine_members())).array(len(Engine)),
-                "reads": Out(ReadPort(config)).array(READ_PORTS),
-                "writes": Out(WritePort(config)).array(WRITE_PORTS),
-                "dma": Out(DmaReadPort(config)),
-                "posted": Out(PostedWritePort(config)),
-                "gather_waits": Out(len(GATHER_WAITS)),
-            }
-            | (CACHE_MEMBERS if config.gather_cache_bytes else {})
-        )
+        super().__init__(core_members(config))
 
     def elaborate(self, platform):
         m = Module()

@@ -30,9 +30,8 @@ from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultPlan, parse_faul
 from halfdome.sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
 from halfdome.sim.fabric.packets import Link
 from halfdome.sim.kernel.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
-from halfdome.sim.rtl import native, pysim
+from halfdome.sim.rtl import linked, native, pysim
 from halfdome.sim.timing import card as timing
-from halfdome.sim.timing.header import header
 from halfdome.sim.waves import Waves, check_card
 
 _HARDWARE = {"native": native.models, "pysim": pysim.models}
@@ -184,19 +183,11 @@ class Platform:
         memory_bytes = config.dram_bytes if hardware else config.window_bytes
         self._memories = [lazy_bytes(memory_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
-        fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}" if card_factory is None else None
-        factory = card_factory or _real_card
-        header()  # before there is a second thread: it asks components that are never built
         with ThreadPoolExecutor(1) as beside:
             # A first time compiles this while the cards are elaborated.
             library = beside.submit(load_library)
             if hardware:
-                self._make = partial(
-                    _HARDWARE[engine],
-                    lambda: factory(config),
-                    fingerprint=fingerprint,
-                    name=_name(config),
-                )
+                self._make = _maker(engine, config, card_factory)
                 self._models = self._make(cards, waves=waves)
             else:
                 self._models = timing.models(config, self._memories)
@@ -263,7 +254,7 @@ class Platform:
             raise ValueError(f"engine={self.engine!r}: only native compiles cards")
         if cycles < 1:
             raise ValueError(f"cycles={cycles}: must be 1 or more")
-        model = native.NativeModel(self._models[0].folder)
+        [model] = self._make(1)
         try:
             start = time.perf_counter()
             model.run(cycles)
@@ -438,10 +429,37 @@ def _check_beats(config: CardConfig) -> None:
         raise ValueError("halfdome.hdl.pcie.tlp: beats must be data, last, bar, in this order")
 
 
-def _real_card(config: CardConfig) -> wiring.Component:
+def _maker(engine: str, config: CardConfig, factory: CardFactory | None) -> Callable:
+    """The function that makes so many cards, one of which may write `waves`.
+
+    Cards of several cores are compiled in parts: a core once, whatever their number.
+    """
+    make, name = _HARDWARE[engine], _name(config)
+    if factory is not None:
+        return partial(make, lambda: factory(config), name=name)
+    if engine == "native" and config.cores > 1:
+        parts = linked.Parts(partial(_uncore, config), partial(_core, config), config.cores)
+        make = partial(linked.models, parts=parts)
+    fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}"
+    return partial(make, partial(_card, config), fingerprint=fingerprint, name=name)
+
+
+def _card(config: CardConfig) -> wiring.Component:
     from halfdome.hdl.card import Card
 
     return Card(config)
+
+
+def _uncore(config: CardConfig) -> wiring.Component:
+    from halfdome.hdl.uncore import Uncore
+
+    return Uncore(config)
+
+
+def _core(config: CardConfig) -> wiring.Component:
+    from halfdome.hdl.core import Core
+
+    return Core(config)
 
 
 def _name(config: CardConfig) -> str:

@@ -244,6 +244,40 @@ def bench_engine(config: options.Config = "default", json_file: options.JsonFile
     options.write_json(json_file, result)
 
 
+@app.command("cores")
+def bench_cores(
+    workloads: Annotated[
+        list[str] | None,
+        typer.Option("--workload", metavar="NAME", help="May be given more than once."),
+    ] = None,
+    counts: Annotated[
+        list[int] | None, typer.Option("--cores", help="How many; may be given more than once.")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each.")] = 4,
+    config: options.Config = "quad",
+    engine: options.EngineName = "native",
+    data: options.Data = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """What the cores of a card are worth: the demo, RM1 to RM3, blocks of ResNet-50 and ResNeXt-50.
+
+    Cycles, how many times as fast as on the first number of cores, and what binds. Answers are
+    compared with the golden model; any difference makes the exit status 1. Takes long.
+
+    Example: `halfdome bench cores --workload RM1 --cores 1 --cores 4 --json cores.json`
+    """
+    from halfdome.host.bench import cores
+
+    with console.status("cores") as status:
+        result = cores.measure(
+            preset(config), workloads or cores.WORKLOADS, counts or cores.COUNTS, data=data,
+            engine=engine, requests=requests, progress=status.update,
+        )  # fmt: skip
+    tables.print_cores(result, console)
+    options.write_json(json_file, result)
+    options.require_right(sum(row.get("mismatching_values", 0) for row in result["rows"]), "values")
+
+
 @app.command("models")
 def bench_models(
     rungs: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from halfdome.hdl.commands import Engine
-from halfdome.hdl.config import CardConfig, preset
+from halfdome.hdl.config import PICO, CardConfig, preset
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
@@ -39,14 +39,29 @@ def fpga(
         list[str] | None, typer.Option("--unit", metavar="NAME", help="Default: every unit.")
     ] = None,
     config: options.Config = "tiny",
+    board: Annotated[
+        str | None,
+        typer.Option("--board", metavar="NAME", help="Build a bitstream of a pico for a board."),
+    ] = None,
+    run: Annotated[
+        bool, typer.Option(help="Build it; else write the project for your own tools.")
+    ] = True,
+    output: options.OutputFolder = Path("build"),
     json_file: options.JsonFile = None,
 ) -> None:
-    """Place and route the units that decide a card's size on an ECP5: LUTs, DSPs, Fmax.
+    """Place and route what decides a card's size on an ECP5, or a pico for a board.
 
     Example: `halfdome fpga --unit array --unit lane --config tiny`
+
+    Example: `halfdome fpga --board ulx3s-85f -o build/`
     """
     from halfdome.hdl.synthesis import UNITS, ecp5_report
 
+    if board is not None:
+        if units:
+            raise ValueError("--unit: is placed by itself, not on a board; leave --board out")
+        _fit_board(board, run, output, json_file)
+        return
     design = preset(config)
     chosen = units or list(UNITS)
     for unit in chosen:
@@ -61,6 +76,27 @@ def fpga(
             bar.advance(task)
     console.print(tables.of_rows(f"Lattice LFE5UM5G-85, {config}", rows))
     options.write_json(json_file, {"config_hash": design.hash, "rows": rows})
+
+
+def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> None:
+    from halfdome.hdl.boards.boards import BOARDS, TOP, project
+    from halfdome.hdl.boards.build import build
+    from halfdome.hdl.tools import check_nextpnr
+    from halfdome.sim.build.progress import told
+
+    plan = project(name)
+    if run:
+        check_nextpnr()
+    output.mkdir(parents=True, exist_ok=True)
+    plan.extract(str(output))
+    if not run:
+        typer.echo(output / f"build_{TOP}.sh")
+        return
+    with told(f"building a bitstream for {name}"):
+        row = build(name, plan, output)
+    console.print(tables.of_rows(f"a pico on {name}", [row]))
+    console.print(f"{output / f'{TOP}.bit'}; a host reaches it by {BOARDS[name].serial}")
+    options.write_json(json_file, {"config_hash": PICO.hash, "rows": [row]})
 
 
 def info(config: options.Config = "default", json_file: options.JsonFile = None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from halfdome.host.compiler.commands import Buffer, Command, Place, Symbol
 from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
-from halfdome.host.compiler.placement import Load, Task
+from halfdome.host.compiler.placement import EVEN, Load, Task
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import embedding
@@ -51,7 +51,7 @@ def longest(node: Node, graph: Graph) -> int:
     return -(-indices.shape[0] // max(1, lengths.shape[0]))
 
 
-def loads(graph: Graph, target: Target) -> list[Load]:
+def loads_of(graph: Graph, target: Target) -> list[Load]:
     """What each embedding bag of a graph costs."""
     found = []
     for node in bag_nodes(graph):
@@ -87,11 +87,16 @@ class Bags:
     relays : host buffers of pooled rows that others load once all are there
     """
 
-    def __init__(self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers):
+    def __init__(
+        self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers,
+        cores: int = 1,
+    ):  # fmt: skip
         self._lowering = lowering
+        self._cores = cores
         self._tasks = tasks
         self._how = how
         self._nodes = {node.output: node for node in bag_nodes(lowering.graph)}
+        self._samples = max(1, lowering.graph.batch or 0)
         self.inputs: list[BagsInput] = []
         self.stagings: list[BagsStaging] = []
         self.buffers: list[Buffer] = []
@@ -110,9 +115,43 @@ class Bags:
             ]
             for card in cards
         }
-        pooled = {card: self._pool(card, tasks) for card, tasks in mine.items() if tasks}
+        pooled = {
+            card: [self._pool(card, each) for each in self._over_cores(tasks) if each]
+            for card, tasks in mine.items()
+        }
         for card, made in pooled.items():
-            self._send(card, made)
+            if made:
+                self._send(card, made)
+
+    def _over_cores(self, tasks: Sequence[tuple[Node, Task]]) -> list[list[tuple[Node, Task]]]:
+        """What each core of a card pools, one after the other as much as its share: a table that
+        is more than what is left of that goes on, with its last samples, on the next core."""
+        graph = self._lowering.graph
+        loads = dict(zip(self._nodes, loads_of(graph, self._lowering.target), strict=True))
+
+        def cost(node: Node, task: Task) -> float:
+            load = loads[node.output]
+            return load.cycles * len(task.columns) / load.dim * len(task.samples) / self._samples
+
+        share = sum(cost(*each) for each in tasks) / self._cores
+        found: list[list[tuple[Node, Task]]] = [[]]
+        left, waiting = share, list(reversed(tasks))
+        while waiting:
+            node, task = waiting.pop()
+            took, is_last = cost(node, task), len(found) == self._cores
+            count = len(task.samples)
+            if not is_last and took > left + EVEN * share:
+                count = round(count * max(left, 0.0) / took)
+            first, rest = task.samples[:count], task.samples[count:]
+            if first:
+                found[-1].append((node, replace(task, samples=first)))
+            left -= took
+            if rest:
+                waiting.append((node, replace(task, samples=rest)))
+            if rest or (left <= EVEN * share and not is_last):
+                found.append([])
+                left = share
+        return found
 
     def _input(self, node: Node) -> int:
         """The number of the bags that a node pools."""
@@ -281,10 +320,10 @@ class Bags:
 
     # Exchange
 
-    def _send(self, card: int, pooled: Sequence[_Pooled]) -> None:
+    def _send(self, card: int, pooled: Sequence[Sequence[_Pooled]]) -> None:
         """Brings every card the rows of its samples."""
         lowering, cards = self._lowering, len(self._lowering.shares)
-        runs = self._runs(pooled)
+        runs = [run for made in pooled for run in self._runs(made)]
         # The next card first: so no two cards send to the same one at the same time.
         for step in range(1, cards + 1):
             peer = (card + step) % cards

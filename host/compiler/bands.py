@@ -23,7 +23,7 @@ MOST = 8
 """Bands of a node on a card, its images and strips being some."""
 START_SHARE = {Engine.MATMUL: 0.01, Engine.VECTOR: 0.05}
 """What of a band's cycles its start may be. The array is what others wait for."""
-WINDOWS = (Opcode.CONV2D, Opcode.POOL, Opcode.DEPTHWISE)
+WINDOWS = (Opcode.CONV2D, Opcode.POOL, Opcode.AVERAGE, Opcode.DEPTHWISE)
 """What makes an image of an image."""
 BYTES = (Opcode.LOOKUP, Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
 """What goes over bytes, wherever rows end."""
@@ -104,7 +104,7 @@ def steps(work: Work, config: CardConfig) -> tuple[int, int]:
     """What a command can be cut along: how many rows of y, of images rows of pixels, or bytes of
     one row, and the number of them in whose multiples; none if it cannot be cut."""
     match work.opcode:
-        case Opcode.CONV2D | Opcode.POOL | Opcode.DEPTHWISE:
+        case Opcode.CONV2D | Opcode.POOL | Opcode.AVERAGE | Opcode.DEPTHWISE:
             return work.fields["out_height"], 1
         case Opcode.MATMUL:
             return work.fields["m"], 1

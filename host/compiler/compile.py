@@ -1,6 +1,6 @@
 """From a graph to a program for so many cards of one target."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict
 from math import inf
@@ -13,10 +13,12 @@ from halfdome.host import arguments
 from halfdome.host.compiler import bags, depthwise, events, memory, needs, pipeline, staging
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.division import (
+    Cores,
     Division,
     Parallelism,
     by_samples,
     by_sections,
+    kept_apart,
     shares,
 )
 from halfdome.host.compiler.halfdome import HalfdomeTarget
@@ -76,7 +78,7 @@ def placement(
     small = int(target.near_bytes * SMALL_SHARE)
     near = int(target.near_bytes * NEAR_SHARE)
     samples = shares(graph.batch or 0, cards)
-    return place(bags.loads(graph, target), samples, capacity, small, near, kept)
+    return place(bags.loads_of(graph, target), samples, capacity, small, near, kept)
 
 
 def _check(graph: Graph, target: Target) -> None:
@@ -112,7 +114,8 @@ def compile(
     graph: Graph, design: CardConfig | Target | str, cards: int = 1, *,
     transfers: Transfers | None = None, in_flight: int | None = None,
     kept: Mapping[int, int] = {}, parallelism: Parallelism | str | None = None,
-    values: bool = True, apart: bool = False,
+    values: bool = True, apart: bool = False, cores: Sequence[int] | None = None,
+    cores_sparse: int | None = None,
 ) -> Program:  # fmt: skip
     """Compiles a graph that works row by row for `cards` cards.
 
@@ -133,6 +136,9 @@ def compile(
         `np.broadcast_to` makes
     apart : bool; each layer of a card begins when the one before has ended, so that what a layer
         takes can be measured without what others take of the card meanwhile
+    cores : numbers of the cores of each card that run it; by default all
+    cores_sparse : int, how many of them pool embedding bags and do nothing else; if none, all do
+        everything. By default what is expected to answer most requests
 
     Raises what `placement` raises, `GraphError` for what no card can do, and `MemoryError` for
     sections of a pipeline that fit no card.
@@ -144,19 +150,29 @@ def compile(
     if parallelism is not None:
         parallelism = arguments.choice("parallelism", parallelism, Parallelism)
     target = target_of(design)
-    made = _Compilation(
-        graph, target, placement(graph, target, cards, kept), transfers or Transfers(), in_flight
-    )
-    tables = bags.bag_nodes(graph)
+    chosen = _chosen(cores, target.cores)
+    placed, tables = placement(graph, target, cards, kept), bags.bag_nodes(graph)
+    if cores_sparse is not None:
+        cores_sparse = _sparse(cores_sparse, chosen)
     if parallelism is Parallelism.PIPELINE and tables:
         raise operator.refuse(
             tables[0], "the tables of embedding bags lie on all cards, and are no part of a "
             "pipeline: compile the graph with parallelism='data'"
         )  # fmt: skip
-    if parallelism is not Parallelism.PIPELINE:
-        made.divide(by_samples(graph, cards))
-    if parallelism is Parallelism.PIPELINE or not (parallelism or tables or made.fits):
-        made.pipeline(cards)
+
+    def tried(sparse: int) -> _Compilation:
+        shared = kept_apart(chosen, sparse)
+        made = _Compilation(graph, target, placed, transfers or Transfers(), in_flight, shared)
+        if parallelism is not Parallelism.PIPELINE:
+            made.divide(by_samples(graph, cards))
+        if parallelism is Parallelism.PIPELINE or not (parallelism or tables or made.fits):
+            made.pipeline(cards)
+        return made
+
+    some = range(len(chosen)) if tables else range(1)
+    made = min(
+        map(tried, some if cores_sparse is None else [cores_sparse]), key=lambda each: each.period
+    )
     if apart:
         made.apart()
     program = made.program(values)
@@ -164,13 +180,40 @@ def compile(
     return program
 
 
+def _chosen(cores: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """The cores of each card that are to run a program."""
+    if cores is None:
+        return tuple(range(count))
+    if isinstance(cores, str) or not isinstance(cores, Sequence):
+        raise ValueError(f"cores: is a {type(cores).__name__}, must be numbers of cores")
+    numbers = [arguments.integer("cores", core, 0) for core in cores]
+    for core in numbers:
+        if core >= count:
+            raise ValueError(f"cores={core}: a card has {count}, numbered from 0")
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"cores={numbers}: must be one at least, and each once")
+    return tuple(sorted(numbers))
+
+
+def _sparse(cores_sparse: int, cores: Sequence[int]) -> int:
+    """How many cores are kept for embedding bags."""
+    sparse = arguments.integer("cores_sparse", cores_sparse, 0)
+    if sparse >= len(cores):
+        raise ValueError(
+            f"cores_sparse={sparse}: one of {len(cores)} cores at least does everything else, so "
+            f"at most {len(cores) - 1}"
+        )
+    return sparse
+
+
 class _Compilation:
     """The steps of a compilation, and what one leaves for the next."""
 
     def __init__(
         self, graph: Graph, target: Target, placed: Placement, transfers: Transfers,
-        in_flight: int | None,
+        in_flight: int | None, cores: Cores,
     ):  # fmt: skip
+        self._cores = cores
         self._graph = graph
         self._target = target
         self._transfers = transfers
@@ -252,10 +295,10 @@ class _Compilation:
     def _interval(self) -> float:
         """Cycles from one request to the next, taps in far memory included."""
         taken = depthwise.far_cycles(self._lowering, self._placed.memories)
-        return max(self._period, *taken)
+        return max(self.period, *taken)
 
     @property
-    def _period(self) -> float:
+    def period(self) -> float:
         """Cycles from one request to the next, by what commands are expected to take."""
         return self._schedule.interval if self._slots > 1 else self._latency + NEXT_CYCLES
 
@@ -269,11 +312,13 @@ class _Compilation:
         self, division: Division, cuts: Mapping[tuple[str, int], int], slots: int | None
     ) -> None:
         self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)
-        self._bags = bags.Bags(self._lowering, self._tasks, self._transfers)
+        self._bags = bags.Bags(
+            self._lowering, self._tasks, self._transfers, len(self._cores.pooling)
+        )
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
         self._lower()
-        dealt = self._target.over_cores(self._lowering.commands)
+        dealt = self._target.over_cores(self._lowering.commands, self._cores)
         commands = self._lowering.commands = self._target.in_bands(dealt)
         if self._apart:
             one_by_one(commands)
@@ -428,7 +473,7 @@ class _Compilation:
             mine, queue = busy[command.position], str(command.queue)
             mine[queue] = mine.get(queue, 0.0) + command.cycles
         return {
-            "interval_cycles": self._period,
+            "interval_cycles": self.period,
             "latency_cycles": self._latency,
             "busy_cycles": busy,
             "traffic_bytes": self._traffic,
@@ -436,6 +481,8 @@ class _Compilation:
             "transfers": asdict(self._transfers),
             "layers": needs.plain(self._graph, self._lowering.format),
             "sections": self._sections,
+            "cores": list(self._cores.all),
+            "cores_sparse": self._cores.sparse,
             "tables": {
                 name: [[t.card, *_ends(t.samples), *_ends(t.columns)] for t in tasks]
                 for name, tasks in self._tasks.items()

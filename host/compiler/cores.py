@@ -15,6 +15,7 @@ from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import bands, costs
 from halfdome.host.compiler.commands import Buffer, Command, Place, Region
+from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.memory import ALIGNMENT
 from halfdome.host.compiler.traffic import window_of
 from halfdome.host.driver.kernels import Work
@@ -29,9 +30,10 @@ Bounds = tuple[float, ...]
 """Where the part of each core begins, and where the last ends."""
 
 
-def deal(commands: Sequence[Command], config: CardConfig, cores: Sequence[int]) -> list[Command]:
-    """The commands, in parts for some cores of each card. None is cut that tells of another."""
-    if tuple(cores) == (0,):
+def deal(commands: Sequence[Command], config: CardConfig, cores: Cores) -> list[Command]:
+    """The commands, in parts for some cores of each card. None is cut that tells of another; what
+    pools by the same indices stays together."""
+    if cores.all == (0,):
         return list(commands)
     dealt = _Dealer(commands, config, cores)
     made = [part for command in commands for part in dealt.parts(command)]
@@ -61,9 +63,10 @@ class _Dealer:
     What is made in rows of a buffer is remembered, so that who reads them by rows reads its own.
     """
 
-    def __init__(self, commands: Sequence[Command], config: CardConfig, cores: Sequence[int]):
+    def __init__(self, commands: Sequence[Command], config: CardConfig, cores: Cores):
         self._config = config
-        self._cores = cores
+        self._cores = cores.dense
+        self._pooling = _pooling(commands, cores.pooling)
         self._bound = {
             id(other) for each in commands for other in (*each.behind, *each.once_seen)
         } | {id(each) for each in commands if each.behind or each.once_seen}
@@ -78,11 +81,10 @@ class _Dealer:
             for r in each.reads
             if r.buffer.contents is not None and _opcode(each) is not Opcode.GATHER
         }
-        room = NEAR_SHARE * config.scratchpad_bytes * len(cores)
+        room = NEAR_SHARE * config.scratchpad_bytes * len(cores.dense)
         self._weights_are_near = sum(held.values()) <= room
         self._plans: dict[tuple, Mapping[int, list[Command]]] = {}
         self._rows: dict[int, Bounds | None] = {}  # in bytes, by identity of the buffer
-        self._pooling: dict[int, list[float]] = defaultdict(lambda: [0.0] * len(cores))
 
     def parts(self, command: Command) -> list[Command]:
         """The command, or what cores do of it."""
@@ -90,6 +92,8 @@ class _Dealer:
             readers = self._readers[id(command)]
             parts = [part for reader in readers for part in self._planned(reader)]
             return [_on(command, core) for core in sorted({_core(part) for part in parts})]
+        if id(command) in self._pooling:
+            return [_on(command, self._pooling[id(command)])]
         return self._planned(command)
 
     def _planned(self, command: Command) -> list[Command]:
@@ -101,8 +105,6 @@ class _Dealer:
     def _plan(self, commands: Sequence[Command]) -> Mapping[int, list[Command]]:
         """The parts of each command of a node, by identity: in the way that is done first."""
         first = commands[0]
-        if _opcode(first) is Opcode.GATHER:
-            return {id(command): [self._least_busy(command)] for command in commands}
         alone = self._alone(commands, self._home(first))
         if any(id(command) in self._bound for command in commands) or not _is_cut(commands):
             return alone.parts
@@ -120,13 +122,6 @@ class _Dealer:
             command.work = replace(command.work, core=self._cores[number])  # type: ignore[type-var]
         parts = {id(command): [command] for command in commands}
         return _Way(parts, self._took(parts), self._all_on(number))
-
-    def _least_busy(self, command: Command) -> Command:
-        """A pooling, where the least is pooled so far."""
-        busy = self._pooling[command.position]
-        number = busy.index(min(busy))
-        busy[number] += command.cycles
-        return _on(command, self._cores[number])
 
     def _home(self, command: Command) -> int:
         """Which of the cores has all of what a command reads; the first if none does."""
@@ -299,6 +294,23 @@ def _readers(commands: Sequence[Command]) -> dict[int, list[Command]]:
             if region.buffer.staging:
                 filled[id(region.buffer)] = command
                 found[id(command)] = []
+    return found
+
+
+def _pooling(commands: Sequence[Command], cores: Sequence[int]) -> dict[int, int]:
+    """By identity of each pooling, and of what brings its indices, its core: those of a card take
+    turns from one run of indices to the next."""
+    runs: dict[int, dict[int, int]] = defaultdict(dict)
+    found = {}
+    for command in commands:
+        if _opcode(command) is Opcode.GATHER:
+            mine, run = runs[command.position], id(_place(command, "indices").buffer)
+            found[id(command)] = mine.setdefault(run, cores[len(mine) % len(cores)])
+    by_run = {run: core for mine in runs.values() for run, core in mine.items()}
+    for command in commands:
+        for region in command.writes:
+            if id(region.buffer) in by_run:
+                found[id(command)] = by_run[id(region.buffer)]
     return found
 
 

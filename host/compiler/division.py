@@ -34,6 +34,36 @@ class Division:
     users: Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class Cores:
+    """Which cores of each card do what.
+
+    Attributes
+    ----------
+    dense : those that do all but pool
+    pooling : those that pool embedding bags, which may be the same
+    """
+
+    dense: tuple[int, ...]
+    pooling: tuple[int, ...]
+
+    @property
+    def sparse(self) -> int:
+        """How many are kept for pooling."""
+        return len(set(self.pooling) - set(self.dense))
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Those and those."""
+        return tuple(sorted({*self.dense, *self.pooling}))
+
+
+def kept_apart(cores: Sequence[int], sparse: int) -> Cores:
+    """Of some cores the last `sparse` for pooling alone; if none is, all do everything."""
+    dense = tuple(cores[: len(cores) - sparse])
+    return Cores(dense, tuple(cores[len(dense) :]) or dense)
+
+
 def shares(samples: int, cards: int) -> list[range]:
     """The samples of a request whose dense nets each card runs: as equal as can be."""
     ends = [samples * card // cards for card in range(cards + 1)]

@@ -19,14 +19,16 @@ from halfdome.hdl.commands import (
     pack,
 )
 from halfdome.hdl.config import CardConfig
-from halfdome.host.compiler import bands, cores, costs, hazards, strips
+from halfdome.host.compiler import bands, costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.cores import deal
+from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.operands import accesses
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE
 from halfdome.host.driver import kernels, layout
 from halfdome.host.driver.kernels import Rows, Window, Work
-from halfdome.host.graph import elements
+from halfdome.host.graph import elements, pooling
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 
@@ -47,6 +49,7 @@ class HalfdomeTarget:
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
         self.max_dim = config.max_dim
         self.load_bytes = costs.long_load(config)
+        self.cores = config.cores
 
     def row_stride(self, nbytes: int) -> int:
         """Whole bus words, and no row touches more memory lines than it must."""
@@ -258,6 +261,11 @@ class HalfdomeTarget:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
 
+    def average_pool(self, node: Node, x: Rows, y: Rows, window: Window) -> Work:
+        """AVERAGE."""
+        work = kernels.average_pool(x, y, window, **pooling.average_constants(node))
+        return work.taking(costs.averages(self._config, window))
+
     def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
         """QUANTISE."""
         work = kernels.quantise(y, a, rows, columns, scale)
@@ -278,9 +286,9 @@ class HalfdomeTarget:
         shape = work.fields["rows"], work.fields["columns"]
         return work.taking(costs.lookup(self._config, *shape))
 
-    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """See `cores.deal`."""
-        return cores.deal(commands, self._config, range(self._config.cores))
+        return deal(commands, self._config, cores)
 
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """See `bands.cut`."""

@@ -11,10 +11,11 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.compiler import hazards
 from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows, Window
 from halfdome.host.driver.numpy_accelerator import MEMORY, TARGET
-from halfdome.host.graph import elements
+from halfdome.host.graph import elements, pooling
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 from halfdome.sim.golden.matmul import pack_params
@@ -36,6 +37,7 @@ class NumpyTarget:
     name = TARGET
     near = far = MEMORY
     near_bytes = 0
+    cores = 1
     word = 1
     max_dim = 1 << 16
     waits = 2
@@ -213,6 +215,12 @@ class NumpyTarget:
         """Finds maxima."""
         return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
 
+    def average_pool(self, node: Node, x: Rows, y: Rows, window: Window) -> NumpyWork:
+        """Finds means."""
+        return NumpyWork("average_pool", {
+            "x": x, "y": y, "window": asdict(window), **pooling.average_constants(node),
+        })  # fmt: skip
+
     def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> NumpyWork:
         """The operator of graphs."""
         return NumpyWork("elements", {
@@ -236,7 +244,7 @@ class NumpyTarget:
             "table": table, "y": y, "a": a, "rows": rows, "columns": columns,
         })  # fmt: skip
 
-    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """It has one."""
         return list(commands)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph.graph import Node
@@ -28,6 +29,7 @@ class Target(Protocol):
     max_dim : int, elements of an embedding row
     waits : int, events that a command can wait for by itself
     load_bytes : int, so many from the host take much longer than that their transfer begins
+    cores : int, of a card
     """
 
     name: str
@@ -40,6 +42,7 @@ class Target(Protocol):
     max_dim: int
     waits: int
     load_bytes: int
+    cores: int
 
     def row_stride(self, nbytes: int) -> int:
         """Bytes from one row of a tensor to the next."""
@@ -199,6 +202,10 @@ class Target(Protocol):
         """The largest of each channel over the windows of an image."""
         ...
 
+    def average_pool(self, node: Node, x: Rows, y: Rows, window: Window) -> Work:
+        """The mean of each channel over the windows of an image."""
+        ...
+
     def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
         """Elements over a scale, rounded to bytes."""
         ...
@@ -214,7 +221,7 @@ class Target(Protocol):
         """Bytes, each by what stands in its place in a table of 256."""
         ...
 
-    def over_cores(self, commands: Sequence[Command]) -> list[Command]:
+    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """The commands, those in parts that several cores of a card do at a time."""
         ...
 

@@ -207,6 +207,17 @@ def print_gather_study(result: dict, console: Console) -> None:
     console.print(table)
 
 
+def print_cores(result: dict, console: Console) -> None:
+    """The result of `halfdome bench cores`."""
+    shown = ("workload", "cores", "cycles_per_request", "speedup", "binds", "fairness")
+    rows = [{name: row[name] for name in shown} for row in result["rows"] if "missing" not in row]
+    if rows:
+        console.print(of_rows("One card, some of its cores", rows))
+    for row in result["rows"]:
+        if "missing" in row:
+            console.print(f"{row['workload']}: {row['missing']}")
+
+
 def print_link(result: dict, console: Console) -> None:
     """The result of `halfdome bench link`: a row a kind of transfer, a column a size."""
     lengths = list(dict.fromkeys(row["bytes"] for row in result["rows"]))

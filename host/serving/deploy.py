@@ -17,19 +17,22 @@ class _Plan:
 
     def __init__(
         self, graph: Graph, config: CardConfig, transfers: Transfers, in_flight: int | None,
-        parallelism: Parallelism | str | None,
+        parallelism: Parallelism | str | None, cores: Sequence[int] | None,
+        cores_sparse: int | None,
     ):  # fmt: skip
         self._graph = graph
         self._config = config
         self._transfers = transfers
         self._in_flight = in_flight
         self._parallelism = parallelism
+        self._cores = cores
+        self._cores_sparse = cores_sparse
 
     def __call__(self, numbers: Sequence[int], before: Before | None) -> Program:
         return compile(
             self._graph, self._config, len(numbers), transfers=self._transfers,
             in_flight=self._in_flight, kept=_kept(numbers, before) if before else {},
-            parallelism=self._parallelism,
+            parallelism=self._parallelism, cores=self._cores, cores_sparse=self._cores_sparse,
         )  # fmt: skip
 
 
@@ -47,6 +50,7 @@ def _kept(numbers: Sequence[int], before: Before) -> dict[int, int]:
 def deploy(
     runtime: Runtime, model: Graph | Program, transfers: Transfers | None = None,
     in_flight: int | None = None, parallelism: Parallelism | str | None = None,
+    cores: Sequence[int] | None = None, cores_sparse: int | None = None,
 ) -> Deployment:  # fmt: skip
     """Places a model on all cards of a runtime, ready for `Deployment.run`.
 
@@ -56,6 +60,8 @@ def deploy(
     transfers : Transfers or None for its defaults, or the program's
     in_flight : int, requests that are worked on at a time
     parallelism : what the cards divide between them, see `compile`; of a graph
+    cores, cores_sparse : which cores of each card serve it, and how many of them pool embedding
+        bags alone, see `compile`; of a graph
 
     Raises what `compile` and `Deployment` raise.
     """
@@ -66,7 +72,7 @@ def deploy(
         plan, how = model, Transfers(**model.about["transfers"])  # type: ignore[arg-type]
     else:
         how = transfers or Transfers()
-        plan = _Plan(model, runtime.config, how, in_flight, parallelism)
+        plan = _Plan(model, runtime.config, how, in_flight, parallelism, cores, cores_sparse)
     return Deployment(
         runtime.session, runtime.accelerators, plan, lambda: runtime.platform.cycles,
         as_list=how.command_lists, pass_on=how.broadcast,

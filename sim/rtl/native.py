@@ -43,8 +43,8 @@ def _glue(
 ) -> str:
     """C functions around the Verilated class: create, destroy, settle, edge, run, and each pin.
 
-    Also those that let it idle, see `CardModel` of `card.hpp`. A traced model has `model_waves`
-    as well, and counts cycles.
+    Also those that let it idle, see `CardModel` of `card_model.hpp`. A traced model has
+    `model_waves` as well, and counts cycles.
     """
     words = ", ".join(f"{{&top.rootp->{name}, {COUNT_BITS}}}" for name in counts)
     pins = "\n".join(

@@ -22,12 +22,22 @@ class Pin(ctypes.Structure):
 
 
 class Idle(NamedTuple):
-    """Addresses of the functions with which a model rests, and its period; see `card.hpp`."""
+    """Addresses of the functions with which a model rests, and its period; see `CardModel`."""
 
     remember: int
     repeated: int
     advance: int
     period_cycles: int
+
+
+class CardModel(ctypes.Structure):
+    """`CardModel` of sim/kernel/card_model.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p)
+          for name in ("context", "settle", "edge", "remember", "repeated", "advance")),
+        ("idle_period", ctypes.c_int64),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from halfdome.hdl.matmul.weights import rows_per_stage
 from halfdome.hdl.matmul.writer import RowWriter, span_bytes
 from halfdome.hdl.vector.adder import WindowAdder
 from halfdome.hdl.vector.engine import QUEUE_WORDS
-from halfdome.hdl.vector.kernel import GROUPS
+from halfdome.hdl.vector.inverse import Inverse
 from halfdome.hdl.vector.lanes import VectorLanes
 from halfdome.hdl.vector.lookup import ByteTable
 from halfdome.hdl.vector.maximum import WindowMaximum
+from halfdome.hdl.vector.mean import MeanScaler
+from halfdome.hdl.vector.mean_adder import MeanAdder
 from halfdome.hdl.vector.pairs import BytePairs
 from halfdome.hdl.vector.scaler import TotalScaler
 from halfdome.hdl.vector.source import read_ahead_words
@@ -74,7 +76,7 @@ def _matmul(config: CardConfig) -> dict[str, int]:
 
 def _vector(config: CardConfig) -> dict[str, int]:
     lanes = VectorLanes(config.bus_bytes // 4)
-    scaler = TotalScaler(config)
+    scaler, means = TotalScaler(config), MeanScaler(config)
     return {
         "read_ahead_words": read_ahead_words(config),
         "queue_words": QUEUE_WORDS,
@@ -89,9 +91,12 @@ def _vector(config: CardConfig) -> dict[str, int]:
         "step_cycles": WindowWalker.latency,
         "adder_latency": WindowAdder.latency,
         "scaler_room": scaler.room,
-        "scaler_groups": GROUPS,
-        # From the choice of a word's last group until it leaves.
-        "scaler_delay": scaler.latency - GROUPS,
+        "scaler_parts": scaler.parts,
+        # From the choice of a group's last part until it leaves.
+        "scaler_delay": scaler.latency - scaler.parts,
+        "mean_adder_latency": MeanAdder(config, BytePairs.term_latency).latency,
+        "mean_delay": means.latency - means.parts,
+        "inverse_latency": Inverse.latency,
     }
 
 

@@ -31,6 +31,7 @@ from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
 from halfdome.hdl.core import WEIGHT_PORT
 from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
+from halfdome.hdl.dma.transpose import _QUEUED
 from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
 from halfdome.hdl.gather.array import COUNT_BITS
 from halfdome.hdl.memory.arbiter import FAN_IN
@@ -88,6 +89,7 @@ _CONSTANTS = {
     "PREFETCH_BYTES": PREFETCH_BYTES,
     "CHECKER_LATENCY": DescriptorChecker.latency,
     "FENCE_LATENCY": 3,
+    "TRANSPOSE_QUEUED": _QUEUED,
     "MSIX_VECTORS": len(registers.MSIX_VECTORS),
     "MSIX_TABLE": registers.MSIX_TABLE,
     "TRAFFICS": len(registers.TRAFFIC),

@@ -10,7 +10,6 @@
 #include "gather/engine.hpp"
 #include "matmul/engine.hpp"
 #include "registers.hpp"
-#include "vacant.hpp"
 #include "vector/engine.hpp"
 
 namespace halfdome::timing {
@@ -48,9 +47,11 @@ class CalledSemantics : public Semantics {
 
 class TimingCard : public Card {
  public:
-  TimingCard(const Parameters& parameters, Endpoint&& link, Dram&& dram_core, uint8_t* memory,
-             const SemanticsCalls& calls, int64_t number)
-      : Card(std::move(link), std::move(dram_core)), p_(parameters), semantics_(calls, number),
+  TimingCard(const Parameters& parameters, Endpoint&& link, const DramSettings& settings,
+             uint8_t* memory, const SemanticsCalls& calls, int64_t number)
+      : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
+                                   AXI_ID_BITS)),
+        p_(parameters), semantics_(calls, number),
         bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
     const auto cores = static_cast<size_t>(p_.cores);
@@ -90,10 +91,8 @@ class TimingCard : public Card {
         return std::make_unique<MatmulEngine>(p_, read(8), read(9), read(10), write(3));
       case VECTOR_ENGINE:
         return std::make_unique<VectorEngine>(p_, read(2), read(3), write(1));
-      case GATHER_ENGINE:
-        return std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
       default:
-        return std::make_unique<VacantEngine>();
+        return std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
     }
   }
 

@@ -281,6 +281,19 @@ def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
+def average(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random AVERAGE over operands in one slot."""
+    values = _windows(rng, config, operands, output) | {
+        "flags": int(rng.choice([0, Flag.X_INT8])) | int(rng.choice([0, Flag.OUTSIDE])),
+        "y_format": int(rng.integers(2)),
+        **{f"{name}_zero_point": int(rng.integers(256)) for name in "xy"},
+        **{f"{name}_scale": int(np.float32(rng.random() + 0.1).view(np.uint32)) for name in "xy"},
+    }
+    task = Task(Opcode.AVERAGE, values | changes)
+    _place(task, operands, _bytes(rng, 25 * 48))
+    return task
+
+
 def depthwise(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random DEPTHWISE over operands in one slot."""
     values = _windows(rng, config, operands, output)
@@ -332,7 +345,8 @@ def transpose(rng, config: CardConfig, operands: int, output: int, **changes) ->
 
 
 KINDS = (
-    gather, matmul, batch_matmul, conv2d, vector, lookup, pair, pool, depthwise, copy, transpose,
+    gather, matmul, batch_matmul, conv2d, vector, lookup, pair, pool, average, depthwise, copy,
+    transpose,
 )  # fmt: skip
 
 DAMAGES = {
@@ -349,6 +363,8 @@ DAMAGES = {
            {"y_format": 2}, {"b_format": 9}, {"a": 4}, {"flags": 1}),
     pool: ({"k": 0}, {"pad_top": 200}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535},
            {"dilation_height": 9, "pad_top": 1, "kernel_height": 2}),
+    average: ({"kernel_height": 128, "kernel_width": 2}, {"x_scale": 0}, {"y_scale": 0xBF80_0000},
+              {"y_format": 3}, {"flags": 1}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535}),
     depthwise: ({"kernel_height": 65}, {"k": 0}, {"x": 8}, {"params": 1 << 39}, {"y_format": 4},
                 {"out_width": 65535}, {"w": 4, "flags": 0}, {"w": 1 << 39, "flags": 4}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),
@@ -357,19 +373,23 @@ DAMAGES = {
 
 
 def random_tasks(config: CardConfig, seed: int, count: int) -> list[Task]:
-    """Tasks in disjoint slots, a few of them damaged; results in DRAM or the scratchpad."""
+    """Tasks for each core in turn, in disjoint slots, a few of them damaged.
+
+    Results lie in DRAM or the core's scratchpad.
+    """
     rng = np.random.default_rng(seed)
     picker = random.Random(seed)
     tasks = []
     for index in range(count):
         kind = picker.choice(KINDS)
+        core = index % config.cores
         operands = 2 * index * SLOT
         output = operands + SLOT
         if picker.random() < 0.3:
             room = config.scratchpad_bytes // 2048
-            output = config.scratchpad_address(0) + 2048 * (index % room)
+            output = config.scratchpad_address(core) + 2048 * (index % room)
         changes = picker.choice(DAMAGES[kind]) if picker.random() < 0.25 else {}
-        tasks.append(kind(rng, config, operands, output, **changes))
+        tasks.append(kind(rng, config, operands, output, **{"core": core} | changes))
     return tasks
 
 
@@ -383,7 +403,7 @@ def golden_outcome(config: CardConfig, tasks: list[Task]) -> tuple[GoldenCard, l
 
 
 def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False, **options):
-    """Runs tasks on one real card; returns completions, DRAM, scratchpad, cycles and port trace."""
+    """Runs tasks on one real card; returns completions, memories, cycles and port trace."""
     with halfdome.open(cards=1, config=config, engine=engine, **options) as runtime:
         platform, card = runtime.platform, runtime.cards[0]
         if record:
@@ -395,16 +415,16 @@ def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False
         identifiers = card.device.submit([task.descriptor for task in tasks])
         completions = card.device.wait(identifiers)
         bar2 = platform.bars[0].bar2 + config.scratchpad_address(0)
-        scratchpad = b"".join(
+        scratchpads = b"".join(
             platform.bus.read(bar2 + offset, 1024)
-            for offset in range(0, config.scratchpad_bytes, 1024)
+            for offset in range(0, config.cores * config.scratchpad_bytes, 1024)
         )
         counters = card.counters()
         trace = platform.world.trace(0)[: platform.cycles] if record else None
         return {
             "completions": completions,
             "dram": dram.copy(),
-            "scratchpad": scratchpad,
+            "scratchpads": scratchpads,
             "counters": counters,
             "cycles": platform.cycles,
             "trace": trace,
@@ -414,3 +434,12 @@ def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False
 def outcomes(completions) -> list[tuple[Status, int]]:
     """(status, detail) of each."""
     return [(completion.status, completion.detail) for completion in completions]
+
+
+def assert_same_ports(a: np.ndarray, b: np.ndarray) -> None:
+    """Two port traces are equal; if not, says which ports differ first, and when."""
+    assert len(a) == len(b)
+    if not np.array_equal(a, b):
+        cycle = int(np.flatnonzero(a != b)[0])
+        names = [n for n in a.dtype.names or () if (a[n][cycle] != b[n][cycle]).any()]
+        raise AssertionError(f"ports {names} differ first in cycle {cycle}")

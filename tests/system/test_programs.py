@@ -7,12 +7,19 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import Engine, Status
 from halfdome.hdl.config import PRESETS
-from tests.system.programs import OTHER, golden_outcome, outcomes, random_tasks, run
+from tests.system.programs import (
+    OTHER,
+    assert_same_ports,
+    golden_outcome,
+    outcomes,
+    random_tasks,
+    run,
+)
 
 pytestmark = pytest.mark.slow  # a model of the card is compiled first
 
 TINY = PRESETS["tiny"]
-SHAPES = {"tiny": TINY, "other": OTHER}
+SHAPES = {"tiny": TINY, "other": OTHER, "two cores": TINY.replace(cores=2)}
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
@@ -25,8 +32,8 @@ def test_every_bit_is_the_golden_cards(config, seed):
     assert outcomes(result["completions"]) == expected
     assert np.array_equal(result["dram"], golden.memory[: config.dram_bytes])
     start = config.scratchpad_address(0)
-    scratchpad = golden.memory[start : start + config.scratchpad_bytes].tobytes()
-    assert result["scratchpad"] == scratchpad
+    scratchpads = golden.memory[start : start + config.cores * config.scratchpad_bytes].tobytes()
+    assert result["scratchpads"] == scratchpads
 
 
 def test_random_programs_hold_good_and_bad_commands():
@@ -49,15 +56,7 @@ def test_both_engines_show_the_same_ports_in_every_cycle(seed):
     native, pysim = (run(TINY, tasks, engine, record=True) for engine in ("native", "pysim"))
     assert native["completions"].tolist() == pysim["completions"].tolist()
     assert native["cycles"] == pysim["cycles"]
-    assert len(native["trace"]) == len(pysim["trace"])
-    if not np.array_equal(native["trace"], pysim["trace"]):
-        cycle = int(np.flatnonzero(native["trace"] != pysim["trace"])[0])
-        names = [
-            name
-            for name in native["trace"].dtype.names
-            if (native["trace"][name][cycle] != pysim["trace"][name][cycle]).any()
-        ]
-        raise AssertionError(f"ports {names} differ first in cycle {cycle}")
+    assert_same_ports(native["trace"], pysim["trace"])
     assert np.array_equal(native["dram"], pysim["dram"])
     assert native["counters"] == pysim["counters"]
 

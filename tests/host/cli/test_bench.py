@@ -163,6 +163,30 @@ USED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_bench_cores_shows_what_each_number_of_cores_takes(halfdome, monkeypatch, tmp_path, wrong):
+    from halfdome.host.bench import cores
+
+    def measure(config, workloads, counts, *, data, engine, requests, progress):
+        assert (config.cores, workloads, counts, requests) == (4, ["RM1", "demo"], [1, 4], 2)
+        progress("RM1 on 1")
+        row = {"workload": "RM1", "cores": 4, "cycles_per_request": 34_000.5, "speedup": 3.75,
+               "binds": "gather", "fairness": 0.99, "mismatching_values": wrong}  # fmt: skip
+        absent = {"workload": "demo", "missing": "no data; fetch it with `make models`"}
+        return {"engine": engine, "config_hash": config.hash, "rows": [row, absent]}
+
+    monkeypatch.setattr(cores, "measure", measure)
+    output = tmp_path / "cores.json"
+    status, text, _ = halfdome(
+        "bench", "cores", "--workload", "RM1", "--workload", "demo", "--cores", 1, "--cores", 4,
+        "--requests", 2, "--json", output,
+    )  # fmt: skip
+    assert status == (wrong > 0)
+    assert re.search(r"RM1 .* 3.75 .* gather", text)
+    assert "demo: no data" in text
+    assert json.loads(output.read_text())["rows"][0]["cores"] == 4
+
+
 def layer(name, cycles):
     return {"name": name, "operators": ["gemm"], "ran_cycles": cycles, "bound": "dram",
             "bound_cycles": {"dram": 4200.0}, "of_bound": cycles / 4200}  # fmt: skip

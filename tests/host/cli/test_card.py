@@ -34,6 +34,25 @@ def test_info_of_an_unknown_preset(refused):
     refused("preset 'big' is unknown", "info", "--config", "big")
 
 
+def test_the_project_of_a_board_is_written_without_running_a_tool(halfdome, tmp_path):
+    status, text, _ = halfdome("fpga", "--board", "ulx3s-85f", "--no-run", "-o", tmp_path)
+    assert status == 0
+    script = (tmp_path / "build_halfdome_pico.sh").read_text()
+    assert "--85k" in script
+    assert str(tmp_path / "build_halfdome_pico.sh") in text.replace("\n", "")
+    constraints = (tmp_path / "halfdome_pico.lpf").read_text()
+    assert 'LOCATE COMP "uart_0__rx__io" SITE "M1";' in constraints
+
+
+def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
+    refused("board 'ulx3s' is unknown; did you mean ulx3s-", "fpga", "--board", "ulx3s")
+    refused("board 'zzz' is unknown; known are ulx3s-85f, ", "fpga", "--board", "zzz")
+
+
+def test_a_unit_is_not_placed_on_a_board(refused):
+    refused("--unit: is placed by itself", "fpga", "--board", "ulx3s-85f", "--unit", "array")
+
+
 def test_an_unknown_fpga_unit_is_refused_with_the_known_ones(halfdome):
     status, _, error = halfdome("fpga", "--unit", "card")
     assert status == 2

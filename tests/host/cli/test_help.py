@@ -20,6 +20,7 @@ COMMANDS = [
     "bench transfers",
     "bench faults",
     "bench models",
+    "bench cores",
     "info",
 ]
 

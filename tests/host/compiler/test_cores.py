@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import ElementFormat, Engine, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.host.bench import shapes
 from halfdome.host.compiler import cores
 from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.driver.kernels import queue_of
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.program import ProgramError
+from halfdome.host.runtime.transfers import Transfers
+from tests.host.golden_platform import GoldenPlatform
 from tests.host.networks import Network, residual
-from tests.host.recommenders import Recommender, check_served
+from tests.host.recommenders import Recommender, check_responses, check_served
 
 TINY, DEFAULT = PRESETS["tiny"].replace(counters=32), PRESETS["default"]
 U8 = ElementFormat.UINT8
@@ -121,3 +126,63 @@ def test_one_core_runs_what_it_ran(cards):
     one = compile(graph, DEFAULT, cards, values=False)
     assert {int(queue) for part in one.parts for queue in part.queue} <= set(range(len(Engine)))
     assert {s.memory for s in one.segments} <= {"scratchpad", "dram", "host"}
+
+
+def recommender(batch=48):
+    """Bags of four tables, of which one is as much work as the others, and nets beside them."""
+    shape = shapes.Recommender((16, 32), (32, 1), 4, 32, 20)
+    return shapes.recommender(shape, batch, 300)[0]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_cores_pool_as_much_each(count):
+    program = compile(recommender(), DEFAULT.replace(cores=count), values=False, cores_sparse=0)
+    pooled = busy(program, Engine.GATHER, count)
+    assert max(pooled) <= 1.1 * min(pooled)
+
+
+def test_some_cores_pool_and_do_nothing_else():
+    config = DEFAULT.replace(cores=4)
+    program = compile(recommender(), config, values=False, cores_sparse=1)
+    assert program.about["cores_sparse"] == 1
+    assert [cycles > 0 for cycles in busy(program, Engine.GATHER, 4)] == [False] * 3 + [True]
+    assert busy(program, Engine.MATMUL, 4)[3] == busy(program, Engine.VECTOR, 4)[3] == 0
+    chosen = compile(recommender(), config, values=False).about
+    assert chosen["interval_cycles"] <= program.about["interval_cycles"]
+
+
+def test_a_program_may_have_some_cores_alone():
+    config = TINY.replace(cores=3)
+    made = Recommender(7)
+    program = compile(made.graph, config, 2, cores=(2, 1))
+    assert program.about["cores"] == [1, 2]
+    assert {queue // len(Engine) for part in program.parts for queue in part.queue} <= {1, 2}
+    platform = GoldenPlatform(config, 2)
+    served = Deployment(platform.session, platform.accelerators, program, lambda: 0)
+    requests = [made.request()]
+    check_responses(made.graph, requests, served.run(requests), Transfers())
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"cores": [0, 4]}, "cores=4: a card has 4, numbered from 0"),
+        ({"cores": [-1]}, "cores=-1: must be"),
+        ({"cores": []}, "must be one at least"),
+        ({"cores": [1, 1]}, "each once"),
+        ({"cores": 2}, "cores: is a int, must be numbers of cores"),
+        ({"cores_sparse": 4}, "cores_sparse=4: one of 4 cores at least does everything else"),
+        ({"cores": [1, 2], "cores_sparse": 2}, "cores_sparse=2: one of 2 cores"),
+        ({"cores_sparse": -1}, "cores_sparse=-1: must be"),
+    ],
+)
+def test_cores_that_there_are_not_are_refused(how, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compile(recommender(), DEFAULT.replace(cores=4), values=False, **how)
+
+
+def test_a_program_for_another_number_of_cores_is_refused():
+    program = compile(product(4, 8, 8), TINY.replace(cores=2))
+    platform = GoldenPlatform(TINY, 1)
+    with pytest.raises(ProgramError, match="compile it for this configuration"):
+        Deployment(platform.session, platform.accelerators, program, lambda: 0)

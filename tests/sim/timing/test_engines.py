@@ -1,7 +1,7 @@
 """Engines of the timing card do in every cycle what those in RTL do."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from halfdome.hdl.commands import Engine, Opcode
@@ -44,6 +44,9 @@ def test_products_take_their_cycles(jobs, array, tiles, stall, seed, in_dram):
     check(config, Engine.MATMUL, MatmulEngine(config), ports, made)
 
 
+@example([Opcode.AVERAGE, Opcode.DEPTHWISE, Opcode.POOL, Opcode.AVERAGE], (16, 2), 0.3, 1)
+@example([Opcode.AVERAGE, Opcode.AVERAGE, Opcode.DEPTHWISE], (16, 1), 0.0, 2)
+@example([Opcode.POOL, Opcode.DEPTHWISE, Opcode.AVERAGE], (32, 4), 0.7, 3)
 @given(
     opcodes=st.lists(st.sampled_from(VECTOR), min_size=1, max_size=3),
     bus=st.sampled_from([(16, 1), (16, 2), (32, 4)]), stall=stalls, seed=seeds,

@@ -1,0 +1,66 @@
+"""A card whose cores are compiled by themselves is the card compiled whole, pin by pin."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import halfdome
+from halfdome.hdl.config import PRESETS
+from halfdome.hdl.core import Core
+from halfdome.hdl.uncore import Uncore
+from halfdome.sim import platform
+from halfdome.sim.rtl import linked, native
+from halfdome.sim.waves import Waves
+from tests.sim.test_waves import Vcd
+from tests.system.programs import OTHER, assert_same_ports, random_tasks, run
+
+pytestmark = pytest.mark.slow  # each card is compiled in parts and whole
+
+CARDS = {
+    "one core": PRESETS["tiny"],
+    "two cores": PRESETS["tiny"].replace(cores=2),
+    "row caches": OTHER.replace(cores=2),
+}
+
+
+@pytest.fixture(params=CARDS.values(), ids=CARDS)
+def config(request, monkeypatch):
+    """A card for which there are an engine `whole` and one of `parts`, whatever its cores."""
+    config = request.param
+    parts = linked.Parts(partial(Uncore, config), partial(Core, config), config.cores)
+    engines = {"parts": partial(linked.models, parts=parts), "whole": native.models}
+    monkeypatch.setattr(platform, "_HARDWARE", platform._HARDWARE | engines)
+    monkeypatch.setattr(platform, "ENGINES", (*platform.ENGINES, *engines))
+    return config
+
+
+@pytest.mark.parametrize("skip_idle", [True, False], ids=["skipping", "every cycle"])
+@settings(max_examples=8)
+@given(seed=st.integers(0, 1 << 30))
+def test_every_port_is_the_same_in_every_cycle(config, skip_idle, seed):
+    tasks = random_tasks(config, seed, 40)
+    how = {"record": True, "skip_idle": skip_idle}
+    parts, whole = (run(config, tasks, engine, **how) for engine in ("parts", "whole"))
+    assert_same_ports(parts["trace"], whole["trace"])
+    assert parts["completions"].tolist() == whole["completions"].tolist()
+    assert parts["cycles"] == whole["cycles"]
+    assert parts["counters"] == whole["counters"]
+    assert parts["scratchpads"] == whole["scratchpads"]
+    assert np.array_equal(parts["dram"], whole["dram"])
+
+
+def test_waves_written_afterwards_show_what_the_card_did(tmp_path):
+    waves = Waves(tmp_path / "card.vcd", start=2000, stop=2400)
+    with halfdome.open(cards=1, config=CARDS["two cores"], keep_inputs=True) as runtime:
+        runtime.platform.world.record(0)
+        runtime.cards[0].linear(np.ones((4, 8), np.uint8), np.ones((4, 8), np.int8), 0.5)
+        trace = runtime.platform.world.trace(0)
+        runtime.platform.write_waves(waves)
+    vcd = Vcd(waves.path)
+    for name in ("tx__valid", "rx__ready", "axi__arvalid", "axi__araddr"):
+        values = [int.from_bytes(bytes(row), "little") for row in trace[name][2000:2400]]
+        assert [vcd.at(name, cycle) for cycle in range(2000, 2400)] == values
+        assert len(set(values)) > 1 or name == "rx__ready"

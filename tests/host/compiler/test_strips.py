@@ -139,6 +139,18 @@ def test_strips_that_find_no_place_near_are_lower_or_none():
     assert {program.segments[number].memory for number in targets} == {"scratchpad"}
 
 
+def test_what_strips_send_away_is_read_in_strips_too():
+    """The first image lies near until strips of the second take its place."""
+    first = convolution(56, 48, 48, 48)
+    [node] = first.nodes
+    second = Node("conv2d", ("y", *node.inputs[1:]), "z", node.attributes)
+    both = Graph(first.inputs, ["z"], [node, second], first.constants)
+    with patch("halfdome.host.compiler.compile._Compilation._spares", lambda *_: True):
+        program = compile(both, DEFAULT, in_flight=1, values=False)
+    read = [each.places["x"][0] for each in decoded(program.parts[0]) if "x" in each.places]
+    assert {program.segments[number].memory for number in read} == {"scratchpad"}
+
+
 def test_strips_spare_far_memory():
     graph = convolution(112, 32, 32)
     moved = [
@@ -154,7 +166,7 @@ def test_requests_come_one_at_a_time_if_their_tensors_are_nearer_then():
     chosen, two = (compile(long, DEFAULT, in_flight=n, values=False) for n in (None, 2))
     assert chosen.slots == 1
     far = [program.about["traffic_bytes"][0]["dram"] for program in (chosen, two)]
-    assert far[0] < 0.6 * far[1]
+    assert far[0] < 0.8 * far[1]
     assert chosen.about["interval_cycles"] < SLOWER * two.about["interval_cycles"]
     assert compile(short, DEFAULT, values=False).slots == LEAST_IN_FLIGHT
 

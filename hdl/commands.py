@@ -26,6 +26,10 @@ OFFSET_LIMIT = 1 << 17
 """What the offset of an ADD_QUANTISED stays below, whatever its zero points are."""
 MOST_TAPS = 64
 """Taps of the largest kernel of a DEPTHWISE that has weights."""
+MOST_AVERAGED = 255
+"""Taps of the largest window of an AVERAGE."""
+SCALE_EXPONENTS = range(-40, 40)
+"""log2, rounded down, of the scales of an AVERAGE: no step of it overflows or underflows."""
 TRANSPOSED_BYTES = (1, 2, 4)
 """Bytes that an element of a TRANSPOSE may have."""
 MATMUL_LIMIT = 65535
@@ -68,6 +72,7 @@ class Opcode(enum.IntEnum, shape=8):
     MULTIPLY_QUANTISED = 0x48
     QUANTISE = 0x4A
     DEPTHWISE = 0x4B
+    AVERAGE = 0x4C
     FENCE_VECTOR = 0x4F
 
     @property
@@ -198,7 +203,7 @@ POOLED_FORMATS = (
 )  # fmt: skip
 """What GATHER writes."""
 BYTE_FORMATS = (ElementFormat.UINT8, ElementFormat.INT8)
-"""What ADD_QUANTISED and MULTIPLY_QUANTISED read and write."""
+"""What ADD_QUANTISED and MULTIPLY_QUANTISED read and write, and DEPTHWISE and AVERAGE write."""
 PRODUCT_FORMATS = (ElementFormat.UINT8, ElementFormat.INT8, ElementFormat.INT32)
 """What a matrix product writes: totals requantised to 8 bits, or the int32 sums of products as they
 are, without bias and multiplier; `params` is not read then."""
@@ -251,10 +256,12 @@ class Flag(python_enum.IntFlag):
     BROADCAST = 4
     #: ADD_QUANTISED: the offset is added to what comes of a first, not of b.
     INNER_A = 8
-    #: Matrix products, POOL, DEPTHWISE: x is int8, not uint8.
+    #: Matrix products, POOL, DEPTHWISE, AVERAGE: x is int8, not uint8.
     X_INT8 = 2
     #: Matrix products, DEPTHWISE: w is uint8, not int8.
     W_UINT8 = 4
+    #: AVERAGE: taps outside of x count, too, as zeros.
+    OUTSIDE = 4
     #: DEPTHWISE: every weight is one; w is not read, and kernels may have any number of taps.
     ONES = 8
     #: BATCH_MATMUL: w is stored as n rows of k, not as k rows of n: y = x @ w.T.
@@ -530,6 +537,16 @@ BODIES: dict[Opcode, tuple[Field, ...]] = {
         ),
         Field("y_format", 8, "`ElementFormat` UINT8 or INT8"),
     ),
+    # y = saturate(round(mean / y_scale + y_zero_point)), of (x - x_zero_point) * x_scale over a
+    # window of x; every product, sum and quotient is rounded to float32
+    Opcode.AVERAGE: (
+        *WINDOWED,
+        Field("x_scale", 32, "float32, 2**-40 to below 2**40"),
+        Field("y_scale", 32, "likewise"),
+        Field("y_zero_point", 8, "added before rounding to an integer"),
+        Field("x_zero_point", 8, "the x that stands for zero, in x's format"),
+        Field("y_format", 8, "`ElementFormat` UINT8 or INT8"),
+    ),
 }
 """The bytes after the header, per opcode. Fences have none; unused bytes are zero."""
 
@@ -548,6 +565,7 @@ FLAGS: dict[Opcode, int] = {
     Opcode.ADD_QUANTISED: Flag.BROADCAST | Flag.INNER_A,
     Opcode.MULTIPLY_QUANTISED: Flag.BROADCAST,
     Opcode.DEPTHWISE: Flag.RELU | Flag.X_INT8 | Flag.W_UINT8 | Flag.ONES,
+    Opcode.AVERAGE: Flag.X_INT8 | Flag.OUTSIDE,
 }
 """Flag bits a command accepts; an opcode not listed accepts none."""
 

@@ -32,7 +32,6 @@ from halfdome.sim.fabric.packets import Link
 from halfdome.sim.kernel.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
 from halfdome.sim.rtl import linked, native, pysim
 from halfdome.sim.timing import card as timing
-from halfdome.sim.timing.header import header
 from halfdome.sim.waves import Waves, check_card
 
 _HARDWARE = {"native": native.models, "pysim": pysim.models}
@@ -184,7 +183,6 @@ class Platform:
         memory_bytes = config.dram_bytes if hardware else config.window_bytes
         self._memories = [lazy_bytes(memory_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
-        header()  # before there is a second thread: it asks components that are never built
         with ThreadPoolExecutor(1) as beside:
             # A first time compiles this while the cards are elaborated.
             library = beside.submit(load_library)
@@ -442,7 +440,7 @@ def _maker(engine: str, config: CardConfig, factory: CardFactory | None) -> Call
     if engine == "native" and config.cores > 1:
         parts = linked.Parts(partial(_uncore, config), partial(_core, config), config.cores)
         make = partial(linked.models, parts=parts)
-    fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}"
+    fingerprint = f"{hdl_fingerprint()}\n{config.as_json()}"
     return partial(make, partial(_card, config), fingerprint=fingerprint, name=name)
 
 
@@ -471,7 +469,7 @@ def _name(config: CardConfig) -> str:
 
 
 @cache
-def _hdl_fingerprint() -> str:
+def hdl_fingerprint() -> str:
     """Stands for the sources of the card and the language they are written in."""
     digest = hashlib.sha256(version("amaranth").encode())
     root = Path(hdl.__file__).parent

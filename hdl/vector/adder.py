@@ -9,26 +9,27 @@ from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.matmul.array import OPERAND_BITS
 from halfdome.hdl.once import Once
+from halfdome.hdl.vector.walker import line_groups
 
 TOTAL_BITS = 25
 """Of a signed sum: of `MOST_TAPS` products, or of 255 x 255 operands."""
 
 
 class _SumLane(wiring.Component):
-    """The sums of one byte of a word, for each word of a line.
+    """The sums of one byte of a group, for each group of a line.
 
     Members
     -------
     x, w : In(8), w one cycle after x
-    x_int8, w_int8, x_zero_point, w_zero_point, ones : In, constant while words come
+    x_int8, w_int8, x_zero_point, w_zero_point, ones : In, constant while groups come
     place, first, store : In, `latency` cycles after x: what sum it goes to, or begins
     o : Out(signed(TOTAL_BITS)), the sum with it, in that cycle
     """
 
     latency = 3
 
-    def __init__(self, places: int):
-        self._places = places
+    def __init__(self, config: CardConfig):
+        self._places = line_groups(config)
         super().__init__(
             {
                 "x": In(8),
@@ -38,7 +39,7 @@ class _SumLane(wiring.Component):
                 "x_zero_point": In(8),
                 "w_zero_point": In(8),
                 "ones": In(1),
-                "place": In(range(places)),
+                "place": In(range(self._places)),
                 "first": In(1),
                 "store": In(1),
                 "o": Out(signed(TOTAL_BITS)),
@@ -71,29 +72,29 @@ class _SumLane(wiring.Component):
 
 
 class WindowAdder(wiring.Component):
-    """Takes the words of a window's taps, and gives as many words of sums as one tap has.
+    """Takes the groups of a window's taps, and gives as many groups of sums as one tap has.
 
     Members
     -------
-    x_int8, w_int8, x_zero_point, w_zero_point, ones : In, constant while words come
-    valid : In(1), a word comes
+    x_int8, w_int8, x_zero_point, w_zero_point, ones : In, constant while groups come
+    valid : In(1), a group comes
     first, last : In(1), of a window's first tap; of its last
-    place : In(range(burst_words)), the word's number in the tap
-    ends : In(1), with the last word of a last tap: is handed on
-    x : In(8 * bus_bytes)
-    w : In(8 * bus_bytes), in the cycle after x
-    o : Out(bus_bytes x signed(TOTAL_BITS)), with `o_valid`, `o_place` and `o_ends`: `latency`
-        cycles after a word of the last tap
+    place : In(range(line_groups)), the group's number in the tap
+    ends : In(1), with the last group of a last tap: is handed on
+    x : In(8 * byte_lanes)
+    w : In(8 * byte_lanes), in the cycle after x
+    o : Out(byte_lanes x signed(TOTAL_BITS)), with `o_valid`, `o_place` and `o_ends`: `latency`
+        cycles after a group of the last tap
 
-    A word a cycle.
+    A group a cycle.
     """
 
     latency = _SumLane.latency
 
     def __init__(self, config: CardConfig):
-        self._bytes = config.bus_bytes
-        self._words = config.burst_words
-        word = 8 * config.bus_bytes
+        self._config = config
+        self._bytes = config.byte_lanes
+        places, word = range(line_groups(config)), 8 * config.byte_lanes
         super().__init__(
             {
                 "x_int8": In(1),
@@ -104,13 +105,13 @@ class WindowAdder(wiring.Component):
                 "valid": In(1),
                 "first": In(1),
                 "last": In(1),
-                "place": In(range(self._words)),
+                "place": In(places),
                 "ends": In(1),
                 "x": In(word),
                 "w": In(word),
-                "o": Out(data.ArrayLayout(signed(TOTAL_BITS), config.bus_bytes)),
+                "o": Out(data.ArrayLayout(signed(TOTAL_BITS), config.byte_lanes)),
                 "o_valid": Out(1),
-                "o_place": Out(range(self._words)),
+                "o_place": Out(places),
                 "o_ends": Out(1),
             }
         )
@@ -131,7 +132,7 @@ class WindowAdder(wiring.Component):
             self.o_ends.eq(ends),
         ]
         for k in range(self._bytes):
-            lane = _SumLane(self._words)
+            lane = _SumLane(self._config)
             m.submodules[f"lane_{k}"] = Once(lane)
             m.d.comb += [
                 *(getattr(lane, name).eq(getattr(self, name)) for name in settings),

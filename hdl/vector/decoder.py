@@ -29,18 +29,20 @@ class Unit(enum.Enum, shape=3):
     MAXIMUM = 2
     PAIRS = 3
     SUMS = 4
+    AVERAGES = 5
 
 
 _BESIDE = {
     Opcode.LOOKUP: Unit.TABLE, Opcode.POOL: Unit.MAXIMUM, Opcode.ADD_QUANTISED: Unit.PAIRS,
     Opcode.MULTIPLY_QUANTISED: Unit.PAIRS, Opcode.DEPTHWISE: Unit.SUMS,
+    Opcode.AVERAGE: Unit.AVERAGES,
 }  # fmt: skip
 """Commands that do not pass the lanes."""
 
 
 def is_windowed(unit: Signal) -> Value:
     """Whether the elements of a command are those of windows of an image."""
-    return (unit == Unit.MAXIMUM) | (unit == Unit.SUMS)
+    return (unit == Unit.MAXIMUM) | (unit == Unit.SUMS) | (unit == Unit.AVERAGES)
 
 
 def row_of_bytes(matrix: data.View, columns: Value, size: int) -> list:
@@ -147,8 +149,8 @@ class CommandDecoder(wiring.Component):
                     b.words.eq(Mux(b.hold, 1, a.words)),
                     b.size.eq(Mux(b.hold, 0, size)),
                 ]
-            with m.Case(Unit.MAXIMUM, Unit.SUMS):
-                m.d.comb += [a.size.eq(WORDS), a.rows.eq(0)]
+            with m.Case(Unit.MAXIMUM, Unit.SUMS, Unit.AVERAGES):
+                m.d.comb += [a.size.eq(size), a.rows.eq(0), a.groups.eq(0)]
         return m
 
     def _settings(self, command, second) -> list:

@@ -10,6 +10,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
+from halfdome.hdl.vector.averages import WindowAverages
 from halfdome.hdl.vector.channels import ChannelLines
 from halfdome.hdl.vector.decoder import CommandDecoder, Unit, is_windowed, row_of_bytes
 from halfdome.hdl.vector.fixed import FixedConstants
@@ -21,8 +22,9 @@ from halfdome.hdl.vector.packer import RowPacker
 from halfdome.hdl.vector.pairs import BytePairs
 from halfdome.hdl.vector.source import GroupSource
 from halfdome.hdl.vector.sums import WindowSums
-from halfdome.hdl.vector.unit import WORDS, byte_size, bytes_of, group_of
-from halfdome.hdl.vector.walker import Taps, WindowWalker
+from halfdome.hdl.vector.taps import TapGroups
+from halfdome.hdl.vector.unit import byte_size, bytes_of, group_of
+from halfdome.hdl.vector.walker import Taps, WindowWalker, line_groups
 
 QUEUE_WORDS = 4
 
@@ -48,9 +50,9 @@ class VectorEngine(wiring.Component):
     word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
     tables and reductions add. LOOKUP, ADD_QUANTISED and MULTIPLY_QUANTISED: `byte_lanes` elements a
     cycle, once the table is there (`lookup_cycles()`, `pair_cycles()`), `lookup_latency` or
-    `pair_latency` cycles later. POOL: a word of a tap a cycle (`pool_cycles()`); an output word is
-    offered `pool_latency` cycles after its window's last. DEPTHWISE: likewise (`sums_cycles()`,
-    `sums_latency`), but `GROUPS` cycles a word written.
+    `pair_latency` cycles later. POOL: as many of a tap (`pool_cycles()`); an output word is offered
+    `pool_latency` cycles after its window's last. DEPTHWISE, AVERAGE: likewise (`sums_cycles()`,
+    `sums_latency`; `average_cycles()`, `average_latency`), but `GROUPS` cycles a word written.
     """
 
     def __init__(self, config: CardConfig):
@@ -63,9 +65,11 @@ class VectorEngine(wiring.Component):
         later = config.byte_word_cycles - 1  # the last bytes of a word
         self.lookup_latency = around + ByteTable.latency + later
         self.pair_latency = around + BytePairs.latency + later
-        self.pool_latency = around + WindowMaximum.latency
-        self._sums = WindowSums(config)
-        self.sums_latency = around + self._sums.latency
+        self.pool_latency = around + WindowMaximum.latency + later
+        self._sums, self._averages = WindowSums(config), WindowAverages(config)
+        self._parts = GROUPS // config.byte_word_cycles  # cycles that a group is written in
+        self.sums_latency = around + self._sums.latency + later * self._parts
+        self.average_latency = around + self._averages.latency + later * self._parts
         self.table_latency = self._lanes.table_latency
         self.reduce_latency = self._lanes.reduce_latency
         super().__init__(
@@ -94,16 +98,27 @@ class VectorEngine(wiring.Component):
 
     def pool_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
         """`cycles()` of a POOL, at most: fewer where what lies outside is left out meanwhile."""
-        words = -(-k // self._config.bus_bytes)
-        lines = -(-words // self._config.burst_words)
-        asked = rows.inside * (columns.inside * words + columns.before * lines)
-        return WindowWalker.latency + asked + rows.before * columns.windows * lines
+        return self._window_cycles(k, rows, columns, -(-k // self._config.byte_lanes))
 
     def sums_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
         """`cycles()` of a DEPTHWISE whose windows all have `GROUPS` taps or fewer, or all more."""
-        words = -(-k // self._config.bus_bytes)
-        written = GROUPS * rows.windows * columns.windows * words
-        return max(self.pool_cycles(k, rows, columns), WindowWalker.latency + written)
+        return max(self.pool_cycles(k, rows, columns), self._written_cycles(k, rows, columns))
+
+    def average_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
+        """`cycles()` of an AVERAGE, likewise: a line of one group takes two cycles."""
+        groups, most = -(-k // self._config.byte_lanes), line_groups(self._config)
+        alone = groups if most == 1 else int(groups % most == 1)
+        added = self._window_cycles(k, rows, columns, groups + alone)
+        return max(added, self._written_cycles(k, rows, columns))
+
+    def _window_cycles(self, k: int, rows: Taps, columns: Taps, of_tap: int) -> int:
+        lines = -(-k // self._config.line_bytes)
+        asked = rows.inside * (columns.inside * of_tap + columns.before * lines)
+        return WindowWalker.latency + asked + rows.before * columns.windows * lines
+
+    def _written_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
+        groups = rows.windows * columns.windows * -(-k // self._config.byte_lanes)
+        return WindowWalker.latency + self._parts * groups
 
     def _cycles(self, rows: int, row_bytes: int, groups: int) -> int:
         return rows * max(groups, -(-row_bytes // self._config.line_bytes) + 1)
@@ -120,7 +135,9 @@ class VectorEngine(wiring.Component):
         m.submodules.table = table = ByteTable(config)
         m.submodules.walker = walker = WindowWalker(config)
         m.submodules.maximum = maximum = WindowMaximum(config)
+        m.submodules.groups = groups = TapGroups(config)
         m.submodules.sums = sums = self._sums
+        m.submodules.averages = averages = self._averages
         m.submodules.lines = lines = ChannelLines(config)
         m.submodules.constants = constants = FixedConstants()
         m.submodules.pairs = pairs = BytePairs(config)
@@ -131,7 +148,7 @@ class VectorEngine(wiring.Component):
         connect(m, packer.port, flipped(self.y))
 
         settings = Signal(SETTINGS)
-        groups = Signal(32)
+        row_groups = Signal(32)
         groups_left = Signal(32)  # of a row
         rows_left = Signal(32)
         two_sources = Signal()
@@ -152,9 +169,12 @@ class VectorEngine(wiring.Component):
             walker.descriptor.eq(self.command.p),
             sums.start.eq(start & (decoder.unit == Unit.SUMS)),
             sums.descriptor.eq(self.command.p),
+            averages.start.eq(start & (decoder.unit == Unit.AVERAGES)),
+            averages.descriptor.eq(self.command.p),
         ]
         # Of an image, all windows of a line of channels are written before those of the next.
         job, line = walker.job, lines.o.p
+        size = byte_size(config)
         m.d.comb += [
             lines.start.eq(walker.known),
             lines.k.eq(job.k),
@@ -167,7 +187,7 @@ class VectorEngine(wiring.Component):
                 packer.start.p.address.eq(job.y + line.first),
                 packer.start.p.stride.eq(job.y_stride),
                 packer.start.p.rows.eq(job.rows),
-                *row_of_bytes(packer.start.p, line.size, WORDS),
+                *row_of_bytes(packer.start.p, line.size, size),
             ]
         with m.If(sums.matrices.valid):
             m.d.comb += [b.start.valid.eq(1), b.start.p.eq(sums.matrices.p)]
@@ -175,17 +195,16 @@ class VectorEngine(wiring.Component):
 
         # From the sources through the lanes, or what stands beside them, to the packer.
         enter, other = Signal(), Signal()
-        size = byte_size(config)
+        connect(m, walker.tags, groups.tags)
         m.d.comb += [
             enter.eq(go & a.o.valid & other),
             a.o.ready.eq(go & other),
             table.table.p.eq(b.o.p),
             table.table.valid.eq(b.o.valid & (unit == Unit.TABLE)),
-            *(
-                (each.tags.p.eq(walker.tags.p), each.tags.valid.eq(walker.tags.valid))
-                for each in (maximum, sums)
-            ),
-            walker.tags.ready.eq(Mux(unit == Unit.SUMS, sums.tags.ready, maximum.tags.ready)),
+            groups.valid.eq(enter & windows),
+            a.ends.eq(windows & groups.o.tap_ends),
+            *(each.group.eq(groups.o) for each in (maximum, sums, averages)),
+            averages.terms.eq(pairs.terms),
             maximum.is_signed.eq(job.x_int8),
             sums.words.p.eq(b.o.p),
             sums.words.valid.eq(b.o.valid & (unit == Unit.SUMS)),
@@ -203,21 +222,22 @@ class VectorEngine(wiring.Component):
         # What an element needs beside itself, who takes b, and who makes the output.
         both, tagged = b.o.valid | ~two_sources, walker.tags.valid
         beside = (
-            (Unit.TABLE, table, size, 1, table.table.ready),
-            (Unit.MAXIMUM, maximum, WORDS, tagged, 0),
-            (Unit.PAIRS, pairs, size, both, go & a.o.valid),
-            (Unit.SUMS, sums, WORDS, tagged & sums.accepts, sums.words.ready),
+            (Unit.TABLE, table, 1, table.table.ready),
+            (Unit.MAXIMUM, maximum, tagged, 0),
+            (Unit.PAIRS, pairs, both, go & a.o.valid),
+            (Unit.SUMS, sums, tagged & sums.accepts, sums.words.ready),
+            (Unit.AVERAGES, averages, tagged & averages.accepts, 0),
         )
-        m.d.comb += [each.i.eq(bytes_of(a.o.p, group_size)) for _, each, group_size, *_ in beside]
+        m.d.comb += [each.i.eq(bytes_of(a.o.p, size)) for _, each, *_ in beside]
         with m.Switch(unit):
-            for name, each, group_size, needs, takes_b in beside:
+            for name, each, needs, takes_b in beside:
                 with m.Case(name):
                     m.d.comb += [
                         other.eq(needs),
                         b.o.ready.eq(takes_b),
                         each.enable.eq(go),
                         each.valid.eq(enter),
-                        queue.w_data.eq(group_of(each.o, group_size)),
+                        queue.w_data.eq(group_of(each.o, size)),
                         queue.w_en.eq(each.o_valid & go),
                     ]
             with m.Default():
@@ -227,11 +247,15 @@ class VectorEngine(wiring.Component):
                     queue.w_data.eq(lanes.o),
                     queue.w_en.eq(lanes.o_valid & go),
                 ]
+        # What an AVERAGE adds up comes out of lanes of pairs.
+        with m.If(unit == Unit.AVERAGES):
+            m.d.comb += pairs.enable.eq(go)
         with m.If(enter):
             m.d.sync += groups_left.eq(groups_left - 1)
             with m.If(lanes.last):
-                m.d.sync += [groups_left.eq(groups), rows_left.eq(rows_left - 1)]
+                m.d.sync += [groups_left.eq(row_groups), rows_left.eq(rows_left - 1)]
 
+        works = Mux(unit == Unit.AVERAGES, averages.busy, sums.busy)
         read = Signal()  # all there is
         m.d.comb += read.eq(Mux(windows, walker.idle, rows_left == 0))
         refused = self.y.request.valid & ~self.y.request.ready
@@ -253,7 +277,7 @@ class VectorEngine(wiring.Component):
                         settings.eq(decoder.settings),
                         unit.eq(decoder.unit),
                         two_sources.eq(decoder.two_sources),
-                        groups.eq(decoder.groups),
+                        row_groups.eq(decoder.groups),
                         groups_left.eq(decoder.groups),
                         rows_left.eq(decoder.y.rows),
                     ]
@@ -270,7 +294,7 @@ class VectorEngine(wiring.Component):
                 m.d.sync += go.eq((queue.level <= QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(enter | table.loads | walker.skips | sums.busy | read):
+                with m.Elif(enter | table.loads | walker.skips | works | read):
                     m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.Else():
                     m.d.comb += self.activity.eq(Activity.STARVED)

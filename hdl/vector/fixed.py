@@ -1,4 +1,4 @@
-"""The constants of an ADD_QUANTISED or MULTIPLY_QUANTISED, once a command, in fixed point.
+"""The constants of an ADD_QUANTISED, MULTIPLY_QUANTISED or AVERAGE, once a command, in fixed point.
 
 What these commands add are a byte times a float32, or a product of two, and a float32. The checker
 keeps the floats within bounds, so that all sums fit a window of `WINDOW_BITS`: bit 0 stands for
@@ -11,7 +11,7 @@ whatever lies below the others, and bit `FRACTION_BITS` is worth 1. Nothing in i
   when the other product, a multiple of 2**-39, is added.
 """
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,6 +39,9 @@ COARSE = len(RATIO_EXPONENTS) // 2
 """Bits by which a product is moved up if its factor is `high`."""
 FACTOR_BITS = FLOAT32.precision + COARSE
 """Of a significand that was moved up by less than `COARSE` bits, and its sign."""
+
+TERM_BITS = 1 + 8 + FLOAT32.precision
+"""A byte less its zero point, times a significand."""
 
 FACTOR = data.StructLayout({"value": signed(FACTOR_BITS), "high": 1})
 """What a product is multiplied by: `value << (COARSE if high else 0)` times 2**-39."""
@@ -68,7 +71,7 @@ class FixedConstants(wiring.Component):
 
     Members
     -------
-    descriptor : In(512), an ADD_QUANTISED or MULTIPLY_QUANTISED
+    descriptor : In(512), an ADD_QUANTISED, MULTIPLY_QUANTISED or AVERAGE
     start : In(1), takes it
     o : Out(`CONSTANTS`)
     """
@@ -81,8 +84,10 @@ class FixedConstants(wiring.Component):
         o = self.o
         add = data.View(layout(fields(Opcode.ADD_QUANTISED)), self.descriptor)
         multiply = data.View(layout(fields(Opcode.MULTIPLY_QUANTISED)), self.descriptor)
+        average = data.View(layout(fields(Opcode.AVERAGE)), self.descriptor)
         multiplies = add.opcode == Opcode.MULTIPLY_QUANTISED
         swaps = (add.flags & int(Flag.INNER_A)).any()
+        scale = FLOAT32.layout(average.x_scale)
         inner, outer, offset = (Signal(32, name=name) for name in ("inner", "outer", "offset"))
         with m.If(self.start):
             m.d.sync += [
@@ -103,6 +108,14 @@ class FixedConstants(wiring.Component):
                 ),
                 offset.eq(add.offset),
             ]
+            with m.If(average.opcode == Opcode.AVERAGE):
+                m.d.sync += [
+                    o.inner_a.eq(1),
+                    o.a_int8.eq((average.flags & int(Flag.X_INT8)).any()),
+                    o.a_zero_point.eq(average.x_zero_point),
+                    inner.eq(Cat(scale.fraction, Const(FLOAT32.bias + RATIO_EXPONENTS.start, 9))),
+                    offset.eq(0),
+                ]
         m.d.sync += [
             *self._factor(m, o.inner, inner, "inner"),
             *self._factor(m, o.outer, outer, "outer"),

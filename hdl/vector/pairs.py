@@ -1,7 +1,7 @@
 """Sums and products of quantised bytes with the roundings of float32, in fixed point."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
-from amaranth.lib import wiring
+from amaranth import Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.format import FLOAT32
@@ -13,44 +13,16 @@ from halfdome.hdl.vector.fixed import (
     COARSE,
     CONSTANTS,
     FRACTION_BITS,
+    TERM_BITS,
     WINDOW_BITS,
 )
+from halfdome.hdl.vector.inplace import FixedToByte, below, last_is_odd, without
 from halfdome.hdl.vector.unit import unit_members
-
-_BITS = FLOAT32.precision
 
 
 def _placed(product: Value, high: Value) -> Value:
     """A product in the window."""
     return Mux(high, product << COARSE, product) << BELOW_RATIO
-
-
-def _below(m: Module, x: Value, count: int, name: str) -> Signal:
-    """Which of the lowest `count` bits lie below the 24 that float32 keeps of `x`: ones from bit 0.
-
-    Of a negative number, too: between it and its complement there is no power of two.
-    """
-    magnitude = Signal(len(x) - 1, name=f"{name}_magnitude")
-    m.d.comb += magnitude.eq(x[:-1] ^ x[-1].replicate(len(x) - 1))
-    ones = magnitude[_BITS:]
-    distance = 1
-    while distance < len(ones):
-        ones = ones | (ones >> distance)
-        distance *= 2
-    below = Signal(count, name=f"{name}_below")
-    m.d.comb += below.eq(ones)
-    return below
-
-
-def _without(x: Value, below: Value) -> Value:
-    """`x`, cleared there."""
-    return x & ~Cat(below, 0).as_signed()
-
-
-def _last_is_odd(x: Value, below: Value) -> Value:
-    """Whether the lowest bit that is kept is a one."""
-    last = Cat(1, below) & ~Cat(below, 0)
-    return (x[: len(below) + 1] & last).any()
 
 
 class PairLane(wiring.Component):
@@ -64,13 +36,23 @@ class PairLane(wiring.Component):
     -------
     constants : In(`CONSTANTS`), constant while anything is inside
     a, b : In(8)
+    term : Out(signed(TERM_BITS)), of an AVERAGE: what a stands for, `term_latency` cycles later
     o : Out(8), `latency` cycles later
     """
 
     latency = 9
+    term_latency = 6
 
     def __init__(self):
-        super().__init__({"constants": In(CONSTANTS), "a": In(8), "b": In(8), "o": Out(8)})
+        super().__init__(
+            {
+                "constants": In(CONSTANTS),
+                "a": In(8),
+                "b": In(8),
+                "term": Out(signed(TERM_BITS)),
+                "o": Out(8),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -99,15 +81,16 @@ class PairLane(wiring.Component):
             + Mux(multiplies, 0, constants.offset)
         )
         total = register(m, total, "total")
-        below = _below(m, total, WINDOW_BITS - 1 - _BITS, "total")
-        odd = register(m, below[0] & _last_is_odd(total, below), "odd")
-        below = register(m, below, "below")
+        low = below(m, total, WINDOW_BITS - 1 - FLOAT32.precision, "total")
+        odd = register(m, low[0] & last_is_odd(total, low), "odd")
+        low = register(m, low, "low")
         total = register(m, total, "total_5")
         rounded = Signal(signed(WINDOW_BITS))
-        m.d.comb += rounded.eq(_without(total + below[1:] + odd, below))
+        m.d.comb += rounded.eq(without(total + low[1:] + odd, low))
         rounded = register(m, rounded, "rounded")
+        m.d.comb += self.term.eq(rounded[BELOW_RATIO:])
 
-        # Cycle 7: the other product, or the zero point.
+        # Cycle 7: the other product, or the zero point. Cycles 8 and 9: to a byte.
         addend = register(m, second[: len(first)].as_signed(), "addend", cycles=3)
         zero_point = self._decoded(constants.y_zero_point, constants.y_int8, 0)
         whole = Signal(signed(WINDOW_BITS))
@@ -115,33 +98,18 @@ class PairLane(wiring.Component):
             rounded
             + Mux(multiplies, zero_point << FRACTION_BITS, _placed(addend, constants.outer.high))
         )
-        self._finish(m, register(m, whole, "whole"))
+        m.submodules.to_byte = to_byte = FixedToByte(WINDOW_BITS, FRACTION_BITS)
+        m.d.comb += [
+            to_byte.i.eq(register(m, whole, "whole")),
+            to_byte.is_int8.eq(constants.y_int8),
+            self.o.eq(to_byte.o),
+        ]
         return m
 
     def _decoded(self, byte, is_int8, zero_point):
         """The number that a byte stands for."""
         flip = is_int8 << 7
         return ((byte ^ flip) - (zero_point ^ flip))[:9].as_signed()
-
-    def _finish(self, m, whole):
-        """Cycle 8: rounded to float32, as far as what is above 1/2. Cycle 9: to a byte."""
-        kept = _BITS + 1  # fraction bits of 1/2 and the one to round by
-        dropped = FRACTION_BITS - kept
-        x = whole[dropped:].as_signed()
-        below = _below(m, x, 10, "whole")  # up to 2**8; what is beyond is cut off
-        below = Cat(1, below[1:])
-        up = _last_is_odd(x, below) | whole[:dropped].any()
-        rounded = Signal(signed(len(x) + 1))
-        m.d.comb += rounded.eq(_without(x + below[1:] + up, below))
-        rounded = register(m, rounded, "final")
-
-        integer = rounded[kept:].as_signed()
-        half, rest = rounded[kept - 1], rounded[: kept - 1].any()
-        offset = self.constants.y_int8 << 7
-        total = Signal(signed(len(integer) + 1))
-        m.d.comb += total.eq(integer + (half & (rest | integer[0])) + offset)
-        byte = Mux(total[-1], 0, Mux(total[8:-1].any(), 255, total[:8]))
-        m.d.comb += self.o.eq(register(m, byte ^ offset, "byte"))
 
 
 class BytePairs(wiring.Component):
@@ -152,14 +120,22 @@ class BytePairs(wiring.Component):
     *`unit_members()`, of `byte_lanes` bytes: a group leaves `latency` enabled cycles after it came
     second : In(8 * byte_lanes), comes with `i`; its first byte alone counts if b is BROADCAST
     constants : In(`CONSTANTS`), constant while anything is inside
+    terms : Out(byte_lanes x signed(TERM_BITS)), of an AVERAGE: what the bytes of a group stand for,
+        `term_latency` enabled cycles after it came, whatever `valid` was
     """
 
     latency = PairLane.latency
+    term_latency = PairLane.term_latency
 
     def __init__(self, config: CardConfig):
         self._bytes = config.byte_lanes
         super().__init__(
-            unit_members(self._bytes) | {"second": In(8 * self._bytes), "constants": In(CONSTANTS)}
+            unit_members(self._bytes)
+            | {
+                "second": In(8 * self._bytes),
+                "constants": In(CONSTANTS),
+                "terms": Out(data.ArrayLayout(signed(TERM_BITS), self._bytes)),
+            }
         )
 
     def elaborate(self, platform):
@@ -179,6 +155,7 @@ class BytePairs(wiring.Component):
                 lane.constants.eq(self.constants),
                 lane.a.eq(self.i.word_select(k, 8)),
                 lane.b.eq(Mux(self.constants.broadcast, self.second[:8], b)),
+                self.terms[k].eq(lane.term),
                 self.o.word_select(k, 8).eq(lane.o),
             ]
         return m

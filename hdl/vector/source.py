@@ -40,6 +40,7 @@ class GroupSource(wiring.Component):
     start : In(stream of `MATRIX`), each size 1 or more; taken when the matrix before is requested.
         Without rows: from now on `bursts` are read, of elements of that size, groups without end
     bursts : In(stream of `read_request`), only after such a start
+    ends : In(1), of `bursts`: the group is the last of its word that is wanted
     o : Out(stream of lanes x 32), elements in the low bits, undefined above and beyond the row
     port : Out(ReadPort)
 
@@ -53,6 +54,7 @@ class GroupSource(wiring.Component):
             {
                 "start": In(stream.Signature(MATRIX)),
                 "bursts": In(stream.Signature(read_request(config))),
+                "ends": In(1),
                 "o": Out(stream.Signature(data.ArrayLayout(32, self.lanes))),
                 "port": Out(ReadPort(config)),
             }
@@ -90,7 +92,7 @@ class GroupSource(wiring.Component):
         row_ends = Signal()
         word_ends = Signal()
         m.d.comb += [
-            row_ends.eq(groups_left == 1),
+            row_ends.eq((groups_left == 1) | self.ends),
             word_ends.eq(~matrix.hold & ((position + (1 << matrix.size)) == 4)),
             self.o.valid.eq(reader.o.valid),
             reader.o.ready.eq(self.o.ready & (row_ends | word_ends)),

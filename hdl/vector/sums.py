@@ -3,6 +3,7 @@
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
 from halfdome.hdl.config import CardConfig
@@ -12,15 +13,15 @@ from halfdome.hdl.vector.adder import WindowAdder
 from halfdome.hdl.vector.kernel import KernelLoader
 from halfdome.hdl.vector.scaler import TotalScaler
 from halfdome.hdl.vector.source import MATRIX
+from halfdome.hdl.vector.taps import tap_group
 from halfdome.hdl.vector.unit import unit_members
-from halfdome.hdl.vector.walker import tap_tag
 
 _MIDDLE = 128
 """int8 is uint8 with its ends moved by so much."""
 
 
 class WindowSums(wiring.Component):
-    """Takes the words of a window's taps, and gives as many as one tap has.
+    """Takes the groups of a window's taps, and gives as many as one tap has.
 
     Weights and parameters are read a line of channels ahead of their use.
 
@@ -30,15 +31,15 @@ class WindowSums(wiring.Component):
     start : In(1), takes it; nothing of the command before is inside
     matrices : Out(stream of `MATRIX`), weights and parameters to be read
     words : In(stream of bus words), what was read
-    tags : In(stream of `tap_tag`), taken with a tap's last word
-    *`unit_members()`, of `bus_bytes`; o follows `latency` enabled cycles after a word of the last
-    tap, if none waits before it. `valid` only if `tags.valid` and `accepts`
-    accepts : Out(1), a word may come
+    *`unit_members()`, of `byte_lanes`; o follows `latency` enabled cycles after a group of the last
+    tap, if none waits before it. `valid` only if `accepts`
+    group : In(`tap_group`), comes with `i`
+    accepts : Out(1), a group may come
     busy : Out(1), requantises
     bad : Out(1), a multiplier is zero, infinite or NaN
     bad_channel : Out(16), the first such channel
 
-    A word a cycle; a word that is given takes `GROUPS` cycles.
+    A group a cycle; the groups of a word that are given take `GROUPS` cycles.
     """
 
     def __init__(self, config: CardConfig):
@@ -47,13 +48,13 @@ class WindowSums(wiring.Component):
         self._scaler = TotalScaler(config)
         self.latency = self._adder.latency + self._scaler.latency
         super().__init__(
-            unit_members(config.bus_bytes)
+            unit_members(config.byte_lanes)
             | {
                 "descriptor": In(DESCRIPTOR_BITS),
                 "start": In(1),
                 "matrices": Out(stream.Signature(MATRIX)),
                 "words": In(stream.Signature(8 * config.bus_bytes)),
-                "tags": In(stream.Signature(tap_tag(config))),
+                "group": In(tap_group(config)),
                 "accepts": Out(1),
                 "busy": Out(1),
                 "bad": Out(1),
@@ -63,8 +64,8 @@ class WindowSums(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        adder, scaler, tag = self._adder, self._scaler, self.tags.p
-        m.submodules.kernel = kernel = KernelLoader(self._config)
+        config, adder, scaler, group = self._config, self._adder, self._scaler, self.group
+        m.submodules.kernel = kernel = KernelLoader(config)
         m.submodules.adder = EnableInserter(self.enable)(adder)
         m.submodules.scaler = EnableInserter(self.enable)(scaler)
         connect(m, kernel.matrices, flipped(self.matrices))
@@ -88,33 +89,29 @@ class WindowSums(wiring.Component):
                 y_int8.eq(command.y_format == ElementFormat.INT8),
             ]
 
-        line_ends = Signal()
-        place, follows, tap_ends = Signal.like(adder.place), Signal(), Signal()
+        # Of a word of weights, a part for each group.
+        part_bits = exact_log2(config.byte_word_cycles)
+        part = Signal(part_bits)
         room = Signal(range(scaler.room + 1), init=scaler.room)
         m.d.comb += [
-            tap_ends.eq(place == tag.more),
-            self.tags.ready.eq(self.valid & tap_ends),
-            self.accepts.eq(kernel.whole & (~tag.last | (room != 0))),
+            self.accepts.eq(kernel.whole & (~group.last | (room != 0))),
             kernel.descriptor.eq(self.descriptor),
             kernel.start.eq(self.start),
-            line_ends.eq(tap_ends & tag.last & tag.ends),
-            kernel.next_line.eq(self.valid & line_ends),
+            kernel.next_line.eq(self.valid & group.line_ends),
             kernel.read_weights.eq(self.valid),
-            kernel.tap.eq(tag.tap),
-            kernel.place.eq(place),
+            kernel.tap.eq(group.tap),
+            kernel.place.eq(group.place[part_bits:]),
             adder.valid.eq(self.valid),
-            adder.first.eq(~follows),
-            adder.last.eq(tag.last),
-            adder.place.eq(place),
-            adder.ends.eq(line_ends),
+            adder.first.eq(group.first),
+            adder.last.eq(group.last),
+            adder.place.eq(group.place),
+            adder.ends.eq(group.line_ends),
             adder.x.eq(self.i),
-            adder.w.eq(kernel.weights),
+            adder.w.eq(kernel.weights.word_select(part, 8 * config.byte_lanes)),
         ]
-        m.d.sync += room.eq(room + (scaler.taken & self.enable) - (self.valid & tag.last))
+        m.d.sync += room.eq(room + (scaler.taken & self.enable) - (self.valid & group.last))
         with m.If(self.valid):
-            m.d.sync += place.eq(place + 1)
-            with m.If(tap_ends):
-                m.d.sync += [place.eq(0), follows.eq(~tag.last)]
+            m.d.sync += part.eq(group.place)
 
         m.d.comb += [
             scaler.i.eq(adder.o),
@@ -124,12 +121,10 @@ class WindowSums(wiring.Component):
             scaler.params.eq(kernel.params),
             kernel.read_params.eq(scaler.read_params & self.enable),
             kernel.param_place.eq(scaler.param_place),
-            kernel.group.eq(scaler.group),
+            kernel.group.eq(scaler.param_group),
             kernel.done.eq(scaler.done & self.enable),
             self.busy.eq(scaler.busy),
-            self.o.eq(
-                scaler.o ^ Mux(y_int8, int.from_bytes([_MIDDLE] * self._config.bus_bytes), 0)
-            ),
+            self.o.eq(scaler.o ^ Mux(y_int8, int.from_bytes([_MIDDLE] * config.byte_lanes), 0)),
             self.o_valid.eq(scaler.o_valid),
             self.bad.eq(kernel.bad),
             self.bad_channel.eq(kernel.bad_channel),

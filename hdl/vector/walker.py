@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import HEADER, MOST_TAPS, WINDOWED, Flag, layout
 from halfdome.hdl.config import ADDRESS_BITS, CardConfig
@@ -39,17 +39,22 @@ def taps_along(size: int, out: int, kernel: int, stride: int, pad: int, dilation
     return Taps(out, sum(until) - sum(before), sum(before))
 
 
+def line_groups(config: CardConfig) -> int:
+    """Groups of `byte_lanes` bytes in a line of channels."""
+    return config.burst_words * config.byte_word_cycles
+
+
 def tap_tag(config: CardConfig) -> data.StructLayout:
     """What is to be known of a tap.
 
-    more : words of it, less 1
+    more : groups of `byte_lanes` bytes of it, less 1
     tap : its number in the kernel, modulo `MOST_TAPS`
     last : it is the last of its window
     ends : its window is the last of its line of channels
     """
     return data.StructLayout(
         {
-            "more": max(1, ceil_log2(config.burst_words)),
+            "more": range(line_groups(config)),
             "tap": range(MOST_TAPS),
             "last": 1,
             "ends": 1,
@@ -110,8 +115,11 @@ class WindowWalker(wiring.Component):
         walking, works = Signal(), Signal()
         inside, last, step = Signal(), Signal(), Signal()
         tap, last_window = Signal(range(MOST_TAPS)), Signal()
-        words_left = Signal(16)  # of a pixel, from this line of its channels on
+        groups_left = Signal(16)  # of a pixel, from this line of its channels on
+        most = line_groups(config)
+        tap_groups = Signal(range(most + 1))
         tap_words = Signal(range(config.burst_words + 1))
+        cycles = config.byte_word_cycles
         address = Signal(ADDRESS_BITS)
         tag_layout = tap_tag(config)
         m.submodules.tags = tags = SyncFIFOBuffered(
@@ -122,8 +130,9 @@ class WindowWalker(wiring.Component):
         m.d.comb += [
             step.eq(walking & (~inside | (free & tags.w_rdy))),
             self.skips.eq(walking & ~inside),
-            tap_words.eq(Mux(words_left < config.burst_words, words_left, config.burst_words)),
-            tag.more.eq(tap_words - 1),
+            tap_groups.eq(Mux(groups_left < most, groups_left, most)),
+            tap_words.eq((tap_groups + (cycles - 1)) >> exact_log2(cycles)),
+            tag.more.eq(tap_groups - 1),
             tag.tap.eq(tap),
             tag.last.eq(last),
             tag.ends.eq(last_window),
@@ -135,7 +144,7 @@ class WindowWalker(wiring.Component):
         ]
         begin = Signal()
         m.d.sync += begin.eq(self.known)
-        end = self._walk(m, begin, step, address, tap, inside, last, last_window, words_left)
+        end = self._walk(m, begin, step, address, tap, inside, last, last_window, groups_left)
         with m.If(begin):
             m.d.sync += walking.eq(1)
         with m.If(end):
@@ -144,7 +153,7 @@ class WindowWalker(wiring.Component):
             m.d.sync += works.eq(1)
         return m
 
-    def _walk(self, m, begin, step, address, tap, inside, last, last_window, words_left):
+    def _walk(self, m, begin, step, address, tap, inside, last, last_window, groups_left):
         """From tap to tap, window to window, line to line of the channels; whether at the end."""
         config, job = self._config, self.job
         position = signed(_POSITION_BITS)
@@ -156,9 +165,11 @@ class WindowWalker(wiring.Component):
         group, line, window, tap_row = (
             Signal(ADDRESS_BITS, name=name) for name in ("group", "line", "window", "tap_row")
         )  # addresses: of a line of channels, a row of windows, a window, a row of its taps
-        word_bits = exact_log2(config.bus_bytes)
-        pixel_words = Signal(16)
-        m.d.comb += pixel_words.eq((job.k + (config.bus_bytes - 1)) >> word_bits)
+        most = line_groups(config)
+        pixel_groups = Signal(16)
+        m.d.comb += pixel_groups.eq(
+            (job.k + (config.byte_lanes - 1)) >> exact_log2(config.byte_lanes)
+        )
 
         beside, below = Signal(), Signal()
         m.d.comb += [
@@ -213,8 +224,8 @@ class WindowWalker(wiring.Component):
                 m.d.sync += [*(a.eq(0) for a in (ky, tap, first_tap))]
                 with m.If(last_window):
                     m.d.sync += enter_line(next_group)
-                    m.d.sync += words_left.eq(words_left - config.burst_words)
-                    m.d.comb += end.eq(words_left <= config.burst_words)
+                    m.d.sync += groups_left.eq(groups_left - most)
+                    m.d.comb += end.eq(groups_left <= most)
                 with m.Elif(column != job.out_width - 1):
                     m.d.sync += column.eq(column + 1)
                     m.d.sync += enter(
@@ -224,7 +235,7 @@ class WindowWalker(wiring.Component):
                     m.d.sync += [column.eq(0), row.eq(row + 1), line.eq(next_line)]
                     m.d.sync += enter(next_line, window_down + job.stride_height, -job.pad_left)
         with m.If(begin):
-            m.d.sync += [*(a.eq(0) for a in (kx, ky, tap, first_tap)), words_left.eq(pixel_words)]
+            m.d.sync += [*(a.eq(0) for a in (kx, ky, tap, first_tap)), groups_left.eq(pixel_groups)]
             m.d.sync += enter_line(job.x)
         return end
 

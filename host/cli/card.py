@@ -8,26 +8,38 @@ import typer
 
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import PICO, CardConfig, preset
-from halfdome.host.cli import options
+from halfdome.host.cli import explore, options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Instead of the preset's.")
+]
+Study = Annotated[
+    Path | None, typer.Option("--study", metavar="STUDY.toml", help="With --point: its card.")
+]
+Number = Annotated[int | None, typer.Option("--point", metavar="N", help="Of the study.")]
 
 
 def verilog(
     config: options.Config = "default",
+    settings: Settings = None,
+    study: Study = None,
+    point: Number = None,
+    storage: explore.Storage = None,
     output: options.OutputFolder = Path("build"),
 ) -> None:
     """Write the card as Verilog, with all that belongs to it: see docs/verilog.md.
 
-    Example: `halfdome verilog --config tiny -o build/`
+    Example: `halfdome verilog --config tiny --set lanes=8 -o build/`
     """
     from halfdome.hdl import verilog_top
     from halfdome.hdl.verilog import TOP, c_header, card_verilog, interface_markdown
     from halfdome.sim.build.progress import told
 
-    design = preset(config)
+    name, design = _chosen(config, settings, study, point, storage)
     output.mkdir(parents=True, exist_ok=True)
-    with told(f"writing Verilog of {config}"):
+    with told(f"writing Verilog of {name}"):
         files = {f"{TOP}.v": card_verilog(design)}
     files |= {
         f"{verilog_top.NAME}.v": verilog_top.top_verilog(design, TOP),
@@ -38,9 +50,9 @@ def verilog(
         f"{TOP}.md": interface_markdown(design),
         f"{TOP}.json": design.as_json() + "\n",
     }
-    for name, text in files.items():
-        (output / name).write_text(text)
-        typer.echo(output / name)
+    for file, text in files.items():
+        (output / file).write_text(text)
+        typer.echo(output / file)
 
 
 def fpga(
@@ -108,7 +120,14 @@ def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> No
     options.write_json(json_file, {"config_hash": PICO.hash, "rows": [row]})
 
 
-def info(config: options.Config = "default", json_file: options.JsonFile = None) -> None:
+def info(
+    config: options.Config = "default",
+    settings: Settings = None,
+    study: Study = None,
+    point: Number = None,
+    storage: explore.Storage = None,
+    json_file: options.JsonFile = None,
+) -> None:
     """Show what a configuration means, and what the cache of compiled models holds.
 
     Example: `halfdome info --config m2`
@@ -117,14 +136,30 @@ def info(config: options.Config = "default", json_file: options.JsonFile = None)
 
     from halfdome.host.platform import cache_summary
 
-    design = preset(config)
+    name, design = _chosen(config, settings, study, point, storage)
     facts = describe(design)
     facts |= {f"cache_{name}": value for name, value in cache_summary().items()}
-    table = Table("quantity", "value", title=f"{config} ({design.hash})")
-    for name, value in facts.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+    table = Table("quantity", "value", title=f"{name} ({design.hash})")
+    for quantity, value in facts.items():
+        table.add_row(quantity, f"{value:,}" if isinstance(value, int | float) else str(value))
     console.print(table)
     options.write_json(json_file, facts)
+
+
+def _chosen(
+    config: str, settings: list[str] | None, study: Path | None, point: int | None,
+    storage: str | None,
+) -> tuple[str, CardConfig]:  # fmt: skip
+    """A card and what it is called: of a preset, some fields set, or of a point of a study."""
+    if (study is None) != (point is None):
+        raise ValueError("--study and --point: give both, the file and the number of a point in it")
+    if study is not None and point is not None:
+        if settings or config != "default":
+            raise ValueError("--study: tells the card; give --config and --set without it")
+        return f"{study} point {point}", explore.card_of(study, point, storage)
+    changes = explore.fields(settings or ())
+    name = " ".join([config, *(f"{field}={value}" for field, value in changes.items())])
+    return name, preset(config).replace(**changes)
 
 
 def describe(config: CardConfig) -> dict:

@@ -165,19 +165,32 @@ def taps_inside(window: Window) -> int:
 
 
 def maxima(config: CardConfig, window: Window) -> int:
-    """A POOL: a bus word of a tap a cycle."""
-    return START_CYCLES + taps_inside(window) * -(-window.k // config.bus_bytes)
+    """A POOL: `byte_lanes` bytes of a tap a cycle."""
+    return START_CYCLES + taps_inside(window) * -(-window.k // config.byte_lanes)
 
 
 def sums(config: CardConfig, window: Window, *, weighted: bool) -> int:
-    """A DEPTHWISE: a bus word of a tap a cycle, but for a word that it writes at the least what its
-    parameters take, on average over a row of windows; before that the weights and parameters of
-    the first line of channels."""
-    words = -(-window.k // config.bus_bytes)
-    line = min(words, config.burst_words)
+    """A DEPTHWISE: `byte_lanes` bytes of a tap a cycle, but for a word that it writes at the least
+    what its parameters take, on average over a row of windows; before that the weights and
+    parameters of the first line of channels."""
+    line = min(-(-window.k // config.bus_bytes), config.burst_words)
     loads = line * (PARAM.itemsize + weighted * window.kernel[0] * window.kernel[1])
-    rows = np.maximum(_taps(window, 0) * _taps(window, 1).sum(), PARAM.itemsize * window.out[1])
-    return START_CYCLES + loads + int(rows.sum()) * words
+    return START_CYCLES + loads + _summed(config, window, -(-window.k // config.byte_lanes))
+
+
+def averages(config: CardConfig, window: Window) -> int:
+    """An AVERAGE likewise; of a tap's line of `byte_lanes` bytes or fewer a cycle more."""
+    groups, most = -(-window.k // config.byte_lanes), config.line_bytes // config.byte_lanes
+    alone = groups if most == 1 else int(groups % most == 1)
+    return START_CYCLES + _summed(config, window, groups + alone)
+
+
+def _summed(config: CardConfig, window: Window, of_tap: int) -> int:
+    """Sums of taps that take so many cycles each, and what is made of them."""
+    groups = -(-window.k // config.byte_lanes)
+    written = PARAM.itemsize // config.byte_word_cycles * groups * window.out[1]
+    added = _taps(window, 0) * _taps(window, 1).sum() * of_tap
+    return int(np.maximum(added, written).sum())
 
 
 def far_taps(config: CardConfig, window: Window, row_bytes: int) -> float:

@@ -28,7 +28,7 @@ from halfdome.host.compiler.segments import Segments
 from halfdome.host.compiler.target import NEAR_SHARE
 from halfdome.host.driver import kernels, layout
 from halfdome.host.driver.kernels import Rows, Window, Work
-from halfdome.host.graph import elements
+from halfdome.host.graph import elements, pooling
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 
@@ -47,6 +47,8 @@ class HalfdomeTarget:
         self.design = config.hash
         self.word = config.bus_bytes
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
+        low, bits = config.dram_fields["bank"]
+        self.far_banks = range(0, 1 << low + bits, 1 << low)
         self.max_dim = config.max_dim
         self.load_bytes = costs.long_load(config)
         self.cores = config.cores
@@ -260,6 +262,11 @@ class HalfdomeTarget:
     def max_pool(self, x: Rows, y: Rows, window: Window) -> Work:
         """POOL."""
         return kernels.max_pool(x, y, window).taking(costs.maxima(self._config, window))
+
+    def average_pool(self, node: Node, x: Rows, y: Rows, window: Window) -> Work:
+        """AVERAGE."""
+        work = kernels.average_pool(x, y, window, **pooling.average_constants(node))
+        return work.taking(costs.averages(self._config, window))
 
     def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> Work:
         """QUANTISE."""

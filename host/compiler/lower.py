@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 
 from halfdome.host.compiler import (
-    averages,
     convolutions,
     element_wise,
     joining,
@@ -28,7 +27,7 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node, int], None]] = {
     "quantise": element_wise.quantise,
     "lookup": element_wise.lookup,
     "max_pool": pooling.max_pool,
-    "average_pool": averages.average_pool,
+    "average_pool": pooling.average_pool,
     **dict.fromkeys(elements.VECTOR_OPCODES, element_wise.vector),
 }
 

@@ -15,7 +15,7 @@ from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows, Window
 from halfdome.host.driver.numpy_accelerator import MEMORY, TARGET
-from halfdome.host.graph import elements
+from halfdome.host.graph import elements, pooling
 from halfdome.host.graph.graph import Node
 from halfdome.host.runtime.program import Program
 from halfdome.sim.golden.matmul import pack_params
@@ -37,6 +37,7 @@ class NumpyTarget:
     name = TARGET
     near = far = MEMORY
     near_bytes = 0
+    far_banks = range(0, 64, 64)
     cores = 1
     word = 1
     max_dim = 1 << 16
@@ -214,6 +215,12 @@ class NumpyTarget:
     def max_pool(self, x: Rows, y: Rows, window: Window) -> NumpyWork:
         """Finds maxima."""
         return NumpyWork("max_pool", {"x": x, "y": y, "window": asdict(window)})
+
+    def average_pool(self, node: Node, x: Rows, y: Rows, window: Window) -> NumpyWork:
+        """Finds means."""
+        return NumpyWork("average_pool", {
+            "x": x, "y": y, "window": asdict(window), **pooling.average_constants(node),
+        })  # fmt: skip
 
     def quantise(self, y: Rows, a: Rows, rows: int, columns: int, scale: float) -> NumpyWork:
         """The operator of graphs."""

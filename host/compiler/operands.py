@@ -122,7 +122,7 @@ def operands(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Operands:
                 )
                 for name, count in columns.items()
             }  # fmt: skip
-        case Opcode.POOL:
+        case Opcode.POOL | Opcode.AVERAGE:
             pixels = {"y": v["out_height"] * v["out_width"], "x": v["height"] * v["width"]}
             return {
                 name: (Extent(v[name], count, v["k"], v[f"{name}_stride"]), name == "y")

@@ -66,6 +66,8 @@ def cycles(
                 found["dram"] = _pooling(config, v, near=False)
         case Opcode.POOL:
             found["vector"] = costs.maxima(config, window_of(v))
+        case Opcode.AVERAGE:
+            found["vector"] = costs.averages(config, window_of(v))
         case Opcode.DEPTHWISE:
             weighted = not v["flags"] & Flag.ONES
             found["vector"] = costs.sums(config, window_of(v), weighted=weighted)
@@ -90,7 +92,7 @@ def _pooling(config: CardConfig, v: dict[str, int], *, near: bool) -> float:
 
 
 def window_of(v: Mapping[str, int]) -> Window:
-    """The window of a CONV2D or POOL by its fields."""
+    """The windows of a command by its fields."""
     return Window(
         (v["height"], v["width"]), v["k"], v.get("n", v["k"]), (v["out_height"], v["out_width"]),
         (v["kernel_height"], v["kernel_width"]), (v["stride_height"], v["stride_width"]),
@@ -141,7 +143,7 @@ def _operand_bytes(opcode: Opcode, v: dict[str, int], config: CardConfig) -> dic
                 name: v["rows"] * width * ElementFormat(v[f"{name}_format"]).nbytes
                 for name, width in widths.items()
             }
-        case Opcode.POOL:
+        case Opcode.POOL | Opcode.AVERAGE:
             window = window_of(v)
             pixels = window.out[0] * window.out[1]
             return {"x": costs.taps_inside(window) * v["k"], "y": pixels * v["k"]}

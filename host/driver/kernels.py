@@ -213,10 +213,10 @@ def linear(
 
 @dataclass(frozen=True)
 class Window:
-    """What a convolution or a maximum makes of which pixels: sizes are rows and columns of pixels.
+    """What a convolution or a pooling makes of which pixels: sizes are rows and columns of pixels.
 
     `k` and `n` are channels of x and y; pixels above and left of the image stand for zero, as do
-    those that `out` needs beyond it. To a maximum they are nothing. If `diagonal`, a tile of y's
+    those that `out` needs beyond it. To a pooling they are nothing. If `diagonal`, a tile of y's
     channels sees the same of x alone.
     """
 
@@ -275,6 +275,18 @@ def max_pool(x: Rows, y: Rows, window: Window) -> Work:
     return Work(Opcode.POOL, window.fields() | {
         "flags": int(Flag.X_INT8) if x.format is ElementFormat.INT8 else 0, "x": x.address,
         "y": y.address, "x_stride": x.stride, "y_stride": y.stride,
+    })  # fmt: skip
+
+
+def average_pool(
+    x: Rows, y: Rows, window: Window, *, x_scale: float, y_scale: float, outside: bool = False
+) -> Work:
+    """AVERAGE: y[*out, k] of an image x[*image, k]; taps outside of it count, too, if `outside`."""
+    flags = product_flags(x.format, ElementFormat.INT8, False) | (Flag.OUTSIDE if outside else 0)
+    return Work(Opcode.AVERAGE, window.fields() | {
+        "flags": int(flags), "x": x.address, "y": y.address, "x_stride": x.stride,
+        "y_stride": y.stride, "x_scale": float_bits(x_scale), "y_scale": float_bits(y_scale),
+        "x_zero_point": x.zero_byte, "y_zero_point": y.zero_byte, "y_format": y.format,
     })  # fmt: skip
 
 

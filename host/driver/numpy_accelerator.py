@@ -8,6 +8,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from halfdome.host.graph.graph import Node
 from halfdome.host.graph.values import DTYPES, Value
 from halfdome.sim.golden import matmul
 from halfdome.sim.golden.gather import sparse_lengths_sum
-from halfdome.sim.golden.pool import max_pool
+from halfdome.sim.golden.pool import average_pool, max_pool
 from halfdome.sim.golden.products import convolution
 from halfdome.sim.golden.sums import depthwise
 from halfdome.sim.golden.vector import lookup
@@ -484,12 +485,26 @@ def _transpose(
 
 
 def _max_pool(card: NumpyAccelerator, x: _Rows, y: _Rows, window: Mapping[str, Any]) -> None:
+    _pool(card, x, y, window, max_pool)
+
+
+def _average_pool(
+    card: NumpyAccelerator, x: _Rows, y: _Rows, window: Mapping[str, Any], x_scale: float,
+    y_scale: float, outside: bool,
+) -> None:  # fmt: skip
+    _pool(card, x, y, window, partial(
+        average_pool, dtype=DTYPES[y.format].type, outside=outside, x_zero_point=x.zero_point,
+        y_zero_point=y.zero_point, x_scale=np.float32(x_scale), y_scale=np.float32(y_scale),
+    ))  # fmt: skip
+
+
+def _pool(
+    card: NumpyAccelerator, x: _Rows, y: _Rows, window: Mapping[str, Any],
+    pool: Callable[..., np.ndarray],
+) -> None:  # fmt: skip
     (height, width), k = window["image"], window["k"]
-    made = max_pool(
-        card._get(x, height * width, k).reshape(height, width, k), out=window["out"],
-        kernel=window["kernel"], stride=window["stride"], pad=window["pad"],
-        dilation=window["dilation"],
-    )  # fmt: skip
+    sides = {name: window[name] for name in ("out", "kernel", "stride", "pad", "dilation")}
+    made = pool(card._get(x, height * width, k).reshape(height, width, k), **sides)
     card._put(y, made.reshape(-1, k))
 
 
@@ -524,5 +539,6 @@ _OPERATIONS: Mapping[str, Callable[..., None]] = {
     "move": _move, "signal": _nothing, "fence": _nothing, "copy": _copy, "gather": _gather,
     "linear": _linear, "conv2d": _conv2d, "batch_matmul": _batch_matmul, "pairs": _pairs,
     "elements": _elements, "lookup": _lookup, "max_pool": _max_pool,
+    "average_pool": _average_pool,
     "transpose": _transpose, "depthwise": _depthwise,
 }  # fmt: skip

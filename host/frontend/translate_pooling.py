@@ -1,17 +1,16 @@
 """Operators that find maxima and averages over windows."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
 
+from halfdome.hdl.commands import MOST_AVERAGED
 from halfdome.host.frontend.layout import without_ones
 from halfdome.host.frontend.net import attributes
 from halfdome.host.frontend.translate import Builder, Refused
 from halfdome.host.frontend.translate_products import along_two, pads_of, within
-
-_MOST_COMMANDS = 2048
-"""Of an average: one for each tap and row of windows."""
 
 
 def max_pool(builder: Builder, node: onnx.NodeProto) -> None:
@@ -42,9 +41,8 @@ def average_pool(builder: Builder, node: onnx.NodeProto) -> None:
     builder.zero_point(x, x_zero, "x")
     scale, made = builder.output(y, y_scale, y_zero)
     image, order, about = _windows(builder, x, y, found, dims)
-    out, taps = along_two(builder.shape(y)[2:], dims, 1), about["kernel"]
-    if (commands := out[0] * taps[0] * taps[1]) > _MOST_COMMANDS:
-        raise Refused(f"its windows would take {commands} commands, more than {_MOST_COMMANDS}")
+    if (taps := prod(about["kernel"])) > MOST_AVERAGED:
+        raise Refused(f"a window of {taps} elements, where averages have {MOST_AVERAGED}")
     value = builder.add(
         "average_pool", [image], x_scale=float(builder.scalar(x_scale, "the scale of x")),
         y_scale=float(scale), include_pads=bool(found.get("count_include_pad", 0)), **about, **made,

@@ -1,11 +1,12 @@
 """Maxima and averages over windows of 8-bit images."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from halfdome.hdl.commands import MOST_TAPS, ElementFormat
+from halfdome.hdl.commands import MOST_AVERAGED, MOST_TAPS, SCALE_EXPONENTS, ElementFormat
 from halfdome.host import arguments
 from halfdome.host.graph import operator
 from halfdome.host.graph.operator import Constants, Operator, refuse
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 
 _BYTES = (ElementFormat.UINT8, ElementFormat.INT8)
-_LEAST_SCALE = 2.0**-40
-"""Scales of averages are no smaller, and no larger than its inverse: nothing underflows."""
 
 
 def windows(
@@ -100,17 +99,13 @@ def _max_pool(node: "Node", values: Sequence[Value], operands: Sequence[np.ndarr
     return np.stack(made).reshape(*x.shape[:-3], *out, x.shape[-1])
 
 
-def counts(node: "Node", image: Sequence[int], out: Sequence[int]) -> np.ndarray:
-    """float32[*out]: what the sum of each window of an average is divided by."""
-    stride, pads, _ = window(node)
-    kernel = kernel_of(node)
-    if node.attributes.get("include_pads", False):
-        return np.full(tuple(out), kernel[0] * kernel[1], np.float32)
-    sides = []
-    for axis in (0, 1):
-        first = np.arange(out[axis]) * stride[axis] - pads[axis]
-        sides.append(np.minimum(first + kernel[axis], image[axis]) - np.maximum(first, 0))
-    return np.multiply.outer(*sides).astype(np.float32)
+def average_constants(node: "Node") -> dict[str, Any]:
+    """Scales of an average, and whether taps outside of the image count."""
+    return {
+        "x_scale": float(operator.float_of(node, "x_scale", 1)),
+        "y_scale": float(operator.float_of(node, "y_scale", 1)),
+        "outside": bool(node.attributes.get("include_pads", False)),
+    }
 
 
 def _infer_average(node: "Node", operands: Sequence[Value], constants: Constants) -> Value:
@@ -118,8 +113,10 @@ def _infer_average(node: "Node", operands: Sequence[Value], constants: Constants
     _, shape = _pooled(node, operands)
     for name in ("x_scale", "y_scale"):
         scale = operator.float_of(node, name, 1)
-        if not _LEAST_SCALE <= scale <= 1 / _LEAST_SCALE:
-            raise refuse(node, f"{name}={scale}: must be from 2**-40 to 2**40")
+        if not 2.0**SCALE_EXPONENTS.start <= scale < 2.0**SCALE_EXPONENTS.stop:
+            raise refuse(node, f"{name}={scale}: must be from 2**-40 to below 2**40")
+    if prod(kernel_of(node)) > MOST_AVERAGED:
+        raise refuse(node, f"kernel={kernel_of(node)}: must have {MOST_AVERAGED} elements or fewer")
     return operator.made(node, shape, _BYTES)
 
 
@@ -129,14 +126,15 @@ def _average_pool(
     (x,) = operands
     stride, pads, dilation = window(node)
     out = windows(x.shape[-3:-1], kernel_of(node), stride, pads, dilation)
+    about = average_constants(node)
     made = [
         pool.average_pool(
-            image, out=out, kernel=kernel_of(node), counts=counts(node, x.shape[-3:-1], out),
+            image, out=out, kernel=kernel_of(node),
             dtype=DTYPES[operator.format_made(node, ElementFormat.UINT8)].type,
             stride=(stride[0], stride[1]), pad=(pads[0], pads[1]),
-            x_zero_point=values[0].zero_point, x_scale=operator.float_of(node, "x_scale", 1),
-            y_scale=operator.float_of(node, "y_scale", 1),
-            y_zero_point=operator.zero_point_of(node),
+            dilation=(dilation[0], dilation[1]), outside=about["outside"],
+            x_zero_point=values[0].zero_point, x_scale=np.float32(about["x_scale"]),
+            y_scale=np.float32(about["y_scale"]), y_zero_point=operator.zero_point_of(node),
         )
         for image in x.reshape(-1, *x.shape[-3:])
     ]  # fmt: skip

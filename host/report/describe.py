@@ -236,5 +236,6 @@ _TITLES: dict[Opcode, Callable[[Describer, int, dict[str, int]], tuple[str, dict
     Opcode.ADD_QUANTISED: Describer.pair,
     Opcode.MULTIPLY_QUANTISED: Describer.pair,
     Opcode.POOL: Describer.pool,
+    Opcode.AVERAGE: Describer.pool,
     Opcode.DEPTHWISE: Describer.pool,
 }

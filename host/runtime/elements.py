@@ -2,15 +2,18 @@
 
 from collections import deque
 from enum import Enum
+from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from halfdome.hdl.commands import (
     MATMUL_LIMIT,
+    MOST_AVERAGED,
     MULTIPLIER_EXPONENTS,
     OFFSET_LIMIT,
     RATIO_EXPONENTS,
+    SCALE_EXPONENTS,
     TABLE_BYTES,
     Flag,
     Function,
@@ -70,6 +73,15 @@ def _sized(name: str, value: object, exponents: range) -> np.float32:
             f"{name}={value!r}: must be from 2^{exponents.start} to below 2^{exponents.stop}, "
             "or so far below 0"
         )
+    return number
+
+
+def _scale(name: str, value: object) -> np.float32:
+    """A scale of an average."""
+    number = _finite(name, value, zero=False)
+    first, stop = SCALE_EXPONENTS.start, SCALE_EXPONENTS.stop
+    if not 2.0**first <= number < 2.0**stop:
+        raise ValueError(f"{name}={value!r}: must be from 2^{first} to below 2^{stop}")
     return number
 
 
@@ -314,6 +326,52 @@ class Elements:
         The result is [out_height, out_width, channels], ONNX's MaxPool; a tensor if `x` is one.
         """
         image = operand("x", x, _BYTES, (None, None, None), self.accelerator)
+        window = self._window(image, kernel, stride, pads, dilation)
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((*window.out, window.k), image.dtype)
+        call.run(kernels.max_pool(call.rows(image), Rows(y.block.address, y.stride), window))
+        return call.finish(y, stays=isinstance(image, Tensor))
+
+    @whole
+    def average_pool(
+        self, x: "ArrayLike | Tensor", kernel: int | tuple[int, int], x_scale: float,
+        y_scale: float, stride: int | tuple[int, int] = 1, pads: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1, *, include_pads: bool = False,
+        dtype: DTypeLike = np.uint8, x_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> "np.ndarray | Tensor":  # fmt: skip
+        """`saturate(round(mean / y_scale + y_zero_point))` of `(x - x_zero_point) * x_scale` over
+        windows as in `max_pool`, each step in float32. ONNX Runtime's QLinearAveragePool.
+
+        A window has 255 elements at the most. Of those, elements outside of x count as zeros if
+        `include_pads`, else not. Scales are from 2^-40 to below 2^40.
+        """
+        image = operand("x", x, _BYTES, (None, None, None), self.accelerator)
+        window = self._window(image, kernel, stride, pads, dilation)
+        if prod(window.kernel) > MOST_AVERAGED:
+            raise ValueError(f"kernel={kernel!r}: must have {MOST_AVERAGED} elements or fewer")
+        scales = {
+            name: _scale(name, value)
+            for name, value in (("x_scale", x_scale), ("y_scale", y_scale))
+        }
+        kind = arguments.dtype("dtype", dtype, _BYTES)
+        zero_points = [
+            point_of(f"{name}_zero_point", point, of)
+            for name, point, of in (("x", x_zero_point, image.dtype), ("y", y_zero_point, kind))
+        ]
+        call = Call(self.accelerator, self._garbage)
+        y = call.result((*window.out, window.k), kind)
+        call.run(kernels.average_pool(
+            call.rows(image, zero_points[0]),
+            Rows(y.block.address, y.stride, format_of(kind), zero_points[1]), window,
+            outside=arguments.flag("include_pads", include_pads), **scales,
+        ))  # fmt: skip
+        return call.finish(y, stays=isinstance(image, Tensor))
+
+    def _window(
+        self, image: "np.ndarray | Tensor", kernel: object, stride: object, pads: object,
+        dilation: object,
+    ) -> Window:  # fmt: skip
+        """Windows over an image, of which each sees something."""
         taps, steps, spread = (
             arguments.integers(name, value, 2, 1, 255)
             for name, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation))
@@ -326,13 +384,9 @@ class Elements:
             "x: bytes of a pixel", round_up(k, self.config.bus_bytes), 1, MATMUL_LIMIT
         )
         out = windows((height, width), taps, steps, sides, spread)
-        call = Call(self.accelerator, self._garbage)
-        y = call.result((*out, k), image.dtype)
-        window = Window((height, width), k, k, out, *(
+        return Window((height, width), k, k, out, *(
             (pair[0], pair[1]) for pair in (taps, steps, sides, spread)
         ))  # fmt: skip
-        call.run(kernels.max_pool(call.rows(image), Rows(y.block.address, y.stride), window))
-        return call.finish(y, stays=isinstance(image, Tensor))
 
     def _vector(
         self, opcode: Opcode, a: "ArrayLike | Tensor", b: object, constants: dict[str, np.float32],

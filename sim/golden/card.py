@@ -20,7 +20,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden import pairs, products, sums
 from halfdome.sim.golden.check import check
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum
-from halfdome.sim.golden.pool import max_pool
+from halfdome.sim.golden.pool import average_constants, average_pool, max_pool
 from halfdome.sim.golden.vector import decode, lookup, result
 
 
@@ -82,8 +82,8 @@ class GoldenCard:
                 b = self._rows(values, "b", 1 if values["flags"] & Flag.BROADCAST else columns)
                 y = pairs.result(opcode, values, a, b)
                 self._set_rows(values["y"], values["y_stride"], y)
-            case Opcode.POOL:
-                self._pool(values)
+            case Opcode.POOL | Opcode.AVERAGE:
+                self._pool(opcode, values)
             case Opcode.DEPTHWISE:
                 return sums.execute(values, self.memory, self.config)
         return Status.OK, 0
@@ -114,20 +114,20 @@ class GoldenCard:
         y = result(opcode, values, a, b, self.config.bus_bytes // 4)
         self._set_rows(values["y"], values["y_stride"], y)
 
-    def _pool(self, values: dict[str, int]) -> None:
+    def _pool(self, opcode: Opcode, values: dict[str, int]) -> None:
         def sides(name: str) -> tuple[int, int]:
             return values[f"{name}_height"], values[f"{name}_width"]
 
         height, width, k = (values[name] for name in ("height", "width", "k"))
         x = self._rows(values | {"rows": height * width}, "x", k)
         x = x.view(np.int8 if values["flags"] & Flag.X_INT8 else np.uint8)
-        y = max_pool(
-            x.reshape(height, width, k),
-            out=sides("out"),
-            kernel=sides("kernel"),
-            stride=sides("stride"),
-            pad=(values["pad_top"], values["pad_left"]),
-            dilation=sides("dilation"),
+        windows = {name: sides(name) for name in ("out", "kernel", "stride", "dilation")}
+        windows["pad"] = values["pad_top"], values["pad_left"]
+        image = x.reshape(height, width, k)
+        y = (
+            max_pool(image, **windows)
+            if opcode is Opcode.POOL
+            else average_pool(image, **windows, **average_constants(values))
         )
         self._set_rows(values["y"], values["y_stride"], y.reshape(-1, k))
 

@@ -20,6 +20,7 @@ from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     MATMUL_LIMIT,
+    MOST_AVERAGED,
     MOST_TAPS,
     MULTIPLIER_EXPONENTS,
     NO_COUNTER,
@@ -27,6 +28,7 @@ from halfdome.hdl.commands import (
     POOLED_FORMATS,
     PRODUCT_FORMATS,
     RATIO_EXPONENTS,
+    SCALE_EXPONENTS,
     TABLE_BYTES,
     TRANSPOSED_BYTES,
     ElementFormat,
@@ -83,6 +85,7 @@ def _violations(opcode: Opcode, v: dict[str, int], config: CardConfig, core: int
         Opcode.MULTIPLY: _vector, Opcode.CLAMP: _vector, Opcode.LOOKUP: _lookup,
         Opcode.QUANTISE: _vector, Opcode.POOL: _pool, Opcode.DEPTHWISE: _depthwise,
         Opcode.ADD_QUANTISED: _pair, Opcode.MULTIPLY_QUANTISED: _pair,
+        Opcode.AVERAGE: _average,
     }  # fmt: skip
     if opcode in rules:
         yield from rules[opcode](opcode, v, config)
@@ -468,6 +471,18 @@ def _depthwise(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterato
     kernel = {"w": _Extent(taps, row, v["k"])} if weighted else {}
     params = {"params": _Extent(1, 0, 8 * v["k"])}
     yield from _operands(v, config, _images(v) | kernel | params)
+
+
+def _average(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Iterator:
+    for name in ("x_scale", "y_scale"):
+        if float_of(v[name]) < 0 or _size_outside(v[name], SCALE_EXPONENTS):
+            yield Status.BAD_FORMAT, name
+    if v["y_format"] not in BYTE_FORMATS:
+        yield Status.BAD_FORMAT, "y_format"
+    if v["kernel_height"] * v["kernel_width"] > MOST_AVERAGED:
+        yield Status.BAD_DIMENSION, "kernel_height"
+    yield from _windows(v, config)
+    yield from _operands(v, config, _images(v))
 
 
 def _windows(v: dict[str, int], config: CardConfig, *others: str) -> Iterator:

@@ -216,16 +216,19 @@ class Reference:
         pads: int | tuple[int, ...] = 0, dilation: int | tuple[int, int] = 1,
     ) -> np.ndarray:  # fmt: skip
         """See `halfdome.Card.max_pool`."""
-        taps, steps, spread = (_pair(each) for each in (kernel, stride, dilation))
-        sides = _sides(pads)
-        out = [
-            (x.shape[axis] + sides[axis] + sides[axis + 2] - spread[axis] * (taps[axis] - 1) - 1)
-            // steps[axis] + 1
-            for axis in (0, 1)
-        ]  # fmt: skip
-        return pool.max_pool(
-            x, out=(out[0], out[1]), kernel=taps, stride=steps, pad=(sides[0], sides[1]),
-            dilation=spread,
+        return pool.max_pool(x, **_windows(x, kernel, stride, pads, dilation))
+
+    def average_pool(
+        self, x: np.ndarray, kernel: int | tuple[int, int], x_scale: float, y_scale: float,
+        stride: int | tuple[int, int] = 1, pads: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1, *, include_pads: bool = False,
+        dtype: DTypeLike = np.uint8, x_zero_point: int = 0, y_zero_point: int = 0,
+    ) -> np.ndarray:  # fmt: skip
+        """See `halfdome.Card.average_pool`."""
+        return pool.average_pool(
+            x, **_windows(x, kernel, stride, pads, dilation), outside=include_pads,
+            dtype=np.dtype(dtype).type, x_scale=np.float32(x_scale), y_scale=np.float32(y_scale),
+            x_zero_point=x_zero_point, y_zero_point=y_zero_point,
         )  # fmt: skip
 
     def transpose(self, x: np.ndarray) -> np.ndarray:
@@ -275,3 +278,22 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 def _sides(pads: int | tuple[int, ...]) -> list[int]:
     """Top, left, bottom, right."""
     return (np.tile(pads, 2) if np.size(pads) == 2 else np.broadcast_to(pads, 4)).tolist()
+
+
+def _windows(
+    x: np.ndarray, kernel: int | tuple[int, int], stride: int | tuple[int, int],
+    pads: int | tuple[int, ...], dilation: int | tuple[int, int],
+) -> dict[str, tuple[int, int]]:  # fmt: skip
+    """Where the windows of a pooling lie."""
+    taps, steps, spread = (_pair(each) for each in (kernel, stride, dilation))
+    sides = _sides(pads)
+    out = [
+        (x.shape[axis] + sides[axis] + sides[axis + 2] - spread[axis] * (taps[axis] - 1) - 1)
+        // steps[axis]
+        + 1
+        for axis in (0, 1)
+    ]
+    return {
+        "out": (out[0], out[1]), "kernel": taps, "stride": steps, "pad": (sides[0], sides[1]),
+        "dilation": spread,
+    }  # fmt: skip

@@ -55,9 +55,8 @@ void world_add_card(Handle* handle, const CardModel* model, uint8_t* memory, uin
                          std::vector<Pin>(outputs, outputs + count));
 }
 
-void world_add_timing_card(Handle* handle, const timing::Parameters* parameters, uint8_t* memory,
-                           const timing::SemanticsCalls* calls) {
-  handle->world.add_timing_card(*parameters, memory, *calls);
+void world_add_made_card(Handle* handle, const CardMaker* maker) {
+  handle->world.add_card(*maker);
 }
 
 int world_run(Handle* handle, int64_t target_cycle, unsigned stop, uint64_t message) {

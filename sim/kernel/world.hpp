@@ -11,7 +11,6 @@
 #include <memory>
 
 #include "../fabric/fabric.hpp"
-#include "../timing/timing_card.hpp"
 #include "rtl_card.hpp"
 #include "threads.hpp"
 
@@ -21,6 +20,12 @@ struct WorldSettings {
   FabricSettings fabric;
   DramSettings dram;
   int64_t cards, threads, window_cycles;  // window 0: as long as the lookahead allows
+};
+
+// What makes a card that the world knows as a `Card` only; the world owns it.
+struct CardMaker {
+  Card* (*make)(void* context, int64_t number, Endpoint&& link, const DramSettings& dram);
+  void* context;
 };
 
 class World {
@@ -38,13 +43,10 @@ class World {
         static_cast<unsigned>(s_.dram.bus_bytes), tlp, axi, std::move(outputs)));
   }
 
-  // A card without hardware; its scratchpads follow DRAM in `memory`.
-  void add_timing_card(const timing::Parameters& parameters, uint8_t* memory,
-                       const timing::SemanticsCalls& calls) {
-    Dram dram(s_.dram, nullptr, static_cast<uint64_t>(parameters.dram_bytes), timing::AXI_ID_BITS);
-    cards.push_back(std::make_unique<timing::TimingCard>(parameters, next_endpoint(), std::move(dram),
-                                                         memory, calls,
-                                                         static_cast<int64_t>(cards.size())));
+  // A card of any other kind; `make` is told its number.
+  void add_card(const CardMaker& maker) {
+    cards.emplace_back(maker.make(maker.context, static_cast<int64_t>(cards.size()),
+                                  next_endpoint(), s_.dram));
   }
 
   // Advances until fabric and cards have reached the start of cycle `target`, or a `stop` notice of the root

@@ -14,14 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
-from halfdome.sim.build.compiler import OPTIMISED, SIM, library
+from halfdome.sim.build.compiler import SIM, library
 from halfdome.sim.dram.presets import DramSettings
 from halfdome.sim.fabric.config import Bars, FabricSettings
 from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultKind, FaultRecord, records
 from halfdome.sim.fabric.packets import RECORD
 from halfdome.sim.rtl.ports import CardModel, Idle, Pin, Port
 from halfdome.sim.timing.card import TimingModel
-from halfdome.sim.timing.header import header
 
 READ_DONE = 1
 INTERRUPT = 2
@@ -106,16 +105,14 @@ class Interrupt:
 @cache
 def load_library() -> ctypes.CDLL:
     """The compiled world; the first call on a machine compiles it."""
-    source = SIM / "kernel" / "world.cpp"
-    built = library(source, "world", flags=OPTIMISED, generated={"card.hpp": header()})
-    lib = ctypes.CDLL(str(built))
+    lib = ctypes.CDLL(str(library(SIM / "kernel" / "world.cpp", "world")))
     handle, number = ctypes.c_void_p, ctypes.c_uint64
     signatures: dict[str, tuple[object, tuple]] = {
         "world_create": (handle, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
         "world_destroy": (None, (handle,)),
         "world_add_card": (None, (handle, *[ctypes.c_void_p] * 2, number, *[ctypes.c_void_p] * 3,
                                   ctypes.c_size_t)),
-        "world_add_timing_card": (None, (handle, *[ctypes.c_void_p] * 3)),
+        "world_add_made_card": (None, (handle, ctypes.c_void_p)),
         "world_run": (ctypes.c_int, (handle, ctypes.c_int64, ctypes.c_uint, number)),
         "world_cycle": (ctypes.c_int64, (handle,)),
         "world_time_fs": (ctypes.c_int64, (handle,)),
@@ -204,9 +201,7 @@ class World:
 
     def _add_card(self, model: Model | TimingModel, memory: np.ndarray) -> None:
         if isinstance(model, TimingModel):
-            self._lib.world_add_timing_card(
-                self._handle, model.parameters, memory.ctypes.data, ctypes.byref(model.calls)
-            )
+            self._lib.world_add_made_card(self._handle, ctypes.byref(model.maker))
             return
         missing = [
             n for n in (*_TLP_PINS, *map("axi__{}".format, _AXI_PINS)) if n not in model.pins

@@ -5,21 +5,16 @@ What commands compute is `halfdome.sim.golden`, called when a command ends.
 
 import ctypes
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine, Opcode, Status
-from halfdome.hdl.config import CardConfig
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Status
+from halfdome.hdl.config import CardConfig, ConfigError
+from halfdome.sim.build.compiler import OPTIMISED, SIM, library
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
-from halfdome.sim.timing.header import parameter_array
-
-MODELLED = frozenset(
-    opcode
-    for opcode in Opcode
-    if opcode.is_fence or (opcode.engine is not Engine.GATHER and opcode is not Opcode.TRANSPOSE)
-)
-"""Commands whose time is known; others are refused."""
+from halfdome.sim.timing.header import header, parameter_array
 
 _FAILED = (1 << 64) - 1
 _CHECK = ctypes.CFUNCTYPE(
@@ -32,6 +27,30 @@ class SemanticsCalls(ctypes.Structure):
     """`SemanticsCalls` of sim/timing/timing_card.hpp."""
 
     _fields_ = (("check", _CHECK), ("execute", _EXECUTE))
+
+
+class _Settings(ctypes.Structure):
+    """`TimingSettings` of sim/timing/timing.cpp."""
+
+    _fields_ = (
+        ("parameters", ctypes.c_void_p),
+        ("memory", ctypes.c_void_p),
+        ("calls", SemanticsCalls),
+    )
+
+
+class CardMaker(ctypes.Structure):
+    """`CardMaker` of sim/kernel/world.hpp."""
+
+    _fields_ = (("make", ctypes.c_void_p), ("context", ctypes.c_void_p))
+
+
+@cache
+def _load_library() -> ctypes.CDLL:
+    """The compiled timing card; the first call on a machine compiles it."""
+    source = SIM / "timing" / "timing.cpp"
+    built = library(source, "timing", flags=OPTIMISED, generated={"card.hpp": header()})
+    return ctypes.CDLL(str(built))
 
 
 class _Link:
@@ -54,15 +73,19 @@ class TimingModel:
 
     Attributes
     ----------
-    error : what a command raised, which ends the simulation: `NotImplementedError` for one that is
-        not `MODELLED`
+    maker : what a world makes the card with, while the model lives
+    error : what a command raised, which ends the simulation
     """
 
     def __init__(self, config: CardConfig, memory: np.ndarray):
         self._config = config
         self._golden = GoldenCard(config, _Link(), memory)
-        self.parameters = parameter_array(config)
-        self.calls = SemanticsCalls(_CHECK(self._check), _EXECUTE(self._execute))
+        self._parameters = parameter_array(config)
+        calls = SemanticsCalls(_CHECK(self._check), _EXECUTE(self._execute))
+        self._calls = calls
+        self._settings = _Settings(ctypes.addressof(self._parameters), memory.ctypes.data, calls)
+        make = ctypes.cast(_load_library().timing_card, ctypes.c_void_p)
+        self.maker = CardMaker(make, ctypes.addressof(self._settings))
         self.error: BaseException | None = None
 
     def close(self) -> None:
@@ -73,13 +96,7 @@ class TimingModel:
             raw = ctypes.string_at(descriptor, DESCRIPTOR_BYTES)
             if extension:
                 raw += ctypes.string_at(extension, DESCRIPTOR_BYTES)
-            status, detail = check(raw, self._config, core)
-            if status is Status.OK and (opcode := Opcode(raw[0])) not in MODELLED:
-                raise NotImplementedError(
-                    f"engine='timing' does not know how long {opcode.name} takes; "
-                    "engine='native' runs it"
-                )
-            return status, detail
+            return check(raw, self._config, core)
 
         return self._called(verdict)
 
@@ -97,6 +114,11 @@ class TimingModel:
 
 
 def models(config: CardConfig, memories: list[np.ndarray]) -> list[TimingModel]:
-    """A card for each memory."""
+    """A card for each memory. Raises `ConfigError` for a configuration without a model."""
     config.need_dram()
+    if config.gather_cache_bytes:
+        raise ConfigError(
+            f"gather_cache_bytes={config.gather_cache_bytes}: engine='timing' does not know how "
+            "long a gather with a hot-row cache takes; engine='native' runs it"
+        )
     return [TimingModel(config, memory) for memory in memories]

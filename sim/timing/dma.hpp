@@ -1,11 +1,12 @@
-// The engines that move: LOAD, COPY, STORE and SIGNAL (hdl/dma).
+// The engines that move: LOAD, COPY and TRANSPOSE, STORE and SIGNAL (hdl/dma).
 #pragma once
 
 #include "requester.hpp"
+#include "transpose.hpp"
 
 namespace halfdome::timing {
 
-// A LOAD, COPY or STORE, rows that touch merged to one, and how long the merger takes for that.
+// A LOAD, COPY or STORE, rows that touch merged to one (a TRANSPOSE has other fields), and how long the merger takes for that.
 struct Move {
   Move() = default;
   explicit Move(const Command& command)
@@ -13,6 +14,7 @@ struct Move {
         rows(command[load_fields::rows]), row_bytes(command[load_fields::row_bytes]),
         source_stride(command[load_fields::source_stride]),
         destination_stride(command[load_fields::destination_stride]) {
+    if (command.opcode() == Opcode::TRANSPOSE) return;
     if (source_stride != row_bytes || destination_stride != row_bytes || rows <= 1) return;
     for (uint64_t left = rows; left; left >>= 1) ++cycles;
     ++cycles;
@@ -29,11 +31,11 @@ class LoadEngine : public Engine {
  public:
   LoadEngine(const Parameters& p, ReadPort& source, WritePort& destination, DmaPort& dma)
       : port_(destination), dma_(dma),
-        reader_(p, source, static_cast<unsigned>(p.load_copy_depth)), writer_(p) {}
+        reader_(p, source, static_cast<unsigned>(p.load_copy_depth)), writer_(p), transposer_(p) {}
 
   bool ready() const override { return state_ == IDLE; }
   void take(const Command& command, int64_t cycle) override {
-    opcode_ = command.opcode();
+    command_ = command;
     move_ = Move(command);
     starts_at_ = cycle + move_.cycles;
     failure_ = ReadFailure::NONE;
@@ -56,7 +58,8 @@ class LoadEngine : public Engine {
     }
     if (state_ != COPY) return;
     reader_.offer();
-    if (!writer_.over() && !port_.valid && reader_.buffer.readable(cycle)) {
+    const bool word = transposes() ? transposer_.offers() : reader_.buffer.readable(cycle);
+    if (!writer_.over() && !port_.valid && word) {
       port_.offer(writer_.address(), writer_.word_bytes());
     }
   }
@@ -71,12 +74,14 @@ class LoadEngine : public Engine {
       case MERGE:
         next = starts_at_;
         if (cycle < starts_at_) break;
-        if (opcode_ == Opcode::LOAD) {
+        next_ = COPY;
+        if (command_.opcode() == Opcode::LOAD) {
           next_ = REQUEST;
+        } else if (transposes()) {
+          transposer_.start(command_);
         } else {
           reader_.start({move_.source, move_.source_stride, move_.rows, move_.row_bytes});
           writer_.start({move_.destination, move_.destination_stride, move_.rows, move_.row_bytes});
-          next_ = COPY;
         }
         break;
       case REQUEST:
@@ -95,6 +100,11 @@ class LoadEngine : public Engine {
         if (dma_.idle) next_ = RESULT;
         break;
       case COPY:
+        if (transposes()) {
+          activity = turn(cycle);
+          next = cycle + 1;
+          break;
+        }
         activity = port_.taken ? BUSY : port_.valid || writer_.over() ? BLOCKED : STARVED;
         if (writer_.over() && port_.idle) next_ = RESULT;
         if (port_.taken) {
@@ -120,12 +130,33 @@ class LoadEngine : public Engine {
  private:
   enum State { IDLE, MERGE, REQUEST, RECEIVE, COPY, RESULT };
 
+  bool transposes() const { return command_.opcode() == Opcode::TRANSPOSE; }
+
+  // A cycle of a TRANSPOSE.
+  Activity turn(int64_t cycle) {
+    const bool reader_ready = reader_.ready(), writer_ready = writer_.over();
+    const bool comes = reader_.buffer.readable(cycle) && transposer_.takes(cycle);
+    const bool leaves = port_.taken, idle = transposer_.idle();
+    const Activity activity = leaves                  ? BUSY
+                              : port_.valid           ? BLOCKED
+                              : writer_ready && idle ? BLOCKED
+                              : comes                 ? BUSY
+                                                      : STARVED;
+    if (writer_ready && port_.idle && idle) next_ = RESULT;
+    if (comes) reader_.buffer.read(cycle);
+    reader_.clock(cycle);
+    if (leaves) writer_.pass(1);
+    transposer_.clock(cycle, comes, leaves, reader_, reader_ready, writer_, writer_ready);
+    return activity;
+  }
+
   WritePort& port_;
   DmaPort& dma_;
   RowReader reader_;
   Walk writer_;
+  Transposer transposer_;
   State state_ = IDLE, next_ = IDLE;
-  Opcode opcode_{};
+  Command command_{};
   Move move_;
   int64_t starts_at_ = 0;
   bool asked_ = false;

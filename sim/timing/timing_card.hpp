@@ -7,9 +7,9 @@
 
 #include "../kernel/card.hpp"
 #include "dma.hpp"
+#include "gather/engine.hpp"
 #include "matmul/engine.hpp"
 #include "registers.hpp"
-#include "vacant.hpp"
 #include "vector/engine.hpp"
 
 namespace halfdome::timing {
@@ -47,9 +47,11 @@ class CalledSemantics : public Semantics {
 
 class TimingCard : public Card {
  public:
-  TimingCard(const Parameters& parameters, Endpoint&& link, Dram&& dram_core, uint8_t* memory,
-             const SemanticsCalls& calls, int64_t number)
-      : Card(std::move(link), std::move(dram_core)), p_(parameters), semantics_(calls, number),
+  TimingCard(const Parameters& parameters, Endpoint&& link, const DramSettings& settings,
+             uint8_t* memory, const SemanticsCalls& calls, int64_t number)
+      : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
+                                   AXI_ID_BITS)),
+        p_(parameters), semantics_(calls, number),
         bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
     const auto cores = static_cast<size_t>(p_.cores);
@@ -90,7 +92,7 @@ class TimingCard : public Card {
       case VECTOR_ENGINE:
         return std::make_unique<VectorEngine>(p_, read(2), read(3), write(1));
       default:
-        return std::make_unique<VacantEngine>();
+        return std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
     }
   }
 

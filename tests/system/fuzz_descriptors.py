@@ -83,10 +83,10 @@ def _steps(opcode: Opcode, v: dict[str, int], config: CardConfig) -> int:
             return 64 + v["rows"] * (4 + v["columns"] // config.byte_lanes)
         case Opcode.ADD_QUANTISED | Opcode.MULTIPLY_QUANTISED:
             return v["rows"] * (4 + v["columns"] // config.byte_lanes)
-        case Opcode.POOL | Opcode.DEPTHWISE:
+        case Opcode.POOL | Opcode.DEPTHWISE | Opcode.AVERAGE:
             taps = v["kernel_height"] * v["kernel_width"]
-            taps = max(taps, 8 if opcode is Opcode.DEPTHWISE else 1)
-            return v["out_height"] * v["out_width"] * taps * -(-v["k"] // config.bus_bytes)
+            taps = max(2 * taps, 1 if opcode is Opcode.POOL else 8)
+            return v["out_height"] * v["out_width"] * taps * -(-v["k"] // config.byte_lanes)
     return 0
 
 

@@ -281,6 +281,19 @@ def pool(rng, config: CardConfig, operands: int, output: int, **changes) -> Task
     return task
 
 
+def average(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
+    """A random AVERAGE over operands in one slot."""
+    values = _windows(rng, config, operands, output) | {
+        "flags": int(rng.choice([0, Flag.X_INT8])) | int(rng.choice([0, Flag.OUTSIDE])),
+        "y_format": int(rng.integers(2)),
+        **{f"{name}_zero_point": int(rng.integers(256)) for name in "xy"},
+        **{f"{name}_scale": int(np.float32(rng.random() + 0.1).view(np.uint32)) for name in "xy"},
+    }
+    task = Task(Opcode.AVERAGE, values | changes)
+    _place(task, operands, _bytes(rng, 25 * 48))
+    return task
+
+
 def depthwise(rng, config: CardConfig, operands: int, output: int, **changes) -> Task:
     """A random DEPTHWISE over operands in one slot."""
     values = _windows(rng, config, operands, output)
@@ -332,7 +345,8 @@ def transpose(rng, config: CardConfig, operands: int, output: int, **changes) ->
 
 
 KINDS = (
-    gather, matmul, batch_matmul, conv2d, vector, lookup, pair, pool, depthwise, copy, transpose,
+    gather, matmul, batch_matmul, conv2d, vector, lookup, pair, pool, average, depthwise, copy,
+    transpose,
 )  # fmt: skip
 
 DAMAGES = {
@@ -349,6 +363,8 @@ DAMAGES = {
            {"y_format": 2}, {"b_format": 9}, {"a": 4}, {"flags": 1}),
     pool: ({"k": 0}, {"pad_top": 200}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535},
            {"dilation_height": 9, "pad_top": 1, "kernel_height": 2}),
+    average: ({"kernel_height": 128, "kernel_width": 2}, {"x_scale": 0}, {"y_scale": 0xBF80_0000},
+              {"y_format": 3}, {"flags": 1}, {"x": 8}, {"y": 1 << 39}, {"out_width": 65535}),
     depthwise: ({"kernel_height": 65}, {"k": 0}, {"x": 8}, {"params": 1 << 39}, {"y_format": 4},
                 {"out_width": 65535}, {"w": 4, "flags": 0}, {"w": 1 << 39, "flags": 4}),
     copy: ({"rows": 0}, {"source": 1 << 63}, {"signal_counter": 0x70}),

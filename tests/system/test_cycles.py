@@ -101,6 +101,14 @@ def test_max_pool_takes_the_recorded_cycles(card, measure, k):
 
 
 @pytest.mark.parametrize("k", [3, 40])
+def test_average_pool_takes_the_recorded_cycles(card, measure, k):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, (12, 12, k), np.uint8)
+    call = {"kernel": 3, "x_scale": 0.1, "y_scale": 0.07, "stride": 2, "pads": 1}
+    measure(f"average_pool k={k}", "vector", lambda: card.average_pool(x, **call))
+
+
+@pytest.mark.parametrize("k", [3, 40])
 def test_depthwise_takes_the_recorded_cycles(card, measure, k):
     rng = np.random.default_rng(1)
     x = rng.integers(0, 256, (12, 12, k), np.uint8)

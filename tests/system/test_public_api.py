@@ -277,6 +277,40 @@ def test_max_pool_refuses_windows_that_see_nothing(card, call, message):
         card.max_pool(np.zeros((6, 7, 3), np.uint8), **call)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+@pytest.mark.parametrize("k", [1, 67])
+@pytest.mark.parametrize("call", POOLS)
+def test_average_pool_has_the_bits_of_the_golden_function(runtime, card, call, k, kind):
+    x = np.random.default_rng(k).integers(0, 256, (6, 7, k), np.uint8).view(kind)
+    zero_point = 0 if kind is np.int8 else 128
+    call = call | {
+        "x_scale": 0.03, "y_scale": 0.02, "x_zero_point": 7, "y_zero_point": zero_point,
+        "dtype": kind, "include_pads": k == 67,
+    }  # fmt: skip
+    found, expected = card.average_pool(x, **call), runtime.reference.average_pool(x, **call)
+    assert found.dtype == kind
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"kernel": (64, 4)}, r"kernel=\(64, 4\): must have 255 elements or fewer"),
+        ({"kernel": 2, "pads": 2}, r"pads=\(2, 2, 2, 2\): a window lies outside of the height 6"),
+        ({"kernel": 2, "y_scale": -1.0}, r"y_scale=-1.0: must be from 2\^-40 to below 2\^40"),
+        ({"kernel": 2, "x_scale": 0}, "x_scale=0: must be finite and not zero"),
+        ({"kernel": 2, "y_zero_point": 256}, "y_zero_point=256: must be an integer from 0 to 255"),
+        ({"kernel": 2, "dtype": np.float32}, "dtype=.*: must be uint8 or int8"),
+    ],
+)
+def test_average_pool_refuses_what_has_no_mean(card, call, message):
+    height = 64 if call["kernel"] == (64, 4) else 6
+    with pytest.raises(ValueError, match=message):
+        card.average_pool(
+            np.zeros((height, 7, 3), np.uint8), **{"x_scale": 1.0, "y_scale": 1.0} | call
+        )
+
+
 LINEAR = [(1, 1, 1), (3, 5, 7), (8, 16, 4), (33, 17, 9), (40, 65, 21)]
 
 

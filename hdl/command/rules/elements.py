@@ -12,6 +12,7 @@ from halfdome.hdl.command.rules.rule import (
     Operand,
     Rule,
     RulesOf,
+    exponent_outside,
     has,
     is_one_of,
     misaligned,
@@ -142,12 +143,6 @@ def _pair_row_bytes(v: data.View) -> dict[str, Value]:
     return {"y": v.columns, "a": v.columns, "b": b}
 
 
-def _exponent_outside(x: Value, exponents: range) -> Value:
-    """Whether an fp32 is as large as no power of two of these exponents or up to the next."""
-    steps = (FLOAT32.layout(x).exponent - (FLOAT32.bias + exponents.start))[: FLOAT32.exponent_bits]
-    return steps >= len(exponents)
-
-
 def _pair_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = RulesOf(descriptor, (opcode,)), view(opcode, descriptor)
     for name in (f.name for f in fields(opcode)):
@@ -155,9 +150,9 @@ def _pair_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterat
             case "y_format" | "a_format" | "b_format":
                 broken = ~is_one_of(v[name], BYTE_FORMATS)
             case "a_ratio" | "b_ratio":
-                broken = _exponent_outside(v[name], RATIO_EXPONENTS)
+                broken = exponent_outside(v[name], RATIO_EXPONENTS)
             case "multiplier":
-                broken = _exponent_outside(v[name], MULTIPLIER_EXPONENTS)
+                broken = exponent_outside(v[name], MULTIPLIER_EXPONENTS)
             case "offset":
                 limit = FLOAT32.bias + exact_log2(OFFSET_LIMIT)
                 broken = FLOAT32.layout(v.offset).exponent >= limit

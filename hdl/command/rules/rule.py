@@ -9,6 +9,7 @@ from amaranth import Cat, Value, ValueLike
 from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
+from halfdome.hdl.arith.format import FLOAT32
 from halfdome.hdl.commands import Flag, Opcode, Status, fields, layout, offset
 
 
@@ -109,3 +110,9 @@ def by_value(value: Value, choices: Mapping[int, Value]) -> Value:
 def not_finite(x: Value) -> Value:
     """Whether an fp32 is infinite or NaN."""
     return x[23:31].all()
+
+
+def exponent_outside(x: Value, exponents: range) -> Value:
+    """Whether an fp32 is as large as no power of two of these exponents or up to the next."""
+    steps = (FLOAT32.layout(x).exponent - (FLOAT32.bias + exponents.start))[: FLOAT32.exponent_bits]
+    return steps >= len(exponents)

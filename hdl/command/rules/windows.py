@@ -1,4 +1,4 @@
-"""POOL and DEPTHWISE, and how images and windows are described."""
+"""POOL, DEPTHWISE and AVERAGE, and how images and windows are described."""
 
 from collections.abc import Iterator
 
@@ -11,6 +11,7 @@ from halfdome.hdl.command.rules.rule import (
     Operand,
     Rule,
     RulesOf,
+    exponent_outside,
     has,
     is_one_of,
     misaligned,
@@ -18,7 +19,15 @@ from halfdome.hdl.command.rules.rule import (
     rows,
     view,
 )
-from halfdome.hdl.commands import BYTE_FORMATS, MOST_TAPS, Flag, Opcode, Status
+from halfdome.hdl.commands import (
+    BYTE_FORMATS,
+    MOST_AVERAGED,
+    MOST_TAPS,
+    SCALE_EXPONENTS,
+    Flag,
+    Opcode,
+    Status,
+)
 from halfdome.hdl.config import CardConfig
 
 IMAGE_SIDES = ("height", "width", "k", "out_height", "out_width")
@@ -32,6 +41,7 @@ def rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     """Of commands over windows of images."""
     yield from _pool_rules(descriptor, config)
     yield from _depthwise_rules(descriptor, config)
+    yield from _average_rules(descriptor, config)
 
 
 def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand]]:
@@ -51,7 +61,7 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
     kernel_row = words << exact_log2(config.bus_bytes)
     weighted = ~has(v, Flag.ONES)
     return {
-        Opcode.POOL: images(Opcode.POOL),
+        **{opcode: images(opcode) for opcode in (Opcode.POOL, Opcode.AVERAGE)},
         op: [
             *images(op),
             operand(op, v, "w", (_taps(v) - 1)[:16], kernel_row, v.k, weighted),
@@ -71,6 +81,16 @@ def _depthwise_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     yield rule(~is_one_of(v.y_format, BYTE_FORMATS), Status.BAD_FORMAT, "y_format")
     yield rule(weighted & (_taps(v) > MOST_TAPS), Status.BAD_DIMENSION, "kernel_height")
     yield from _window_rules(rule, v, config, {"w": weighted, "params": 1})
+
+
+def _average_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
+    rule, v = RulesOf(descriptor, (Opcode.AVERAGE,)), view(Opcode.AVERAGE, descriptor)
+    for name in ("x_scale", "y_scale"):
+        broken = v[name][31] | exponent_outside(v[name], SCALE_EXPONENTS)
+        yield rule(broken, Status.BAD_FORMAT, name)
+    yield rule(~is_one_of(v.y_format, BYTE_FORMATS), Status.BAD_FORMAT, "y_format")
+    yield rule(_taps(v) > MOST_AVERAGED, Status.BAD_DIMENSION, "kernel_height")
+    yield from _window_rules(rule, v, config, {})
 
 
 def _taps(v: data.View) -> Value:

@@ -1,15 +1,15 @@
 // The vector engine: when it reads, what passes its units and when it writes (hdl/vector/engine.py).
 #pragma once
 
+#include "averages.hpp"
 #include "job.hpp"
-#include "sums.hpp"
 
 namespace halfdome::timing {
 
 class VectorEngine : public Engine {
  public:
   VectorEngine(const Parameters& p, ReadPort& a, ReadPort& b, WritePort& y)
-      : p_(p), y_(y), a_(p, a), b_(p, b), packer_(p, y), walker_(p), sums_(p), lines_(p) {}
+      : p_(p), y_(y), a_(p, a), b_(p, b), packer_(p, y), walker_(p), sums_(p), averages_(p), lines_(p) {}
 
   bool ready() const override { return state_ == State::IDLE; }
 
@@ -25,6 +25,7 @@ class VectorEngine : public Engine {
       known_ = cycle + p_.vector_step_cycles;
       walker_.start(image_, known_);
       if (job_.unit == Unit::SUMS) sums_.start(command);
+      if (job_.unit == Unit::AVERAGES) averages_.start(cycle);
     } else {
       packer_.start(job_.y);
       if (job_.two_sources || job_.unit == Unit::TABLE) b_.start(job_.b);
@@ -66,7 +67,15 @@ class VectorEngine : public Engine {
   using Unit = vector::Unit;
   enum class State { IDLE, PREPARE, RUN, DRAIN, REPORT };
 
-  bool windowed() const { return job_.unit == Unit::MAXIMUM || job_.unit == Unit::SUMS; }
+  bool windowed() const { return vector::is_windowed(job_.unit); }
+  // Groups of sums that the command makes, if it makes any.
+  const vector::Totals* totals() const {
+    switch (job_.unit) {
+      case Unit::SUMS: return &sums_.totals();
+      case Unit::AVERAGES: return &averages_.totals();
+      default: return nullptr;
+    }
+  }
   const vector::Burst* burst() { return windowed() ? walker_.burst() : nullptr; }
 
   // Whether there is what a group of a needs beside itself.
@@ -75,12 +84,13 @@ class VectorEngine : public Engine {
       case Unit::TABLE: return true;
       case Unit::MAXIMUM: return tap;
       case Unit::SUMS: return tap && sums_.accepts(*tap);
+      case Unit::AVERAGES: return tap && averages_.accepts(*tap, place_);
       default: return b || !job_.two_sources;
     }
   }
   // A group leaves in this cycle, if it is enabled.
   bool leaves() const {
-    if (job_.unit == Unit::SUMS) return sums_.leaves();
+    if (totals()) return totals()->leaves();
     return !inside_.empty() && inside_.front() == enabled_;
   }
   // Of an enabled cycle: `enter`: a group comes; what goes on is in a pipeline of enabled cycles.
@@ -100,7 +110,9 @@ class VectorEngine : public Engine {
     const bool enter = go_ && a_.valid(cycle) && complete(b, tap);
     const bool whole = job_.unit != Unit::TABLE || parts_ == p_.vector_table_cycles;
     const bool loads = b && !whole;
-    const bool works = enter || loads || walker_.skips(cycle) || sums_.busy() ||
+    const bool sums = (totals() && totals()->busy()) ||
+                      (job_.unit == Unit::AVERAGES && averages_.returns(place_));
+    const bool works = enter || loads || walker_.skips(cycle) || sums ||
                        (windowed() ? walker_.idle() : rows_left_ == 0);
     account.become(!running ? BUSY : y_.valid ? BLOCKED : works ? BUSY : STARVED, cycle);
 
@@ -113,8 +125,9 @@ class VectorEngine : public Engine {
     bool moved = packer_.clock(packs) || enter || loads || out;
 
     bool tap_ends = false;
+    const unsigned place = place_;
     if (enter && tap) {
-      tap_ends = ++place_ == tap->words;
+      tap_ends = ++place_ == tap->groups;
       if (tap_ends) place_ = 0;
     }
     parts_ += loads;
@@ -122,10 +135,14 @@ class VectorEngine : public Engine {
                          : job_.unit == Unit::SUMS ? b
                                                    : enter && job_.two_sources;
     const bool asked = burst() && a_.buffer.taken();
-    int64_t next = std::min(a_.clock(cycle, enter, burst()), b_.clock(cycle, b_taken, nullptr));
+    int64_t next = std::min(a_.clock(cycle, enter, tap_ends, burst()),
+                            b_.clock(cycle, b_taken, false, nullptr));
+    moved |= go_ && totals() && totals()->moves();
     if (job_.unit == Unit::SUMS) {
-      moved |= go_ && sums_.moves();
       moved |= sums_.clock(b_, b_ready, go_, enter ? tap : nullptr, tap_ends, b);
+    } else if (job_.unit == Unit::AVERAGES) {
+      moved |= go_ && averages_.returns(place_);
+      averages_.clock(cycle, go_, enter ? tap : nullptr, place);
     } else if (go_) {
       pass(enter, tap);
       moved |= !inside_.empty();
@@ -141,9 +158,10 @@ class VectorEngine : public Engine {
 
     // Of an image, all windows of a line of channels are written before those of the next.
     if (line && !busy) {
+      const uint64_t lanes = static_cast<uint64_t>(p_.byte_lanes);
       packer_.start({image_.y + lines_.first(), image_.y_stride,
-                     image_.out_height * image_.out_width, words_of(p_, lines_.size()),
-                     lines_.size(), vector::WORDS});
+                     image_.out_height * image_.out_width, (lines_.size() + lanes - 1) / lanes,
+                     lines_.size(), static_cast<unsigned>(p_.vector_byte_size)});
       lines_.step();
       moved = true;
     }
@@ -176,6 +194,7 @@ class VectorEngine : public Engine {
   vector::RowPacker packer_;
   vector::WindowWalker walker_;
   vector::WindowSums sums_;
+  vector::WindowAverages averages_;
   vector::ChannelLines lines_;
   Fifo<bool> queue_;              // in front of the packer
   std::deque<int64_t> inside_;    // the enabled cycles in which groups leave
@@ -185,7 +204,7 @@ class VectorEngine : public Engine {
   bool go_ = false;  // what lies between sources and queue moves
   int64_t enabled_ = 0, since_ = 0, known_ = 0, parts_ = 0;
   uint64_t groups_left_ = 0, rows_left_ = 0;
-  unsigned place_ = 0;  // of a word in its tap
+  unsigned place_ = 0;  // of a group in its tap
 };
 
 }  // namespace halfdome::timing

@@ -7,7 +7,12 @@
 namespace halfdome::timing::vector {
 
 // What the groups of a command pass.
-enum class Unit { LANES, TABLE, MAXIMUM, PAIRS, SUMS };
+enum class Unit { LANES, TABLE, MAXIMUM, PAIRS, SUMS, AVERAGES };
+
+// Elements are those of windows of an image.
+inline bool is_windowed(Unit unit) {
+  return unit == Unit::MAXIMUM || unit == Unit::SUMS || unit == Unit::AVERAGES;
+}
 
 struct Job {
   Unit unit = Unit::LANES;
@@ -29,6 +34,7 @@ inline Unit unit_of(Opcode opcode) {
     case Opcode::ADD_QUANTISED:
     case Opcode::MULTIPLY_QUANTISED: return Unit::PAIRS;
     case Opcode::DEPTHWISE: return Unit::SUMS;
+    case Opcode::AVERAGE: return Unit::AVERAGES;
     default: return Unit::LANES;
   }
 }
@@ -40,8 +46,8 @@ inline Job job_of(const Parameters& p, const Command& command) {
   const Opcode opcode = command.opcode();
   const uint64_t flags = command[header_fields::flags];
   job.unit = unit_of(opcode);
-  if (job.unit == Unit::MAXIMUM || job.unit == Unit::SUMS) {
-    job.a.size = WORDS;
+  if (is_windowed(job.unit)) {
+    job.a.size = static_cast<unsigned>(p.vector_byte_size);
     job.latency = p.vector_maximum_latency;
     return job;
   }

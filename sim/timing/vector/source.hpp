@@ -46,12 +46,13 @@ class GroupSource {
     else if (words_ != 0) buffer.offer(address_, count());
   }
 
-  // `take`: a group is taken; `burst`: one was offered. Returns when it may go on by itself.
-  int64_t clock(int64_t cycle, bool take, const Burst* burst) {
+  // `take`: a group is taken, the last of its word that is wanted if it `ends`; `burst`: one was
+  // offered. Returns when it may go on by itself.
+  int64_t clock(int64_t cycle, bool take, bool ends, const Burst* burst) {
     const bool cut = matrix_.rows != 0 && words_ == 0;
     if (buffer.taken() && !burst) pass();
     if (cut) cut_row();
-    if (take) take_group(cycle);
+    if (take) take_group(cycle, ends);
     const bool moved = cut || take || buffer.taken();
     buffer.clock(cycle);
     if (moved || (matrix_.rows != 0 && words_ == 0)) return cycle + 1;
@@ -73,8 +74,8 @@ class GroupSource {
     matrix_.address += matrix_.stride;
     --matrix_.rows;
   }
-  void take_group(int64_t cycle) {
-    const bool row_ends = groups_left_ == 1;
+  void take_group(int64_t cycle, bool ends) {
+    const bool row_ends = groups_left_ == 1 || ends;
     const unsigned next = position_ + (matrix_.hold ? 0 : 1u << matrix_.size);
     if (row_ends || next == QUARTERS) buffer.read(cycle);
     position_ = row_ends ? 0 : next % QUARTERS;

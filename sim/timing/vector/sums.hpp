@@ -107,46 +107,44 @@ class KernelLoader {
   bool ones_ = false, in_params_ = false;
 };
 
-// What of a DEPTHWISE lies between its source and the packer. Adder and scaler move in enabled
-// cycles alone, which are counted.
-class WindowSums {
+// Groups of sums on their way through adder, queue and scaler, which move in enabled cycles alone.
+class Totals {
  public:
-  explicit WindowSums(const Parameters& p)
-      : kernel_(p), p_(p), room_(static_cast<unsigned>(p.vector_scaler_room)) {}
+  Totals(const Parameters& p, int64_t adder_latency, int64_t scaler_delay)
+      : p_(p), adder_latency_(adder_latency), scaler_delay_(scaler_delay),
+        room_(static_cast<unsigned>(p.vector_scaler_room)) {}
 
-  void start(const Command& command) { kernel_.start(command); }
-  bool accepts(const Tap& tap) const { return kernel_.whole() && (!tap.last || room_ != 0); }
-  // It requantises.
+  bool has_room() const { return room_ != 0; }
+  // A group waits for the scaler, or is in it.
   bool busy() const { return !queue_.empty(); }
-  // A word of outputs leaves in this cycle, if it is enabled.
+  // A group of outputs leaves in this cycle, if it is enabled.
   bool leaves() const { return !made_.empty() && made_.front() == enabled_; }
   // Something moves in enabled cycles.
   bool moves() const { return !sums_.empty() || !queue_.empty() || !made_.empty(); }
 
-  // `tap`: that of the word which comes, if one does; `ends`: it is the tap's last word; `word`: one
-  // of the kernel comes. True if the kernel can do something in the next cycle.
-  bool clock(GroupSource& source, bool source_ready, bool enable, const Tap* tap, bool ends, bool word) {
+  // `scales`: the scaler is ready; `enters`: a group of a last tap comes, of its line the last if
+  // `line_ends`. Whether the last group of a line was taken.
+  bool clock(bool enable, bool scales, bool enters, bool line_ends) {
     bool taken = false, done = false;
     if (enable) {
       if (leaves()) made_.pop_front();
-      if (!queue_.empty() && ++group_ == static_cast<unsigned>(p_.vector_scaler_groups)) {
-        group_ = 0;
+      if (scales && !queue_.empty() && ++part_ == static_cast<unsigned>(p_.vector_scaler_parts)) {
+        part_ = 0;
         taken = true;
         done = queue_.front();
         queue_.pop_front();
-        made_.push_back(enabled_ + p_.vector_scaler_delay);
+        made_.push_back(enabled_ + scaler_delay_);
       }
       if (!sums_.empty() && sums_.front().enabled == enabled_) {
         queue_.push_back(sums_.front().line_ends);
         sums_.pop_front();
       }
     }
-    const bool next_line = tap && ends && tap->last && tap->ends;
-    if (tap && tap->last) sums_.push_back({enabled_ + p_.vector_adder_latency, next_line});
+    if (enters) sums_.push_back({enabled_ + adder_latency_, line_ends});
     room_ += taken;
-    room_ -= tap && tap->last;
+    room_ -= enters;
     enabled_ += enable;
-    return kernel_.clock(source, source_ready, word, next_line, done);
+    return done;
   }
 
  private:
@@ -155,13 +153,38 @@ class WindowSums {
     bool line_ends;
   };
 
-  KernelLoader kernel_;
   const Parameters& p_;
-  unsigned room_, group_ = 0;
+  int64_t adder_latency_, scaler_delay_;
+  unsigned room_, part_ = 0;
   int64_t enabled_ = 0;
   std::deque<Sum> sums_;    // in the adder
-  std::deque<bool> queue_;  // in front of the scaler: whether a word is the last of its line
+  std::deque<bool> queue_;  // in front of the scaler: whether a group is the last of its line
   std::deque<int64_t> made_;
+};
+
+// What of a DEPTHWISE lies between its source and the packer.
+class WindowSums {
+ public:
+  explicit WindowSums(const Parameters& p)
+      : kernel_(p), totals_(p, p.vector_adder_latency, p.vector_scaler_delay) {}
+
+  void start(const Command& command) { kernel_.start(command); }
+  bool accepts(const Tap& tap) const {
+    return kernel_.whole() && (!tap.last || totals_.has_room());
+  }
+  const Totals& totals() const { return totals_; }
+
+  // `tap`: that of the group which comes, if one does; `ends`: it is the tap's last; `word`: one of
+  // the kernel comes. True if the kernel can do something in the next cycle.
+  bool clock(GroupSource& source, bool source_ready, bool enable, const Tap* tap, bool ends, bool word) {
+    const bool next_line = tap && ends && tap->last && tap->ends;
+    const bool done = totals_.clock(enable, true, tap && tap->last, next_line);
+    return kernel_.clock(source, source_ready, word, next_line, done);
+  }
+
+ private:
+  KernelLoader kernel_;
+  Totals totals_;
 };
 
 }  // namespace halfdome::timing::vector

@@ -13,7 +13,7 @@ struct Image {
 };
 
 inline Image image_of(const Command& command) {
-  namespace f = pool_fields;  // those of DEPTHWISE lie at the same bytes
+  namespace f = pool_fields;  // those of DEPTHWISE and AVERAGE lie at the same bytes
   return {command[f::x],           command[f::y],
           command[f::height],      command[f::width],
           command[f::k],           command[f::out_height],
@@ -25,10 +25,10 @@ inline Image image_of(const Command& command) {
           command[f::dilation_width]};
 }
 
-// What is to be known of a tap: its words; whether it is the last of its window, and the window the
-// last of its line of channels.
+// What is to be known of a tap: its groups of bytes; whether it is the last of its window, and the
+// window the last of its line of channels.
 struct Tap {
-  unsigned words;
+  unsigned groups;
   bool last, ends;
 };
 
@@ -43,7 +43,7 @@ class WindowWalker {
     image_ = image;
     works_ = true;
     walks_at_ = known + 2;
-    words_left_ = words_of(p_, image.k);
+    groups_left_ = (image.k + byte_lanes() - 1) / byte_lanes();
     kx_ = ky_ = 0;
     const uint64_t line = image.width * image.x_stride;
     pixel_step_ = image.stride_width * image.x_stride;
@@ -71,8 +71,8 @@ class WindowWalker {
     const bool asks = walking(cycle) && inside() && free && room;
     const bool step = asks || skips(cycle);
     const uint64_t tap_address = tap_address_;
-    const unsigned words = static_cast<unsigned>(std::min<uint64_t>(words_left_, burst_words()));
-    if (asks) taps.write(cycle, {words, last(), last_window()});
+    const unsigned groups = static_cast<unsigned>(std::min(groups_left_, line_groups()));
+    if (asks) taps.write(cycle, {groups, last(), last_window()});
     if (asked) {
       const unsigned passed = count();
       address_ += passed * static_cast<uint64_t>(p_.bus_bytes);
@@ -80,7 +80,7 @@ class WindowWalker {
     }
     if (asks) {
       address_ = tap_address;
-      left_ = words;
+      left_ = static_cast<unsigned>(words_of(p_, groups * byte_lanes()));
     }
     if (step) walk();
     if (step || asked || (walking(cycle + 1) && !walking(cycle))) return cycle + 1;
@@ -88,7 +88,8 @@ class WindowWalker {
   }
 
  private:
-  uint64_t burst_words() const { return static_cast<uint64_t>(p_.burst_words); }
+  uint64_t byte_lanes() const { return static_cast<uint64_t>(p_.byte_lanes); }
+  uint64_t line_groups() const { return static_cast<uint64_t>(p_.line_bytes) / byte_lanes(); }
   unsigned count() const { return std::min(left_, words_to_line_end(p_, address_)); }
   bool walking(int64_t cycle) const { return works_ && cycle >= walks_at_; }
   bool inside() const { return down_ >= 0 && right_ >= 0; }
@@ -134,8 +135,8 @@ class WindowWalker {
     }
     kx_ = ky_ = 0;
     if (line_ends) {
-      if (words_left_ <= burst_words()) works_ = false;
-      words_left_ -= burst_words();
+      if (groups_left_ <= line_groups()) works_ = false;
+      groups_left_ -= line_groups();
       enter_line(group_ + static_cast<uint64_t>(p_.line_bytes));
     } else if (column_ != image_.out_width - 1) {
       ++column_;
@@ -154,7 +155,7 @@ class WindowWalker {
   Burst burst_{};
   bool works_ = false;
   int64_t walks_at_ = 0;
-  uint64_t words_left_ = 0;  // of a pixel, from this line of its channels on
+  uint64_t groups_left_ = 0;  // of a pixel, from this line of its channels on
   uint64_t pixel_step_ = 0, line_step_ = 0, tap_step_ = 0, tap_line_step_ = 0;
   uint64_t column_ = 0, row_ = 0, kx_ = 0, ky_ = 0;
   int64_t down_ = 0, right_ = 0, window_down_ = 0, window_right_ = 0;

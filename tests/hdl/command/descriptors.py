@@ -84,6 +84,10 @@ GOOD: dict[Opcode, dict[str, int]] = {
         "y": _PAD, "x": 0x5000, **_WINDOWED, "w": 0x6000, "params": 0x7000, "y_zero_point": 3,
         "x_zero_point": 2, "w_zero_point": 1, "y_format": 1,
     },
+    Opcode.AVERAGE: {
+        "y": _PAD, "x": 0x5000, **_WINDOWED, "x_scale": 0x3D80_0001, "y_scale": 0x3D00_0000,
+        "y_zero_point": 3, "x_zero_point": 2, "y_format": 1,
+    },
 }  # fmt: skip
 
 _EDGES = (0, 1, 2, 15, 16, 17, 48, 64, 255, 256, 257, 65535, 65536, 2**31, 2**32 - 1)

@@ -191,7 +191,7 @@ def test_latency_is_as_stated(opcode):
     dut = DescriptorChecker(TINY)
     operands = {"LOAD": 1, "COPY": 2, "TRANSPOSE": 2, "STORE": 1, "GATHER": 5,
                 "MATMUL": 4, "AFFINE": 2, "ADD": 3, "MULTIPLY": 3, "CLAMP": 2, "LOOKUP": 3,
-                "POOL": 2, "QUANTISE": 2, "DEPTHWISE": 4, "ADD_QUANTISED": 3,
+                "POOL": 2, "AVERAGE": 2, "QUANTISE": 2, "DEPTHWISE": 4, "ADD_QUANTISED": 3,
                 "MULTIPLY_QUANTISED": 3, "BATCH_MATMUL": 4, "CONV2D": 4}  # fmt: skip
 
     async def bench(ctx):

@@ -17,7 +17,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity
 from halfdome.sim.golden import pairs, sums
 from halfdome.sim.golden.matmul import pack_params
-from halfdome.sim.golden.pool import max_pool
+from halfdome.sim.golden.pool import average_constants, average_pool, max_pool
 from halfdome.sim.golden.vector import decode, lookup, result
 from tests.bench import get, monitor, put, simulate
 
@@ -195,9 +195,11 @@ class PairJob:
 class PoolJob:
     """A POOL of random bytes whose output follows its input from `position` of a memory."""
 
+    opcode = Opcode.POOL
+
     def __init__(
         self, memory, config, position, rng, *, size, k, out, kernel, stride=(1, 1), pad=(0, 0),
-        dilation=(1, 1), signed=False, gap=0,
+        dilation=(1, 1), signed=False, gap=0, **constants,
     ):  # fmt: skip
         bus = config.bus_bytes
         pixel = -(-k // bus) * bus
@@ -210,12 +212,6 @@ class PoolJob:
             memory.data[position + pixel * x_stride :][:k] = values
         self.where = slice(y, self.end)
         self.image = memory.data[self.where].copy()
-        result = max_pool(
-            x.view(np.int8 if signed else np.uint8).reshape(*size, k),
-            out=out, kernel=kernel, stride=stride, pad=pad, dilation=dilation,
-        )  # fmt: skip
-        for pixel, values in enumerate(result.view(np.uint8).reshape(-1, k)):
-            self.image[pixel * y_stride :][:k] = values
         self.sides = {"size": size, "out": out, "kernel": kernel, "stride": stride, "pad": pad,
                       "dilation": dilation}  # fmt: skip
         self.values = {
@@ -226,7 +222,41 @@ class PoolJob:
         for name in ("out", "kernel", "stride", "dilation"):
             for side, value in zip(("height", "width"), self.sides[name], strict=True):
                 self.values[f"{name}_{side}"] = value
-        self.descriptor = int.from_bytes(pack(Opcode.POOL, **self.values), "little")
+        self._constants(rng, **constants)
+        result = self._result(
+            x.view(np.int8 if signed else np.uint8).reshape(*size, k),
+            out=out, kernel=kernel, stride=stride, pad=pad, dilation=dilation,
+        )  # fmt: skip
+        for pixel, values in enumerate(result.view(np.uint8).reshape(-1, k)):
+            self.image[pixel * y_stride :][:k] = values
+        self.descriptor = int.from_bytes(pack(self.opcode, **self.values), "little")
+
+    def _constants(self, rng):
+        """Fields that do not tell of operands or windows: none."""
+
+    def _result(self, x, **sides):
+        return max_pool(x, **sides)
+
+
+class AverageJob(PoolJob):
+    """An AVERAGE likewise, of random scales unless they are given."""
+
+    opcode = Opcode.AVERAGE
+
+    def _constants(self, rng, x_scale=None, y_scale=None, y_int8=False, outside=False):
+        """Scales of layers, those that make ties, and far ones."""
+        x_scale = rng.random() + 0.01 if x_scale is None else x_scale
+        if y_scale is None:
+            near = rng.choice([0.25, 0.5, 1.0, 2.0, rng.random() + 0.05])
+            y_scale = x_scale * near * 2.0 ** rng.choice([0, 0, 0, rng.integers(-30, 30)])
+        self.values |= {
+            "x_scale": bits(x_scale), "y_scale": bits(y_scale), "y_format": int(y_int8),
+            **{f"{name}_zero_point": int(rng.integers(256)) for name in "xy"},
+        }  # fmt: skip
+        self.values["flags"] |= int(Flag.OUTSIDE) if outside else 0
+
+    def _result(self, x, **sides):
+        return average_pool(x, **sides, **average_constants(self.values))
 
 
 class SumsJob:
@@ -311,6 +341,12 @@ def random_job(
         return PoolJob(
             memory, config, position, rng, k=columns, gap=gap, signed=signed, **random_windows(rng)
         )
+    if opcode is Opcode.AVERAGE:
+        choices = {name: bool(rng.integers(2)) for name in ("signed", "y_int8", "outside")}
+        return AverageJob(
+            memory, config, position, rng, k=columns, gap=int(rng.integers(2)),
+            **random_windows(rng), **choices, **fixed,
+        )  # fmt: skip
     if opcode is Opcode.DEPTHWISE:
         fixed = {
             "gap": int(rng.integers(2)),

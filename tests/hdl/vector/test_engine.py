@@ -16,7 +16,15 @@ from tests.hdl.vector.jobs import OUTPUTS, PAIRS, SOURCES, Job, activities, bits
 
 TINY = PRESETS["tiny"]
 OPCODES = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
-ALL = (*OPCODES, Opcode.QUANTISE, Opcode.LOOKUP, Opcode.POOL, Opcode.DEPTHWISE, *PAIRS)
+ALL = (
+    *OPCODES,
+    Opcode.QUANTISE,
+    Opcode.LOOKUP,
+    Opcode.POOL,
+    Opcode.DEPTHWISE,
+    Opcode.AVERAGE,
+    *PAIRS,
+)
 PLAIN = {"multiplier": bits(1), "scale": bits(1), "shift": bits(0)}
 
 

@@ -90,8 +90,8 @@ def test_taps_stream_in_the_stated_cycles(bus_bytes):
     durations = run(dut, inputs, output, jobs)
     for job, duration in zip(jobs, durations, strict=True):
         rows, columns = along(job)
-        words = -(-job.values["k"] // bus_bytes)
-        least = WindowWalker.latency + rows.inside * columns.inside * words
+        groups = -(-job.values["k"] // config.byte_lanes)
+        least = WindowWalker.latency + rows.inside * columns.inside * groups
         most = dut.pool_cycles(job.values["k"], rows, columns)
         assert least <= duration <= most + dut.pool_latency + 20
 

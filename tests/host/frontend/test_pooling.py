@@ -71,6 +71,21 @@ def test_average_pool(window, include, channels, dtype, tie, seed):
     assert [each.op for each in step.nodes] == ["average_pool"]
 
 
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({"kernel_shape": [16, 16]}, "a window of 256 elements, where averages have 255"),
+        ({"kernel_shape": [2, 2], "ceil_mode": 1}, "has windows that end beyond the padded image"),
+    ],
+)
+def test_averages_that_cards_do_not_find_are_the_hosts(about, why):
+    pool = node("QLinearAveragePool", "x s z s z", "y", "com.microsoft", **about)
+    constants = {"s": np.float32(0.5), "z": np.uint8(3)}
+    net = model([pool], {"x": (np.uint8, (1, 2, 17, 17))}, ["y"], constants)
+    with pytest.raises(Refusal, match=why):
+        step_of(net)
+
+
 def test_maxima_mean_what_they_are_of():
     """A convolution behind takes the zero point of what is before."""
     rng = np.random.default_rng(4)

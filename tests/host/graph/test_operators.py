@@ -278,6 +278,8 @@ BIAS, SCALE = np.zeros(2, np.int32), np.ones(2, np.float32)
         ("lookup", {"x": U8}, {}, {}, "has 1 inputs"),
         ("average_pool", {"x": IMAGE}, {}, {"kernel": 9}, r"kernel=\(9, 9\): larger than the padd"),
         ("average_pool", {"x": IMAGE}, {}, {"kernel": 2, "x_scale": 0}, "x_scale=0.0: must be fr"),
+        ("average_pool", {"x": np.zeros((1, 16, 16, 1), np.uint8)}, {}, {"kernel": 16},
+         r"kernel=\(16, 16\): must have 255 elements or fewer"),
         ("max_pool", {"x": U8}, {}, {"kernel": 2}, "x: .*must be 8 bits with 4 dimensions"),
         ("max_pool", {"x": IMAGE}, {}, {}, "kernel: is missing, must be rows and columns"),
         ("max_pool", {"x": IMAGE}, {}, {"kernel": 6}, r"kernel=\(6, 6\): larger than the padded"),

@@ -1,14 +1,17 @@
 """Engines of the timing card do in every cycle what those in RTL do."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.vector.engine import VectorEngine
 from tests.bench import Memory
+from tests.hdl.gather.harness import lay
+from tests.hdl.gather.test_engine import gathers
 from tests.hdl.matmul.jobs import CardMemory
 from tests.hdl.matmul.test_engine import commands as products
 from tests.hdl.matmul.test_engine import formats
@@ -41,6 +44,9 @@ def test_products_take_their_cycles(jobs, array, tiles, stall, seed, in_dram):
     check(config, Engine.MATMUL, MatmulEngine(config), ports, made)
 
 
+@example([Opcode.AVERAGE, Opcode.DEPTHWISE, Opcode.POOL, Opcode.AVERAGE], (16, 2), 0.3, 1)
+@example([Opcode.AVERAGE, Opcode.AVERAGE, Opcode.DEPTHWISE], (16, 1), 0.0, 2)
+@example([Opcode.POOL, Opcode.DEPTHWISE, Opcode.AVERAGE], (32, 4), 0.7, 3)
 @given(
     opcodes=st.lists(st.sampled_from(VECTOR), min_size=1, max_size=3),
     bus=st.sampled_from([(16, 1), (16, 2), (32, 4)]), stall=stalls, seed=seeds,
@@ -58,3 +64,21 @@ def test_vector_commands_take_their_cycles(opcodes, bus, stall, seed):
         position = -(-job.end // 64) * 64
     ports = dict.fromkeys((*READS[Engine.VECTOR], WRITE[Engine.VECTOR]), memory)
     check(config, Engine.VECTOR, VectorEngine(config), ports, made)
+
+
+@given(
+    commands=st.lists(gathers(), min_size=1, max_size=2), fails=st.booleans(),
+    lanes=st.sampled_from([1, 4, 16]), stages=st.sampled_from([1, 2]), stall=stalls, seed=seeds,
+)  # fmt: skip
+def test_gathers_take_their_cycles(commands, fails, lanes, stages, stall, seed):
+    config = TINY.replace(lanes=lanes, gather_float_stages=stages)
+    memory = Memory(config, 1 << 16, seed=seed, stall=stall)
+    made, top = [], 0
+    for command in commands:
+        count = len(command.indices)
+        changes = {"index_count": count + 1} if fails else {}
+        laid = lay(command, memory.data, top, config.bus_bytes, **changes)
+        made.append(laid.descriptor)
+        top = laid.end + 4 * config.bus_bytes
+    ports = dict.fromkeys((*READS[Engine.GATHER], WRITE[Engine.GATHER]), memory)
+    check(config, Engine.GATHER, GatherEngine(config), ports, made)

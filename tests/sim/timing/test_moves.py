@@ -73,14 +73,39 @@ def test_moves_take_the_cycles_of_hardware(seed):
     assert seen("timing", seed, config) == seen("native", seed, config)
 
 
-def test_commands_without_a_model_are_refused_by_name():
-    with halfdome.open(cards=1, config="tiny", engine="timing") as runtime:
-        device = runtime.cards[0].device
-        matrix = {"rows": 4, "columns": 4, "batches": 1, "element_bytes": 1,
-                  "source_stride": 16, "destination": 256, "destination_stride": 16}  # fmt: skip
-        tickets = device.submit([pack(Opcode.TRANSPOSE, **matrix)])
-        with pytest.raises(NotImplementedError, match="how long TRANSPOSE takes"):
-            device.wait(tickets)
+def turned(engine, seed, config):
+    """What random TRANSPOSEs between and within the memories do, and when."""
+    rng = np.random.default_rng(seed)
+    word, scratchpad = config.bus_bytes, config.scratchpad_address(0)
+    with halfdome.open(cards=1, config=config, engine=engine) as runtime:
+        platform, device = runtime.platform, runtime.cards[0].device
+        window = platform.bars[0].bar2
+        for start in (0, scratchpad):
+            platform.bus.write(window + start, rng.bytes(4096))
+        program = []
+        for _ in range(6):
+            size = int(rng.choice([1, 2, 4]))
+            rows, columns = (int(rng.integers(1, most)) for most in (70, 30))
+            strides = [-(-side * size // word) * word for side in (columns, rows)]
+            fits = rows * strides[0] <= 4096
+            program.append(
+                pack(
+                    Opcode.TRANSPOSE,
+                    source=scratchpad if fits and rng.integers(2) else 0,
+                    destination=1 << 16 if rng.integers(2) else scratchpad + 4096,
+                    rows=rows, columns=columns, batches=1, element_bytes=size,
+                    source_stride=strides[0], destination_stride=strides[1],
+                )
+            )  # fmt: skip
+        completions = device.wait(device.submit(program))
+        written = [platform.bus.read(window + at, 4096) for at in (1 << 16, scratchpad + 4096)]
+        return completions.tolist(), platform.cycles, device.counters(), written
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_matrices_are_turned_in_the_cycles_of_hardware(seed):
+    config = PRESETS["tiny"]
+    assert turned("timing", seed, config) == turned("native", seed, config)
 
 
 @pytest.mark.parametrize(("option", "value"), [("keep_inputs", True), ("card_factory", object)])

@@ -10,6 +10,8 @@ bytes; the words to write. The answer is `DONE` and the words read, or `REFUSED`
 little-endian.
 """
 
+BAUD = 1_000_000
+"""Bits a second."""
 FLAG, ESCAPE, INVERTED = 0x7E, 0x7D, 0x20
 """Begins and ends a frame, announces an escaped byte, what that is exclusive-ored with."""
 CHECK_BYTES = 4

@@ -107,13 +107,18 @@ def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float
              "--router", "router2"],  # the default one does not end with the gather engine
             folder,
         )  # fmt: skip
-        report = json.loads((folder / "report.json").read_text())
-    used = {cell: count["used"] for cell, count in report["utilization"].items()}
+        return reported(folder / "report.json", name)
+
+
+def reported(report: Path, name: str) -> dict[str, int | float | str]:
+    """What nextpnr reports, as `ecp5_report` returns it."""
+    told = json.loads(report.read_text())
+    used = {cell: count["used"] for cell, count in told["utilization"].items()}
     return {
         "name": name,
         "lut": used["TRELLIS_COMB"],
         "ff": used["TRELLIS_FF"],
         "dsp": used["MULT18X18D"],
         "bram": used["DP16KD"],
-        "fmax_mhz": round(min(clock["achieved"] for clock in report["fmax"].values()), 1),
+        "fmax_mhz": round(min(clock["achieved"] for clock in told["fmax"].values()), 1),
     }

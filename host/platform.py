@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,6 +19,7 @@ from halfdome.host.report.recording import CardRecord, Recording
 from halfdome.host.runtime.card import Card
 
 if TYPE_CHECKING:
+    from halfdome.sim.fabric.config import FabricConfig
     from halfdome.sim.golden.operators import Reference
     from halfdome.sim.platform import Platform, Waves
 
@@ -212,6 +213,30 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
     chosen = Waves(path, card=card, start=start, stop=stop)
     check_card(card, cards)
     return chosen
+
+
+def hdl_fingerprint() -> str:
+    """Stands for the sources of the card: what was measured of others is not of it."""
+    from halfdome.sim.platform import hdl_fingerprint
+
+    return hdl_fingerprint()
+
+
+def fabric_defaults() -> dict[str, int | bool]:
+    """What lies between host and cards, field by field, as `open` has it by default."""
+    from halfdome.sim.fabric.config import FabricConfig
+
+    return asdict(FabricConfig())
+
+
+def fabric(**changes: int | bool) -> "FabricConfig":
+    """The option `fabric` of `open`: the default with some fields changed.
+
+    Raises `ConfigError` for a value out of bounds, and `TypeError` for an unknown field.
+    """
+    from halfdome.sim.fabric.config import FabricConfig
+
+    return FabricConfig(**changes)
 
 
 def cache_summary() -> dict[str, object]:

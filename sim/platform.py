@@ -440,7 +440,7 @@ def _maker(engine: str, config: CardConfig, factory: CardFactory | None) -> Call
     if engine == "native" and config.cores > 1:
         parts = linked.Parts(partial(_uncore, config), partial(_core, config), config.cores)
         make = partial(linked.models, parts=parts)
-    fingerprint = f"{_hdl_fingerprint()}\n{config.as_json()}"
+    fingerprint = f"{hdl_fingerprint()}\n{config.as_json()}"
     return partial(make, partial(_card, config), fingerprint=fingerprint, name=name)
 
 
@@ -469,7 +469,7 @@ def _name(config: CardConfig) -> str:
 
 
 @cache
-def _hdl_fingerprint() -> str:
+def hdl_fingerprint() -> str:
     """Stands for the sources of the card and the language they are written in."""
     digest = hashlib.sha256(version("amaranth").encode())
     root = Path(hdl.__file__).parent

@@ -18,8 +18,14 @@ ALLOWED = {
 EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, and what
     # operators compute.
-    "host/platform.py": {"sim.golden", "sim.platform"},
-    "host/cli/card.py": {"hdl.verilog", "hdl.synthesis", "sim.build.progress"},
+    "host/platform.py": {"sim.fabric.config", "sim.golden", "sim.platform"},
+    "host/cli/card.py": {
+        "hdl.boards",
+        "hdl.synthesis",
+        "hdl.tools",
+        "hdl.verilog",
+        "sim.build.progress",
+    },
     "host/graph/embedding.py": {"sim.golden"},
     "host/graph/products.py": {"sim.golden"},
     "host/graph/elements.py": {"sim.golden"},

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from halfdome.host.cli import bench, card, models, run
+from halfdome.host.cli import bench, card, explore, models, run
 
 app = typer.Typer(
     help="A six-card inference accelerator platform, simulated cycle by cycle.",
@@ -18,7 +18,7 @@ app.add_typer(run.app, name="run")
 app.command("compile")(models.compile_model)
 app.command("compare")(models.compare_model)
 app.add_typer(bench.app, name="bench")
-for command in (run.explore, card.verilog, card.fpga, card.info):
+for command in (explore.explore, card.verilog, card.fpga, card.info):
     app.command()(command)
 
 

@@ -7,26 +7,38 @@ from typing import Annotated
 import typer
 
 from halfdome.hdl.commands import Engine
-from halfdome.hdl.config import CardConfig, preset
-from halfdome.host.cli import options
+from halfdome.hdl.config import PICO, CardConfig, preset
+from halfdome.host.cli import explore, options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Instead of the preset's.")
+]
+Study = Annotated[
+    Path | None, typer.Option("--study", metavar="STUDY.toml", help="With --point: its card.")
+]
+Number = Annotated[int | None, typer.Option("--point", metavar="N", help="Of the study.")]
 
 
 def verilog(
     config: options.Config = "default",
+    settings: Settings = None,
+    study: Study = None,
+    point: Number = None,
+    storage: explore.Storage = None,
     output: options.OutputFolder = Path("build"),
 ) -> None:
     """Write the card as one Verilog file, with a C header of its registers and descriptors.
 
-    Example: `halfdome verilog --config tiny -o build/`
+    Example: `halfdome verilog --config tiny --set lanes=8 -o build/`
     """
     from halfdome.hdl.verilog import TOP, c_header, card_verilog
     from halfdome.sim.build.progress import told
 
-    design = preset(config)
+    name, design = _chosen(config, settings, study, point, storage)
     output.mkdir(parents=True, exist_ok=True)
-    with told(f"writing Verilog of {config}"):
+    with told(f"writing Verilog of {name}"):
         (output / f"{TOP}.v").write_text(card_verilog(design))
     (output / f"{TOP}.h").write_text(c_header(design))
     (output / f"{TOP}.json").write_text(design.as_json() + "\n")
@@ -39,14 +51,29 @@ def fpga(
         list[str] | None, typer.Option("--unit", metavar="NAME", help="Default: every unit.")
     ] = None,
     config: options.Config = "tiny",
+    board: Annotated[
+        str | None,
+        typer.Option("--board", metavar="NAME", help="Build a bitstream of a pico for a board."),
+    ] = None,
+    run: Annotated[
+        bool, typer.Option(help="Build it; else write the project for your own tools.")
+    ] = True,
+    output: options.OutputFolder = Path("build"),
     json_file: options.JsonFile = None,
 ) -> None:
-    """Place and route the units that decide a card's size on an ECP5: LUTs, DSPs, Fmax.
+    """Place and route what decides a card's size on an ECP5, or a pico for a board.
 
     Example: `halfdome fpga --unit array --unit lane --config tiny`
+
+    Example: `halfdome fpga --board ulx3s-85f -o build/`
     """
     from halfdome.hdl.synthesis import UNITS, ecp5_report
 
+    if board is not None:
+        if units:
+            raise ValueError("--unit: is placed by itself, not on a board; leave --board out")
+        _fit_board(board, run, output, json_file)
+        return
     design = preset(config)
     chosen = units or list(UNITS)
     for unit in chosen:
@@ -63,7 +90,35 @@ def fpga(
     options.write_json(json_file, {"config_hash": design.hash, "rows": rows})
 
 
-def info(config: options.Config = "default", json_file: options.JsonFile = None) -> None:
+def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> None:
+    from halfdome.hdl.boards.boards import BOARDS, TOP, project
+    from halfdome.hdl.boards.build import build
+    from halfdome.hdl.tools import check_nextpnr
+    from halfdome.sim.build.progress import told
+
+    plan = project(name)
+    if run:
+        check_nextpnr()
+    output.mkdir(parents=True, exist_ok=True)
+    plan.extract(str(output))
+    if not run:
+        typer.echo(output / f"build_{TOP}.sh")
+        return
+    with told(f"building a bitstream for {name}"):
+        row = build(name, plan, output)
+    console.print(tables.of_rows(f"a pico on {name}", [row]))
+    console.print(f"{output / f'{TOP}.bit'}; a host reaches it by {BOARDS[name].serial}")
+    options.write_json(json_file, {"config_hash": PICO.hash, "rows": [row]})
+
+
+def info(
+    config: options.Config = "default",
+    settings: Settings = None,
+    study: Study = None,
+    point: Number = None,
+    storage: explore.Storage = None,
+    json_file: options.JsonFile = None,
+) -> None:
     """Show what a configuration means, and what the cache of compiled models holds.
 
     Example: `halfdome info --config m2`
@@ -72,14 +127,30 @@ def info(config: options.Config = "default", json_file: options.JsonFile = None)
 
     from halfdome.host.platform import cache_summary
 
-    design = preset(config)
+    name, design = _chosen(config, settings, study, point, storage)
     facts = describe(design)
     facts |= {f"cache_{name}": value for name, value in cache_summary().items()}
-    table = Table("quantity", "value", title=f"{config} ({design.hash})")
-    for name, value in facts.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+    table = Table("quantity", "value", title=f"{name} ({design.hash})")
+    for quantity, value in facts.items():
+        table.add_row(quantity, f"{value:,}" if isinstance(value, int | float) else str(value))
     console.print(table)
     options.write_json(json_file, facts)
+
+
+def _chosen(
+    config: str, settings: list[str] | None, study: Path | None, point: int | None,
+    storage: str | None,
+) -> tuple[str, CardConfig]:  # fmt: skip
+    """A card and what it is called: of a preset, some fields set, or of a point of a study."""
+    if (study is None) != (point is None):
+        raise ValueError("--study and --point: give both, the file and the number of a point in it")
+    if study is not None and point is not None:
+        if settings or config != "default":
+            raise ValueError("--study: tells the card; give --config and --set without it")
+        return f"{study} point {point}", explore.card_of(study, point, storage)
+    changes = explore.fields(settings or ())
+    name = " ".join([config, *(f"{field}={value}" for field, value in changes.items())])
+    return name, preset(config).replace(**changes)
 
 
 def describe(config: CardConfig) -> dict:

@@ -1,4 +1,4 @@
-"""`halfdome run` and `halfdome explore`: models on simulated cards, above all the demo."""
+"""`halfdome run`: models on simulated cards, above all the demo."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,50 +139,3 @@ def run_dlrm(
     options.require_right(outcome.mismatches, "samples")
     if unnoticed:
         raise typer.Exit(1)
-
-
-def explore(
-    settings: Annotated[
-        list[str],
-        typer.Option("--set", metavar="FIELD=V1,V2,…", help="Values to try; array=RxC works too."),
-    ],
-    config: options.Config = "default",
-    samples: options.Samples = 256,
-    batch: options.Batch = 128,
-    cards: options.Cards = 6,
-    engine: options.EngineName = "native",
-    data: options.Data = None,
-    output: options.OutputFolder = Path("build/explore"),
-    json_file: options.JsonFile = None,
-) -> None:
-    """Run the demo's batches over a grid of configurations: a table, a CSV and a picture.
-
-    Example: `halfdome explore --set array=8x8,16x16 --set lanes=4,8,16`
-    """
-    from halfdome.host.bench import dlrm as bench
-    from halfdome.host.explore import grid
-    from halfdome.host.models import dlrm
-
-    points = grid.points(preset(config), settings)
-    work = bench.workload(data, dlrm.WEIGHTS, samples, batch)
-    grid.check(points, work, cards=cards, engine=engine)
-    output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict] = []
-    with options.progress() as bar:
-        task = bar.add_task("samples", total=len(points) * samples)
-        for number, point in enumerate(points, start=1):
-            bar.update(task, description=f"{number}/{len(points)} {point.name}")
-            rows.append(
-                grid.measure(
-                    point,
-                    work,
-                    cards=cards,
-                    engine=engine,
-                    progress=lambda done: bar.advance(task, done),
-                )
-            )
-            grid.write_csv(output / "explore.csv", rows)  # what is measured stays measured
-    grid.draw(output / "explore.png", rows)
-    options.write_json(json_file, {"rows": rows})
-    console.print(grid.table(rows))
-    typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.png'}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from halfdome.hdl.serial import (
+    BAUD,
     CHECK_BYTES,
     DONE,
     ESCAPE,
@@ -24,7 +25,6 @@ from halfdome.host.driver.errors import CardError, CardLost
 if TYPE_CHECKING:
     from serial import Serial
 
-BAUD = 1_000_000
 ANSWER_SECONDS = 0.3
 """How long an answer is waited for: it is on the line for 2 ms at most, and USB may hold it 16."""
 TRIES = 8
@@ -56,14 +56,13 @@ class SerialLine:
     Parameters
     ----------
     port : str, `/dev/ttyUSB0`, `COM3`, or a URL of pyserial
-    baud : int, bits a second
     answer_seconds : float, how long an answer is waited for before the question is repeated
 
     Raises `ImportError` without pyserial, and `CardError` for a port that is not there or in use,
     or that has something else than a board behind it.
     """
 
-    def __init__(self, port: str, baud: int = BAUD, answer_seconds: float = ANSWER_SECONDS):
+    def __init__(self, port: str, answer_seconds: float = ANSWER_SECONDS):
         try:
             import serial
         except ImportError as error:
@@ -77,7 +76,7 @@ class SerialLine:
         self._heard = 0
         try:
             self._serial: Serial = serial.serial_for_url(
-                port, baudrate=baud, timeout=answer_seconds, exclusive=True
+                port, baudrate=BAUD, timeout=answer_seconds, exclusive=True
             )
         except (serial.SerialException, ValueError) as error:
             raise CardError(

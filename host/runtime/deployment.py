@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 
 from halfdome.hdl.commands import ReadFailure
 from halfdome.host.driver.accelerator import Accelerator
@@ -121,10 +122,13 @@ class Deployment:
 
     @whole
     def run(
-        self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None
-    ) -> list[Response]:
+        self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None,
+        arrivals: Sequence[int] | None = None,
+    ) -> list[Response]:  # fmt: skip
         """Answers every request, several in flight; `progress` is told the rows of each.
 
+        No request begins before its cycle in `arrivals`, platform time that never falls; without,
+        all are there from the beginning.
         A request that fails because of the cards or the links is answered again, up to `RETRIES`
         times; cards that do not serve take part again if they answer, which is looked at every
         `LOOK_CYCLES`. Raises `ValueError` for a request that is not as the program wants it,
@@ -136,18 +140,28 @@ class Deployment:
             raise ValueError(
                 f"requests: is a {type(requests).__name__}, must be a list of requests"
             )
+        if arrivals is None:
+            arrivals = [0] * len(requests)
+        elif len(arrivals) != len(requests) or any(a > b for a, b in pairwise(arrivals)):
+            raise ValueError(
+                f"arrivals: are {len(arrivals)} cycles, must be one for each of {len(requests)} "
+                "requests, none smaller than the one before"
+            )
         self._running = self.session.turn
-        responses = self._run(requests, progress)
+        responses = self._run(requests, progress, arrivals)
         self._running = 0
         return responses
 
-    def _run(self, requests: Sequence[Request], progress: Callable[[int], None]) -> list[Response]:
+    def _run(
+        self, requests: Sequence[Request], progress: Callable[[int], None],
+        arrivals: Sequence[int],
+    ) -> list[Response]:  # fmt: skip
         self._mend()
         if self._absent and self._clock() - self._looked >= LOOK_CYCLES:
             self._revive()
         checked = [check(self.program, request) for request in requests]
         self._unsure = True
-        responses = self._answer(requests, checked, progress)
+        responses = self._answer(requests, checked, progress, arrivals)
         self._unsure = False
         return responses
 
@@ -225,20 +239,24 @@ class Deployment:
             self._formed = None
 
     def _answer(
-        self, requests: Sequence[Request], checked: list[Checked], progress: Callable[[int], None]
-    ) -> list[Response]:
+        self, requests: Sequence[Request], checked: list[Checked], progress: Callable[[int], None],
+        arrivals: Sequence[int],
+    ) -> list[Response]:  # fmt: skip
         responses: dict[int, Response] = {}
         attempts: Counter[int] = Counter()
         waiting = deque(range(len(checked)))
         while len(responses) < len(checked):
             flights = self._flights
             oldest = (*flights.numbers, *waiting)[0]
+            if not flights.numbers:
+                self._sleep_until(arrivals[waiting[0]])
+            come = bool(waiting) and arrivals[waiting[0]] <= self._clock()
             try:
-                if waiting and flights.has_room:
+                if come and flights.has_room:
                     number = waiting.popleft()
                     flights.begin(number, checked[number])
                     continue
-                responses[oldest] = flights.land(last=not waiting)
+                responses[oldest] = flights.land(last=not come)
                 progress(checked[oldest].rows)
             except FAILURES as error:
                 attempts[oldest] += 1
@@ -254,6 +272,11 @@ class Deployment:
                 if self.program is not program:  # which may want them otherwise
                     checked = [check(self.program, request) for request in requests]
         return [responses[number] for number in range(len(checked))]
+
+    def _sleep_until(self, cycle: int) -> None:
+        """Lets platform time pass."""
+        while (left := cycle - self._clock()) > 0:
+            self.session.bus.wait(left)
 
     @property
     def _flights(self) -> Flights:

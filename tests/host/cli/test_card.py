@@ -1,8 +1,14 @@
 """`halfdome info` and `fpga`: what a configuration means."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from halfdome.hdl.config import PRESETS
+from halfdome.host.cli import explore
+from halfdome.host.explore import measure, search
+from tests.host.explore import studies
 
 
 def test_info_tells_the_peaks(halfdome, tmp_path):
@@ -30,8 +36,73 @@ def test_info_tells_what_the_cache_holds(halfdome, tmp_path, monkeypatch):
     assert "1,234" in text
 
 
+def test_info_of_a_preset_with_fields_set(halfdome, tmp_path):
+    path = tmp_path / "info.json"
+    options = ("--set", "lanes=2", "--set", "array=2x8", "--json", path)
+    status, text, _ = halfdome("info", "--config", "tiny", *options)
+    facts = json.loads(path.read_text())
+    assert status == 0
+    assert "tiny lanes=2 array_rows=2 array_columns=8" in " ".join(text.split())
+    assert facts["config_hash"] == PRESETS["tiny"].replace(
+        lanes=2, array_rows=2, array_columns=8
+    ).hash  # fmt: skip
+
+
+def test_info_of_a_point_of_a_study(halfdome, tmp_path, monkeypatch):
+    file, path = tmp_path / "s.toml", tmp_path / "info.json"
+    file.write_text('version = 1\nconfig = "tiny"\n[parameters]\nlanes = [2, 4]\n')
+    monkeypatch.setattr(measure, "measure", lambda study, values: studies.row(values))
+    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    made = explore.load(file)
+    storage = search.storage_in(tmp_path)
+    search.run(made, search.Results(made, storage), 1)
+    options = ("--study", file, "--storage", storage, "--json", path)
+    assert halfdome("info", *options, "--point", 0)[0] == 0
+    assert json.loads(path.read_text())["config_hash"] == PRESETS["tiny"].replace(lanes=2).hash
+    status, _, error = halfdome("info", *options, "--point", 5)
+    assert status == 2
+    assert "point 5: is not among those measured: 0, 1" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "lanes=2,4"), "--set lanes=2,4: give one value, once"),
+        (("--set", "cards=2"), "--set cards=2: is no field of the card"),
+        (("--set", "lames=2"), "lames: no such parameter; nearest are lanes"),
+        (("--set", "lanes=3"), "lanes=3: must be a power of two"),
+        (("--point", 2), "--study and --point: give both"),
+        (
+            ("--study", "a.toml", "--point", 2, "--set", "lanes=2"),
+            "give --config and --set without",
+        ),
+    ],
+)
+def test_a_card_that_is_not_told_well_is_refused(refused, options, message):
+    refused(message, "info", *options)
+
+
 def test_info_of_an_unknown_preset(refused):
     refused("preset 'big' is unknown", "info", "--config", "big")
+
+
+def test_the_project_of_a_board_is_written_without_running_a_tool(halfdome, tmp_path):
+    status, text, _ = halfdome("fpga", "--board", "ulx3s-85f", "--no-run", "-o", tmp_path)
+    assert status == 0
+    script = (tmp_path / "build_halfdome_pico.sh").read_text()
+    assert "--85k" in script
+    assert str(tmp_path / "build_halfdome_pico.sh") in text.replace("\n", "")
+    constraints = (tmp_path / "halfdome_pico.lpf").read_text()
+    assert 'LOCATE COMP "uart_0__rx__io" SITE "M1";' in constraints
+
+
+def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
+    refused("board 'ulx3s' is unknown; did you mean ulx3s-", "fpga", "--board", "ulx3s")
+    refused("board 'zzz' is unknown; known are ulx3s-85f, ", "fpga", "--board", "zzz")
+
+
+def test_a_unit_is_not_placed_on_a_board(refused):
+    refused("--unit: is placed by itself", "fpga", "--board", "ulx3s-85f", "--unit", "array")
 
 
 def test_an_unknown_fpga_unit_is_refused_with_the_known_ones(halfdome):

@@ -1,70 +1,104 @@
-"""`halfdome explore`: a table, a picture, and settings that are refused."""
+"""`halfdome explore`: a table, a CSV, and studies that are refused."""
 
 import csv
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from halfdome.host.explore import grid
-from halfdome.host.explore.area import area_lut4
-from halfdome.host.models import dlrm
-from tests.system.programs import OTHER
+from halfdome.host.explore import measure, search
+from tests.host.explore.test_report import row
 
-EXPLORE = ("--samples", 12, "--batch", 6, "--cards", 2, "--config", "tiny")
+SMALL = """
+version = 1
+config = "tiny"
+[workload]
+kind = "recommender"
+tables = [400, 300, 200]
+dim = 16
+pooling = 8
+bottom = [16, 16]
+top = [16, 1]
+[parameters]
+"""
 
 
 @pytest.fixture
-def explored(ratings, weights, monkeypatch, tmp_path):
-    """Options of a short `explore`."""
-    monkeypatch.setattr(dlrm, "WEIGHTS", weights)
-    return ("--data", ratings, "--output", tmp_path / "grid", *EXPLORE)
+def measured(monkeypatch):
+    """Points are measured at once, in this process; the values of each."""
+    seen = []
+
+    def fake(study, values):
+        study.design(values)
+        seen.append(dict(values))
+        return row(values)
+
+    monkeypatch.setattr(measure, "measure", fake)
+    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    return seen
 
 
-def check_explored(status, text, folder, result, points):
-    assert status == 0
-    assert str(folder / "explore.png") in text
-    assert (folder / "explore.png").read_bytes().startswith(b"\x89PNG")
+@pytest.fixture
+def study(tmp_path):
+    """Writes a study that has these parameters."""
+
+    def write(parameters):
+        file = tmp_path / "small.toml"
+        file.write_text(SMALL + parameters)
+        return file
+
+    return write
+
+
+def read(folder):
     with (folder / "explore.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["point"] for row in rows] == points
-    assert len({row["config_hash"] for row in rows}) == len(points)
-    named = {"seed", "halfdome_version", "total_cycles", "total_us", "median_latency_cycles"}
-    assert named <= set(rows[0])
-    assert len(json.loads(result.read_text())["rows"]) == len(points)
-    return rows
+        return list(csv.DictReader(file))
 
 
-def test_explore_writes_a_table_and_a_picture(halfdome, explored, monkeypatch, tmp_path):
-    def measure(point, work, *, cards, engine, progress):
-        progress(work.samples)
-        return {
-            "point": point.name, "config_hash": point.config.hash, "seed": 0,
-            "halfdome_version": "0", "samples": work.samples, "total_us": 1.0,
-            "total_cycles": 1000 // point.config.lanes, "median_latency_cycles": 9,
-            "samples_per_second": 5.0, "area_lut4_equivalents": point.config.lanes,
-        }  # fmt: skip
-
-    monkeypatch.setattr(grid, "measure", measure)
+def test_a_study_becomes_a_table_and_a_csv(halfdome, measured, study, tmp_path):
     result = tmp_path / "rows.json"
-    status, text, error = halfdome("explore", "--set", "lanes=4,2", *explored, "--json", result)
-    check_explored(status, text, tmp_path / "grid", result, ["lanes=4", "lanes=2"])
-    assert "24/24" in error  # the progress bar counts samples
+    file, folder = study("lanes = [4, 2]"), tmp_path / "out"
+    status, text, error = halfdome("explore", file, "-o", folder, "--json", result)
+    assert status == 0
+    assert str(folder / "explore.csv") in text
+    assert "lanes=2" in (folder / "explore.html").read_text()
+    rows = read(folder)
+    assert [row["lanes"] for row in rows] == ["4", "2"]
+    assert {"seed", "samples_per_second", "area_lut4_equivalents", "verdict"} - {"seed"} <= set(
+        rows[0]
+    )
+    assert [row["point"] for row in json.loads(result.read_text())["rows"]] == [0, 1]
+    assert "2/2" in error
+    assert "halfdome: 1/2 points, last lanes=4" in error  # nobody sees a bar here
 
 
-@pytest.mark.slow
-def test_explore_measures_a_point(halfdome, explored, tmp_path):
-    result = tmp_path / "rows.json"
-    design = {
-        "array": f"{OTHER.array_rows}x{OTHER.array_columns}", "lanes": OTHER.lanes,
-        "queue_depth": OTHER.queue_depth, "gather_cache_bytes": OTHER.gather_cache_bytes,
-    }  # fmt: skip
-    settings = [f"{name}={value}" for name, value in design.items()]
-    options = [option for setting in settings for option in ("--set", setting)]
-    status, text, _ = halfdome("explore", *options, *explored, "--json", result)
-    (row,) = check_explored(status, text, tmp_path / "grid", result, [" ".join(settings)])
-    assert row["mismatching_samples"] == "0"
-    assert int(row["area_lut4_equivalents"]) == area_lut4(OTHER)
-    assert row["config_hash"] == OTHER.hash
+def test_settings_stand_for_what_the_file_says(halfdome, measured, study, tmp_path):
+    options = ("--set", "lanes=1,2", "--set", "fused=false", "--cards", 2, "--batch", 4)
+    status, _, _ = halfdome("explore", study("lanes = 4"), *options, "-o", tmp_path)
+    assert status == 0
+    assert measured == [
+        {"lanes": lanes, "fused": False, "batch": 4, "cards": 2} for lanes in (1, 2)
+    ]
+
+
+def test_settings_alone_explore_the_demo(halfdome, measured, tmp_path):
+    status, _, _ = halfdome(
+        "explore", "--set", "array=4x4,2x8", "--config", "tiny", "--samples", 12, "-o", tmp_path
+    )
+    assert status == 0
+    assert measured == [{"array": "4x4"}, {"array": "2x8"}]
+
+
+def test_an_infeasible_point_is_told_and_the_others_are_measured(
+    halfdome, measured, study, tmp_path
+):
+    file = study("array_rows = [4, 32]\nbus_bytes = [16, 32]")
+    status, text, _ = halfdome("explore", file, "-o", tmp_path)
+    assert status == 0
+    assert len(measured) == 3
+    assert "array_rows=32 bus_bytes=16: infeasible: array_rows=32: one bus word" in text
 
 
 @pytest.mark.parametrize(
@@ -73,21 +107,67 @@ def test_explore_measures_a_point(halfdome, explored, tmp_path):
         ("lanes", "--set lanes: must be FIELD=VALUE"),
         ("lanes=4,many", "lanes=many: must be a whole number"),
         ("lanes=4,3", "lanes=3: must be a power of two"),
-        ("lamps=4", "lamps: no such field; known are array, cores"),
+        ("lamps=4", "lamps: no such parameter"),
         ("array=4", "array=4: must be ROWSxCOLUMNS"),
         ("array=4x4,64x64", "array_rows=64: one bus word must hold"),
-        ("dram_preset=LPDDR4-3200,DDR1", "error: dram_preset='DDR1': unknown"),
-        ("counters=16,5", "error: counters=5: every engine and every card"),
-        ("max_dim=16,8", "table 0: max_dim=8: must be at least its dim=16"),
+        ("dram_preset=LPDDR4-3200,DDR1", "dram_preset='DDR1': unknown"),
+        ("counters=16,5", "counters=5: every engine and every card"),
+        ("lanes=4,4", "lanes=4: the value is given twice"),
     ],
 )
-def test_explore_refuses_a_bad_setting_before_anything_runs(
-    refused, explored, monkeypatch, setting, message
+def test_a_bad_setting_is_refused_before_anything_runs(
+    refused, measured, tmp_path, setting, message
 ):
-    monkeypatch.setattr(grid, "measure", lambda *_, **__: pytest.fail("ran"))
-    refused(message, "explore", "--set", setting, *explored)
+    refused(message, "explore", "--set", setting, "--config", "tiny", "-o", tmp_path)
+    assert not measured
 
 
-def test_explore_refuses_a_field_given_twice(refused, explored):
-    refused("a field is given twice in lanes, lanes", "explore", "--set", "lanes=2",
-            "--set", "lanes=4", *explored)  # fmt: skip
+def test_a_field_given_twice_is_refused(refused, tmp_path):
+    refused("lanes is given twice", "explore", "--set", "lanes=2", "--set", "lanes=4")
+
+
+def test_nothing_to_explore_is_told(refused):
+    refused("give a STUDY.toml, or values with --set", "explore")
+
+
+def test_a_missing_library_is_told_with_what_to_install():
+    script = (
+        "import sys; sys.modules['optuna'] = None; sys.argv[1:] = ['explore', '--set', 'lanes=2'];"
+        "from halfdome.host.cli import main; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "pip install 'halfdome[explore]'" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_point_of_the_demo_is_measured(halfdome, ratings, weights, tmp_path):
+    file = tmp_path / "demo.toml"
+    file.write_text(f"""
+        version = 1
+        config = "tiny"
+        [workload]
+        kind = "demo"
+        samples = 12
+        data = "{ratings}"
+        weights = "{weights}"
+        [parameters]
+        cards = [1, 2]
+        batch = 6
+    """)
+    status, _, _ = halfdome("explore", file, "-o", tmp_path)
+    assert status == 0
+    one, two = read(tmp_path)
+    assert one["mismatching_samples"] == two["mismatching_samples"] == "0"
+    assert float(two["area_lut4_equivalents"]) == 2 * float(one["area_lut4_equivalents"])
+
+
+@pytest.mark.slow
+def test_workers_measure_what_one_does(halfdome, study, tmp_path):
+    file = study("batch = [2, 4]\n[arrivals]\np99_us = 30")
+    for workers in (1, 2):
+        status, text, _ = halfdome(
+            "explore", file, "--workers", workers, "-o", tmp_path / str(workers)
+        )
+        assert status == 0, text
+    assert read(tmp_path / "1") == read(tmp_path / "2")

@@ -1,0 +1,161 @@
+"""The boards that a pico has been fitted to, and what is built for them.
+
+Pins and devices are those of `amaranth-boards`; what it does not say stands here: where the serial
+line is, and how often the clock is divided. There is nothing in the place of DRAM: a pico has its
+scratchpad, in block RAM.
+"""
+
+import importlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from amaranth import ClockDomain, ClockSignal, Module, ResetSignal, Signal
+from amaranth.build import Attrs, Platform
+from amaranth.build.run import BuildPlan
+from amaranth.hdl import Elaboratable
+from amaranth.lib import io
+from amaranth_boards.resources import UARTResource
+
+from halfdome.hdl.boards.serial_pico import SerialPico
+from halfdome.hdl.config import PICO
+from halfdome.hdl.mends import mended
+from halfdome.hdl.serial import BAUD
+
+TOP = "halfdome_pico"
+_LINES = ("rx", "tx", "rts", "dtr")
+_RESET_CYCLES = 255
+"""Cycles that a divided clock runs before what it clocks leaves reset."""
+
+
+class BoardError(ValueError):
+    """A board is unknown or too small. The message says what fits."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board with an ECP5.
+
+    Attributes
+    ----------
+    module, platform : str, the class in `amaranth_boards` that describes it
+    serial : str, how a host reaches the serial line
+    rx, tx : str, pins of the connector `connector` for boards without a serial port of their own
+    divide : int, the board's clock counts so often for one of the pico's: 1 or a power of two
+    """
+
+    module: str
+    platform: str
+    serial: str
+    connector: tuple[str, int] | None = None
+    rx: str = ""
+    tx: str = ""
+    divide: int = 1
+
+    def make_platform(self) -> Platform:
+        """The platform of Amaranth, with a serial port."""
+        module = importlib.import_module(f"amaranth_boards.{self.module}")
+        platform = getattr(module, self.platform)()
+        if self.connector:
+            platform.add_resources([
+                UARTResource(
+                    0, rx=self.rx, tx=self.tx, conn=self.connector,
+                    attrs=Attrs(IO_TYPE="LVCMOS33", PULLMODE="UP"),
+                )
+            ])  # fmt: skip
+        return platform
+
+
+_FTDI = "the USB port of the board: an FTDI chip"
+_PINS = "a USB adapter with 3.3 V levels at pins {} (from it) and {} (to it) of connector {}"
+
+BOARDS: dict[str, Board] = {
+    "ulx3s-85f": Board("ulx3s", "ULX3S_85F_Platform", _FTDI),
+    "ulx3s-45f": Board("ulx3s", "ULX3S_45F_Platform", _FTDI),
+    "ulx3s-25f": Board("ulx3s", "ULX3S_25F_Platform", _FTDI),
+    "ecpix5-85f": Board("ecpix5", "ECPIX585Platform", _FTDI, divide=4),
+    "ecpix5-45f": Board("ecpix5", "ECPIX545Platform", _FTDI, divide=4),
+    "versa-ecp5": Board("versa_ecp5", "VersaECP5Platform", _FTDI, divide=4),
+    "versa-ecp5-5g": Board("versa_ecp5_5g", "VersaECP55GPlatform", _FTDI, divide=4),
+    "orangecrab-85f": Board(
+        "orangecrab_r0_2", "OrangeCrabR0_2_85FPlatform", _PINS.format(0, 1, "io 0"),
+        connector=("io", 0), rx="0", tx="1", divide=2,
+    ),
+    "butterstick": Board(
+        "butterstick", "ButterStickPlatform", _PINS.format("S0", "S1", "syzygy 0"),
+        connector=("syzygy", 0), rx="S0", tx="S1",
+    ),
+}  # fmt: skip
+
+CAPACITIES = {
+    "25F": {"lut": 24288, "ff": 24288, "dsp": 28, "bram": 56},
+    "45F": {"lut": 43848, "ff": 43848, "dsp": 72, "bram": 108},
+    "85F": {"lut": 83640, "ff": 83640, "dsp": 156, "bram": 208},
+}
+"""What an ECP5 of each size holds: LUT4, flip-flops, MULT18X18D, 18 kbit blocks. Source: Lattice
+FPGA-DS-02012, table 1.1, and what nextpnr counts."""
+
+
+def board(name: str) -> Board:
+    """The board called `name`. Raises `BoardError` with the nearest names."""
+    if name in BOARDS:
+        return BOARDS[name]
+    near = get_close_matches(name, BOARDS, cutoff=0.4)
+    which = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(BOARDS)}"
+    raise BoardError(f"board {name!r} is unknown; {which}")
+
+
+def check_size(name: str, used: dict[str, int]) -> None:
+    """Raises `BoardError` if a design does not fit a board, with every resource that lacks."""
+    device = board(name).make_platform().device  # LFE5UM5G-85F
+    capacity = CAPACITIES[device.rpartition("-")[2]]
+    lacking = [
+        f"{resource}: {used[resource]:,} of {room:,}, {used[resource] - room:,} too many"
+        for resource, room in capacity.items()
+        if used[resource] > room
+    ]
+    if lacking:
+        raise BoardError(f"board {name!r} is too small, {device}: {'; '.join(lacking)}")
+
+
+class BoardTop(Elaboratable):
+    """A pico on a board's pins and clock."""
+
+    def __init__(self, divide: int):
+        self._divide = divide
+
+    def elaborate(self, platform):
+        m = Module()
+        frequency = platform.default_clk_frequency / self._divide
+        if self._divide > 1:
+            self._divide_clock(m, platform, frequency)
+        m.submodules.pico = pico = SerialPico(PICO, round(frequency / BAUD))
+        uart = platform.request("uart", dir=dict.fromkeys(_LINES, "-"))
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.comb += [pico.rx.eq(rx.i), tx.o.eq(pico.tx)]
+        return m
+
+    def _divide_clock(self, m, platform, frequency):
+        """`sync` from the board's clock, in reset for a while."""
+        m.domains.board = ClockDomain(reset_less=True)
+        m.domains.sync = sync = ClockDomain()
+        count = Signal(range(self._divide))
+        started = Signal(range(_RESET_CYCLES + 1))
+        port = platform.request(platform.default_clk, dir="-")
+        m.submodules.clock = clock = io.Buffer("i", port)
+        m.d.comb += [
+            ClockSignal("board").eq(clock.i),
+            ClockSignal("sync").eq(count[-1]),
+            ResetSignal("sync").eq(started != _RESET_CYCLES),
+        ]
+        m.d.board += count.eq(count + 1)
+        with m.If(started != _RESET_CYCLES):
+            m.d.board += started.eq(started + 1)
+        platform.add_clock_constraint(sync.clk, frequency)
+
+
+def project(name: str) -> BuildPlan:
+    """Everything that Yosys, nextpnr and ecppack need to build a bitstream for a board."""
+    chosen = board(name)
+    with mended():
+        return chosen.make_platform().prepare(BoardTop(chosen.divide), TOP)

@@ -1,0 +1,231 @@
+"""`halfdome explore`: studies of designs."""
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from halfdome.host.cli import options
+from halfdome.host.cli.options import console
+from halfdome.host.report import tables
+
+if TYPE_CHECKING:
+    from halfdome.hdl.config import CardConfig
+    from halfdome.host.explore.search import Point, Results
+    from halfdome.host.explore.study import Study
+
+EXTRA = "pip install 'halfdome[explore]'"
+LINE_SECONDS = 10
+"""Between two lines about a search where nobody sees a bar."""
+
+StudyFile = Annotated[
+    Path | None, typer.Argument(metavar="STUDY.toml", help="The study; see docs/exploring.md.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=V1,V2,…", help="Values to try; array=RxC works too."),
+]
+OUTPUT = Path("build/explore")
+Storage = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help=f"Where points are kept: by default {OUTPUT}/study.db."),
+]
+
+
+def explore(
+    file: StudyFile = None,
+    settings: Settings = None,
+    config: Annotated[str | None, typer.Option(help="Preset that points start from.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Of the demo.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples of a request.")] = None,
+    cards: Annotated[int | None, typer.Option(help="Cards.")] = None,
+    engine: Annotated[str | None, typer.Option(help="native (compiled) or pysim.")] = None,
+    data: options.Data = None,
+    workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
+    storage: Storage = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--point", metavar="N", help="Told of in the report; by default the best."),
+    ] = None,
+    explain: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Say what binds a point, and what doubling parameters buys."
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw the front for print.", callback=options.output_file
+        ),
+    ] = None,
+    output: options.OutputFolder = OUTPUT,
+    json_file: options.JsonFile = None,
+) -> None:
+    """Measure designs and say which are best, and why: a table, a CSV and a report in HTML.
+
+    Designs are those of a study's file, or a grid of the values given with --set on the demo. What
+    was measured stays measured: the same command goes on where it was ended.
+
+    Example: `halfdome explore --set array=8x8,16x16 --set lanes=4,8,16`
+
+    Example: `halfdome explore docs/studies/links.toml --workers 2`
+    """
+    with _needed():
+        from halfdome.host.explore import report, search, tell
+
+    changes = {"config": config, "engine": engine}
+    given = {"batch": batch, "cards": cards}
+    study = load(file, settings, changes, given, samples, data)
+    study.check()
+    output.mkdir(parents=True, exist_ok=True)
+    results = search.Results(study, storage or search.storage_in(output))
+    with _progress(results) as told:
+        search.run(study, results, workers, told)
+    points = results.points
+    tell.write_csv(output / "explore.csv", study, points)
+    options.write_json(json_file, tell.as_dict(study, points))
+    console.print(tables.of_rows("Points, • on the Pareto front", tell.table(study, points)))
+    for point in points:
+        if not point.row:
+            console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
+    chosen = report.choose(study, points, number if explain is None else explain)
+    commands = _commands(file, settings, storage, output, chosen)
+    report.write(output / "explore.html", study, points, chosen, commands)
+    if png is not None:
+        report.write_png(png, study, points)
+    if explain is not None:
+        _explain(study, chosen, storage or search.storage_in(output), workers)
+    typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
+    wrong = sum(point.row["mismatching_samples"] for point in points if point.row)
+    options.require_right(wrong, "samples")
+
+
+def _explain(study: "Study", point: "Point", storage: str, workers: int) -> None:
+    """Tells what binds a point."""
+    from halfdome.host.explore import explain
+
+    with options.progress() as bar:
+        task = bar.add_task("", total=None)
+        found = explain.explain(
+            study, point, storage, workers, lambda text: bar.update(task, description=text)
+        )
+    shares = [{"resource": name, "share of the time": each, "headroom": 1 - each}
+              for name, each in found.shares.items()]  # fmt: skip
+    console.print(tables.of_rows(f"Point {point.number}: {found.binds} binds", shares))
+    doubled = [
+        {"parameter": each.name, "at": each.before, "doubled": each.after,
+         "samples/s, times": each.gain if each.gain is not None else f"infeasible: {each.why}"}
+        for each in found.doubled
+    ]  # fmt: skip
+    if doubled:
+        console.print(tables.of_rows("Doubled, each alone, measured", doubled))
+    console.print(found.advice, highlight=False)
+
+
+def _commands(
+    file: Path | None, settings: list[str] | None, storage: str | None, output: Path,
+    chosen: "Point",
+) -> list[str]:  # fmt: skip
+    """Command lines that make a report again, and its point as hardware."""
+    kept = f" --storage {shlex.quote(storage)}" if storage else ""
+    again = [*([str(file)] if file else []), *(f"--set {each}" for each in settings or ())]
+    found = [f"halfdome explore {' '.join(again)} -o {output}{kept}"]
+    found.append(f"{found[0]} --explain {chosen.number}")
+    if file is not None and not settings:
+        from halfdome.host.explore.search import storage_in
+
+        kept = kept or f" --storage {storage_in(output)}"
+        found.append(f"halfdome verilog --study {file} --point {chosen.number}{kept}")
+    return found
+
+
+def load(
+    file: Path | None, settings: list[str] | None = None, changes: dict[str, Any] | None = None,
+    given: dict[str, int | None] | None = None, samples: int | None = None,
+    data: Path | None = None,
+) -> "Study":  # fmt: skip
+    """The study of a file with what options change of it; without a file, of the demo."""
+    with _needed():
+        from halfdome.host.explore import parameters, study
+
+    said: dict[str, Any] = {"version": 1} if file is None else study.read(file)
+    said |= {name: value for name, value in (changes or {}).items() if value is not None}
+    values = dict(said.get("parameters", {}))
+    values |= {name: value for name, value in (given or {}).items() if value is not None}
+    seen: set[str] = set()
+    for setting in settings or ():
+        name, parsed = parameters.parse(setting)
+        if name in seen:
+            raise ValueError(f"--set {setting}: {name} is given twice")
+        seen.add(name)
+        values[name] = parsed
+    if file is None and not seen:
+        raise ValueError("nothing to explore: give a STUDY.toml, or values with --set")
+    demo = {"samples": samples, "data": data and str(data.absolute())}
+    demo = {name: value for name, value in demo.items() if value is not None}
+    if demo:
+        said["workload"] = {"kind": "demo", **said.get("workload", {}), **demo}
+    folder = Path() if file is None else file.parent
+    return study.checked(said | {"parameters": values}, str(file or "--set"), folder)
+
+
+def card_of(file: Path, number: int, storage: str | None) -> "CardConfig":
+    """The card of a point of a study that was measured."""
+    study = load(file)
+    with _needed():
+        from halfdome.host.explore import search
+
+    url = storage or search.storage_in(OUTPUT)
+    if storage is None and not OUTPUT.is_dir():
+        raise ValueError(f"{OUTPUT}: holds no points of {file}: run `halfdome explore {file}`")
+    return study.design(search.Results(study, url).point(number).values).card
+
+
+def fields(settings: Sequence[str]) -> dict[str, int | str]:
+    """The fields of a card that `FIELD=VALUE` words set. Raises `ValueError` for any other."""
+    from halfdome.host.explore import parameters
+
+    found: dict[str, parameters.Value] = {}
+    for setting in settings:
+        name, values = parameters.parse(setting)
+        if name not in {"array", *parameters.CARD}:
+            raise ValueError(f"--set {setting}: is no field of the card")
+        if len(values) > 1 or name in found:
+            raise ValueError(f"--set {setting}: give one value, once")
+        found |= {name: values[0]}
+    return parameters.of_card(found)
+
+
+@contextmanager
+def _needed() -> Iterator[None]:
+    """Says what to install if a library is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{error.name}: is not installed, and `explore` needs it: {EXTRA}"
+        ) from None
+
+
+@contextmanager
+def _progress(results: "Results") -> Iterator[Any]:
+    """What is told of each point: a bar, and a line at times where there is no terminal."""
+    total, done, shown = results.total, len(results.points), 0.0
+    with options.progress() as bar:
+        task = bar.add_task("points", total=total, completed=done)
+
+        def told(point: "Point") -> None:
+            nonlocal done, shown
+            done += 1
+            bar.update(task, description=f"{point.number} {point.name}", completed=done)
+            if not sys.stderr.isatty() and time.monotonic() - shown >= LINE_SECONDS:
+                shown = time.monotonic()
+                typer.echo(f"halfdome: {done}/{total} points, last {point.name}", err=True)
+
+        yield told

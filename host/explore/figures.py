@@ -1,0 +1,160 @@
+"""The pictures of a study, as Plotly draws them."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from halfdome.hdl.registers import ACTIVITIES
+from halfdome.host.compiler import costs
+from halfdome.host.explore.metrics import METRICS
+from halfdome.host.explore.search import Point
+from halfdome.host.explore.study import Study
+from halfdome.host.explore.tell import pareto, within
+
+COLOURS = {"busy": "#2a6", "starved": "#e90", "blocked": "#c33", "idle": "#ddd"}
+_LAYOUT = {"template": "plotly_white", "margin": {"l": 70, "r": 30, "t": 50, "b": 60}}
+
+
+def front(study: Study, points: Sequence[Point]) -> go.Figure:
+    """The first objective against each other one, the Pareto front of all of them marked."""
+    best = {point.number for point in pareto(study, points)}
+    inside = {point.number for point in within(study, points)}
+    first, others = study.objectives[0], study.objectives[1:] or study.objectives[:1]
+    figure = make_subplots(cols=len(others), rows=1, horizontal_spacing=0.12)
+    groups = {
+        "Pareto front": (best, "#06c", 11),
+        "beaten": (inside - best, "#999", 7),
+        "outside constraints": ({p.number for p in points if p.row} - inside, "#e88", 7),
+    }
+    for column, other in enumerate(others, start=1):
+        for name, (numbers, colour, size) in groups.items():
+            mine = [p for p in points if p.row and p.number in numbers]
+            figure.add_scatter(
+                x=[p.row[other] for p in mine], y=[p.row[first] for p in mine], mode="markers",
+                marker={"color": colour, "size": size}, name=name, legendgroup=name,
+                showlegend=column == 1, text=[_hover(study, p) for p in mine],
+                hovertemplate="%{text}<extra></extra>", row=1, col=column,
+            )  # fmt: skip
+        figure.update_xaxes(title_text=METRICS[other].title, rangemode="tozero", col=column)
+    figure.update_yaxes(title_text=METRICS[first].title, rangemode="tozero", col=1)
+    return figure.update_layout(title="Pareto front", height=460, **_LAYOUT)
+
+
+def _hover(study: Study, point: Point) -> str:
+    row = point.row
+    values = [f"{name} {row[name]:,.4g}" for name in study.objectives]
+    return "<br>".join([f"point {point.number}", *point.name.split(), *values])
+
+
+def _varied(study: Study) -> list[str]:
+    return [name for name, values in study.parameters.items() if len(values) > 1]
+
+
+def coordinates(study: Study, points: Sequence[Point]) -> go.Figure:
+    """Every feasible point as a line through its parameters and objectives."""
+    mine = [point for point in points if point.row]
+    dimensions: list[dict[str, Any]] = []
+    for name in _varied(study):
+        values = list(study.parameters[name])
+        dimensions.append({
+            "label": name, "values": [values.index(point.values[name]) for point in mine],
+            "tickvals": list(range(len(values))), "ticktext": [str(each) for each in values],
+        })  # fmt: skip
+    for name in study.objectives:
+        dimensions.append({"label": name, "values": [point.row[name] for point in mine]})
+    line = {"color": dimensions[-len(study.objectives)]["values"], "colorscale": "Viridis"}
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+    return figure.update_layout(
+        title="Parameters and objectives", height=480, template=_LAYOUT["template"],
+        margin={"l": 110, "r": 110, "t": 110, "b": 40},
+    )  # fmt: skip
+
+
+def sensitivity(study: Study, points: Sequence[Point]) -> go.Figure:
+    """The mean of each objective over all points with a value of a parameter, of that over all."""
+    mine = [point for point in points if point.row]
+    names = _varied(study) or list(study.parameters)[:1]
+    figure = make_subplots(cols=max(1, len(names)), rows=1, subplot_titles=names, shared_yaxes=True)
+    for place, objective in enumerate(study.objectives):
+        overall = mean(point.row[objective] for point in mine) or 1
+        for column, name in enumerate(names, start=1):
+            values = [v for v in study.parameters[name] if any(p.values[name] == v for p in mine)]
+            heights = [
+                mean(p.row[objective] for p in mine if p.values[name] == v) / overall
+                for v in values
+            ]
+            figure.add_scatter(
+                x=[str(v) for v in values], y=heights, name=objective, legendgroup=objective,
+                showlegend=column == 1, line={"color": _PALETTE[place % len(_PALETTE)]},
+                row=1, col=column,
+            )  # fmt: skip
+    figure.update_xaxes(type="category").update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title_text="of the mean over all points", col=1)
+    return figure.update_layout(title="What each parameter does", height=380, **_LAYOUT)
+
+
+_PALETTE = ("#06c", "#c60", "#393", "#939", "#666")
+
+
+def activities(row: Mapping[str, Any]) -> go.Figure:
+    """Where the cycles of each engine went."""
+    engines = row["engines"]
+    figure = go.Figure([
+        go.Bar(
+            y=list(engines), x=[each[activity] for each in engines.values()], name=activity,
+            orientation="h", marker_color=COLOURS[activity],
+        )
+        for activity in sorted(ACTIVITIES, key=list(COLOURS).index)
+    ])  # fmt: skip
+    figure.update_xaxes(title_text="share of the cycles of all cards", range=[0, 1])
+    return figure.update_layout(
+        title="Where cycles go", barmode="stack", height=330, **_LAYOUT
+    )  # fmt: skip
+
+
+def shares(row: Mapping[str, Any]) -> go.Figure:
+    """How busy each resource was, busiest first: the first binds, the others have headroom."""
+    ordered = sorted(row["shares"].items(), key=lambda item: item[1])
+    figure = go.Figure(go.Bar(
+        y=[name for name, _ in ordered], x=[share for _, share in ordered], orientation="h",
+        marker_color=["#999"] * (len(ordered) - 1) + ["#c33"],
+    ))  # fmt: skip
+    figure.update_xaxes(title_text="share of the time, of the busiest of its kind", range=[0, 1])
+    return figure.update_layout(title="What binds", height=330, **_LAYOUT)
+
+
+def roofline(study: Study, points: Sequence[Point], chosen: Point) -> go.Figure:
+    """Multiply-accumulates a second against those for a byte of DRAM, under the roofs of the
+    chosen point's platform."""
+    design = study.design(chosen.values)
+    card, hertz = design.card, design.card.clock_mhz * 1e6
+    arrays = card.cores * card.array_rows * card.array_columns
+    peak = design.cards * arrays * hertz
+    dram = design.cards * costs.dram_bytes_per_cycle(card) * hertz
+    mine = [p for p in points if p.row and p.row["dram_bytes_per_sample"]]
+    x = [p.row["macs_per_sample"] / p.row["dram_bytes_per_sample"] for p in mine]
+    y = [p.row["macs_per_sample"] * p.row["samples_per_second"] for p in mine]
+    ends = [min([*x, peak / dram]) / 4, peak / dram, max([*x, peak / dram]) * 4]
+    figure = go.Figure([
+        go.Scatter(x=ends, y=[min(peak, each * dram) for each in ends], mode="lines",
+                   name=f"roofs of point {chosen.number}", line={"color": "#333"}),
+        go.Scatter(x=x, y=y, mode="markers", name="points",
+                   text=[_hover(study, p) for p in mine],
+                   hovertemplate="%{text}<extra></extra>",
+                   marker={"color": ["#c33" if p.number == chosen.number else "#999" for p in mine],
+                           "size": 9}),
+    ])  # fmt: skip
+    figure.update_xaxes(title_text="multiply-accumulates for a byte of DRAM", type="log")
+    figure.update_yaxes(title_text="multiply-accumulates a second, all cards", type="log")
+    return figure.update_layout(title="Roofline", height=420, **_LAYOUT)
+
+
+def energy(row: Mapping[str, Any]) -> go.Figure:
+    """What the energy of a sample is spent on."""
+    spent = row["energy_uj"]
+    figure = go.Figure(go.Bar(x=list(spent), y=list(spent.values()), marker_color="#06c"))
+    figure.update_yaxes(title_text="µJ for a sample (model)")
+    return figure.update_layout(title="Energy", height=330, **_LAYOUT)

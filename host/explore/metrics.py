@@ -1,0 +1,30 @@
+"""What is measured of a point: names with units, and which way is better."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown, and which way is better."""
+
+    title: str
+    better: Literal["maximize", "minimize"]
+
+
+METRICS = {
+    "samples_per_second": Metric("samples/s, all cards busy", "maximize"),
+    "queries_per_second": Metric("requests/s, all cards busy", "maximize"),
+    "samples_per_second_at_p99": Metric("samples/s within the bound on p99", "maximize"),
+    "queries_per_second_at_p99": Metric("requests/s within the bound on p99", "maximize"),
+    "latency_us": Metric("latency of a request alone, µs", "minimize"),
+    "energy_uj_per_sample": Metric("energy of a sample, µJ (model)", "minimize"),
+    "power_w": Metric("power, W (model)", "minimize"),
+    "area_lut4_equivalents": Metric("area of all cards, LUT4 equivalents (proxy)", "minimize"),
+    "host_link_bytes_per_sample": Metric("bytes of a sample over the host's link", "minimize"),
+    "dram_bytes": Metric("DRAM taken on the fullest card, bytes", "minimize"),
+}
+"""What can be an objective or be constrained, by name."""
+
+OF_BOUND = ("samples_per_second_at_p99", "queries_per_second_at_p99")
+"""Metrics that there are only with a bound on the latency."""

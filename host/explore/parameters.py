@@ -1,0 +1,144 @@
+"""What a study may vary: every parameter by one name, whichever part of the platform it is of."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from halfdome.hdl.config import MOST_CARDS, CardConfig, ConfigError
+from halfdome.host import arguments, platform
+from halfdome.host.compiler.compile import MOST_IN_FLIGHT
+from halfdome.host.compiler.division import Parallelism
+from halfdome.host.runtime.transfers import Transfers
+
+Value = bool | int | str
+
+CARD = asdict(CardConfig())
+FABRIC = platform.fabric_defaults()
+TRANSFERS = asdict(Transfers())
+DEFAULTS: dict[str, Value] = {
+    "array": "16x16", **CARD, **FABRIC, "cards": MOST_CARDS, **TRANSFERS,
+    "in_flight": 2, "parallelism": "data", "batch": 128,
+}  # fmt: skip
+"""A value of each parameter, which tells its type; `array` is both sides of the array, as
+ROWSxCOLUMNS. `in_flight` and `parallelism` are by default as the compiler finds best."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """A platform and how a model is brought to it.
+
+    Attributes
+    ----------
+    card : CardConfig
+    fabric : fields of the fabric that are not as by default
+    cards : int
+    transfers : Transfers
+    in_flight : int, requests that are worked on at a time; None for the compiler's choice
+    parallelism : str, what the cards divide; None for the compiler's choice
+    batch : int, samples of a request
+    """
+
+    card: CardConfig
+    fabric: Mapping[str, int | bool]
+    cards: int
+    transfers: Transfers
+    in_flight: int | None
+    parallelism: str | None
+    batch: int
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: those that are like it, or all."""
+    names = list(known)
+    close = get_close_matches(name, names, cutoff=0.5)
+    return f"nearest are {', '.join(close)}" if close else f"known are {', '.join(names)}"
+
+
+def check_name(name: str) -> None:
+    """Raises `ConfigError` for what is no parameter."""
+    if name not in DEFAULTS:
+        raise ConfigError(f"{name}: no such parameter; {nearest(name, DEFAULTS)}")
+
+
+def check_type(name: str, value: object) -> Value:
+    """The value, if it is of the parameter's type. Raises `ConfigError` otherwise."""
+    kind = type(DEFAULTS[name])
+    if type(value) is not kind:
+        words = {int: "a whole number", bool: "true or false", str: "a text"}
+        raise ConfigError(f"{name}={value!r}: must be {words[kind]}")
+    return value  # type: ignore[return-value]
+
+
+def parse(setting: str) -> tuple[str, list[Value]]:
+    """Name and values of `FIELD=VALUE,VALUE,…`, as `--set` takes it. Raises `ConfigError`."""
+    name, _, text = setting.partition("=")
+    if not text:
+        raise ConfigError(f"--set {setting}: must be FIELD=VALUE,VALUE,…")
+    check_name(name)
+    return name, [_parsed(name, each) for each in text.split(",")]
+
+
+def _parsed(name: str, text: str) -> Value:
+    default = DEFAULTS[name]
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        return check_type(name, {"true": True, "false": False}.get(text, text))
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text}: must be a whole number") from None
+
+
+def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design:
+    """The design of some values, all else as `base` and the defaults have it.
+
+    Raises `ValueError` that names field, value and rule, as opening the platform would.
+    """
+
+    card, fabric = base.replace(**of_card(values)), _known(values, FABRIC)
+    platform.fabric(**fabric)
+    cards = values.get("cards", MOST_CARDS)
+    platform.check(card, cards, engine)  # type: ignore[arg-type]
+    in_flight, parallelism = values.get("in_flight"), values.get("parallelism")
+    if in_flight is not None:
+        in_flight = arguments.integer("in_flight", in_flight, 1, MOST_IN_FLIGHT)
+    if parallelism is not None:
+        parallelism = arguments.choice("parallelism", parallelism, Parallelism).value
+    batch = arguments.integer("batch", values.get("batch", DEFAULTS["batch"]), 1)
+    transfers = Transfers(**_known(values, TRANSFERS))
+    return Design(card, fabric, int(cards), transfers, in_flight, parallelism, batch)
+
+
+def _known(values: Mapping[str, Value], known: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in known}
+
+
+def of_card(values: Mapping[str, Value]) -> dict[str, Any]:
+    """The fields of the card among some values. Raises `ConfigError` for a bad `array`."""
+    fields = _known(values, CARD)
+    if "array" not in values:
+        return fields
+    if {"array_rows", "array_columns"} & values.keys():
+        raise ConfigError("array: sets array_rows and array_columns too, give one or other")
+    rows, _, columns = str(values["array"]).partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise ConfigError(f"array={values['array']}: must be ROWSxCOLUMNS, like 16x16")
+    return fields | {"array_rows": int(rows), "array_columns": int(columns)}
+
+
+def name_of(values: Mapping[str, Value]) -> str:
+    """A point for people, in the words of `--set`."""
+    return " ".join(f"{name}={_text(value)}" for name, value in values.items())
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+GROUPS = (
+    {field.name for field in fields(CardConfig)}, set(FABRIC), set(TRANSFERS),
+    {"array", "cards", "in_flight", "parallelism", "batch"},
+)  # fmt: skip
+"""The names of each part; no two have one in common."""

@@ -1,0 +1,232 @@
+"""Chooses points, has them measured by worker processes, and keeps what came of them.
+
+One process asks and tells; only that one writes. A point is stored before it is measured, so after
+whatever end a study goes on where it was: what was measured is kept, and what was under way is
+measured.
+"""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from halfdome.host.explore import measure
+from halfdome.host.explore.metrics import METRICS
+from halfdome.host.explore.parameters import Value
+from halfdome.host.explore.study import Study
+
+NONE = 0.0
+"""How far a point may be outside its constraints."""
+_TRIES = 100
+"""Points that a search may draw in a row that were measured before."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is known of a point.
+
+    Attributes
+    ----------
+    number : int, by which it is called
+    name : str
+    values : its parameters by name
+    row : what was measured; empty if it is infeasible
+    why : str, why it is infeasible; empty if it is not
+    """
+
+    number: int
+    name: str
+    values: Mapping[str, Value]
+    row: Mapping[str, Any]
+    why: str = ""
+
+
+def outside(study: Study, row: Mapping[str, Any]) -> list[float]:
+    """How far a row is outside each constraint, of its bound; not more than `NONE` is inside."""
+    found = []
+    for name, bound in study.constraints.items():
+        for limit, sign in ((bound.least, -1), (bound.most, 1)):
+            if limit is not None:
+                found.append(sign * (row[name] - limit) / (abs(limit) or 1))
+    return found
+
+
+class Results:
+    """The points of a study in a storage, an SQLite file or any URL that Optuna takes."""
+
+    def __init__(self, study: Study, storage: str):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = study
+        self._stored = optuna.create_study(
+            storage=storage, study_name=f"{study.name} {study.hash}", load_if_exists=True,
+            sampler=_sampler(study),
+            directions=[METRICS[name].better for name in study.objectives],
+        )  # fmt: skip
+        self._space: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(values) for name, values in study.parameters.items()
+        }
+
+    @property
+    def points(self) -> list[Point]:
+        """Those that are done, by their numbers; of points drawn twice the first."""
+        found: dict[tuple, Point] = {}
+        for trial in self._trials(TrialState.COMPLETE, TrialState.PRUNED):
+            found.setdefault(_key(trial.params), self._point(trial))
+        return sorted(found.values(), key=lambda point: point.number)
+
+    def point(self, number: int) -> Point:
+        """One of them. Raises `ValueError` for another number."""
+        for point in self.points:
+            if point.number == number:
+                return point
+        numbers = ", ".join(str(point.number) for point in self.points)
+        raise ValueError(f"point {number}: is not among those measured: {numbers or 'none'}")
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._stored.get_trials(deepcopy=False, states=states)
+
+    def _point(self, trial: FrozenTrial) -> Point:
+        values = {name: trial.params[name] for name in self._study.parameters}
+        found = trial.user_attrs
+        name = self._study.point_name(values)
+        return Point(trial.number, name, values, found.get("row", {}), found.get("why", ""))
+
+    @property
+    def total(self) -> int:
+        """Points that there will be at the end."""
+        size = self._study.size
+        return size if self._study.search.method == "grid" else min(self._study.search.points, size)
+
+    def left(self) -> Iterator[Point]:
+        """The points that are not done yet, each stored before it comes."""
+        for trial in self._trials(TrialState.RUNNING):
+            if self._study.parameters.keys() <= trial.params.keys():
+                yield self._point(trial)
+            else:  # ended while it was drawn
+                self._stored.tell(trial.number, state=TrialState.FAIL)
+        seen = {_key(trial.params) for trial in self._trials(*_COUNTED)}
+        if self._study.search.method == "grid":
+            for values in self._study.combinations():
+                if _key(values) not in seen:
+                    self._stored.enqueue_trial(values)
+                    yield self._drawn()
+            return
+        tries = 0
+        while len(seen) < self.total and tries < _TRIES:
+            point = self._drawn()
+            if _key(point.values) in seen:
+                self._repeat(point)
+                tries += 1
+            else:
+                seen.add(_key(point.values))
+                tries = 0
+                yield point
+
+    def _drawn(self) -> Point:
+        trial = self._stored.ask(self._space)
+        return Point(trial.number, self._study.point_name(trial.params), trial.params, {})
+
+    def _repeat(self, drawn: Point) -> None:
+        """Tells of a point what is known, or nothing while it is under way."""
+        for point in self.points:
+            if _key(point.values) == _key(drawn.values):
+                self.tell(replace(drawn, row=point.row, why=point.why))
+                return
+        self._stored.tell(drawn.number, state=TrialState.FAIL)
+
+    def tell(self, point: Point) -> None:
+        """Stores what came of a point."""
+        trial = optuna.trial.Trial(self._stored, _id(self._stored, point.number))
+        if not point.row:
+            trial.set_user_attr("why", point.why)
+            self._stored.tell(trial, state=TrialState.PRUNED)
+            return
+        trial.set_user_attr("row", point.row)
+        trial.set_user_attr("outside", outside(self._study, point.row))
+        self._stored.tell(trial, [point.row[name] for name in self._study.objectives])
+
+
+_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+def _id(stored: optuna.Study, number: int) -> int:
+    return stored._storage.get_trial_id_from_study_id_trial_number(stored._study_id, number)
+
+
+def _key(values: Mapping[str, Any]) -> tuple:
+    return tuple(sorted(values.items()))
+
+
+def _sampler(study: Study) -> BaseSampler:
+    seed = study.search.seed
+    constraints = _outside if study.constraints else None
+    if study.search.method == "nsga2":
+        return NSGAIISampler(seed=seed, constraints_func=constraints)
+    if study.search.method == "tpe":
+        return TPESampler(seed=seed, multivariate=True, constraints_func=constraints)
+    return RandomSampler(seed=seed)
+
+
+def _outside(trial: FrozenTrial) -> list[float]:
+    return trial.user_attrs.get("outside", [])
+
+
+def run(
+    study: Study, results: Results, workers: int, told: Callable[[Point], None] = lambda point: None
+) -> None:
+    """Measures all points that are left, `workers` at a time, and tells of each when it is stored.
+
+    Raises what measuring raises, but for what makes a point infeasible.
+    """
+    left = results.left()
+    under_way: dict[Future, Point] = {}
+    with _pool(workers) as pool:
+        try:
+            while True:
+                while len(under_way) < workers and (point := next(left, None)) is not None:
+                    under_way[pool.submit(_measured, study, dict(point.values))] = point
+                if not under_way:
+                    return
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    point = under_way.pop(future)
+                    row, why = future.result()
+                    found = replace(point, row=row, why=why)
+                    results.tell(found)
+                    told(found)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _measured(study: Study, values: Mapping[str, Value]) -> tuple[dict[str, Any], str]:
+    """The row of a point, or why it has none."""
+    try:
+        return measure.measure(study, values), ""
+    except (ValueError, MemoryError) as error:
+        return {}, str(error)
+
+
+def _pool(workers: int) -> Executor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """A worker does not outlive the process that started it, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def storage_in(folder: Path) -> str:
+    """The URL of the storage of a folder."""
+    return f"sqlite:///{folder / 'study.db'}"

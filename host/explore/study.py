@@ -1,0 +1,264 @@
+"""A study: which designs are tried, on what work, and what is wanted of them; a file in TOML."""
+
+import hashlib
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from halfdome.hdl.config import ConfigError, preset
+from halfdome.host import platform
+from halfdome.host.explore.metrics import METRICS, OF_BOUND
+from halfdome.host.explore.parameters import (
+    Design,
+    Value,
+    check_name,
+    check_type,
+    design,
+    name_of,
+    nearest,
+)
+
+MOST_LISTED = 10_000
+"""Combinations up to which all are looked at before any runs."""
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _beside(value: object, info: ValidationInfo) -> object:
+    """A path is from the folder of the study's file."""
+    return (info.context or Path()) / value if isinstance(value, str) else value
+
+
+File = Annotated[Path, BeforeValidator(_beside)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Demo(_Strict):
+    """The model of `halfdome run dlrm`, on held-out interactions of MovieLens-100K."""
+
+    kind: Literal["demo"] = "demo"
+    samples: Positive = 256
+    data: File | None = None
+    weights: File | None = None
+
+
+class Recommender(_Strict):
+    """Embedding tables and two nets with random weights: a published shape, or one's own.
+
+    `shape` gives all that is not given. Every table has `dim` elements a row, 8 bits each, and
+    bags of `pooling` rows; `rows_scale` of its rows are there.
+    """
+
+    kind: Literal["recommender"]
+    shape: Literal["RM1", "RM2", "RM3"] | None = None
+    tables: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] | None = None
+    dim: Positive | None = None
+    pooling: Positive | None = None
+    bottom: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] | None = None
+    top: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
+    interaction: Literal["cat", "dot"] = "cat"
+    reuse: Literal["uniform", "production"] = "production"
+    rows_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    requests: Annotated[int, Field(ge=1)] = 8
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Model(_Strict):
+    """An ONNX, .pt2 or .halfdome file, and requests for it; see `halfdome run`."""
+
+    kind: Literal["model"]
+    path: File
+    requests: File
+    calibration: File | None = None
+    shapes: dict[str, Annotated[tuple[Positive, ...], Field(strict=False)]] = {}
+
+
+class Search(_Strict):
+    """How points are chosen. `points` is how many; a grid has all combinations."""
+
+    method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
+    points: Positive = 32
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Arrivals(_Strict):
+    """Requests that come at random: how long 99 % of them may take, how many are drawn."""
+
+    p99_us: Annotated[float, Field(gt=0, strict=False)]
+    requests: Annotated[int, Field(ge=10_000)] = 10_000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Bound(_Strict):
+    """What a metric must be at least, or at most."""
+
+    least: Annotated[float, Field(strict=False)] | None = None
+    most: Annotated[float, Field(strict=False)] | None = None
+
+
+class Study(_Strict):
+    """What a study's file says."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "explore"
+    config: str = "default"
+    engine: str = "native"
+    workload: Annotated[Demo | Recommender | Model, Field(discriminator="kind")] = Demo()
+    parameters: dict[str, tuple[Value, ...]] = {}
+    objectives: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
+        "samples_per_second", "area_lut4_equivalents",
+    )  # fmt: skip
+    constraints: dict[str, Bound] = {}
+    arrivals: Arrivals | None = None
+    search: Search = Search()
+    energy: File | None = None
+
+    @field_validator("config")
+    @classmethod
+    def _known_preset(cls, value: str) -> str:
+        preset(value)
+        return value
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """One value is a list of one; each is of its parameter's type and comes once."""
+        if not isinstance(value, Mapping):
+            return value
+        found = {}
+        for name, given in value.items():
+            check_name(name)
+            values = tuple(given) if isinstance(given, list | tuple) else (given,)
+            if not values:
+                raise ConfigError(f"{name}: has no values, give one or more")
+            for place, each in enumerate(values):
+                if check_type(name, each) in values[:place]:
+                    raise ConfigError(f"{name}={each}: the value is given twice")
+            found[name] = values
+        return found
+
+    @field_validator("objectives", "constraints")
+    @classmethod
+    def _known_metrics(cls, value: Any) -> Any:
+        for name in value:
+            if name not in METRICS:
+                raise ValueError(f"{name}: no such metric; {nearest(name, METRICS)}")
+        return value
+
+    def model_post_init(self, _: Any) -> None:
+        """Raises `ValueError` for parts that do not fit each other."""
+        if self.arrivals is None:
+            for name in (*self.objectives, *self.constraints):
+                if name in OF_BOUND:
+                    raise ValueError(f"{name}: needs the bound on the latency, [arrivals] p99_us")
+        if isinstance(self.workload, Model):
+            for name in ("batch", "in_flight", "parallelism"):
+                if name in self.parameters:
+                    raise ValueError(f"{name}: is of the workloads demo and recommender alone")
+
+    @property
+    def size(self) -> int:
+        """Combinations of all values."""
+        return prod(map(len, self.parameters.values()))
+
+    def combinations(self) -> Iterator[dict[str, Value]]:
+        """Every combination of the values, the last parameter changing fastest."""
+        for chosen in itertools.product(*self.parameters.values()):
+            yield dict(zip(self.parameters, chosen, strict=True))
+
+    def design(self, values: Mapping[str, Value]) -> Design:
+        """The platform of a point. Raises `ValueError` that says why there is none."""
+        return design(preset(self.config), values, self.engine)
+
+    def check(self) -> None:
+        """Raises `ConfigError` for a value with which no combination is a platform."""
+        if self.size > MOST_LISTED:
+            return
+        fitting: dict[str, set[Value]] = {name: set() for name in self.parameters}
+        reasons: dict[tuple[str, Value], str] = {}
+        for values in self.combinations():
+            try:
+                self.design(values)
+            except ValueError as error:
+                for each in values.items():
+                    reasons.setdefault(each, str(error))
+            else:
+                for name, value in values.items():
+                    fitting[name].add(value)
+        for name, values in self.parameters.items():
+            for value in values:
+                if value not in fitting[name]:
+                    raise ConfigError(
+                        f"{name}={value}: fits no combination: {reasons[name, value]}"
+                    )
+
+    def point_name(self, values: Mapping[str, Value]) -> str:
+        """What a point has that others have not, in the words of `--set`."""
+        varied = {name: value for name, value in values.items() if len(self.parameters[name]) > 1}
+        return name_of(varied) or "as it is"
+
+    @cached_property
+    def hash(self) -> str:
+        """Of all that results depend on, the sources of the card too. A longer search is the same
+        study."""
+        said = self.model_dump_json(exclude={"search": {"points"}}) + platform.hdl_fingerprint()
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a file says. Raises `ValueError` for one that is missing or no TOML."""
+    try:
+        said = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no TOML: {error}") from None
+    return {"name": path.stem} | said
+
+
+def checked(said: Mapping[str, Any], where: str, folder: Path) -> Study:
+    """A study of what `where` says, whose paths are from `folder`.
+
+    Raises `ValueError` naming field, value and what it may be.
+    """
+    try:
+        return Study.model_validate(said, context=folder)
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{where}: {_told(each)}" for each in error.errors())) from None
+
+
+_NAMES: dict[str, type[BaseModel]] = {
+    "demo": Demo, "recommender": Recommender, "model": Model, "search": Search,
+    "arrivals": Arrivals, "constraints": Bound,
+}  # fmt: skip
+
+
+def _told(error: Any) -> str:
+    """One fault of a file: field, value, and what it may be."""
+    place = [str(each) for each in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        owner = next((_NAMES[each] for each in reversed(place[:-1]) if each in _NAMES), Study)
+        return f"{'.'.join(place)}: no such field; {nearest(place[-1], owner.model_fields)}"
+    field = ".".join(each for each in place if each not in ("demo", "recommender", "model"))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{field}: {message}" if field else message
+    value = "" if error["type"] == "missing" else f"={error['input']!r}"
+    return f"{field}{value}: {message[0].lower()}{message[1:]}"

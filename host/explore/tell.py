@@ -1,0 +1,89 @@
+"""Points as people and other programs take them: rows, a table, the Pareto front."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from halfdome.host.explore.metrics import METRICS
+from halfdome.host.explore.search import NONE, Point, outside
+from halfdome.host.explore.study import Study
+
+
+def within(study: Study, points: Sequence[Point]) -> list[Point]:
+    """The points that are feasible and inside all constraints."""
+    return [
+        point for point in points
+        if point.row and all(each <= NONE for each in outside(study, point.row))
+    ]  # fmt: skip
+
+
+def pareto(study: Study, points: Sequence[Point]) -> list[Point]:
+    """Of the points within constraints those that none other beats in every objective."""
+    inside = within(study, points)
+    costs = [_costs(study, point.row) for point in inside]
+    return [
+        point for point, own in zip(inside, costs, strict=True)
+        if not any(_beats(other, own) for other in costs)
+    ]  # fmt: skip
+
+
+def _costs(study: Study, row: Mapping[str, Any]) -> list[float]:
+    """The objectives of a row, all to be small."""
+    signs = {"minimize": 1, "maximize": -1}
+    return [signs[METRICS[name].better] * row[name] for name in study.objectives]
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def rows(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
+    """A flat row of each point: number, parameters, metrics with their units, and verdict."""
+    front = {point.number for point in pareto(study, points)}
+    inside = {point.number for point in within(study, points)}
+    found = []
+    for point in points:
+        row = point.row
+        verdict = "infeasible" if not point.row else "outside constraints"
+        if point.number in inside:
+            verdict = "Pareto front" if point.number in front else "beaten"
+        plain = {name: each for name, each in row.items() if not isinstance(each, dict | list)}
+        found.append({
+            "point": point.number, **point.values, "verdict": verdict, "why": point.why,
+            **{name: row.get(name) for name in METRICS if name in row}, **plain,
+        })  # fmt: skip
+    return found
+
+
+def as_dict(study: Study, points: Sequence[Point]) -> dict[str, Any]:
+    """All that is known of a study, as plain data."""
+    flat = rows(study, points)
+    return {
+        "study": study.model_dump(mode="json"),
+        "rows": [
+            row | {name: each for name, each in point.row.items() if name not in row}
+            for row, point in zip(flat, points, strict=True)
+        ],
+    }
+
+
+def write_csv(path: Path, study: Study, points: Sequence[Point]) -> None:
+    """One line per point, names in the first."""
+    flat = rows(study, points)
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(flat)
+
+
+def table(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
+    """What a terminal shows: objectives and what is constrained, of feasible points."""
+    front = {point.number for point in pareto(study, points)}
+    shown = list(dict.fromkeys((*study.objectives, *study.constraints)))
+    return [
+        {"point": point.number, "": "•" * (point.number in front), "values": point.name,
+         **{name: point.row[name] for name in shown}}
+        for point in points if point.row
+    ]  # fmt: skip

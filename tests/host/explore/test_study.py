@@ -1,0 +1,149 @@
+"""Studies are read whole, and what is wrong with them is told by field, value and remedy."""
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from halfdome.hdl.config import ConfigError
+from halfdome.host.explore import parameters, study
+from tests.host.explore.studies import SMALL, of
+
+
+def refused(message, **said):
+    with pytest.raises(ValueError) as error:
+        of(**said).check()
+    assert message in str(error.value)
+
+
+def test_names_of_parameters_are_of_one_part_alone():
+    assert not any(one & other for one, other in combinations(parameters.GROUPS, 2))
+    assert set().union(*parameters.GROUPS) == set(parameters.DEFAULTS)
+
+
+def test_every_combination_comes_once_and_in_order():
+    made = of(parameters={"array": ["4x4", "2x8"], "lanes": [1, 2], "cards": 2})
+    found = list(made.combinations())
+    assert [made.point_name(each) for each in found] == [
+        f"array={array} lanes={lanes}" for array in ("4x4", "2x8") for lanes in (1, 2)
+    ]
+    assert made.size == 4
+    design = made.design(found[3])
+    assert (design.card.array_rows, design.card.array_columns, design.card.lanes) == (2, 8, 2)
+    assert design.cards == 2
+
+
+def test_parameters_reach_every_part_of_a_design():
+    [values] = of(parameters={
+        "dma_tags": 8, "uplink_lanes": 4, "cut_through": True, "cards": 3, "fused": False,
+        "in_flight": 4, "parallelism": "data", "batch": 5,
+    }).combinations()  # fmt: skip
+    made = of().design(values)
+    assert made.card.dma_tags == 8
+    assert made.fabric == {"uplink_lanes": 4, "cut_through": True}
+    assert (made.cards, made.in_flight, made.parallelism, made.batch) == (3, 4, "data", 5)
+    assert not made.transfers.fused
+    assert made.transfers.broadcast
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"version": 2}, "version=2: input should be 1"),
+        ({"lamps": 1}, "lamps: no such field; known are version"),
+        ({"parameters": {"lane": 1}}, "lane: no such parameter; nearest are lanes"),
+        ({"parameters": {"lanes": [4, 4]}}, "lanes=4: the value is given twice"),
+        ({"parameters": {"lanes": []}}, "lanes: has no values"),
+        ({"parameters": {"lanes": "4"}}, "lanes='4': must be a whole number"),
+        ({"parameters": {"lanes": True}}, "lanes=True: must be a whole number"),
+        ({"parameters": {"fused": 1}}, "fused=1: must be true or false"),
+        ({"parameters": {"lanes": 3}}, "lanes=3: must be a power of two"),
+        ({"parameters": {"array": "axb"}}, "array=axb: must be ROWSxCOLUMNS"),
+        ({"parameters": {"array": "4x4", "array_rows": 4}}, "array: sets array_rows"),
+        ({"parameters": {"cards": 7}}, "cards=7: must be an integer from 1 to 6"),
+        ({"parameters": {"in_flight": 65}}, "in_flight=65: must be an integer from 1 to 64"),
+        ({"parameters": {"parallelism": "all"}}, "parallelism='all': must be one of data"),
+        ({"parameters": {"uplink_lanes": 64}}, "uplink_lanes=64: must be an integer from 1"),
+        ({"objectives": ["samples_per_secnd"]}, "no such metric; nearest are samples_per_second"),
+        ({"objectives": []}, "objectives"),
+        ({"objectives": ["samples_per_second_at_p99"]}, "needs the bound on the latency"),
+        ({"constraints": {"power_w": {"mots": 1}}}, "mots: no such field; nearest are most"),
+        ({"config": "tinny"}, "preset 'tinny' is unknown"),
+        ({"engine": "fast"}, "engine='fast'"),
+        ({"search": {"method": "annealing"}}, "search.method='annealing'"),
+        ({"search": {"seeds": 3}}, "search.seeds: no such field; nearest are seed"),
+        ({"workload": {"kind": "dlrm"}}, "workload"),
+        ({"workload": SMALL | {"pooling": 0}}, "workload.pooling=0"),
+        ({"workload": SMALL | {"poling": 1}}, "poling: no such field; nearest are pooling"),
+        ({"arrivals": {"p99_us": 0}}, "arrivals.p99_us=0"),
+        ({"arrivals": {"p99_us": 1, "requests": 10}}, "arrivals.requests=10"),
+    ],
+)
+def test_what_is_wrong_is_told(said, message):
+    refused(message, **({"parameters": {"lanes": 4}} | said))
+
+
+def test_a_value_that_fits_some_combinations_is_no_mistake():
+    of(parameters={"array_rows": [4, 32], "bus_bytes": [16, 32]}).check()
+    refused(
+        "array_rows=64: fits no combination: array_rows=64: one bus word must hold",
+        parameters={"array_rows": [4, 64], "bus_bytes": [16, 32]},
+    )
+
+
+def test_a_model_cannot_vary_what_compiling_it_does_not_know():
+    workload = {"kind": "model", "path": "m.onnx", "requests": "x.npz"}
+    refused("batch: is of the workloads demo and recommender", workload=workload,
+            parameters={"batch": 4})  # fmt: skip
+
+
+def test_a_file_names_its_study_and_paths_are_from_its_folder(tmp_path):
+    file = tmp_path / "nets.toml"
+    file.write_text(
+        'version = 1\n[workload]\nkind = "model"\npath = "m.onnx"\nrequests = "/x.npz"\n'
+    )
+    made = study.checked(study.read(file), str(file), file.parent)
+    assert made.name == "nets"
+    assert made.workload.path == tmp_path / "m.onnx"
+    assert str(made.workload.requests) == "/x.npz"
+
+
+@pytest.mark.parametrize("file", sorted(Path("docs/studies").glob("*.toml")), ids=str)
+def test_studies_that_are_shown_are_studies(file):
+    study.checked(study.read(file), str(file), file.parent).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("version =", "is no TOML"), (None, "there is no such file")]
+)
+def test_a_file_that_cannot_be_read_is_told(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        study.read(tmp_path / "a.toml")
+
+
+def test_results_are_of_everything_that_a_study_says_but_how_long_it_searches():
+    made = of(parameters={"lanes": [2, 4]}, search={"method": "random", "points": 2})
+    longer = of(parameters={"lanes": [2, 4]}, search={"method": "random", "points": 3})
+    other = of(parameters={"lanes": [2]}, search={"method": "random", "points": 2})
+    assert made.hash == longer.hash != other.hash
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lanes", "must be FIELD=VALUE"), ("lanes=", "must be FIELD=VALUE"),
+        ("=3", "no such parameter"), ("lanes=x", "lanes=x: must be a whole number"),
+        ("fused=yes", "fused='yes': must be true or false"),
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        parameters.parse(setting)
+
+
+def test_settings_are_of_their_parameters_types():
+    assert parameters.parse("fused=true,false") == ("fused", [True, False])
+    assert parameters.parse("dram_preset=LPDDR4-4266") == ("dram_preset", ["LPDDR4-4266"])
+    assert parameters.parse("lanes=-2,4") == ("lanes", [-2, 4])

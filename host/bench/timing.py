@@ -162,9 +162,7 @@ def measure(
                 equal = taken.value == modelled.value
                 same &= equal
                 by_call.setdefault(name, []).append((modelled.cycles, taken.cycles))
-                for (opcode, own), (_, true) in zip(
-                    modelled.commands, taken.commands, strict=True
-                ):
+                for (opcode, own), (_, true) in zip(modelled.commands, taken.commands, strict=True):
                     by_command.setdefault(opcode, []).append((own, true))
                 calls.append(
                     {
@@ -177,9 +175,7 @@ def measure(
                     }
                 )
                 progress(1)
-    commands = [
-        _row(opcode.name, pairs) for opcode, pairs in sorted(by_command.items())
-    ]
+    commands = [_row(opcode.name, pairs) for opcode, pairs in sorted(by_command.items())]
     return {
         **stamp(config, seed),
         "commands": commands,

@@ -282,7 +282,7 @@ def bench_cores(
 def bench_model(
     draws: Annotated[int, typer.Option(min=1, help="Random calls of each kind.")] = 10,
     show: Annotated[int, typer.Option(min=0, help="Calls with the largest errors to list.")] = 5,
-    seed: options.Seed = DEFAULT_SEED,
+    seed: Annotated[int, typer.Option(min=0, help="Of the operands.")] = 7,
     config: options.Config = "tiny",
     json_file: options.JsonFile = None,
 ) -> None:

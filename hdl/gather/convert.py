@@ -48,6 +48,8 @@ class PooledConverter(wiring.Component):
         ]
         #: Cycles from `i` to the queue in front of `o`, of 8-bit formats; others are faster.
         self.latency = self._quantisers[0].latency
+        #: Groups for which there is room.
+        self.depth = self.latency + 3
         super().__init__(
             {
                 "output_format": In(ElementFormat),
@@ -62,7 +64,7 @@ class PooledConverter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = byte_group(self._config)
-        depth = self.latency + 3
+        depth = self.depth
         m.submodules.queue = queue = SyncFIFOBuffered(width=layout.size, depth=depth)
         room = Signal(range(depth + 1), init=depth)
         enters, leaves = Signal(), Signal()

@@ -60,6 +60,8 @@ class AccumulateLanes(wiring.Component):
         self._lanes = [Lane(config.gather_float_stages) for _ in range(config.lanes)]
         #: Cycles from an addition to the next one to the same accumulator.
         self.chain_latency = self._lanes[0].latency + 1
+        #: Chunks of finished bags for which there is room.
+        self.output_depth = 2 * self.chain_latency
         super().__init__(
             {
                 "restart": In(1),
@@ -78,8 +80,7 @@ class AccumulateLanes(wiring.Component):
         config = self._config
         factors = self.factors.p
         output = pooled_chunk(config)
-        output_depth = 2 * self.chain_latency
-        m.submodules.queue = queue = SyncFIFOBuffered(width=output.size, depth=output_depth)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=output.size, depth=self.output_depth)
 
         # Issue: one chunk a cycle, unless its accumulator or the output is not ready.
         chunk = Signal(range(max_chunks(config)))
@@ -101,7 +102,7 @@ class AccumulateLanes(wiring.Component):
         is_fresh = Signal()
         present = Signal()
         pending = Signal()  # the sum to be added to is on its way
-        room = Signal(range(output_depth + 1), init=output_depth)
+        room = Signal(range(self.output_depth + 1), init=self.output_depth)
         issue = Signal()
         last_chunk = Signal()
         m.d.comb += [
@@ -184,7 +185,7 @@ class AccumulateLanes(wiring.Component):
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
             leaving.eq(self.o.valid & self.o.ready),
-            self.drained.eq(room == output_depth),
+            self.drained.eq(room == self.output_depth),
         ]
         m.d.sync += room.eq(room - (issue & factors.last) + leaving)
         return m

@@ -55,9 +55,16 @@ class BagMean(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._elements = group_elements(config)
-        self._stages = config.gather_float_stages
         self._group = pooled_group(config)
         self.dividers = min(self._elements, max(1, config.lanes // LANES_PER_DIVIDER))
+        self._dividers = [
+            FloatDiv(FLOAT32, config.gather_float_stages) for _ in range(self.dividers)
+        ]
+        #: Cycles of a group at the dividers, and from its last until it is in the queue.
+        self.steps = self._elements // self.dividers
+        self.latency = IntToFloat.latency + _HalfRounder.latency + self._dividers[0].latency
+        #: Groups for which there is room behind the dividers.
+        self.depth = 2 + self.latency // self.steps
         super().__init__(
             {
                 "mean": In(1),
@@ -70,10 +77,7 @@ class BagMean(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        steps = self._elements // self.dividers
-        dividers = [FloatDiv(FLOAT32, self._stages) for _ in range(self.dividers)]
-        latency = IntToFloat.latency + _HalfRounder.latency + dividers[0].latency
-        depth = 2 + latency // steps
+        steps, latency, depth = self.steps, self.latency, self.depth
         m.submodules.queue = queue = SyncFIFOBuffered(width=self._group.size, depth=depth)
 
         # A group is fed to the dividers in steps, its first elements first.
@@ -110,7 +114,7 @@ class BagMean(wiring.Component):
             count_rounder.i.eq(count.o),
         ]
         quotients = []
-        for number, divider in enumerate(dividers):
+        for number, divider in enumerate(self._dividers):
             m.submodules[f"divider_{number}"] = Once(divider)
             rounder = _HalfRounder()
             m.submodules[f"rounder_{number}"] = Once(rounder)

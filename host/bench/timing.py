@@ -9,6 +9,7 @@ import numpy as np
 from halfdome.hdl.commands import HEADER, Opcode, unpack
 from halfdome.hdl.config import CardConfig
 from halfdome.host.bench.dlrm import SEED
+from halfdome.host.graph.fused_rows import fuse_8bit
 from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
 from halfdome.host.runtime.card import Card
@@ -69,6 +70,16 @@ def _pair(card: Card, rng: np.random.Generator) -> object:
     return card.add_quantised(a, a[::-1].copy(), 0.5, 0.25)
 
 
+def _gather(card: Card, rng: np.random.Generator) -> object:
+    rows = rng.normal(size=(64, int(rng.integers(1, 65)))).astype(np.float32)
+    lengths = rng.integers(0, 12, int(rng.integers(1, 12)))
+    indices = rng.integers(0, len(rows), int(lengths.sum()))
+    table = card.table(fuse_8bit(rows))
+    pooled = card.embedding_bag(table, indices, np.cumsum(lengths) - lengths)
+    card.release(table)
+    return pooled
+
+
 def _transpose(card: Card, rng: np.random.Generator) -> object:
     return card.transpose(_bytes(rng, 80, 80))
 
@@ -87,6 +98,7 @@ CALLS: dict[str, Call] = {
     "lookup": lambda card, rng: card.lookup(_bytes(rng, 20, 100), np.arange(256, dtype=np.uint8)),
     "add_quantised": _pair,
     "max_pool": lambda card, rng: card.max_pool(_bytes(rng, 9, 9, 40), 1),
+    "embedding_bag": _gather,
     "transpose": _transpose,
 }
 """Calls on small operands of random sizes."""

@@ -31,6 +31,10 @@ ROWS = (*BYTES, Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
 """What goes over elements, row by row."""
 LEAST_BLOCK = 1 / 2
 """What of a block of the array's rows a band has at least: it fetches all weights again."""
+FEW = 4
+"""Bands at most of a product that has fewer blocks of rows: its bands may be less than a block."""
+WEIGHTS_SHARE = 1 / 3
+"""What of DRAM's bandwidth weights may take while the rows of such a band pass the array."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,12 @@ def _bands(work: Work, count: int, config: CardConfig) -> Iterator[Band]:
     total, unit = steps(work, config)
     if work.opcode in WINDOWS:
         parts = _heights(work, count, config)
+    elif work.opcode is not Opcode.MATMUL:
+        parts = _even(total, count, unit)
+    elif few := _few(total, count, config):
+        parts = _even(total, few, unit)
     else:
-        parts = _even(
-            total, count, config.activation_rows if work.opcode is Opcode.MATMUL else unit
-        )
+        parts = _even(total, count, config.activation_rows)
     found = [band(work, part) for part in parts]
     if None not in found:
         yield from found  # type: ignore[misc]
@@ -146,10 +152,22 @@ def _even(total: int, count: int, unit: int) -> list[range]:
     return [range(*ends) for ends in pairwise(ends)]
 
 
+def _few(rows: int, count: int, config: CardConfig) -> int:
+    """Bands of a product of few blocks of rows; 0 for one of more, whose bands are whole blocks."""
+    if rows > (FEW - 1) * config.activation_rows:
+        return 0
+    weights = config.weight_tile_bytes / costs.dram_bytes_per_cycle(config)
+    return max(1, min(count, FEW, int(rows * WEIGHTS_SHARE / weights)))
+
+
 def _heights(work: Work, count: int, config: CardConfig) -> list[range]:
     """The rows of pixels of each band; of products those with the fewest blocks."""
     height, width = window_of(work.fields).out
-    if work.opcode is Opcode.CONV2D:
+    if work.opcode is not Opcode.CONV2D:
+        rows = -(-height // count)
+    elif few := _few(height * width, count, config):
+        rows = -(-height // few)
+    else:
         block = config.activation_rows
         count = min(count, int(height * width / (block * LEAST_BLOCK)))
         heights = {-(-height // parts) for parts in range(max(1, count // 2), count + 1)}
@@ -159,8 +177,6 @@ def _heights(work: Work, count: int, config: CardConfig) -> list[range]:
             return whole * -(-rows * width // block) - (-rest * width // block)
 
         rows = min(heights, key=lambda rows: (blocks(rows), rows), default=height)
-    else:
-        rows = -(-height // count)
     return [range(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
-from halfdome.host.compiler import bags, depthwise, events, memory, needs, pipeline, staging
+from halfdome.host.compiler import bags, events, memory, needs, pipeline, staging, windows
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.division import (
     Cores,
@@ -258,15 +258,18 @@ class _Compilation:
         """Products whose operand is far away are done in strips, if that spares far memory and
         takes about as long."""
         self._divide(division, {}, slots)
-        if cuts := self._cuts():
-            uncut = copy(self)
-            for _ in range(staging.TRIES):
-                self._divide(division, cuts, slots)
-                if (lower := staging.lower(self._lowering, self._placed.memories)) == cuts:
-                    break
-                cuts = lower
-            if not self._spares(uncut):
-                vars(self).update(vars(uncut))
+        uncut, cuts, tried = copy(self), {}, set()
+        for _ in range(staging.TRIES):
+            # Strips that are near now may have sent an operand away that was near before.
+            fresh = {key: height for key, height in self._cuts().items() if key not in tried}
+            lower = staging.lower(self._lowering, self._placed.memories) | fresh
+            if lower == cuts:
+                break
+            cuts = lower
+            tried |= cuts.keys()
+            self._divide(division, cuts, slots)
+        if cuts and not self._spares(uncut):
+            vars(self).update(vars(uncut))
 
     def apart(self) -> None:
         """Orders the layers of what was divided last one after the other, cut as they are, for as
@@ -294,7 +297,7 @@ class _Compilation:
 
     def _interval(self) -> float:
         """Cycles from one request to the next, taps in far memory included."""
-        taken = depthwise.far_cycles(self._lowering, self._placed.memories)
+        taken = windows.far_cycles(self._lowering, self._placed.memories)
         return max(self.period, *taken)
 
     @property
@@ -322,7 +325,7 @@ class _Compilation:
         commands = self._lowering.commands = self._target.in_bands(dealt)
         if self._apart:
             one_by_one(commands)
-        longer = inf if self._apart else IN_TURN
+        longer = inf if self._apart or slots == 1 else IN_TURN
         self._schedule = schedule(commands, dependencies(commands, by_buffer), longer)
         self._slots = slots or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()
@@ -341,10 +344,11 @@ class _Compilation:
         self._store_outputs()
 
     def _place(self) -> None:
-        near, far = self._target.near, self._target.far
+        target = self._target
         self._placed = memory.plan(
-            self._lowering.commands, self._schedule, near, self._target.near_bytes, far, self._slots
-        )
+            self._lowering.commands, self._schedule, target.near, target.near_bytes, target.far,
+            self._slots, target.far_banks,
+        )  # fmt: skip
 
     def _buffer_bytes(self, card: int) -> int:
         """What buffers of requests take of a card's large memory."""

@@ -3,6 +3,8 @@
 Two buffers of a request may lie on the same bytes if one is read for the last time before the other
 is written; whoever writes then waits for whoever read. Near memory goes to what moves most bytes
 for its size: contents count once, what each request has of its own as often as there are requests.
+Large buffers that commands use together begin in other banks of far memory: streams that go
+through them side by side would else ask one bank for rows in turn, each of which closes another.
 """
 
 from collections import Counter, defaultdict
@@ -16,6 +18,11 @@ from halfdome.host.driver.memory import kind, of_core
 
 ALIGNMENT = 64
 """Of every buffer: a memory line."""
+APART = 2
+"""Banks between the beginnings of buffers that are used together, if there are as many: streams do
+not keep step to the byte."""
+SPREAD = 2
+"""How many times as long as all banks a buffer is at least that is placed by its bank."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +78,20 @@ class _Arena:
         self._placed: list[tuple[int, int, Lifetime]] = []
         self.nbytes = 0
 
-    def offset(self, nbytes: int, lifetime: Lifetime) -> int:
-        """Where a buffer would go."""
-        start = 0
+    def offset(self, nbytes: int, lifetime: Lifetime, first: int = 0, turn: int = 1) -> int:
+        """Where a buffer would go: `first` bytes beyond a multiple of `turn`."""
+        start = first
         for begin, end, other in sorted(self._placed, key=lambda placed: placed[:2]):
             if other.meets(lifetime):
                 if begin - start >= nbytes:
                     break
                 start = max(start, end)
+                start += (first - start) % turn
         return start
 
-    def put(self, nbytes: int, lifetime: Lifetime) -> int:
+    def put(self, nbytes: int, lifetime: Lifetime, first: int = 0, turn: int = 1) -> int:
         """Places a buffer."""
-        start = self.offset(nbytes, lifetime)
+        start = self.offset(nbytes, lifetime, first, turn)
         self._placed.append((start, start + nbytes, lifetime))
         self.nbytes = max(self.nbytes, start + nbytes)
         return start
@@ -109,16 +117,50 @@ def traffic(commands: Iterable[Command], plan: Plan, cards: int) -> list[dict[st
     return moved
 
 
+class _Banks:
+    """The banks in which buffers of a card begin.
+
+    Parameters
+    ----------
+    commands : that use them
+    banks : addresses at which those of far memory begin; from the range's end on they come again
+    """
+
+    def __init__(self, commands: Iterable[Command], banks: range):
+        self._banks = banks
+        self._beside: dict[int, set[int]] = {}
+        for command in commands:
+            together = {id(region.buffer) for region in (*command.reads, *command.writes)}
+            for buffer in together:
+                self._beside.setdefault(buffer, set()).update(together - {buffer})
+        self._found: dict[int, int] = {}
+
+    def first(self, buffer: Buffer) -> tuple[int, int]:
+        """At which byte of how many a buffer is to begin."""
+        turn, count = self._banks.stop, len(self._banks)
+        if buffer.nbytes < SPREAD * turn:
+            return 0, 1
+        taken = [self._found[n] for n in self._beside[id(buffer)] if n in self._found]
+
+        def met(bank: int) -> int:
+            return sum(max(0, APART - min((bank - n) % count, (n - bank) % count)) for n in taken)
+
+        bank = self._found[id(buffer)] = min(range(count), key=met)
+        return self._banks[bank], turn
+
+
 def plan(
     commands: Sequence[Command], schedule: Schedule, near: str, near_bytes: int, far: str,
-    slots: int,
+    slots: int, banks: range,
 ) -> Plan:  # fmt: skip
     """Places every buffer of the cards that a request's commands use.
 
     The memory `near` of each core has `near_bytes`; what does not fit there, or several cores use,
-    goes to `far`. There what cores hold of one name is held once.
+    goes to `far`. There what cores hold of one name is held once. Banks of `far` begin at the
+    addresses `banks`, and again from the end of that range on.
     """
     used = lifetimes(commands, schedule)
+    begin = _Banks(commands, banks)
     all_buffers = buffers(commands)
     memories: dict[int, str] = {}
     offsets: dict[int, int] = {}
@@ -150,7 +192,10 @@ def plan(
             grown = max(own.nbytes, own.offset(nbytes, used[key]) + nbytes)
             fits = contents[core] + slots * grown <= room
             memories[key] = of_core(near, core) if fits else far
-            offsets[key] = (own if fits else distant).put(nbytes, used[key])
+            if fits:
+                offsets[key] = own.put(nbytes, used[key])
+            else:
+                offsets[key] = distant.put(nbytes, used[key], *begin.first(buffer))
         arenas |= {(position, of_core(near, core)): arena for core, arena in close.items()}
         arenas[position, far] = distant
     sizes = {key: arena.nbytes for key, arena in arenas.items() if arena.nbytes}

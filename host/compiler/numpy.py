@@ -37,6 +37,7 @@ class NumpyTarget:
     name = TARGET
     near = far = MEMORY
     near_bytes = 0
+    far_banks = range(0, 64, 64)
     cores = 1
     word = 1
     max_dim = 1 << 16

@@ -10,8 +10,9 @@ from halfdome.host.compiler.strips import Strip, strips
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Node
 
-TRIES = 4
-"""How often strips are made, lower each time if some have found no place near."""
+TRIES = 5
+"""How often strips are made, lower each time if some have found no place near, and more of them if
+they have taken that of others."""
 
 
 class Staging:

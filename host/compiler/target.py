@@ -26,6 +26,7 @@ class Target(Protocol):
     word : int, operands and rows begin at multiples of so many bytes
     near, far : str, its small fast memory and its large one
     near_bytes, far_bytes : int
+    far_banks : range, addresses at which banks of far memory begin; from its end on they come again
     max_dim : int, elements of an embedding row
     waits : int, events that a command can wait for by itself
     load_bytes : int, so many from the host take much longer than that their transfer begins
@@ -39,6 +40,7 @@ class Target(Protocol):
     far: str
     near_bytes: int
     far_bytes: int
+    far_banks: range
     max_dim: int
     waits: int
     load_bytes: int

@@ -6,7 +6,18 @@ from functools import cache
 
 from amaranth.hdl import UnusedElaboratable
 
+from halfdome.hdl.arith.convert import FloatNarrow
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.array import PREFETCH_LINES, RUN_WORDS
+from halfdome.hdl.gather.convert import PooledConverter
+from halfdome.hdl.gather.engine import BUFFERED_ROWS
+from halfdome.hdl.gather.group import group_elements
+from halfdome.hdl.gather.interleave import CONTEXTS, LOOKUPS
+from halfdome.hdl.gather.lanes import AccumulateLanes
+from halfdome.hdl.gather.mean import BagMean
+from halfdome.hdl.gather.rows import RowFetcher
+from halfdome.hdl.gather.scale import RowScaler
+from halfdome.hdl.gather.shape import max_factored_words
 from halfdome.hdl.matmul.engine import LINES_AHEAD, PARAM_WORDS, WEIGHT_WORDS, MatmulEngine
 from halfdome.hdl.matmul.feeder import Feeder
 from halfdome.hdl.matmul.job import JobDecoder
@@ -35,7 +46,7 @@ def attributes(config: CardConfig) -> dict[str, int]:
     with warnings.catch_warnings():
         # They are asked, not built.
         warnings.simplefilter("ignore", UnusedElaboratable)
-        engines = {"matmul": _matmul(config), "vector": _vector(config)}
+        engines = {"matmul": _matmul(config), "vector": _vector(config), "gather": _gather(config)}
         gc.collect()  # some of them hold each other
     return {
         f"{engine}_{name}": value
@@ -90,4 +101,27 @@ def _vector(config: CardConfig) -> dict[str, int]:
         "mean_adder_latency": MeanAdder(config, BytePairs.term_latency).latency,
         "mean_delay": means.latency - means.parts,
         "inverse_latency": Inverse.latency,
+    }
+
+
+def _gather(config: CardConfig) -> dict[str, int]:
+    lanes, mean, converter = AccumulateLanes(config), BagMean(config), PooledConverter(config)
+    return {
+        "prefetch_words": PREFETCH_LINES * config.burst_words,
+        "run_words": RUN_WORDS,
+        "contexts": CONTEXTS,
+        "lookups": LOOKUPS,
+        "address_latency": RowFetcher.address_latency,
+        "row_words": 2 * max_factored_words(config),
+        "buffered_rows": BUFFERED_ROWS,
+        "scaler_latency": RowScaler(config, BUFFERED_ROWS).latency,
+        "chain_latency": lanes.chain_latency,
+        "lanes_room": lanes.output_depth,
+        "group_elements": group_elements(config),
+        "mean_steps": mean.steps,
+        "mean_latency": mean.latency,
+        "mean_room": mean.depth,
+        "half_latency": FloatNarrow.latency,
+        "byte_latency": converter.latency,
+        "convert_room": converter.depth,
     }

@@ -45,25 +45,29 @@ class Bytes {
   virtual const uint8_t* at(uint64_t address) const = 0;
 };
 
-// How many cycles an engine spent in each activity.
-class Account {
+// How many cycles were spent on each of so many kinds of things; at first on 0.
+template <size_t KINDS>
+class Tally {
  public:
-  // From `cycle` on, the engine does `activity`. Cycles are told in order; the last word on one counts.
-  void become(Activity activity, int64_t cycle) {
-    if (activity == now_) return;
+  // From `cycle` on, `kind`. Cycles are told in order; the last word on one counts.
+  void become(unsigned kind, int64_t cycle) {
+    if (kind == now_) return;
     counts_[now_] += cycle - since_;
-    now_ = activity;
+    now_ = kind;
     since_ = cycle;
   }
-  // Cycles of `activity` before `cycle`.
-  int64_t count(Activity activity, int64_t cycle) const {
-    return counts_[activity] + (activity == now_ ? cycle - since_ : 0);
+  // Cycles of `kind` before `cycle`.
+  int64_t count(unsigned kind, int64_t cycle) const {
+    return counts_[kind] + (kind == now_ ? cycle - since_ : 0);
   }
 
  private:
-  Activity now_ = IDLE;
-  int64_t since_ = 0, counts_[ACTIVITIES] = {};
+  unsigned now_ = 0;
+  int64_t since_ = 0, counts_[KINDS] = {};
 };
+
+// By `Activity`.
+using Account = Tally<ACTIVITIES>;
 
 class Engine {
  public:
@@ -86,6 +90,8 @@ class Engine {
   virtual void finish(int64_t cycle) = 0;
   // How the command ended if the engine itself knows better than the values do: a read that failed.
   virtual Result result() const { return {}; }
+  // Of a gather engine: cycles before `cycle` that it spent on a wait of GATHER_WAITS.
+  virtual int64_t waited(unsigned, int64_t) const { return 0; }
 };
 
 }  // namespace halfdome::timing

@@ -24,6 +24,7 @@ from halfdome.hdl.commands import (
     Function,
     Opcode,
     ReadFailure,
+    RowFormat,
     Status,
 )
 from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
@@ -32,6 +33,7 @@ from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.dma.transpose import _QUEUED
 from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
+from halfdome.hdl.gather.array import COUNT_BITS
 from halfdome.hdl.memory.arbiter import FAN_IN
 from halfdome.hdl.memory.axi_arbiter import OUTSTANDING_WRITES
 from halfdome.hdl.memory.switch import OUTSTANDING_BITS
@@ -66,8 +68,10 @@ _CONSTANTS = {
     "NO_COUNTER": NO_COUNTER,
     "TABLE_BYTES": TABLE_BYTES,
     "LINE_BYTES": LINE_BYTES,
+    "COUNT_BITS": COUNT_BITS,
     "ENGINES": len(Engine),
     "ACTIVITIES": len(Activity),
+    "GATHER_WAITS": len(registers.GATHER_WAITS),
     "CORE_READS": len(_READS),
     "CORE_WRITES": len(_WRITES),
     "CARD_READS": CARD_READS,
@@ -128,6 +132,9 @@ def header() -> str:
         _struct("Parameters", tuple(parameters(CardConfig()))),
         _constants(_CONSTANTS),
         f"constexpr uint64_t ADDRESS_MASK = {(1 << ADDRESS_BITS) - 1};\n",
+        _table("ELEMENT_BYTES", [each.nbytes for each in ElementFormat]),
+        _table("ROW_ELEMENT_BITS", [each.element_bits for each in RowFormat]),
+        _table("ROW_TAIL_BYTES", [each.tail_bytes for each in RowFormat]),
         *(_enum(kind) for kind in (Opcode, ElementFormat, Function, Status, ReadFailure)),
         _plain_enum("Activity", {each.name: each.value for each in Activity}),
         _plain_enum("EngineNumber", {f"{each.name}_ENGINE": each.value for each in Engine}),
@@ -135,6 +142,10 @@ def header() -> str:
         _space("reg", {each.name: each.offset for each in registers.REGISTERS}),
         _space("core_reg", {each.name: each.offset for each in registers.CORE_REGISTERS}),
         _space("traffic", {name: number for number, name in enumerate(registers.TRAFFIC)}),
+        _plain_enum("GatherWait", {f"WAITS_FOR_{wait.upper()}": number
+                                   for number, wait in enumerate(registers.GATHER_WAITS)}),
+        _table("GATHER_WAIT_TRAFFIC", (registers.TRAFFIC.index(f"gather_{wait}_cycles")
+                                       for wait in registers.GATHER_WAITS)),
         _table("READ_OWNERS", _READS),
         _table("WRITE_OWNERS", _WRITES),
         "// Operands that the checker looks at, by opcode.\n" + _table("OPERANDS", _operands()),

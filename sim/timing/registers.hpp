@@ -11,7 +11,7 @@ inline void Processor::snapshot(int64_t cycle) {
   for (const auto& core : engines_) {
     for (const Engine* engine : core) {
       for (unsigned activity = 0; activity < ACTIVITIES; ++activity) {
-        *place++ = static_cast<uint64_t>(engine->account.count(Activity(activity), cycle));
+        *place++ = static_cast<uint64_t>(engine->account.count(activity, cycle));
       }
     }
   }
@@ -20,6 +20,11 @@ inline void Processor::snapshot(int64_t cycle) {
   std::copy(std::begin(known), std::end(known), traffic_);
   traffic_[traffic::weight_dram_bytes] = memory_.traffic.weight_dram_bytes;
   traffic_[traffic::weight_scratchpad_bytes] = memory_.traffic.weight_scratchpad_bytes;
+  for (unsigned wait = 0; wait < GATHER_WAITS; ++wait) {
+    int64_t cycles = 0;  // counted a cycle late, as bytes are
+    for (const auto& core : engines_) cycles += core[GATHER_ENGINE]->waited(wait, cycle - 1);
+    traffic_[GATHER_WAIT_TRAFFIC[wait]] = static_cast<uint64_t>(cycles);
+  }
 }
 
 inline uint32_t Processor::read(unsigned offset, int64_t cycle) {

@@ -7,9 +7,9 @@
 
 #include "../kernel/card.hpp"
 #include "dma.hpp"
+#include "gather/engine.hpp"
 #include "matmul/engine.hpp"
 #include "registers.hpp"
-#include "vacant.hpp"
 #include "vector/engine.hpp"
 
 namespace halfdome::timing {
@@ -92,7 +92,7 @@ class TimingCard : public Card {
       case VECTOR_ENGINE:
         return std::make_unique<VectorEngine>(p_, read(2), read(3), write(1));
       default:
-        return std::make_unique<VacantEngine>();
+        return std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
     }
   }
 

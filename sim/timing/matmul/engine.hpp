@@ -83,6 +83,9 @@ class MatmulEngine : public Engine {
   }
 
   int64_t run(int64_t cycle) {
+    if (skips_) feeder_.skip(cycle - clocked_ - 1);
+    clocked_ = cycle;
+    skips_ = false;
     const Line* tiles = front(tiles_, cycle);
     loader_.look(fetcher_.buffer.readable(cycle), tiles);
     feeder_.look(cycle, front(feeds_, cycle), activations_, loader_.ready(),
@@ -142,7 +145,10 @@ class MatmulEngine : public Engine {
       feeds_.write(cycle, line);
     }
     const bool ending = fed_ && writer_.empty();
-    if (feed || row_start || line_taken || moved || loading || fetching || ending) return cycle + 1;
+    const unsigned rows = feed ? feeder_.run(activations_) : 0;
+    skips_ = rows != 0;
+    if (row_start || line_taken || moved || loading || fetching || ending) return cycle + 1;
+    if (feed) next = std::min(next, cycle + 1 + rows);
     return std::min(next, wake(cycle));
   }
 
@@ -173,8 +179,9 @@ class MatmulEngine : public Engine {
   std::deque<Output> outputs_;
   matmul::Job job_{};
   State state_ = State::IDLE;
-  int64_t begin_ = 0, output_delay_ = 0;
+  int64_t begin_ = 0, output_delay_ = 0, clocked_ = 0;
   bool fed_ = false;
+  bool skips_ = false;  // rows enter in the cycles that are passed over
 };
 
 }  // namespace halfdome::timing

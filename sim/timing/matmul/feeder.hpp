@@ -69,6 +69,15 @@ class Feeder {
     if (++tile_ == line_->tiles) tile_ = 0;
   }
 
+  // After `clock`: how many cycles from the next one on bring a row that is neither the last of its
+  // pass nor one that leaves, if nothing comes. They can be passed over: `skip` makes up for them.
+  unsigned run(const ActivationBuffer& x) const {
+    if (row_ == 0 || last_) return 0;
+    const unsigned until = std::min(line_->rows - 1, x.rows_available(word()));
+    return until > row_ ? until - row_ : 0;
+  }
+  void skip(int64_t cycles) { row_ += static_cast<unsigned>(cycles); }
+
   // When the next pass may begin if all else is there.
   int64_t free_at() const { return free_at_; }
 

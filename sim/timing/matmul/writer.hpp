@@ -99,8 +99,8 @@ class RowWriter {
   void offer_word() {
     const uint64_t from = row_.address, to = from + row_.size;
     const uint64_t word = (from / bus() + word_) * bus();
-    port_.offer(word & ADDRESS_MASK,
-                static_cast<unsigned>(std::min(to, word + bus()) - std::max(from, word)));
+    const uint64_t first = std::max(from, word);
+    port_.offer(first & ADDRESS_MASK, static_cast<unsigned>(std::min(to, word + bus()) - first));
   }
 
   const Parameters& p_;

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import ElementFormat, Engine, Opcode
 from halfdome.hdl.config import PRESETS
-from halfdome.host.compiler import bands
+from halfdome.host.compiler import bands, costs
 from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
@@ -91,15 +91,33 @@ def test_what_is_short_stays_whole():
     assert found[Opcode.MATMUL] == found[Opcode.ADD_QUANTISED] == 1
 
 
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("image", [14, 28, 56, 112])
-def test_bands_of_products_fetch_few_weights_more(image, kernel):
-    """Each block of the array's rows fetches all of them, and so does what is left of one."""
+def rows_of_bands(image, kernel):
+    """Of a product with each pixel, or a convolution."""
     program = compile(residual(image, 256, 1, kernel), Unstaged(DEFAULT), values=False)
     opcode = Opcode.MATMUL if kernel == 1 else Opcode.CONV2D
     made = [each.values for each in decoded(program.parts[0]) if each.opcode is opcode]
-    rows = [each["m"] if kernel == 1 else each["out_height"] * each["out_width"] for each in made]
+    return [each["m"] if kernel == 1 else each["out_height"] * each["out_width"] for each in made]
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "count"), [(14, 1, 4), (14, 3, 4), (7, 3, 2), (7, 1, 1), (4, 3, 1)]
+)
+def test_a_small_image_comes_in_bands_that_leave_dram_to_others(image, kernel, count):
+    """What reads them need not wait for a block of the array's rows."""
+    rows = rows_of_bands(image, kernel)
     assert sum(rows) == image * image
-    assert 1 < len(made) <= bands.MOST
+    assert len(rows) == count
+    weights = DEFAULT.weight_tile_bytes / costs.dram_bytes_per_cycle(DEFAULT)
+    if count > 1:
+        assert weights / max(rows) <= bands.WEIGHTS_SHARE
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("image", [28, 56, 112])
+def test_bands_of_products_fetch_few_weights_more(image, kernel):
+    """Each block of the array's rows fetches all of them, and so does what is left of one."""
+    rows = rows_of_bands(image, kernel)
+    assert sum(rows) == image * image
+    assert 1 < len(rows) <= bands.MOST
     fewest = -(-image * image // DEFAULT.activation_rows)
     assert sum(-(-each // DEFAULT.activation_rows) for each in rows) <= 1.15 * fewest

@@ -139,6 +139,18 @@ def test_strips_that_find_no_place_near_are_lower_or_none():
     assert {program.segments[number].memory for number in targets} == {"scratchpad"}
 
 
+def test_what_strips_send_away_is_read_in_strips_too():
+    """The first image lies near until strips of the second take its place."""
+    first = convolution(56, 48, 48, 48)
+    [node] = first.nodes
+    second = Node("conv2d", ("y", *node.inputs[1:]), "z", node.attributes)
+    both = Graph(first.inputs, ["z"], [node, second], first.constants)
+    with patch("halfdome.host.compiler.compile._Compilation._spares", lambda *_: True):
+        program = compile(both, DEFAULT, in_flight=1, values=False)
+    read = [each.places["x"][0] for each in decoded(program.parts[0]) if "x" in each.places]
+    assert {program.segments[number].memory for number in read} == {"scratchpad"}
+
+
 def test_strips_spare_far_memory():
     graph = convolution(112, 32, 32)
     moved = [
@@ -154,7 +166,7 @@ def test_requests_come_one_at_a_time_if_their_tensors_are_nearer_then():
     chosen, two = (compile(long, DEFAULT, in_flight=n, values=False) for n in (None, 2))
     assert chosen.slots == 1
     far = [program.about["traffic_bytes"][0]["dram"] for program in (chosen, two)]
-    assert far[0] < 0.6 * far[1]
+    assert far[0] < 0.8 * far[1]
     assert chosen.about["interval_cycles"] < SLOWER * two.about["interval_cycles"]
     assert compile(short, DEFAULT, values=False).slots == LEAST_IN_FLIGHT
 
@@ -218,3 +230,18 @@ def test_no_strip_is_larger_than_its_share(image, k, n, kernel, stride, slots, c
         rows = max(len(strip.image) for strip in strips(whole, height))
         row_bytes = -(-k // config.bus_bytes) * config.bus_bytes
         assert 2 * slots * rows * image * row_bytes <= config.scratchpad_bytes
+
+
+def test_a_pool_of_what_a_large_layer_made_comes_in_strips():
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.integers(-128, 128, (64, 1, 1, 160)).astype(np.int8),
+        "b": np.zeros(64, np.int32), "m": np.full(64, 1e-4, np.float32),
+    }  # fmt: skip
+    windows = {"kernel": (3, 3), "stride": (2, 2), "pads": (1, 1, 1, 1)}
+    nodes = [Node("conv2d", ("x", *constants), "z"), Node("max_pool", ("z",), "y", windows)]
+    inputs = [Value("x", (1, 112, 112, 160), U8)]
+    program = compile(Graph(inputs, ["y"], nodes, constants), DEFAULT, 1, in_flight=2)
+    found = [each for each in decoded(program.parts[0]) if each.opcode is Opcode.POOL]
+    assert len(found) > 1
+    assert {program.segments[each.places["x"][0]].memory for each in found} == {"scratchpad"}

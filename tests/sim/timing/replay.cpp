@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "timing/gather/engine.hpp"
 #include "timing/matmul/engine.hpp"
 #include "timing/vector/engine.hpp"
 
@@ -32,15 +33,19 @@ struct Memory : Bytes {
 
 struct Replay {
   const Parameters& p;
+  Memory memory;
   std::vector<ReadPort> reads;
   WritePort write;
   std::unique_ptr<Engine> engine;
   char* message;
   int64_t cycle = 0, wake = 0, counts[ACTIVITIES] = {};
 
-  Replay(const Parameters& parameters, int kind, size_t ports, char* text)
-      : p(parameters), reads(ports), message(text) {
+  Replay(const Parameters& parameters, int kind, const uint8_t* bytes, size_t ports, char* text)
+      : p(parameters), memory(bytes), reads(ports), message(text) {
     switch (kind) {
+      case GATHER_ENGINE:
+        engine = std::make_unique<GatherEngine>(p, memory, reads[0], reads[1], reads[2], reads[3], write);
+        break;
       case MATMUL_ENGINE:
         engine = std::make_unique<MatmulEngine>(p, reads[0], reads[1], reads[2], write);
         break;
@@ -111,10 +116,11 @@ struct Replay {
 }  // namespace
 
 #pragma GCC visibility push(default)
-extern "C" int replay(const Parameters* parameters, int kind, const uint8_t* commands, size_t ports,
+extern "C" int replay(const Parameters* parameters, int kind, const uint8_t* memory,
+                      const uint8_t* commands, size_t ports,
                       const Read* reads, const Write* writes, const Commands* controls, size_t cycles,
                       char* message) {
-  Replay replay(*parameters, kind, ports, message);
+  Replay replay(*parameters, kind, memory, ports, message);
   for (size_t cycle = 0; cycle < cycles; ++cycle) {
     if (!replay.step(reads + cycle * ports, writes[cycle], controls[cycle], commands)) return 0;
     if (controls[cycle].taken) commands += DESCRIPTOR_BYTES;

@@ -36,7 +36,7 @@ def _library() -> ctypes.CDLL:
     lib = ctypes.CDLL(str(cached("timing-replay", key, build) / "replay.so"))
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     lib.replay.argtypes = (
-        pointer, ctypes.c_int, pointer, size, *[pointer] * 3, size, ctypes.c_char_p
+        pointer, ctypes.c_int, pointer, pointer, size, *[pointer] * 3, size, ctypes.c_char_p
     )  # fmt: skip
     return lib
 
@@ -76,15 +76,17 @@ def check(config, engine: Engine, dut, memories: dict, commands: list[bytes]) ->
     for row in seen:
         for first in range(0, 6 * len(reads), 6):
             row[first + 3] += 1
-        strobe = 6 * len(reads) + 3
+        address, strobe = 6 * len(reads) + 2, 6 * len(reads) + 3
+        row[address] += (row[strobe] & -row[strobe]).bit_length() - 1  # of the first byte written
         row[strobe] = row[strobe].bit_count()
         rows.append(row)
     table = np.array(rows, np.int64)
     parts = np.split(table, [6 * len(reads), 6 * len(reads) + 5], axis=1)
     parts = [np.ascontiguousarray(part) for part in parts]
     message = ctypes.create_string_buffer(200)
+    memory = memories[READS[engine][0]].data.ctypes.data
     same = _library().replay(
-        parameter_array(config), int(engine), b"".join(commands), len(reads),
+        parameter_array(config), int(engine), memory, b"".join(commands), len(reads),
         *(part.ctypes.data for part in parts), len(table), message,
     )  # fmt: skip
     assert same, message.value.decode()

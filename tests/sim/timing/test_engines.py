@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.vector.engine import VectorEngine
 from tests.bench import Memory
+from tests.hdl.gather.harness import lay
+from tests.hdl.gather.test_engine import gathers
 from tests.hdl.matmul.jobs import CardMemory
 from tests.hdl.matmul.test_engine import commands as products
 from tests.hdl.matmul.test_engine import formats
@@ -61,3 +64,21 @@ def test_vector_commands_take_their_cycles(opcodes, bus, stall, seed):
         position = -(-job.end // 64) * 64
     ports = dict.fromkeys((*READS[Engine.VECTOR], WRITE[Engine.VECTOR]), memory)
     check(config, Engine.VECTOR, VectorEngine(config), ports, made)
+
+
+@given(
+    commands=st.lists(gathers(), min_size=1, max_size=2), fails=st.booleans(),
+    lanes=st.sampled_from([1, 4, 16]), stages=st.sampled_from([1, 2]), stall=stalls, seed=seeds,
+)  # fmt: skip
+def test_gathers_take_their_cycles(commands, fails, lanes, stages, stall, seed):
+    config = TINY.replace(lanes=lanes, gather_float_stages=stages)
+    memory = Memory(config, 1 << 16, seed=seed, stall=stall)
+    made, top = [], 0
+    for command in commands:
+        count = len(command.indices)
+        changes = {"index_count": count + 1} if fails else {}
+        laid = lay(command, memory.data, top, config.bus_bytes, **changes)
+        made.append(laid.descriptor)
+        top = laid.end + 4 * config.bus_bytes
+    ports = dict.fromkeys((*READS[Engine.GATHER], WRITE[Engine.GATHER]), memory)
+    check(config, Engine.GATHER, GatherEngine(config), ports, made)

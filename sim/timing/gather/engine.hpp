@@ -1,0 +1,191 @@
+// The gather engine: when it reads indices and rows, adds and writes (hdl/gather/engine.py).
+#pragma once
+
+#include "output.hpp"
+
+namespace halfdome::timing {
+
+class GatherEngine : public Engine {
+ public:
+  GatherEngine(const Parameters& p, const Bytes& bytes, ReadPort& lengths, ReadPort& indices,
+               ReadPort& weights, ReadPort& rows, WritePort& output)
+      : p_(p), output_(output), lengths_(p, bytes, lengths), indices_(p, bytes, indices),
+        weights_(p, bytes, weights), interleaver_(p), fetcher_(p, rows), aligner_(p), scaler_(p),
+        lanes_(p), splitter_(p), mean_(p), converter_(p), writer_(p, output) {}
+
+  bool ready() const override { return state_ == State::IDLE; }
+
+  void take(const Command& command, int64_t cycle) override {
+    job_ = gather::job_of(p_, command);
+    state_ = State::PREPARE;
+    start_ = cycle + 2;
+    account.become(BUSY, cycle + 1);
+    waits_.become(1 + WAITS_FOR_INDICES, cycle + 1);
+  }
+
+  void offer(int64_t) override {
+    if (state_ != State::RUN && state_ != State::DRAIN) return;
+    for (gather::ArrayReader* reader : {&lengths_, &indices_, &weights_}) reader->offer();
+    fetcher_.offer();
+    writer_.offer();
+  }
+
+  int64_t clock(int64_t cycle) override {
+    switch (state_) {
+      case State::IDLE: return NEVER;
+      case State::PREPARE:
+        if (cycle < start_) return start_;
+        start();
+        state_ = State::RUN;
+        return cycle + 1;
+      case State::REPORT: return NEVER;
+      default: return run(cycle);
+    }
+  }
+
+  bool done() const override { return state_ == State::REPORT; }
+  void finish(int64_t cycle) override {
+    state_ = State::IDLE;
+    account.become(IDLE, cycle + 1);
+    waits_.become(0, cycle + 1);
+  }
+  int64_t waited(unsigned wait, int64_t cycle) const override { return waits_.count(1 + wait, cycle); }
+
+ private:
+  enum class State { IDLE, PREPARE, RUN, DRAIN, REPORT };
+
+  void start() {
+    lengths_.start(job_.lengths, job_.bags, job_.wide);
+    indices_.start(job_.indices, job_.index_count, job_.wide);
+    weights_.start(job_.weights, job_.weighted ? job_.index_count : 0, false);
+    bag_lengths_.restart(job_);
+    sequencer_.start(job_);
+    interleaver_.restart();
+    fetcher_.start(job_);
+    aligner_.start(job_);
+    unpacker_.start(job_);
+    lanes_.start(job_);
+    splitter_.start(job_);
+    converter_.start(job_);
+    writer_.restart(job_);
+  }
+
+  int64_t run(int64_t cycle) {
+    const bool draining = state_ == State::DRAIN;
+    const bool rows_done = in_flight_ == 0;
+    const bool readers_idle = lengths_.idle() && indices_.idle() && weights_.idle();
+    const bool written = lanes_.drained() && mean_.empty() && converter_.empty() && writer_.idle() && output_.idle;
+    const bool sequenced = sequencer_.done();
+
+    // Each part decides by what is on offer and by whether what follows takes more.
+    const gather::Tag* factors = scaler_.factors.readable(cycle) ? &scaler_.factors.front() : nullptr;
+    lanes_.look(cycle, factors, unpacker_.valid());
+    const bool chunk_taken = lanes_.takes_chunk, factors_taken = lanes_.takes_factors;
+    const bool word_unpacked = row_words_.readable(cycle) && unpacker_.ready(chunk_taken);
+    const bool word_taken = aligner_.valid() && gather::has_room(row_words_, p_.gather_row_words, cycle);
+    const bool tail_taken = aligner_.tail_valid() && scaler_.ready();
+    aligner_.look(cycle, fetcher_, word_taken, tail_taken);
+    const bool located = interleaver_.valid() && fetcher_.ready(cycle);
+    sequencer_.look(bag_lengths_, indices_, weights_);
+    const bool dealt = sequencer_.offers && interleaver_.ready();
+
+    Activity working = lanes_.blocked ? BLOCKED : lanes_.working ? BUSY : STARVED;
+    if (draining && rows_done && readers_idle) working = BLOCKED;
+    account.become(working, cycle);
+    const GatherWait wait = working == BLOCKED     ? WAITS_FOR_OUTPUT
+                            : lanes_.working       ? WAITS_FOR_LANES
+                            : fetcher_.waiting()   ? WAITS_FOR_MEMORY
+                            : !rows_done           ? WAITS_FOR_LANES
+                                                   : WAITS_FOR_INDICES;
+    waits_.become(1 + wait, cycle);
+
+    int64_t next = write(cycle);
+    bool moved = false;
+    const auto at = [&](int64_t when) { next = std::min(next, when); };
+
+    // Rows.
+    const bool word_ends = word_unpacked && row_words_.read(cycle);
+    if (word_taken) row_words_.write(cycle, aligner_.ends());
+    gather::consider(next, row_words_, cycle);
+    moved |= unpacker_.clock(chunk_taken, word_unpacked, word_ends) || word_taken;
+    const gather::Tag tail = aligner_.tail();
+    if (factors_taken) scaler_.factors.read(cycle);
+    at(scaler_.clock(cycle, tail_taken ? &tail : nullptr, factors_taken));
+    const bool returned = aligner_.takes_word && fetcher_.words.read(cycle);
+    gather::Tag tag;
+    if (aligner_.takes_tag) tag = fetcher_.tags.read(cycle);
+    moved |= aligner_.takes_word;
+    moved |= aligner_.clock(aligner_.takes_tag ? &tag : nullptr);
+    const gather::BagInterleaver::Output lookup = interleaver_.front();
+    at(fetcher_.clock(cycle, located ? &lookup : nullptr, returned));
+
+    // Lookups.
+    const bool length_taken = sequencer_.takes_length(dealt), index_taken = sequencer_.takes_index(dealt);
+    at(interleaver_.clock(cycle, located, dealt ? &sequencer_.lookup : nullptr));
+    in_flight_ += dealt;
+    in_flight_ -= factors_taken;
+    const bool has_element = lengths_.valid();
+    const int64_t element = has_element ? lengths_.element() : 0;
+    const bool element_ready = bag_lengths_.ready(length_taken);
+    moved |= sequencer_.clock(dealt);
+    moved |= bag_lengths_.clock(length_taken, has_element ? &element : nullptr);
+    at(lengths_.clock(cycle, element_ready, draining));
+    at(indices_.clock(cycle, index_taken, draining));
+    at(weights_.clock(cycle, index_taken && job_.weighted, draining));
+
+    if (state_ == State::RUN && sequenced) {
+      sequencer_.finish();
+      state_ = State::DRAIN;
+      moved = true;
+    } else if (draining && rows_done && readers_idle) {
+      if (written) state_ = State::REPORT;
+      moved = true;
+    }
+    return moved || dealt || located ? cycle + 1 : next;
+  }
+
+  // What comes from the lanes, on its way to memory.
+  int64_t write(int64_t cycle) {
+    const bool chunk = lanes_.sums.readable(cycle);
+    const gather::Pooled pooled = chunk ? lanes_.sums.front() : gather::Pooled{};
+    const gather::Group group = splitter_.group(pooled);
+    const bool bytes_taken = converter_.bytes.readable(cycle) && writer_.ready();
+    const bool mean_taken = job_.mean && mean_.means.readable(cycle) && converter_.ready();
+    const bool group_taken = chunk && (job_.mean ? mean_.ready() : converter_.ready());
+    const bool chunk_taken = group_taken && splitter_.last_part(pooled);
+    if (chunk_taken) lanes_.sums.read(cycle);
+    int64_t next = lanes_.clock(cycle, chunk_taken);
+    if (group_taken) splitter_.clock(pooled);
+    gather::Group converted = group, bytes{};
+    if (mean_taken) converted = mean_.means.read(cycle);
+    if (job_.mean) next = std::min(next, mean_.clock(cycle, group_taken ? &group : nullptr, mean_taken));
+    if (bytes_taken) bytes = converter_.bytes.read(cycle);
+    const bool converts = job_.mean ? mean_taken : group_taken;
+    next = std::min(next, converter_.clock(cycle, converts ? &converted : nullptr, bytes_taken));
+    return writer_.clock(bytes_taken ? &bytes : nullptr) || group_taken ? cycle + 1 : next;
+  }
+
+  const Parameters& p_;
+  WritePort& output_;
+  gather::ArrayReader lengths_, indices_, weights_;
+  gather::BagLengths bag_lengths_;
+  gather::BagSequencer sequencer_;
+  gather::BagInterleaver interleaver_;
+  gather::RowFetcher fetcher_;
+  gather::RowAligner aligner_;
+  Fifo<bool> row_words_;  // whether one ends the elements of its row
+  gather::RowUnpacker unpacker_;
+  gather::RowScaler scaler_;
+  gather::AccumulateLanes lanes_;
+  gather::ChunkSplitter splitter_;
+  gather::BagMean mean_;
+  gather::PooledConverter converter_;
+  gather::BagWriter writer_;
+  gather::Job job_{};
+  State state_ = State::IDLE;
+  int64_t start_ = 0;
+  uint64_t in_flight_ = 0;  // lookups between sequencer and lanes
+  Tally<1 + GATHER_WAITS> waits_;  // none, then each
+};
+
+}  // namespace halfdome::timing

@@ -1,0 +1,95 @@
+// Rows become sums (hdl/gather/lanes.py).
+#pragma once
+
+#include "rows.hpp"
+
+namespace halfdome::timing::gather {
+
+// A chunk of a pooled row; `last` ends the row.
+struct Pooled {
+  unsigned context;
+  bool last;
+};
+
+class AccumulateLanes {
+ public:
+  explicit AccumulateLanes(const Parameters& p)
+      : p_(p), fresh_(static_cast<size_t>(p.gather_contexts), true), room_(p.gather_lanes_room) {}
+
+  Fifo<Pooled> sums;
+
+  void start(const Job& job) {
+    shape_ = job.shape;
+    fresh_.assign(fresh_.size(), true);
+  }
+  // No chunk of a finished bag is inside.
+  bool drained() const { return room_ == p_.gather_lanes_room; }
+
+  // Decides on a cycle: `factors` of the row, if there are any, and whether a chunk is there.
+  void look(int64_t cycle, const Tag* factors, bool chunk) {
+    factors_ = factors;
+    issue = takes_chunk = takes_factors = working = blocked = false;
+    if (!factors || (factors->row && !chunk)) return;
+    const bool waits = !fresh_[factors->context] && pending(cycle);
+    blocked = !waits && factors->last && room_ == 0;
+    working = !blocked;
+    issue = working && !waits;
+    takes_chunk = issue && factors->row;
+    takes_factors = issue && chunk_ == shape_.last_chunk;
+  }
+  bool issue = false, takes_chunk = false, takes_factors = false;
+  bool working = false, blocked = false;  // a chunk enters or waits for a sum; waits for room
+
+  // `left`: a sum was taken. Returns when it may go on by itself.
+  int64_t clock(int64_t cycle, bool left) {
+    // Of a bag that is not finished some may be left from a command that failed.
+    while (!inside_.empty() && inside_.front().cycle + p_.gather_chain_latency <= cycle) {
+      const Inside& retired = inside_.front();
+      if (retired.last) sums.write(cycle, {retired.context, retired.last_chunk});
+      inside_.pop_front();
+    }
+    room_ += left;
+    if (issue) {
+      const bool last_chunk = chunk_ == shape_.last_chunk;
+      inside_.push_back({cycle, chunk_, factors_->context, factors_->last, last_chunk});
+      room_ -= factors_->last;
+      chunk_ = last_chunk ? 0 : chunk_ + 1;
+      if (last_chunk) fresh_[factors_->context] = factors_->last;
+    }
+    if (issue || left) return cycle + 1;
+    int64_t next = NEVER;
+    for (const Inside& each : inside_) next = std::min(next, each.cycle + p_.gather_chain_latency);
+    consider(next, sums, cycle);
+    return next;
+  }
+
+ private:
+  // A chunk on its way to its sum.
+  struct Inside {
+    int64_t cycle;
+    uint64_t chunk;
+    unsigned context;
+    bool last, last_chunk;
+  };
+
+  // The sum to be added to is on its way.
+  bool pending(int64_t cycle) const {
+    for (const Inside& each : inside_) {
+      if (!each.last && each.context == factors_->context && each.chunk == chunk_ &&
+          cycle - each.cycle < p_.gather_chain_latency) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  const Parameters& p_;
+  Shape shape_{};
+  std::vector<bool> fresh_;  // contexts whose bag has no row yet
+  int64_t room_;
+  uint64_t chunk_ = 0;
+  std::deque<Inside> inside_;
+  const Tag* factors_ = nullptr;
+};
+
+}  // namespace halfdome::timing::gather

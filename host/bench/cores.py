@@ -26,7 +26,7 @@ COUNTS = (1, 2, 4)
 DEMO_BATCH = 128
 BATCH = 64
 """Samples of a request of a recommender."""
-TABLE_ROWS = 16384
+TABLE_ROWS = 4096
 """Rows of a table: far more than DRAM keeps open, few enough to be brought over a link."""
 REQUESTS = 4
 """Answered one after the other: as many as are in flight at a time, and more."""

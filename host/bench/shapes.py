@@ -122,8 +122,8 @@ def recommender(
     def request() -> Request:
         drawn = {"dense": rng.normal(size=dense.shape).astype(np.float32)}
         for name in bags:
-            drawn[f"{name} indices"] = rng.integers(0, rows, batch * shape.lookups)
-            drawn[f"{name} lengths"] = np.full(batch, shape.lookups)
+            drawn[f"{name} indices"] = rng.integers(0, rows, batch * shape.lookups, np.int32)
+            drawn[f"{name} lengths"] = np.full(batch, shape.lookups, np.int32)
         return drawn
 
     return graph, request

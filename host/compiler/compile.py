@@ -10,7 +10,7 @@ import numpy as np
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
-from halfdome.host.compiler import bags, depthwise, events, memory, needs, pipeline, staging
+from halfdome.host.compiler import bags, events, memory, needs, pipeline, staging, windows
 from halfdome.host.compiler.commands import Buffer, Place
 from halfdome.host.compiler.division import (
     Cores,
@@ -297,7 +297,7 @@ class _Compilation:
 
     def _interval(self) -> float:
         """Cycles from one request to the next, taps in far memory included."""
-        taken = depthwise.far_cycles(self._lowering, self._placed.memories)
+        taken = windows.far_cycles(self._lowering, self._placed.memories)
         return max(self.period, *taken)
 
     @property

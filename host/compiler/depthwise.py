@@ -4,15 +4,13 @@ The vector engine adds up what its windows see, beside the array, which does oth
 meanwhile.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from halfdome.host.compiler import windows
 from halfdome.host.compiler.commands import Place
-from halfdome.host.compiler.lowering import Lowering, Reading, label, whole
+from halfdome.host.compiler.lowering import Lowering, whole
 from halfdome.host.compiler.products import hold_params, weight_format
-from halfdome.host.compiler.staging import Staging
-from halfdome.host.driver.kernels import Window
+from halfdome.host.driver.kernels import Rows, Window, Work
 from halfdome.host.graph import pooling, products
 from halfdome.host.graph.graph import Node
 
@@ -36,7 +34,6 @@ def depthwise(lowering: Lowering, node: Node, position: int) -> None:
     """DEPTHWISE of each image and strip."""
     constants, (name, weight_name, *params) = lowering.graph.constants, node.inputs
     value, made = lowering.graph.values[name], lowering.graph.values[node.output]
-    x, y = lowering.layouts[name, position], lowering.output(node.output, position)
     weight = constants[weight_name]
     k, *kernel = weight.shape[:-1]
     stride, pads, dilation = products.window(node)
@@ -53,37 +50,14 @@ def depthwise(lowering: Lowering, node: Node, position: int) -> None:
         )  # fmt: skip
         held = Place(buffer)
         reads.append(whole(buffer))
-    pixels, out_pixels = window.image[0] * window.image[1], window.out[0] * window.out[1]
-    images = lowering.rows(name, position) // pixels
-    reading = Reading(x.buffer, lowering.row_bytes(name), window, alone=True, images=images)
-    staging = Staging(lowering, node, position, x, reading)
-    for number in range(images):
-        for strip in staging.strips:
-            source, cut = staging.rows(number * pixels, strip), strip.window(window)
-            first = number * out_pixels + strip.out.start * window.out[1]
-            work = lowering.target.depthwise(
-                node, lowering.rows_at(name, source), held, params_place,
-                lowering.rows_at(node.output, y, first), cut, weight_format(weight),
-                products.weight_zero_point(node),
-            )  # fmt: skip
-            size = len(strip.image) * window.image[1]
-            lowering.add(
-                position, work, label(node),
-                reads=[source.region(size, k).moving(lowering.target.fetched_alone(cut)), *reads],
-                writes=[y.region(len(strip.out) * window.out[1], k, first)],
-            )  # fmt: skip
 
+    def make(source: Rows, drain: Rows, cut: Window) -> Work:
+        return lowering.target.depthwise(
+            node, source, held, params_place, drain, cut, weight_format(weight),
+            products.weight_zero_point(node),
+        )  # fmt: skip
 
-def far_cycles(lowering: Lowering, memories: Mapping[int, str]) -> list[float]:
-    """What far memory is expected to take on each card for what windows see of it, each channel
-    alone; `memories` by buffer."""
-    target, taken = lowering.target, [0.0] * len(lowering.shares)
-    for (output, position), reading in lowering.readings.items():
-        is_far = memories[id(reading.buffer)] == target.far
-        if reading.alone and is_far and (output, position) not in lowering.cuts:
-            taps = target.far_taps(reading.window, reading.row_bytes)
-            taken[position] += reading.images * taps
-    return taken
+    windows.over_images(lowering, node, position, window, make, reads)
 
 
 def _are_ones(node: Node, weight: np.ndarray) -> bool:

@@ -148,6 +148,14 @@ class Device:
         self.poll()
         self.rings.restart_core(core)
 
+    def stopped_cores(self) -> list[int]:
+        """The cores whose ring stands still, as a descriptor could not be fetched."""
+        return [
+            core
+            for core in range(self.config.cores)
+            if self.read("CORE_STATUS", core) & STATUS_FETCH_FAILED
+        ]
+
     def _await_reset(self, register: str, what: str, advice: str, core: int = 0) -> None:
         for _ in range(max(1, self.patience_cycles // RESET_POLL_CYCLES)):
             if not self.read(register, core) & STATUS_RESETTING:

@@ -324,13 +324,26 @@ class HalfdomeAccelerator:
         return self.device.drain()
 
     def restart(self, peers: Sequence["HalfdomeAccelerator"]) -> bool:
-        """Resets the card and sets its counters to what they would have reached."""
+        """Resets the cores that have stopped, or the card if that does not bring it to rest, and
+        sets counters to what they would have reached."""
         try:
-            self.device.reset()
-            self.timeline.restore([peer.timeline for peer in peers])
+            if not self._restart_cores(peers):
+                self.device.reset()
+                self.timeline.restore([peer.timeline for peer in peers])
         except (CardError, TimeoutError):
             return False
         return True
+
+    def _restart_cores(self, peers: Sequence["HalfdomeAccelerator"]) -> bool:
+        """Whether some cores had stopped, and all others end once those are reset."""
+        stopped = self.device.stopped_cores()
+        if not 0 < len(stopped) < self.config.cores:
+            return False
+        for core in stopped:
+            self.device.reset_core(core)
+            self.timeline.restore_core(core)
+        self.catch_up(peers)
+        return self.drain()
 
     def give_up(self) -> None:
         """See `Device.give_up`."""

@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from halfdome.host.driver.accelerator import Accelerator
 from halfdome.host.driver.bus import Bus, DmaBuffer
 from halfdome.host.driver.memory import Block
-from halfdome.host.driver.settle import settle
+from halfdome.host.driver.settle import Settled, settle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,12 +36,16 @@ class Session:
     bus : Bus
     accelerators : list of Accelerator, all that write into host memory
     turn : int, the number of the call under way; calls within it have its number
+    rests : int, how often cards were brought to rest and placed anew
+    settled : Settled or None, what became of them the last time
     """
 
     def __init__(self, bus: Bus):
         self.bus = bus
         self.accelerators: list[Accelerator] = []
         self.turn = 0
+        self.rests = 0
+        self.settled: Settled | None = None
         self._lock = threading.RLock()
         self._mapped: tuple[DmaBuffer, ...] = ()
         self._abandoned: tuple[DmaBuffer, ...] = ()

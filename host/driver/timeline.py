@@ -103,9 +103,15 @@ class Timeline:
 
     def restore(self, peers: Sequence["Timeline"]) -> None:
         """Sets the counters of a card that was reset: whatever was issued counts as done."""
-        for queue, issued in enumerate(self.issued.tolist()):
-            self._device.set_counter(queue, issued)
+        for core in range(self._device.config.cores):
+            self.restore_core(core)
         self.catch_up(peers)
+
+    def restore_core(self, core: int) -> None:
+        """Sets the counters of a core that was reset."""
+        for engine in Engine:
+            queue = queue_of(core, engine)
+            self._device.set_counter(queue, int(self.issued[queue]))
 
     def catch_up(self, peers: Sequence["Timeline"]) -> None:
         """Sets what peers will have told this card, so that nothing waits for them."""

@@ -1,7 +1,7 @@
 """A model served by the cards of a platform: requests in, responses out, whatever goes wrong."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,6 +61,10 @@ class Incident:
     action: str
 
 
+_Steps = Generator[None, None, list[Response]]
+"""Answers requests, one of which it begins or ends with each step."""
+
+
 class Deployment:
     """Answers requests with a program on some accelerators of a session.
 
@@ -98,6 +102,7 @@ class Deployment:
         self._resident: dict[tuple[int, str], Block] = {}
         self._absent: list[Accelerator] = []  # given up
         self._looked = clock()
+        self._rests = session.rests
         self.incidents: list[Incident] = []
         session.call(self._open)
 
@@ -135,6 +140,16 @@ class Deployment:
         before anything is done, else what a request failed with last, or `CommandError` for a
         command that can never succeed.
         """
+        [outcome] = _outcomes([self._running_of(requests, progress, arrivals)])
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _running_of(
+        self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None,
+        arrivals: Sequence[int] | None = None,
+    ) -> _Steps:  # fmt: skip
+        """Answers requests step by step."""
         self._check_usable()
         if isinstance(requests, Mapping) or not isinstance(requests, Sequence):
             raise ValueError(
@@ -148,21 +163,15 @@ class Deployment:
                 "requests, none smaller than the one before"
             )
         self._running = self.session.turn
-        responses = self._run(requests, progress, arrivals)
-        self._running = 0
-        return responses
-
-    def _run(
-        self, requests: Sequence[Request], progress: Callable[[int], None],
-        arrivals: Sequence[int],
-    ) -> list[Response]:  # fmt: skip
+        self._rests = self.session.rests
         self._mend()
         if self._absent and self._clock() - self._looked >= LOOK_CYCLES:
             self._revive()
         checked = [check(self.program, request) for request in requests]
         self._unsure = True
-        responses = self._answer(requests, checked, progress, arrivals)
+        responses = yield from self._answer(requests, checked, progress, arrivals)
         self._unsure = False
+        self._running = 0
         return responses
 
     @whole
@@ -241,11 +250,14 @@ class Deployment:
     def _answer(
         self, requests: Sequence[Request], checked: list[Checked], progress: Callable[[int], None],
         arrivals: Sequence[int],
-    ) -> list[Response]:  # fmt: skip
+    ) -> _Steps:  # fmt: skip
         responses: dict[int, Response] = {}
         attempts: Counter[int] = Counter()
         waiting = deque(range(len(checked)))
         while len(responses) < len(checked):
+            yield
+            if self._rests != self.session.rests:
+                self._follow(waiting)
             flights = self._flights
             oldest = (*flights.numbers, *waiting)[0]
             if not flights.numbers:
@@ -272,6 +284,13 @@ class Deployment:
                 if self.program is not program:  # which may want them otherwise
                     checked = [check(self.program, request) for request in requests]
         return [responses[number] for number in range(len(checked))]
+
+    def _follow(self, waiting: deque[int]) -> None:
+        """Begins anew what was in flight when another deployment brought the cards to rest."""
+        again = list(self._flights.numbers)
+        waiting.extendleft(reversed(again))
+        error = CardError("another deployment brought the cards to rest")
+        self._recover(error, again, settled=self.session.settled)
 
     def _sleep_until(self, cycle: int) -> None:
         """Lets platform time pass."""
@@ -306,17 +325,21 @@ class Deployment:
 
     def _recover(
         self, error: Exception, batches: list[int], suspects: Sequence[Accelerator] = (),
-        failed: Mark | None = None,
+        failed: Mark | None = None, settled: Settled | None = None,
     ) -> None:  # fmt: skip
         """Settles all cards, and places the model again on those that live.
 
-        What a placing that failed has taken since `failed` is given back first. Raises `CardError`
+        What a placing that failed has taken since `failed` is given back first; `settled` says what
+        became of cards that are at rest already. Raises `CardError`
         if no card lives, and the last failure after `RETRIES` vain attempts.
         """
         before = self._formed.before if self._formed else None
         for _ in range(1 + RETRIES):
             absent = self._absent
-            settled = settle(self._all, self._all, [*suspects, *absent])
+            if settled is None:
+                settled = settle(self._all, self._all, [*suspects, *absent])
+                self.session.rests, self.session.settled = self.session.rests + 1, settled
+            self._rests = self.session.rests
             if failed is not None:
                 self.session.give_back(failed)
             self._dissolve()
@@ -334,7 +357,7 @@ class Deployment:
             except FAILURES as failure:
                 if not settled.living:
                     raise failure from error
-                error, batches = failure, []
+                error, batches, settled = failure, [], None
             else:
                 return
         self._dissolve()
@@ -358,6 +381,55 @@ class Deployment:
         if returned:
             names = ", ".join(f"card {card.index}" for card in returned)
             self._recover(CardError(f"{names}: answers again"), [])
+
+
+def run_together(
+    jobs: Sequence[tuple[Deployment, Sequence[Request]]],
+) -> list[list[Response] | Exception]:
+    """Answers the requests of several deployments of one session at once.
+
+    Each should have cores of its own: cards work on all of them at a time then. Whatever one fails
+    with stands in place of its responses, and the others go on. Raises `ValueError` for deployments
+    of different platforms, one that is named twice, cores that two have, and two whose cards tell
+    each other of what they sent: each card has one counter for that.
+    """
+    deployments = [deployment for deployment, _ in jobs]
+    if len({id(each.session) for each in deployments}) > 1:
+        raise ValueError("jobs: deployments are on different platforms: run them by themselves")
+    if len({id(each) for each in deployments}) < len(deployments):
+        raise ValueError("jobs: a deployment is named twice: give it all requests at once")
+    if not jobs:
+        return []
+    programs = [each.program for each in deployments]
+    taken = Counter(core for program in programs for core in program.cores)
+    if shared := [core for core, count in taken.items() if count > 1]:
+        raise ValueError(f"jobs: two deployments have core {min(shared)}: give each its own cores")
+    if sum(any((part.peer >= 0).any() for part in program.parts) for program in programs) > 1:
+        raise ValueError(
+            "jobs: the cards of two deployments tell each other what they sent: run "
+            "one after the other, or on one card"
+        )
+
+    def run() -> list[list[Response] | Exception]:
+        return _outcomes([deployment._running_of(asked) for deployment, asked in jobs])
+
+    return deployments[0].session.call(run)
+
+
+def _outcomes(running: Sequence[_Steps]) -> list[list[Response] | Exception]:
+    """What becomes of each, a step of one after a step of the other."""
+    outcomes: dict[int, list[Response] | Exception] = {}
+    while len(outcomes) < len(running):
+        for number, steps in enumerate(running):
+            if number in outcomes:
+                continue
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcomes[number] = end.value
+            except Exception as error:
+                outcomes[number] = error
+    return [outcomes[number] for number in range(len(running))]
 
 
 class _Formed:

@@ -219,6 +219,11 @@ class Program:
         """Cards that it runs on."""
         return len(self.parts)
 
+    @property
+    def cores(self) -> list[int]:
+        """Numbers of the cores of each card that run it."""
+        return list(self.about["cores"])  # type: ignore[call-overload]
+
     def first_event(self, position: int) -> int:
         """The event of a position's first command."""
         return sum(len(part) for part in self.parts[:position])

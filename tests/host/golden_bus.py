@@ -59,10 +59,16 @@ class Card:
         self.queues = {(core, engine): [] for core in self._cores for engine in Engine}
         self.fetched = [0 for _ in self._cores]
         self.written = 0
+        self.stuck = set()  # cores that could not fetch
 
     def read(self, offset):
         if self.silent:
             raise TimeoutError("a silent card")
+        if offset == registers.offset("STATUS"):
+            return registers.STATUS_FETCH_FAILED * bool(self.stuck)
+        for core in self.stuck:
+            if offset == registers.offset("CORE_STATUS", core):
+                return registers.STATUS_FETCH_FAILED
         counter = (offset - registers.COUNTER_BASE) // 4
         if 0 <= counter < self.config.counters:
             return self.counters[counter]
@@ -82,6 +88,7 @@ class Card:
             self.registers[offset] = value
 
     def _reset(self, core):
+        self.stuck.discard(core)
         self.fetched[core] = self.registers[registers.offset("SQ_TAIL", core)] = 0
         for engine in Engine:
             self.queues[core, engine].clear()
@@ -95,7 +102,7 @@ class Card:
         if self.silent:
             return found
         for core in self._cores:
-            if self.fetched[core] == self._register("SQ_TAIL", core):
+            if core in self.stuck or self.fetched[core] == self._register("SQ_TAIL", core):
                 continue
             raw = self._slot(core, 0)
             if unpack(HEADER, raw)["extension"] == 1:

@@ -230,3 +230,18 @@ def test_no_strip_is_larger_than_its_share(image, k, n, kernel, stride, slots, c
         rows = max(len(strip.image) for strip in strips(whole, height))
         row_bytes = -(-k // config.bus_bytes) * config.bus_bytes
         assert 2 * slots * rows * image * row_bytes <= config.scratchpad_bytes
+
+
+def test_a_pool_of_what_a_large_layer_made_comes_in_strips():
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.integers(-128, 128, (64, 1, 1, 160)).astype(np.int8),
+        "b": np.zeros(64, np.int32), "m": np.full(64, 1e-4, np.float32),
+    }  # fmt: skip
+    windows = {"kernel": (3, 3), "stride": (2, 2), "pads": (1, 1, 1, 1)}
+    nodes = [Node("conv2d", ("x", *constants), "z"), Node("max_pool", ("z",), "y", windows)]
+    inputs = [Value("x", (1, 112, 112, 160), U8)]
+    program = compile(Graph(inputs, ["y"], nodes, constants), DEFAULT, 1, in_flight=2)
+    found = [each for each in decoded(program.parts[0]) if each.opcode is Opcode.POOL]
+    assert len(found) > 1
+    assert {program.segments[each.places["x"][0]].memory for each in found} == {"scratchpad"}

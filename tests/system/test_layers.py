@@ -13,7 +13,7 @@ from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
-from halfdome.host.report.layers import LONG, NEAR, START
+from halfdome.host.report.layers import LONG, NEAR, START, of
 from halfdome.host.serving.deploy import deploy
 
 pytestmark = pytest.mark.slow
@@ -66,6 +66,23 @@ def measured(runtime, graph):
             spans.append(span)
     taken = max(end for _, end in spans) - min(start for start, _ in spans)
     return taken, max(passes, moved / costs.dram_bytes_per_cycle(DEFAULT))
+
+
+def test_a_sum_in_dram_waits_for_nothing_but_its_turns_between_reads_and_writes(runtime):
+    """Two streams in and one out, whose lengths would have all of them in one bank at a time."""
+    clamps = [
+        Node("clamp", (x,), y, {"low": 0.0, "high": high, "format": ElementFormat.UINT8})
+        for x, y, high in (("x", "a", 99.0), ("a", "b", 80.0))
+    ]
+    add = Node("add_quantised", ("a", "b"), "y", {"a_ratio": 0.5, "b_ratio": 0.25})
+    graph = Graph([Value("x", (1, 56, 56, 64), ElementFormat.UINT8)], ["y"], [*clamps, add], {})
+    program = compile(graph, DEFAULT, 1, apart=True)
+    served = deploy(runtime, program)
+    [response] = served.run([{"x": np.zeros(graph.inputs[0].shape, np.uint8)}])
+    served.release()
+    [found] = [each for each in of(program, DEFAULT, response).layers if each.name == "y"]
+    assert found.moved_bytes["dram"] == 3 * 56 * 56 * 64
+    assert (found.of_bound or 0) < 1.17
 
 
 @pytest.mark.parametrize(

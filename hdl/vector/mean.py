@@ -30,6 +30,7 @@ _FRACTION_BITS = _PRECISION + 1
 _WHOLE_BITS = 9
 """From 2**9 on nothing but saturates, whatever the zero point."""
 EXPONENT_BITS = 10
+"""Of a place in fixed point, whatever the scales are."""
 
 INVERSE = data.StructLayout(
     {"inverse": inverse_bits(COUNT_BITS), "exponent": range(COUNT_BITS + 1)}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from halfdome.host.explore.study import Study
 
 EXTRA = "pip install 'halfdome[explore]'"
+TIMING, RTL = "timing", "native"
+"""The engine without hardware, and that which its points are compared with."""
 LINE_SECONDS = 10
 """Between two lines about a search where nobody sees a bar."""
 
@@ -95,25 +97,29 @@ def explore(
         if not point.row:
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
+    url = storage or search.storage_in(output)
+    rtl = chosen
+    if study.engine == TIMING:
+        rtl = search.alone(study, chosen.values, url, RTL)
     commands = _commands(file, settings, storage, output, chosen)
-    report.write(output / "explore.html", study, points, chosen, commands)
+    report.write(output / "explore.html", study, points, chosen, rtl, commands)
     if png is not None:
         report.write_png(png, study, points)
     if explain is not None:
-        _explain(study, chosen, storage or search.storage_in(output), workers)
+        _explain(study, chosen, url)
     typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
     wrong = sum(point.row["mismatching_samples"] for point in points if point.row)
     options.require_right(wrong, "samples")
 
 
-def _explain(study: "Study", point: "Point", storage: str, workers: int) -> None:
+def _explain(study: "Study", point: "Point", storage: str) -> None:
     """Tells what binds a point."""
     from halfdome.host.explore import explain
 
     with options.progress() as bar:
         task = bar.add_task("", total=None)
         found = explain.explain(
-            study, point, storage, workers, lambda text: bar.update(task, description=text)
+            study, point, storage, lambda text: bar.update(task, description=text)
         )
     shares = [{"resource": name, "share of the time": each, "headroom": 1 - each}
               for name, each in found.shares.items()]  # fmt: skip

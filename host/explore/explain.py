@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halfdome.host.explore.parameters import DEFAULTS, FABRIC, Value
-from halfdome.host.explore.search import Point, Results, run
+from halfdome.host.explore.search import Point, alone
 from halfdome.host.explore.study import Model, Study
 
 BUSY = 0.6
@@ -73,7 +73,7 @@ def binds(row: Mapping[str, Any]) -> str:
 
 
 def explain(
-    study: Study, point: Point, storage: str, workers: int,
+    study: Study, point: Point, storage: str,
     told: Callable[[str], None] = lambda text: None,
 ) -> Explained:  # fmt: skip
     """Measures a point again with parameters doubled: its own, and those that relieve what binds.
@@ -85,10 +85,7 @@ def explain(
     doubled = []
     for name, value in _numbers(study, point, bound).items():
         told(f"{name}={2 * value}")
-        other = _with(study, point, name, 2 * value)
-        results = Results(other, storage)
-        run(other, results, workers)
-        [found] = results.points
+        found = alone(study, _with(point, name, 2 * value), storage)
         gain = None
         if found.row:
             gain = found.row["samples_per_second"] / row["samples_per_second"]
@@ -116,18 +113,13 @@ def _numbers(study: Study, point: Point, bound: str) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _with(study: Study, point: Point, name: str, value: Value) -> Study:
-    """The study of one point, which has another value of a parameter."""
+def _with(point: Point, name: str, value: Value) -> dict[str, Value]:
+    """The values of a point but for one parameter."""
     values = dict(point.values)
     if name in ("array_rows", "array_columns") and "array" in values:
         rows, _, columns = str(values.pop("array")).partition("x")
         values |= {"array_rows": int(rows), "array_columns": int(columns)}
-    values[name] = value
-    changes = {
-        "name": f"{study.name}-doubled",
-        "parameters": {name: (each,) for name, each in values.items()},
-    }
-    return Study.model_validate(study.model_dump() | changes)
+    return values | {name: value}
 
 
 def _advice(bound: str, doubled: list[Doubled]) -> str:

@@ -47,9 +47,14 @@ def choose(study: Study, points: Sequence[Point], number: int | None = None) -> 
 
 
 def write(
-    path: Path, study: Study, points: Sequence[Point], chosen: Point, commands: Sequence[str]
+    path: Path,
+    study: Study,
+    points: Sequence[Point],
+    chosen: Point,
+    rtl: Point,
+    commands: Sequence[str],
 ) -> None:
-    """Writes the report; `commands` are those that make it again."""
+    """Writes the report; `rtl` is the chosen point on the RTL, `commands` make it again."""
     row = chosen.row
     drawn = [
         figures.front(study, points), figures.coordinates(study, points),
@@ -72,6 +77,7 @@ def write(
         f"<h3>Beside point {first.number}: {escape(first.name)}</h3>",
         _table(("metric", f"point {chosen.number}", f"point {first.number}", "ratio"),
                _beside(row, first.row)),
+        *_on_rtl(chosen, rtl),
         *_html(inside, inline=False),
         "<h2>Infeasible</h2>" + _table(("point", "why"), infeasible) if infeasible else "",
         "<h2>To make it again</h2>", f"<pre>{escape(chr(10).join(commands))}</pre>",
@@ -86,6 +92,20 @@ def _html(drawn: Iterable[Any], *, inline: bool) -> list[str]:
         to_html(figure, full_html=False, include_plotlyjs=inline and not place)
         for place, figure in enumerate(drawn)
     ]
+
+
+def _on_rtl(chosen: Point, rtl: Point) -> list[str]:
+    """What the RTL says of a point, and how far the engine of the study is from it."""
+    if rtl is chosen:
+        return ["<p>All points were measured on the RTL.</p>"]
+    if not rtl.row:
+        return [f"<p>On the RTL: {escape(rtl.why)}</p>"]
+    found = [
+        (METRICS[name].title, f"{chosen.row[name]:,.4g}", f"{rtl.row[name]:,.4g}",
+         f"{100 * (chosen.row[name] / rtl.row[name] - 1):+.2f} %")
+        for name in ("samples_per_second", "latency_us", "energy_uj_per_sample")
+    ]  # fmt: skip
+    return ["<h3>On the RTL</h3>", _table(("metric", "study", "RTL", "error"), found)]
 
 
 def _beside(row: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -207,6 +207,18 @@ def run(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def alone(
+    study: Study, values: Mapping[str, Value], storage: str, engine: str | None = None
+) -> Point:
+    """A point with values that a study does not have, or on another engine: measured, unless the
+    storage has it."""
+    single = study.alone(values, engine)
+    results = Results(single, storage)
+    run(single, results, 1)
+    [point] = results.points
+    return point
+
+
 def _measured(study: Study, values: Mapping[str, Value]) -> tuple[dict[str, Any], str]:
     """The row of a point, or why it has none."""
     try:

@@ -178,6 +178,14 @@ class Study(_Strict):
         """Combinations of all values."""
         return prod(map(len, self.parameters.values()))
 
+    def alone(self, values: Mapping[str, Value], engine: str | None = None) -> "Study":
+        """The study of one point, on the same engine or another."""
+        changes = {
+            "name": f"{self.name}-alone", "engine": engine or self.engine,
+            "parameters": {name: (each,) for name, each in values.items()},
+        }  # fmt: skip
+        return Study.model_validate(self.model_dump() | changes)
+
     def combinations(self) -> Iterator[dict[str, Value]]:
         """Every combination of the values, the last parameter changing fastest."""
         for chosen in itertools.product(*self.parameters.values()):

@@ -122,6 +122,24 @@ def test_a_bad_setting_is_refused_before_anything_runs(
     assert not measured
 
 
+def test_a_point_of_the_timing_engine_is_measured_on_the_rtl_too(
+    halfdome, monkeypatch, study, tmp_path
+):
+    engines = []
+
+    def fake(made, values):
+        engines.append(made.engine)
+        return row(values)
+
+    monkeypatch.setattr(measure, "measure", fake)
+    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    file = study("lanes = [4, 2]")
+    status, _, _ = halfdome("explore", file, "--engine", "timing", "-o", tmp_path)
+    assert status == 0
+    assert engines == ["timing", "timing", "native"]
+    assert "On the RTL" in (tmp_path / "explore.html").read_text()
+
+
 def test_a_field_given_twice_is_refused(refused, tmp_path):
     refused("lanes is given twice", "explore", "--set", "lanes=2", "--set", "lanes=4")
 

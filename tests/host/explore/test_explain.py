@@ -34,7 +34,7 @@ def measured(monkeypatch):
 def explained(folder):
     [values, _] = STUDY.combinations()
     point = search.Point(0, "", values, row(values))
-    return explain.explain(STUDY, point, search.storage_in(folder), 1)
+    return explain.explain(STUDY, point, search.storage_in(folder))
 
 
 def test_the_busiest_resource_binds_and_the_others_have_headroom(measured, tmp_path):

@@ -36,8 +36,9 @@ def explored():
     return study, [*points, bad]
 
 
-def write(path, study, points):
-    report.write(path, study, points, report.choose(study, points), ["halfdome explore x.toml"])
+def write(path, study, points, rtl=None):
+    chosen = report.choose(study, points)
+    report.write(path, study, points, chosen, rtl or chosen, ["halfdome explore x.toml"])
     return path.read_text()
 
 
@@ -56,6 +57,17 @@ def test_the_best_of_the_front_is_looked_into_or_the_point_asked_for(explored):
         report.choose(study, points, 6)
     with pytest.raises(ValueError, match="no point is feasible: lanes=3: must be"):
         report.choose(study, points[6:])
+
+
+def test_a_point_is_told_beside_the_same_on_the_rtl(explored, tmp_path):
+    study, points = explored
+    assert "All points were measured on the RTL" in write(tmp_path / "a.html", *explored)
+    rtl = Point(0, "", {}, row({"lanes": 4, "queue_depth": 8}) | {"samples_per_second": 400.0})
+    text = write(tmp_path / "b.html", study, points, rtl)
+    assert "<h3>On the RTL</h3>" in text
+    assert "+2.00 %" in text  # 408 of the study's engine
+    bad = Point(0, "", {}, {}, "out of memory")
+    assert "On the RTL: out of memory" in write(tmp_path / "c.html", study, points, bad)
 
 
 def test_a_picture_for_print_is_drawn(explored, tmp_path):

@@ -1,5 +1,7 @@
 """Studies are read whole, and what is wrong with them is told by field, value and remedy."""
 
+import re
+import tomllib
 from itertools import combinations
 from pathlib import Path
 
@@ -111,6 +113,11 @@ def test_a_file_names_its_study_and_paths_are_from_its_folder(tmp_path):
 @pytest.mark.parametrize("file", sorted(Path("docs/studies").glob("*.toml")), ids=str)
 def test_studies_that_are_shown_are_studies(file):
     study.checked(study.read(file), str(file), file.parent).check()
+
+
+def test_the_study_that_is_described_is_a_study():
+    [text] = re.findall(r"```toml\n(.*?)```", Path("docs/exploring.md").read_text(), re.DOTALL)
+    study.checked(tomllib.loads(text), "docs/exploring.md", Path()).check()
 
 
 @pytest.mark.parametrize(

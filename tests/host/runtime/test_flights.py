@@ -114,3 +114,27 @@ def test_a_request_finds_no_trace_of_one_that_used_more_cards(rows):
     assert min(first) > 0
     assert few == last == first[:rows] + [0] * (3 - rows)
     served.end()
+
+
+@given(seed=st.integers(0, 1 << 30), gaps=st.lists(st.integers(0, 400), min_size=1, max_size=6))
+def test_requests_that_come_at_times_are_answered_as_if_all_were_there(seed, gaps):
+    made, arrivals = Recommender(seed), np.cumsum(gaps).tolist()
+    platform = GoldenPlatform(TINY, 2, seed)
+    served = Deployment(
+        platform.session, platform.accelerators, compile(made.graph, TINY, 2),
+        lambda: platform.bus.cycles,
+    )  # fmt: skip
+    arrivals = [platform.bus.cycles + each for each in arrivals]
+    requests, known = [made.request() for _ in gaps], []
+    responses = served.run(requests, lambda rows: known.append(platform.bus.cycles), arrivals)
+    check_responses(made.graph, requests, responses, Transfers())
+    assert all(at >= arrival for at, arrival in zip(known, arrivals, strict=True))
+
+
+@pytest.mark.parametrize("arrivals", [[1], [2, 1], [1, 2, 3]])
+def test_arrivals_are_one_for_each_request_and_never_fall(arrivals):
+    made, platform = Recommender(4), GoldenPlatform(TINY, 1)
+    program = compile(made.graph, TINY, 1)
+    served = Deployment(platform.session, platform.accelerators, program, lambda: 0)
+    with pytest.raises(ValueError, match="must be one for each of 2 requests"):
+        served.run([made.request(), made.request()], arrivals=arrivals)

@@ -1,0 +1,65 @@
+"""What cores are worth, on known shapes: graphs that mean something, rows that add up."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from halfdome.hdl.config import PRESETS
+from halfdome.host.bench import cores, shapes
+
+SMALL = shapes.Recommender((16, 32), (32, 1), 3, 16, 5)
+GROUPED = shapes.Bottleneck(6, 32, 16, groups=4)
+
+
+@pytest.mark.parametrize(
+    "made", [shapes.recommender(SMALL, 8, 50), shapes.bottlenecks(GROUPED, images=2)]
+)
+def test_random_weights_answer_neither_always_alike_nor_at_the_ends(made):
+    graph, draw = made
+    [answer] = [graph.run(draw())[name] for name in graph.outputs]
+    assert len(np.unique(answer)) > 4
+    if answer.dtype == np.uint8:
+        assert np.isin(answer, (0, 255)).mean() < 0.5
+
+
+def test_blocks_are_those_of_the_stages():
+    assert {name: block.image for name, block in shapes.BLOCKS.items()} == {
+        f"{net} stage {stage}": 56 >> stage - 2
+        for net in ("resnet50", "resnext50")
+        for stage in range(2, 6)
+    }
+
+
+@pytest.mark.parametrize(
+    ("workloads", "counts", "message"),
+    [
+        (["RM4"], [1], "--workload RM4: unknown; known are demo, RM1"),
+        (["RM1"], [1, 5], "--cores 5: must be 1 to 4"),
+        (["RM1"], [0], "--cores 0: must be 1 to 4"),
+    ],
+)
+def test_what_there_is_not_is_refused_before_anything_is_built(workloads, counts, message):
+    with pytest.raises(ValueError, match=message):
+        cores.measure(PRESETS["quad"], workloads, counts)
+
+
+def test_six_cards_pool_about_as_much_each():
+    """The bar of a recommender whose tables lie on six cards."""
+    for name in ("RM1", "RM2", "RM3"):
+        graph, _ = shapes.recommender(shapes.RECOMMENDERS[name], 48, 64)
+        assert 1.0 <= cores.imbalance(graph, PRESETS["quad"]) <= 1.15
+
+
+@pytest.mark.slow
+def test_each_number_of_cores_has_a_row_with_right_answers():
+    config = PRESETS["tiny"].replace(cores=2)
+    with (
+        patch.dict(shapes.RECOMMENDERS, {"RM1": SMALL}),
+        patch.multiple(cores, BATCH=8, TABLE_ROWS=50),
+    ):
+        rows = cores.measure(config, ["RM1"], (1, 2), requests=2)["rows"]
+    assert [row["cores"] for row in rows] == [1, 2]
+    assert rows[0]["speedup"] == 1.0 < rows[1]["speedup"]
+    assert all(row["mismatching_values"] == 0 for row in rows)
+    assert all(0 < row[f"{row['binds']}_share"] <= 1 for row in rows)

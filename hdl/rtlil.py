@@ -35,7 +35,7 @@ class _Kinds:
 
     def place(self, component: wiring.Component) -> Instance:
         """An instance of the module that all components like this one share."""
-        _spare_warning(component)
+        spare_warning(component)
         made_from = _made_from(component)
         name = next((name for known, name in self._known if known == made_from), None)
         if name is None:
@@ -69,14 +69,14 @@ class _Kinds:
         self.texts.append(_convert(fragment, ports, name, self))
 
 
-def _spare_warning(value: object) -> None:
+def spare_warning(value: object) -> None:
     """Amaranth warns of components that are never elaborated: not where others stand for them."""
     if isinstance(value, wiring.Component):
         value._MustUse__used = True
         value = list(vars(value).values())
     if isinstance(value, list | tuple):
         for member in value:
-            _spare_warning(member)
+            spare_warning(member)
 
 
 _AMARANTHS = ("_Component__", "_MustUse__")

@@ -1,5 +1,7 @@
 """Verilog and the C header that belongs to it, from one configuration."""
 
+import re
+
 from halfdome.hdl import commands, registers
 from halfdome.hdl.card import Card
 from halfdome.hdl.config import CardConfig
@@ -21,11 +23,30 @@ def card_rtlil(config: CardConfig) -> str:
     return to_rtlil(Card(config), TOP)
 
 
+_CONSTANT = re.compile(r"^  always @\*\n(    [^=;\n]+ = \d+'[bdh][0-9a-f]+;)$", re.MULTILINE)
+_TRIGGER = "constant_trigger"
+
+
+def _triggered(text: str) -> str:
+    """Constants that are assigned in processes of their own, as Yosys writes bits of a signal whose
+    other bits are not constant: a process sensitive to nothing never runs in a simulator that takes
+    events as the standard does, so each gets what Yosys gives to larger ones."""
+    modules = []
+    for module in text.split("\nendmodule"):
+        first = _CONSTANT.search(module)
+        if first:
+            running = rf"  always @* begin\n    if ({_TRIGGER}) begin end\n\1\n  end"
+            rest = _CONSTANT.sub(running, module[first.start() :])
+            module = f"{module[: first.start()]}  reg {_TRIGGER} = 1'h0;\n{rest}"
+        modules.append(module)
+    return "\nendmodule".join(modules)
+
+
 def card_verilog(config: CardConfig) -> str:
     """The whole card as one Verilog file, stamped with its configuration and hash."""
     lines = [f"// Halfdome card, configuration {config.hash}", f"// {config.as_json()}"]
     lines += [f"/* verilator lint_off {rule} */" for rule in _YOSYS_HABITS]
-    lines += ["`timescale 1ns / 1ps", rtlil_to_verilog(card_rtlil(config))]
+    lines += ["`timescale 1ns / 1ps", _triggered(rtlil_to_verilog(card_rtlil(config)))]
     return "\n".join(lines)
 
 
@@ -46,6 +67,61 @@ def _c_struct(name: str, table: tuple[commands.Field, ...], size_bytes: int) -> 
     return lines
 
 
+_BITS = {
+    "CONTROL_RUN": registers.CONTROL_RUN,
+    "CONTROL_RESET": registers.CONTROL_RESET,
+    "STATUS_IDLE": registers.STATUS_IDLE,
+    "STATUS_FETCH_FAILED": registers.STATUS_FETCH_FAILED,
+    "STATUS_RESETTING": registers.STATUS_RESETTING,
+}
+"""Bits of registers, those of cores alike."""
+
+
+def _places(table: tuple[commands.Field, ...]) -> list[tuple[commands.Field, int]]:
+    """The fields of a table, each with the byte at which it begins."""
+    places, byte = [], 0
+    for field in table:
+        places.append((field, byte))
+        byte += field.bits // 8
+    return places
+
+
+def _tables() -> dict[str, tuple[commands.Field, ...]]:
+    """The fields of each command that has some of its own, of extensions and completions."""
+    own = {op.name: commands.fields(op) for op in commands.Opcode if not op.is_fence}
+    return own | {
+        "FENCE": commands.HEADER, "EXTENSION": commands.EXTENSION,
+        "COMPLETION": commands.COMPLETION,
+    }  # fmt: skip
+
+
+def interface_markdown(config: CardConfig) -> str:
+    """Registers, descriptors and completions as tables for people."""
+    lines = [
+        f"# Registers and descriptors, configuration {config.hash}", "",
+        "Registers are 32 bits wide, at byte offsets of BAR0.", "",
+        "| offset | register | access | meaning |", "|---|---|---|---|",
+    ]  # fmt: skip
+    docs = _register_docs(config)
+    for name, offset in registers.register_names(config).items():
+        access, doc = (docs[name].access, docs[name].doc) if name in docs else ("ro", "")
+        access = "rw" if name.startswith("COUNTER_") else access
+        lines.append(f"| `{offset:#06x}` | {name} | {access} | {doc} |")
+    for name, table in _tables().items():
+        opcode = commands.Opcode.__members__.get(name)
+        title = f"{name}, opcode {opcode.value:#04x}" if opcode else name
+        lines += ["", f"## {title}", "", "| byte | bits | field | meaning |", "|---|---|---|---|"]
+        lines += [f"| {byte} | {f.bits} | {f.name} | {f.doc} |" for f, byte in _places(table)]
+    return "\n".join([*lines, ""])
+
+
+def _register_docs(config: CardConfig) -> dict[str, registers.Register]:
+    docs = {register.name: register for register in registers.REGISTERS}
+    for core in range(config.cores):
+        docs |= {registers.name_of(each, core): each for each in registers.CORE_REGISTERS}
+    return docs
+
+
 def c_header(config: CardConfig) -> str:
     """Registers, opcodes, status codes, descriptors and completions for C (GCC, Clang)."""
     lines = [
@@ -62,12 +138,19 @@ def c_header(config: CardConfig) -> str:
         "",
         "/* BAR0 byte offsets */",
     ]
-    docs = {register.name: register for register in registers.REGISTERS}
-    for core in range(config.cores):
-        docs |= {registers.name_of(each, core): each for each in registers.CORE_REGISTERS}
+    docs = _register_docs(config)
     for name, offset in registers.register_names(config).items():
         doc = f" /* {docs[name].access}: {docs[name].doc} */" if name in docs else ""
         lines.append(f"#define HALFDOME_{name} {offset:#06x}u{doc}")
+    lines += ["", "/* Bits of registers */"]
+    for name, mask in _BITS.items():
+        lines.append(f"#define HALFDOME_{name}_MASK {mask:#x}u")
+        lines.append(f"#define HALFDOME_{name}_SHIFT {mask.bit_length() - 1}")
+    lines += ["", "/* Fields: first byte and bits, where packed structures are not to be had */"]
+    for name, table in _tables().items():
+        for field, byte in _places(table):
+            lines.append(f"#define HALFDOME_{name}_{field.name.upper()}_BYTE {byte}u")
+            lines.append(f"#define HALFDOME_{name}_{field.name.upper()}_BITS {field.bits}u")
     for title, values in (
         ("opcode", commands.Opcode),
         ("status", commands.Status),

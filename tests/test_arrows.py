@@ -24,6 +24,7 @@ EXCEPTIONS = {
         "hdl.synthesis",
         "hdl.tools",
         "hdl.verilog",
+        "hdl.verilog_top",
         "sim.build.progress",
     },
     "host/graph/embedding.py": {"sim.golden"},

@@ -29,21 +29,30 @@ def verilog(
     storage: explore.Storage = None,
     output: options.OutputFolder = Path("build"),
 ) -> None:
-    """Write the card as one Verilog file, with a C header of its registers and descriptors.
+    """Write the card as Verilog, with all that belongs to it: see docs/verilog.md.
 
     Example: `halfdome verilog --config tiny --set lanes=8 -o build/`
     """
-    from halfdome.hdl.verilog import TOP, c_header, card_verilog
+    from halfdome.hdl import verilog_top
+    from halfdome.hdl.verilog import TOP, c_header, card_verilog, interface_markdown
     from halfdome.sim.build.progress import told
 
     name, design = _chosen(config, settings, study, point, storage)
     output.mkdir(parents=True, exist_ok=True)
     with told(f"writing Verilog of {name}"):
-        (output / f"{TOP}.v").write_text(card_verilog(design))
-    (output / f"{TOP}.h").write_text(c_header(design))
-    (output / f"{TOP}.json").write_text(design.as_json() + "\n")
-    for suffix in ("v", "h", "json"):
-        typer.echo(output / f"{TOP}.{suffix}")
+        files = {f"{TOP}.v": card_verilog(design)}
+    files |= {
+        f"{verilog_top.NAME}.v": verilog_top.top_verilog(design, TOP),
+        f"{verilog_top.BENCH}.v": verilog_top.bench_verilog(design),
+        f"{verilog_top.NAME}.json": verilog_top.ports_json(design),
+        f"{verilog_top.NAME}.f": f"{TOP}.v\n{verilog_top.NAME}.v\n",
+        f"{TOP}.h": c_header(design),
+        f"{TOP}.md": interface_markdown(design),
+        f"{TOP}.json": design.as_json() + "\n",
+    }
+    for file, text in files.items():
+        (output / file).write_text(text)
+        typer.echo(output / file)
 
 
 def fpga(

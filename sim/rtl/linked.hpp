@@ -4,7 +4,7 @@
 // long as a pin changes; values that stay are the only ones there are, if no loop is combinational.
 //
 // A unit whose inputs hold still and whose state repeats itself from one cycle to the next is at
-// rest: it stays as it is until an input changes, and costs nothing.
+// rest: it stays as it is until an input changes, and costs nothing. A unit counts no cycles.
 #pragma once
 
 #include <cstdint>

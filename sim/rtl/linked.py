@@ -128,12 +128,12 @@ def models(
         known = fingerprint and f"{fingerprint}\n{part}"
         return native.build(getattr(parts, part), fingerprint=known, name=f"{name}, {part}")
 
-    shell, unit = build("shell"), build("unit")
+    folders = [build("shell"), build("unit")] if count > (traced is not None) else []
     made: list[LinkedModel | NativeModel] = []
     for index in range(count):
         if index == traced:
             folder = native.build(make, fingerprint=fingerprint, traced=True, name=name)
             made.append(NativeModel(folder, waves))
         else:
-            made.append(LinkedModel(shell, unit, parts.count))
+            made.append(LinkedModel(*folders, parts.count))
     return made

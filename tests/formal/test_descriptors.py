@@ -214,13 +214,13 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
         lambda d, e, core: (d[56:64] == 1) & e[9],
     ]
 
-    def few_rules(descriptor, extension, core, config):
+    def few_rules(descriptor, extension, core, config, engines):
         return [
             Rule(broken(descriptor, extension, core), Status.BAD_FORMAT, place)
             for place, broken in enumerate(table)
         ]
 
-    def few_operands(descriptor, config):
+    def few_operands(descriptor, config, engines):
         one = Operand(descriptor[:8], 0, 0, 1, 1, 7)
         return {Opcode.COPY: [one, one], Opcode.STORE: [one]}
 
@@ -272,7 +272,7 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
     expected = Signal(verdict)
     with m.If(outside):
         m.d.comb += [expected.status.eq(Status.BAD_RANGE), expected.detail.eq(detail)]
-    for rule in reversed(few_rules(descriptor, extension, core, None)):
+    for rule in reversed(few_rules(descriptor, extension, core, None, None)):
         with m.If(rule.broken):
             m.d.comb += [expected.status.eq(rule.status), expected.detail.eq(rule.detail)]
     said = Cat(dut.o.p.status, dut.o.p.detail)

@@ -182,7 +182,16 @@ def test_c_constants_are_the_cards_own(name, tmp_path):
         "HALFDOME_BAR0_BYTES": registers.BAR0_BYTES,
         "HALFDOME_BAR2_BYTES": config.window_bytes,
         "HALFDOME_BUS_BYTES": config.bus_bytes,
+        "HALFDOME_CONTROL_RESET_MASK": 2,
+        "HALFDOME_CONTROL_RESET_SHIFT": 1,
+        "HALFDOME_STATUS_RESETTING_MASK": 4,
+        "HALFDOME_COMPLETION_DETAIL_BYTE": 4,
+        "HALFDOME_COMPLETION_DETAIL_BITS": 32,
     }
+    for opcode in (each for each in Opcode if not each.is_fence):
+        for field in fields(opcode):
+            name = f"HALFDOME_{opcode.name}_{field.name.upper()}"
+            expected |= {f"{name}_BYTE": offset(opcode, field.name), f"{name}_BITS": field.bits}
     prints = [f'    printf("{k} %llu\\n", (unsigned long long){k});' for k in expected]
     lines = run_c(prints, c_header(config), tmp_path).decode().splitlines()
     assert {line.split()[0]: int(line.split()[1]) for line in lines} == expected

@@ -88,7 +88,7 @@ def test_stages_that_the_model_took_are_found_again():
     ids=["links", "products", "bags"],
 )  # fmt: skip
 def test_the_model_says_what_the_cards_do(workload, batch):
-    """64 requests that come at random to simulated cards: their 99th percentile within 3 %."""
+    """64 requests that come at random to simulated cards: their 99th percentile within 4 %."""
     study = of(workload=workload, parameters={"cards": 2, "batch": batch})
     [values] = study.combinations()
     design, asked = study.design(values), work(study.workload, batch).requests
@@ -109,5 +109,5 @@ def test_the_model_says_what_the_cards_do(workload, batch):
             )  # fmt: skip
             waited = queueing.waits(bursts.service, arrivals.astype(float), drawn)
             assert np.percentile(waited, 99) == pytest.approx(
-                np.percentile(np.array(ends) - arrivals, 99), rel=0.03
+                np.percentile(np.array(ends) - arrivals, 99), rel=0.04
             )

@@ -260,7 +260,8 @@ def open(
     ----------
     cards : int, 1 to 6
     config : name of a preset, or a `CardConfig`
-    engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles
+    engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles.
+        "timing" simulates no hardware, see docs/timing.md
     patience_cycles : int, how long to wait for a card that does nothing, see `Device`
     board : serial port of a board with a pico, which is one card of its own configuration; nothing
         is simulated then

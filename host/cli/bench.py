@@ -278,6 +278,38 @@ def bench_cores(
     options.require_right(sum(row.get("mismatching_values", 0) for row in result["rows"]), "values")
 
 
+@app.command("model")
+def bench_model(
+    draws: Annotated[int, typer.Option(min=1, help="Random calls of each kind.")] = 10,
+    show: Annotated[int, typer.Option(min=0, help="Calls with the largest errors to list.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the operands.")] = 7,
+    config: options.Config = "tiny",
+    json_file: options.JsonFile = None,
+) -> None:
+    """What the timing card says against what hardware takes: the same calls on both engines.
+
+    Errors of cycles by command and of whole calls. A value that differs, or an error above its bar,
+    makes the exit status 1.
+
+    Example: `halfdome bench model --draws 20 --show 3`
+    """
+    from halfdome.host.bench import timing
+
+    with options.progress() as bar:
+        task = bar.add_task("calls", total=draws * len(timing.CALLS))
+        result = timing.measure(preset(config), draws, seed, lambda n: bar.advance(task, n))
+    options.write_json(json_file, result)
+    console.print(tables.of_rows("Cycles of commands, timing against native", result["commands"]))
+    console.print(tables.of_rows("Cycles of whole calls", result["calls"]))
+    if show:
+        console.print(tables.of_rows("Worst calls", result["worst"][:show]))
+    console.print(f"native takes {result['native_over_timing_seconds']:.1f} times as long")
+    worst = max(row["worst_error"] for row in (*result["commands"], *result["calls"]))
+    if worst > result["bar"] or not result["values_equal"]:
+        console.print("[red]the timing card differs from hardware by more than its bar[/red]")
+        raise typer.Exit(1)
+
+
 @app.command("models")
 def bench_models(
     rungs: Annotated[

@@ -31,7 +31,7 @@ def output_file(path: Path | None) -> Path | None:
 
 
 Config = Annotated[str, typer.Option("--config", help=f"Preset: {', '.join(PRESETS)}.")]
-EngineName = Annotated[str, typer.Option("--engine", help="native (compiled) or pysim.")]
+EngineName = Annotated[str, typer.Option("--engine", help="native (compiled), pysim or timing.")]
 Samples = Annotated[int, typer.Option(help="Held-out interactions to answer.")]
 Batch = Annotated[int, typer.Option(help="Samples of a batch.")]
 Cards = Annotated[int, typer.Option(min=1, max=MOST_CARDS, help="Cards.")]

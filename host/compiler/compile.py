@@ -150,10 +150,10 @@ def compile(
     if parallelism is not None:
         parallelism = arguments.choice("parallelism", parallelism, Parallelism)
     target = target_of(design)
-    chosen = _chosen(cores, target.cores)
+    chosen = chosen_cores(cores, target.cores)
     placed, tables = placement(graph, target, cards, kept), bags.bag_nodes(graph)
     if cores_sparse is not None:
-        cores_sparse = _sparse(cores_sparse, chosen)
+        cores_sparse = sparse_cores(cores_sparse, chosen)
     if parallelism is Parallelism.PIPELINE and tables:
         raise operator.refuse(
             tables[0], "the tables of embedding bags lie on all cards, and are no part of a "
@@ -180,8 +180,8 @@ def compile(
     return program
 
 
-def _chosen(cores: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """The cores of each card that are to run a program."""
+def chosen_cores(cores: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """The cores of each card that run a program, of so many. Raises `ValueError` for others."""
     if cores is None:
         return tuple(range(count))
     if isinstance(cores, str) or not isinstance(cores, Sequence):
@@ -195,8 +195,8 @@ def _chosen(cores: Sequence[int] | None, count: int) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def _sparse(cores_sparse: int, cores: Sequence[int]) -> int:
-    """How many cores are kept for embedding bags."""
+def sparse_cores(cores_sparse: int, cores: Sequence[int]) -> int:
+    """How many of `cores` are kept for embedding bags. Raises `ValueError` for too many."""
     sparse = arguments.integer("cores_sparse", cores_sparse, 0)
     if sparse >= len(cores):
         raise ValueError(

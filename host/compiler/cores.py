@@ -14,9 +14,9 @@ from math import inf
 from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import bands, costs
-from halfdome.host.compiler.commands import Buffer, Command, Place, Region
+from halfdome.host.compiler.commands import Command, Place, Region
 from halfdome.host.compiler.division import Cores
-from halfdome.host.compiler.memory import ALIGNMENT
+from halfdome.host.compiler.housing import house
 from halfdome.host.compiler.traffic import window_of
 from halfdome.host.driver.kernels import Work
 from halfdome.host.driver.layout import PARAM
@@ -37,7 +37,7 @@ def deal(commands: Sequence[Command], config: CardConfig, cores: Cores) -> list[
         return list(commands)
     dealt = _Dealer(commands, config, cores)
     made = [part for command in commands for part in dealt.parts(command)]
-    _house(made)
+    house(made)
     return made
 
 
@@ -312,88 +312,6 @@ def _pooling(commands: Sequence[Command], cores: Sequence[int]) -> dict[int, int
             if id(region.buffer) in by_run:
                 found[id(command)] = by_run[id(region.buffer)]
     return found
-
-
-def _house(commands: Sequence[Command]) -> None:
-    """Gives each core buffers of its own, of what no other core touches.
-
-    Contents come in a copy for each core, or in the part of them that it reads; so does what is
-    filled by the core that reads it. What several cores touch stays as it is.
-    """
-    used: dict[int, dict[int, list[Region]]] = defaultdict(lambda: defaultdict(list))
-    buffers: dict[int, Buffer] = {}
-    for command in commands:
-        for region in (*command.reads, *command.writes):
-            if region.buffer.position == command.position:
-                buffers[id(region.buffer)] = region.buffer
-                used[id(region.buffer)][_core(command)].append(region)
-    own: dict[tuple[int, int], tuple[Buffer, int]] = {}
-    for key, by_core in used.items():
-        for core, (buffer, start) in _shared_out(buffers[key], by_core).items():
-            own[key, core] = buffer, start
-    for command in commands:
-        core, work = _core(command), command.work
-
-        def moved(buffer: Buffer, core: int = core) -> tuple[Buffer, int]:
-            return own.get((id(buffer), core), (buffer, 0))
-
-        command.reads, command.writes = (
-            [_moved(region, *moved(region.buffer)) for region in regions]
-            for regions in (command.reads, command.writes)
-        )
-        fields = {
-            name: _placed(value, *moved(value.buffer)) if isinstance(value, Place) else value
-            for name, value in work.fields.items()  # type: ignore[attr-defined]
-        }
-        command.work = replace(work, fields=fields)  # type: ignore[type-var]
-    for buffer in buffers.values():
-        buffer.traffic = 0.0
-    for buffer, _ in own.values():
-        buffer.traffic = 0.0
-    for command in commands:
-        for region in (*command.reads, *command.writes):
-            region.buffer.traffic += region.traffic
-
-
-def _shared_out(
-    buffer: Buffer, by_core: Mapping[int, Sequence[Region]]
-) -> dict[int, tuple[Buffer, int]]:
-    """What each core has of a buffer, and the byte at which that begins."""
-    if len(by_core) == 1:
-        buffer.core = next(iter(by_core))
-        return {}
-    hulls = {
-        core: (
-            min(region.extent.start for region in regions) // ALIGNMENT * ALIGNMENT,
-            max(region.extent.end for region in regions),
-        )
-        for core, regions in by_core.items()
-    }
-    ends = sorted(hulls.values())
-    apart = all(before[1] <= after[0] for before, after in pairwise(ends))
-    if buffer.exclusive or not (apart or buffer.staging or buffer.contents is not None):
-        buffer.core = -1
-        return {}
-    found, whole = {}, replace(buffer)
-    for number, (core, (start, end)) in enumerate(hulls.items()):
-        mine = buffer if number == 0 else replace(whole)
-        mine.core = core
-        if apart:
-            mine.nbytes = end - start
-            if whole.contents is not None:
-                mine.name = f"{whole.name} from {start}"
-                mine.contents = lambda start=start, end=end: whole.contents()[start:end]  # type: ignore[misc]
-        found[core] = mine, start if apart else 0
-    return found
-
-
-def _moved(region: Region, buffer: Buffer, start: int) -> Region:
-    extent = replace(region.extent, start=region.extent.start - start)
-    return replace(region, buffer=buffer, extent=extent)
-
-
-def _placed(place: Place, buffer: Buffer, start: int) -> Place:
-    return Place(buffer, place.offset - start, place.symbol)
 
 
 def _on(command: Command, core: int) -> Command:

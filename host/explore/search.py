@@ -89,7 +89,8 @@ class Results:
             if point.number == number:
                 return point
         numbers = ", ".join(str(point.number) for point in self.points)
-        raise ValueError(f"point {number}: is not among those measured: {numbers or 'none'}")
+        none = "none; measure them with `halfdome explore`, anew if the card's sources have changed"
+        raise ValueError(f"point {number}: is not among those measured: {numbers or none}")
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._stored.get_trials(deepcopy=False, states=states)

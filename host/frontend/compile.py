@@ -8,6 +8,7 @@ import numpy as np
 
 from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, preset
 from halfdome.host import arguments
+from halfdome.host.compiler.compile import chosen_cores, sparse_cores
 from halfdome.host.compiler.compile import compile as compile_graph
 from halfdome.host.frontend.bags import Bag
 from halfdome.host.frontend.load import ModelError
@@ -28,7 +29,8 @@ def compile(
     model: Any, example_inputs: Sequence[object] | None = None, *,
     calibration: Requests | None = None, shapes: Mapping[str, Sequence[int]] = {},
     cards: int = 6, config: str | CardConfig = "default", every: bool = False,
-    apart: bool = False, say: Said = lambda text: None,
+    apart: bool = False, cores: Sequence[int] | None = None, cores_sparse: int | None = None,
+    say: Said = lambda text: None,
 ) -> Plan:  # fmt: skip
     """Compiles a model for so many cards.
 
@@ -43,6 +45,8 @@ def compile(
     config : name of a preset, or a CardConfig
     every : whether all tensors within the model are outputs of its steps, to be looked at
     apart : whether each layer begins when the one before has ended, to be measured by itself
+    cores, cores_sparse : which cores of each card run it, and how many of them pool embedding bags
+        alone, see `halfdome.host.compiler.compile.compile`
     say : told what is done next
 
     Raises `ModelError` for a model, calibration or shapes that do not fit, `TorchError` for a
@@ -50,6 +54,10 @@ def compile(
     """
     cards = arguments.integer("cards", cards, 1, MOST_CARDS)
     design = preset(config) if isinstance(config, str) else config
+    numbers = chosen_cores(cores, design.cores)
+    if cores_sparse is not None:
+        cores_sparse = sparse_cores(cores_sparse, numbers)
+    how = {"apart": apart, "cores": numbers, "cores_sparse": cores_sparse}
     prepared = model
     if not isinstance(model, Prepared):
         prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
@@ -58,7 +66,7 @@ def compile(
     say("parting it between cards and host")
     net = Net(prepared.model)
     outputs = tuple(_argument(net, each) for each in net.outputs)
-    maker = _Maker(design, cards, bags, _longest(bags, examples), apart)
+    maker = _Maker(design, cards, bags, _longest(bags, examples), how)
     pooled = {bag.output for bag in bags}
     parted = steps(prepared.model, maker.check, pooled=pooled, every=every, config=design)
     say("compiling for the cards")
@@ -129,13 +137,13 @@ class _Maker:
 
     def __init__(
         self, design: CardConfig, cards: int, bags: Sequence[Bag], longest: Mapping[str, int],
-        apart: bool,
+        how: Mapping[str, Any],
     ):  # fmt: skip
         self._design = design
         self._cards = cards
         self._bags = {bag.output: bag for bag in bags}
         self._longest = longest
-        self._apart = apart
+        self._how = how
         self._made: dict[int, tuple[CardStep, Program]] = {}
 
     def requests(self, step: CardStep) -> int:
@@ -162,7 +170,7 @@ class _Maker:
         if bags:
             graph = _with_bags(graph, step, bags, self._longest, requests)
         cards = min(self._cards, graph.batch or 1)
-        return compile_graph(graph, self._design, cards, apart=self._apart)
+        return compile_graph(graph, self._design, cards, **self._how)
 
     def plan_steps(self, parted: Sequence[HostStep | CardStep]) -> list[HostStep | CardPart]:
         """Steps with their programs; bags that no step pools come before all others."""

@@ -1,6 +1,8 @@
 """What the components of the engines say of themselves: the parameters of their timing."""
 
+import gc
 import warnings
+from functools import cache
 
 from amaranth.hdl import UnusedElaboratable
 
@@ -38,12 +40,14 @@ from halfdome.hdl.vector.unit import byte_size
 from halfdome.hdl.vector.walker import WindowWalker
 
 
+@cache
 def attributes(config: CardConfig) -> dict[str, int]:
     """By name: the engine's, then what it is. Cycles, words, or bytes."""
     with warnings.catch_warnings():
         # They are asked, not built.
         warnings.simplefilter("ignore", UnusedElaboratable)
         engines = {"matmul": _matmul(config), "vector": _vector(config), "gather": _gather(config)}
+        gc.collect()  # some of them hold each other
     return {
         f"{engine}_{name}": value
         for engine, values in engines.items()

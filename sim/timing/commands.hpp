@@ -27,7 +27,7 @@ class CommandFetcher {
         per_word_(std::max(1u, bus_ / DESCRIPTOR_BYTES)) {}
 
   bool offers(size_t core, int64_t cycle) const {
-    return held_[core].readable(cycle) && !half(core) && !rings_[core].restart;
+    return held_[core].readable(cycle) && !half(core, cycle) && !rings_[core].restart;
   }
   const Slot& front(size_t core) const { return held_[core].front(); }
   void pass(size_t core, int64_t cycle) {
@@ -84,7 +84,7 @@ class CommandFetcher {
 
   bool idle(size_t core) const {
     const bool reading = state_ != IDLE && core_ == core;
-    return !reading && !ahead(core) && (held_[core].empty() || half(core));
+    return !reading && !ahead(core) && (held_[core].empty() || half(core, NEVER));
   }
   // The next cycle in which something happens, if no word comes and nothing is passed on.
   int64_t next(int64_t cycle) const {
@@ -96,7 +96,7 @@ class CommandFetcher {
   }
   // When the next command of a ring is offered.
   int64_t offered_at(size_t core) const {
-    return held_[core].empty() || half(core) ? NEVER : held_[core].readable_at();
+    return held_[core].empty() || half(core, NEVER) ? NEVER : held_[core].readable_at();
   }
 
  private:
@@ -108,8 +108,8 @@ class CommandFetcher {
   }
   bool wanted(size_t core) const { return ahead(core) && held_[core].level() <= batch_; }
   // Whether there is the first half of a command alone.
-  bool half(size_t core) const {
-    return held_[core].level() == 1 && is_extended(held_[core].front()) && !second_[core];
+  bool half(size_t core, int64_t cycle) const {
+    return held_[core].level(cycle) == 1 && is_extended(held_[core].front()) && !second_[core];
   }
   void pass_on() {
     for (size_t distance = 1; distance <= rings_.size(); ++distance) {

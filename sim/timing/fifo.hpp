@@ -23,6 +23,10 @@ class Fifo {
     return value;
   }
   size_t level() const { return items_.size(); }
+  // As hardware sees it in `cycle`: what is written in that cycle counts from the next one on.
+  size_t level(int64_t cycle) const {
+    return items_.size() - (!items_.empty() && items_.back().cycle == cycle + 2);
+  }
   bool empty() const { return items_.empty(); }
   void clear() { items_.clear(); }
 

@@ -90,7 +90,7 @@ def test_latency_is_as_stated():
 
 @pytest.mark.parametrize(
     ("latency", "write_stall", "kernel", "expected"),
-    [(1, 0.0, 3, Activity.BUSY), (200, 0.0, 3, Activity.STARVED), (1, 0.99, 1, Activity.BLOCKED)],
+    [(1, 0.0, 3, Activity.BUSY), (600, 0.0, 3, Activity.STARVED), (1, 0.99, 1, Activity.BLOCKED)],
 )
 def test_activity_tells_which_side_is_slow(latency, write_stall, kernel, expected):
     dut, inputs, output, rng = bench(TINY, 2, write_stall=write_stall, latency=(latency, latency))

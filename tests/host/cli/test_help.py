@@ -19,6 +19,7 @@ COMMANDS = [
     "bench link",
     "bench transfers",
     "bench faults",
+    "bench model",
     "bench models",
     "bench cores",
     "info",

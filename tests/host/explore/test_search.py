@@ -95,6 +95,8 @@ def test_what_a_better_point_beats_is_not_on_the_front(measured, tmp_path):
 
 def test_an_unknown_point_is_told_with_those_there_are(measured, tmp_path):
     study = studies.of(parameters={"lanes": [1, 2]})
+    with pytest.raises(ValueError, match="none; measure them with"):
+        search.Results(study, search.storage_in(tmp_path)).point(0)
     run(study, tmp_path)
     results = search.Results(study, search.storage_in(tmp_path))
     assert results.point(1).values == {"lanes": 2}

@@ -78,6 +78,10 @@ def gather(memory, rng):
         mean=bool(rng.integers(2)), offset=int(rng.integers(16)),
         output_format=POOLED_FORMATS[rng.integers(len(POOLED_FORMATS))],
     )  # fmt: skip
+    if len(command.indices) and rng.integers(3) == 0:
+        command.indices[rng.integers(len(command.indices))] = (
+            rows  # it fails, in a bag or after one
+        )
     start = memory.allocate(1 << 14 if memory.in_dram else 1 << 13)
     return lay(command, memory.data, start, memory.config.bus_bytes).descriptor
 

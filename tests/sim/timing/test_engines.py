@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.gather.array import RUN_WORDS
 from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.vector.engine import VectorEngine
 from tests.bench import Memory
-from tests.hdl.gather.harness import lay
+from tests.hdl.gather.harness import lay, plain
 from tests.hdl.gather.test_engine import gathers
 from tests.hdl.matmul.jobs import CardMemory
 from tests.hdl.matmul.test_engine import commands as products
@@ -82,3 +83,14 @@ def test_gathers_take_their_cycles(commands, fails, lanes, stages, stall, seed):
         top = laid.end + 4 * config.bus_bytes
     ports = dict.fromkeys((*READS[Engine.GATHER], WRITE[Engine.GATHER]), memory)
     check(config, Engine.GATHER, GatherEngine(config), ports, made)
+
+
+def test_a_gather_of_several_runs_of_indices_takes_its_cycles():
+    config = TINY.replace(gather_outstanding=32)
+    memory = Memory(config, 1 << 16, latency=(60, 60))  # nothing comes while all is asked for
+    lengths = tuple(int(each) for each in np.random.default_rng(1).integers(0, 12, 60))
+    indices = sum(lengths)
+    assert indices * 4 > RUN_WORDS * config.bus_bytes
+    command = lay(plain(dim=4, lengths=lengths, weights=None), memory.data, 0, config.bus_bytes)
+    ports = dict.fromkeys((*READS[Engine.GATHER], WRITE[Engine.GATHER]), memory)
+    assert check(config, Engine.GATHER, GatherEngine(config), ports, [command.descriptor]) > indices

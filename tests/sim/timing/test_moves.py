@@ -108,6 +108,14 @@ def test_matrices_are_turned_in_the_cycles_of_hardware(seed):
     assert turned("timing", seed, config) == turned("native", seed, config)
 
 
+def test_commands_of_two_slots_complete_once():
+    extended = pack(Opcode.FENCE_LOAD, second_wait_counter=0)
+    with halfdome.open(cards=1, config="tiny", engine="timing") as runtime:
+        device = runtime.cards[0].device
+        completions = device.wait(device.submit([extended] * 40, sizes=np.full(40, 2)))
+        assert completions.status.tolist() == [0] * 40
+
+
 @pytest.mark.parametrize(("option", "value"), [("keep_inputs", True), ("card_factory", object)])
 def test_what_needs_hardware_says_so(option, value):
     with pytest.raises(ValueError, match=f"{option}=.*needs a card of hardware.*'timing'"):

@@ -1,0 +1,199 @@
+"""What the timing card says against what hardware takes: the same commands on both, in one run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from halfdome.hdl.commands import HEADER, Opcode, unpack
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench.dlrm import SEED
+from halfdome.host.graph.fused_rows import fuse_8bit
+from halfdome.host.platform import Runtime, open
+from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.card import Card
+
+BAR = 0.0
+"""The largest relative error that is accepted, of a command's cycles and of a whole call's."""
+
+Call = Callable[[Card, np.random.Generator], object]
+
+
+def _bytes(rng: np.random.Generator, *most: int, dtype: type = np.uint8) -> np.ndarray:
+    """Random bytes, each side from 1 to what is given."""
+    shape = [int(rng.integers(1, side + 1)) for side in most]
+    return rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
+
+
+def _linear(card: Card, rng: np.random.Generator) -> object:
+    x = _bytes(rng, 48, 96)
+    weight = rng.integers(-128, 128, (int(rng.integers(1, 49)), x.shape[1])).astype(np.int8)
+    return card.linear(x, weight, 0.01, relu=bool(rng.integers(2)))
+
+
+def _matmul(card: Card, rng: np.random.Generator) -> object:
+    x = _bytes(rng, 3, 20, 40)
+    w = rng.integers(-128, 128, (x.shape[0], x.shape[2], int(rng.integers(1, 30)))).astype(np.int8)
+    return card.matmul(x, w, 0.01)
+
+
+def _conv2d(card: Card, rng: np.random.Generator) -> object:
+    x = rng.integers(0, 256, (7, 9, int(rng.integers(1, 24)))).astype(np.uint8)
+    weight = rng.integers(-128, 128, (int(rng.integers(1, 20)), 3, 3, x.shape[2])).astype(np.int8)
+    return card.conv2d(x, weight, 0.01, pads=1, stride=int(rng.integers(1, 3)))
+
+
+def _depthwise(card: Card, rng: np.random.Generator) -> object:
+    channels = int(rng.integers(2, 70))
+    x = rng.integers(0, 256, (7, 9, channels)).astype(np.uint8)
+    weight = rng.integers(-128, 128, (channels, 3, 3, 1)).astype(np.int8)
+    return card.conv2d(x, weight, 0.01, pads=1, groups=channels)
+
+
+def _floats(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(int(rng.integers(1, 20)), int(rng.integers(1, 80)))).astype(np.float32)
+
+
+def _add(card: Card, rng: np.random.Generator) -> object:
+    a = _floats(rng)
+    return card.add(a, rng.normal(size=a.shape).astype(np.float32), 0.5)
+
+
+def _multiply(card: Card, rng: np.random.Generator) -> object:
+    a = _floats(rng)
+    return card.multiply(a, a[:1], function="gelu")
+
+
+def _pair(card: Card, rng: np.random.Generator) -> object:
+    a = _bytes(rng, 20, 100)
+    return card.add_quantised(a, a[::-1].copy(), 0.5, 0.25)
+
+
+def _gather(card: Card, rng: np.random.Generator) -> object:
+    rows = rng.normal(size=(64, int(rng.integers(1, 65)))).astype(np.float32)
+    lengths = rng.integers(0, 12, int(rng.integers(1, 12)))
+    indices = rng.integers(0, len(rows), int(lengths.sum()))
+    table = card.table(fuse_8bit(rows))
+    pooled = card.embedding_bag(table, indices, np.cumsum(lengths) - lengths)
+    card.release(table)
+    return pooled
+
+
+def _transpose(card: Card, rng: np.random.Generator) -> object:
+    return card.transpose(_bytes(rng, 80, 80))
+
+
+CALLS: dict[str, Call] = {
+    "linear": _linear,
+    "matmul": _matmul,
+    "conv2d": _conv2d,
+    "depthwise": _depthwise,
+    "affine": lambda card, rng: card.affine(_floats(rng), 2.0, reduce="sum"),
+    "sigmoid": lambda card, rng: card.sigmoid(_bytes(rng, 20, 100), 0.1),
+    "add": _add,
+    "multiply": _multiply,
+    "clamp": lambda card, rng: card.clamp(_floats(rng), -1.0, 1.0, dtype=np.float16),
+    "quantise_linear": lambda card, rng: card.quantise_linear(_floats(rng), 0.02),
+    "lookup": lambda card, rng: card.lookup(_bytes(rng, 20, 100), np.arange(256, dtype=np.uint8)),
+    "add_quantised": _pair,
+    "max_pool": lambda card, rng: card.max_pool(_bytes(rng, 9, 9, 40), 1),
+    "embedding_bag": _gather,
+    "transpose": _transpose,
+}
+"""Calls on small operands of random sizes."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One call on one engine."""
+
+    value: bytes
+    cycles: int
+    seconds: float
+    commands: list[tuple[Opcode, int]]
+    """Every command that it took, and the cycles from its start to its end."""
+
+
+def _run(runtime: Runtime, call: Call, rng: np.random.Generator) -> _Run:
+    card = runtime.cards[0]
+    card.device.history = []
+    first, start = runtime.cycles, time.perf_counter()
+    value = np.asarray(call(card, rng))
+    seconds = time.perf_counter() - start
+    commands = [
+        (
+            Opcode(unpack(HEADER, each.descriptor)["opcode"]),
+            (each.completion.end_cycle - each.completion.start_cycle) % (1 << 32),
+        )
+        for each in card.device.history
+        if each.completion is not None
+    ]
+    return _Run(value.tobytes(), runtime.cycles - first, seconds, commands)
+
+
+def _error(modelled: int, taken: int) -> float:
+    """Relative; of nothing by the cycles themselves."""
+    return abs(modelled - taken) / max(taken, 1)
+
+
+def _row(name: str, pairs: list[tuple[int, int]]) -> dict:
+    errors = [_error(*pair) for pair in pairs]
+    return {
+        "of": name,
+        "count": len(errors),
+        "cycles": sum(taken for _, taken in pairs),
+        "median_error": float(np.median(errors)),
+        "p95_error": float(np.percentile(errors, 95)),
+        "worst_error": max(errors),
+    }
+
+
+def measure(
+    config: CardConfig, draws: int, seed: int = SEED, progress: Callable[[int], object] = int
+) -> dict:
+    """Errors of the timing card, by command and of whole calls, `draws` of each of `CALLS`.
+
+    A call's cycles are those of the platform: commands, their descriptors, and moves to the card
+    and back. `worst` are the calls with the largest errors first. `progress` is told of every call.
+    """
+    by_command: dict[Opcode, list[tuple[int, int]]] = {}
+    by_call: dict[str, list[tuple[int, int]]] = {}
+    calls, seconds, same = [], {"native": 0.0, "timing": 0.0}, True
+    with (
+        open(cards=1, config=config, engine="native") as native,
+        open(cards=1, config=config, engine="timing") as timing,
+    ):
+        for draw in range(draws):
+            for name, call in CALLS.items():
+                own_seed = [seed, draw, len(name)]
+                taken = _run(native, call, np.random.default_rng(own_seed))
+                modelled = _run(timing, call, np.random.default_rng(own_seed))
+                seconds["native"] += taken.seconds
+                seconds["timing"] += modelled.seconds
+                equal = taken.value == modelled.value
+                same &= equal
+                by_call.setdefault(name, []).append((modelled.cycles, taken.cycles))
+                for (opcode, own), (_, true) in zip(modelled.commands, taken.commands, strict=True):
+                    by_command.setdefault(opcode, []).append((own, true))
+                calls.append(
+                    {
+                        "call": name,
+                        "draw": draw,
+                        "native_cycles": taken.cycles,
+                        "timing_cycles": modelled.cycles,
+                        "error": _error(modelled.cycles, taken.cycles),
+                        "equal": equal,
+                    }
+                )
+                progress(1)
+    commands = [_row(opcode.name, pairs) for opcode, pairs in sorted(by_command.items())]
+    return {
+        **stamp(config, seed),
+        "commands": commands,
+        "calls": [_row(name, pairs) for name, pairs in by_call.items()],
+        "worst": sorted(calls, key=lambda row: -row["error"]),
+        "values_equal": same,
+        "bar": BAR,
+        "native_over_timing_seconds": seconds["native"] / seconds["timing"],
+    }

@@ -68,6 +68,14 @@ def test_bags(command, special, seed):
     check(TINY, lay(command, memory, 0, TINY.bus_bytes).descriptor, memory)
 
 
+@pytest.mark.parametrize("output_format", [ElementFormat.FLOAT32, ElementFormat.FLOAT16])
+def test_counts_that_no_half_holds_divide_sums(output_format):
+    lengths = (2049, 0, 4097)
+    command = plain(dim=16, lengths=lengths, mean=True, output_format=output_format)
+    memory = noise(1 << 17)
+    check(TINY, lay(command, memory, 0, TINY.bus_bytes).descriptor, memory)
+
+
 INT64 = [-1, -(2**31), 2**31 - 1, -(2**63), 2**63 - 1, -(2**40), 2**40, 2**32]
 
 

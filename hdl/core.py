@@ -20,20 +20,22 @@ from halfdome.hdl.pcie.port import DmaReadPort, PostedWritePort
 from halfdome.hdl.registers import GATHER_WAITS
 from halfdome.hdl.vector.engine import VectorEngine
 
-READ_PORTS = 11
-"""Memory read ports of a core."""
+READERS = (
+    Engine.LOAD, Engine.STORE, *[Engine.VECTOR] * 2, *[Engine.GATHER] * 4, *[Engine.MATMUL] * 3,
+)  # fmt: skip
+"""Whose the memory read ports of a core are."""
 WEIGHT_PORT = 9
 """Read port of the matmul engine's second operand."""
-WRITE_PORTS = 4
-"""Memory write ports of a core."""
+WRITERS = (Engine.LOAD, Engine.VECTOR, Engine.GATHER, Engine.MATMUL)
+"""Whose the memory write ports of a core are."""
 
 
 def core_members(config: CardConfig) -> dict[str, wiring.Member]:
     """Members of a core, all that it has to do with the rest of its card.
 
     engines : Out(engine_members()) for each of `Engine`, in its order
-    reads : Out(ReadPort), `READ_PORTS` of them
-    writes : Out(WritePort), `WRITE_PORTS` of them
+    reads : Out(ReadPort) for each of `READERS`
+    writes : Out(WritePort) for each of `WRITERS`
     dma : Out(DmaReadPort)
     posted : Out(PostedWritePort)
     gather_waits : Out(4), see `GatherEngine`
@@ -44,8 +46,8 @@ def core_members(config: CardConfig) -> dict[str, wiring.Member]:
     """
     members = {
         "engines": Out(wiring.Signature(engine_members())).array(len(Engine)),
-        "reads": Out(ReadPort(config)).array(READ_PORTS),
-        "writes": Out(WritePort(config)).array(WRITE_PORTS),
+        "reads": Out(ReadPort(config)).array(len(READERS)),
+        "writes": Out(WritePort(config)).array(len(WRITERS)),
         "dma": Out(DmaReadPort(config)),
         "posted": Out(PostedWritePort(config)),
         "gather_waits": Out(len(GATHER_WAITS)),

@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.command.processor import CommandProcessor
 from halfdome.hdl.command.queues import CoreQueues
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.core import READ_PORTS, WEIGHT_PORT, WRITE_PORTS, core_members
+from halfdome.hdl.core import READERS, WEIGHT_PORT, WRITERS, core_members
 from halfdome.hdl.memory.axi import Axi4
 from halfdome.hdl.memory.system import MemorySystem
 from halfdome.hdl.pcie.endpoint import PcieEndpoint
@@ -35,8 +35,8 @@ class Uncore(wiring.Component):
         self._config = config
         self._memory = MemorySystem(
             config,
-            core_reads=READ_PORTS,
-            core_writes=WRITE_PORTS,
+            core_reads=len(READERS),
+            core_writes=len(WRITERS),
             global_reads=1,
             global_writes=2,
         )

@@ -215,11 +215,19 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
     return chosen
 
 
-def hdl_fingerprint() -> str:
-    """Stands for the sources of the card: what was measured of others is not of it."""
-    from halfdome.sim.platform import hdl_fingerprint
+def fingerprint() -> str:
+    """Stands for the sources of the card and of what simulates it: what was measured of others is
+    not of it."""
+    from halfdome.sim.platform import fingerprint
 
-    return hdl_fingerprint()
+    return fingerprint()
+
+
+def modelled(config: CardConfig) -> bool:
+    """Whether the engine `timing` has a card of this configuration."""
+    from halfdome.sim.platform import modelled
+
+    return modelled(config)
 
 
 def fabric_defaults() -> dict[str, int | bool]:

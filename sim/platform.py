@@ -17,6 +17,7 @@ from halfdome import hdl
 from halfdome.hdl.config import PRESETS, CardConfig
 from halfdome.hdl.pcie.tlp import rx_beat, tx_beat
 from halfdome.sim.build import cache as artefacts
+from halfdome.sim.build.compiler import SIM
 from halfdome.sim.dram import presets, replay
 from halfdome.sim.fabric.config import (
     HOST_BASE,
@@ -44,6 +45,8 @@ READ_TIMEOUT_CYCLES = 100_000
 _SLICE_CYCLES = 100_000
 """Longest run between two looks at keyboard interrupts."""
 
+modelled = timing.modelled
+"""Whether the engine `timing` has a card of this configuration."""
 cache_summary = artefacts.summary
 """What the cache of compiled models holds, for `halfdome info`."""
 
@@ -396,6 +399,8 @@ def check(config: CardConfig, *, cards: int = 6, engine: str = "native") -> None
         raise ValueError(f"engine={engine!r}: unknown; known are {', '.join(ENGINES)}")
     if not 1 <= cards <= 32:
         raise ValueError(f"cards={cards}: must be 1 to 32")
+    if engine == "timing":
+        timing.check_modelled(config)
     presets.settings(config)
     settings(FabricConfig(), config)
 
@@ -471,8 +476,19 @@ def _name(config: CardConfig) -> str:
 @cache
 def hdl_fingerprint() -> str:
     """Stands for the sources of the card and the language they are written in."""
-    digest = hashlib.sha256(version("amaranth").encode())
-    root = Path(hdl.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return _digest(version("amaranth"), Path(hdl.__file__).parent, ".py")
+
+
+@cache
+def fingerprint() -> str:
+    """Stands for the sources of the card and of all that simulates it, as RTL or without."""
+    return _digest(hdl_fingerprint(), SIM, ".py", ".hpp", ".cpp")
+
+
+def _digest(said: str, root: Path, *suffixes: str) -> str:
+    """Of what is said, and of the files in a folder that end so: where they are, what they hold."""
+    digest = hashlib.sha256(said.encode())
+    for path in sorted(root.rglob("*")):
+        if path.suffix in suffixes:
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -53,10 +53,11 @@ class DescriptorChecker(wiring.Component):
     o : Out(stream of `checked_descriptor`)
     idle : Out(1), no command inside; otherwise it is one of core `o.p.core`
 
-    One command at a time: 4 cycles for a fence, `latency` + one for each operand otherwise, and one
-    for an extension.
+    One command at a time. It leaves `fence_latency` cycles after it came if it has no operands,
+    `latency` + one for each operand otherwise, and one more for an extension.
     """
 
+    fence_latency = 3
     latency = RangeChecker.latency + 4
 
     def __init__(self, config: CardConfig, engines: Collection[Engine] = tuple(Engine)):

@@ -16,7 +16,7 @@ from halfdome.hdl.dma.rows import BLOCK, words_of
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.once import Once
 
-_QUEUED = 16
+QUEUED = 16
 """Blocks that are asked for and not yet written: small ones hide the latency of memory, too."""
 
 
@@ -209,7 +209,7 @@ class BlockTransposer(wiring.Component):
         line_bits, word_bits = exact_log2(config.line_bytes), exact_log2(config.bus_bytes)
         queues = []
         for name in ("coming", "leaving"):
-            queue = SyncFIFOBuffered(width=self._block.size, depth=_QUEUED)
+            queue = SyncFIFOBuffered(width=self._block.size, depth=QUEUED)
             m.submodules[name] = queue
             queues.append(queue)
             m.d.comb += queue.w_data.eq(self.block.p)
@@ -334,7 +334,7 @@ class Transposer(wiring.Component):
         queued = data.StructLayout(
             {"address": ADDRESS_BITS} | dict.fromkeys(("rows", "row_bytes"), self._side)
         )
-        m.submodules.targets = targets = SyncFIFOBuffered(width=queued.size, depth=_QUEUED)
+        m.submodules.targets = targets = SyncFIFOBuffered(width=queued.size, depth=QUEUED)
         ready = self.source.ready & blocks.block.ready & targets.w_rdy
         wiring.connect(m, wiring.flipped(self.i), walker.i)
         wiring.connect(m, wiring.flipped(self.i_words), blocks.i)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from halfdome.host.explore.study import Study
 
 EXTRA = "pip install 'halfdome[explore]'"
-TIMING, RTL = "timing", "native"
-"""The engine without hardware, and that which its points are compared with."""
 LINE_SECONDS = 10
 """Between two lines about a search where nobody sees a bar."""
 
@@ -46,7 +44,9 @@ def explore(
     samples: Annotated[int | None, typer.Option(help="Of the demo.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples of a request.")] = None,
     cards: Annotated[int | None, typer.Option(help="Cards.")] = None,
-    engine: Annotated[str | None, typer.Option(help="native (compiled) or pysim.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="timing (the default), native (compiled) or pysim.")
+    ] = None,
     data: options.Data = None,
     workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
     storage: Storage = None,
@@ -98,9 +98,11 @@ def explore(
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
-    rtl = chosen
-    if study.engine == TIMING:
-        rtl = search.alone(study, chosen.values, url, RTL)
+    rtl = _on_rtl(study, points, chosen, url, workers)
+    if compared := tell.on_rtl(points, rtl):
+        console.print(tables.of_rows("The same points on the RTL", compared))
+    for why in tell.not_on_rtl(rtl):
+        console.print(why, highlight=False)
     commands = _commands(file, settings, storage, output, chosen)
     report.write(output / "explore.html", study, points, chosen, rtl, commands)
     if png is not None:
@@ -108,8 +110,22 @@ def explore(
     if explain is not None:
         _explain(study, chosen, url)
     typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
-    wrong = sum(point.row["mismatching_samples"] for point in points if point.row)
+    wrong = sum(each.row["mismatching_samples"] for each in (*points, *rtl.values()) if each.row)
     options.require_right(wrong, "samples")
+
+
+def _on_rtl(
+    study: "Study", points: "Sequence[Point]", chosen: "Point", storage: str, workers: int
+) -> "dict[int, Point]":
+    """The front, and the point that is told of, on the RTL, unless that is where they come from."""
+    from halfdome.host.explore import search, tell
+
+    wanted = {point.number: point for point in (*tell.pareto(study, points), chosen)}
+    with options.progress() as bar:
+        task = bar.add_task("on the RTL", total=len(wanted))
+        return search.on_rtl(
+            study, wanted.values(), storage, workers, lambda point: bar.advance(task)
+        )
 
 
 def _explain(study: "Study", point: "Point", storage: str) -> None:

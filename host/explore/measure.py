@@ -74,23 +74,23 @@ def measure(study: Study, values: Mapping[str, Value]) -> dict[str, Any]:
     """
     design = study.design(values)
     ran = (
-        _run_model(study.workload, design, study.engine)
+        _run_model(study.workload, design)
         if isinstance(study.workload, Model)
-        else _run_graph(study.workload, design, study.engine)
+        else _run_graph(study.workload, design)
     )
     return metrics(study, design, ran)
 
 
-def open_platform(design: Design, engine: str) -> Runtime:
+def open_platform(design: Design) -> Runtime:
     """The platform of a design, on one thread: points run side by side."""
     return platform.open(
-        design.cards, design.card, engine, fabric=platform.fabric(**design.fabric), threads=1
+        design.cards, design.card, design.engine, fabric=platform.fabric(**design.fabric), threads=1
     )
 
 
-def _run_graph(said: Demo | Recommender, design: Design, engine: str) -> Ran:
+def _run_graph(said: Demo | Recommender, design: Design) -> Ran:
     work = workloads.work(said, design.batch)
-    with open_platform(design, engine) as runtime:
+    with open_platform(design) as runtime:
         served = deploy(runtime, work.graph, design.transfers, design.in_flight, design.parallelism)
         slots, bursts = served.program.slots, Bursts(runtime, served, work.requests)
         count = slots + max(MEASURED, len(work.requests))
@@ -168,12 +168,12 @@ def _differing(answer: Response, golden: Mapping[str, np.ndarray]) -> int:
     return int(np.logical_or.reduce(wrong).sum())
 
 
-def _run_model(said: Model, design: Design, engine: str) -> Ran:
+def _run_model(said: Model, design: Design) -> Ran:
     options: dict[str, Any] = {}
     if said.calibration is not None:
         options["calibration"] = read_requests(said.calibration, "calibration")
     with InferenceSession(
-        str(said.path), cards=design.cards, config=design.card, engine=engine,
+        str(said.path), cards=design.cards, config=design.card, engine=design.engine,
         shapes=said.shapes, fabric=platform.fabric(**design.fabric), threads=1, **options,
     ) as session:  # fmt: skip
         given = [
@@ -242,6 +242,7 @@ def metrics(study: Study, design: Design, ran: Ran) -> dict[str, Any]:
     spent = energy.of(energy.load(study.energy), actions(design, ran))
     microjoules = {name: each / ran.rows for name, each in spent.items()}
     row: dict[str, Any] = {
+        "engine": design.engine,
         "samples_per_second": rate * ran.samples,
         "queries_per_second": rate,
         "latency_us": float(np.median(ran.latency)) / config.clock_mhz,

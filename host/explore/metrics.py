@@ -26,5 +26,10 @@ METRICS = {
 }
 """What can be an objective or be constrained, by name."""
 
+TIMED = (
+    "samples_per_second", "samples_per_second_at_p99", "latency_us", "energy_uj_per_sample",
+)  # fmt: skip
+"""What tells an engine's times from another's."""
+
 OF_BOUND = ("samples_per_second_at_p99", "queries_per_second_at_p99")
 """Metrics that there are only with a bound on the latency."""

@@ -12,6 +12,8 @@ from halfdome.host.compiler.division import Parallelism
 from halfdome.host.runtime.transfers import Transfers
 
 Value = bool | int | str
+TIMING, RTL = "timing", "native"
+"""The engine without hardware, and the one whose cycles are those of hardware for certain."""
 
 CARD = asdict(CardConfig())
 FABRIC = platform.fabric_defaults()
@@ -37,6 +39,7 @@ class Design:
     in_flight : int, requests that are worked on at a time; None for the compiler's choice
     parallelism : str, what the cards divide; None for the compiler's choice
     batch : int, samples of a request
+    engine : str, that measures it: the study's, or `RTL` for a card that `TIMING` has no model of
     """
 
     card: CardConfig
@@ -46,6 +49,7 @@ class Design:
     in_flight: int | None
     parallelism: str | None
     batch: int
+    engine: str
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -100,6 +104,8 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
     card, fabric = base.replace(**of_card(values)), _known(values, FABRIC)
     platform.fabric(**fabric)
     cards = values.get("cards", MOST_CARDS)
+    if engine == TIMING and not platform.modelled(card):
+        engine = RTL
     platform.check(card, cards, engine)  # type: ignore[arg-type]
     in_flight, parallelism = values.get("in_flight"), values.get("parallelism")
     if in_flight is not None:
@@ -108,7 +114,7 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
         parallelism = arguments.choice("parallelism", parallelism, Parallelism).value
     batch = arguments.integer("batch", values.get("batch", DEFAULTS["batch"]), 1)
     transfers = Transfers(**_known(values, TRANSFERS))
-    return Design(card, fabric, int(cards), transfers, in_flight, parallelism, batch)
+    return Design(card, fabric, int(cards), transfers, in_flight, parallelism, batch, engine)
 
 
 def _known(values: Mapping[str, Value], known: Mapping[str, Any]) -> dict[str, Any]:

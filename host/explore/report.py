@@ -1,6 +1,6 @@
 """The report of a study: one HTML file that needs nothing else, and a picture for papers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from plotly.io import to_html
 
 from halfdome.host.explore import figures
-from halfdome.host.explore.metrics import METRICS
+from halfdome.host.explore.metrics import METRICS, TIMED
 from halfdome.host.explore.search import Point
 from halfdome.host.explore.study import Study
-from halfdome.host.explore.tell import pareto
+from halfdome.host.explore.tell import not_on_rtl, on_rtl, pareto
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -51,10 +51,10 @@ def write(
     study: Study,
     points: Sequence[Point],
     chosen: Point,
-    rtl: Point,
+    rtl: Mapping[int, Point],
     commands: Sequence[str],
 ) -> None:
-    """Writes the report; `rtl` is the chosen point on the RTL, `commands` make it again."""
+    """Writes the report; `rtl` are points on the RTL, `commands` make the chosen one again."""
     row = chosen.row
     drawn = [
         figures.front(study, points), figures.coordinates(study, points),
@@ -72,12 +72,12 @@ def write(
         f"<p>{len(points)} points on {escape(study.config)}, engine {escape(study.engine)}, "
         f"halfdome {escape(version)}, study {study.hash}.</p>",
         *_html(drawn, inline=True),
+        *_on_rtl(points, rtl),
         f"<h2>Point {chosen.number}: {escape(chosen.name)}</h2>",
         f"<p>{mismatching} samples differ from the golden model. Energy and area are models.</p>",
         f"<h3>Beside point {first.number}: {escape(first.name)}</h3>",
         _table(("metric", f"point {chosen.number}", f"point {first.number}", "ratio"),
                _beside(row, first.row)),
-        *_on_rtl(chosen, rtl),
         *_html(inside, inline=False),
         "<h2>Infeasible</h2>" + _table(("point", "why"), infeasible) if infeasible else "",
         "<h2>To make it again</h2>", f"<pre>{escape(chr(10).join(commands))}</pre>",
@@ -94,18 +94,22 @@ def _html(drawn: Iterable[Any], *, inline: bool) -> list[str]:
     ]
 
 
-def _on_rtl(chosen: Point, rtl: Point) -> list[str]:
-    """What the RTL says of a point, and how far the engine of the study is from it."""
-    if rtl is chosen:
-        return ["<p>All points were measured on the RTL.</p>"]
-    if not rtl.row:
-        return [f"<p>On the RTL: {escape(rtl.why)}</p>"]
-    found = [
-        (METRICS[name].title, f"{chosen.row[name]:,.4g}", f"{rtl.row[name]:,.4g}",
-         f"{100 * (chosen.row[name] / rtl.row[name] - 1):+.2f} %")
-        for name in ("samples_per_second", "latency_us", "energy_uj_per_sample")
+def _on_rtl(points: Sequence[Point], rtl: Mapping[int, Point]) -> list[str]:
+    """What the RTL says of points, and how far the engine of the study is from it."""
+    if not rtl:
+        return ["<p>The front was measured on the RTL.</p>"]
+    rows = on_rtl(points, rtl)
+    shown = [name for name in TIMED if any(name in row for row in rows)]
+    lines = [
+        (f"{row['point']}: {row['values']}",
+         *(f"{row[name]:,.4g} ({row[f'{name}, error %']:+.2f} %)" for name in shown))
+        for row in rows
     ]  # fmt: skip
-    return ["<h3>On the RTL</h3>", _table(("metric", "study", "RTL", "error"), found)]
+    names = ("point", *(METRICS[name].title for name in shown))
+    return [
+        "<h2>The same points on the RTL, and the error of the study</h2>", _table(names, lines),
+        *(f"<p>{escape(why)}</p>" for why in not_on_rtl(rtl)),
+    ]  # fmt: skip
 
 
 def _beside(row: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -8,7 +8,7 @@ measured.
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from halfdome.host.explore import measure
 from halfdome.host.explore.metrics import METRICS
-from halfdome.host.explore.parameters import Value
+from halfdome.host.explore.parameters import TIMING, Value
 from halfdome.host.explore.study import Study
 
 NONE = 0.0
@@ -107,8 +107,9 @@ class Results:
         size = self._study.size
         return size if self._study.search.method == "grid" else min(self._study.search.points, size)
 
-    def left(self) -> Iterator[Point]:
-        """The points that are not done yet, each stored before it comes."""
+    def left(self, wanted: Iterable[Mapping[str, Value]] | None = None) -> Iterator[Point]:
+        """The points that are not done yet, each stored before it comes: of a grid all, or those
+        with the values that are wanted."""
         for trial in self._trials(TrialState.RUNNING):
             if self._study.parameters.keys() <= trial.params.keys():
                 yield self._point(trial)
@@ -116,7 +117,7 @@ class Results:
                 self._stored.tell(trial.number, state=TrialState.FAIL)
         seen = {_key(trial.params) for trial in self._trials(*_COUNTED)}
         if self._study.search.method == "grid":
-            for values in self._study.combinations():
+            for values in wanted or self._study.combinations():
                 if _key(values) not in seen:
                     self._stored.enqueue_trial(values)
                     yield self._drawn()
@@ -182,13 +183,16 @@ def _outside(trial: FrozenTrial) -> list[float]:
 
 
 def run(
-    study: Study, results: Results, workers: int, told: Callable[[Point], None] = lambda point: None
-) -> None:
+    study: Study, results: Results, workers: int,
+    told: Callable[[Point], None] = lambda point: None,
+    wanted: Iterable[Mapping[str, Value]] | None = None,
+) -> None:  # fmt: skip
     """Measures all points that are left, `workers` at a time, and tells of each when it is stored.
 
-    Raises what measuring raises, but for what makes a point infeasible.
+    Those of a grid may be the `wanted` ones alone. Raises what measuring raises, but for what makes
+    a point infeasible.
     """
-    left = results.left()
+    left = results.left(wanted)
     under_way: dict[Future, Point] = {}
     with _pool(workers) as pool:
         try:
@@ -208,16 +212,31 @@ def run(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def alone(
-    study: Study, values: Mapping[str, Value], storage: str, engine: str | None = None
-) -> Point:
-    """A point with values that a study does not have, or on another engine: measured, unless the
-    storage has it."""
-    single = study.alone(values, engine)
+def alone(study: Study, values: Mapping[str, Value], storage: str) -> Point:
+    """A point with values that a study does not have: measured, unless the storage has it."""
+    single = study.alone(values)
     results = Results(single, storage)
     run(single, results, 1)
     [point] = results.points
     return point
+
+
+def on_rtl(
+    study: Study, points: Iterable[Point], storage: str, workers: int,
+    told: Callable[[Point], None] = lambda point: None,
+) -> dict[int, Point]:  # fmt: skip
+    """Those of the points that the engine `timing` measured on the RTL, by their numbers: measured,
+    unless the storage has them."""
+    numbers = {_key(p.values): p.number for p in points if p.row.get("engine") == TIMING}
+    if not numbers:
+        return {}
+    again = study.on_rtl()
+    results = Results(again, storage)
+    run(again, results, workers, told, [dict(values) for values in numbers])
+    return {
+        numbers[_key(point.values)]: point for point in results.points
+        if _key(point.values) in numbers
+    }  # fmt: skip
 
 
 def _measured(study: Study, values: Mapping[str, Value]) -> tuple[dict[str, Any], str]:

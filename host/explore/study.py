@@ -23,6 +23,8 @@ from halfdome.hdl.config import ConfigError, preset
 from halfdome.host import platform
 from halfdome.host.explore.metrics import METRICS, OF_BOUND
 from halfdome.host.explore.parameters import (
+    RTL,
+    TIMING,
     Design,
     Value,
     check_name,
@@ -119,7 +121,7 @@ class Study(_Strict):
     version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "explore"
     config: str = "default"
-    engine: str = "native"
+    engine: str = TIMING
     workload: Annotated[Demo | Recommender | Model, Field(discriminator="kind")] = Demo()
     parameters: dict[str, tuple[Value, ...]] = {}
     objectives: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
@@ -178,13 +180,18 @@ class Study(_Strict):
         """Combinations of all values."""
         return prod(map(len, self.parameters.values()))
 
-    def alone(self, values: Mapping[str, Value], engine: str | None = None) -> "Study":
-        """The study of one point, on the same engine or another."""
-        changes = {
-            "name": f"{self.name}-alone", "engine": engine or self.engine,
-            "parameters": {name: (each,) for name, each in values.items()},
-        }  # fmt: skip
-        return Study.model_validate(self.model_dump() | changes)
+    def alone(self, values: Mapping[str, Value]) -> "Study":
+        """The study of one point."""
+        return self._changed(
+            name=f"{self.name}-alone", parameters={name: (each,) for name, each in values.items()}
+        )
+
+    def on_rtl(self) -> "Study":
+        """The study of the same points on the RTL."""
+        return self._changed(name=f"{self.name}-rtl", engine=RTL, search=Search())
+
+    def _changed(self, **fields: Any) -> "Study":
+        return Study.model_validate(self.model_dump() | fields)
 
     def combinations(self) -> Iterator[dict[str, Value]]:
         """Every combination of the values, the last parameter changing fastest."""
@@ -224,9 +231,9 @@ class Study(_Strict):
 
     @cached_property
     def hash(self) -> str:
-        """Of all that results depend on, the sources of the card too. A longer search is the same
-        study."""
-        said = self.model_dump_json(exclude={"search": {"points"}}) + platform.hdl_fingerprint()
+        """Of all that results depend on, the sources of the card and of what simulates it too. A
+        longer search is the same study."""
+        said = self.model_dump_json(exclude={"search": {"points"}}) + platform.fingerprint()
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from halfdome.host.explore.metrics import METRICS
+from halfdome.host.explore.metrics import METRICS, TIMED
 from halfdome.host.explore.search import NONE, Point, outside
 from halfdome.host.explore.study import Study
 
@@ -76,6 +76,31 @@ def write_csv(path: Path, study: Study, points: Sequence[Point]) -> None:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(flat)
+
+
+def on_rtl(points: Sequence[Point], rtl: Mapping[int, Point]) -> list[dict[str, Any]]:
+    """Of each point that was measured on the RTL as well, what `TIMED` metrics are there, and how
+    far the study's are from that, in percent."""
+    found = []
+    for point in points:
+        there = rtl[point.number].row if point.number in rtl else {}
+        if not there:
+            continue
+        row = {"point": point.number, "values": point.name}
+        for name in TIMED:
+            if name in point.row:
+                row[name] = there[name]
+                row[f"{name}, error %"] = 100 * (point.row[name] - there[name]) / (there[name] or 1)
+        found.append(row)
+    return found
+
+
+def not_on_rtl(rtl: Mapping[int, Point]) -> list[str]:
+    """Why points could not be measured on the RTL."""
+    return [
+        f"point {number}: not on the RTL: {point.why}" for number, point in rtl.items()
+        if not point.row
+    ]  # fmt: skip
 
 
 def table(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 from onnxruntime import quantization as tools
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -26,6 +27,7 @@ from halfdome.host.frontend.whole import keep_functions_whole
 
 _QUANTISED = {"ConvInteger", "MatMulInteger", "QGemm"}
 """Operators of 8 bits, beside those whose names begin with `QLinear`."""
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _MESSAGE = 1 << 30
 """Bytes of weights from which they lie outside a model's message, which has at most 2 GB."""
 _PRODUCTS = ("MatMul", "Gemm")
@@ -36,10 +38,21 @@ _NEEDS_DATA = (
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a model holds operators of 8 bits, or QuantizeLinear and DequantizeLinear nodes."""
+    """Whether a model has operators of 8 bits, Quantize- and DequantizeLinear, or no floats."""
     found = {node.op_type for node in nodes_within(model.graph)}
     linear = any(op.startswith("QLinear") for op in found)
-    return linear or bool(found & _QUANTISED) or {"QuantizeLinear", "DequantizeLinear"} <= found
+    pairs = {"QuantizeLinear", "DequantizeLinear"} <= found
+    return linear or bool(found & _QUANTISED) or pairs or not _computes_floats(model.graph)
+
+
+def _computes_floats(graph: onnx.GraphProto) -> bool:
+    """Whether any tensor is one of floats; what constants say, such as factors, does not count."""
+    constant = {each.name for each in graph.initializer}
+    return any(
+        value.type.tensor_type.elem_type in _FLOATS
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.name not in constant
+    )
 
 
 def to_qoperator(model: onnx.ModelProto, calibration: Calibration | None) -> onnx.ModelProto:

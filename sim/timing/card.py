@@ -116,12 +116,22 @@ class TimingModel:
         return status | detail << 8
 
 
-def models(config: CardConfig, memories: list[np.ndarray]) -> list[TimingModel]:
-    """A card for each memory. Raises `ConfigError` for a configuration without a model."""
-    config.need_dram()
-    if config.gather_cache_bytes:
+def modelled(config: CardConfig) -> bool:
+    """Whether it is known when what happens in a card: not with a hot-row cache."""
+    return not config.gather_cache_bytes
+
+
+def check_modelled(config: CardConfig) -> None:
+    """Raises `ConfigError` for a configuration without a model."""
+    if not modelled(config):
         raise ConfigError(
             f"gather_cache_bytes={config.gather_cache_bytes}: engine='timing' does not know how "
             "long a gather with a hot-row cache takes; engine='native' runs it"
         )
+
+
+def models(config: CardConfig, memories: list[np.ndarray]) -> list[TimingModel]:
+    """A card for each memory. Raises `ConfigError` for a configuration without a model."""
+    config.need_dram()
+    check_modelled(config)
     return [TimingModel(config, memory) for memory in memories]

@@ -27,6 +27,11 @@ class Fifo {
   size_t level(int64_t cycle) const {
     return items_.size() - (!items_.empty() && items_.back().cycle == cycle + 2);
   }
+  // Whether hardware of that depth takes one more in `cycle`, in which nothing has been read yet:
+  // one entry is the output's, and a word is there only when it can be read.
+  bool room(int64_t cycle, int64_t depth) const {
+    return level() - readable(cycle) < static_cast<size_t>(depth) - 1;
+  }
   bool empty() const { return items_.empty(); }
   void clear() { items_.clear(); }
 

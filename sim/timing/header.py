@@ -28,10 +28,10 @@ from halfdome.hdl.commands import (
     Status,
 )
 from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
-from halfdome.hdl.core import WEIGHT_PORT
+from halfdome.hdl.core import READERS, WEIGHT_PORT, WRITERS
 from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
-from halfdome.hdl.dma.transpose import _QUEUED
+from halfdome.hdl.dma.transpose import QUEUED
 from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
 from halfdome.hdl.gather.array import COUNT_BITS
 from halfdome.hdl.memory.arbiter import FAN_IN
@@ -53,12 +53,6 @@ _CONFIG = (
 )  # fmt: skip
 """Fields and properties of `CardConfig` that are parameters as they are."""
 
-_READS = (
-    Engine.LOAD, Engine.STORE, *[Engine.VECTOR] * 2, *[Engine.GATHER] * 4, *[Engine.MATMUL] * 3,
-)  # fmt: skip
-_WRITES = (Engine.LOAD, Engine.VECTOR, Engine.GATHER, Engine.MATMUL)
-"""Whose the memory ports of a core are, as `Core` connects them."""
-
 CARD_READS, CARD_WRITES = 1, 2
 """Ports of the card itself: the window's, and those of the window and of DMA reads."""
 
@@ -72,8 +66,8 @@ _CONSTANTS = {
     "ENGINES": len(Engine),
     "ACTIVITIES": len(Activity),
     "GATHER_WAITS": len(registers.GATHER_WAITS),
-    "CORE_READS": len(_READS),
-    "CORE_WRITES": len(_WRITES),
+    "CORE_READS": len(READERS),
+    "CORE_WRITES": len(WRITERS),
     "CARD_READS": CARD_READS,
     "CARD_WRITES": CARD_WRITES,
     "WEIGHT_PORT": WEIGHT_PORT,
@@ -88,8 +82,8 @@ _CONSTANTS = {
     "READS_IN_FLIGHT": READS_IN_FLIGHT,
     "PREFETCH_BYTES": PREFETCH_BYTES,
     "CHECKER_LATENCY": DescriptorChecker.latency,
-    "FENCE_LATENCY": 3,
-    "TRANSPOSE_QUEUED": _QUEUED,
+    "FENCE_LATENCY": DescriptorChecker.fence_latency,
+    "TRANSPOSE_QUEUED": QUEUED,
     "MSIX_VECTORS": len(registers.MSIX_VECTORS),
     "MSIX_TABLE": registers.MSIX_TABLE,
     "TRAFFICS": len(registers.TRAFFIC),
@@ -146,8 +140,8 @@ def header() -> str:
                                    for number, wait in enumerate(registers.GATHER_WAITS)}),
         _table("GATHER_WAIT_TRAFFIC", (registers.TRAFFIC.index(f"gather_{wait}_cycles")
                                        for wait in registers.GATHER_WAITS)),
-        _table("READ_OWNERS", _READS),
-        _table("WRITE_OWNERS", _WRITES),
+        _table("READ_OWNERS", READERS),
+        _table("WRITE_OWNERS", WRITERS),
         "// Operands that the checker looks at, by opcode.\n" + _table("OPERANDS", _operands()),
         "// `bytes` bytes from byte `start` of a descriptor.\n"
         "struct Field {\n  unsigned start, bytes;\n};\n",

@@ -76,10 +76,7 @@ class EngineQueue {
       : p_(p), core_(core), number_(number), engine_(engine), semantics_(semantics), counters_(counters) {}
 
   bool room() const { return room_; }  // in this cycle
-  bool room_at(int64_t cycle) const {
-    // The FIFO's output register holds one of its entries, once it can be read.
-    return fifo_.level() - fifo_.readable(cycle) < static_cast<size_t>(p_.queue_depth) - 1;
-  }
+  bool room_at(int64_t cycle) const { return fifo_.room(cycle, p_.queue_depth); }
   void push(int64_t cycle, Checked&& checked) { fifo_.write(cycle, std::move(checked)); }
   bool empty() const { return fifo_.empty() && !signal_due_ && !finished_due_ && !running_; }
 

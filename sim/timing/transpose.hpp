@@ -84,12 +84,12 @@ class Transposer {
   // asked for, and written, when the ones before have been.
   void clock(int64_t cycle, bool comes, bool leaves, RowReader& reader, bool reader_ready,
              Walk& writer, bool writer_ready) {
+    const bool room = coming_.room(cycle, QUEUED) && leaving_.room(cycle, QUEUED) &&
+                      targets_.room(cycle, QUEUED);
     give(cycle, leaves);
     if (stored_) full_[stored_half_] = true;
     stored_ = comes && take(cycle);
     if (writer_ready && targets_.readable(cycle)) writer.start(targets_.read(cycle));
-    const bool room = std::max(coming_.level(), leaving_.level()) < QUEUED &&
-                      targets_.level() < QUEUED;
     if (walker_.over() || !reader_ready || !room) return;
     const Block source = walker_.source(), destination = walker_.destination();
     reader.start(source);

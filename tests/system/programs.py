@@ -394,12 +394,19 @@ def random_tasks(config: CardConfig, seed: int, count: int) -> list[Task]:
 
 
 def golden_outcome(config: CardConfig, tasks: list[Task]) -> tuple[GoldenCard, list]:
-    """A golden card after the tasks, and each task's (status, detail)."""
+    """A golden card after the tasks, and each task's (status, detail).
+
+    What is for a core that there is not goes to the first core's ring.
+    """
     card = GoldenCard(config, host=None)
+    cores = [task.fields["core"] for task in tasks]
+    rings = [core if core < config.cores else 0 for core in cores]
     for task in tasks:
         for address, values in task.contents:
             card.memory[address : address + values.size] = values
-    return card, [card.execute(task.descriptor) for task in tasks]
+    return card, [
+        card.execute(task.descriptor, ring) for task, ring in zip(tasks, rings, strict=True)
+    ]
 
 
 def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False, **options):

@@ -82,7 +82,7 @@ class GatherEngine : public Engine {
     lanes_.look(cycle, factors, unpacker_.valid());
     const bool chunk_taken = lanes_.takes_chunk, factors_taken = lanes_.takes_factors;
     const bool word_unpacked = row_words_.readable(cycle) && unpacker_.ready(chunk_taken);
-    const bool word_taken = aligner_.valid() && gather::has_room(row_words_, p_.gather_row_words, cycle);
+    const bool word_taken = aligner_.valid() && row_words_.room(cycle, p_.gather_row_words);
     const bool tail_taken = aligner_.tail_valid() && scaler_.ready();
     aligner_.look(cycle, fetcher_, word_taken, tail_taken);
     const bool located = interleaver_.valid() && fetcher_.ready(cycle);

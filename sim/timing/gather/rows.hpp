@@ -12,11 +12,6 @@ struct Tag {
   unsigned context = 0;
 };
 
-// A buffered FIFO takes one more unless all but its output are full.
-template <typename T>
-bool has_room(const Fifo<T>& queue, int64_t depth, int64_t cycle) {
-  return queue.level() - queue.readable(cycle) != static_cast<size_t>(depth) - 1;
-}
 template <typename T>
 void consider(int64_t& next, const Fifo<T>& queue, int64_t cycle) {
   if (!queue.empty() && queue.readable_at() > cycle) next = std::min(next, queue.readable_at());
@@ -87,7 +82,7 @@ class RowFetcher {
   }
   bool tag_leaves(int64_t cycle) const {
     const bool free = left_ == 0 || (port_.taken && left_ == port_.words);
-    return (free || !stages_.back().lookup.row) && has_room(tags, p_.gather_outstanding, cycle);
+    return (free || !stages_.back().lookup.row) && tags.room(cycle, p_.gather_outstanding);
   }
 
   const Parameters& p_;

@@ -77,9 +77,8 @@ class MatmulEngine : public Engine {
   static const Line* front(const Fifo<Line>& queue, int64_t cycle) {
     return queue.readable(cycle) ? &queue.front() : nullptr;
   }
-  // A buffered FIFO takes one more unless all but its output are full.
   bool room(const Fifo<Line>& queue, int64_t cycle) const {
-    return queue.level() - queue.readable(cycle) != static_cast<size_t>(p_.matmul_lines_ahead) - 1;
+    return queue.room(cycle, p_.matmul_lines_ahead);
   }
 
   int64_t run(int64_t cycle) {

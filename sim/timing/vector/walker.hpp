@@ -66,8 +66,7 @@ class WindowWalker {
   // `asked`: its burst was taken. Returns when it may go on by itself.
   int64_t clock(int64_t cycle, bool asked) {
     const bool free = left_ == 0 || (asked && left_ == count());
-    const bool room = taps.level() - taps.readable(cycle) !=
-                      static_cast<size_t>(p_.vector_read_ahead_words) - 1;
+    const bool room = taps.room(cycle, p_.vector_read_ahead_words);
     const bool asks = walking(cycle) && inside() && free && room;
     const bool step = asks || skips(cycle);
     const uint64_t tap_address = tap_address_;

@@ -202,7 +202,9 @@ def test_latency_is_as_stated(opcode):
             await ctx.tick()
             cycles += 1
         count = operands.get(opcode.name, 0)
-        assert cycles == (DescriptorChecker.latency + count if count else 3)
+        assert cycles == (
+            DescriptorChecker.latency + count if count else DescriptorChecker.fence_latency
+        )
         assert cycles + 1 <= 16
         await get(ctx, dut.o)
         assert ctx.get(dut.idle)

@@ -122,22 +122,50 @@ def test_a_bad_setting_is_refused_before_anything_runs(
     assert not measured
 
 
-def test_a_point_of_the_timing_engine_is_measured_on_the_rtl_too(
-    halfdome, monkeypatch, study, tmp_path
-):
-    engines = []
+@pytest.fixture
+def asked(monkeypatch):
+    """As `measured`, but with the engine: (engine, lanes, queue_depth)."""
+    seen = []
 
     def fake(made, values):
-        engines.append(made.engine)
-        return row(values)
+        engine = made.design(values).engine
+        seen.append((engine, values["lanes"], values["queue_depth"]))
+        return row(values) | {"engine": engine}
 
     monkeypatch.setattr(measure, "measure", fake)
     monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
-    file = study("lanes = [4, 2]")
-    status, _, _ = halfdome("explore", file, "--engine", "timing", "-o", tmp_path)
+    return seen
+
+
+def test_the_front_of_the_timing_engine_is_measured_on_the_rtl_too(
+    halfdome, asked, study, tmp_path
+):
+    file = study("lanes = [4, 2]\nqueue_depth = [4, 8]")
+    for _ in range(2):  # what was measured is kept
+        status, text, _ = halfdome("explore", file, "-o", tmp_path)
+        assert status == 0
+        assert asked[4:] == [("native", 4, 8), ("native", 2, 8)]
+        assert "The same points on the RTL" in text
+    assert {engine for engine, *_ in asked[:4]} == {"timing"}
+    halfdome("explore", file, "-o", tmp_path, "--point", 0)
+    assert asked[6:] == [("native", 4, 4)]  # beaten, but asked for
+    assert "The same points on the RTL" in (tmp_path / "explore.html").read_text()
+
+
+def test_a_card_without_a_model_is_measured_on_the_rtl_once(halfdome, asked, study, tmp_path):
+    file = study("lanes = 4\nqueue_depth = 4\ngather_cache_bytes = [0, 4096]")
+    status, _, _ = halfdome("explore", file, "-o", tmp_path)
     assert status == 0
-    assert engines == ["timing", "timing", "native"]
-    assert "On the RTL" in (tmp_path / "explore.html").read_text()
+    assert sorted(asked) == [("native", 4, 4), ("native", 4, 4), ("timing", 4, 4)]
+    assert [each["engine"] for each in read(tmp_path)] == ["timing", "native"]
+
+
+def test_a_study_on_the_rtl_is_not_measured_twice(halfdome, asked, study, tmp_path):
+    file = study("lanes = [4, 2]\nqueue_depth = 4")
+    status, text, _ = halfdome("explore", file, "--engine", "native", "-o", tmp_path)
+    assert status == 0
+    assert asked == [("native", 4, 4), ("native", 2, 4)]
+    assert "The same points" not in text
 
 
 def test_a_field_given_twice_is_refused(refused, tmp_path):

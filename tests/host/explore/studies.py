@@ -23,5 +23,6 @@ def row(values):
     found = dict.fromkeys(METRICS, 1.0)
     return found | {
         "samples_per_second": 100.0 * lanes + depth, "area_lut4_equivalents": lanes * 1000,
-        "mismatching_samples": 0, "config_hash": f"{lanes}-{depth}", "halfdome_version": "0",
+        "engine": "native", "mismatching_samples": 0,
+        "config_hash": f"{lanes}-{depth}", "halfdome_version": "0",
     }  # fmt: skip

@@ -92,7 +92,7 @@ def test_the_model_says_what_the_cards_do(workload, batch):
     study = of(workload=workload, parameters={"cards": 2, "batch": batch})
     [values] = study.combinations()
     design, asked = study.design(values), work(study.workload, batch).requests
-    with open_platform(design, "native") as runtime:
+    with open_platform(design) as runtime:
         served = deploy(runtime, work(study.workload, batch).graph)
         bursts, order = Bursts(runtime, served, asked), list(range(len(asked)))
         for burst in (*([place] for place in order), *(order[:n] for n in range(2, 4))):

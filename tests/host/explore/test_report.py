@@ -38,7 +38,7 @@ def explored():
 
 def write(path, study, points, rtl=None):
     chosen = report.choose(study, points)
-    report.write(path, study, points, chosen, rtl or chosen, ["halfdome explore x.toml"])
+    report.write(path, study, points, chosen, rtl or {}, ["halfdome explore x.toml"])
     return path.read_text()
 
 
@@ -59,15 +59,18 @@ def test_the_best_of_the_front_is_looked_into_or_the_point_asked_for(explored):
         report.choose(study, points[6:])
 
 
-def test_a_point_is_told_beside_the_same_on_the_rtl(explored, tmp_path):
+def test_points_are_told_beside_the_same_on_the_rtl(explored, tmp_path):
     study, points = explored
-    assert "All points were measured on the RTL" in write(tmp_path / "a.html", *explored)
-    rtl = Point(0, "", {}, row({"lanes": 4, "queue_depth": 8}) | {"samples_per_second": 400.0})
-    text = write(tmp_path / "b.html", study, points, rtl)
-    assert "<h3>On the RTL</h3>" in text
-    assert "+2.00 %" in text  # 408 of the study's engine
+    assert "The front was measured on the RTL" in write(tmp_path / "a.html", *explored)
+    same = Point(0, "", {}, points[1].row)
+    slower = Point(1, "", {}, points[5].row | {"samples_per_second": 400.0})
+    text = write(tmp_path / "b.html", study, points, {1: same, 5: slower})
+    assert "The same points on the RTL" in text
+    assert "108 (+0.00 %)" in text
+    assert "400 (+2.00 %)" in text  # 408 of the study's engine
     bad = Point(0, "", {}, {}, "out of memory")
-    assert "On the RTL: out of memory" in write(tmp_path / "c.html", study, points, bad)
+    text = write(tmp_path / "c.html", study, points, {1: bad})
+    assert "point 1: not on the RTL: out of memory" in text
 
 
 def test_a_picture_for_print_is_drawn(explored, tmp_path):

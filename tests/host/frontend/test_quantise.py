@@ -55,6 +55,19 @@ def test_a_model_in_floating_point_is_quantised(quantised):
     np.testing.assert_allclose(close, exact, atol=0.05)
 
 
+def test_moves_and_maxima_of_bytes_need_no_calibration():
+    """The factors of a Resize are floats, and no tensor is."""
+    nodes = [
+        node("MaxPool", "x", "p", kernel_shape=[2, 2]),
+        node("Resize", "p - f", "y", mode="nearest", nearest_mode="floor",
+             coordinate_transformation_mode="asymmetric"),
+    ]  # fmt: skip
+    factors = {"f": np.array([1, 1, 2, 2], np.float32)}
+    net = model(nodes, {"x": (np.uint8, (1, 3, 5, 5))}, ["y"], factors)
+    made = load(typed(net, onnx.TensorProto.UINT8))
+    assert operators(to_qoperator(made, None)) == operators(made)
+
+
 @pytest.mark.parametrize("op", ["QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"])
 def test_a_function_of_8_bits_alone_needs_no_calibration(op):
     made = model(

@@ -108,6 +108,22 @@ def test_matrices_are_turned_in_the_cycles_of_hardware(seed):
     assert turned("timing", seed, config) == turned("native", seed, config)
 
 
+@pytest.mark.parametrize("count", [20, 72])
+def test_many_small_matrices_are_turned_in_the_cycles_of_hardware(count):
+    """More blocks are under way than wait for their words."""
+    step = {"source_stride": 128, "source_batch_stride": 128, "destination_stride": 16}
+    small = pack(
+        Opcode.TRANSPOSE, source=0, destination=1 << 16, rows=1, columns=4, batches=count,
+        element_bytes=1, destination_batch_stride=64, **step,
+    )  # fmt: skip
+    ends = []
+    for engine in ("timing", "native"):
+        with halfdome.open(cards=1, config="tiny", engine=engine) as runtime:
+            device = runtime.cards[0].device
+            ends.append(device.wait(device.submit([small])).tolist())
+    assert ends[0] == ends[1]
+
+
 def test_commands_of_two_slots_complete_once():
     extended = pack(Opcode.FENCE_LOAD, second_wait_counter=0)
     with halfdome.open(cards=1, config="tiny", engine="timing") as runtime:

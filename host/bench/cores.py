@@ -1,21 +1,26 @@
 """What several cores of a card are worth: known shapes on one core of it, on two, on all."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from halfdome.hdl.config import MOST_CARDS, CardConfig
+from halfdome.hdl.commands import HEADER, Opcode, RowFormat, fields, unpack
+from halfdome.hdl.config import LINE_BYTES, MOST_CARDS, CardConfig
 from halfdome.host.bench import dlrm, shapes
+from halfdome.host.bench.gather import row_lines
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.bags import bag_nodes
 from halfdome.host.compiler.compile import placement
+from halfdome.host.driver.device import Submitted
 from halfdome.host.graph.graph import Graph
 from halfdome.host.models.dlrm import WEIGHTS
 from halfdome.host.models.movielens import DataError
 from halfdome.host.models.quantise import request as request_of
 from halfdome.host.platform import Runtime, open
 from halfdome.host.report.stamp import stamp
+from halfdome.host.runtime.deployment import Deployment
 from halfdome.host.runtime.flights import Response
 from halfdome.host.runtime.requests import Request
 from halfdome.host.serving.deploy import deploy
@@ -28,17 +33,24 @@ BATCH = 64
 """Samples of a request of a recommender."""
 TABLE_ROWS = 4096
 """Rows of a table: far more than DRAM keeps open, few enough to be brought over a link."""
-REQUESTS = 4
-"""Answered one after the other: as many as are in flight at a time, and more."""
+FIRST = 4
+"""Requests that fill the card, as many as are in flight and more: what they take is not counted."""
+REQUESTS = 8
+"""Requests that are counted: what they add to the time of the first ones."""
 
 
 def measure(
     config: CardConfig, workloads: Sequence[str] = WORKLOADS,
     counts: Sequence[int] = COUNTS, *,
-    data: Path | None = None, engine: str = "native", requests: int = REQUESTS,
+    data: Path | None = None, engine: str = "timing", requests: int = REQUESTS,
     progress: Callable[[str], None] = lambda name: None,
 ) -> dict:  # fmt: skip
     """A row for each workload and number of cores, on one card; JSON-able.
+
+    A row tells of a full card: of what `requests` add to the time of `FIRST`. Shares are of the
+    cycles of a request: of what is busy, what the busiest core's engine is; of the link, its bytes
+    at its peak; of DRAM, rows as DRAM alone reads them, in the order in which cores ask for them,
+    and all other bytes at its peak. `binds` is the largest of them, and `of_bound` how large it is.
 
     Raises `ValueError` for a workload that there is not, and more cores than a card has.
     """
@@ -51,7 +63,7 @@ def measure(
     rows: list[dict] = []
     with open(cards=1, config=config, engine=engine) as runtime:
         for name in workloads:
-            made = _workload(name, data, requests)
+            made = _workload(name, data, FIRST + requests)
             if isinstance(made, str):
                 rows.append({"workload": name, "missing": made})
                 continue
@@ -93,33 +105,82 @@ def _workload(name: str, data: Path | None, requests: int) -> tuple[Graph, list[
 def _row(
     runtime: Runtime, config: CardConfig, graph: Graph, asked: Sequence[Request], count: int
 ) -> tuple[dict, list[Response]]:
-    """What so many cores take for some requests, and what binds them; their answers."""
+    """What the requests after the first ones take, and what binds them; answers of all."""
     served = deploy(runtime, graph, cores=range(count))
-    card = runtime.cards[0]
-    before = card.counters()
-    answers = served.run(asked)
-    spent = {name: value - before[name] for name, value in card.counters().items()}
+    few, many = _run(runtime, served, asked[:FIRST]), _run(runtime, served, asked)
     about = served.program.about
     served.release()
-    ran = [answer.spans[0][answer.spans[0][:, 0] >= 0] for answer in answers]
-    cycles = int(max(each[:, 1].max() for each in ran) - min(each[:, 0].min() for each in ran))
+    counted = len(asked) - FIRST
+    cycles = (many.cycles - few.cycles) / counted
+    spent = {name: (many.spent[name] - few.spent[name]) / counted for name in many.spent}
     busy = {
         engine: [spent[f"core{core}_{engine}_busy_cycles"] for core in range(count)]
         for engine in ("matmul", "gather", "vector")
     }
     moved = spent["dram_read_bytes"] + spent["dram_write_bytes"]
-    shares = {engine: max(each) / cycles for engine, each in busy.items()}
-    shares["dram"] = moved / (costs.dram_bytes_per_cycle(config) * cycles)
+    peak = costs.dram_bytes_per_cycle(config)
+    lines = _pooled_lines(config, many.gathers)
+    alone = runtime.platform.dram_cycles(lines) / len(asked)
+    rest = moved - lines.size * LINE_BYTES / len(asked)
     link = max(spent["pcie_read_bytes"], spent["pcie_write_bytes"])
+    shares = {engine: max(each) / cycles for engine, each in busy.items()}
+    shares["dram"] = (alone + rest / peak) / cycles
     shares["link"] = link / (costs.link_bytes_per_cycle(config) * cycles)
     binds = max(shares, key=lambda name: shares[name])
-    fairness = min(busy[binds]) / max(busy[binds]) if binds in busy else 1.0
     return {
-        "cycles_per_request": cycles / len(asked), "binds": binds,
+        "cycles_per_request": cycles, "binds": binds, "of_bound": shares[binds],
         **{f"{name}_share": share for name, share in shares.items()},
-        "fairness": fairness, "cores_sparse": about["cores_sparse"],
-        "expected_cycles": about["interval_cycles"],
-    }, answers  # fmt: skip
+        "dram_of_peak": moved / (peak * cycles),
+        "balance": min(busy[binds]) / max(busy[binds]) if binds in busy else 1.0,
+        "cores_sparse": about["cores_sparse"], "expected_cycles": about["interval_cycles"],
+    }, many.answers  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Some requests: cycles from the first command's start to the last one's end, what the card
+    counted meanwhile, and the GATHERs."""
+
+    answers: list[Response]
+    cycles: int
+    spent: dict[str, int]
+    gathers: list[Submitted]
+
+
+def _run(runtime: Runtime, served: Deployment, asked: Sequence[Request]) -> _Run:
+    card = runtime.cards[0]
+    before, card.device.history = card.counters(), []
+    answers = served.run(asked)
+    history, card.device.history = card.device.history, None
+    spent = {name: value - before[name] for name, value in card.counters().items()}
+    ran = [answer.spans[0][answer.spans[0][:, 0] >= 0] for answer in answers]
+    cycles = int(max(each[:, 1].max() for each in ran) - min(each[:, 0].min() for each in ran))
+    gathers = [
+        each for each in history if unpack(HEADER, each.descriptor)["opcode"] == Opcode.GATHER
+    ]
+    return _Run(answers, cycles, spent, gathers)
+
+
+def _pooled_lines(config: CardConfig, gathers: Sequence[Submitted]) -> np.ndarray:
+    """Card addresses of the lines of DRAM that GATHERs read as rows, in the order of their cycles.
+
+    Rows are drawn again, uniformly, and asked for evenly from a command's start to its end.
+    """
+    rng = np.random.default_rng(0)
+    starts, sizes, cycles = [], [], []
+    for each in gathers:
+        command = unpack(fields(Opcode.GATHER), each.descriptor)
+        if command["table"] >= config.scratchpad_base or each.completion is None:
+            continue
+        rows = rng.integers(0, command["rows"], command["index_count"])
+        starts.append(command["table"] + rows * command["row_stride"])
+        sizes.append(np.full(rows.size, RowFormat(command["format"]).row_bytes(command["dim"])))
+        ran = each.completion.start_cycle, each.completion.end_cycle
+        cycles.append(np.linspace(*ran, rows.size))
+    if not starts:
+        return np.zeros(0, np.int64)
+    order = np.argsort(np.concatenate(cycles), kind="stable")
+    return row_lines(np.concatenate(starts)[order], np.concatenate(sizes)[order])
 
 
 def _differing(answer: Response, expected: Mapping[str, np.ndarray]) -> int:

@@ -174,8 +174,13 @@ def _per_bag(point: Point, config: CardConfig) -> tuple[int, int]:
     return lanes, -(-4 * point.dim // config.bus_bytes)
 
 
-def row_lines(starts: np.ndarray, row_bytes: int, unit: int = LINE_BYTES) -> np.ndarray:
-    """Addresses of every `unit` bytes that rows at `starts` touch, row after row."""
+def row_lines(
+    starts: np.ndarray, row_bytes: int | np.ndarray, unit: int = LINE_BYTES
+) -> np.ndarray:
+    """Addresses of every `unit` bytes that rows at `starts` touch, row after row.
+
+    `row_bytes` may be one number for each row.
+    """
     first = np.asarray(starts, np.int64) // unit
     counts = (starts + row_bytes - 1) // unit - first + 1
     before = np.cumsum(counts) - counts

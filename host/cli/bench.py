@@ -253,16 +253,17 @@ def bench_cores(
     counts: Annotated[
         list[int] | None, typer.Option("--cores", help="How many; may be given more than once.")
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="Requests of each.")] = 4,
+    requests: Annotated[int, typer.Option(min=1, help="Of a full card, counted.")] = 8,
     config: options.Config = "quad",
-    engine: options.EngineName = "native",
+    engine: options.EngineName = "timing",
     data: options.Data = None,
     json_file: options.JsonFile = None,
 ) -> None:
     """What the cores of a card are worth: the demo, RM1 to RM3, blocks of ResNet-50 and ResNeXt-50.
 
-    Cycles, how many times as fast as on the first number of cores, and what binds. Answers are
-    compared with the golden model; any difference makes the exit status 1. Takes long.
+    Cycles of a request on a full card, how many times as fast as on the first number of cores, what
+    binds, and how near to it. Answers are compared with the golden model; any difference makes the
+    exit status 1. Takes long.
 
     Example: `halfdome bench cores --workload RM1 --cores 1 --cores 4 --json cores.json`
     """

@@ -100,7 +100,11 @@ def explore(
     url = storage or search.storage_in(output)
     rtl = _on_rtl(study, points, chosen, url, workers)
     if compared := tell.on_rtl(points, rtl):
-        console.print(tables.of_rows("The same points on the RTL", compared))
+        worst = max(abs(error) for each in compared for error in each.error.values())
+        console.print(
+            f"{len(compared)} points measured on the RTL too: {worst:.2g} % off at most",
+            highlight=False,
+        )
     for why in tell.not_on_rtl(rtl):
         console.print(why, highlight=False)
     commands = _commands(file, settings, storage, output, chosen)

@@ -98,12 +98,12 @@ def _on_rtl(points: Sequence[Point], rtl: Mapping[int, Point]) -> list[str]:
     """What the RTL says of points, and how far the engine of the study is from it."""
     if not rtl:
         return ["<p>The front was measured on the RTL.</p>"]
-    rows = on_rtl(points, rtl)
-    shown = [name for name in TIMED if any(name in row for row in rows)]
+    compared = on_rtl(points, rtl)
+    shown = [name for name in TIMED if any(name in each.rtl for each in compared)]
     lines = [
-        (f"{row['point']}: {row['values']}",
-         *(f"{row[name]:,.4g} ({row[f'{name}, error %']:+.2f} %)" for name in shown))
-        for row in rows
+        (f"{each.point.number}: {each.point.name}",
+         *(f"{each.rtl[name]:,.4g} ({each.error[name]:+.2f} %)" for name in shown))
+        for each in compared
     ]  # fmt: skip
     names = ("point", *(METRICS[name].title for name in shown))
     return [

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +79,32 @@ def write_csv(path: Path, study: Study, points: Sequence[Point]) -> None:
         writer.writerows(flat)
 
 
-def on_rtl(points: Sequence[Point], rtl: Mapping[int, Point]) -> list[dict[str, Any]]:
-    """Of each point that was measured on the RTL as well, what `TIMED` metrics are there, and how
-    far the study's are from that, in percent."""
+@dataclass(frozen=True)
+class OnRtl:
+    """A point that was measured on the RTL as well.
+
+    Attributes
+    ----------
+    point : Point, of the study
+    rtl : `TIMED` metrics by name, on the RTL
+    error : by how many percent of that the study's differ
+    """
+
+    point: Point
+    rtl: Mapping[str, float]
+    error: Mapping[str, float]
+
+
+def on_rtl(points: Sequence[Point], rtl: Mapping[int, Point]) -> list[OnRtl]:
+    """Points beside the same on the RTL."""
     found = []
     for point in points:
-        there = rtl[point.number].row if point.number in rtl else {}
-        if not there:
-            continue
-        row = {"point": point.number, "values": point.name}
-        for name in TIMED:
-            if name in point.row:
-                row[name] = there[name]
-                row[f"{name}, error %"] = 100 * (point.row[name] - there[name]) / (there[name] or 1)
-        found.append(row)
+        if point.number in rtl and (row := rtl[point.number].row):
+            there = {name: row[name] for name in TIMED if name in row}
+            error = {
+                name: 100 * (point.row[name] - each) / (each or 1) for name, each in there.items()
+            }
+            found.append(OnRtl(point, there, error))
     return found
 
 

@@ -209,7 +209,9 @@ def print_gather_study(result: dict, console: Console) -> None:
 
 def print_cores(result: dict, console: Console) -> None:
     """The result of `halfdome bench cores`."""
-    shown = ("workload", "cores", "cycles_per_request", "speedup", "binds", "fairness")
+    shown = (
+        "workload", "cores", "cycles_per_request", "speedup", "binds", "of_bound", "balance",
+    )  # fmt: skip
     rows = [{name: row[name] for name in shown} for row in result["rows"] if "missing" not in row]
     if rows:
         console.print(of_rows("One card, some of its cores", rows))

@@ -1,6 +1,7 @@
 """A card without hardware, as the world takes it: its parameters, and what its commands mean.
 
-What commands compute is `halfdome.sim.golden`, called when a command ends.
+What commands compute is `halfdome.sim.golden`, called when a command ends, or its twin in
+`sim/timing/values`.
 """
 
 import ctypes
@@ -11,11 +12,13 @@ import numpy as np
 
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, Status
 from halfdome.hdl.config import CardConfig, ConfigError
-from halfdome.sim.build.compiler import OPTIMISED, SIM, library
+from halfdome.sim.build.compiler import SIM, library
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
 from halfdome.sim.timing.header import header, parameter_array
 
+VALUES = ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-ffp-contract=off")
+"""Flags for values: every operation rounds, and loops over elements become vectors."""
 _FAILED = (1 << 64) - 1
 _CHECK = ctypes.CFUNCTYPE(
     ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
@@ -49,7 +52,7 @@ class CardMaker(ctypes.Structure):
 def _load_library() -> ctypes.CDLL:
     """The compiled timing card; the first call on a machine compiles it."""
     source = SIM / "timing" / "timing.cpp"
-    built = library(source, "timing", flags=OPTIMISED, generated={"card.hpp": header()})
+    built = library(source, "timing", flags=VALUES, generated={"card.hpp": header()})
     return ctypes.CDLL(str(built))
 
 

@@ -11,6 +11,7 @@
 // lengths) an engine may look up in `Memory::at` when the words with it have arrived.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 

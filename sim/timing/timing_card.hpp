@@ -10,6 +10,7 @@
 #include "gather/engine.hpp"
 #include "matmul/engine.hpp"
 #include "registers.hpp"
+#include "values/values.hpp"
 #include "vector/engine.hpp"
 
 namespace halfdome::timing {
@@ -22,13 +23,16 @@ struct SemanticsCalls {
   uint64_t (*execute)(int64_t card, int64_t core, const uint8_t* descriptor);
 };
 
-class CalledSemantics : public Semantics {
+// Values that take long are computed here.
+class CardSemantics : public Semantics {
  public:
-  CalledSemantics(const SemanticsCalls& calls, int64_t card) : calls_(calls), card_(card) {}
+  CardSemantics(const Parameters& p, uint8_t* memory, const SemanticsCalls& calls, int64_t card)
+      : p_(p), memory_(memory), calls_(calls), card_(card) {}
   Result check(size_t core, const uint8_t* descriptor, const uint8_t* extension) override {
     return result(calls_.check(card_, static_cast<int64_t>(core), descriptor, extension));
   }
   Result execute(size_t core, const Command& command) override {
+    if (values::computes(command.opcode())) return values::compute(p_, command, memory_);
     return result(calls_.execute(card_, static_cast<int64_t>(core), command.bytes));
   }
   bool failed() const { return failed_; }
@@ -40,6 +44,8 @@ class CalledSemantics : public Semantics {
     return {Status(packed & 0xFF), static_cast<uint32_t>(packed >> 8)};
   }
 
+  const Parameters& p_;
+  uint8_t* memory_;
   SemanticsCalls calls_;
   int64_t card_;
   bool failed_ = false;
@@ -51,7 +57,7 @@ class TimingCard : public Card {
              uint8_t* memory, const SemanticsCalls& calls, int64_t number)
       : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
                                    AXI_ID_BITS)),
-        p_(parameters), semantics_(calls, number),
+        p_(parameters), semantics_(p_, memory, calls, number),
         bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
     const auto cores = static_cast<size_t>(p_.cores);
@@ -221,7 +227,7 @@ class TimingCard : public Card {
   }
 
   const Parameters p_;
-  CalledSemantics semantics_;
+  CardSemantics semantics_;
   CardBytes bytes_;
   MemorySystem memory_;
   FetchPort fetch_;

@@ -16,8 +16,9 @@ struct Job {
   uint64_t pad_top = 0, pad_left = 0, dilation_height = 1, dilation_width = 1;
   uint64_t pixel_step, line_step = 0, tap_step = 0, tap_line_step = 0;
   uint64_t y_stride, w_stride = 0, x_batch_stride = 0, w_batch_stride = 0, y_batch_stride = 0;
+  uint64_t x_zero_point, w_zero_point, y_zero_point;
   Weights weights = Weights::PACKED;
-  bool matrix = true, int32, triangle = false, diagonal = false;
+  bool matrix = true, int32, int8, triangle = false, diagonal = false;
 };
 
 inline Job matrix_product(const Command& command) {
@@ -28,7 +29,11 @@ inline Job matrix_product(const Command& command) {
   job.n = command[f::n];
   job.pixel_step = command[f::x_stride];
   job.y_stride = command[f::y_stride];
+  job.x_zero_point = command[f::x_zero_point];
+  job.w_zero_point = command[f::w_zero_point];
+  job.y_zero_point = command[f::y_zero_point];
   job.int32 = ElementFormat(command[f::y_format]) == ElementFormat::INT32;
+  job.int8 = ElementFormat(command[f::y_format]) == ElementFormat::INT8;
   return job;
 }
 
@@ -48,7 +53,11 @@ inline Job batch_of_products(const Command& command) {
   job.y_batch_stride = command[f::y_batch_stride];
   job.weights = flags & flag::TRANSPOSED ? Weights::COLUMNS : Weights::ROWS;
   job.triangle = flags & flag::TRIANGLE;
+  job.x_zero_point = command[f::x_zero_point];
+  job.w_zero_point = command[f::w_zero_point];
+  job.y_zero_point = command[f::y_zero_point];
   job.int32 = ElementFormat(command[f::y_format]) == ElementFormat::INT32;
+  job.int8 = ElementFormat(command[f::y_format]) == ElementFormat::INT8;
   return job;
 }
 
@@ -78,7 +87,11 @@ inline Job convolution(const Command& command) {
   job.y_stride = command[f::y_stride];
   job.matrix = false;
   job.diagonal = command[header_fields::flags] & flag::DIAGONAL;
+  job.x_zero_point = command[f::x_zero_point];
+  job.w_zero_point = command[f::w_zero_point];
+  job.y_zero_point = command[f::y_zero_point];
   job.int32 = ElementFormat(command[f::y_format]) == ElementFormat::INT32;
+  job.int8 = ElementFormat(command[f::y_format]) == ElementFormat::INT8;
   return job;
 }
 

@@ -1,7 +1,5 @@
 """What cores are worth, on known shapes: graphs that mean something, rows that add up."""
 
-from unittest.mock import patch
-
 import numpy as np
 import pytest
 
@@ -51,15 +49,36 @@ def test_six_cards_pool_about_as_much_each():
         assert 1.0 <= cores.imbalance(graph, PRESETS["quad"]) <= 1.15
 
 
-@pytest.mark.slow
-def test_each_number_of_cores_has_a_row_with_right_answers():
-    config = PRESETS["tiny"].replace(cores=2)
-    with (
-        patch.dict(shapes.RECOMMENDERS, {"RM1": SMALL}),
-        patch.multiple(cores, BATCH=8, TABLE_ROWS=50),
-    ):
-        rows = cores.measure(config, ["RM1"], (1, 2), requests=2)["rows"]
+@pytest.fixture
+def small(monkeypatch):
+    """A card of two cores and a recommender that it soon answers."""
+    monkeypatch.setitem(shapes.RECOMMENDERS, "RM1", SMALL)
+    monkeypatch.setattr(cores, "BATCH", 32)
+    monkeypatch.setattr(cores, "TABLE_ROWS", 50)
+    return PRESETS["tiny"].replace(cores=2)
+
+
+def test_each_number_of_cores_has_a_row_with_right_answers(small):
+    rows = cores.measure(small, ["RM1"], (1, 2), requests=4)["rows"]
     assert [row["cores"] for row in rows] == [1, 2]
-    assert rows[0]["speedup"] == 1.0 < rows[1]["speedup"]
+    assert rows[0]["speedup"] == 1.0
+    assert rows[1]["speedup"] > 1.7
     assert all(row["mismatching_values"] == 0 for row in rows)
-    assert all(0 < row[f"{row['binds']}_share"] <= 1 for row in rows)
+    assert all(0 < row["of_bound"] == row[f"{row['binds']}_share"] <= 1 for row in rows)
+
+
+def test_more_requests_take_as_long_each(small):
+    few, many = (
+        cores.measure(small, ["RM1"], (2,), requests=count)["rows"][0]["cycles_per_request"]
+        for count in (4, 12)
+    )
+    assert many == pytest.approx(few, rel=0.05)
+
+
+@pytest.mark.slow
+def test_cores_share_a_card_as_hardware_does_when_it_is_timed_without(small):
+    native, timing = (
+        cores.measure(small, ["RM1"], (1, 2), requests=2, engine=engine)["rows"]
+        for engine in ("native", "timing")
+    )
+    assert timing == native

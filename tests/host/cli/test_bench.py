@@ -171,7 +171,8 @@ def test_bench_cores_shows_what_each_number_of_cores_takes(halfdome, monkeypatch
         assert (config.cores, workloads, counts, requests) == (4, ["RM1", "demo"], [1, 4], 2)
         progress("RM1 on 1")
         row = {"workload": "RM1", "cores": 4, "cycles_per_request": 34_000.5, "speedup": 3.75,
-               "binds": "gather", "fairness": 0.99, "mismatching_values": wrong}  # fmt: skip
+               "binds": "gather", "of_bound": 0.91, "balance": 0.99,
+               "mismatching_values": wrong}  # fmt: skip
         absent = {"workload": "demo", "missing": "no data; fetch it with `make models`"}
         return {"engine": engine, "config_hash": config.hash, "rows": [row, absent]}
 
@@ -182,7 +183,7 @@ def test_bench_cores_shows_what_each_number_of_cores_takes(halfdome, monkeypatch
         "--requests", 2, "--json", output,
     )  # fmt: skip
     assert status == (wrong > 0)
-    assert re.search(r"RM1 .* 3.75 .* gather", text)
+    assert re.search(r"RM1 .* 3.75 .* gather .* 0.91", text)
     assert "demo: no data" in text
     assert json.loads(output.read_text())["rows"][0]["cores"] == 4
 

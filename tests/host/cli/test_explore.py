@@ -145,7 +145,7 @@ def test_the_front_of_the_timing_engine_is_measured_on_the_rtl_too(
         status, text, _ = halfdome("explore", file, "-o", tmp_path)
         assert status == 0
         assert asked[4:] == [("native", 4, 8), ("native", 2, 8)]
-        assert "The same points on the RTL" in text
+        assert "2 points measured on the RTL too: 0 % off at most" in text
     assert {engine for engine, *_ in asked[:4]} == {"timing"}
     halfdome("explore", file, "-o", tmp_path, "--point", 0)
     assert asked[6:] == [("native", 4, 4)]  # beaten, but asked for
@@ -165,7 +165,7 @@ def test_a_study_on_the_rtl_is_not_measured_twice(halfdome, asked, study, tmp_pa
     status, text, _ = halfdome("explore", file, "--engine", "native", "-o", tmp_path)
     assert status == 0
     assert asked == [("native", 4, 4), ("native", 2, 4)]
-    assert "The same points" not in text
+    assert "on the RTL" not in text
 
 
 def test_a_field_given_twice_is_refused(refused, tmp_path):

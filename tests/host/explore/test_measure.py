@@ -22,6 +22,13 @@ def row():
     return measured(of(parameters={"cards": 2, "batch": 8}, arrivals={"p99_us": 20}))
 
 
+def test_cycles_without_hardware_are_those_of_the_rtl(row):
+    on_rtl = measured(of(parameters={"cards": 2, "batch": 8}, engine="native"))
+    assert (row["engine"], on_rtl["engine"]) == ("timing", "native")
+    for name in ("interval_cycles", "latency_cycles", "shares", "energy_uj"):
+        assert row[name] == on_rtl[name], name
+
+
 def test_every_metric_is_measured_and_every_bit_is_right(row):
     assert METRICS.keys() <= row.keys()
     assert row["mismatching_samples"] == 0

@@ -19,7 +19,8 @@ from halfdome.sim.waves import Waves
 from tests.sim.test_waves import Vcd
 from tests.system.programs import OTHER, assert_same_ports, random_tasks, run
 
-pytestmark = pytest.mark.slow  # each card is compiled in parts and whole
+# Each card is compiled in parts and whole.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 CARDS = {
     "one core": PRESETS["tiny"],

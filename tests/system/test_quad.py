@@ -12,6 +12,7 @@ from tests.host.recommenders import check_responses
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_cores_of_a_quad_share_a_product():
     graph = product(128, 256, 256)
     [x] = graph.inputs

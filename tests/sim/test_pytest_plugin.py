@@ -241,7 +241,7 @@ def test_simulation_that_cannot_run_says_why(run, call, message):
 @pytest.mark.parametrize(
     ("option", "known"),
     [
-        (["--engine", "cxx"], "*--engine cxx: unknown; known are native, pysim"),
+        (["--engine", "cxx"], "*--engine cxx: unknown; known are native, pysim, timing"),
         (["--config", "huge"], "*--config huge: unknown; known are tiny, default, quad, m2"),
     ],
 )

@@ -21,6 +21,17 @@ struct Job {
   bool matrix = true, int32, int8, triangle = false, diagonal = false;
 };
 
+// What bytes of x, w and y stand for.
+inline void set_numbers(Job& job, const Command& command, Field x_zero_point, Field w_zero_point,
+                        Field y_zero_point, Field y_format) {
+  const auto format = static_cast<ElementFormat>(command[y_format]);
+  job.x_zero_point = command[x_zero_point];
+  job.w_zero_point = command[w_zero_point];
+  job.y_zero_point = command[y_zero_point];
+  job.int32 = format == ElementFormat::INT32;
+  job.int8 = format == ElementFormat::INT8;
+}
+
 inline Job matrix_product(const Command& command) {
   namespace f = matmul_fields;
   Job job{};
@@ -29,11 +40,7 @@ inline Job matrix_product(const Command& command) {
   job.n = command[f::n];
   job.pixel_step = command[f::x_stride];
   job.y_stride = command[f::y_stride];
-  job.x_zero_point = command[f::x_zero_point];
-  job.w_zero_point = command[f::w_zero_point];
-  job.y_zero_point = command[f::y_zero_point];
-  job.int32 = ElementFormat(command[f::y_format]) == ElementFormat::INT32;
-  job.int8 = ElementFormat(command[f::y_format]) == ElementFormat::INT8;
+  set_numbers(job, command, f::x_zero_point, f::w_zero_point, f::y_zero_point, f::y_format);
   return job;
 }
 
@@ -53,11 +60,7 @@ inline Job batch_of_products(const Command& command) {
   job.y_batch_stride = command[f::y_batch_stride];
   job.weights = flags & flag::TRANSPOSED ? Weights::COLUMNS : Weights::ROWS;
   job.triangle = flags & flag::TRIANGLE;
-  job.x_zero_point = command[f::x_zero_point];
-  job.w_zero_point = command[f::w_zero_point];
-  job.y_zero_point = command[f::y_zero_point];
-  job.int32 = ElementFormat(command[f::y_format]) == ElementFormat::INT32;
-  job.int8 = ElementFormat(command[f::y_format]) == ElementFormat::INT8;
+  set_numbers(job, command, f::x_zero_point, f::w_zero_point, f::y_zero_point, f::y_format);
   return job;
 }
 
@@ -87,11 +90,7 @@ inline Job convolution(const Command& command) {
   job.y_stride = command[f::y_stride];
   job.matrix = false;
   job.diagonal = command[header_fields::flags] & flag::DIAGONAL;
-  job.x_zero_point = command[f::x_zero_point];
-  job.w_zero_point = command[f::w_zero_point];
-  job.y_zero_point = command[f::y_zero_point];
-  job.int32 = ElementFormat(command[f::y_format]) == ElementFormat::INT32;
-  job.int8 = ElementFormat(command[f::y_format]) == ElementFormat::INT8;
+  set_numbers(job, command, f::x_zero_point, f::w_zero_point, f::y_zero_point, f::y_format);
   return job;
 }
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from halfdome.host.explore import measure, search
+from tests.host.explore import studies
 from tests.host.explore.test_report import row
 
 SMALL = """
@@ -28,16 +29,7 @@ top = [16, 1]
 @pytest.fixture
 def measured(monkeypatch):
     """Points are measured at once, in this process; the values of each."""
-    seen = []
-
-    def fake(study, values):
-        study.design(values)
-        seen.append(dict(values))
-        return row(values)
-
-    monkeypatch.setattr(measure, "measure", fake)
-    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
-    return seen
+    return studies.measure_at_once(monkeypatch, row)
 
 
 @pytest.fixture

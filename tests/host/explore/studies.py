@@ -1,8 +1,9 @@
 """Studies for tests, and measurements that cost nothing."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from halfdome.host.explore import study
+from halfdome.host.explore import measure, search, study
 from halfdome.host.explore.metrics import METRICS
 
 SMALL = {
@@ -26,3 +27,17 @@ def row(values):
         "engine": "native", "mismatching_samples": 0,
         "config_hash": f"{lanes}-{depth}", "halfdome_version": "0",
     }  # fmt: skip
+
+
+def measure_at_once(monkeypatch, row):
+    """Points become `row(values)` at once, in this process. Returns a list of what is measured."""
+    seen = []
+
+    def fake(study, values):
+        study.design(values)
+        seen.append(dict(values))
+        return row(values)
+
+    monkeypatch.setattr(measure, "measure", fake)
+    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    return seen

@@ -1,10 +1,8 @@
 """Why a point is as fast as it is, from what was measured of it and of its neighbours."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
-from halfdome.host.explore import explain, measure, search
+from halfdome.host.explore import explain, search
 from tests.host.explore import studies
 
 STUDY = studies.of(parameters={"array": ["4x4", "4x8"], "lanes": 4, "uplink_lanes": 16})
@@ -19,16 +17,7 @@ def row(values):
 @pytest.fixture
 def measured(monkeypatch):
     """Points are measured at once, in this process; the values of each."""
-    seen = []
-
-    def fake(study, values):
-        study.design(values)
-        seen.append(dict(values))
-        return row(values)
-
-    monkeypatch.setattr(measure, "measure", fake)
-    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
-    return seen
+    return studies.measure_at_once(monkeypatch, row)
 
 
 def explained(folder):

@@ -1,5 +1,7 @@
 """Vector commands for tests: descriptors with their operands in memory and the golden output."""
 
+from collections import Counter
+
 import numpy as np
 
 from halfdome.hdl.commands import (
@@ -446,13 +448,15 @@ def transits(dut):
     return answers, writes, watch
 
 
-def activities(dut):
-    """How many cycles each `Activity` had, and who counts them."""
-    counts = dict.fromkeys(Activity, 0)
+def mostly(dut, inputs, output, job):
+    """Runs a job; the `Activity` that the engine has in most cycles in which it is not idle."""
+    counts = Counter()
 
     async def count(ctx):
         while True:
             _, _, activity = await ctx.tick().sample(dut.activity)
             counts[Activity(activity)] += 1
 
-    return counts, count
+    run(dut, inputs, output, [job], background=[count])
+    del counts[Activity.IDLE]
+    return max(counts, key=counts.__getitem__)

@@ -10,9 +10,9 @@ from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.inverse import Inverse
 from halfdome.hdl.vector.kernel import GROUPS
 from halfdome.hdl.vector.walker import WindowWalker
-from tests.hdl.vector.jobs import AverageJob, activities, bits, random_job, run, transits
+from tests.hdl.vector.jobs import AverageJob, mostly, run, transits
 from tests.hdl.vector.test_engine import bench
-from tests.hdl.vector.test_pool import along
+from tests.hdl.vector.windows import along, run_in_turn, run_random
 
 TINY = PRESETS["tiny"]
 SQUARE = {"kernel": (3, 3), "pad": (1, 1)}
@@ -30,13 +30,7 @@ SQUARE = {"kernel": (3, 3), "pad": (1, 1)}
 def test_output_is_golden_and_nothing_else_is_written(
     columns, bus_bytes, read_stall, write_stall, seed
 ):
-    config = TINY.replace(bus_bytes=bus_bytes)
-    dut, inputs, output, rng = bench(config, seed, read_stall, write_stall)
-    jobs, position = [], bus_bytes * int(rng.integers(5))
-    for k in columns:
-        jobs.append(random_job(inputs, config, position, rng, Opcode.AVERAGE, 1, k))
-        position = jobs[-1].end
-    run(dut, inputs, output, jobs)
+    run_random(Opcode.AVERAGE, columns, bus_bytes, read_stall, write_stall, seed)
 
 
 @pytest.mark.parametrize("byte_word_cycles", [1, 2, 4])
@@ -98,21 +92,12 @@ def test_activity_tells_which_side_is_slow(latency, write_stall, kernel, expecte
         inputs, TINY, 0, rng, size=(12, 12), k=16, out=(6, 6), kernel=(kernel, kernel),
         stride=(2, 2),
     )  # fmt: skip
-    counts, count = activities(dut)
-    run(dut, inputs, output, [job], background=[count])
-    working = {activity: n for activity, n in counts.items() if activity != Activity.IDLE}
-    assert max(working, key=working.get) == expected
+    assert mostly(dut, inputs, output, job) == expected
 
 
 def test_the_engine_is_empty_behind_averages():
     """Other commands before and after one have their own bits."""
-    dut, inputs, output, rng = bench(TINY, 9, 0.3, 0.7)
-    jobs, position = [], 0
-    for opcode in (
+    run_in_turn((
         Opcode.AFFINE, Opcode.AVERAGE, Opcode.ADD_QUANTISED, Opcode.AVERAGE, Opcode.POOL,
         Opcode.AVERAGE, Opcode.DEPTHWISE, Opcode.AVERAGE, Opcode.ADD,
-    ):  # fmt: skip
-        fixed = {"multiplier": bits(0.5)} if opcode in (Opcode.AFFINE, Opcode.ADD) else {}
-        jobs.append(random_job(inputs, TINY, position, rng, opcode, 2, 37, **fixed))
-        position = jobs[-1].end
-    run(dut, inputs, output, jobs)
+    ))  # fmt: skip

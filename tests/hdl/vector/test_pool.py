@@ -11,22 +11,15 @@ from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.walker import WindowWalker, taps_along
 from tests.hdl.vector.jobs import (
     PoolJob,
-    activities,
-    bits,
-    random_job,
+    mostly,
     random_windows,
     run,
     transits,
 )
 from tests.hdl.vector.test_engine import bench
+from tests.hdl.vector.windows import along, run_in_turn, run_random
 
 TINY = PRESETS["tiny"]
-
-
-def along(job):
-    """Taps along each side of a job's image."""
-    order = ("size", "out", "kernel", "stride", "pad", "dilation")
-    return [taps_along(*(job.sides[name][axis] for name in order)) for axis in range(2)]
 
 
 @example(columns=[150, 1], bus_bytes=64, read_stall=0.3, write_stall=0.3, seed=2)
@@ -40,13 +33,7 @@ def along(job):
 def test_output_is_golden_and_nothing_else_is_written(
     columns, bus_bytes, read_stall, write_stall, seed
 ):
-    config = TINY.replace(bus_bytes=bus_bytes)
-    dut, inputs, output, rng = bench(config, seed, read_stall, write_stall)
-    jobs, position = [], bus_bytes * int(rng.integers(5))
-    for k in columns:
-        jobs.append(random_job(inputs, config, position, rng, Opcode.POOL, 1, k))
-        position = jobs[-1].end
-    run(dut, inputs, output, jobs)
+    run_random(Opcode.POOL, columns, bus_bytes, read_stall, write_stall, seed)
 
 
 @given(seed=st.integers(0, 2**32))
@@ -116,18 +103,9 @@ def test_activity_tells_which_side_is_slow(latency, write_stall, kernel, expecte
     job = PoolJob(
         inputs, TINY, 0, rng, size=(8, 8), k=16, out=(4, 4), kernel=(kernel, kernel), stride=(2, 2)
     )
-    counts, count = activities(dut)
-    run(dut, inputs, output, [job], background=[count])
-    working = {activity: n for activity, n in counts.items() if activity != Activity.IDLE}
-    assert max(working, key=working.get) == expected
+    assert mostly(dut, inputs, output, job) == expected
 
 
 def test_the_engine_is_empty_behind_a_pool():
     """Other commands before and after one have their own bits."""
-    dut, inputs, output, rng = bench(TINY, 9, 0.3, 0.7)
-    jobs, position = [], 0
-    for opcode in (Opcode.AFFINE, Opcode.POOL, Opcode.LOOKUP, Opcode.POOL, Opcode.ADD):
-        fixed = {"multiplier": bits(0.5)} if opcode in (Opcode.AFFINE, Opcode.ADD) else {}
-        jobs.append(random_job(inputs, TINY, position, rng, opcode, 2, 37, **fixed))
-        position = jobs[-1].end
-    run(dut, inputs, output, jobs)
+    run_in_turn((Opcode.AFFINE, Opcode.POOL, Opcode.LOOKUP, Opcode.POOL, Opcode.ADD))

@@ -39,7 +39,8 @@ class Design:
     in_flight : int, requests that are worked on at a time; None for the compiler's choice
     parallelism : str, what the cards divide; None for the compiler's choice
     batch : int, samples of a request
-    engine : str, that measures it: the study's, or `RTL` for a card that `TIMING` has no model of
+    engine : str, that measures it
+    computes : bool, whether values are computed, and held against the golden model
     """
 
     card: CardConfig
@@ -50,6 +51,7 @@ class Design:
     parallelism: str | None
     batch: int
     engine: str
+    computes: bool
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -95,7 +97,9 @@ def _parsed(name: str, text: str) -> Value:
         raise ConfigError(f"{name}={text}: must be a whole number") from None
 
 
-def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design:
+def design(
+    base: CardConfig, values: Mapping[str, Value], engine: str, computes: bool = True
+) -> Design:  # fmt: skip
     """The design of some values, all else as `base` and the defaults have it.
 
     Raises `ValueError` that names field, value and rule, as opening the platform would.
@@ -104,8 +108,6 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
     card, fabric = base.replace(**of_card(values)), _known(values, FABRIC)
     platform.fabric(**fabric)
     cards = values.get("cards", MOST_CARDS)
-    if engine == TIMING and not platform.modelled(card):
-        engine = RTL
     platform.check(card, cards, engine)  # type: ignore[arg-type]
     in_flight, parallelism = values.get("in_flight"), values.get("parallelism")
     if in_flight is not None:
@@ -114,7 +116,9 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
         parallelism = arguments.choice("parallelism", parallelism, Parallelism).value
     batch = arguments.integer("batch", values.get("batch", DEFAULTS["batch"]), 1)
     transfers = Transfers(**_known(values, TRANSFERS))
-    return Design(card, fabric, int(cards), transfers, in_flight, parallelism, batch, engine)
+    return Design(
+        card, fabric, int(cards), transfers, in_flight, parallelism, batch, engine, computes
+    )
 
 
 def _known(values: Mapping[str, Value], known: Mapping[str, Any]) -> dict[str, Any]:

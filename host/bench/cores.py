@@ -8,7 +8,7 @@ import numpy as np
 
 from halfdome.hdl.commands import HEADER, Opcode, RowFormat, fields, unpack
 from halfdome.hdl.config import LINE_BYTES, MOST_CARDS, CardConfig
-from halfdome.host.bench import dlrm, shapes
+from halfdome.host.bench import dlrm, fairness, shapes
 from halfdome.host.bench.gather import row_lines
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.bags import bag_nodes
@@ -51,6 +51,7 @@ def measure(
     cycles of a request: of what is busy, what the busiest core's engine is; of the link, its bytes
     at its peak; of DRAM, rows as DRAM alone reads them, in the order in which cores ask for them,
     and all other bytes at its peak. `binds` is the largest of them, and `of_bound` how large it is.
+    `fairness` has the rows of `fairness.measure` for the largest number of cores.
 
     Raises `ValueError` for a workload that there is not, and more cores than a card has.
     """
@@ -61,6 +62,7 @@ def measure(
         if not 1 <= count <= config.cores:
             raise ValueError(f"--cores {count}: must be 1 to {config.cores}, those of a card")
     rows: list[dict] = []
+    most = max(counts)
     with open(cards=1, config=config, engine=engine) as runtime:
         for name in workloads:
             made = _workload(name, data, FIRST + requests)
@@ -79,7 +81,10 @@ def measure(
                 if bag_nodes(graph):
                     about["gather_imbalance_of_cards"] = imbalance(graph, config)
                 rows.append(about | row | {"mismatching_values": wrong})
-    return {**stamp(config, 0), "engine": engine, "requests": requests, "rows": rows}
+        progress(f"fairness of {most}")
+        fair = fairness.measure(runtime, most) if most > 1 else []
+    about_all = {**stamp(config, 0), "engine": engine, "requests": requests}
+    return about_all | {"rows": rows, "fairness": fair}
 
 
 def imbalance(graph: Graph, config: CardConfig) -> float:

@@ -262,8 +262,8 @@ def bench_cores(
     """What the cores of a card are worth: the demo, RM1 to RM3, blocks of ResNet-50 and ResNeXt-50.
 
     Cycles of a request on a full card, how many times as fast as on the first number of cores, what
-    binds, and how near to it. Answers are compared with the golden model; any difference makes the
-    exit status 1. Takes long.
+    binds, and how near to it; and how equally cores share memory that all of them want. Answers are
+    compared with the golden model; any difference makes the exit status 1. Takes long.
 
     Example: `halfdome bench cores --workload RM1 --cores 1 --cores 4 --json cores.json`
     """

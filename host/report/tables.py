@@ -218,6 +218,8 @@ def print_cores(result: dict, console: Console) -> None:
     for row in result["rows"]:
         if "missing" in row:
             console.print(f"{row['workload']}: {row['missing']}")
+    if result["fairness"]:
+        console.print(of_rows("What the core that got least got of its share", result["fairness"]))
 
 
 def print_link(result: dict, console: Console) -> None:

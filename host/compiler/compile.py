@@ -347,7 +347,7 @@ class _Compilation:
         target = self._target
         self._placed = memory.plan(
             self._lowering.commands, self._schedule, target.near, target.near_bytes, target.far,
-            self._slots, target.far_banks,
+            self._slots, target.far_banks, target.line,
         )  # fmt: skip
 
     def _buffer_bytes(self, card: int) -> int:

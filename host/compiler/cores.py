@@ -37,7 +37,7 @@ def deal(commands: Sequence[Command], config: CardConfig, cores: Cores) -> list[
         return list(commands)
     dealt = _Dealer(commands, config, cores)
     made = [part for command in commands for part in dealt.parts(command)]
-    house(made)
+    house(made, config.line_bytes)
     return made
 
 

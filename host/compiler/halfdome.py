@@ -46,9 +46,10 @@ class HalfdomeTarget:
         self._config = config
         self.design = config.hash
         self.word = config.bus_bytes
+        self.line = config.line_bytes
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
         low, bits = config.dram_fields["bank"]
-        self.far_banks = range(0, 1 << low + bits, 1 << low)
+        self.far_banks = range(0, 1 << low + bits, max(1 << low, self.line))
         self.max_dim = config.max_dim
         self.load_bytes = costs.long_load(config)
         self.cores = config.cores

@@ -40,6 +40,7 @@ class NumpyTarget:
     far_banks = range(0, 64, 64)
     cores = 1
     word = 1
+    line = 64
     max_dim = 1 << 16
     waits = 2
 

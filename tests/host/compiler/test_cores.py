@@ -58,11 +58,11 @@ def commands(program, opcode):
 
 @given(
     seed=st.integers(0, 1 << 30), cards=st.integers(1, 2), count=st.integers(2, 4),
-    kind=st.sampled_from([Network, Recommender]),
+    kind=st.sampled_from([Network, Recommender]), bus_bytes=st.sampled_from([16, 128]),
 )  # fmt: skip
-def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kind):
+def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kind, bus_bytes):
     made, draw = kind(seed), random.Random(seed)
-    config = TINY.replace(cores=count)
+    config = TINY.replace(cores=count, bus_bytes=bus_bytes)
     with patch.object(cores._Dealer, "_took", lambda self, parts: draw.random() * 1e4):
         try:
             requests = [made.request(), made.request()]

@@ -25,6 +25,8 @@ TABLE_CYCLES = TABLE_BYTES // 4
 """What a LOOKUP takes to keep its table."""
 RANDOM_SHARE = 0.45
 """What lines read at random get of the bandwidth of DRAM."""
+STREAMS_SHARE = 0.9
+"""What several cores that read rows and weights at once get of it."""
 TAPS_SHARE = 0.77
 """What the taps of windows get of it, which come back to the same rows."""
 

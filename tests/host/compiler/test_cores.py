@@ -63,7 +63,11 @@ def commands(program, opcode):
 def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kind, bus_bytes):
     made, draw = kind(seed), random.Random(seed)
     config = TINY.replace(cores=count, bus_bytes=bus_bytes)
-    with patch.object(cores._Dealer, "_took", lambda self, parts: draw.random() * 1e4):
+
+    def way(self, parts, rows=None):
+        return cores._Way(parts, draw.random() * 1e4, draw.random() * 1e4, rows)
+
+    with patch.object(cores._Dealer, "_way", way):
         try:
             requests = [made.request(), made.request()]
             check_served(made.graph, requests, config, cards=cards, seed=seed)
@@ -82,6 +86,15 @@ def test_arrays_share_a_product_evenly(rows, k, n, count):
     )
     [whole] = busy(alone, Engine.MATMUL, 1)
     assert busy(shared, Engine.MATMUL, count) == [pytest.approx(whole / count, rel=0.03)] * count
+
+
+def test_wide_weights_in_far_memory_are_fetched_once():
+    """64 rows pass a tile as fast as DRAM brings the next, to one of four cores at a time."""
+    program = compile(product(64, 2560, 1024), PRESETS["quad"], values=False)
+    parts = commands(program, Opcode.MATMUL)
+    assert {program.segments[each.places["w"][0]].memory for each, _ in parts} == {"dram"}
+    assert sum(each.values["k"] * each.values["n"] for each, _ in parts) == 2560 * 1024
+    assert {core for _, core in parts} == set(range(4))
 
 
 def test_rows_that_a_core_makes_and_reads_lie_near_it():

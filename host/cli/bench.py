@@ -276,7 +276,8 @@ def bench_cores(
         )  # fmt: skip
     tables.print_cores(result, console)
     options.write_json(json_file, result)
-    options.require_right(sum(row.get("mismatching_values", 0) for row in result["rows"]), "values")
+    rows = (*result["rows"], *result.get(cores.TOGETHER, ()))
+    options.require_right(sum(row.get("mismatching_values", 0) for row in rows), "values")
 
 
 @app.command("model")

@@ -300,6 +300,15 @@ class HalfdomeAccelerator:
         """See `Device.check`."""
         return self.device.check(tickets)
 
+    def done(self, tickets: np.ndarray) -> bool:
+        """See `Accelerator.done`."""
+        self.device.poll()
+        return self.device.rings.done(tickets) or self.device.rings.lost(tickets)
+
+    def sleep(self) -> None:
+        """See `Device.sleep`."""
+        self.device.sleep()
+
     # Health
 
     def state(self) -> CardState:

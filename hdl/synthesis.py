@@ -17,7 +17,6 @@ from halfdome.hdl.gather.lane import Lane
 from halfdome.hdl.matmul.array import SystolicArray
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.matmul.requantiser import Requantiser
-from halfdome.hdl.matmul.weights import rows_per_stage
 from halfdome.hdl.pico import Pico
 from halfdome.hdl.tools import check_nextpnr, run_nextpnr, run_yosys
 
@@ -29,7 +28,7 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "array": lambda config: SystolicArray(
         rows=config.array_rows,
         columns=config.array_columns,
-        rows_per_stage=rows_per_stage(config),
+        rows_per_stage=config.rows_per_stage,
     ),
     "lane": lambda config: Lane(),
     "quantiser": lambda config: FloatToByte(),

@@ -1,5 +1,6 @@
 """Halfdome cards as a target: descriptors, and where they are patched."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 
@@ -292,6 +293,11 @@ class HalfdomeTarget:
     def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """See `cores.deal`."""
         return deal(commands, self._config, cores)
+
+    def fetching(self, commands: Sequence[Command]) -> float:
+        """See `costs.fetch`."""
+        of_core = Counter(each.work.core for each in commands)  # type: ignore[attr-defined]
+        return costs.fetch(self._config, list(of_core.values()))
 
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """See `bands.cut`."""

@@ -250,6 +250,10 @@ class NumpyTarget:
         """It has one."""
         return list(commands)
 
+    def fetching(self, commands: Sequence[Command]) -> float:
+        """Nothing."""
+        return 0.0
+
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """All of them take a cycle."""
         return list(commands)

@@ -229,6 +229,10 @@ class Target(Protocol):
         """The commands, those in parts that several cores of a card do at a time."""
         ...
 
+    def fetching(self, commands: Sequence[Command]) -> float:
+        """What a card is expected to take to be told of the commands of one request."""
+        ...
+
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """The commands, those in several that others should not have to wait for as a whole."""
         ...

@@ -164,6 +164,17 @@ def test_some_cores_pool_and_do_nothing_else():
     assert chosen["interval_cycles"] <= program.about["interval_cycles"]
 
 
+def test_a_short_request_takes_as_few_cores_as_answer_it_as_often():
+    """Commands of each core are fetched by themselves; those of long requests come in time."""
+    short, long = (
+        compile(product(rows, 64, 64), PRESETS["quad"], values=False).about["cores"]
+        for rows in (4, 4096)
+    )
+    assert len(short) < len(long) == 4
+    told = compile(product(4, 64, 64), PRESETS["quad"], values=False, cores=range(4))
+    assert told.about["cores"] == [0, 1, 2, 3]
+
+
 def test_a_program_may_have_some_cores_alone():
     config = TINY.replace(cores=3)
     made = Recommender(7)

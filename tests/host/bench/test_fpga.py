@@ -19,18 +19,21 @@ def test_what_is_not_placed_has_no_clock(monkeypatch):
 
 def test_what_multiplies_no_bytes_has_no_rate(monkeypatch):
     monkeypatch.setattr(fpga, "synthesise", lambda component, folder: {})
-    clocks = {5: 80.0, 9: 100.0}
+    clocks = {5: 80.0, 9: 100.0, 7: 93.0}
     monkeypatch.setattr(
         fpga, "route", lambda folder, seed: {"lut": 9, "dsp": 4, "fmax_mhz": clocks[seed]}
     )
     told = []
-    result = fpga.measure(["lanes 1"], (5, 9), lambda *step: told.append(step))
+    result = fpga.measure(["lanes 1"], (5, 9, 7), lambda *step: told.append(step))
     [row] = result["rows"]
-    assert (row["fmax_mhz"], row["fmax_mhz_by_seed"]) == (90.0, clocks)
+    assert (row["fmax_mhz"], row["fmax_mhz_by_seed"]) == (93.0, clocks)
     assert row["int8_gmac_per_s_per_dsp"] is row["int8_gmac_per_s_per_klut"] is None
     assert told == [
-        ("lanes 1: synthesis", 0, 3), ("lanes 1: seed 5", 1, 3), ("lanes 1: seed 9", 2, 3),
-    ]  # fmt: skip
+        ("lanes 1: synthesis", 0, 4),
+        ("lanes 1: seed 5", 1, 4),
+        ("lanes 1: seed 9", 2, 4),
+        ("lanes 1: seed 7", 3, 4),
+    ]
 
 
 @pytest.mark.parametrize("name", fpga.LADDER)

@@ -153,7 +153,7 @@ class Replier {
   unsigned bus_;
   CardBytes& memory_;
   Fifo<Answer> waiting_;
-  std::deque<Started> reading_;
+  Ring<Started> reading_;
   ReadBuffer buffer_;
   uint64_t address_ = 0, words_ = 0;  // of the run that is being asked for
   bool cutter_free_ = true, started_ = false;

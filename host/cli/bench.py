@@ -259,15 +259,14 @@ def bench_cores(
     requests: Annotated[int, typer.Option(min=1, help="Of a full card, counted.")] = 8,
     config: options.Config = "quad",
     engine: options.EngineName = "timing",
-    no_values: options.NoValues = False,
     data: options.Data = None,
     json_file: options.JsonFile = None,
 ) -> None:
     """What the cores of a card are worth: the demo, RM1 to RM3, blocks of ResNet-50 and ResNeXt-50.
 
     Cycles of a request on a full card, how many times as fast as on the first number of cores, what
-    binds, and how near to it. Answers are compared with the golden model, unless values are left
-    out; any difference makes the exit status 1. Takes long.
+    binds, and how near to it; and how equally cores share memory that all of them want. Answers are
+    compared with the golden model; any difference makes the exit status 1. Takes long.
 
     Example: `halfdome bench cores --workload RM1 --cores 1 --cores 4 --json cores.json`
     """
@@ -276,13 +275,49 @@ def bench_cores(
     with console.status("cores") as status:
         result = cores.measure(
             preset(config), workloads or cores.WORKLOADS, counts or cores.COUNTS, data=data,
-            engine=engine, values=not no_values, requests=requests, progress=status.update,
+            engine=engine, requests=requests, progress=status.update,
         )  # fmt: skip
     tables.print_cores(result, console)
     options.write_json(json_file, result)
-    options.require_right(
-        sum(row.get("mismatching_values") or 0 for row in result["rows"]), "values"
-    )
+    rows = (*result["rows"], *result.get(cores.TOGETHER, ()))
+    options.require_right(sum(row.get("mismatching_values", 0) for row in rows), "values")
+
+
+@app.command("flights")
+def bench_flights(
+    counts: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--in-flight", metavar="N", min=1, max=64, help="May be given more than once."
+        ),
+    ] = None,
+    cards: options.Cards = 6,
+    config: options.Config = "default",
+    engine: options.EngineName = "timing",
+    data: options.Data = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """How many requests in flight are worth it: the demo in requests of 16 samples, on all cards.
+
+    Cycles of a request while so many are in flight, and the fewest that answer as many as any. An
+    answer that differs from the golden model's makes the exit status 1.
+
+    Example: `halfdome bench flights --in-flight 4 --in-flight 24 --json flights.json`
+    """
+    from halfdome.host.bench import flights
+
+    counts = counts or list(flights.COUNTS)
+    with options.progress() as bar:
+        task = bar.add_task("in flight", total=len(counts))
+        result = flights.measure(
+            preset(config), counts, cards=cards, engine=engine, data=data,
+            progress=lambda count: bar.advance(task),
+        )  # fmt: skip
+    options.write_json(json_file, result)
+    console.print(tables.of_rows("The demo, requests of 16 samples", result["rows"]))
+    console.print(f"more than {result['saturates_at']} in flight answer no more requests")
+    wrong = sum(row["mismatching_values"] for row in result["rows"])
+    options.require_right(wrong, "values")
 
 
 @app.command("model")
@@ -374,3 +409,38 @@ def bench_models(
     if wrong:
         console.print(f"[red]{', '.join(wrong)}: not as ONNX Runtime has it[/red]")
         raise typer.Exit(1)
+
+
+@app.command("fpga")
+def bench_fpga(
+    rungs: Annotated[
+        list[str] | None,
+        typer.Option("--rung", metavar="NAME", help="May be given more than once; default: all."),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Of a placement; default: 1, 2 and 3.")
+    ] = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """Size and clock on an ECP5: arrays, lanes, engines, a pico, and by synthesis a whole card.
+
+    The clock is the median over the seeds. Takes hours; an array of 2x2 half a minute.
+
+    Example: `halfdome bench fpga --rung "array 4x4" --rung "lanes 4" --json fpga.json`
+    """
+    from halfdome.host.bench import fpga
+
+    chosen, placed = rungs or list(fpga.LADDER), seeds or fpga.SEEDS
+    with options.progress() as bar:
+        task = bar.add_task("", total=None)
+
+        def begin(step: str, done: int, steps: int) -> None:
+            bar.update(task, description=step, completed=done, total=steps)
+
+        result = fpga.measure(chosen, placed, begin)
+    shown = [
+        {name: value for name, value in row.items() if name in fpga.SHOWN} for row in result["rows"]
+    ]
+    told = ", ".join(map(str, result["seeds"]))
+    console.print(tables.of_rows(f"{result['device']}, median of the seeds {told}", shown))
+    options.write_json(json_file, result)

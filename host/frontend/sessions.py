@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.runtime.left_out import LeftOut
 
 _PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm")

@@ -1,6 +1,7 @@
 // The hot-row cache: which lines it holds, and when it answers (hdl/gather/cache.py).
 #pragma once
 
+#include <deque>
 #include <vector>
 
 #include "watch.hpp"

@@ -55,7 +55,7 @@ class Plan:
 def lifetimes(commands: Iterable[Command], schedule: Schedule) -> dict[int, Lifetime]:
     """By identity of the buffer; what others write to is in use all the time."""
     found: dict[int, Lifetime] = {}
-    last = max(schedule.starts[c] + c.cycles for c in schedule.starts)
+    always = Lifetime(0.0, schedule.latency)
     for command in commands:
         start = schedule.starts[command]
         for region in (*command.reads, *command.writes):
@@ -63,7 +63,7 @@ def lifetimes(commands: Iterable[Command], schedule: Schedule) -> dict[int, Life
             end = start + command.cycles
             if key in found:
                 start, end = min(start, found[key].start), max(end, found[key].end)
-            found[key] = Lifetime(0.0, last) if buffer.exclusive else Lifetime(start, end)
+            found[key] = always if buffer.exclusive else Lifetime(start, end)
             start = schedule.starts[command]
     return found
 

@@ -14,7 +14,7 @@ from halfdome.host.compiler import costs, needs
 from halfdome.host.explore import energy, queueing, workloads
 from halfdome.host.explore.area import area_lut4
 from halfdome.host.explore.parameters import Design, Value
-from halfdome.host.explore.queueing import Line, Service
+from halfdome.host.explore.queueing import Answered, Line
 from halfdome.host.explore.study import Demo, Model, Recommender, Study
 from halfdome.host.frontend.calibration import read_requests
 from halfdome.host.frontend.plan import CardPart
@@ -30,6 +30,9 @@ from halfdome.host.serving.session import InferenceSession
 
 MEASURED = 8
 """Requests measured, at the least, each by itself and in the steady state."""
+MIXED, LOAD = 24, 0.7
+"""Requests that come at random, at this share of what the steady state answers: rounds of every
+kind are among them."""
 
 Progress = Callable[[int], None]
 
@@ -40,7 +43,8 @@ class Ran:
 
     Attributes
     ----------
-    service : Service
+    line : Line
+    answered : requests by themselves, in bursts and at random; what a queue of them is made from
     latency : float64[n], cycles that requests take alone
     interval : float64[n], cycles from answer to answer with others waiting
     samples : float, of a request
@@ -53,7 +57,8 @@ class Ran:
     mismatching : int, samples that differ from the golden model
     """
 
-    service: Service
+    line: Line
+    answered: list[Answered]
     latency: np.ndarray
     interval: np.ndarray
     samples: float
@@ -76,7 +81,7 @@ def measure(study: Study, values: Mapping[str, Value]) -> dict[str, Any]:
     ran = (
         _run_model(study.workload, design)
         if isinstance(study.workload, Model)
-        else _run_graph(study.workload, design)
+        else _run_graph(study.workload, design, at_random=study.arrivals is not None)
     )
     return metrics(study, design, ran)
 
@@ -88,7 +93,7 @@ def open_platform(design: Design) -> Runtime:
     )
 
 
-def _run_graph(said: Demo | Recommender, design: Design) -> Ran:
+def _run_graph(said: Demo | Recommender, design: Design, at_random: bool) -> Ran:
     work = workloads.work(said, design.batch)
     with open_platform(design) as runtime:
         served = deploy(runtime, work.graph, design.transfers, design.in_flight, design.parallelism)
@@ -96,67 +101,68 @@ def _run_graph(said: Demo | Recommender, design: Design) -> Ran:
         count = slots + max(MEASURED, len(work.requests))
         order = [place % len(work.requests) for place in range(count + slots)]
         latency = [bursts.run([place])[0] for place in order[:MEASURED]]
-        for size in range(2, slots + 1):
-            bursts.run(order[:size])
         with _Counting(runtime) as counted:
             known = bursts.run(order)
-        answers, program = bursts.answers, served.program
-    golden = [work.graph.run(request) for request in work.requests]
-    wrong = sum(_differing(answers[n], golden[place]) for n, place in enumerate(order))
+        responses, program = bursts.responses, served.program
+        interval = np.diff(known)[slots - 1 : count - 1]
+        if at_random:
+            bursts.mix(float(interval.mean()))
+    wrong = sum(_differing(responses[n], work.expected[place]) for n, place in enumerate(order))
     rows = sum(work.samples[place] for place in order)
-    interval = np.diff(known)[slots - 1 : count - 1]
     return counted.ran(
-        bursts.service, latency, interval, rows / len(order), rows, [(program, answers)], wrong
-    )
+        bursts.line, bursts.answered, latency, interval, rows / len(order), rows,
+        [(program, responses)], wrong,
+    )  # fmt: skip
 
 
 class Bursts:
-    """Requests that come at once, and what their stages take.
+    """Requests that come at once or at random, and when their stages ended.
 
     Attributes
     ----------
-    answers : responses of the last burst
+    line : Line
+    responses : of the last requests that came together
+    answered : all requests so far, in the order in which they were run
     """
 
     def __init__(self, runtime: Runtime, served: Deployment, requests: Sequence[Request]):
         self._runtime, self._served, self._requests = runtime, served, requests
         program = served.program
-        self._line = Line(program.stages, program.slots, tuple(program.syncs))
-        self._taken: dict[queueing.Round, list[list[float]]] = {}
-        self._notice: list[float] = []
-        self.answers: list[Response] = []
+        self.line = Line(program.stages, program.slots, tuple(program.syncs))
+        self.responses: list[Response] = []
+        self.answered: list[Answered] = []
 
-    def run(self, order: Sequence[int]) -> list[int]:
-        """Cycles from the coming of these requests, by number, to each answer's being known."""
+    def run(self, order: Sequence[int], gaps: Sequence[int] | None = None) -> list[int]:
+        """Cycles from now to the host's knowing the answer to each of these requests, by number,
+        that come at once, or so many cycles from now."""
         start, known = self._runtime.cycles, []
-        asked = [self._requests[place] for place in order]
-        self.answers = self._served.run(asked, lambda rows: known.append(self._runtime.cycles))
-        ends = [self._stage_ends(answer) for answer in self.answers]
-        for number, seen, took in queueing.taken(self._line, start, ends, known):
-            of_requests = self._taken.setdefault(seen, [[] for _ in self._requests])
-            of_requests[order[number]].append(took)
-        self._notice.append(known[0] - ends[0][-1])
+        arrivals = [start + gap for gap in gaps] if gaps else [start] * len(order)
+        self.responses = self._served.run(
+            [self._requests[place] for place in order],
+            lambda rows: known.append(self._runtime.cycles), arrivals,
+        )  # fmt: skip
+        ends = [self._stage_ends(response) for response in self.responses]
+        self.answered.append(Answered(arrivals, known, ends))
         return [each - start for each in known]
 
-    def _stage_ends(self, answer: Response) -> list[float]:
+    def mix(self, interval: float) -> None:
+        """Runs bursts of every size, and requests at random; `interval` is that of steady state."""
+        every = [place % len(self._requests) for place in range(max(MIXED, self.line.slots))]
+        for size in range(2, self.line.slots + 1):
+            self.run(every[:size])
+        arrivals = queueing.poisson(LOAD / interval, MIXED, seed=0)
+        self.run(every[:MIXED], np.ceil(arrivals).astype(int).tolist())
+
+    def _stage_ends(self, response: Response) -> list[float]:
         """When each stage of a request ended on the card that was last with it."""
         program, ends = self._served.program, []
         for stage in range(program.stages):
             mine = [
                 spans[part.stage == stage, 1].max(initial=-1)
-                for part, spans in zip(program.parts, answer.spans, strict=True)
+                for part, spans in zip(program.parts, response.spans, strict=True)
             ]
             ends.append(float(max(mine)))
         return np.maximum.accumulate(ends).tolist()
-
-    @property
-    def service(self) -> Service:
-        """Of all bursts so far; of a round that a request was never in, the mean of those in it."""
-        taken = {}
-        for seen, of_requests in self._taken.items():
-            overall = float(np.mean(np.concatenate(of_requests)))
-            taken[seen] = np.array([np.mean(each) if each else overall for each in of_requests])
-        return Service(self._line, taken, float(np.median(self._notice)))
 
 
 def _differing(answer: Response, golden: Mapping[str, np.ndarray]) -> int:
@@ -191,8 +197,8 @@ def _run_model(said: Model, design: Design) -> Ran:
         for request in asked[:MEASURED]:
             session.tensors([request])
             latency.append(sum(run.cycles for run in session.steps))
-    service = Service(Line(1, 1), {(0, frozenset({0})): np.array(latency, float)}, 0.0)
-    return counted.ran(service, latency, [interval], 1.0, count, answers)
+    alone = [Answered([0], [cycles], [[cycles]]) for cycles in latency]
+    return counted.ran(Line(1, 1), alone, latency, [interval], 1.0, count, answers)
 
 
 class _Counting:
@@ -220,13 +226,14 @@ class _Counting:
         self._uplink = {name: uplink[name] - uplink_before[name] for name in uplink}
 
     def ran(
-        self, service: Service, latency: Sequence[int], interval: Sequence[float], samples: float,
-        rows: int, answers: list[tuple[Program, list[Response]]], mismatching: int = 0,
+        self, line: Line, answered: list[Answered], latency: Sequence[int],
+        interval: Sequence[float], samples: float, rows: int,
+        answers: list[tuple[Program, list[Response]]], mismatching: int = 0,
     ) -> Ran:  # fmt: skip
         """What was done in between."""
         uplink = self._uplink
         return Ran(
-            service, np.array(latency, float), np.array(interval, float), samples, rows,
+            line, answered, np.array(latency, float), np.array(interval, float), samples, rows,
             self._cycles, self._cards,
             max(uplink["to_cards_wire_bytes"], uplink["to_host_wire_bytes"]),
             uplink["to_cards_payload_bytes"] + uplink["to_host_payload_bytes"],
@@ -239,7 +246,8 @@ def metrics(study: Study, design: Design, ran: Ran) -> dict[str, Any]:
     config = design.card
     hertz = config.clock_mhz * 1e6
     rate = hertz / float(ran.interval.mean())
-    spent = energy.of(energy.load(study.energy), actions(design, ran))
+    acted = actions(design, ran)
+    spent = energy.of(energy.load(study.energy), acted)
     microjoules = {name: each / ran.rows for name, each in spent.items()}
     row: dict[str, Any] = {
         "engine": design.engine,
@@ -254,19 +262,20 @@ def metrics(study: Study, design: Design, ran: Ran) -> dict[str, Any]:
         "samples_of_a_request": ran.samples,
         "interval_cycles": ran.interval.tolist(),
         "latency_cycles": ran.latency.tolist(),
-        "in_flight": ran.service.line.slots,
+        "in_flight": ran.line.slots,
         "mismatching_samples": ran.mismatching,
         "energy_uj": microjoules,
         "engines": engines(ran),
         "shares": shares(design, ran),
-        "macs_per_sample": actions(design, ran)["mac_int8"] / ran.rows,
+        "macs_per_sample": acted["mac_int8"] / ran.rows,
         "dram_bytes_per_sample": _sum(ran.cards, "dram_read_bytes", "dram_write_bytes") / ran.rows,
         **{name: value for name, value in stamp(config, 0).items() if name != "config"},
     }
     if study.arrivals is not None:
         bound = study.arrivals.p99_us * config.clock_mhz
+        service = queueing.fit(ran.line, ran.answered)
         found = queueing.highest_rate(
-            ran.service, bound, rate / hertz, study.arrivals.requests, study.arrivals.seed
+            service, bound, rate / hertz, study.arrivals.requests, study.arrivals.seed
         )
         row["queries_per_second_at_p99"] = found * hertz
         row["samples_per_second_at_p99"] = found * hertz * ran.samples

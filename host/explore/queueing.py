@@ -1,25 +1,33 @@
-"""Latency of requests that come at random, from what stages of a few requests were seen to take.
+"""Latency of requests that come at random, from when the stages of some requests were seen to end.
 
 The host answers as `Deployment.run` does: it begins requests while there is room, and waits for the
 oldest when no other is there to begin. Beginning one takes all that are under way a stage on: a
-round. A stage starts when it is issued, when the stage before it has ended, and the same stage of
-the request before; it then takes what it took in rounds of the same stages.
+round. What is issued goes into queues that are worked off in order, so a stage ends some cycles
+after the last of what it may wait for: its own issue, and the end of the stage of each kind that
+was issued last before. How many cycles after each, is measured (`fit`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Protocol
 
 import numpy as np
 
 WARM = 0.1
 """Share of the requests, from the first, that find the platform emptier than later ones do."""
+LATE = 0.01
+"""Share of the requests that may take longer than a percentile of 99."""
 STEPS = 12
 """Halvings of the range of rates: finer than 10,000 requests know a percentile."""
+FITS = 6
+"""Times that each observed stage is given to what it waited for; few change after the third."""
+ISSUE = -1
+"""Its issue, among what a stage waits for; the others are stages by their numbers."""
 
 Members = Sequence[tuple[int, int]]
-"""Requests of a round, each with its stage."""
-Round = tuple[int, frozenset[int]]
+"""Requests of a round, oldest first, each with its stage; no two have the same."""
+Round = tuple[int, tuple[int, ...]]
 """A stage, and all stages of its round."""
 
 
@@ -34,20 +42,48 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """When a stage ends.
+
+    Attributes
+    ----------
+    after : cycles, by what it may wait for: it ends so long after that, or later
+    spread : float64[n], cycles by which observed stages ended later than that
+    """
+
+    after: Mapping[int, float]
+    spread: np.ndarray
+
+
+@dataclass(frozen=True)
 class Service:
     """What was measured of requests.
 
     Attributes
     ----------
     line : Line
-    taken : float64[n] by a stage and the stages of its round, cycles from its start to its end, for
-        each of the measured requests
+    waits : by a stage and the stages of its round
     notice : float, cycles from the end of a request to the host's knowing
     """
 
     line: Line
-    taken: Mapping[Round, np.ndarray]
+    waits: Mapping[Round, Waits]
     notice: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Requests that were answered by the cards.
+
+    Attributes
+    ----------
+    arrivals, known : cycles at which each came, and at which the host knew its answer
+    ends : of each, the cycles at which its stages ended
+    """
+
+    arrivals: Sequence[float]
+    known: Sequence[float]
+    ends: Sequence[Sequence[float]]
 
 
 class Cards(Protocol):
@@ -56,15 +92,14 @@ class Cards(Protocol):
     def begin(self, members: Members, now: float) -> None:
         """A round is issued."""
 
-    def end(self, request: int, stage: int, now: float) -> float:
-        """When the host, waiting since `now`, knows that a stage of a request has ended."""
+    def end(self, request: int, stage: int) -> float:
+        """When the host, waiting, knows that a stage of a request has ended."""
         ...
 
 
-def answer(line: Line, arrivals: Sequence[float], cards: Cards) -> np.ndarray:
-    """When the host knows the answers to requests that come at `arrivals`: float64[n]."""
+def answer(line: Line, arrivals: Sequence[float], cards: Cards) -> Iterator[float]:
+    """When the host knows the answer to each of the requests that come at `arrivals`."""
     stage: dict[int, int] = {}
-    landed: list[float] = []
     now, last = -np.inf, line.stages - 1
 
     def issue() -> None:
@@ -72,7 +107,7 @@ def answer(line: Line, arrivals: Sequence[float], cards: Cards) -> np.ndarray:
         members = [(request, at) for request, at in stage.items() if at <= last]
         for request, at in members:
             if at in line.syncs:
-                now = max(now, cards.end(request, at - 1, now))
+                now = max(now, cards.end(request, at - 1))
         cards.begin(members, now)
         for request, at in members:
             stage[request] = at + 1
@@ -89,67 +124,145 @@ def answer(line: Line, arrivals: Sequence[float], cards: Cards) -> np.ndarray:
             issue()
         while stage[oldest] <= last or (not come and any(at <= last for at in stage.values())):
             issue()
-        now = max(now, cards.end(oldest, last, now))
-        landed.append(now)
+        now = max(now, cards.end(oldest, last))
         del stage[oldest]
-    return np.array(landed)
-
-
-class _Ends(dict[tuple[int, int], float]):
-    """When each stage of each request ended."""
-
-    def start(self, request: int, stage: int, now: float) -> float:
-        """When a stage starts that is issued now."""
-        before = self.get((request, stage - 1), now)
-        return max(now, before, self.get((request - 1, stage), now))
+        yield now
 
 
 class _Modelled:
-    """Cards that take what measured requests took: for each that of the one in `drawn`."""
+    """Cards of which stages end as `Service` says, with spreads dealt in an order that is drawn."""
 
-    def __init__(self, service: Service, drawn: Sequence[int]):
-        self._notice, self._drawn = service.notice, drawn
-        self._taken = {seen: taken.tolist() for seen, taken in service.taken.items()}
-        self._ends = _Ends()
+    def __init__(self, service: Service, seed: int):
+        self._service = service
+        self._random = np.random.default_rng(seed)
+        self._dealt: dict[Round, tuple[list[tuple[int, float]], Iterator[float]]] = {}
+        self._rounds: dict[tuple[int, ...], list[tuple[list[tuple[int, float]], Iterator[float]]]]
+        self._rounds = {}
+        self._last = [-np.inf] * (service.line.stages + 1)
+        self._ends: dict[tuple[int, int], float] = {}
 
     def begin(self, members: Members, now: float) -> None:
-        stages = frozenset(stage for _, stage in members)
+        stages = tuple([stage for _, stage in members])
+        told = self._rounds.get(stages) or self._round(stages)
+        last = self._last
+        last[ISSUE] = now
+        ends = [
+            max([last[each] + cycles for each, cycles in after if last[each] >= now]) + next(spread)
+            for after, spread in told
+        ]
+        for member, end in zip(members, ends, strict=True):
+            self._ends[member] = last[member[1]] = end
+
+    def _round(
+        self, stages: tuple[int, ...]
+    ) -> list[tuple[list[tuple[int, float]], Iterator[float]]]:
+        self._rounds[stages] = [self._of((stage, stages)) for stage in stages]
+        return self._rounds[stages]
+
+    def _of(self, wanted: Round) -> tuple[list[tuple[int, float]], Iterator[float]]:
+        """Of a round that was never seen: as in the one that is most like it."""
+        waits = self._service.waits
+        seen = wanted
+        if wanted not in waits:
+            alike = [known for known in waits if known[0] == wanted[0]]
+            seen = min(alike, key=lambda known: len({*known[1]} ^ {*wanted[1]}))
+        if seen not in self._dealt:
+            spread = self._random.permutation(waits[seen].spread).tolist()
+            self._dealt[seen] = [*waits[seen].after.items()], cycle(spread)
+        return self._dealt[seen]
+
+    def end(self, request: int, stage: int) -> float:
+        return self._ends[request, stage] + self._service.notice
+
+
+class _Seen:
+    """Cards as they were: what stages ended when, and what they may have waited for."""
+
+    def __init__(self, line: Line, answered: Answered):
+        self._answered, self._stages = answered, line.stages
+        self._last: dict[int, float] = {}
+        self.found: list[tuple[Round, dict[int, float], float]] = []
+
+    def begin(self, members: Members, now: float) -> None:
+        stages = tuple(stage for _, stage in members)
+        before = {ISSUE: now} | {each: end for each, end in self._last.items() if end > now}
         for request, stage in members:
-            taken = self._of(stage, stages)
-            own = taken[self._drawn[request]]
-            self._ends[request, stage] = self._ends.start(request, stage, now) + own
+            end = self._answered.ends[request][stage]
+            self.found.append(((stage, stages), before, end))
+            self._last[stage] = end
 
-    def _of(self, stage: int, stages: frozenset[int]) -> list[float]:
-        """In a round that was never seen, what it took longest with some of the others."""
-        if (stage, stages) not in self._taken:
-            parts = [t for (own, seen), t in self._taken.items() if own == stage and seen <= stages]
-            self._taken[stage, stages] = max(parts, key=np.mean)
-        return self._taken[stage, stages]
-
-    def end(self, request: int, stage: int, now: float) -> float:
-        return self._ends[request, stage] + self._notice
+    def end(self, request: int, stage: int) -> float:
+        ended = self._answered
+        return ended.known[request] if stage == self._stages - 1 else ended.ends[request][stage]
 
 
-def waits(service: Service, arrivals: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Cycles from the arrival of each request to the host's knowing its answer: float64[n].
+def fit(line: Line, runs: Iterable[Answered]) -> Service:
+    """What stages wait for, from requests that were answered."""
+    found: dict[Round, list[tuple[dict[int, float], float]]] = {}
+    notice = []
+    for run in runs:
+        seen = _Seen(line, run)
+        for _ in answer(line, run.arrivals, seen):
+            pass
+        for each, before, end in seen.found:
+            found.setdefault(each, []).append((before, end))
+        notice.append(run.known[0] - run.ends[0][-1])
+    waits = {each: _waits(observed) for each, observed in found.items()}
+    return Service(line, waits, float(np.median(notice)))
 
-    `arrivals` rise; `drawn` is int[n], which of the measured requests each of them is.
+
+def _waits(observed: list[tuple[dict[int, float], float]]) -> Waits:
+    """Cycles after each thing that may be waited for, so that the last of them tells the end.
+
+    They begin as the largest that are nowhere too late. Then each observation is given to what
+    tells its end, and their mean is taken. After the last of all that was before, a stage takes no
+    longer than after its issue with nothing before: so what was seen too seldom is bounded.
     """
-    cards = _Modelled(service, drawn.tolist())
-    return answer(service.line, arrivals.tolist(), cards) - arrivals
+    after: dict[int, float] = {}
+    for before, end in observed:
+        for each, when in before.items():
+            after[each] = min(after.get(each, np.inf), end - when)
+    for _ in range(FITS):
+        after = {each: min(cycles, after[ISSUE]) for each, cycles in after.items()}
+        told: dict[int, list[float]] = {}
+        for before, end in observed:
+            last = max(before, key=lambda each: before[each] + after[each])
+            told.setdefault(last, []).append(end - before[last])
+        after |= {each: float(np.mean(cycles)) for each, cycles in told.items()}
+    spread = [
+        end - max(when + after[each] for each, when in before.items()) for before, end in observed
+    ]
+    return Waits(after, np.array(spread))
 
 
-def poisson(rate: float, requests: int, seed: int, measured: int) -> tuple[np.ndarray, np.ndarray]:
-    """Arrivals at `rate` a cycle, each of one of so many measured requests: see `waits`."""
-    rng = np.random.default_rng(seed)
-    return np.cumsum(rng.exponential(1 / rate, requests)), rng.integers(0, measured, requests)
+def waited(service: Service, arrivals: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Cycles from the arrival of each request, in order, to the host's knowing its answer:
+    float64[n]."""
+    cards = _Modelled(service, seed)
+    known = answer(service.line, arrivals.tolist(), cards)
+    return np.fromiter(known, float, len(arrivals)) - arrivals
+
+
+def poisson(rate: float, requests: int, seed: int) -> np.ndarray:
+    """When requests arrive at `rate` a cycle: float64[requests]."""
+    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, requests))
 
 
 def p99(service: Service, rate: float, requests: int, seed: int) -> float:
     """Cycles within which 99 % of requests are answered that come at `rate` a cycle."""
-    measured = len(next(iter(service.taken.values())))
-    waited = waits(service, *poisson(rate, requests, seed, measured))
-    return float(np.percentile(waited[int(WARM * requests) :], 99))
+    took = waited(service, poisson(rate, requests, seed), seed)[int(WARM * requests) :]
+    return float(np.percentile(took, 100 * (1 - LATE), method="inverted_cdf"))
+
+
+def keeps(service: Service, bound: float, rate: float, requests: int, seed: int) -> bool:
+    """Whether 99 % of them are answered within `bound` cycles: as `p99`, but knows a "no" early."""
+    arrivals = poisson(rate, requests, seed).tolist()
+    first, late = int(WARM * requests), 0
+    for number, known in enumerate(answer(service.line, arrivals, _Modelled(service, seed))):
+        late += number >= first and known - arrivals[number] > bound
+        if late > LATE * (requests - first):
+            return False
+    return True
 
 
 def highest_rate(
@@ -160,42 +273,8 @@ def highest_rate(
     low, high = 0.0, capacity
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if p99(service, middle, requests, seed) <= bound:
+        if keeps(service, bound, middle, requests, seed):
             low = middle
         else:
             high = middle
     return low
-
-
-class _Seen:
-    """Cards as they were: see `taken`."""
-
-    def __init__(self, ends: Sequence[Sequence[float]], known: Sequence[float], last: int):
-        self._known, self._last = known, last
-        self._all = {
-            (n, stage): end for n, each in enumerate(ends) for stage, end in enumerate(each)
-        }
-        self._ends = _Ends()
-        self.taken: list[tuple[int, Round, float]] = []
-
-    def begin(self, members: Members, now: float) -> None:
-        stages = frozenset(stage for _, stage in members)
-        for member in members:
-            took = self._all[member] - self._ends.start(*member, now)
-            self.taken.append((member[0], (member[1], stages), took))
-            self._ends[member] = self._all[member]
-
-    def end(self, request: int, stage: int, now: float) -> float:
-        return self._known[request] if stage == self._last else self._all[request, stage]
-
-
-def taken(
-    line: Line, start: float, ends: Sequence[Sequence[float]], known: Sequence[float]
-) -> list[tuple[int, Round, float]]:
-    """What stages took of requests that all came at `start`: request, round and cycles.
-
-    `ends` tells when each stage of each request ended, `known` when the host knew its answer.
-    """
-    seen = _Seen(ends, known, line.stages - 1)
-    answer(line, [start] * len(known), seen)
-    return seen.taken

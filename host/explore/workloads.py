@@ -1,7 +1,7 @@
 """The work of a study as the platform takes it: a model, and requests for it."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,11 @@ class Work:
     graph: Graph
     requests: tuple[dict[str, np.ndarray], ...]
     samples: tuple[int, ...]
+
+    @cached_property
+    def expected(self) -> list[dict[str, np.ndarray]]:
+        """What the golden model answers to each."""
+        return [self.graph.run(request) for request in self.requests]
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from halfdome.host import arguments
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 
 Calibration = Sequence[Mapping[str, np.ndarray]] | Mapping[str, np.ndarray]
 

@@ -10,6 +10,8 @@ from typing import Any
 import onnx
 from onnx import helper
 
+from halfdome.host.frontend.sessions import tensors
+
 _POOLS = ("AveragePool", "LpPool", "MaxPool", "QLinearAveragePool")
 
 
@@ -25,9 +27,9 @@ def without_windows_beyond(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type in _POOLS and _attributes(node).get("ceil_mode", 0)
     ]
     for place in places:
-        shapes = _shapes(model)
         node = model.graph.node[place]
-        found = _written(node, shapes.get(node.input[0], ()))
+        # Of its own operators ONNX Runtime alone infers shapes.
+        found = _written(node, tensors(model)[node.input[0]].shape or ())
         if found:
             model = _with(model, place, found)
     return model
@@ -35,14 +37,6 @@ def without_windows_beyond(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {each.name: helper.get_attribute_value(each) for each in node.attribute}
-
-
-def _shapes(model: onnx.ModelProto) -> Mapping[str, tuple[int, ...]]:
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    return {
-        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
 
 
 def _written(node: onnx.NodeProto, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -82,11 +76,17 @@ def _with(model: onnx.ModelProto, place: int, found: Mapping[str, Any]) -> onnx.
     del node.attribute[:]
     node.attribute.extend(helper.make_attribute(name, value) for name, value in found.items())
     del made.graph.value_info[:]
-    said = {value.name: value.type.tensor_type.shape for value in model.graph.output}
+    said = {
+        value.name: value.type.tensor_type.shape
+        for value in model.graph.output
+        if value.type.tensor_type.HasField("shape")
+    }
     for value in made.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.name in said:
+            value.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(made, data_prop=True)
     for value in inferred.graph.output:
-        if not value.type.tensor_type.HasField("shape"):  # what nobody infers stays as it was said
+        if value.name in said and not value.type.tensor_type.HasField("shape"):
+            # what ONNX does not infer stays as it was said
             value.type.tensor_type.shape.CopyFrom(said[value.name])
     return inferred

@@ -11,7 +11,7 @@ from halfdome.host import arguments
 from halfdome.host.compiler.compile import chosen_cores, sparse_cores
 from halfdome.host.compiler.compile import compile as compile_graph
 from halfdome.host.frontend.bags import Bag
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.partition import steps
 from halfdome.host.frontend.plan import Argument, CardPart, Plan

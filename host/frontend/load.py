@@ -15,6 +15,8 @@ from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 
 from halfdome.host.frontend.ceilings import without_windows_beyond
+from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.sessions import tensors
 
 Shapes = Mapping[str, Sequence[int]]
 _HEAVY = 1 << 16
@@ -24,10 +26,6 @@ _SHAPES_ARE = "must be sizes by the name of an input, like {'x': (1, 3, 224, 224
 _KEEP_SHAPES = ("Scaler", "Normalizer", "Imputer")
 """Operators of scikit-learn's models whose output has the shape of their input; it is float32, but
 for that of Imputer."""
-
-
-class ModelError(ValueError):
-    """A model that cannot be used as it is. The message names what, and a remedy."""
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -72,6 +70,7 @@ def load(
     model = without_windows_beyond(model)
     if not all(_shaped(value) for value in model.graph.output):
         model = _inferred(model)
+        _tell_outputs(model)
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
@@ -321,6 +320,19 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
             known[value.name] = value.type
             told = True
     return shape_inference.infer_shapes(made, data_prop=True) if told else made
+
+
+def _tell_outputs(model: onnx.ModelProto) -> None:
+    """Types and shapes of outputs that only ONNX Runtime infers, such as of its own operators."""
+    if all(_shaped(value) for value in model.graph.output):
+        return
+    found = tensors(model)
+    for value in model.graph.output:
+        if not _shaped(value) and value.name in found:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(found[value.name].dtype)
+            value.CopyFrom(
+                onnx.helper.make_tensor_value_info(value.name, kind, found[value.name].shape)
+            )
 
 
 def _first_line(error: Exception) -> str:

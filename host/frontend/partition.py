@@ -18,8 +18,8 @@ from halfdome.host.frontend import (
     translate_products as products,
 )
 from halfdome.host.frontend.commute import quantised_first
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.functions import FUNCTION, collapse
-from halfdome.host.frontend.load import ModelError
 from halfdome.host.frontend.net import MOVES, Net, used
 from halfdome.host.frontend.reasons import reason
 from halfdome.host.frontend.steps import CardStep, HostStep

@@ -12,7 +12,7 @@ import onnx
 
 from halfdome.host import arguments
 from halfdome.host.frontend.bags import Bag, Source
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.partition_report import partition_report
 from halfdome.host.frontend.steps import HostStep, Port, Taps, Windows
 from halfdome.host.runtime.program import Program

@@ -10,8 +10,9 @@ import onnx
 
 from halfdome.host.frontend.bags import Bag
 from halfdome.host.frontend.calibration import Calibration, entries
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.identities import constants_returned
-from halfdome.host.frontend.load import ModelError, load
+from halfdome.host.frontend.load import load
 from halfdome.host.frontend.plan import SUFFIX, Plan
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator
 

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from halfdome.host.frontend.load import ModelError, nodes_within
+from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.load import nodes_within
 from halfdome.host.frontend.net import attributes, used
 
 _SAME_SCALE = {

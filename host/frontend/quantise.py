@@ -12,8 +12,9 @@ from onnxruntime import quantization as tools
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from halfdome.host.frontend.calibration import Calibration, requests_of
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.identities import taken_real
-from halfdome.host.frontend.load import ModelError, nodes_within
+from halfdome.host.frontend.load import nodes_within
 from halfdome.host.frontend.net import MOVES
 from halfdome.host.frontend.quantisable import (
     copy_before_activations,

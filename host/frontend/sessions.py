@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 
 _PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm")
 _SILENT = 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
 

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from halfdome.host.frontend.bags import Bag, Source
-from halfdome.host.frontend.torch_errors import TorchError
+from halfdome.host.frontend.errors import TorchError
 from halfdome.host.graph.fused_rows import fuse_8bit
 
 _LOOKUPS = ("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")

@@ -16,7 +16,7 @@ import numpy as np
 
 from halfdome.host.frontend import torch_bags
 from halfdome.host.frontend.bags import Bag, pool
-from halfdome.host.frontend.torch_errors import TorchError
+from halfdome.host.frontend.errors import TorchError
 
 try:
     import onnxscript  # noqa: F401  (torch.onnx writes with it)

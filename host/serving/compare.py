@@ -11,7 +11,7 @@ import onnx
 from halfdome.hdl.config import CardConfig
 from halfdome.host import arguments
 from halfdome.host.frontend.compile import compile
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.plan import SUFFIX, Plan
 from halfdome.host.frontend.prepare import Prepared, Requests, prepare

@@ -12,7 +12,7 @@ import numpy as np
 from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, ConfigError, preset
 from halfdome.host import arguments, platform
 from halfdome.host.frontend.compile import Requests, compile
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.plan import SUFFIX, Argument, CardPart, Plan
 from halfdome.host.frontend.sessions import open_session, run_session
 from halfdome.host.frontend.steps import HostStep

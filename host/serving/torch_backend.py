@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from halfdome.host.frontend.torch_errors import TorchError
+from halfdome.host.frontend.errors import TorchError
 from halfdome.host.frontend.torch_export import from_torch, torch
 from halfdome.host.platform import check_options
 

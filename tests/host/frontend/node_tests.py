@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.functions import ELEMENTWISE, WITH_OTHERS
-from halfdome.host.frontend.load import ModelError, load
+from halfdome.host.frontend.load import load
 from halfdome.host.frontend.net import Net
 from halfdome.host.frontend.partition import TRANSLATIONS, Refusal, card_step
 from halfdome.host.frontend.reasons import REASONS

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnxruntime import quantization as tools  # noqa: E402
 
 from halfdome.host.frontend.compile import compile  # noqa: E402
-from halfdome.host.frontend.load import ModelError, load  # noqa: E402
+from halfdome.host.frontend.errors import ModelError  # noqa: E402
+from halfdome.host.frontend.load import load  # noqa: E402
 from halfdome.host.frontend.prepare import prepare  # noqa: E402
 from halfdome.host.frontend.quantise import to_qoperator  # noqa: E402
 from halfdome.host.frontend.sessions import open_session, oracle  # noqa: E402

@@ -11,7 +11,8 @@ from onnx import helper, numpy_helper  # noqa: E402
 from onnxruntime import InferenceSession, SessionOptions  # noqa: E402
 
 from halfdome.host.frontend import load as load_module  # noqa: E402
-from halfdome.host.frontend.load import ModelError, load, parse_shapes  # noqa: E402
+from halfdome.host.frontend.errors import ModelError  # noqa: E402
+from halfdome.host.frontend.load import load, parse_shapes  # noqa: E402
 from tests.host.frontend.nets import model, node, residual, typed  # noqa: E402
 
 
@@ -253,3 +254,18 @@ def test_poolings_have_the_shapes_that_they_have_in_onnx_runtime(op, data):
     )
     np.testing.assert_array_equal(same, right)
     assert shapes_of(read)["y"] == right.shape
+
+
+def test_a_window_beyond_the_image_is_left_out_behind_an_operator_of_onnx_runtime():
+    """ONNX infers no shape there, neither of the image nor of an output without a type."""
+    constants = {"s": np.float32(0.5), "z": np.uint8(3)}
+    nodes = [
+        node("QLinearAdd", "x s z x s z s z", "h", "com.microsoft"),
+        node("MaxPool", "h", "y", kernel_shape=[2, 2], strides=[3, 3], ceil_mode=1),
+    ]
+    made = model(nodes, {"x": (np.uint8, (1, 2, 3, 6))}, ["y"], constants)
+    read = load(made)
+    x = np.arange(36, dtype=np.uint8).reshape(1, 2, 3, 6)
+    [found] = InferenceSession(read.SerializeToString()).run(None, {"x": x})
+    assert shapes_of(read)["y"] == found.shape == (1, 2, 1, 2)
+    assert not any(each.name == "ceil_mode" and each.i for each in read.graph.node[1].attribute)

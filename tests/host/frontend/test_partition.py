@@ -9,7 +9,8 @@ from onnx import helper
 
 from halfdome.hdl.config import PRESETS
 from halfdome.host.compiler.compile import compile
-from halfdome.host.frontend.load import ModelError, load
+from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.load import load
 from halfdome.host.frontend.partition import steps
 from halfdome.host.frontend.quantise import to_qoperator
 from halfdome.host.frontend.sessions import open_session, oracle

@@ -10,7 +10,7 @@ pytest.importorskip("onnxscript")
 
 from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.compile import compile
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.plan import Argument, Plan
 from halfdome.host.frontend.prepare import Prepared
 from tests.host.frontend import nets

@@ -7,7 +7,8 @@ pytest.importorskip("onnxscript")
 
 from onnx import helper  # noqa: E402
 
-from halfdome.host.frontend.load import ModelError, load  # noqa: E402
+from halfdome.host.frontend.errors import ModelError  # noqa: E402
+from halfdome.host.frontend.load import load  # noqa: E402
 from halfdome.host.frontend.quantise import to_qoperator  # noqa: E402
 from halfdome.host.frontend.sessions import open_session, oracle  # noqa: E402
 from tests.host.frontend.nets import model, node, typed  # noqa: E402

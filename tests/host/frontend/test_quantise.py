@@ -10,7 +10,8 @@ from onnxruntime import quantization as tools  # noqa: E402
 
 from halfdome.host.frontend import quantise  # noqa: E402
 from halfdome.host.frontend.calibration import read_requests  # noqa: E402
-from halfdome.host.frontend.load import ModelError, load  # noqa: E402
+from halfdome.host.frontend.errors import ModelError  # noqa: E402
+from halfdome.host.frontend.load import load  # noqa: E402
 from halfdome.host.frontend.quantise import is_quantised, to_qoperator  # noqa: E402
 from halfdome.host.frontend.sessions import Tensor, open_session, oracle, tensors  # noqa: E402
 from tests.host.frontend.nets import images, model, node, residual, typed  # noqa: E402

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from halfdome.host.frontend.torch_errors import TorchError  # noqa: E402
+from halfdome.host.frontend.errors import TorchError  # noqa: E402
 from halfdome.host.frontend.torch_export import (  # noqa: E402
     from_exported,
     from_torch,

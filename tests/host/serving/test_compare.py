@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from halfdome.host.frontend.compile import compile
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.prepare import prepare
 from halfdome.host.frontend.sessions import oracle
 from halfdome.host.serving.compare import _against, compare, differences

@@ -8,7 +8,7 @@ pytest.importorskip("onnxscript")
 
 from halfdome.hdl.config import ConfigError
 from halfdome.host.frontend.compile import compile
-from halfdome.host.frontend.load import ModelError
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.plan import Plan
 from halfdome.host.frontend.quantise import to_qoperator
 from halfdome.host.frontend.sessions import oracle

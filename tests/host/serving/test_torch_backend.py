@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from halfdome.host.frontend.torch_errors import TorchError  # noqa: E402
+from halfdome.host.frontend.errors import TorchError  # noqa: E402
 from halfdome.host.frontend.torch_export import TorchModel  # noqa: E402
 from halfdome.host.serving.torch_backend import halfdome  # noqa: E402
 

@@ -96,9 +96,12 @@ def open_platform(design: Design) -> Runtime:
 
 
 def _run_graph(said: Demo | Recommender, design: Design, at_random: bool) -> Ran:
-    work = workloads.work(said, design.batch)
+    work = workloads.work(said, design.batch, design.table_bits)
     with open_platform(design) as runtime:
-        served = deploy(runtime, work.graph, design.transfers, design.in_flight, design.parallelism)
+        served = deploy(
+            runtime, work.graph, design.transfers, design.in_flight, design.parallelism,
+            cores_sparse=design.cores_sparse,
+        )  # fmt: skip
         slots, bursts = served.program.slots, Bursts(runtime, served, work.requests)
         count = slots + max(MEASURED, len(work.requests))
         order = [place % len(work.requests) for place in range(count + slots)]

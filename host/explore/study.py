@@ -64,8 +64,8 @@ class Demo(_Strict):
 class Recommender(_Strict):
     """Embedding tables and two nets with random weights: a published shape, or one's own.
 
-    `shape` gives all that is not given. Every table has `dim` elements a row, 8 bits each, and
-    bags of `pooling` rows; `rows_scale` of its rows are there.
+    `shape` gives all that is not given. Every table has `dim` elements a row, of 8 bits each or of
+    the parameter `table_bits`, and bags of `pooling` rows; `rows_scale` of its rows are there.
     """
 
     kind: Literal["recommender"]
@@ -171,9 +171,11 @@ class Study(_Strict):
                 if name in OF_BOUND:
                     raise ValueError(f"{name}: needs the bound on the latency, [arrivals] p99_us")
         if isinstance(self.workload, Model):
-            for name in ("batch", "in_flight", "parallelism"):
+            for name in ("batch", "in_flight", "parallelism", "cores_sparse"):
                 if name in self.parameters:
                     raise ValueError(f"{name}: is of the workloads demo and recommender alone")
+        if not isinstance(self.workload, Recommender) and "table_bits" in self.parameters:
+            raise ValueError("table_bits: is of the workload recommender alone")
 
     @property
     def size(self) -> int:

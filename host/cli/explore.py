@@ -118,6 +118,37 @@ def explore(
     options.require_right(wrong, "samples")
 
 
+def guidance(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Of the studies, and their points.")
+    ] = Path("docs/studies"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The page.", callback=options.output_file)
+    ] = Path("docs/guidance.md"),
+    again: Annotated[bool, typer.Option("--again", help="Measure all points anew.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
+) -> None:
+    """Write what studies say to who designs cards and models: tables, and what is enough.
+
+    Of each study in FOLDER that has [guidance]. Points are kept beside it, NAME.json, and measured
+    if the study says something else than then.
+
+    Example: `halfdome guidance docs/studies -o docs/guidance.md --workers 2`
+    """
+    with _needed():
+        from halfdome.host.explore import guidance, search
+
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    storage = search.storage_in(OUTPUT)
+    studies = guidance.read(folder)
+    for path, study in studies:
+        if again or guidance.points(path, study) is None:
+            with _progress(search.Results(study, storage)) as told:
+                guidance.measure(path, study, storage, workers, told)
+    output.write_text(guidance.page(studies))
+    typer.echo(output)
+
+
 def _on_rtl(
     study: "Study", points: "Sequence[Point]", chosen: "Point", storage: str, workers: int
 ) -> "dict[int, Point]":

@@ -1,6 +1,5 @@
 """What a component costs on an FPGA: Lattice ECP5, by Yosys and nextpnr from PyPI wheels."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +11,18 @@ from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.quantise import FloatToByte
 from halfdome.hdl.config import PICO, CardConfig
+from halfdome.hdl.fpga import ECP5
 from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.gather.lane import Lane
+from halfdome.hdl.gather.lanes import AccumulateLanes
 from halfdome.hdl.matmul.array import SystolicArray
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.matmul.weights import rows_per_stage
 from halfdome.hdl.pico import Pico
-from halfdome.hdl.tools import check_nextpnr, run_nextpnr, run_yosys
+from halfdome.hdl.tools import check_tool, run_tool, run_yosys
 
+_NEXTPNR = "nextpnr-ecp5"
 _CLOCK_MHZ = 100
 """The clock that placement and routing aim at."""
 
@@ -32,15 +34,17 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
         rows_per_stage=rows_per_stage(config),
     ),
     "lane": lambda config: Lane(),
+    "lanes": AccumulateLanes,
     "quantiser": lambda config: FloatToByte(),
     "requantiser": lambda config: Requantiser(columns=1),
     "matmul": MatmulEngine,
     "gather": GatherEngine,
     "pico": lambda config: Pico(PICO),
 }
-"""What decides a card's size, by name: the whole systolic array, one gather lane, one fp32 to uint8
-conversion, one column of the matmul requantiser, the whole matmul engine, the whole gather engine,
-a matmul engine behind a bus (`config.PICO`, whatever the card)."""
+"""What decides a card's size, by name: the whole systolic array, one gather lane, all of them with
+their accumulators, one fp32 to uint8 conversion, one column of the matmul requantiser, the whole
+matmul engine, the whole gather engine, a matmul engine behind a bus (`config.PICO`, whatever the
+card)."""
 
 
 class _FewPins(wiring.Component):
@@ -91,34 +95,31 @@ def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float
 
     Raises
     ------
-    RuntimeError
+    ToolError
         A tool is not installed, or fails; the message ends with what it said.
     """
-    check_nextpnr()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "top.il").write_text(rtlil.convert(_FewPins(component), name="top"))
-        script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
-        run_yosys(script, folder)
-        run_nextpnr(
-            ["--um5g-85k", "--package", "CABGA381", "--json", "top.json", "--seed", "1",
-             "--freq", str(_CLOCK_MHZ), "--timing-allow-fail", "--lpf-allow-unconstrained",
-             "--report", "report.json", "--quiet",
-             "--router", "router2"],  # the default one does not end with the gather engine
-            folder,
-        )  # fmt: skip
-        return reported(folder / "report.json", name)
+    check_tool(_NEXTPNR)
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(component, Path(folder))
+        return {"name": name, **route(Path(folder), seed=1)}
 
 
-def reported(report: Path, name: str) -> dict[str, int | float | str]:
-    """What nextpnr reports, as `ecp5_report` returns it."""
-    told = json.loads(report.read_text())
-    used = {cell: count["used"] for cell, count in told["utilization"].items()}
-    return {
-        "name": name,
-        "lut": used["TRELLIS_COMB"],
-        "ff": used["TRELLIS_FF"],
-        "dsp": used["MULT18X18D"],
-        "bram": used["DP16KD"],
-        "fmax_mhz": round(min(clock["achieved"] for clock in told["fmax"].values()), 1),
-    }
+def synthesise(component: wiring.Component, folder: Path) -> dict[str, int]:
+    """What Yosys counts of `component`, which `route` then finds in `folder`: see `ecp5_report`."""
+    (folder / "top.il").write_text(rtlil.convert(_FewPins(component), name="top"))
+    script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
+    run_yosys(f"{script}; tee -q -o sizes.json stat -json", folder)
+    return ECP5.synthesised(folder / "sizes.json")
+
+
+def route(folder: Path, seed: int) -> dict[str, int | float]:
+    """Places with `seed` and routes what `synthesise` has left in `folder`: see `ecp5_report`."""
+    run_tool(
+        _NEXTPNR,
+        ["--um5g-85k", "--package", "CABGA381", "--json", "top.json", "--seed", str(seed),
+         "--freq", str(_CLOCK_MHZ), "--timing-allow-fail", "--lpf-allow-unconstrained",
+         "--report", "report.json", "--quiet",
+         "--router", "router2"],  # the default one does not end with the gather engine
+        folder,
+    )  # fmt: skip
+    return ECP5.routed(folder / "report.json")

@@ -1,8 +1,8 @@
 """The boards that a pico has been fitted to, and what is built for them.
 
-Pins and devices are those of `amaranth-boards`; what it does not say stands here: where the serial
-line is, and how often the clock is divided. There is nothing in the place of DRAM: a pico has its
-scratchpad, in block RAM.
+Pins and devices are those of `amaranth-boards`, or of `gowin`, which mends and adds some; what
+they do not say stands here: where the serial line is, and how often the clock is divided. There is
+nothing in the place of DRAM: a pico has its scratchpad, in block RAM.
 """
 
 import importlib
@@ -18,6 +18,7 @@ from amaranth_boards.resources import UARTResource
 
 from halfdome.hdl.boards.serial_pico import SerialPico
 from halfdome.hdl.config import PICO
+from halfdome.hdl.fpga import ECP5, GW2A, Family
 from halfdome.hdl.mends import mended
 from halfdome.hdl.serial import BAUD
 
@@ -33,14 +34,16 @@ class BoardError(ValueError):
 
 @dataclass(frozen=True)
 class Board:
-    """A board with an ECP5.
+    """A board that holds a pico.
 
     Attributes
     ----------
-    module, platform : str, the class in `amaranth_boards` that describes it
+    module, platform : str, the class that describes it
     serial : str, how a host reaches the serial line
     rx, tx : str, pins of the connector `connector` for boards without a serial port of their own
     divide : int, the board's clock counts so often for one of the pico's: 1 or a power of two
+    family : Family, of its FPGA
+    package : str, where `module` is
     """
 
     module: str
@@ -50,10 +53,12 @@ class Board:
     rx: str = ""
     tx: str = ""
     divide: int = 1
+    family: Family = ECP5
+    package: str = "amaranth_boards"
 
     def make_platform(self) -> Platform:
         """The platform of Amaranth, with a serial port."""
-        module = importlib.import_module(f"amaranth_boards.{self.module}")
+        module = importlib.import_module(f"{self.package}.{self.module}")
         platform = getattr(module, self.platform)()
         if self.connector:
             platform.add_resources([
@@ -65,6 +70,8 @@ class Board:
         return platform
 
 
+_BL616 = "the USB port of the board: a BL616 chip"
+_BL702 = "the USB port of the dock: a BL702 chip"
 _FTDI = "the USB port of the board: an FTDI chip"
 _PINS = "a USB adapter with 3.3 V levels at pins {} (from it) and {} (to it) of connector {}"
 
@@ -84,15 +91,13 @@ BOARDS: dict[str, Board] = {
         "butterstick", "ButterStickPlatform", _PINS.format("S0", "S1", "syzygy 0"),
         connector=("syzygy", 0), rx="S0", tx="S1",
     ),
+    "tang-primer-20k": Board(
+        "gowin", "TangPrimer20k", _BL702, family=GW2A, package="halfdome.hdl.boards",
+    ),
+    "tang-nano-20k": Board(
+        "gowin", "TangNano20k", _BL616, family=GW2A, package="halfdome.hdl.boards",
+    ),
 }  # fmt: skip
-
-CAPACITIES = {
-    "25F": {"lut": 24288, "ff": 24288, "dsp": 28, "bram": 56},
-    "45F": {"lut": 43848, "ff": 43848, "dsp": 72, "bram": 108},
-    "85F": {"lut": 83640, "ff": 83640, "dsp": 156, "bram": 208},
-}
-"""What an ECP5 of each size holds: LUT4, flip-flops, MULT18X18D, 18 kbit blocks. Source: Lattice
-FPGA-DS-02012, table 1.1, and what nextpnr counts."""
 
 
 def board(name: str) -> Board:
@@ -106,11 +111,11 @@ def board(name: str) -> Board:
 
 def check_size(name: str, used: dict[str, int]) -> None:
     """Raises `BoardError` if a design does not fit a board, with every resource that lacks."""
-    device = board(name).make_platform().device  # LFE5UM5G-85F
-    capacity = CAPACITIES[device.rpartition("-")[2]]
+    chosen = board(name)
+    device = getattr(chosen.make_platform(), chosen.family.device)  # LFE5UM5G-85F
     lacking = [
         f"{resource}: {used[resource]:,} of {room:,}, {used[resource] - room:,} too many"
-        for resource, room in capacity.items()
+        for resource, room in chosen.family.capacity(device).items()
         if used[resource] > room
     ]
     if lacking:
@@ -155,7 +160,7 @@ class BoardTop(Elaboratable):
 
 
 def project(name: str) -> BuildPlan:
-    """Everything that Yosys, nextpnr and ecppack need to build a bitstream for a board."""
+    """Everything that Yosys, nextpnr and what packs bitstreams need for a board."""
     chosen = board(name)
     with mended():
         return chosen.make_platform().prepare(BoardTop(chosen.divide), TOP)

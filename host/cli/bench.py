@@ -368,3 +368,38 @@ def bench_models(
     if wrong:
         console.print(f"[red]{', '.join(wrong)}: not as ONNX Runtime has it[/red]")
         raise typer.Exit(1)
+
+
+@app.command("fpga")
+def bench_fpga(
+    rungs: Annotated[
+        list[str] | None,
+        typer.Option("--rung", metavar="NAME", help="May be given more than once; default: all."),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Of a placement; default: 1, 2 and 3.")
+    ] = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """Size and clock on an ECP5: arrays, lanes, engines, a pico, and by synthesis a whole card.
+
+    The clock is the median over the seeds. Takes hours; an array of 2x2 half a minute.
+
+    Example: `halfdome bench fpga --rung "array 4x4" --rung "lanes 4" --json fpga.json`
+    """
+    from halfdome.host.bench import fpga
+
+    chosen, placed = rungs or list(fpga.LADDER), seeds or fpga.SEEDS
+    with options.progress() as bar:
+        task = bar.add_task("", total=None)
+
+        def begin(step: str, done: int, steps: int) -> None:
+            bar.update(task, description=step, completed=done, total=steps)
+
+        result = fpga.measure(chosen, placed, begin)
+    shown = [
+        {name: value for name, value in row.items() if name in fpga.SHOWN} for row in result["rows"]
+    ]
+    told = ", ".join(map(str, result["seeds"]))
+    console.print(tables.of_rows(f"{result['device']}, median of the seeds {told}", shown))
+    options.write_json(json_file, result)

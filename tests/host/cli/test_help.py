@@ -22,6 +22,7 @@ COMMANDS = [
     "bench model",
     "bench models",
     "bench cores",
+    "bench fpga",
     "info",
 ]
 

@@ -91,7 +91,6 @@ def explore(
         search.run(study, results, workers, told)
     points = results.points
     tell.write_csv(output / "explore.csv", study, points)
-    options.write_json(json_file, tell.as_dict(study, points))
     console.print(tables.of_rows("Points, • on the Pareto front", tell.table(study, points)))
     for point in points:
         if not point.row:
@@ -99,7 +98,9 @@ def explore(
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
     rtl = _on_rtl(study, points, chosen, url, workers)
-    if compared := tell.on_rtl(points, rtl):
+    compared = tell.on_rtl(points, rtl)
+    options.write_json(json_file, tell.as_dict(study, points, compared))
+    if compared:
         worst = max(abs(error) for each in compared for error in each.error.values())
         console.print(
             f"{len(compared)} points measured on the RTL too: {worst:.2g} % off at most",
@@ -133,7 +134,7 @@ def guidance(
     Of each study in FOLDER that has [guidance]. Points are kept beside it, NAME.json, and measured
     if the study says something else than then.
 
-    Example: `halfdome guidance docs/studies -o docs/guidance.md --workers 2`
+    Example: `halfdome guidance -o docs/guidance.md --workers 2`
     """
     with _needed():
         from halfdome.host.explore import guidance, search

@@ -13,6 +13,7 @@ COMMANDS = [
     "verilog",
     "fpga",
     "explore",
+    "guidance",
     "bench matmul",
     "bench gather",
     "bench engine",

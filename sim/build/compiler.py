@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -128,6 +129,24 @@ def link(objects: Sequence[Path], target: Path) -> None:
     run((*command, *objects), f"linking {target.name}")
 
 
+_INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
+
+
+def included(source: Path) -> list[Path]:
+    """A C++ file and the headers of `sim/` that it includes, and that those include."""
+    found: set[Path] = set()
+    left = [source]
+    while left:
+        path = left.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for name in _INCLUDE.findall(path.read_text()):
+            places = ((path.parent / name).resolve(), SIM / name)
+            left += [place for place in places if place.is_file()][:1]
+    return sorted(found)
+
+
 def library(
     source: Path,
     name: str,
@@ -142,8 +161,7 @@ def library(
     """
     compiler = find_compiler()
     generated = generated or {}
-    headers = sorted(SIM.rglob("*.hpp"))
-    texts = [f"{path.name}\n{path.read_text()}" for path in (source, *headers)]
+    texts = [f"{path.name}\n{path.read_text()}" for path in included(source)]
     texts += [*flags, *(f"{header}\n{text}" for header, text in generated.items())]
 
     def build(folder: Path) -> None:

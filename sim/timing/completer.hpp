@@ -87,7 +87,7 @@ class Replier {
   };
 
   bool good() const { return answer_.status == SUCCESSFUL; }
-  unsigned skip() const { return answer_.value / 4 & (bus_ / 4 - 1); }
+  unsigned skip() const { return static_cast<unsigned>(answer_.value / 4) & (bus_ / 4 - 1); }
   bool needs_word() const { return !skip() || left_ + 4 * skip() > bus_; }
   unsigned burst() const {
     return static_cast<unsigned>(std::min<uint64_t>(words_, words_to_line_end(p_, address_)));
@@ -153,7 +153,7 @@ class Replier {
   unsigned bus_;
   CardBytes& memory_;
   Fifo<Answer> waiting_;
-  std::deque<Started> reading_;
+  Ring<Started> reading_;
   ReadBuffer buffer_;
   uint64_t address_ = 0, words_ = 0;  // of the run that is being asked for
   bool cutter_free_ = true, started_ = false;

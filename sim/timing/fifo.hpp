@@ -3,7 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
+
+#include "ring.hpp"
 
 namespace halfdome::timing {
 
@@ -40,7 +41,7 @@ class Fifo {
     int64_t cycle;
     T value;
   };
-  std::deque<Item> items_;
+  Ring<Item> items_;
   int64_t free_at_ = 0;
 };
 

@@ -17,7 +17,8 @@ struct MemoryTraffic {
 };
 
 // Ports are numbered as AXI identifiers are: core by core, then those of the card itself. In a cycle
-// `begin` says what comes, `arbitrate` what is taken, `end` goes on to the next cycle.
+// `begin` says what comes, `look` finds requests, `arbitrate` says what is taken, `end` goes on to
+// the next cycle. In a cycle in which nothing comes and nobody asks for anything new, nothing is done.
 class MemorySystem {
  public:
   MemorySystem(const Parameters& p, Dram& dram)
@@ -28,6 +29,8 @@ class MemorySystem {
     for (size_t core = 0; core < cores_; ++core) pads_.push_back(std::make_unique<Pad>(p));
     number(reads_, CORE_READS);
     number(writes_, CORE_WRITES);
+    for (unsigned i = 0; i < CORE_READS; ++i) of_engine_[READ_OWNERS[i]].reads |= uint32_t{1} << i;
+    for (unsigned i = 0; i < CORE_WRITES; ++i) of_engine_[WRITE_OWNERS[i]].writes |= uint32_t{1} << i;
   }
 
   ReadPort& core_read(size_t core, size_t number) { return reads_[core * CORE_READS + number].port; }
@@ -41,13 +44,16 @@ class MemorySystem {
 
   // For every port whose client has to be told: `told` of core (all of them for the card) and number.
   template <typename Read, typename Write>
-  void begin(Read read_told, Write write_told) {
-    for (size_t core = 0; core < cores_; ++core) {
+  void begin(int64_t cycle, Read read_told, Write write_told) {
+    awake_ = next_ <= cycle;
+    if (!awake_) return;
+    for (uint32_t left = busy_pads_; left; left &= left - 1) {
+      const size_t core = first(left);
       Pad& pad = *pads_[core];
       pad.reads.begin();
       pad.writes.begin();
-      for (uint32_t left = pad.response; left; left &= left - 1) {
-        const auto place = static_cast<unsigned>(__builtin_ctz(left));
+      for (uint32_t ports = pad.response; ports; ports &= ports - 1) {
+        const auto place = static_cast<unsigned>(first(ports));
         arrive(reader(core, place), pad.response_ends >> place & 1, read_told);
       }
     }
@@ -55,28 +61,42 @@ class MemorySystem {
       traffic.read_bytes += static_cast<uint64_t>(p_.bus_bytes);
       arrive(reads_[static_cast<size_t>(arrived_)], arrived_last_, read_told);
     }
-    for (Writer& writer : writes_) {
-      const bool idle = at_rest(writer);
-      if (idle && !writer.port.idle) write_told(writer.core, writer.number);
-      writer.port.idle = idle;
+    for (uint32_t left = restless_.owners; left; left &= left - 1) {
+      const size_t core = first(left);
+      for (uint32_t ports = restless_.of[core]; ports; ports &= ports - 1) {
+        Writer& writer = writes_[core * CORE_WRITES + first(ports)];
+        const bool idle = at_rest(writer);
+        if (idle) restless_.clear(core, writer.number);
+        if (idle && !writer.port.idle) write_told(writer.core, writer.number);
+        writer.port.idle = idle;
+      }
     }
   }
 
+  // Finds what an engine of a core, or the card itself, has put into its ports.
+  void look(size_t core, unsigned engine) { look(core, of_engine_[engine]); }
+  void look_at_card() { look(cores_, {(1u << CARD_READS) - 1, (1u << CARD_WRITES) - 1}); }
+
   template <typename Read, typename Write>
   void arbitrate(Read read_told, Write write_told) {
-    for (size_t i = 0; i < reads_.size(); ++i) {
-      Reader& reader = reads_[i];
-      if (!reader.port.valid) continue;
-      const int wanted = target(reader, reader.port.address);
-      if (reader.bursts && (wanted != reader.current || reader.bursts == MOST_BURSTS)) continue;
-      if (wanted == DRAM) {
-        read_arbiter_.ask(static_cast<unsigned>(i));
-        continue;
+    if (!awake_) return;
+    for (uint32_t left = reading_ports_.owners; left; left &= left - 1) {
+      const size_t core = first(left);
+      for (uint32_t ports = reading_ports_.of[core]; ports; ports &= ports - 1) {
+        const size_t i = core * CORE_READS + first(ports);
+        Reader& reader = reads_[i];
+        const int wanted = target(reader, reader.port.address);
+        if (reader.bursts && (wanted != reader.current || reader.bursts == MOST_BURSTS)) continue;
+        if (wanted == DRAM) {
+          read_arbiter_.ask(static_cast<unsigned>(i));
+          continue;
+        }
+        BankTurns& turns = pads_[static_cast<size_t>(wanted)]->reads;
+        if (!turns.ready(reader.place)) continue;
+        turns.take(reader.place, reader.port.address, reader.port.words);
+        busy_pads_ |= uint32_t{1} << wanted;
+        asked(reader, wanted, read_told);
       }
-      BankTurns& turns = pads_[static_cast<size_t>(wanted)]->reads;
-      if (!turns.ready(reader.place)) continue;
-      turns.take(reader.place, reader.port.address, reader.port.words);
-      asked(reader, wanted, read_told);
     }
     read_sent_ = read_arbiter_.valid() && dram_.takes_reads();
     if (read_sent_) reading_ = read_arbiter_.front();
@@ -86,18 +106,22 @@ class MemorySystem {
       asked(reads_[i], DRAM, read_told);
       return item;
     });
-    for (size_t i = 0; i < writes_.size(); ++i) {
-      Writer& writer = writes_[i];
-      if (!writer.port.valid) continue;
-      const int wanted = target(writer, writer.port.address);
-      if (wanted == DRAM) {
-        if (writer.waiting != OUTSTANDING_WRITES) write_arbiter_.ask(static_cast<unsigned>(i));
-        continue;
+    for (uint32_t left = writing_ports_.owners; left; left &= left - 1) {
+      const size_t core = first(left);
+      for (uint32_t ports = writing_ports_.of[core]; ports; ports &= ports - 1) {
+        const size_t i = core * CORE_WRITES + first(ports);
+        Writer& writer = writes_[i];
+        const int wanted = target(writer, writer.port.address);
+        if (wanted == DRAM) {
+          if (writer.waiting != OUTSTANDING_WRITES) write_arbiter_.ask(static_cast<unsigned>(i));
+          continue;
+        }
+        BankTurns& turns = pads_[static_cast<size_t>(wanted)]->writes;
+        if (!turns.ready(writer.place)) continue;
+        turns.take(writer.place, writer.port.address, 1);
+        busy_pads_ |= uint32_t{1} << wanted;
+        taken(writer, write_told);
       }
-      BankTurns& turns = pads_[static_cast<size_t>(wanted)]->writes;
-      if (!turns.ready(writer.place)) continue;
-      turns.take(writer.place, writer.port.address, 1);
-      taken(writer, write_told);
     }
     send_write();
     write_arbiter_.clock(write_done_, [&](unsigned i) {
@@ -108,8 +132,8 @@ class MemorySystem {
     });
   }
 
-  // Returns the next cycle in which memory does something by itself.
-  int64_t end(int64_t cycle) {
+  void end(int64_t cycle) {
+    if (!awake_) return;
     for (Reader* reader : arrivals_) {
       if (reader->port.last) --reader->bursts;
       reader->port.arrives = false;
@@ -122,17 +146,37 @@ class MemorySystem {
     asked_.clear();
     for (Writer* writer : taken_) writer->port.taken = false;
     taken_.clear();
-    bool busy = false;
-    for (auto& pad : pads_) busy |= pad->end();
-    busy |= serve_dram(cycle) || read_arbiter_.busy() || write_arbiter_.busy();
-    for (const Writer& writer : writes_) busy |= !writer.port.idle && at_rest(writer);
-    return busy ? cycle + 1 : dram_.next_event(cycle);
+    for (uint32_t left = busy_pads_; left; left &= left - 1) {
+      const size_t core = first(left);
+      if (!pads_[core]->end()) busy_pads_ &= ~(uint32_t{1} << core);
+    }
+    const bool acted = serve_dram(cycle);
+    const bool busy = acted || busy_pads_ || read_arbiter_.busy() || write_arbiter_.busy() || comes_to_rest();
+    next_ = busy ? cycle + 1 : dram_.next_event(cycle);
   }
+
+  // The next cycle in which memory does something by itself.
+  int64_t next() const { return next_; }
 
  private:
   static constexpr int DRAM = -1;
   static constexpr unsigned MOST_BURSTS = (1 << OUTSTANDING_BITS) - 1;
 
+  // Some ports: bits of `of`, by core, and the cores that have any.
+  struct Ports {
+    uint32_t owners = 0, of[sizeof(uint32_t) * 8] = {};
+    void set(size_t core, size_t number) {
+      owners |= uint32_t{1} << core;
+      of[core] |= uint32_t{1} << number;
+    }
+    void clear(size_t core, size_t number) {
+      of[core] &= ~(uint32_t{1} << number);
+      if (!of[core]) owners &= ~(uint32_t{1} << core);
+    }
+  };
+  struct Numbers {
+    uint32_t reads = 0, writes = 0;
+  };
   struct Asked {
     unsigned port;
     uint64_t address;
@@ -184,12 +228,28 @@ class MemorySystem {
                                      : cores_ * CORE_READS + place - CORE_READS];
   }
 
+  static size_t first(uint32_t mask) { return static_cast<size_t>(__builtin_ctz(mask)); }
+
+  void look(size_t core, Numbers numbers) {
+    for (uint32_t left = numbers.reads; left; left &= left - 1) {
+      if (!reads_[core * CORE_READS + first(left)].port.valid) continue;
+      reading_ports_.set(core, first(left));
+      awake_ = true;
+    }
+    for (uint32_t left = numbers.writes; left; left &= left - 1) {
+      if (!writes_[core * CORE_WRITES + first(left)].port.valid) continue;
+      writing_ports_.set(core, first(left));
+      awake_ = true;
+    }
+  }
+
   // The scratchpad that a port of that address goes to, or DRAM.
   int target(const Client& client, uint64_t address) const {
     const auto base = static_cast<uint64_t>(p_.scratchpad_base);
     if (address < base) return DRAM;
+    if (client.core < cores_) return static_cast<int>(client.core);
     const auto core = (address - base) / static_cast<uint64_t>(p_.scratchpad_bytes);
-    return static_cast<int>(client.core < cores_ ? client.core : std::min<uint64_t>(core, cores_ - 1));
+    return static_cast<int>(std::min<uint64_t>(core, cores_ - 1));
   }
 
   // Whether every write of the port can be seen.
@@ -200,6 +260,17 @@ class MemorySystem {
       if (pad->writes.active(writer.place)) return false;
     }
     return true;
+  }
+
+  // Whether a client is to be told in the next cycle that its writes can be seen.
+  bool comes_to_rest() const {
+    for (uint32_t left = restless_.owners; left; left &= left - 1) {
+      const size_t core = first(left);
+      for (uint32_t ports = restless_.of[core]; ports; ports &= ports - 1) {
+        if (at_rest(writes_[core * CORE_WRITES + first(ports)])) return true;
+      }
+    }
+    return false;
   }
 
   template <typename Told>
@@ -218,6 +289,7 @@ class MemorySystem {
           reader.port.words * static_cast<uint64_t>(p_.bus_bytes);
     }
     reader.port.valid = false;
+    reading_ports_.clear(reader.core, reader.number);
     reader.port.taken = true;
     asked_.push_back(&reader);
     told(reader.core, reader.number);
@@ -226,6 +298,8 @@ class MemorySystem {
   template <typename Told>
   void taken(Writer& writer, Told told) {
     writer.port.valid = false;
+    writing_ports_.clear(writer.core, writer.number);
+    restless_.set(writer.core, writer.number);
     writer.port.taken = true;
     taken_.push_back(&writer);
     told(writer.core, writer.number);
@@ -291,6 +365,12 @@ class MemorySystem {
   std::vector<Reader> reads_;
   std::vector<Writer> writes_;
   std::vector<std::unique_ptr<Pad>> pads_;
+  Numbers of_engine_[ENGINES];
+  Ports reading_ports_, writing_ports_;  // that ask for something
+  Ports restless_;                       // with writes that cannot be seen yet
+  uint32_t busy_pads_ = 0;
+  int64_t next_ = NEVER;
+  bool awake_ = false;  // something has to be done in this cycle
   StreamArbiter<Asked> read_arbiter_, write_arbiter_;
   std::vector<Reader*> arrivals_, asked_;
   std::vector<Writer*> taken_;

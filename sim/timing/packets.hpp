@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstring>
-#include <deque>
 
 #include "../fabric/endpoint.hpp"
 #include "engine.hpp"
+#include "ring.hpp"
 
 namespace halfdome::timing {
 
@@ -62,7 +62,7 @@ class PacketBuffer {
   unsigned beats_of(unsigned payload) const { return 1 + (payload + bus_ - 1) / bus_; }
 
   unsigned bus_, room_;
-  std::deque<Held> packets_;
+  Ring<Held> packets_;
   unsigned beat_ = 0, held_ = 0;  // beats passed of the packet in front; beats here
   int64_t free_at_ = 0;
 };
@@ -196,6 +196,8 @@ class PostedWriter {
   // Before anything of a cycle; `held`: a beat of this writer waits for the link.
   void begin(bool held) { port_.idle = splitter_.idle() && !held; }
   bool busy() const { return !splitter_.idle(); }
+  // Nothing is to be posted: `clock` would change nothing.
+  bool quiet() const { return splitter_.idle() && !port_.valid; }
 
  private:
   enum State { HEADER, SHIFT, DATA };

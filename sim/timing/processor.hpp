@@ -139,6 +139,7 @@ class Processor : public Registers {
   // `told` of every engine that is given a command, or whose result is taken.
   template <typename Told>
   void clock(int64_t cycle, Told told) {
+    written_ = false;
     for (auto& queues : queues_) {
       for (EngineQueue& queue : queues) queue.begin(cycle);
     }
@@ -201,7 +202,7 @@ class Processor : public Registers {
       return queues_[core][engine];
     };
     int64_t next = std::min(fetcher_.next(cycle), checker_.next(cycle, queue));
-    if (resetting_ || all_signals_.valid() || completion.busy(all_finished_.valid())) return cycle + 1;
+    if (written_ || resetting_ || all_signals_.valid() || completion.busy(all_finished_.valid())) return cycle + 1;
     for (size_t core = 0; core < cores_; ++core) {
       if (core_flush_[core] || signals_[core].valid() || finished_[core].valid()) return cycle + 1;
       for (const EngineQueue& queue : queues_[core]) next = std::min(next, queue.next(cycle));
@@ -291,6 +292,7 @@ class Processor : public Registers {
   RoundRobinMerge<Finished> all_finished_;
   int taken_core_ = -1;
   bool run_ = false, bus_master_ = true, resetting_ = false;
+  bool written_ = false;  // registers, since the last cycle of which it was told
   int64_t zeroed_ = -1;  // counters that a reset has zeroed; -1 before
   uint32_t dropped_requests_ = 0, poisoned_requests_ = 0, rejected_doorbells_ = 0;
   std::vector<uint64_t> snapshot_;

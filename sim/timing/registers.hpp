@@ -105,6 +105,7 @@ inline uint32_t Processor::read(unsigned offset, int64_t cycle) {
 }
 
 inline void Processor::write(unsigned offset, uint32_t value, int64_t) {
+  written_ = true;
   const auto low = [&](uint64_t base, uint32_t mask) {
     return (base >> 32 << 32) | (value & mask);
   };

@@ -118,41 +118,57 @@ class TimingCard : public Card {
   bool asleep_until(int64_t end) const override { return next_event() >= end; }
 
   int64_t next_event() const {
-    int64_t next = std::min({endpoint.next_event(cycle_), memory_next_, front_next_});
+    int64_t next = std::min({endpoint.next_event(cycle_), memory_.next(), front_next_});
     for (const int64_t wake : wakes_) next = std::min(next, wake);
     return next;
   }
 
   void evaluate(int64_t cycle) {
-    endpoint.np_ok = np_waiting_ < READ_QUEUE - NON_POSTED_LATE;
-    endpoint.begin(cycle);
     told_ = 0;
     const auto read_told = [&](size_t core, size_t number) { tell(core, READ_OWNERS[number]); };
     const auto write_told = [&](size_t core, size_t number) { tell(core, WRITE_OWNERS[number]); };
-    memory_.begin(read_told, write_told);
+    memory_.begin(cycle, read_told, write_told);
+    bool front = std::min(front_next_, endpoint.next_event(cycle)) <= cycle;
+    if (front) begin_front();
+    for (size_t i = 0; i < engines_.size(); ++i) {
+      if (wakes_[i] <= cycle) told_ |= uint64_t{1} << i;
+    }
+    for (uint64_t left = told_; left; left &= left - 1) {
+      const size_t i = first(left), core = i / ENGINES;
+      engines_[i]->offer(cycle);
+      memory_.look(core, static_cast<unsigned>(i % ENGINES));
+      front |= posted_[core].valid || posted_[core].data_valid || requester_.dma(core).valid;
+    }
+    if (front) {
+      completer_->offer(cycle, buffer_);
+      requester_.offer();
+      processor_->completion.offer();
+      memory_.look_at_card();
+    }
+    memory_.arbitrate(read_told, write_told);
+    if (front) exchange(cycle);
+    for (uint64_t left = told_; left; left &= left - 1) {
+      const size_t i = first(left);
+      wakes_[i] = engines_[i]->clock(cycle);
+      if (engines_[i]->done()) front_next_ = processor_next_ = cycle + 1;
+    }
+    memory_.end(cycle);
+    if (front) end_front(cycle);
+  }
+
+  void begin_front() {
     for (size_t i = 0; i < writers_.size(); ++i) {
       PostedPort& port = i < posted_.size() ? posted_[i] : processor_->completion.port;
       const bool idle = port.idle;
       writers_[i].begin(mux_.holds(2 + i));
       if (!idle && port.idle) tell(i, STORE_ENGINE);
     }
-    for (size_t i = 0; i < engines_.size(); ++i) {
-      if (wakes_[i] <= cycle) told_ |= uint64_t{1} << i;
-    }
-    for (uint64_t left = told_; left; left &= left - 1) engines_[first(left)]->offer(cycle);
-    completer_->offer(cycle, buffer_);
-    requester_.offer();
-    processor_->completion.offer();
-    memory_.arbitrate(read_told, write_told);
-    exchange(cycle);
-    for (uint64_t left = told_; left; left &= left - 1) {
-      const size_t i = first(left);
-      wakes_[i] = engines_[i]->clock(cycle);
-    }
+  }
+  void end_front(int64_t cycle) {
     for (PostedPort& port : posted_) port.taken = port.data_taken = false;
     processor_->completion.port.taken = processor_->completion.port.data_taken = false;
     for (size_t core = 0; core < posted_.size(); ++core) requester_.dma(core).taken = false;
-    memory_next_ = memory_.end(cycle);
+    processor_next_ = processor_->next(cycle);
     front_next_ = front_next(cycle);
   }
 
@@ -165,6 +181,8 @@ class TimingCard : public Card {
 
   // Everything between the packet streams and the engines.
   void exchange(int64_t cycle) {
+    endpoint.np_ok = np_waiting_ < READ_QUEUE - NON_POSTED_LATE;
+    endpoint.begin(cycle);
     const bool enable = processor_->bus_master(), discard = processor_->resetting();
     const bool leaves = mux_.busy() && endpoint.ready();
     const size_t chosen = mux_.choose(leaves, [&](size_t input) {
@@ -182,6 +200,7 @@ class TimingCard : public Card {
     else if (chosen == 1) mux_.tlp = requester_.request();
     else if (chosen < 2 + writers_.size()) last = writers_[chosen - 2].offers_last();
     for (size_t i = 0; i < writers_.size(); ++i) {
+      if (writers_[i].quiet()) continue;
       const bool taken = chosen == 2 + i;
       if (taken && writers_[i].offers_header()) processor_->posted_bytes += writers_[i].header_bytes();
       writers_[i].clock(enable, discard, taken, mux_.tlp);
@@ -189,7 +208,9 @@ class TimingCard : public Card {
     for (size_t core = 0; core < posted_.size(); ++core) {
       if (posted_[core].taken || posted_[core].data_taken) tell(core, STORE_ENGINE);
     }
-    processor_->clock(cycle, [&](size_t core, unsigned engine) { tell(core, engine); });
+    if (processor_next_ <= cycle || fetch_.word_valid) {
+      processor_->clock(cycle, [&](size_t core, unsigned engine) { tell(core, engine); });
+    }
     for (size_t core = 0; core < posted_.size(); ++core) was_idle_[core] = requester_.dma(core).idle;
     requester_.clock(cycle, buffer_, enable, processor_->timeout(), chosen == 1);
     for (size_t core = 0; core < posted_.size(); ++core) {
@@ -221,7 +242,7 @@ class TimingCard : public Card {
       if (!port.idle) return cycle + 1;
     }
     if (!processor_->completion.port.idle) return cycle + 1;
-    int64_t next = processor_->next(cycle);
+    int64_t next = processor_next_;
     if (!buffer_.empty()) next = std::min(next, std::max(cycle + 1, buffer_.offered_at()));
     return std::min(next, std::max(cycle + 1, requester_.watch_at(processor_->timeout())));
   }
@@ -242,7 +263,9 @@ class TimingCard : public Card {
   std::vector<int64_t> wakes_;  // the cycle that each engine wants to be told of
   std::vector<uint8_t> was_idle_;
   uint64_t told_ = 0;           // engines that have to do with this cycle
-  int64_t cycle_ = 0, memory_next_ = NEVER, front_next_ = NEVER;
+  int64_t cycle_ = 0;
+  int64_t front_next_ = NEVER;      // when something happens between packet streams and engines
+  int64_t processor_next_ = NEVER;  // and in the processor
   unsigned np_waiting_ = 0;          // non-posted requests that have come and not begun
 };
 

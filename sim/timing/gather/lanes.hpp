@@ -57,8 +57,7 @@ class AccumulateLanes {
       if (last_chunk) fresh_[factors_->context] = factors_->last;
     }
     if (issue || left) return cycle + 1;
-    int64_t next = NEVER;
-    for (const Inside& each : inside_) next = std::min(next, each.cycle + p_.gather_chain_latency);
+    int64_t next = inside_.empty() ? NEVER : inside_.front().cycle + p_.gather_chain_latency;
     consider(next, sums, cycle);
     return next;
   }
@@ -74,7 +73,8 @@ class AccumulateLanes {
 
   // The sum to be added to is on its way.
   bool pending(int64_t cycle) const {
-    for (const Inside& each : inside_) {
+    for (size_t i = 0; i < inside_.size(); ++i) {
+      const Inside& each = inside_[i];
       if (!each.last && each.context == factors_->context && each.chunk == chunk_ &&
           cycle - each.cycle < p_.gather_chain_latency) {
         return true;
@@ -88,7 +88,7 @@ class AccumulateLanes {
   std::vector<bool> fresh_;  // contexts whose bag has no row yet
   int64_t room_;
   uint64_t chunk_ = 0;
-  std::deque<Inside> inside_;
+  Ring<Inside> inside_;
   const Tag* factors_ = nullptr;
 };
 

@@ -79,7 +79,7 @@ class BagMean {
   int64_t room_, step_ = 0;
   bool busy_ = false;
   Group group_{};
-  std::deque<Later> ends_;
+  Ring<Later> ends_;
 };
 
 // Converts groups to bytes: one enters only if the queue has room for it.
@@ -115,7 +115,7 @@ class PooledConverter {
   const Parameters& p_;
   int64_t room_, delay_ = 0;
   uint64_t element_bytes_ = 4;
-  std::deque<Later> inside_;
+  Ring<Later> inside_;
 };
 
 // Shifts the bytes of pooled rows to where they belong and writes them as bus words.

@@ -223,7 +223,7 @@ class RowScaler {
 
   const Parameters& p_;
   int64_t free_;
-  std::deque<Inside> inside_;
+  Ring<Inside> inside_;
 };
 
 }  // namespace halfdome::timing::gather

@@ -228,7 +228,7 @@ class BagInterleaver {
   }
 
   const Parameters& p_;
-  std::vector<std::deque<Lookup>> rings_;
+  std::vector<Ring<Lookup>> rings_;
   std::vector<int64_t> left_;  // when a lookup left
   size_t deal_ = 0, above_ = 0;
   bool valid_ = false;

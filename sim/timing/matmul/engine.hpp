@@ -175,7 +175,7 @@ class MatmulEngine : public Engine {
   matmul::Feeder feeder_;
   matmul::RowWriter writer_;
   Fifo<Line> weights_, tiles_, feeds_;
-  std::deque<Output> outputs_;
+  Ring<Output> outputs_;
   matmul::Job job_{};
   State state_ = State::IDLE;
   int64_t begin_ = 0, output_delay_ = 0, clocked_ = 0;

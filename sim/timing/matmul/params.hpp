@@ -72,7 +72,7 @@ class ParamLoader {
   uint64_t n_ = 0, channels_ = 0;
   unsigned blocks_ = 0, target_ = 0, within_word_ = 0, unclaimed_ = 0, queued_ = 0;
   bool full_ = false;
-  std::deque<int64_t> takes_;  // when the multipliers of claimed tiles leave the queue
+  Ring<int64_t> takes_;  // when the multipliers of claimed tiles leave the queue
 };
 
 }  // namespace halfdome::timing::matmul

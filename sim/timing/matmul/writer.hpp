@@ -1,8 +1,6 @@
 // Assembles the rows of output tiles into lines of memory and writes them (hdl/matmul/writer.py).
 #pragma once
 
-#include <deque>
-
 #include "feeder.hpp"
 
 namespace halfdome::timing::matmul {
@@ -108,9 +106,9 @@ class RowWriter {
   Job job_{};
   unsigned free_, before_ = 0;
   uint64_t span_address_ = 0, span_left_ = 0;
-  std::deque<Part> parts_;
+  Ring<Part> parts_;
   Part part_{};
-  std::deque<Row> rows_;
+  Ring<Row> rows_;
   Row row_{};
   bool held_ = false;
   unsigned word_ = 0;

@@ -197,7 +197,7 @@ class VectorEngine : public Engine {
   vector::WindowAverages averages_;
   vector::ChannelLines lines_;
   Fifo<bool> queue_;              // in front of the packer
-  std::deque<int64_t> inside_;    // the enabled cycles in which groups leave
+  Ring<int64_t> inside_;    // the enabled cycles in which groups leave
   vector::Job job_{};
   vector::Image image_{};
   State state_ = State::IDLE;

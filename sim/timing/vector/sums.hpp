@@ -157,9 +157,9 @@ class Totals {
   int64_t adder_latency_, scaler_delay_;
   unsigned room_, part_ = 0;
   int64_t enabled_ = 0;
-  std::deque<Sum> sums_;    // in the adder
-  std::deque<bool> queue_;  // in front of the scaler: whether a group is the last of its line
-  std::deque<int64_t> made_;
+  Ring<Sum> sums_;    // in the adder
+  Ring<bool> queue_;  // in front of the scaler: whether a group is the last of its line
+  Ring<int64_t> made_;
 };
 
 // What of a DEPTHWISE lies between its source and the packer.

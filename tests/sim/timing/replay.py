@@ -8,7 +8,7 @@ import numpy as np
 
 from halfdome.hdl.commands import Engine
 from halfdome.sim.build.cache import cached, content_key
-from halfdome.sim.build.compiler import SIM, compile_objects, find_compiler, link
+from halfdome.sim.build.compiler import SIM, compile_objects, find_compiler, included, link
 from halfdome.sim.timing.header import header, parameter_array
 from tests.bench import get, put, simulate
 
@@ -24,8 +24,7 @@ WRITE = {Engine.MATMUL: "y", Engine.VECTOR: "y", Engine.GATHER: "output"}
 
 @cache
 def _library() -> ctypes.CDLL:
-    headers = sorted((SIM / "timing").rglob("*.hpp"))
-    texts = [path.read_text() for path in (SOURCE, *headers)]
+    texts = [path.read_text() for path in included(SOURCE)]
 
     def build(folder: Path) -> None:
         (folder / "card.hpp").write_text(header())

@@ -27,8 +27,9 @@ page from the files in [studies](studies) and the points that were measured of t
 of your own. Numbers are of the workloads in those files. What carries over is which resource binds,
 and where that changes.
 
-A cell has the metric, and the resource that was busy for most of the time, or `latency` if none was
-for 60 %. "Enough" is the least that gives 95 % of the most.
+A cell has the metric, and the resource that was taken for most of the time, or `latency` if none
+was for 60 %; an engine that waits for memory is taken. "Enough" is the least that gives 95 % of the
+most.
 """
 
 

@@ -16,8 +16,6 @@ from halfdome.host.compiler.schedule import Schedule
 from halfdome.host.driver.layout import round_up
 from halfdome.host.driver.memory import kind, of_core
 
-ALIGNMENT = 64
-"""Of every buffer: a memory line."""
 APART = 2
 """Banks between the beginnings of buffers that are used together, if there are as many: streams do
 not keep step to the byte."""
@@ -151,13 +149,14 @@ class _Banks:
 
 def plan(
     commands: Sequence[Command], schedule: Schedule, near: str, near_bytes: int, far: str,
-    slots: int, banks: range,
+    slots: int, banks: range, line: int,
 ) -> Plan:  # fmt: skip
     """Places every buffer of the cards that a request's commands use.
 
     The memory `near` of each core has `near_bytes`; what does not fit there, or several cores use,
     goes to `far`. There what cores hold of one name is held once. Banks of `far` begin at the
-    addresses `banks`, and again from the end of that range on.
+    addresses `banks`, and again from the end of that range on; every buffer begins at a multiple of
+    `line` bytes.
     """
     used = lifetimes(commands, schedule)
     begin = _Banks(commands, banks)
@@ -178,7 +177,7 @@ def plan(
             return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
 
         for buffer in sorted(mine, key=worth, reverse=True):
-            nbytes, key, core = round_up(buffer.nbytes, ALIGNMENT), id(buffer), buffer.core
+            nbytes, key, core = round_up(buffer.nbytes, line), id(buffer), buffer.core
             own, room = close[core], near_bytes if core >= 0 else 0
             if buffer.contents is not None:
                 fits = contents[core] + nbytes + slots * own.nbytes <= room

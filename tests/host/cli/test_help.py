@@ -23,6 +23,7 @@ COMMANDS = [
     "bench model",
     "bench models",
     "bench cores",
+    "bench flights",
     "bench fpga",
     "info",
 ]

@@ -16,7 +16,7 @@ from halfdome.hdl.gather.cache import RowCache
 from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.gather.watch import WriteWatch
 from halfdome.hdl.matmul.engine import MatmulEngine
-from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES
+from halfdome.hdl.memory.axi_arbiter import dram_writes
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.vector.engine import VectorEngine
 from tests.bench import Memory
@@ -116,7 +116,7 @@ class CachedGather(wiring.Component):
             | ports
             | {
                 "output": Out(WritePort(config)),
-                "dram_writes": In(DRAM_WRITES),
+                "dram_writes": In(dram_writes(config)),
                 "gather_cache_hits": Out(1),
                 "gather_cache_misses": Out(1),
             }
@@ -126,7 +126,7 @@ class CachedGather(wiring.Component):
         m = Module()
         m.submodules.gather = gather = GatherEngine(self._config)
         m.submodules.cache = cache = RowCache(self._config)
-        m.submodules.watch = watch = WriteWatch()
+        m.submodules.watch = watch = WriteWatch(self._config)
         for name in ("lengths", "indices", "weights", "output", "result"):
             connect(m, getattr(gather, name), flipped(getattr(self, name)))
         connect(m, flipped(self.command), gather.command)

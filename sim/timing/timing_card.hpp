@@ -36,9 +36,8 @@ class CardSemantics : public Semantics {
     });
   }
   Result execute(size_t core, const Command& command) override {
-    if (!with_values_ || values::computes(command.opcode())) {
-      return values::compute(p_, command, memory_, with_values_);
-    }
+    if (!with_values_) return values::move(p_, command, memory_);
+    if (values::computes(command)) return values::compute(p_, command, memory_);
     return result(calls_.execute(card_, static_cast<int64_t>(core), command.bytes));
   }
   bool failed() const { return failed_; }

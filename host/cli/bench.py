@@ -466,19 +466,19 @@ def bench_area(
 
     Example: `halfdome bench area --part queue --part row_fetcher --draws 2 --seed 7`
     """
-    from halfdome.host.bench import area
+    from halfdome.host.explore import synthesise
     from halfdome.host.explore.area import PARTS
 
     chosen = parts or list(PARTS)
     with options.progress() as bar:
         task = bar.add_task("parts", total=len(chosen) * draws)
-        result = area.measure(
+        result = synthesise.measure(
             chosen, draws, seed, lambda text: bar.update(task, advance=1, description=text)
         )
     console.print(tables.of_rows("Parts on an ECP5, as Yosys counts them", result["rows"]))
     options.write_json(json_file, result)
     if add is not None:
-        area.add(add, result, fit)
+        synthesise.add(add, result, fit)
     console.print(tables.of_rows("95th percentile of the error, %", [result["p95_percent"]]))
     if max(result["p95_percent"].values()) > 10:
         raise typer.Exit(1)

@@ -28,8 +28,10 @@ LUT4_PER_DSP = 250
 LUT4_PER_BRAM = 576
 """18 kbit in LUT RAMs that hold 32 bits each."""
 
-LUT_RAMS_PER_BLOCK = 28
-"""LUT RAMs of 16x4 bits from which Yosys takes a block RAM instead: it took 32 for one, 22 not."""
+READ_BITS = 90
+"""What the requester keeps of a read in flight."""
+LUT_RAMS_PER_BLOCK = 24
+"""LUT RAMs of 16x4 bits from which Yosys takes a block RAM instead: it did for 24, not for 22."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Part:
     ----------
     number : how many a card has
     fields : of the card that it depends on
-    features : what it consists of: each resource is a sum of these, each times a constant
+    features : what it consists of: each resource is a sum of these, each times a constant; the
+        last are its block RAMs, and tell those alone
     """
 
     number: Callable[[CardConfig], int]
@@ -72,19 +75,18 @@ def _array(config: CardConfig) -> Sequence[float]:
     waiting = columns * (columns - 1) // 2 * sums[-1]
     registers = 44 * rows * columns + columns * sum(sums) + skewed + waiting
     adders = columns * (sums[0] * (at_once - 1) + sum(sums[1:]) * (2 * at_once - 1))
-    return rows * columns, registers, adders
+    return rows * columns, registers, adders, 0
 
 
 def _accumulators(config: CardConfig) -> Sequence[float]:
     columns, depth = config.array_columns, config.accumulator_rows
-    return columns, log2(depth), *memory(32 * columns, depth)
+    luts, blocks = memory(32 * columns, depth)
+    return columns, log2(depth), luts, columns * (blocks > 0), blocks
 
 
 def _activations(config: CardConfig) -> Sequence[float]:
     rows, bits = config.activation_rows, 8 * config.bus_bytes
-    lines, marks = memory(bits, 2 * rows * config.burst_words), memory(1, 2 * rows)
-    luts, blocks = map(sum, zip(lines, marks, strict=True))
-    return 1, log2(rows), bits, luts, blocks
+    return 1, bits, config.address_bits, memory(bits, 2 * rows * config.burst_words)[1]
 
 
 def _row_fetcher(config: CardConfig) -> Sequence[float]:
@@ -92,26 +94,31 @@ def _row_fetcher(config: CardConfig) -> Sequence[float]:
     of_tags = queue(37 + int(log2(config.bus_bytes)), outstanding)
     of_words = queue(bits + 1, outstanding * config.burst_words + 1)
     luts, blocks = map(sum, zip(of_tags, of_words, strict=True))
-    return 1, log2(outstanding), bits, bits * (of_words[1] > 0), luts, blocks
+    waits = bits * (of_words[1] > 0)
+    return 1, log2(outstanding), bits, waits, config.address_bits, luts, blocks
 
 
 def _row_cache(config: CardConfig) -> Sequence[float]:
     words, ways = config.burst_words, config.gather_cache_ways
     line = max(64, config.bus_bytes)
     sets = config.gather_cache_bytes // (line * ways)
-    tag = int(log2(config.dram_bytes // config.gather_cache_bytes * ways)) + 2
+    tag = 2 + int(log2(config.dram_bytes // (line * sets)))
+    bits = 8 * config.bus_bytes
+    words_read = queue(bits + 1, config.gather_outstanding * words + 1)
     memories = (
-        memory(tag * ways, sets), memory(8 * config.bus_bytes, sets * ways * words),
-        queue(8 * config.bus_bytes + 1, config.gather_outstanding * words + 1),
-        queue(8 + int(log2(sets * ways)), 2 * config.gather_outstanding * words),
+        memory(tag * ways, sets), memory(bits, sets * ways * words), words_read,
+        queue(2 + int(log2(sets * ways * words**2)), 2 * config.gather_outstanding * words),
     )  # fmt: skip
-    return 1, 8 * config.bus_bytes, ways, *map(sum, zip(*memories, strict=True))
+    luts, blocks = map(sum, zip(*memories, strict=True))
+    return 1, bits, ways, bits * (words_read[1] > 0), luts, blocks
 
 
 def _scratchpad(config: CardConfig) -> Sequence[float]:
     banks, bits = config.scratchpad_banks, 8 * config.bus_bytes
     depth = config.scratchpad_bytes // config.bus_bytes // banks
-    return 1, bits, banks, banks * bits, banks * memory(bits, depth)[1]
+    # A block RAM has a ninth bit for each byte that is written by itself, and it is not used.
+    blocks = banks * memory(bits * 9 // 8, depth)[1]
+    return 1, bits, bits * (banks - 1), banks - 1, config.address_bits, blocks
 
 
 def _queue(config: CardConfig) -> Sequence[float]:
@@ -131,16 +138,18 @@ def _fetcher(config: CardConfig) -> Sequence[float]:
 
 
 def _requester(config: CardConfig) -> Sequence[float]:
-    tags = config.dma_tags
-    return 1, 8 * config.bus_bytes, config.cores, tags, tags * log2(tags)
+    luts, blocks = memory(READ_BITS, 1 << (config.dma_tags - 1).bit_length())
+    return (
+        8 * config.bus_bytes, config.cores, config.dma_tags, config.address_bits, luts, blocks,
+    )  # fmt: skip
 
 
 def _float_stages(config: CardConfig) -> Sequence[float]:
-    return config.gather_float_stages == 1, config.gather_float_stages == 2
+    return config.gather_float_stages == 1, config.gather_float_stages == 2, 0
 
 
 def _alike(config: CardConfig) -> Sequence[float]:
-    return (1,)
+    return 1, 0
 
 
 def _elements(config: CardConfig) -> int:
@@ -162,7 +171,7 @@ PARTS: Mapping[str, Part] = {
         _of_core, ("array_columns", "accumulator_rows", "activation_rows"), _accumulators
     ),
     "activations": Part(
-        _of_core, ("activation_rows", "accumulator_rows", "bus_bytes"), _activations
+        _of_core, ("activation_rows", "accumulator_rows", "bus_bytes", "dram_bytes"), _activations
     ),
     "requantiser": Part(
         lambda config: config.cores * config.array_columns, (), _alike
@@ -178,19 +187,21 @@ PARTS: Mapping[str, Part] = {
     **dict.fromkeys(("fma", "function", "encoder", "quotient"), Part(_elements, (), _alike)),
     "pair": Part(lambda config: config.cores * config.byte_lanes, (), _alike),
     "row_fetcher": Part(
-        _of_core, ("gather_outstanding", "bus_bytes"), _row_fetcher
+        _of_core, ("gather_outstanding", "bus_bytes", "dram_bytes"), _row_fetcher
     ),
     "row_cache": Part(
         lambda config: config.cores * bool(config.gather_cache_bytes),
-        ("gather_cache_bytes", "gather_cache_ways", "gather_outstanding", "bus_bytes"), _row_cache,
+        ("gather_cache_bytes", "gather_cache_ways", "gather_outstanding", "bus_bytes",
+         "dram_bytes"),
+        _row_cache,
     ),
     "scratchpad": Part(
-        _of_core, ("scratchpad_bytes", "scratchpad_banks", "bus_bytes"), _scratchpad
+        _of_core, ("scratchpad_bytes", "scratchpad_banks", "bus_bytes", "dram_bytes"), _scratchpad
     ),
     "queue": Part(lambda config: config.cores * len(Engine), ("queue_depth",), _queue),
     "counters": Part(_of_card, ("counters", "cores"), _counters),
     "fetcher": Part(_of_card, ("cores", "max_read_request_bytes", "bus_bytes"), _fetcher),
-    "requester": Part(_of_card, ("dma_tags", "bus_bytes", "cores"), _requester),
+    "requester": Part(_of_card, ("dma_tags", "bus_bytes", "cores", "dram_bytes"), _requester),
 }  # fmt: skip
 
 
@@ -228,10 +239,16 @@ def constants(part: str) -> dict[str, np.ndarray]:
     """What each feature of a part takes of each resource, float64[features]."""
     rows = [row for row in synthesised() if row.part == part and row.fitted]
     features = np.array([PARTS[part].features(row.config) for row in rows], float)
-    return {
-        name: _fitted(features, np.array([row.counted[name] for row in rows], float))
-        for name in RESOURCES
-    }
+    found = {}
+    for name in RESOURCES:
+        counted = np.array([row.counted[name] for row in rows], float)
+        blocks = features.shape[1] - 1
+        chosen = [blocks] if name == "bram" else [*range(blocks)]
+        if name in ("lut", "ff"):
+            chosen.append(blocks)
+        found[name] = np.zeros(blocks + 1)
+        found[name][chosen] = _fitted(features[:, chosen], counted)
+    return found
 
 
 def _fitted(features: np.ndarray, counted: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 import pytest
 
 from halfdome.hdl.config import preset
-from halfdome.host.bench.area import errors, p95
 from halfdome.host.explore import area
+from halfdome.host.explore.synthesise import errors, p95
 
 DEFAULT = preset("default")
 MOST_PERCENT = 10

@@ -2,13 +2,12 @@
 
 import pytest
 
-from halfdome.host.bench import area as bench
-from halfdome.host.explore import area
+from halfdome.host.explore import area, synthesise
 
 
 @pytest.fixture(scope="module")
 def result():
-    return bench.measure(["counters"], 1, 3, lambda text: None)
+    return synthesise.measure(["counters"], 1, 3, lambda text: None)
 
 
 def test_a_part_is_counted_and_the_fit_is_near(result):
@@ -23,7 +22,7 @@ def test_a_part_is_counted_and_the_fit_is_near(result):
 def test_rows_are_added_as_the_file_of_the_fit_has_them(result, tmp_path, monkeypatch):
     file = tmp_path / "area.csv"
     file.write_text(area.SYNTHESISED.read_text().splitlines(keepends=True)[0])
-    bench.add(file, result, fitted=True)
+    synthesise.add(file, result, fitted=True)
     monkeypatch.setattr(area, "SYNTHESISED", file)
     [read] = area.synthesised.__wrapped__()
     assert (read.part, read.fitted) == ("counters", True)
@@ -32,11 +31,11 @@ def test_rows_are_added_as_the_file_of_the_fit_has_them(result, tmp_path, monkey
 
 @pytest.mark.parametrize("part", area.PARTS)
 def test_cards_are_drawn_that_can_be_and_the_same_again(part):
-    drawn = list(bench.drawn(part, 5, 1))
-    assert drawn == list(bench.drawn(part, 5, 1))
+    drawn = list(synthesise.drawn(part, 5, 1))
+    assert drawn == list(synthesise.drawn(part, 5, 1))
     assert len({area.card(settings) for settings in drawn}) > 1 or not area.PARTS[part].fields
 
 
 def test_an_unknown_part_is_refused():
     with pytest.raises(ValueError, match="--part lamp: is none; there are array"):
-        bench.measure(["lamp"], 1, 0, lambda text: None)
+        synthesise.measure(["lamp"], 1, 0, lambda text: None)

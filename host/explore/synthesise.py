@@ -19,8 +19,8 @@ DRAWN = {
     "gather_cache_bytes": (4096, 8192, 16384), "gather_cache_ways": (1, 2, 4),
     "bus_bytes": (16, 32), "scratchpad_bytes": (8192, 16384, 32768, 65536, 131072),
     "scratchpad_banks": (1, 2, 4), "queue_depth": (2, 4, 8, 16, 32, 64),
-    "counters": (16, 32, 64, 128), "cores": (1, 2, 3), "dma_tags": (4, 8, 16, 32, 64),
-    "max_read_request_bytes": (128, 256, 512),
+    "dram_bytes": (1 << 20, 1 << 25, 1 << 30), "counters": (16, 32, 64, 128), "cores": (1, 2, 3),
+    "dma_tags": (4, 8, 16, 32, 64), "max_read_request_bytes": (128, 256, 512),
 }  # fmt: skip
 """What a field may be of the cards that are drawn: their parts are synthesised in seconds."""
 

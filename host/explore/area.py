@@ -243,10 +243,11 @@ def constants(part: str) -> dict[str, np.ndarray]:
     for name in RESOURCES:
         counted = np.array([row.counted[name] for row in rows], float)
         blocks = features.shape[1] - 1
-        chosen = [blocks] if name == "bram" else [*range(blocks)]
-        if name in ("lut", "ff"):
-            chosen.append(blocks)
         found[name] = np.zeros(blocks + 1)
+        if name == "bram":
+            found[name][blocks] = 1
+            continue
+        chosen = range(blocks + (name != "dsp"))
         found[name][chosen] = _fitted(features[:, chosen], counted)
     return found
 

@@ -12,10 +12,9 @@ from halfdome.hdl.parts import PARTS, count
 class Products(wiring.Component):
     """Sums of pairs of products."""
 
-    a: In(16).array(2)
-    b: In(16).array(2)
-    first: Out(32)
-    o: Out(32)
+    def __init__(self):
+        pair = In(16).array(2)
+        super().__init__({"a": pair, "b": pair, "first": Out(32), "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()

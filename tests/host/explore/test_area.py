@@ -15,7 +15,7 @@ MOST_PERCENT = {"lut": 25, "ff": 10, "dsp": 1, "bram": 1}
     ("field", "less"),
     [
         ("array_rows", 8), ("array_columns", 8), ("lanes", 8), ("scratchpad_bytes", 1 << 17),
-        ("scratchpad_banks", 2), ("accumulator_rows", 128), ("activation_rows", 16),
+        ("scratchpad_banks", 2), ("accumulator_rows", 512), ("activation_rows", 16),
         ("gather_cache_bytes", 0), ("gather_outstanding", 16), ("queue_depth", 32),
         ("dma_tags", 16), ("counters", 16), ("max_read_request_bytes", 512), ("bus_bytes", 16),
         ("cores", 1),
@@ -23,7 +23,8 @@ MOST_PERCENT = {"lut": 25, "ff": 10, "dsp": 1, "bram": 1}
 )  # fmt: skip
 def test_more_is_larger(field, less):
     base = DEFAULT.replace(
-        cores=2, queue_depth=64, counters=64, max_read_request_bytes=4096, gather_cache_bytes=16384, activation_rows=256,
+        cores=2, queue_depth=64, counters=64, max_read_request_bytes=4096, gather_cache_bytes=16384,
+        activation_rows=256, accumulator_rows=1024,
         array_rows=16, array_columns=16,
     )  # fmt: skip
     assert area.lut4_equivalents(base) > area.lut4_equivalents(base.replace(**{field: less}))

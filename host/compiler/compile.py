@@ -255,7 +255,7 @@ class _Compilation:
         """Lowers the graph and places what its commands use, by a division: for requests one at a
         time, which have all near memory, if that spares far memory and takes about as long."""
         self._in_strips(division, self._in_flight)
-        if self._in_flight or self._tasks or self._latency > SLOWER * self._interval():
+        if self._in_flight or self._tasks or self._schedule.latency > SLOWER * self._interval():
             return
         several = copy(self)
         self._in_strips(division, 1)
@@ -311,7 +311,7 @@ class _Compilation:
     @property
     def period(self) -> float:
         """Cycles from one request to the next, by what commands are expected to take."""
-        return self._schedule.interval if self._slots > 1 else self._latency + NEXT_CYCLES
+        return self._schedule.interval if self._slots > 1 else self._schedule.latency + NEXT_CYCLES
 
     @property
     def _fetching(self) -> float:
@@ -330,12 +330,6 @@ class _Compilation:
     def interval(self) -> float:
         """Cycles from one request to the next, those included in which commands come."""
         return max(self.period, self._fetching)
-
-    @property
-    def _latency(self) -> float:
-        """Cycles that a request is expected to take."""
-        starts = self._schedule.starts
-        return max(starts[command] + command.cycles for command in starts)
 
     def _divide(
         self, division: Division, cuts: Mapping[tuple[str, int], int], slots: int | None
@@ -504,7 +498,7 @@ class _Compilation:
             mine[queue] = mine.get(queue, 0.0) + command.cycles
         return {
             "interval_cycles": self.interval,
-            "latency_cycles": self._latency,
+            "latency_cycles": self._schedule.latency,
             "busy_cycles": busy,
             "traffic_bytes": self._traffic,
             "gather_imbalance": self._placement.imbalance,

@@ -134,13 +134,15 @@ def _is_number(net: Net, name: str) -> bool:
 
 
 def _standing(net: Net, region: Region) -> tuple[onnx.NodeProto, ...]:
-    """The nodes of a region, its floats that others see named so that other nodes are none."""
+    """The nodes of a region, those that others have, too, named so that they are nobody else's."""
     kept = []
     fresh = {net.nodes[each].output[0] for each in region.copied}
     result = net.nodes[region.places[-1]].output[0]
     for each in region.places:
         node = onnx.NodeProto()
         node.CopyFrom(net.nodes[each])
+        if each in region.copied and node.name:
+            node.name = f"{node.name} of {result}"
         for names in (node.input, node.output):
             names[:] = [f"{name} of {result}" if name in fresh else name for name in names]
         kept.append(node)

@@ -108,6 +108,9 @@ def test_what_is_dequantised_may_be_seen_by_others():
     ]  # fmt: skip
     made = chain("HardSwish", (2, 5), np.dtype(np.int8), rng, after=after, outputs=("y", "z", "u"))
     assert sorted(collapsed(made)) == [FUNCTION, FUNCTION, "DequantizeLinear", "Softmax"]
+    net = collapse(Net(made))
+    names = [inner.name for each in net.nodes for inner in net.inside(each)]
+    assert len(set(names)) == len(names), "two nodes of one step would have one name"
     found = steps(made)
     labels = [
         label for step in found

@@ -249,6 +249,17 @@ class CardConfig:
         return together
 
     @property
+    def rows_per_stage(self) -> int:
+        """Rows of a weight tile that one bus word brings, at most two: those the array adds at
+        once."""
+        return min(2, self.bus_bytes // self.array_columns)
+
+    @property
+    def tile_load_cycles(self) -> int:
+        """Cycles in which a weight tile enters the array, a stage in each."""
+        return self.array_rows // self.rows_per_stage
+
+    @property
     def weight_tile_bytes(self) -> int:
         """Bytes of one packed weight tile (`array_rows` x `array_columns`, whole bus words)."""
         tile = self.array_rows * self.array_columns

@@ -18,7 +18,6 @@ from halfdome.hdl.gather.lanes import AccumulateLanes
 from halfdome.hdl.matmul.array import SystolicArray
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.matmul.requantiser import Requantiser
-from halfdome.hdl.matmul.weights import rows_per_stage
 from halfdome.hdl.pico import Pico
 from halfdome.hdl.tools import check_tool, run_tool, run_yosys
 
@@ -31,7 +30,7 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "array": lambda config: SystolicArray(
         rows=config.array_rows,
         columns=config.array_columns,
-        rows_per_stage=rows_per_stage(config),
+        rows_per_stage=config.rows_per_stage,
     ),
     "lane": lambda config: Lane(),
     "lanes": AccumulateLanes,

@@ -17,7 +17,7 @@ from halfdome.hdl.matmul.job import JobDecoder
 from halfdome.hdl.matmul.params import PARAM_BYTES, ParamLoader
 from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.matmul.sequencer import LineSequencer, feed_layout, weights_layout
-from halfdome.hdl.matmul.weights import TileLoader, WeightFetcher, rows_per_stage
+from halfdome.hdl.matmul.weights import TileLoader, WeightFetcher
 from halfdome.hdl.matmul.writer import RowWriter
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.memory.reader import SequentialReader
@@ -60,7 +60,7 @@ class MatmulEngine(wiring.Component):
         self._array = SystolicArray(
             rows=config.array_rows,
             columns=config.array_columns,
-            rows_per_stage=rows_per_stage(config),
+            rows_per_stage=config.rows_per_stage,
         )
         self._loader = TileLoader(config)
         self._requantiser = Requantiser(columns=config.array_columns)

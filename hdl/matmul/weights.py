@@ -13,11 +13,6 @@ from halfdome.hdl.memory.port import ReadPort, read_word
 from halfdome.hdl.memory.reader import ReadBuffer
 
 
-def rows_per_stage(config: CardConfig) -> int:
-    """Rows of a weight tile that one bus word brings, at most two: those the array adds at once."""
-    return min(2, config.bus_bytes // config.array_columns)
-
-
 class WeightFetcher(wiring.Component):
     """Reads the words of each line's weight tiles in the order in which they are used.
 
@@ -184,8 +179,8 @@ class TileLoader(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self._lanes = rows_per_stage(config)
-        self._stages = config.array_rows // self._lanes
+        self._lanes = config.rows_per_stage
+        self._stages = config.tile_load_cycles
         self.tile_cycles = self._stages + (self._stages == 1)
         operand = signed(OPERAND_BITS)
         w = data.ArrayLayout(data.ArrayLayout(operand, config.array_columns), self._lanes)

@@ -1,13 +1,11 @@
 """Fair choice of one among many: a round-robin picker, and streams merged by it."""
 
+from itertools import islice
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-
-FAN_IN = 16
-"""Streams merged in one cycle; more are merged in stages, so that no path grows with their number.
-A power of two, so that the number of an input is its place in its group after its group."""
 
 
 def index_bits(n: int) -> int:
@@ -15,9 +13,9 @@ def index_bits(n: int) -> int:
     return max(1, ceil_log2(n))
 
 
-def merged(shape, n: int) -> data.StructLayout:
-    """A payload of one of `n` streams, and the number of that stream."""
-    return data.StructLayout({"p": shape, "index": index_bits(n)})
+def merged(shape, bits: int) -> data.StructLayout:
+    """A payload of one of several streams, and the number of that stream."""
+    return data.StructLayout({"p": shape, "index": bits})
 
 
 class RoundRobin(wiring.Component):
@@ -106,45 +104,48 @@ class StreamArbiter(wiring.Component):
     ----------
     shape : shape-like
         Payload of every input.
-    n : int
-        Inputs. More than `FAN_IN` are merged in stages: within groups of `FAN_IN`, then the groups.
+    sizes : int, at least one
+        Inputs of each group. If there are several groups, those of each are merged first, and then
+        the groups, so that each has an equal share, however many of its inputs ask; and no path
+        grows with the number of all.
 
     Members
     -------
-    i : In(stream of `shape`).array(n)
-    o : Out(stream of `merged(shape, n)`)
+    i : In(stream of `shape`).array(sum(sizes)), group by group
+    o : Out(stream of `merged(shape, ...)`), `index` being that of `numbers` which is the input's
 
     Latency is `latency` cycles, throughput one payload a cycle. `o` is registered. An input is
     overtaken at most once by each other input of its group, a group by each other group.
     """
 
-    def __init__(self, shape, n: int):
-        if n < 1:
-            raise ValueError(f"n={n}: an arbiter needs at least one input")
+    def __init__(self, shape, *sizes: int):
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"sizes={sizes}: an arbiter needs at least one input in each group")
         self._shape = shape
-        self._n = n
-        self.layout = merged(shape, n)
-        stages, reach = 1, FAN_IN
-        while reach < n:
-            stages, reach = stages + 1, reach * FAN_IN
-        self.latency = stages
+        self._sizes = sizes
+        place_bits = index_bits(max(sizes))
+        self.numbers = [
+            group << place_bits | place for group, size in enumerate(sizes) for place in range(size)
+        ]
+        self.layout = merged(shape, index_bits(self.numbers[-1] + 1))
+        self.latency = 1 if len(sizes) == 1 else 2
         super().__init__(
             {
-                "i": In(stream.Signature(shape)).array(n),
+                "i": In(stream.Signature(shape)).array(sum(sizes)),
                 "o": Out(stream.Signature(self.layout)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        if self._n <= FAN_IN:
+        if len(self._sizes) == 1:
             self._pick(m)
         else:
             self._merge_groups(m)
         return m
 
     def _pick(self, m):
-        m.submodules.turn = turn = RoundRobin(self._n)
+        m.submodules.turn = turn = RoundRobin(len(self.i))
         free = Signal()
         m.d.comb += [
             turn.requests.eq(Cat(i.valid for i in self.i)),
@@ -161,11 +162,12 @@ class StreamArbiter(wiring.Component):
                         m.d.sync += self.o.p.p.eq(i.p)
 
     def _merge_groups(self, m):
-        groups = [self.i[first : first + FAN_IN] for first in range(0, self._n, FAN_IN)]
-        m.submodules.outer = outer = StreamArbiter(merged(self._shape, FAN_IN), len(groups))
-        for number, group in enumerate(groups):
-            m.submodules[f"group{number}"] = inner = StreamArbiter(self._shape, len(group))
-            for i, inner_i in zip(group, inner.i, strict=True):
+        widest = merged(self._shape, index_bits(max(self._sizes)))
+        m.submodules.outer = outer = StreamArbiter(widest, len(self._sizes))
+        inputs = iter(self.i)
+        for number, size in enumerate(self._sizes):
+            m.submodules[f"group{number}"] = inner = StreamArbiter(self._shape, size)
+            for i, inner_i in zip(islice(inputs, size), inner.i, strict=True):
                 m.d.comb += [
                     inner_i.p.eq(i.p),
                     inner_i.valid.eq(i.valid),

@@ -1,5 +1,7 @@
 """Every DRAM client of the card on one AXI4 manager port."""
 
+from collections.abc import Sequence
+
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -20,17 +22,22 @@ port has a write that reads may not see yet (`pending`)."""
 
 
 class AxiArbiter(wiring.Component):
-    """Shares one AXI4 manager fairly between read and write ports.
+    """Shares one AXI4 manager fairly between groups of read and write ports.
 
-    The ID of a transaction is the number of its port, so the memory may reorder between ports but
-    keeps each port's order. Read data is always accepted. A write is one beat; its port is idle
-    again when the response is there. The memory is expected to answer OKAY: responses are not
-    looked at.
+    The ID of a transaction, one of `ids`, is that of its port, so the memory may reorder between
+    ports but keeps each port's order. Read data is always accepted. A write is one beat; its port
+    is idle again when the response is there. The memory is expected to answer OKAY: responses are
+    not looked at.
+
+    Parameters
+    ----------
+    reads, writes : int, at least one
+        Ports of each group: see `StreamArbiter`, whose `numbers` are the IDs.
 
     Members
     -------
-    reads : In(ReadPort).array(read_ports)
-    writes : In(WritePort).array(write_ports)
+    reads : In(ReadPort).array(sum(reads)), group by group
+    writes : In(WritePort).array(sum(writes)), group by group
     axi : Out(Axi4)
     read_bytes : Out, bytes read in this cycle
     write_bytes : Out, bytes written in this cycle (whose strobe is set)
@@ -42,16 +49,17 @@ class AxiArbiter(wiring.Component):
 
     response_latency = 1
 
-    def __init__(self, config: CardConfig, read_ports: int, write_ports: int):
+    def __init__(self, config: CardConfig, reads: Sequence[int], writes: Sequence[int]):
         self._config = config
-        self._read_arbiter = StreamArbiter(read_request(config), read_ports)
-        self._write_arbiter = StreamArbiter(write_request(config), write_ports)
+        self._read_arbiter = StreamArbiter(read_request(config), *reads)
+        self._write_arbiter = StreamArbiter(write_request(config), *writes)
         self.request_latency = max(self._read_arbiter.latency, self._write_arbiter.latency)
-        self.id_bits = index_bits(max(read_ports, write_ports))
+        self.ids = {*self._read_arbiter.numbers, *self._write_arbiter.numbers}
+        self.id_bits = index_bits(max(self.ids) + 1)
         super().__init__(
             {
-                "reads": In(ReadPort(config)).array(read_ports),
-                "writes": In(WritePort(config)).array(write_ports),
+                "reads": In(ReadPort(config)).array(sum(reads)),
+                "writes": In(WritePort(config)).array(sum(writes)),
                 "axi": Out(Axi4(config, self.id_bits)),
                 "read_bytes": Out(range(config.bus_bytes + 1)),
                 "write_bytes": Out(range(config.bus_bytes + 1)),
@@ -91,7 +99,7 @@ class AxiArbiter(wiring.Component):
         m.d.sync += [arrived.eq(axi.rvalid), port_number.eq(axi.rid)]
         with m.If(axi.rvalid):
             m.d.sync += [word.data.eq(axi.rdata), word.last.eq(axi.rlast)]
-        for number, port in enumerate(self.reads):
+        for number, port in zip(arbiter.numbers, self.reads, strict=True):
             m.d.comb += [
                 port.response.valid.eq(arrived & (port_number == number)),
                 port.response.p.eq(word),
@@ -102,7 +110,7 @@ class AxiArbiter(wiring.Component):
     def _write(self, m):
         config, axi = self._config, self.axi
         m.submodules.write_arbiter = arbiter = self._write_arbiter
-        for number, (port, i) in enumerate(zip(self.writes, arbiter.i, strict=True)):
+        for number, port, i in zip(arbiter.numbers, self.writes, arbiter.i, strict=True):
             waiting = Signal(range(OUTSTANDING_WRITES + 1), name=f"write{number}_waiting")
             full = waiting == OUTSTANDING_WRITES
             m.d.comb += [

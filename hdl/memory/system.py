@@ -12,12 +12,18 @@ from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.memory.switch import ReadSwitch, WriteSwitch
 
 
+def _groups(cores: int, of_core: int, of_card: int) -> tuple[int, ...]:
+    """Ports that take turns with each other: those of each core, and the card's. The card's are
+    with those of an only core."""
+    return (of_core + of_card,) if cores == 1 else (*[of_core] * cores, of_card)
+
+
 class MemorySystem(wiring.Component):
     """Serves the ports of every core and of the card's own clients.
 
     A port of core `c` reaches DRAM and the scratchpad of core `c`; a port of the card (`global_*`:
-    the BAR2 window, PCIe reads) reaches DRAM and every scratchpad. AXI IDs number the ports: core
-    by core, then the card's.
+    the BAR2 window, PCIe reads) reaches DRAM and every scratchpad. DRAM is shared fairly between
+    the cores, and the card's own clients, however many ports of each ask.
 
     Parameters
     ----------
@@ -32,7 +38,7 @@ class MemorySystem(wiring.Component):
     core_writes : In(WritePort).array(cores, core_writes)
     global_reads : In(ReadPort).array(global_reads)
     global_writes : In(WritePort).array(global_writes)
-    axi : Out(Axi4), with `id_bits` bits of ID
+    axi : Out(Axi4), whose IDs are `ids`, of `id_bits` bits
     dram_read_bytes, dram_write_bytes : Out, bytes that DRAM answered and took in this cycle
     dram_writes : Out(DRAM_WRITES)
 
@@ -50,9 +56,10 @@ class MemorySystem(wiring.Component):
         self._config = config
         self._arbiter = AxiArbiter(
             config,
-            config.cores * core_reads + global_reads,
-            config.cores * core_writes + global_writes,
+            _groups(config.cores, core_reads, global_reads),
+            _groups(config.cores, core_writes, global_writes),
         )
+        self.ids = self._arbiter.ids
         self.id_bits = self._arbiter.id_bits
         super().__init__(
             {

@@ -1,6 +1,6 @@
 """What several cores of a card are worth: known shapes on one core of it, on two, on all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from halfdome.hdl.commands import HEADER, Opcode, RowFormat, fields, unpack
 from halfdome.hdl.config import LINE_BYTES, MOST_CARDS, CardConfig
-from halfdome.host.bench import dlrm, shapes
+from halfdome.host.bench import dlrm, fairness, shapes, together
+from halfdome.host.bench.answers import differing, span_cycles
 from halfdome.host.bench.gather import row_lines
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.bags import bag_nodes
@@ -26,7 +27,8 @@ from halfdome.host.runtime.requests import Request
 from halfdome.host.serving.deploy import deploy
 
 DEMO = "demo"
-WORKLOADS = (DEMO, *shapes.RECOMMENDERS, *shapes.BLOCKS)
+FAIRNESS, TOGETHER = "fairness", "together"
+WORKLOADS = (DEMO, *shapes.RECOMMENDERS, *shapes.BLOCKS, FAIRNESS, TOGETHER)
 COUNTS = (1, 2, 4)
 DEMO_BATCH = 128
 BATCH = 64
@@ -37,6 +39,8 @@ FIRST = 4
 """Requests that fill the card, as many as are in flight and more: what they take is not counted."""
 REQUESTS = 8
 """Requests that are counted: what they add to the time of the first ones."""
+BESIDE = {"RM1": 12, "resnet50 stage 4": 1}
+"""Two models that share a card, and how many requests take each of them about as long."""
 
 
 def measure(
@@ -51,6 +55,8 @@ def measure(
     cycles of a request: of what is busy, what the busiest core's engine is; of the link, its bytes
     at its peak; of DRAM, rows as DRAM alone reads them, in the order in which cores ask for them,
     and all other bytes at its peak. `binds` is the largest of them, and `of_bound` how large it is.
+    `fairness` has the rows of `fairness.measure` for the largest number of cores, `together` those
+    of `together.measure` for the models in `BESIDE`.
 
     Raises `ValueError` for a workload that there is not, and more cores than a card has.
     """
@@ -62,7 +68,7 @@ def measure(
             raise ValueError(f"--cores {count}: must be 1 to {config.cores}, those of a card")
     rows: list[dict] = []
     with open(cards=1, config=config, engine=engine) as runtime:
-        for name in workloads:
+        for name in [name for name in workloads if name not in (FAIRNESS, TOGETHER)]:
             made = _workload(name, data, FIRST + requests)
             if isinstance(made, str):
                 rows.append({"workload": name, "missing": made})
@@ -72,14 +78,23 @@ def measure(
             for count in counts:
                 progress(f"{name} on {count}")
                 row, answers = _row(runtime, config, graph, asked, count)
-                wrong = sum(map(_differing, answers, expected))
+                wrong = differing(answers, expected)
                 alone = alone or row["cycles_per_request"]
                 speedup = alone / row["cycles_per_request"]
                 about = {"workload": name, "cores": count, "speedup": speedup}
                 if bag_nodes(graph):
                     about["gather_imbalance_of_cards"] = imbalance(graph, config)
                 rows.append(about | row | {"mismatching_values": wrong})
-    return {**stamp(config, 0), "engine": engine, "requests": requests, "rows": rows}
+        shared = {}
+        if FAIRNESS in workloads:
+            progress(FAIRNESS)
+            shared[FAIRNESS] = fairness.measure(runtime, max(counts))
+        if TOGETHER in workloads:
+            progress(TOGETHER)
+            models = {name: _shape(name, count) for name, count in BESIDE.items()}
+            shared[TOGETHER] = together.measure(runtime, models)
+    about = {**stamp(config, 0), "engine": engine, "requests": requests}
+    return about | {"rows": rows} | shared
 
 
 def imbalance(graph: Graph, config: CardConfig) -> float:
@@ -95,6 +110,10 @@ def _workload(name: str, data: Path | None, requests: int) -> tuple[Graph, list[
         except DataError as error:
             return str(error)
         return work.graph, [request_of(batch) for batch in work.batches]
+    return _shape(name, requests)
+
+
+def _shape(name: str, requests: int) -> tuple[Graph, list[Request]]:
     if name in shapes.RECOMMENDERS:
         graph, draw = shapes.recommender(shapes.RECOMMENDERS[name], BATCH, TABLE_ROWS)
     else:
@@ -153,12 +172,10 @@ def _run(runtime: Runtime, served: Deployment, asked: Sequence[Request]) -> _Run
     answers = served.run(asked)
     history, card.device.history = card.device.history, None
     spent = {name: value - before[name] for name, value in card.counters().items()}
-    ran = [answer.spans[0][answer.spans[0][:, 0] >= 0] for answer in answers]
-    cycles = int(max(each[:, 1].max() for each in ran) - min(each[:, 0].min() for each in ran))
     gathers = [
         each for each in history if unpack(HEADER, each.descriptor)["opcode"] == Opcode.GATHER
     ]
-    return _Run(answers, cycles, spent, gathers)
+    return _Run(answers, span_cycles(answers), spent, gathers)
 
 
 def _pooled_lines(config: CardConfig, gathers: Sequence[Submitted]) -> np.ndarray:
@@ -181,7 +198,3 @@ def _pooled_lines(config: CardConfig, gathers: Sequence[Submitted]) -> np.ndarra
         return np.zeros(0, np.int64)
     order = np.argsort(np.concatenate(cycles), kind="stable")
     return row_lines(np.concatenate(starts)[order], np.concatenate(sizes)[order])
-
-
-def _differing(answer: Response, expected: Mapping[str, np.ndarray]) -> int:
-    return sum(int((answer.outputs[name] != expected[name]).sum()) for name in answer.outputs)

@@ -59,8 +59,8 @@ def dram_bytes_per_cycle(config: CardConfig) -> float:
 
 def bound_cycles(config: CardConfig, m: int, k: int, n: int, dram_bytes: int) -> float:
     """What no product can beat: its blocks of rows pass through whole weight tiles, each pass as
-    long as it has rows or as its tile takes on the bus; or `dram_bytes` over what DRAM moves."""
-    load = config.weight_tile_bytes // config.bus_bytes
+    long as it has rows or as its tile takes to load; or `dram_bytes` over what DRAM moves."""
+    load = config.tile_load_cycles
     whole, rest = divmod(m, config.activation_rows)
     rows = whole * max(config.activation_rows, load) + (max(rest, load) if rest else 0)
     return max(_tiles(config, k, n) * rows, dram_bytes / dram_bytes_per_cycle(config))

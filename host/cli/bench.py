@@ -262,8 +262,8 @@ def bench_cores(
     """What the cores of a card are worth: the demo, RM1 to RM3, blocks of ResNet-50 and ResNeXt-50.
 
     Cycles of a request on a full card, how many times as fast as on the first number of cores, what
-    binds, and how near to it. Answers are compared with the golden model; any difference makes the
-    exit status 1. Takes long.
+    binds, and how near to it; and how equally cores share memory that all of them want. Answers are
+    compared with the golden model; any difference makes the exit status 1. Takes long.
 
     Example: `halfdome bench cores --workload RM1 --cores 1 --cores 4 --json cores.json`
     """
@@ -276,7 +276,45 @@ def bench_cores(
         )  # fmt: skip
     tables.print_cores(result, console)
     options.write_json(json_file, result)
-    options.require_right(sum(row.get("mismatching_values", 0) for row in result["rows"]), "values")
+    rows = (*result["rows"], *result.get(cores.TOGETHER, ()))
+    options.require_right(sum(row.get("mismatching_values", 0) for row in rows), "values")
+
+
+@app.command("flights")
+def bench_flights(
+    counts: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--in-flight", metavar="N", min=1, max=64, help="May be given more than once."
+        ),
+    ] = None,
+    cards: options.Cards = 6,
+    config: options.Config = "default",
+    engine: options.EngineName = "timing",
+    data: options.Data = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """How many requests in flight are worth it: the demo in requests of 16 samples, on all cards.
+
+    Cycles of a request while so many are in flight, and the fewest that answer as many as any. An
+    answer that differs from the golden model's makes the exit status 1.
+
+    Example: `halfdome bench flights --in-flight 4 --in-flight 24 --json flights.json`
+    """
+    from halfdome.host.bench import flights
+
+    counts = counts or list(flights.COUNTS)
+    with options.progress() as bar:
+        task = bar.add_task("in flight", total=len(counts))
+        result = flights.measure(
+            preset(config), counts, cards=cards, engine=engine, data=data,
+            progress=lambda count: bar.advance(task),
+        )  # fmt: skip
+    options.write_json(json_file, result)
+    console.print(tables.of_rows("The demo, requests of 16 samples", result["rows"]))
+    console.print(f"more than {result['saturates_at']} in flight answer no more requests")
+    wrong = sum(row["mismatching_values"] for row in result["rows"])
+    options.require_right(wrong, "values")
 
 
 @app.command("model")

@@ -48,11 +48,15 @@ class Band:
 
 
 def cut(commands: Sequence[Command], config: CardConfig) -> list[Command]:
-    """The commands, those that are long in bands. None is cut that tells of another."""
+    """The commands, those that are long in bands. None is cut that tells of another. DRAM is what
+    the cores of a card share."""
     bound = {id(other) for each in commands for other in (*each.behind, *each.once_seen)}
     rows: dict[tuple, set[int]] = defaultdict(set)
+    cores: dict[int, set[int]] = defaultdict(set)
     for command in commands:
         rows[node_of(command)].add(_row(command))
+        cores[command.position].add(command.work.core)  # type: ignore[attr-defined]
+    peak = costs.dram_bytes_per_cycle(config)
     made: list[Command] = []
     for (node, _), group in groupby(commands, lambda command: (node_of(command), _row(command))):
         piece = list(group)
@@ -60,7 +64,8 @@ def cut(commands: Sequence[Command], config: CardConfig) -> list[Command]:
         share = 0.0 if is_bound else START_SHARE.get(_opcode(piece[0]).engine, 0.0)
         least = min(each.cycles for each in piece)
         count = min(int(least * share / costs.START_CYCLES), MOST // len(rows[node]))
-        made += _cut(piece, count, config) if count > 1 else piece
+        dram = peak / len(cores[piece[0].position])
+        made += _cut(piece, count, config, dram) if count > 1 else piece
     return made
 
 
@@ -81,23 +86,24 @@ def _row(command: Command) -> int:
     return fields["y"].offset // (fields["y_stride"] or 1) if "y" in fields else 0
 
 
-def _cut(piece: Sequence[Command], count: int, config: CardConfig) -> list[Command]:
-    """Commands for the same rows of y in bands, all of them for the first band first."""
+def _cut(piece: Sequence[Command], count: int, config: CardConfig, dram: float) -> list[Command]:
+    """Commands for the same rows of y in bands, all of them for the first band first; their core
+    has `dram` bytes a cycle of DRAM."""
     cut = [
-        [part_of(command, band) for band in _bands(command.work, count, config)]  # type: ignore[arg-type]
+        [part_of(command, band) for band in _bands(command.work, count, config, dram)]  # type: ignore[arg-type]
         for command in piece
     ]
     return [each for band in zip(*cut, strict=True) for each in band] if cut[0] else list(piece)
 
 
-def _bands(work: Work, count: int, config: CardConfig) -> Iterator[Band]:
+def _bands(work: Work, count: int, config: CardConfig, dram: float) -> Iterator[Band]:
     """At most `count` bands of a command; none if it has no steps to be cut along."""
     total, unit = steps(work, config)
     if work.opcode in WINDOWS:
-        parts = _heights(work, count, config)
+        parts = _heights(work, count, config, dram)
     elif work.opcode is not Opcode.MATMUL:
         parts = _even(total, count, unit)
-    elif few := _few(total, count, config):
+    elif few := _few(total, count, config, dram):
         parts = _even(total, few, unit)
     else:
         parts = _even(total, count, config.activation_rows)
@@ -152,20 +158,20 @@ def _even(total: int, count: int, unit: int) -> list[range]:
     return [range(*ends) for ends in pairwise(ends)]
 
 
-def _few(rows: int, count: int, config: CardConfig) -> int:
+def _few(rows: int, count: int, config: CardConfig, dram: float) -> int:
     """Bands of a product of few blocks of rows; 0 for one of more, whose bands are whole blocks."""
     if rows > (FEW - 1) * config.activation_rows:
         return 0
-    weights = config.weight_tile_bytes / costs.dram_bytes_per_cycle(config)
+    weights = config.weight_tile_bytes / dram
     return max(1, min(count, FEW, int(rows * WEIGHTS_SHARE / weights)))
 
 
-def _heights(work: Work, count: int, config: CardConfig) -> list[range]:
+def _heights(work: Work, count: int, config: CardConfig, dram: float) -> list[range]:
     """The rows of pixels of each band; of products those with the fewest blocks."""
     height, width = window_of(work.fields).out
     if work.opcode is not Opcode.CONV2D:
         rows = -(-height // count)
-    elif few := _few(height * width, count, config):
+    elif few := _few(height * width, count, config, dram):
         rows = -(-height // few)
     else:
         block = config.activation_rows

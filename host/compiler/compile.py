@@ -1,5 +1,6 @@
 """From a graph to a program for so many cards of one target."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
 from halfdome.host.compiler import bags, events, memory, needs, pipeline, staging, windows
-from halfdome.host.compiler.commands import Buffer, Place
+from halfdome.host.compiler.commands import Buffer, Command, Place
 from halfdome.host.compiler.division import (
     Cores,
     Division,
@@ -136,7 +137,8 @@ def compile(
         `np.broadcast_to` makes
     apart : bool; each layer of a card begins when the one before has ended, so that what a layer
         takes can be measured without what others take of the card meanwhile
-    cores : numbers of the cores of each card that run it; by default all
+    cores : numbers of the cores of each card that run it; by default all, or half as many, and so
+        on, if the commands of each take so long to come that fewer answer more requests
     cores_sparse : int, how many of them pool embedding bags and do nothing else; if none, all do
         everything. By default what is expected to answer most requests
 
@@ -160,8 +162,7 @@ def compile(
             "pipeline: compile the graph with parallelism='data'"
         )  # fmt: skip
 
-    def tried(sparse: int) -> _Compilation:
-        shared = kept_apart(chosen, sparse)
+    def tried(shared: Cores) -> _Compilation:
         made = _Compilation(graph, target, placed, transfers or Transfers(), in_flight, shared)
         if parallelism is not Parallelism.PIPELINE:
             made.divide(by_samples(graph, cards))
@@ -169,10 +170,17 @@ def compile(
             made.pipeline(cards)
         return made
 
-    some = range(len(chosen)) if tables else range(1)
-    made = min(
-        map(tried, some if cores_sparse is None else [cores_sparse]), key=lambda each: each.period
-    )
+    def best(chosen: Sequence[int]) -> _Compilation:
+        some = range(len(chosen)) if tables else range(1)
+        ways = some if cores_sparse is None else [cores_sparse]
+        return min((tried(kept_apart(chosen, way)) for way in ways), key=lambda each: each.interval)
+
+    made, count = best(chosen), len(chosen)
+    while cores is None and made.is_short and (count := count // 2) > (cores_sparse or 0):
+        fewer = best(chosen[:count])
+        if fewer.interval > made.interval:
+            break
+        made = fewer
     if apart:
         made.apart()
     program = made.program(values)
@@ -247,7 +255,7 @@ class _Compilation:
         """Lowers the graph and places what its commands use, by a division: for requests one at a
         time, which have all near memory, if that spares far memory and takes about as long."""
         self._in_strips(division, self._in_flight)
-        if self._in_flight or self._tasks or self._latency > SLOWER * self._interval():
+        if self._in_flight or self._tasks or self._schedule.latency > SLOWER * self._interval():
             return
         several = copy(self)
         self._in_strips(division, 1)
@@ -303,13 +311,25 @@ class _Compilation:
     @property
     def period(self) -> float:
         """Cycles from one request to the next, by what commands are expected to take."""
-        return self._schedule.interval if self._slots > 1 else self._latency + NEXT_CYCLES
+        return self._schedule.interval if self._slots > 1 else self._schedule.latency + NEXT_CYCLES
 
     @property
-    def _latency(self) -> float:
-        """Cycles that a request is expected to take."""
-        starts = self._schedule.starts
-        return max(starts[command] + command.cycles for command in starts)
+    def _fetching(self) -> float:
+        """Cycles that the card takes longest that is told of the commands of a request."""
+        by_card: dict[int, list[Command]] = defaultdict(list)
+        for command in self._lowering.commands:
+            by_card[command.position].append(command)
+        return max(map(self._target.fetching, by_card.values()))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether commands of a request take about as long to come as to run."""
+        return 2 * self._fetching > self.period
+
+    @property
+    def interval(self) -> float:
+        """Cycles from one request to the next, those included in which commands come."""
+        return max(self.period, self._fetching)
 
     def _divide(
         self, division: Division, cuts: Mapping[tuple[str, int], int], slots: int | None
@@ -347,7 +367,7 @@ class _Compilation:
         target = self._target
         self._placed = memory.plan(
             self._lowering.commands, self._schedule, target.near, target.near_bytes, target.far,
-            self._slots, target.far_banks,
+            self._slots, target.far_banks, target.line,
         )  # fmt: skip
 
     def _buffer_bytes(self, card: int) -> int:
@@ -477,8 +497,8 @@ class _Compilation:
             mine, queue = busy[command.position], str(command.queue)
             mine[queue] = mine.get(queue, 0.0) + command.cycles
         return {
-            "interval_cycles": self.period,
-            "latency_cycles": self._latency,
+            "interval_cycles": self.interval,
+            "latency_cycles": self._schedule.latency,
             "busy_cycles": busy,
             "traffic_bytes": self._traffic,
             "gather_imbalance": self._placement.imbalance,

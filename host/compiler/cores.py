@@ -18,7 +18,7 @@ from halfdome.host.compiler.commands import Command, Place, Region
 from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.housing import house
 from halfdome.host.compiler.traffic import window_of
-from halfdome.host.driver.kernels import Work
+from halfdome.host.driver.kernels import Window, Work
 from halfdome.host.driver.layout import PARAM
 
 NEAR_SHARE = 1 / 2
@@ -37,7 +37,7 @@ def deal(commands: Sequence[Command], config: CardConfig, cores: Cores) -> list[
         return list(commands)
     dealt = _Dealer(commands, config, cores)
     made = [part for command in commands for part in dealt.parts(command)]
-    house(made)
+    house(made, config.line_bytes)
     return made
 
 
@@ -48,13 +48,19 @@ class _Way:
     Attributes
     ----------
     parts : of each command by identity
-    cycles : float, what that is expected to take
+    busy, far : float, cycles that the busiest core is expected to take, and far memory
     rows : where the bytes of y of each core begin; None if each has some of every row
     """
 
     parts: Mapping[int, list[Command]]
-    cycles: float
+    busy: float
+    far: float
     rows: Bounds | None = None
+
+    @property
+    def cycles(self) -> float:
+        """What that is expected to take."""
+        return max(self.busy, self.far)
 
 
 class _Dealer:
@@ -111,7 +117,7 @@ class _Dealer:
         kept = self._by_rows(commands, self._inherited(commands))
         ways = [kept, self._by_rows(commands, self._even(commands)), self._by_channels(commands)]
         best = min((way for way in (*ways, alone) if way), key=lambda way: way.cycles)
-        if kept and kept.cycles <= UNEVEN * best.cycles:
+        if kept and kept.busy <= UNEVEN * best.cycles and kept.far <= best.cycles:
             best = kept
         self._rows[id(_place(first, "y").buffer)] = best.rows
         return best.parts
@@ -121,7 +127,7 @@ class _Dealer:
         for command in commands:
             command.work = replace(command.work, core=self._cores[number])  # type: ignore[type-var]
         parts = {id(command): [command] for command in commands}
-        return _Way(parts, self._took(parts), self._all_on(number))
+        return self._way(parts, self._all_on(number))
 
     def _home(self, command: Command) -> int:
         """Which of the cores has all of what a command reads; the first if none does."""
@@ -176,8 +182,7 @@ class _Dealer:
                 return None
             made[id(command)] = parts
         stride = _stride(commands[0])
-        took = costs.START_CYCLES + self._took(made)
-        return _Way(made, took, tuple(bound * stride for bound in bounds))
+        return self._way(made, tuple(bound * stride for bound in bounds))
 
     def _rows_of(self, command: Command, bounds: Bounds) -> list[Command] | None:
         work: Work = command.work  # type: ignore[assignment]
@@ -192,8 +197,8 @@ class _Dealer:
             if band is None:
                 return None
             part = bands.part_of(command, band)
-            part.work = _costed(replace(part.work, core=core), self._config)  # type: ignore[type-var]
-            parts.append(part)
+            part.work = replace(part.work, core=core)  # type: ignore[type-var]
+            parts.append(_costed(part, self._config))
         return parts
 
     def _by_channels(self, commands: Sequence[Command]) -> _Way | None:
@@ -220,11 +225,10 @@ class _Dealer:
             ]
             for command in commands
         }
-        return _Way(made, costs.START_CYCLES + self._took(made))
+        return self._way(made)
 
-    def _took(self, parts: Mapping[int, list[Command]]) -> float:
-        """What the busiest core takes, or far memory, if all lies there but weights that cores have
-        room for."""
+    def _way(self, parts: Mapping[int, list[Command]], rows: Bounds | None = None) -> _Way:
+        """As if all lay in far memory but weights that cores have room for."""
         busy: dict[int, float] = defaultdict(float)
         moved = 0.0
         for part in chain.from_iterable(parts.values()):
@@ -232,7 +236,9 @@ class _Dealer:
             for region in (*part.reads, *part.writes):
                 if region.buffer.contents is None or not self._weights_are_near:
                     moved += region.traffic
-        return max(*busy.values(), moved / costs.dram_bytes_per_cycle(self._config))
+        longest = max(busy.values()) + costs.START_CYCLES * (len(busy) > 1)
+        far = moved / (costs.STREAMS_SHARE * costs.dram_bytes_per_cycle(self._config))
+        return _Way(parts, longest, far, rows)
 
 
 def channels_of(command: Command, chosen: range, core: int, config: CardConfig) -> Command:
@@ -240,21 +246,16 @@ def channels_of(command: Command, chosen: range, core: int, config: CardConfig) 
     work: Work = command.work  # type: ignore[assignment]
     v = dict(work.fields)
     taps = v.get("kernel_height", 1) * v.get("kernel_width", 1)
-    group = config.group_tiles * config.array_columns
     size = ElementFormat(v["y_format"]).nbytes
 
     def weight_bytes(n: int) -> int:
         return taps * costs.tiles(config, v["k"], n) * config.weight_tile_bytes
 
-    share = len(chosen) / v["n"]
-    again = -(-len(chosen) // group) / -(-v["n"] // group)
-    if taps == 1 and v["k"] <= config.line_bytes:  # x is fetched once, however many groups
-        again = 1.0
     start, nbytes = weight_bytes(chosen.start), weight_bytes(len(chosen))
     moved = {
-        "x": (0, None, again), "w": (start, nbytes, share),
-        "params": (PARAM.itemsize * chosen.start, PARAM.itemsize * len(chosen), share),
-        "y": (size * chosen.start, size * len(chosen), share),
+        "x": (0, None), "w": (start, nbytes),
+        "params": (PARAM.itemsize * chosen.start, PARAM.itemsize * len(chosen)),
+        "y": (size * chosen.start, size * len(chosen)),
     }  # fmt: skip
     places = {
         (id(v[name].buffer), v[name].offset): how
@@ -266,20 +267,22 @@ def channels_of(command: Command, chosen: range, core: int, config: CardConfig) 
         made = []
         for region in found:
             extent = region.extent
-            offset, row_bytes, part = places[id(region.buffer), extent.start]
+            offset, row_bytes = places[id(region.buffer), extent.start]
             extent = replace(
                 extent, start=extent.start + offset, row_bytes=row_bytes or extent.row_bytes
             )
-            nbytes = None if region.moved is None else region.moved * part
-            made.append(Region(region.buffer, extent, nbytes))
+            made.append(Region(region.buffer, extent))
         return made
 
     fields = {
         name: value + moved[name][0] if name in moved and isinstance(value, Place) else value
         for name, value in v.items()
     }
-    made = _costed(Work(work.opcode, {**fields, "n": len(chosen)}, core=core), config)
-    return replace(command, work=made, reads=regions(command.reads), writes=regions(command.writes))
+    part = replace(
+        command, work=Work(work.opcode, {**fields, "n": len(chosen)}, core=core),
+        reads=regions(command.reads), writes=regions(command.writes),
+    )  # fmt: skip
+    return _costed(part, config)
 
 
 def _readers(commands: Sequence[Command]) -> dict[int, list[Command]]:
@@ -383,11 +386,20 @@ def _is_cut(commands: Sequence[Command]) -> bool:
     )
 
 
-def _costed(work: Work, config: CardConfig) -> Work:
-    """A product with what it is expected to take; anything else as it is."""
+def _costed(part: Command, config: CardConfig) -> Command:
+    """A product with what it is expected to take and to fetch; anything else as it is."""
+    work: Work = part.work  # type: ignore[assignment]
     v = work.fields
     if work.opcode is Opcode.MATMUL:
-        return work.taking(costs.product(config, v["m"], v["k"], v["n"]))
-    if work.opcode is Opcode.CONV2D:
-        return work.taking(costs.convolution(config, window_of(v)))
-    return work
+        window = Window((v["m"], 1), v["k"], v["n"], (v["m"], 1), (1, 1), (1, 1), (0, 0), (1, 1))
+    elif work.opcode is Opcode.CONV2D:
+        window = window_of(v)
+    else:
+        return part
+    fetched = zip((v["x"], v["w"]), costs.fetched(config, window), strict=True)
+    moved = {(id(place.buffer), place.offset): nbytes for place, nbytes in fetched}
+    reads = [
+        replace(region, moved=moved.get((id(region.buffer), region.extent.start), region.moved))
+        for region in part.reads
+    ]
+    return replace(part, work=work.taking(costs.convolution(config, window)), reads=reads)

@@ -3,12 +3,13 @@
 Good enough to decide who does what and in which order; `halfdome.sim` tells what it really takes.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from math import gcd
 
 import numpy as np
 
-from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, TABLE_BYTES, ElementFormat, RowFormat
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.host.driver.kernels import Window
 from halfdome.host.driver.layout import PARAM, round_up
@@ -19,12 +20,16 @@ LINK_LATENCY_CYCLES = 300
 """From a PCIe request to the first byte of its answer, through the switch."""
 PEER_LATENCY_CYCLES = 160
 """From a SIGNAL to what waits for it on another card."""
+LEAST_PASS_CYCLES = 3
+"""Least that rows take to pass a weight tile."""
 ONE_BAG_CYCLES = 4
 """Least that a bag takes a gather unit."""
 TABLE_CYCLES = TABLE_BYTES // 4
 """What a LOOKUP takes to keep its table."""
 RANDOM_SHARE = 0.45
 """What lines read at random get of the bandwidth of DRAM."""
+STREAMS_SHARE = 0.9
+"""What several cores that read rows and weights at once get of it."""
 TAPS_SHARE = 0.77
 """What the taps of windows get of it, which come back to the same rows."""
 
@@ -67,7 +72,7 @@ def tap_tiles(config: CardConfig, window: Window) -> int:
 
 def product(config: CardConfig, m: int, k: int, n: int) -> int:
     """Its passes through the array, each as long as it has rows or as its tile takes to load."""
-    load = config.weight_tile_bytes // config.bus_bytes
+    load = max(config.tile_load_cycles, LEAST_PASS_CYCLES)
     whole, rest = divmod(m, config.activation_rows)
     rows = whole * max(config.activation_rows, load) + (max(rest, load) if rest else 0)
     return START_CYCLES + tiles(config, k, n) * rows
@@ -103,7 +108,7 @@ def fetched_alone(config: CardConfig, window: Window) -> int:
 
 def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> int:
     """BATCH_MATMUL with a transposed second operand, whose columns are collected first."""
-    rows = max(m, n + config.array_rows // 2)
+    rows = max(m, n + config.tile_load_cycles)
     return START_CYCLES + batches * tiles(config, k, n) * rows
 
 
@@ -201,6 +206,13 @@ def far_taps(config: CardConfig, window: Window, row_bytes: int) -> float:
     lines = sum(1 + (piece - gcd(stride, piece, LINE_BYTES)) / LINE_BYTES for piece in pieces)
     nbytes = taps_inside(window) * lines * LINE_BYTES
     return nbytes / (TAPS_SHARE * dram_bytes_per_cycle(config))
+
+
+def fetch(config: CardConfig, commands: Sequence[int]) -> float:
+    """What it takes to fetch so many commands of each core: one read after the other, each of as
+    many as it holds."""
+    batch = config.max_read_request_bytes // DESCRIPTOR_BYTES
+    return LINK_LATENCY_CYCLES * sum(-(-count // batch) for count in commands)
 
 
 def load(config: CardConfig, nbytes: int) -> float:

@@ -1,5 +1,6 @@
 """Halfdome cards as a target: descriptors, and where they are patched."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 
@@ -46,9 +47,10 @@ class HalfdomeTarget:
         self._config = config
         self.design = config.hash
         self.word = config.bus_bytes
+        self.line = config.line_bytes
         self.near_bytes, self.far_bytes = config.scratchpad_bytes, config.dram_bytes
         low, bits = config.dram_fields["bank"]
-        self.far_banks = range(0, 1 << low + bits, 1 << low)
+        self.far_banks = range(0, 1 << low + bits, max(1 << low, self.line))
         self.max_dim = config.max_dim
         self.load_bytes = costs.long_load(config)
         self.cores = config.cores
@@ -291,6 +293,11 @@ class HalfdomeTarget:
     def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """See `cores.deal`."""
         return deal(commands, self._config, cores)
+
+    def fetching(self, commands: Sequence[Command]) -> float:
+        """See `costs.fetch`."""
+        of_core = Counter(each.work.core for each in commands)  # type: ignore[attr-defined]
+        return costs.fetch(self._config, list(of_core.values()))
 
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """See `bands.cut`."""

@@ -6,15 +6,15 @@ from dataclasses import replace
 from itertools import pairwise
 
 from halfdome.host.compiler.commands import Buffer, Command, Place, Region
-from halfdome.host.compiler.memory import ALIGNMENT
 from halfdome.host.driver.kernels import Work
 
 
-def house(commands: Sequence[Command]) -> None:
+def house(commands: Sequence[Command], line: int) -> None:
     """Gives each core buffers of its own, of what no other core touches.
 
     Contents come in a copy for each core, or in the part of them that it reads; so does what is
-    filled by the core that reads it. What several cores touch stays as it is.
+    filled by the core that reads it. What several cores touch stays as it is. Parts begin at
+    multiples of `line` bytes.
     """
     used: dict[int, dict[int, list[Region]]] = defaultdict(lambda: defaultdict(list))
     buffers: dict[int, Buffer] = {}
@@ -26,7 +26,7 @@ def house(commands: Sequence[Command]) -> None:
                 used[id(region.buffer)][work.core].append(region)
     own: dict[tuple[int, int], tuple[Buffer, int]] = {}
     for key, by_core in used.items():
-        for core, (buffer, start) in _shared_out(buffers[key], by_core).items():
+        for core, (buffer, start) in _shared_out(buffers[key], by_core, line).items():
             own[key, core] = buffer, start
     for command in commands:
         work: Work = command.work  # type: ignore[assignment]
@@ -51,7 +51,7 @@ def house(commands: Sequence[Command]) -> None:
 
 
 def _shared_out(
-    buffer: Buffer, by_core: Mapping[int, Sequence[Region]]
+    buffer: Buffer, by_core: Mapping[int, Sequence[Region]], line: int
 ) -> dict[int, tuple[Buffer, int]]:
     """What each core has of a buffer, and the byte at which that begins."""
     if len(by_core) == 1:
@@ -59,7 +59,7 @@ def _shared_out(
         return {}
     hulls = {
         core: (
-            min(region.extent.start for region in regions) // ALIGNMENT * ALIGNMENT,
+            min(region.extent.start for region in regions) // line * line,
             max(region.extent.end for region in regions),
         )
         for core, regions in by_core.items()

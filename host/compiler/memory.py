@@ -3,7 +3,7 @@
 Two buffers of a request may lie on the same bytes if one is read for the last time before the other
 is written; whoever writes then waits for whoever read. Near memory goes to what moves most bytes
 for its size: contents count once, what each request has of its own as often as there are requests.
-Large buffers that commands use together begin in other banks of far memory: streams that go
+Large buffers that commands use together begin in banks of far memory far apart: streams that go
 through them side by side would else ask one bank for rows in turn, each of which closes another.
 """
 
@@ -16,11 +16,6 @@ from halfdome.host.compiler.schedule import Schedule
 from halfdome.host.driver.layout import round_up
 from halfdome.host.driver.memory import kind, of_core
 
-ALIGNMENT = 64
-"""Of every buffer: a memory line."""
-APART = 2
-"""Banks between the beginnings of buffers that are used together, if there are as many: streams do
-not keep step to the byte."""
 SPREAD = 2
 """How many times as long as all banks a buffer is at least that is placed by its bank."""
 
@@ -58,7 +53,7 @@ class Plan:
 def lifetimes(commands: Iterable[Command], schedule: Schedule) -> dict[int, Lifetime]:
     """By identity of the buffer; what others write to is in use all the time."""
     found: dict[int, Lifetime] = {}
-    last = max(schedule.starts[c] + c.cycles for c in schedule.starts)
+    always = Lifetime(0.0, schedule.latency)
     for command in commands:
         start = schedule.starts[command]
         for region in (*command.reads, *command.writes):
@@ -66,7 +61,7 @@ def lifetimes(commands: Iterable[Command], schedule: Schedule) -> dict[int, Life
             end = start + command.cycles
             if key in found:
                 start, end = min(start, found[key].start), max(end, found[key].end)
-            found[key] = Lifetime(0.0, last) if buffer.exclusive else Lifetime(start, end)
+            found[key] = always if buffer.exclusive else Lifetime(start, end)
             start = schedule.starts[command]
     return found
 
@@ -142,22 +137,23 @@ class _Banks:
             return 0, 1
         taken = [self._found[n] for n in self._beside[id(buffer)] if n in self._found]
 
-        def met(bank: int) -> int:
-            return sum(max(0, APART - min((bank - n) % count, (n - bank) % count)) for n in taken)
+        def distance(bank: int) -> int:
+            return min((min((bank - n) % count, (n - bank) % count) for n in taken), default=count)
 
-        bank = self._found[id(buffer)] = min(range(count), key=met)
+        bank = self._found[id(buffer)] = max(range(count), key=distance)
         return self._banks[bank], turn
 
 
 def plan(
     commands: Sequence[Command], schedule: Schedule, near: str, near_bytes: int, far: str,
-    slots: int, banks: range,
+    slots: int, banks: range, line: int,
 ) -> Plan:  # fmt: skip
     """Places every buffer of the cards that a request's commands use.
 
     The memory `near` of each core has `near_bytes`; what does not fit there, or several cores use,
     goes to `far`. There what cores hold of one name is held once. Banks of `far` begin at the
-    addresses `banks`, and again from the end of that range on.
+    addresses `banks`, and again from the end of that range on; every buffer begins at a multiple of
+    `line` bytes.
     """
     used = lifetimes(commands, schedule)
     begin = _Banks(commands, banks)
@@ -178,7 +174,7 @@ def plan(
             return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
 
         for buffer in sorted(mine, key=worth, reverse=True):
-            nbytes, key, core = round_up(buffer.nbytes, ALIGNMENT), id(buffer), buffer.core
+            nbytes, key, core = round_up(buffer.nbytes, line), id(buffer), buffer.core
             own, room = close[core], near_bytes if core >= 0 else 0
             if buffer.contents is not None:
                 fits = contents[core] + nbytes + slots * own.nbytes <= room

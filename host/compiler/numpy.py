@@ -40,6 +40,7 @@ class NumpyTarget:
     far_banks = range(0, 64, 64)
     cores = 1
     word = 1
+    line = 64
     max_dim = 1 << 16
     waits = 2
 
@@ -248,6 +249,10 @@ class NumpyTarget:
     def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """It has one."""
         return list(commands)
+
+    def fetching(self, commands: Sequence[Command]) -> float:
+        """Nothing."""
+        return 0.0
 
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:
         """All of them take a cycle."""

@@ -16,7 +16,6 @@ from halfdome.host.compiler.division import by_samples
 from halfdome.host.compiler.joins import Joins
 from halfdome.host.compiler.lower import lower
 from halfdome.host.compiler.lowering import Lowering, label
-from halfdome.host.compiler.memory import ALIGNMENT
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph.graph import Graph
@@ -68,7 +67,7 @@ def rehearse(graph: Graph, target: Target, joins: Joins) -> list[Step]:
             cycles[handing_on.queue] += handing_on.cycles  # type: ignore[assignment]
         held = {region.buffer for command in mine for region in command.reads}
         nbytes = sum(
-            round_up(buffer.nbytes, ALIGNMENT) for buffer in held if buffer.contents is not None
+            round_up(buffer.nbytes, target.line) for buffer in held if buffer.contents is not None
         )
         reader = last.get(node.output, -1)
         steps.append(Step(label(node), nbytes, cycles, handing_on, reader))

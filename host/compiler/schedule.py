@@ -16,11 +16,15 @@ from math import inf
 from halfdome.host.compiler.commands import Command
 
 WIDER = 1.01
-"""How much longer the interval becomes when a command finds no place in a queue."""
+"""How much longer the interval becomes when a command finds no place in a queue, or a late one."""
 
 IN_TURN = 1.05
 """How much longer the interval may be if every queue then does one request after the other: none
 waits for gaps that others leave."""
+
+LATER = 2
+"""How many times as long as alone a request may take for waiting for gaps that others leave: every
+interval of that is memory for one more request. The interval becomes longer instead."""
 
 _ROUNDING = 1e-3
 """Cycles that are none: times are sums of floats."""
@@ -37,6 +41,11 @@ class Schedule:
     def stage(self, command: Command) -> int:
         """The stage that a command is of."""
         return int(self.starts[command] // self.interval)
+
+    @property
+    def latency(self) -> float:
+        """Cycles from the begin of a request to its end."""
+        return max(start + command.cycles for command, start in self.starts.items())
 
     def key(self, command: Command) -> tuple[int, float]:
         """Commands of a request in their order: stage, and place in a round."""
@@ -101,18 +110,19 @@ def schedule(
     """The schedule of a request's commands, which stand in an order in which they could run.
 
     Requests follow each other whole, queue by queue, if the interval is at most `longer` times as
-    long then.
+    long then. None takes more than `LATER` times as long as alone, unless the host has to look.
     """
     busy: dict[tuple[int, int], float] = defaultdict(float)
     for command in commands:
         busy[command.position, command.queue] += command.cycles
     interval = max(busy.values())
     in_turn = _in_turn(commands, needed)
+    latest = inf if in_turn is None else LATER * in_turn.latency
     while True:
         if in_turn is not None and in_turn.interval <= longer * interval:
             return in_turn
         found = _try(commands, needed, interval)
-        if found is not None:
+        if found is not None and found.latency <= latest:
             return found
         interval *= WIDER
 

@@ -24,6 +24,7 @@ class Target(Protocol):
     ----------
     name, design : str, what its programs say they are for
     word : int, operands and rows begin at multiples of so many bytes
+    line : int, buffers begin at multiples of so many bytes
     near, far : str, its small fast memory and its large one
     near_bytes, far_bytes : int
     far_banks : range, addresses at which banks of far memory begin; from its end on they come again
@@ -36,6 +37,7 @@ class Target(Protocol):
     name: str
     design: str
     word: int
+    line: int
     near: str
     far: str
     near_bytes: int
@@ -225,6 +227,10 @@ class Target(Protocol):
 
     def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
         """The commands, those in parts that several cores of a card do at a time."""
+        ...
+
+    def fetching(self, commands: Sequence[Command]) -> float:
+        """What a card is expected to take to be told of the commands of one request."""
         ...
 
     def in_bands(self, commands: Sequence[Command]) -> list[Command]:

@@ -180,6 +180,14 @@ class Accelerator(Protocol):
         """
         ...
 
+    def done(self, tickets: np.ndarray) -> bool:
+        """Whether `wait` would not sleep."""
+        ...
+
+    def sleep(self) -> None:
+        """Sleeps until some commands are done, as some are not; raises if none can be."""
+        ...
+
     def state(self) -> CardState:
         """How the card is."""
         ...

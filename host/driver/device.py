@@ -327,7 +327,7 @@ class Device:
             if waiting:
                 self.poll()
                 while all(self.rings.room(c) < sizes[left[0]] for c, left in waiting.items()):
-                    self._sleep()
+                    self.sleep()
         return range(first, first + len(sizes)) if len(set(cores)) < 2 else tickets.tolist()
 
     def _note(
@@ -360,8 +360,8 @@ class Device:
         if self.rings.head != before:
             self.write("CQ_HEAD", self.rings.head)
 
-    def _sleep(self) -> None:
-        """Until an interrupt has come, then polls; raises if the card will not go on.
+    def sleep(self) -> None:
+        """Sleeps until an interrupt has come, then polls; raises if the card will not go on.
 
         To be called after a `poll` that left commands to complete.
         """
@@ -421,7 +421,7 @@ class Device:
                 self._ring_doorbell(core)
             self.poll()
             while not self.rings.idle:
-                self._sleep()
+                self.sleep()
         except (CardError, TimeoutError):
             return False
         return not self.rings.stray
@@ -448,7 +448,7 @@ class Device:
         while not self.rings.done(numbers):
             if self.rings.lost(numbers):
                 raise CardError(f"card {self.index}: its commands were lost in a reset")
-            self._sleep()
+            self.sleep()
         return self.rings.entries(numbers).view(np.recarray)
 
     def check(self, tickets: Iterable[int]) -> np.ndarray:

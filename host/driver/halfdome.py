@@ -120,12 +120,13 @@ class HalfdomeAccelerator:
         self.memories = {
             name: Allocator(
                 f"card {self.index} {name}", config.scratchpad_address(core),
-                config.scratchpad_bytes, 64,
+                config.scratchpad_bytes, config.line_bytes,
             )
             for core in range(config.cores)
             for name in [of_core("scratchpad", core)]
         }  # fmt: skip
-        self.memories[self.shared] = Allocator(f"card {self.index} DRAM", 0, config.dram_bytes, 64)
+        dram = Allocator(f"card {self.index} DRAM", 0, config.dram_bytes, config.line_bytes)
+        self.memories[self.shared] = dram
         self.backdoor = backdoor
 
     @property
@@ -298,6 +299,15 @@ class HalfdomeAccelerator:
     def wait(self, tickets: Iterable[int]) -> np.ndarray:
         """See `Device.check`."""
         return self.device.check(tickets)
+
+    def done(self, tickets: np.ndarray) -> bool:
+        """See `Accelerator.done`."""
+        self.device.poll()
+        return self.device.rings.done(tickets) or self.device.rings.lost(tickets)
+
+    def sleep(self) -> None:
+        """See `Device.sleep`."""
+        self.device.sleep()
 
     # Health
 

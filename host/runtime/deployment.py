@@ -61,8 +61,10 @@ class Incident:
     action: str
 
 
-_Steps = Generator[None, None, list[Response]]
-"""Answers requests, one of which it begins or ends with each step."""
+_Steps = Generator[bool, bool | None, list[Response]]
+"""Answers requests, one of which it begins, hands on or ends with each step. It yields whether it
+can do none of that before cards have done more. It is sent whether to sleep until one has then, or
+None to sleep until it can."""
 
 
 class Deployment:
@@ -254,8 +256,9 @@ class Deployment:
         responses: dict[int, Response] = {}
         attempts: Counter[int] = Counter()
         waiting = deque(range(len(checked)))
+        idle = False
         while len(responses) < len(checked):
-            yield
+            may_sleep, idle = (yield idle), False
             if self._rests != self.session.rests:
                 self._follow(waiting)
             flights = self._flights
@@ -268,6 +271,14 @@ class Deployment:
                     number = waiting.popleft()
                     flights.begin(number, checked[number])
                     continue
+                if may_sleep is not None:
+                    if flights.advance(last=not come):
+                        continue
+                    if not flights.done:
+                        idle = not may_sleep
+                        if may_sleep:
+                            flights.sleep()
+                        continue
                 responses[oldest] = flights.land(last=not come)
                 progress(checked[oldest].rows)
             except FAILURES as error:
@@ -417,18 +428,24 @@ def run_together(
 
 
 def _outcomes(running: Sequence[_Steps]) -> list[list[Response] | Exception]:
-    """What becomes of each, a step of one after a step of the other."""
+    """What becomes of each, a step of one after a step of the other. If none can go on, one sleeps
+    until a card has done something; the only one that is left sleeps until it can."""
     outcomes: dict[int, list[Response] | Exception] = {}
+    begun, idle = set[int](), set[int]()
     while len(outcomes) < len(running):
-        for number, steps in enumerate(running):
-            if number in outcomes:
-                continue
+        left = [number for number in range(len(running)) if number not in outcomes]
+        asleep = next(iter(left)) if idle.issuperset(left) else None
+        for number in left:
+            sent = number == asleep if len(left) > 1 and number in begun else None
+            begun.add(number)
             try:
-                next(steps)
+                stays = running[number].send(sent)
             except StopIteration as end:
                 outcomes[number] = end.value
             except Exception as error:
                 outcomes[number] = error
+            else:
+                (idle.add if stays else idle.discard)(number)
     return [outcomes[number] for number in range(len(running))]
 
 

@@ -122,6 +122,24 @@ class Flights:
         self._free.popleft()
         self._round()
 
+    def advance(self, last: bool) -> bool:
+        """Hands over what comes next if the oldest request lacks some of it, or any does and no
+        other will begin (`last`); whether that was so."""
+        lacking = self._flying if last else [self._flying[0]]
+        if all(flight.stage == self._program.stages for flight in lacking):
+            return False
+        self._round()
+        return True
+
+    @property
+    def done(self) -> bool:
+        """Whether the cards are done with what they were handed of the oldest request."""
+        return all(card.done(tickets) for card, tickets in self._awaited(self._flying[0]))
+
+    def sleep(self) -> None:
+        """Sleeps until a card that is not `done` has more to tell, or raises as `land` does."""
+        next(card for card, mine in self._awaited(self._flying[0]) if not card.done(mine)).sleep()
+
     def land(self, last: bool) -> Response:
         """The response to the oldest request, whose slot is free then, whatever became of it.
 
@@ -130,8 +148,8 @@ class Flights:
         `DataLost` if a card or the root port has told of an error since it began.
         """
         flight = self._flying[0]
-        while flight.stage < self._program.stages or (last and self._unissued()):
-            self._round()
+        while self.advance(last):
+            pass
         self._finish(flight)
         outputs = requests.outputs(self._program, flight.rows, self._memory.host[flight.slot])
         self._flying.popleft()
@@ -156,9 +174,6 @@ class Flights:
             made[np.concatenate(commands)] = mine
         latency = int(cycles[:, 1].max() - cycles[:, 0].min())
         return Response(outputs, latency, tuple(spans), flight.symbols)
-
-    def _unissued(self) -> bool:
-        return any(flight.stage < self._program.stages for flight in self._flying)
 
     def _alarms(self) -> int:
         return sum(card.alarms for card in self._cards)
@@ -230,12 +245,17 @@ class Flights:
             flight.tickets[position].append(tickets[mine])
             flight.commands[position].append(commands[mine])
 
+    def _awaited(self, flight: _Flight) -> list[tuple[Accelerator, np.ndarray]]:
+        """Each card, and the tickets of what was submitted to it and not waited for."""
+        none = np.zeros(0, np.int64)
+        mine = [np.concatenate([*tickets, none]) for tickets in flight.tickets]
+        return list(zip(self._cards, mine, strict=True))
+
     def _finish(self, flight: _Flight) -> None:
         """Waits for everything that has been submitted for a request so far."""
-        for card, tickets, completed in zip(
-            self._cards, flight.tickets, flight.completed, strict=True
+        for (card, awaited), tickets, completed in zip(
+            self._awaited(flight), flight.tickets, flight.completed, strict=True
         ):
-            awaited = np.concatenate([*tickets, np.zeros(0, np.int64)])
             tickets.clear()
             try:
                 completed.append(card.wait(awaited))

@@ -24,16 +24,17 @@ class DramChannel {
   static constexpr int BANKS = DramSettings::BANKS;
   static constexpr int64_t BURST_CLOCKS = 8;  // burst length 16 at double data rate
   static constexpr size_t READ_QUEUE = 48;
-  static constexpr size_t WRITE_QUEUE = 32;
-  static constexpr size_t WRITE_HIGH = 24;    // start to drain writes before reads
-  static constexpr size_t WRITE_LOW = 8;      // and stop
+  // A turn from reads to writes and back takes the data bus six lines' time. So reads go first until
+  // the queue is full; then all writes but the newest go, to which words may still be added.
+  static constexpr size_t WRITE_QUEUE = 64;
+  static constexpr size_t WRITE_LOW = 8;
   static constexpr int64_t COMBINE_CLOCKS = 64;  // how long a partly written line waits for more
   // Nothing waits for ever: of a bank, so many row hits pass an older request before their row is
   // closed, and a drain of writes ends after so many, if reads wait, and the next one lets at least
   // so many reads go first. Between banks the oldest goes first among what can go now.
   static constexpr int MAX_PASSES = 8;
-  static constexpr int WRITE_TURN = 32;
-  static constexpr int READ_TURN = 16;
+  static constexpr int WRITE_TURN = 64;
+  static constexpr int READ_TURN = 64;
   static constexpr int RECENT_LINES = 16;  // so many show what is scarce
 
   explicit DramChannel(const DramSettings& settings)
@@ -228,7 +229,7 @@ class DramChannel {
   bool choose_direction() {
     const bool reads_wait = reads_.size > 0;
     const bool leave = writes_.size <= WRITE_LOW || (reads_wait && served_ >= WRITE_TURN);
-    const bool enter = writes_.size >= WRITE_HIGH && (!reads_wait || served_ >= READ_TURN);
+    const bool enter = writes_.size >= WRITE_QUEUE && (!reads_wait || served_ >= READ_TURN);
     if (draining_ ? leave : enter) {
       draining_ = !draining_;
       served_ = 0;

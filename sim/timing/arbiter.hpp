@@ -23,14 +23,14 @@ class RoundRobin {
   uint32_t above_ = 0;
 };
 
-// Merges requests of `T` into one stream, in stages of FAN_IN if there are more inputs.
+// Merges requests of `T` into one stream. Of several groups of inputs those of each are merged first;
+// the last group may be smaller, and all inputs are one group's if there is one.
 template <typename T>
 class StreamArbiter {
  public:
-  explicit StreamArbiter(size_t inputs) {
-    if (inputs > FAN_IN) inner_.resize((inputs + FAN_IN - 1) / FAN_IN);
-    asked_.resize(inner_.empty() ? 1 : inner_.size());
-  }
+  StreamArbiter(size_t groups, size_t inputs_of_group)
+      : of_group_(static_cast<unsigned>(inputs_of_group)),
+        inner_(groups > 1 ? groups : 0), asked_(groups) {}
 
   bool valid() const { return outer_.valid; }
   const T& front() const { return outer_.item; }
@@ -43,7 +43,8 @@ class StreamArbiter {
 
   // Input `number` asks in this cycle.
   void ask(unsigned number) {
-    asked_[number / FAN_IN] |= uint32_t{1} << number % FAN_IN;
+    const unsigned group = inner_.empty() ? 0 : number / of_group_;
+    asked_[group] |= uint32_t{1} << (number - group * of_group_);
     any_ = true;
   }
 
@@ -70,7 +71,7 @@ class StreamArbiter {
     }
     for (unsigned group = 0; group < inner_.size(); ++group) {
       if (!inner_[group].valid || left >> group & 1) {
-        load(inner_[group], asked_[group], [&](unsigned i) { return take(group * FAN_IN + i); });
+        load(inner_[group], asked_[group], [&](unsigned i) { return take(group * of_group_ + i); });
       }
       asked_[group] = 0;
     }
@@ -89,6 +90,7 @@ class StreamArbiter {
     if (requests) stage.item = take(stage.turn.take(requests));
   }
 
+  unsigned of_group_;
   Stage outer_;
   std::vector<Stage> inner_;
   std::vector<uint32_t> asked_;  // by group

@@ -23,7 +23,6 @@ from halfdome.hdl.matmul.feeder import Feeder
 from halfdome.hdl.matmul.job import JobDecoder
 from halfdome.hdl.matmul.params import PARAM_BYTES
 from halfdome.hdl.matmul.requantiser import Requantiser
-from halfdome.hdl.matmul.weights import rows_per_stage
 from halfdome.hdl.matmul.writer import RowWriter, span_bytes
 from halfdome.hdl.vector.adder import WindowAdder
 from halfdome.hdl.vector.engine import QUEUE_WORDS
@@ -64,7 +63,7 @@ def _matmul(config: CardConfig) -> dict[str, int]:
         "convolution_latency": JobDecoder.convolution_latency,
         "lines_ahead": LINES_AHEAD,
         "weight_words": WEIGHT_WORDS,
-        "rows_per_stage": rows_per_stage(config),
+        "rows_per_stage": config.rows_per_stage,
         "param_words": PARAM_WORDS,
         "param_bytes": PARAM_BYTES,
         "pass_cycles": Feeder.pass_cycles,

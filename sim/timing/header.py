@@ -34,7 +34,6 @@ from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.dma.transpose import QUEUED
 from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
 from halfdome.hdl.gather.array import COUNT_BITS
-from halfdome.hdl.memory.arbiter import FAN_IN
 from halfdome.hdl.memory.axi_arbiter import OUTSTANDING_WRITES
 from halfdome.hdl.memory.switch import OUTSTANDING_BITS
 from halfdome.hdl.pcie.endpoint import NON_POSTED_LATE
@@ -71,7 +70,6 @@ _CONSTANTS = {
     "CARD_READS": CARD_READS,
     "CARD_WRITES": CARD_WRITES,
     "WEIGHT_PORT": WEIGHT_PORT,
-    "FAN_IN": FAN_IN,
     "OUTSTANDING_BITS": OUTSTANDING_BITS,
     "OUTSTANDING_WRITES": OUTSTANDING_WRITES,
     "MAX_PAYLOAD_BYTES": MAX_PAYLOAD_BYTES,

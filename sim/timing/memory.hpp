@@ -24,7 +24,7 @@ class MemorySystem {
   MemorySystem(const Parameters& p, Dram& dram)
       : p_(p), dram_(dram), cores_(static_cast<size_t>(p.cores)),
         reads_(cores_ * CORE_READS + CARD_READS), writes_(cores_ * CORE_WRITES + CARD_WRITES),
-        read_arbiter_(reads_.size()), write_arbiter_(writes_.size()) {
+        read_arbiter_(groups(), CORE_READS), write_arbiter_(groups(), CORE_WRITES) {
     while ((1 << size_log2_) < p.bus_bytes) ++size_log2_;
     for (size_t core = 0; core < cores_; ++core) pads_.push_back(std::make_unique<Pad>(p));
     number(reads_, CORE_READS);
@@ -212,6 +212,9 @@ class MemorySystem {
       return reads.busy() || writes.busy() || response || fetched;
     }
   };
+
+  // Ports that take turns: those of each core, and the card's, which are with those of an only core.
+  size_t groups() const { return cores_ == 1 ? 1 : cores_ + 1; }
 
   template <typename Clients>
   void number(Clients& clients, size_t of_core) {

@@ -96,7 +96,7 @@ def axi_channel(axi, name, *fields):
 
 
 def test_axi_reads_return_to_the_port_that_asked(prove):
-    spec = Spec(AxiArbiter(SMALL, 3, 1))
+    spec = Spec(AxiArbiter(SMALL, [3], [1]))
     m, dut, axi = spec.m, spec.dut, spec.dut.axi
     pick = spec.constant("pick", 2)
     m.d.comb += [Assume(pick < 3), Assume(axi.rid < 3)]
@@ -144,7 +144,7 @@ def test_axi_reads_return_to_the_port_that_asked(prove):
 
 def test_axi_writes_pair_address_and_data_and_are_idle_when_answered(prove, monkeypatch):
     monkeypatch.setattr(halfdome.hdl.memory.axi_arbiter, "OUTSTANDING_WRITES", 3)
-    spec = Spec(AxiArbiter(SMALL, 1, 2))
+    spec = Spec(AxiArbiter(SMALL, [1], [2]))
     m, dut, axi = spec.m, spec.dut, spec.dut.axi
     pick = spec.constant("pick")
     for number, port in enumerate(dut.writes):

@@ -1,20 +1,23 @@
 """Merged streams lose nothing, keep each input's order and let nobody starve."""
 
+from itertools import cycle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.memory.arbiter import FAN_IN, StreamArbiter
+from halfdome.hdl.memory.arbiter import StreamArbiter
 from tests.bench import as_dict, monitor, simulate, sink, source
 
 
 @given(
-    counts=st.lists(st.integers(0, 12), min_size=1, max_size=2 * FAN_IN + 3),
+    groups=st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=11), min_size=1, max_size=4),
     stall=st.sampled_from([0.0, 0.3, 0.7]),
     seed=st.integers(0, 2**16),
 )
-def test_every_payload_arrives_once_in_its_inputs_order(counts, stall, seed):
-    dut = StreamArbiter(16, len(counts))
+def test_every_payload_arrives_once_in_its_inputs_order(groups, stall, seed):
+    dut = StreamArbiter(16, *map(len, groups))
+    counts = [count for group in groups for count in group]
     received = []
     simulate(
         dut,
@@ -26,30 +29,31 @@ def test_every_payload_arrives_once_in_its_inputs_order(counts, stall, seed):
         background=[monitor(dut.o, "o")],
     )
     merged = [as_dict(dut.layout, payload) for payload in received]
+    assert len(set(dut.numbers)) == len(counts)
     for k, count in enumerate(counts):
-        mine = [payload["p"] for payload in merged if payload["index"] == k]
+        mine = [payload["p"] for payload in merged if payload["index"] == dut.numbers[k]]
         assert mine == [k << 8 | item for item in range(count)]
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, FAN_IN, FAN_IN + 1, 2 * FAN_IN])
-def test_latency_is_as_stated_and_throughput_is_one(n):
-    dut = StreamArbiter(8, n)
+@pytest.mark.parametrize("sizes", [(1,), (2,), (5,), (19,), (1, 1), (11, 11, 11, 11, 1)])
+def test_latency_is_as_stated_and_throughput_is_one(sizes):
+    dut = StreamArbiter(8, *sizes)
     arrivals = []
 
     async def bench(ctx):
         ctx.set(dut.o.ready, 1)
-        ctx.set(dut.i[n - 1].valid, 1)
-        for cycle in range(20):
+        ctx.set(dut.i[-1].valid, 1)
+        for time in range(20):
             _, _, valid = await ctx.tick().sample(dut.o.valid)
             if valid:
-                arrivals.append(cycle)
+                arrivals.append(time)
 
     simulate(dut, bench)
     assert arrivals == list(range(dut.latency, 20))
-    assert dut.latency == (1 if n <= FAN_IN else 2)
+    assert dut.latency == (1 if len(sizes) == 1 else 2)
 
 
-@pytest.mark.parametrize("n", [2, 7, FAN_IN])
+@pytest.mark.parametrize("n", [2, 7, 16])
 def test_busy_inputs_take_strict_turns(n):
     dut = StreamArbiter(8, n)
     turns = []
@@ -65,6 +69,29 @@ def test_busy_inputs_take_strict_turns(n):
 
     simulate(dut, bench)
     assert turns == list(range(n)) * 4
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (11, 11, 11, 11, 1)])
+def test_groups_take_turns_however_many_of_their_inputs_ask(sizes):
+    dut = StreamArbiter(8, *sizes)
+    turns = []
+
+    async def bench(ctx):
+        ctx.set(dut.o.ready, 1)
+        for i in dut.i:
+            ctx.set(i.valid, 1)
+        for _ in range(12 * len(sizes) + dut.latency):
+            _, _, valid, number = await ctx.tick().sample(dut.o.valid, dut.o.p.index)
+            if valid:
+                turns.append(dut.numbers.index(number))
+
+    simulate(dut, bench)
+    first = 0
+    for size in sizes:
+        group = range(first, first + size)
+        inside = cycle(group)
+        assert [turn for turn in turns if turn in group] == [next(inside) for _ in range(12)]
+        first += size
 
 
 def test_a_newcomer_among_busy_inputs_waits_one_round_at_most():
@@ -91,5 +118,6 @@ def test_a_newcomer_among_busy_inputs_waits_one_round_at_most():
 
 
 def test_an_arbiter_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"n=0: an arbiter needs at least one input"):
-        StreamArbiter(8, 0)
+    for sizes in ((), (0,), (2, 0)):
+        with pytest.raises(ValueError, match=r"sizes=.*: an arbiter needs at least one input in"):
+            StreamArbiter(8, *sizes)

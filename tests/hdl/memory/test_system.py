@@ -27,8 +27,8 @@ SEEDS = st.integers(0, 2**16)
 )
 def test_dram_clients_see_their_own_writes(clients, bus_bytes, stall, axi_stall, seed):
     config = TINY.replace(bus_bytes=bus_bytes)
-    dut = AxiArbiter(config, clients, clients)
-    memory = AxiMemory(config, 1 << 14, clients, seed=seed, stall=axi_stall, latency=(1, 20))
+    dut = AxiArbiter(config, [clients], [clients])
+    memory = AxiMemory(config, 1 << 14, range(clients), seed=seed, stall=axi_stall, latency=(1, 20))
     line = max(LINE_BYTES, bus_bytes)
     users = [
         Client(
@@ -68,7 +68,7 @@ def test_every_client_reaches_its_memories(cores, core_ports, global_ports, stal
     config = TINY.replace(cores=cores, scratchpad_bytes=4096)
     dut = MemorySystem(config, core_ports, core_ports, global_ports, global_ports)
     clients = cores * core_ports + global_ports
-    memory = AxiMemory(config, DRAM_BYTES, clients, seed=seed, stall=axi_stall, latency=(1, 20))
+    memory = AxiMemory(config, DRAM_BYTES, dut.ids, seed=seed, stall=axi_stall, latency=(1, 20))
 
     def lines(k, scratchpads):
         """A line of DRAM and one of each scratchpad, at either end."""
@@ -166,7 +166,7 @@ def test_addresses_outside_the_memories_neither_hang_nor_corrupt():
 
 
 def test_axi_takes_a_burst_and_a_write_every_cycle_at_the_stated_latency():
-    dut = AxiArbiter(TINY, 3, 3)
+    dut = AxiArbiter(TINY, [3], [3])
     cycles = 30
     seen = {"ar": [], "aw": [], "response": []}
 
@@ -200,7 +200,7 @@ def test_axi_takes_a_burst_and_a_write_every_cycle_at_the_stated_latency():
 
 
 def test_a_port_stops_at_its_limit_of_unanswered_writes():
-    dut = AxiArbiter(TINY, 1, 2)
+    dut = AxiArbiter(TINY, [1], [2])
     accepted = [0, 0]
 
     async def bench(ctx):

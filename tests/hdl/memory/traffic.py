@@ -86,12 +86,12 @@ class Client:
 class AxiMemory:
     """An AXI4 subordinate of random latency that reorders between IDs and checks the protocol."""
 
-    def __init__(self, config, size, ports, *, seed=0, stall=0.0, latency=(1, 8)):
+    def __init__(self, config, size, ids, *, seed=0, stall=0.0, latency=(1, 8)):
         self.config = config
         self.data = np.zeros(size, np.uint8)
         self.read_words = 0
         self.write_bytes = 0
-        self._ports = ports
+        self._ids = ids
         self._rng = random.Random(seed)
         self._stall = stall
         self._latency = latency
@@ -107,7 +107,7 @@ class AxiMemory:
     def _check_address(self, channel):
         word = self.config.bus_bytes
         number, address, length, size, burst = channel
-        assert number < self._ports, f"ID {number} is no port's"
+        assert number in self._ids, f"ID {number} is no port's"
         assert address % word == 0
         assert 0 <= address <= len(self.data) - word
         assert 1 << size == word

@@ -58,12 +58,16 @@ def commands(program, opcode):
 
 @given(
     seed=st.integers(0, 1 << 30), cards=st.integers(1, 2), count=st.integers(2, 4),
-    kind=st.sampled_from([Network, Recommender]),
+    kind=st.sampled_from([Network, Recommender]), bus_bytes=st.sampled_from([16, 128]),
 )  # fmt: skip
-def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kind):
+def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kind, bus_bytes):
     made, draw = kind(seed), random.Random(seed)
-    config = TINY.replace(cores=count)
-    with patch.object(cores._Dealer, "_took", lambda self, parts: draw.random() * 1e4):
+    config = TINY.replace(cores=count, bus_bytes=bus_bytes)
+
+    def way(self, parts, rows=None):
+        return cores._Way(parts, draw.random() * 1e4, draw.random() * 1e4, rows)
+
+    with patch.object(cores._Dealer, "_way", way):
         try:
             requests = [made.request(), made.request()]
             check_served(made.graph, requests, config, cards=cards, seed=seed)
@@ -82,6 +86,15 @@ def test_arrays_share_a_product_evenly(rows, k, n, count):
     )
     [whole] = busy(alone, Engine.MATMUL, 1)
     assert busy(shared, Engine.MATMUL, count) == [pytest.approx(whole / count, rel=0.03)] * count
+
+
+def test_wide_weights_in_far_memory_are_fetched_once():
+    """64 rows pass a tile as fast as DRAM brings the next, to one of four cores at a time."""
+    program = compile(product(64, 2560, 1024), PRESETS["quad"], values=False)
+    parts = commands(program, Opcode.MATMUL)
+    assert {program.segments[each.places["w"][0]].memory for each, _ in parts} == {"dram"}
+    assert sum(each.values["k"] * each.values["n"] for each, _ in parts) == 2560 * 1024
+    assert {core for _, core in parts} == set(range(4))
 
 
 def test_rows_that_a_core_makes_and_reads_lie_near_it():
@@ -149,6 +162,17 @@ def test_some_cores_pool_and_do_nothing_else():
     assert busy(program, Engine.MATMUL, 4)[3] == busy(program, Engine.VECTOR, 4)[3] == 0
     chosen = compile(recommender(), config, values=False).about
     assert chosen["interval_cycles"] <= program.about["interval_cycles"]
+
+
+def test_a_short_request_takes_as_few_cores_as_answer_it_as_often():
+    """Commands of each core are fetched by themselves; those of long requests come in time."""
+    short, long = (
+        compile(product(rows, 64, 64), PRESETS["quad"], values=False).about["cores"]
+        for rows in (4, 4096)
+    )
+    assert len(short) < len(long) == 4
+    told = compile(product(4, 64, 64), PRESETS["quad"], values=False, cores=range(4))
+    assert told.about["cores"] == [0, 1, 2, 3]
 
 
 def test_a_program_may_have_some_cores_alone():

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.host.compiler.commands import Buffer, Command, Extent, Region
-from halfdome.host.compiler.memory import ALIGNMENT, APART, lifetimes, plan
+from halfdome.host.compiler.memory import lifetimes, plan
 from halfdome.host.compiler.schedule import Schedule, schedule
 from tests.host.compiler.commands import Work, needed, programs
 
-ONE_BANK = range(0, 64, 64)
+LINE = 64
+ONE_BANK = range(0, LINE, LINE)
 
 
 def used_at(commands, times, buffer):
@@ -42,17 +43,17 @@ def test_no_two_buffers_in_use_share_a_byte(commands, slots, near, contents, ban
     for number, buffer in enumerate(buffers):
         if number in contents and id(buffer) not in written:
             buffer.contents = lambda: np.zeros(0, np.uint8)
-    found = plan(commands, times, "near", near, "far", slots, banks)
+    found = plan(commands, times, "near", near, "far", slots, banks, line=LINE)
     taken = dict.fromkeys({buffer.position for buffer in buffers}, 0)
     for buffer in buffers:
         memory = found.memories[id(buffer)]
         if buffer.contents is not None:
             assert id(buffer) not in found.offsets
-            padded = -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
+            padded = -(-buffer.nbytes // LINE) * LINE
             taken[buffer.position] += padded if memory == "near" else 0
             continue
         start = found.offsets[id(buffer)]
-        assert start % ALIGNMENT == 0
+        assert start % LINE == 0
         assert start + buffer.nbytes <= found.arena_bytes[buffer.position, memory]
     for position, bytes_ in taken.items():
         assert bytes_ + slots * found.arena_bytes.get((position, "near"), 0) <= near
@@ -93,7 +94,7 @@ def chain_of(*sizes, **options):
 
 def test_what_is_read_for_the_last_time_makes_room():
     buffers, steps, times = chain_of(640, 64, 640, 64)
-    found = plan(steps, times, "near", 1 << 20, "far", 2, ONE_BANK)
+    found = plan(steps, times, "near", 1 << 20, "far", 2, ONE_BANK, line=LINE)
     places = [found.offsets[id(buffer)] for buffer in buffers]
     assert places[0] == places[2]
     assert found.arena_bytes == {(0, "near"): 704}
@@ -101,7 +102,7 @@ def test_what_is_read_for_the_last_time_makes_room():
 
 def test_what_others_write_to_shares_with_nothing():
     buffers, steps, times = chain_of(64, 64, 64, 64, exclusive=True)
-    found = plan(steps, times, "near", 1 << 20, "far", 1, ONE_BANK)
+    found = plan(steps, times, "near", 1 << 20, "far", 1, ONE_BANK, line=LINE)
     assert len({found.offsets[id(buffer)] for buffer in buffers}) == 4
     spans = lifetimes(steps, times)
     assert {(spans[id(b)].start, spans[id(b)].end) for b in buffers} == {(0.0, 30.0)}
@@ -111,7 +112,7 @@ def test_what_others_write_to_shares_with_nothing():
 def test_each_request_in_flight_has_its_own_and_what_does_not_fit_goes_far(near, places):
     (one, two), steps, times = chain_of(64, 64)
     two.traffic = 0.0
-    found = plan(steps, times, "near", near, "far", 2, ONE_BANK)
+    found = plan(steps, times, "near", near, "far", 2, ONE_BANK, line=LINE)
     assert found.memories[id(one)] == places
     assert found.memories[id(two)] == "far"
 
@@ -120,26 +121,26 @@ def test_what_moves_most_for_its_size_is_near():
     hot, cold = (Buffer(n, 0, 64, np.zeros(64, np.uint8)) for n in ("hot", "cold"))
     steps = [command([hot]), command([cold]), command([hot])]
     times = Schedule({each: 10.0 * n for n, each in enumerate(steps)}, 100.0, ())
-    found = plan(steps, times, "near", 64, "far", 1, ONE_BANK)
+    found = plan(steps, times, "near", 64, "far", 1, ONE_BANK, line=LINE)
     assert (found.memories[id(hot)], found.memories[id(cold)]) == ("near", "far")
 
 
-@pytest.mark.parametrize("operands", [1, 2, 3])
-def test_what_is_used_together_begins_in_banks_apart(operands):
+@pytest.mark.parametrize(("operands", "apart"), [(1, 4), (2, 2), (3, 2)])
+def test_what_is_used_together_begins_in_banks_far_apart(operands, apart):
     """Of each size: whatever the buffers' lengths leave."""
     banks = range(0, 1 << 15, 1 << 12)
     for pages in (16, 17, 196):
         buffers = [Buffer(f"b{n}", 0, pages << 12) for n in range(operands + 1)]
         steps = [command(buffers[:operands], buffers[operands:])]
         times = Schedule({steps[0]: 0.0}, 100.0, ())
-        found = plan(steps, times, "near", 0, "far", 1, banks)
+        found = plan(steps, times, "near", 0, "far", 1, banks, line=LINE)
         begins = sorted(found.offsets[id(each)] % banks.stop >> 12 for each in buffers)
         gaps = [(b - a) % 8 for a, b in pairwise([*begins, begins[0] + 8])]
-        assert min(gaps) >= APART
+        assert min(gaps) == apart
 
 
 def test_small_buffers_leave_no_room_between_them():
     buffers, steps, times = chain_of(1 << 12, 1 << 12, 1 << 12)
-    found = plan(steps, times, "near", 0, "far", 1, range(0, 1 << 15, 1 << 12))
+    found = plan(steps, times, "near", 0, "far", 1, range(0, 1 << 15, 1 << 12), line=LINE)
     assert found.arena_bytes == {(0, "far"): 2 << 12}
     assert found.offsets[id(buffers[0])] == found.offsets[id(buffers[2])]

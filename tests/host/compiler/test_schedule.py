@@ -1,13 +1,14 @@
 """Schedules: nothing starts too early, and no two requests meet in a queue."""
 
 from collections import defaultdict
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.host.compiler.commands import Command
-from halfdome.host.compiler.schedule import schedule
+from halfdome.host.compiler.schedule import LATER, schedule
 from tests.host.compiler.commands import Work, needed, programs
 
 
@@ -76,6 +77,19 @@ def test_a_request_waits_for_no_gap_if_requests_in_turn_come_about_as_often():
     assert plan.starts[last] == 98
     assert plan.interval == 102
     assert busy_twice(plan, [first, long, beside, last]) == []
+
+
+def test_no_request_waits_for_gaps_again_and_again():
+    """Strips through two queues in turn, one of which is else busy: at the least interval each of
+    them would wait for a gap, and a request take 371 cycles instead of 103."""
+    strips = [Command(0, Work(n % 2, (2.0, 6.0)[n % 2]), "") for n in range(16)]
+    beside = Command(0, Work(0, 45.0), "")
+    needs = {c: strips[max(0, n - 1) : n] for n, c in enumerate(strips)} | {beside: []}
+    plan = schedule([*strips, beside], needs)
+    alone = schedule([*strips, beside], needs, inf)
+    assert plan.latency <= LATER * alone.latency
+    assert plan.interval < alone.interval
+    assert busy_twice(plan, [*strips, beside]) == []
 
 
 @given(lead=st.integers(1, 4), cycles=st.integers(1, 40))

@@ -136,12 +136,12 @@ def test_commands_do_not_depend_on_when_the_channel_is_run(seed, policy, preset,
 
 
 def test_a_write_that_starts_a_drain_starts_it_when_it_comes():
-    # Two reads of one bank wait for each other, so that the channel has time; 23 writes lie in the
+    # Two reads of one bank wait for each other, so that the channel has time; 63 writes lie in the
     # queue, and one more sets it going.
-    bank = np.array([0, 0, *(1 + np.arange(24) % 7)])
-    address = (np.arange(26) * DRAM_BANKS + bank) * DRAM_ROW_BYTES
-    arrival = np.array([0] * 2 + [1] * 23 + [60])
-    (log,) = replay(BASE, address, arrivals=arrival, writes=np.arange(26) >= 2, log=True).commands
+    bank = np.array([0, 0, *(1 + np.arange(64) % 7)])
+    address = (np.arange(66) * DRAM_BANKS + bank) * DRAM_ROW_BYTES
+    arrival = np.array([0] * 2 + [1] * 63 + [60])
+    (log,) = replay(BASE, address, arrivals=arrival, writes=np.arange(66) >= 2, log=True).commands
     drained = log[log["bank"] > 0]
     assert drained["clock"].min() == 60
 

@@ -1,0 +1,33 @@
+"""Cores that want more than there is get equal shares, however ports are numbered."""
+
+import pytest
+
+import halfdome
+from halfdome.hdl.config import PRESETS
+from halfdome.host.bench import fairness
+
+LEAST = 0.8
+"""Of its share, a core's in any window: the bar."""
+FOUR = PRESETS["tiny"].replace(cores=4, counters=32)
+
+
+def rows_of(config, engine):
+    with halfdome.open(cards=1, config=config, engine=engine) as runtime:
+        return fairness.measure(runtime, config.cores)
+
+
+def test_no_core_of_twelve_gets_much_less_than_its_share():
+    rows = rows_of(PRESETS["m2"], "timing")
+    streams = [row["stream"] for row in rows]
+    assert streams == ["copies", "gathers", "copies and gathers", "products"]
+    assert all(LEAST <= row["least_of_share"] <= 1 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_hardware_shares_as_the_timing_engine_says():
+    rows = rows_of(FOUR, "native")
+    assert rows == rows_of(FOUR, "timing")
+    assert all(LEAST <= row["least_of_share"] <= 1 for row in rows)
+    # DRAM has more, so what is shared is the bus: each core wants all of it.
+    assert rows[0]["bytes_per_cycle"] == pytest.approx(FOUR.bus_bytes, rel=0.01)

@@ -29,8 +29,10 @@ from halfdome.host.serving.deploy import deploy
 from halfdome.host.serving.session import InferenceSession
 
 MEASURED = 8
-"""Requests measured, at the least, each by itself and in the steady state."""
-MIXED, LOAD = 24, 0.7
+"""Requests measured, at the least, in the steady state."""
+ALONE = 3
+"""Requests measured each by itself."""
+MIXED, LOAD = 12, 0.7
 """Requests that come at random, at this share of what the steady state answers: rounds of every
 kind are among them."""
 
@@ -94,13 +96,16 @@ def open_platform(design: Design) -> Runtime:
 
 
 def _run_graph(said: Demo | Recommender, design: Design, at_random: bool) -> Ran:
-    work = workloads.work(said, design.batch)
+    work = workloads.work(said, design.batch, design.table_bits)
     with open_platform(design) as runtime:
-        served = deploy(runtime, work.graph, design.transfers, design.in_flight, design.parallelism)
+        served = deploy(
+            runtime, work.graph, design.transfers, design.in_flight, design.parallelism,
+            cores_sparse=design.cores_sparse,
+        )  # fmt: skip
         slots, bursts = served.program.slots, Bursts(runtime, served, work.requests)
         count = slots + max(MEASURED, len(work.requests))
         order = [place % len(work.requests) for place in range(count + slots)]
-        latency = [bursts.run([place])[0] for place in order[:MEASURED]]
+        latency = [bursts.run([place])[0] for place in order[:ALONE]]
         with _Counting(runtime) as counted:
             known = bursts.run(order)
         responses, program = bursts.responses, served.program
@@ -194,7 +199,7 @@ def _run_model(said: Model, design: Design) -> Ran:
         answers = [(s.program, run.responses) for s, run in steps if isinstance(s, CardPart)]
         interval = sum(run.cycles for _, run in steps) / count
         latency = []
-        for request in asked[:MEASURED]:
+        for request in asked[:ALONE]:
             session.tensors([request])
             latency.append(sum(run.cycles for run in session.steps))
     alone = [Answered([0], [cycles], [[cycles]]) for cycles in latency]

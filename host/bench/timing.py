@@ -231,13 +231,14 @@ def _pace(config: CardConfig, engine: str, cards: int, work: engines.Work | None
 
 def speed(config: CardConfig) -> list[dict]:
     """How many times as long as `timing` `native` takes for the same work, in processor seconds of
-    one thread: a product in the scratchpad, and the batches of `engines.batches` on six
-    cards where the data set is. Python and values are part of it, opening is not."""
-    works = {f"{matmul.near_side(config)}^3 near": (1, None), "dlrm": (engines.CARDS, engines.batches(config))}
+    one thread: a product in the scratchpad, and the batches of `engines.batches` on six cards where
+    the data set is. Python and values are part of it, opening is not."""
+    product = f"{matmul.near_side(config)}^3 near"
+    works: list[tuple[str, int, engines.Work | None]] = [(product, 1, None)]
+    if batches := engines.batches(config):
+        works.append(("dlrm", engines.CARDS, batches))
     rows = []
-    for name, (cards, work) in works.items():
-        if cards > 1 and work is None:
-            continue
+    for name, cards, work in works:
         native, timing = (_pace(config, engine, cards, work) for engine in ("native", "timing"))
         rows.append(
             {

@@ -33,7 +33,7 @@ class Dram {
 
   // Without `memory` bytes stay where they are: somebody else moves them.
   Dram(const DramSettings& settings, uint8_t* memory, uint64_t bytes, unsigned id_bits)
-      : s_(settings), clock_(settings), bus_(static_cast<uint64_t>(settings.bus_bytes)), memory_(memory),
+      : s_(settings), bus_(static_cast<uint64_t>(settings.bus_bytes)), memory_(memory),
         bytes_(bytes), channels_(static_cast<size_t>(settings.channels), DramChannel(s_)),
         bursts_(MAX_READS) {
     while ((uint64_t{1} << size_log2_) < bus_) ++size_log2_;
@@ -116,15 +116,15 @@ class Dram {
 
   void advance(int64_t cycle) {
     // Commands before the end of this cycle are decided without what arrives at its end.
-    const int64_t clock = clock_.after(cycle + 1);
+    const int64_t clock = s_.clock_after(cycle + 1);
     for (DramChannel& channel : channels_) channel.run(clock);
     dispatch_reads(clock);
     place_beat(clock);
     int64_t wake = NEVER;
     for (const DramChannel& channel : channels_) wake = std::min(wake, channel.wake());
-    wake_cycle_ = wake == NEVER ? NEVER : clock_.cycle_of(wake) - 1;
+    wake_cycle_ = wake == NEVER ? NEVER : wake * 2 * s_.clock_mhz / s_.rate - 1;
 
-    choose_beat(clock_.before(cycle + 1));
+    choose_beat(s_.clock_before(cycle + 1));
     arready_ = !free_.empty();
     awready_ = addresses_.size() < MAX_WRITES;
     wready_ = beat_count_ < MAX_BEATS;
@@ -136,7 +136,7 @@ class Dram {
   DramCounters counters(int64_t cycle) {
     DramCounters total{};
     for (DramChannel& channel : channels_) {
-      channel.catch_up(clock_.before(cycle));
+      channel.catch_up(s_.clock_before(cycle));
       channel.add_counters(total);
     }
     total.stall_cycles = stall_cycles_;
@@ -155,7 +155,7 @@ class Dram {
     int64_t next = wake_cycle_;
     for (const ReadBurst* head : heads_) {
       const int64_t done = arrival(*head);
-      if (done < NEVER) next = std::min(next, clock_.cycle_from(done) - 1);
+      if (done < NEVER) next = std::min(next, (done * 2 * s_.clock_mhz + s_.rate - 1) / s_.rate - 1);
     }
     return std::max(next, cycle + 1);
   }
@@ -270,7 +270,6 @@ class Dram {
   }
 
   DramSettings s_;
-  DramClock clock_;
   uint64_t bus_;
   uint64_t size_log2_ = 0;
   uint8_t* memory_;

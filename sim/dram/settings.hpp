@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <numeric>
 
 namespace halfdome {
 
@@ -28,41 +27,11 @@ struct DramSettings {
     return static_cast<size_t>(line >> channel_shift & (channels - 1));
   }
 
-};
-
-// Division by a number that stays the same, as a multiplication: exact up to 2^63 over that number.
-class Divider {
- public:
-  explicit Divider(int64_t by) : by_(by), inverse_(by > 1 ? ~uint64_t{0} / static_cast<uint64_t>(by) + 1 : 0) {}
-  int64_t down(int64_t number) const {
-    if (by_ == 1) return number;
-    return static_cast<int64_t>(static_cast<unsigned __int128>(number) * inverse_ >> 64);
+  // The clock of the DRAM at the start of a card cycle, rounded down or up.
+  int64_t clock_before(int64_t cycle) const { return cycle * rate / (2 * clock_mhz); }
+  int64_t clock_after(int64_t cycle) const {
+    return (cycle * rate + 2 * clock_mhz - 1) / (2 * clock_mhz);
   }
-  int64_t up(int64_t number) const { return down(number + by_ - 1); }
-
- private:
-  int64_t by_;
-  uint64_t inverse_;
-};
-
-// Cycles of a card and clocks of its DRAM, both from 0 on.
-class DramClock {
- public:
-  explicit DramClock(const DramSettings& settings)
-      : clocks_(settings.rate / std::gcd(settings.rate, 2 * settings.clock_mhz)),
-        cycles_(2 * settings.clock_mhz / std::gcd(settings.rate, 2 * settings.clock_mhz)),
-        by_clocks_(clocks_), by_cycles_(cycles_) {}
-
-  // The clock at the start of a cycle, rounded down or up.
-  int64_t before(int64_t cycle) const { return by_cycles_.down(cycle * clocks_); }
-  int64_t after(int64_t cycle) const { return by_cycles_.up(cycle * clocks_); }
-  // The cycle in which a clock lies, and the first that does not start before it.
-  int64_t cycle_of(int64_t clock) const { return by_clocks_.down(clock * cycles_); }
-  int64_t cycle_from(int64_t clock) const { return by_clocks_.up(clock * cycles_); }
-
- private:
-  int64_t clocks_, cycles_;  // so many clocks take as long as so many cycles
-  Divider by_clocks_, by_cycles_;
 };
 
 struct DramCounters {

@@ -27,7 +27,7 @@ struct Move {
   int64_t cycles = 2;  // from taking the command to the move
 };
 
-class LoadEngine final : public Engine {
+class LoadEngine : public Engine {
  public:
   LoadEngine(const Parameters& p, ReadPort& source, WritePort& destination, DmaPort& dma)
       : port_(destination), dma_(dma),
@@ -163,7 +163,7 @@ class LoadEngine final : public Engine {
   ReadFailure failure_ = ReadFailure::NONE;
 };
 
-class StoreEngine final : public Engine {
+class StoreEngine : public Engine {
  public:
   StoreEngine(const Parameters& p, CardBytes& memory, ReadPort& source, PostedPort& posted)
       : p_(p), memory_(memory), posted_(posted),

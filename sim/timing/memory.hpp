@@ -251,7 +251,7 @@ class MemorySystem {
     const auto base = static_cast<uint64_t>(p_.scratchpad_base);
     if (address < base) return DRAM;
     if (client.core < cores_) return static_cast<int>(client.core);
-    const auto core = (address - base) >> __builtin_ctzll(static_cast<uint64_t>(p_.scratchpad_bytes));
+    const auto core = (address - base) / static_cast<uint64_t>(p_.scratchpad_bytes);
     return static_cast<int>(std::min<uint64_t>(core, cores_ - 1));
   }
 

@@ -6,7 +6,6 @@
 
 #include "engine.hpp"
 #include "fifo.hpp"
-#include "words.hpp"
 
 namespace halfdome::timing {
 
@@ -49,10 +48,20 @@ class ReadBuffer {
   unsigned free_, depth_, returned_ = 0;
 };
 
+// Where the memory line around `address` ends cuts a run of words.
+inline unsigned words_to_line_end(const Parameters& p, uint64_t address) {
+  const uint64_t index = address / p.bus_bytes;
+  return static_cast<unsigned>(p.burst_words - (index & (p.burst_words - 1)));
+}
+
 // `rows` rows of `row_bytes` bytes, `stride` apart.
 struct Block {
   uint64_t address, stride, rows, row_bytes;
 };
+
+inline uint64_t words_of(const Parameters& p, uint64_t bytes) {
+  return (bytes + p.bus_bytes - 1) / p.bus_bytes;
+}
 
 // A walk over the words of a block, row after row.
 class Walk {

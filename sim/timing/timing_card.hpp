@@ -64,13 +64,14 @@ class TimingCard : public Card {
     posted_ = std::vector<PostedPort>(cores);
     std::vector<std::vector<Engine*>> engines;
     for (size_t core = 0; core < cores; ++core) {
-      cores_.push_back(std::make_unique<Core>(p_, core, bytes_, memory_, requester_.dma(core), posted_[core]));
-      engines.emplace_back();
-      for (unsigned number = 0; number < ENGINES; ++number) {
-        on_engine(core, number, [&](auto& engine) { engines[core].push_back(&engine); });
+      std::vector<Engine*> of_core;
+      for (unsigned number_of_engine = 0; number_of_engine < ENGINES; ++number_of_engine) {
+        engines_.push_back(make_engine(core, number_of_engine));
+        of_core.push_back(engines_.back().get());
       }
+      engines.push_back(std::move(of_core));
     }
-    wakes_.assign(cores * ENGINES, NEVER);
+    wakes_.assign(engines_.size(), NEVER);
     was_idle_.resize(cores);
     processor_ = std::make_unique<Processor>(p_, std::move(engines), fetch_, semantics_, requester_,
                                              memory_);
@@ -84,36 +85,20 @@ class TimingCard : public Card {
   // One for each core's stores, and one for completions.
   size_t writers() const { return static_cast<size_t>(p_.cores) + 1; }
 
-  // The engines of a core on the ports of its memory.
-  struct Core {
-    Core(const Parameters& p, size_t number, CardBytes& bytes, MemorySystem& memory, DmaPort& dma,
-         PostedPort& posted)
-        : Core(p, bytes, dma, posted, [&memory, number](size_t i) -> ReadPort& { return memory.core_read(number, i); },
-               [&memory, number](size_t i) -> WritePort& { return memory.core_write(number, i); }) {}
-
-    LoadEngine load;
-    StoreEngine store;
-    GatherEngine gather;
-    MatmulEngine matmul;
-    VectorEngine vector;
-
-   private:
-    template <typename Read, typename Write>
-    Core(const Parameters& p, CardBytes& bytes, DmaPort& dma, PostedPort& posted, Read read, Write write)
-        : load(p, read(0), write(0), dma), store(p, bytes, read(1), posted),
-          gather(p, bytes, read(4), read(5), read(6), read(7), write(2)),
-          matmul(p, read(8), read(9), read(10), write(3)), vector(p, read(2), read(3), write(1)) {}
-  };
-
-  // Calls `function` of an engine, whose kind the compiler knows.
-  template <typename Function>
-  void on_engine(size_t core, unsigned number, Function function) {
+  std::unique_ptr<Engine> make_engine(size_t core, unsigned number) {
+    const auto read = [&](unsigned i) -> ReadPort& { return memory_.core_read(core, i); };
+    const auto write = [&](unsigned i) -> WritePort& { return memory_.core_write(core, i); };
     switch (number) {
-      case LOAD_ENGINE: function(cores_[core]->load); break;
-      case STORE_ENGINE: function(cores_[core]->store); break;
-      case GATHER_ENGINE: function(cores_[core]->gather); break;
-      case MATMUL_ENGINE: function(cores_[core]->matmul); break;
-      default: function(cores_[core]->vector); break;
+      case LOAD_ENGINE:
+        return std::make_unique<LoadEngine>(p_, read(0), write(0), requester_.dma(core));
+      case STORE_ENGINE:
+        return std::make_unique<StoreEngine>(p_, bytes_, read(1), posted_[core]);
+      case MATMUL_ENGINE:
+        return std::make_unique<MatmulEngine>(p_, read(8), read(9), read(10), write(3));
+      case VECTOR_ENGINE:
+        return std::make_unique<VectorEngine>(p_, read(2), read(3), write(1));
+      default:
+        return std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
     }
   }
 
@@ -145,14 +130,13 @@ class TimingCard : public Card {
     memory_.begin(cycle, read_told, write_told);
     bool front = std::min(front_next_, endpoint.next_event(cycle)) <= cycle;
     if (front) begin_front();
-    for (size_t i = 0; i < wakes_.size(); ++i) {
+    for (size_t i = 0; i < engines_.size(); ++i) {
       if (wakes_[i] <= cycle) told_ |= uint64_t{1} << i;
     }
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left), core = i / ENGINES;
-      const auto number = static_cast<unsigned>(i % ENGINES);
-      on_engine(core, number, [&](auto& engine) { engine.offer(cycle); });
-      memory_.look(core, number);
+      engines_[i]->offer(cycle);
+      memory_.look(core, static_cast<unsigned>(i % ENGINES));
       front |= posted_[core].valid || posted_[core].data_valid || requester_.dma(core).valid;
     }
     if (front) {
@@ -165,10 +149,8 @@ class TimingCard : public Card {
     if (front) exchange(cycle);
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left);
-      on_engine(i / ENGINES, static_cast<unsigned>(i % ENGINES), [&](auto& engine) {
-        wakes_[i] = engine.clock(cycle);
-        if (engine.done()) front_next_ = processor_next_ = cycle + 1;
-      });
+      wakes_[i] = engines_[i]->clock(cycle);
+      if (engines_[i]->done()) front_next_ = processor_next_ = cycle + 1;
     }
     memory_.end(cycle);
     if (front) end_front(cycle);
@@ -275,7 +257,7 @@ class TimingCard : public Card {
   PacketMux mux_;
   std::vector<PostedPort> posted_;
   std::vector<PostedWriter> writers_;
-  std::vector<std::unique_ptr<Core>> cores_;
+  std::vector<std::unique_ptr<Engine>> engines_;
   std::unique_ptr<Processor> processor_;
   std::unique_ptr<Completer> completer_;
   std::vector<int64_t> wakes_;  // the cycle that each engine wants to be told of

@@ -5,7 +5,7 @@
 
 namespace halfdome::timing {
 
-class GatherEngine final : public Engine {
+class GatherEngine : public Engine {
  public:
   GatherEngine(const Parameters& p, const Bytes& bytes, ReadPort& lengths, ReadPort& indices,
                ReadPort& weights, ReadPort& rows, WritePort& output)

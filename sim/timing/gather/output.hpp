@@ -24,23 +24,20 @@ class ChunkSplitter {
   explicit ChunkSplitter(const Parameters& p)
       : elements_(static_cast<uint64_t>(p.gather_group_elements)),
         parts_(static_cast<uint64_t>(p.lanes) / elements_) {}
-  void start(const Job& job) {
-    final_part_ = job.shape.last_lane / elements_;
-    last_elements_ = job.shape.last_lane % elements_ + 1;
-  }
+  void start(const Job& job) { shape_ = job.shape; }
   Group group(const Pooled& chunk) const {
     const bool last = chunk.last && last_part(chunk);
-    return {last ? last_elements_ : elements_, chunk.context, last};
+    return {last ? shape_.last_lane % elements_ + 1 : elements_, chunk.context, last};
   }
   // With this group the chunk is taken.
   bool last_part(const Pooled& chunk) const {
-    return part_ == parts_ - 1 || (chunk.last && part_ == final_part_);
+    return part_ == parts_ - 1 || (chunk.last && part_ == shape_.last_lane / elements_);
   }
   void clock(const Pooled& chunk) { part_ = last_part(chunk) ? 0 : part_ + 1; }
 
  private:
   uint64_t elements_, parts_, part_ = 0;
-  uint64_t final_part_ = 0, last_elements_ = 0;  // of a row's last chunk
+  Shape shape_{};
 };
 
 // Divides groups, if that is asked for: one enters only if there is room behind the dividers.
@@ -146,7 +143,7 @@ class BagWriter {
     if (port_.taken) valid_ = false;
     if (flush_ && free) {
       flush_ = false;
-      give((address_ & ~(bus_ - 1)) + bus_, held_);
+      give(address_ / bus_ * bus_ + bus_, held_);
       held_ = 0;
     } else if (merge) {
       const uint64_t inside = std::min(size_, bus_ - place_), beyond = size_ - inside;
@@ -178,7 +175,7 @@ class BagWriter {
     first_ = group.last;
     follows_ = at + group.count;
     placed_ = true;
-    place_ = at & (bus_ - 1);
+    place_ = at % bus_;
     word_ = at - place_;
     size_ = group.count;
     last_ = group.last;

@@ -50,10 +50,10 @@ class RowFetcher {
     }
     if (leaves) {
       const uint64_t address = (job_.table + located.lookup.index * job_.row_stride) & ADDRESS_MASK;
-      tags.write(cycle, {place_in_word(p_, address), located.lookup.row, located.lookup.last, located.context});
+      tags.write(cycle, {address % bus(), located.lookup.row, located.lookup.last, located.context});
       if (located.lookup.row) {
-        number_ = word_at(p_, address);
-        left_ = words_of(p_, job_.shape.row_bytes + place_in_word(p_, address));
+        number_ = address / bus();
+        left_ = (job_.shape.row_bytes + address % bus() + bus() - 1) / bus();
       }
     }
     bool moves = false;

@@ -199,12 +199,12 @@ class BagInterleaver {
       out_ = {rings_[chosen].front(), static_cast<unsigned>(chosen)};
       rings_[chosen].pop_front();
       left_[chosen] = cycle;
-      above_ = following(chosen);
+      above_ = chosen + 1;
     }
     valid_ = leaves || (valid_ && !taken);
     if (lookup) {
       rings_[deal_].push_back(*lookup);
-      if (lookup->last) deal_ = following(deal_);
+      if (lookup->last) deal_ = (deal_ + 1) % rings_.size();
     }
     if (leaves || taken || lookup) return cycle + 1;
     int64_t next = NEVER;
@@ -216,15 +216,13 @@ class BagInterleaver {
   }
 
  private:
-  size_t following(size_t context) const { return context + 1 == rings_.size() ? 0 : context + 1; }
   // The context whose turn it is: the next one after the last, if it has a lookup and was not chosen
   // too short a time ago.
   size_t choose(int64_t cycle) const {
     const size_t n = rings_.size();
-    size_t context = above_;
     for (size_t i = 0; i < n; ++i) {
+      const size_t context = (above_ + i) % n;
       if (!rings_[context].empty() && cycle - left_[context] >= p_.gather_chain_latency) return context;
-      context = following(context);
     }
     return n;
   }

@@ -8,7 +8,7 @@
 
 namespace halfdome::timing {
 
-class MatmulEngine final : public Engine {
+class MatmulEngine : public Engine {
  public:
   MatmulEngine(const Parameters& p, ReadPort& x, ReadPort& w, ReadPort& params, WritePort& y)
       : p_(p), y_(y), sequencer_(p), activations_(p, x), fetcher_(p, w), loader_(p),

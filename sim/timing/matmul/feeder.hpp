@@ -17,7 +17,7 @@ struct Tile {
 class Feeder {
  public:
   explicit Feeder(const Parameters& p)
-      : p_(p), word_bits_(static_cast<unsigned>(__builtin_ctzll(static_cast<uint64_t>(p.bus_bytes / p.array_rows)))),
+      : p_(p), words_(static_cast<unsigned>(p.bus_bytes / p.array_rows)),
         pass_cycles_(static_cast<unsigned>(p.matmul_pass_cycles)) {}
 
   void start(const Job& job) { job_ = job; }
@@ -83,10 +83,10 @@ class Feeder {
 
  private:
   // The word of the line in which the pass's channels are.
-  unsigned word() const { return (job_.diagonal ? tile_ : depth_) >> word_bits_; }
+  unsigned word() const { return (job_.diagonal ? tile_ : depth_) / words_; }
 
   const Parameters& p_;
-  unsigned word_bits_, pass_cycles_;  // `word_bits_`: logarithm of the passes that a word serves
+  unsigned words_, pass_cycles_;
   Job job_{};
   const Line* line_ = nullptr;
   unsigned row_ = 0, depth_ = 0, tile_ = 0;

@@ -119,7 +119,7 @@ class TileLoader {
     switch (weights_) {
       case Weights::PACKED:
         loads_ = word && !full_;
-        word_ = loads_ && (stage_ & (stages_of_word_ - 1)) == stages_of_word_ - 1;
+        word_ = loads_ && stage_ % stages_of_word_ == stages_of_word_ - 1;
         break;
       case Weights::ROWS:
         word_ = word && !full_;

@@ -92,11 +92,11 @@ class RowWriter {
 
   uint64_t bus() const { return static_cast<uint64_t>(p_.bus_bytes); }
   unsigned last_word() const {
-    return static_cast<unsigned>(word_at(p_, place_in_word(p_, row_.address) + row_.size - 1));
+    return static_cast<unsigned>((row_.address % bus() + row_.size - 1) / bus());
   }
   void offer_word() {
     const uint64_t from = row_.address, to = from + row_.size;
-    const uint64_t word = (word_at(p_, from) + word_) * bus();
+    const uint64_t word = (from / bus() + word_) * bus();
     const uint64_t first = std::max(from, word);
     port_.offer(first & ADDRESS_MASK, static_cast<unsigned>(std::min(to, word + bus()) - first));
   }

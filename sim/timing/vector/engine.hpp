@@ -6,7 +6,7 @@
 
 namespace halfdome::timing {
 
-class VectorEngine final : public Engine {
+class VectorEngine : public Engine {
  public:
   VectorEngine(const Parameters& p, ReadPort& a, ReadPort& b, WritePort& y)
       : p_(p), y_(y), a_(p, a), b_(p, b), packer_(p, y), walker_(p), sums_(p), averages_(p), lines_(p) {}

@@ -37,8 +37,7 @@ class DramChannel {
   static constexpr int READ_TURN = 64;
   static constexpr int RECENT_LINES = 16;  // so many show what is scarce
 
-  explicit DramChannel(const DramSettings& settings)
-      : s_(settings), next_refresh_(settings.refi), scarce_(scarce()) {}
+  explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
 
   // Where every command from now on is noted; nowhere if null.
   std::vector<DramCommand>* log = nullptr;
@@ -128,7 +127,6 @@ class DramChannel {
   struct Queue {
     BankQueue banks[BANKS];
     size_t size = 0;
-    unsigned asked = 0;  // banks with requests, a bit for each
   };
   struct Bank {
     int64_t row = -1, next_activate = 0, next_column = 0, next_precharge = 0;
@@ -155,7 +153,6 @@ class DramChannel {
     int& slot = entry.row == banks_[entry.bank].row ? bank.hit : bank.miss;
     if (slot < 0) slot = static_cast<int>(bank.entries.size());
     bank.entries.push_back(entry);
-    queue.asked |= 1u << entry.bank;
     ++queue.size;
     wake_ = std::min(wake_, entry.arrival);
   }
@@ -190,9 +187,9 @@ class DramChannel {
     const int64_t data_bus = writing ? next_write_ : next_read_;
     const int64_t window =
         std::max(last_activate_ + s_.rrd, activate_window_[window_position_] + s_.faw);
-    for (unsigned left = queue.asked; left; left &= left - 1) {
-      const int b = __builtin_ctz(left);
+    for (int b = 0; b < BANKS; ++b) {
       const BankQueue& requests = queue.banks[b];
+      if (requests.entries.empty()) continue;
       const Bank& bank = banks_[b];
       if (stays_open(requests, bank)) {
         const Entry& entry = requests.entries[requests.hit];
@@ -203,12 +200,13 @@ class DramChannel {
         else consider(precharge, entry, std::max(bank.next_precharge, last_precharge_ + s_.ppd));
       }
     }
-    if (scarce_ == COMMAND_BUS) {
+    const Resource resource = scarce();
+    if (resource == COMMAND_BUS) {
       const Choice& first = activate.ready < column.ready ? activate : column;
       return precharge.ready < first.ready ? precharge : first;
     }
-    const Choice& first = scarce_ == ACTIVATES ? activate : column;
-    const Choice& other = scarce_ == ACTIVATES ? column : activate;
+    const Choice& first = resource == ACTIVATES ? activate : column;
+    const Choice& other = resource == ACTIVATES ? column : activate;
     const bool in_time = other.clock + CLOCKS[other.kind] <= first.clock;
     const Choice& next = in_time ? other : first;
     return precharge.clock < next.clock ? precharge : next;
@@ -293,7 +291,6 @@ class DramChannel {
     BankQueue& requests = queue.banks[entry.bank];
     row_hits_ += !bank.fresh;
     needed_rows_ = needed_rows_ << 1 | std::bitset<RECENT_LINES>(bank.fresh);
-    scarce_ = scarce();
     bank.fresh = false;
     served_ += choice.writing == draining_;
     bank.passes += requests.miss == 0;
@@ -312,7 +309,6 @@ class DramChannel {
       ++read_count_;
     }
     requests.entries.erase(requests.entries.begin() + (choice.entry - requests.entries.data()));
-    if (requests.entries.empty()) queue.asked &= ~(1u << entry.bank);
     --queue.size;
     find_slots(requests, bank.row);
     const bool close = closes(requests, bank);
@@ -358,7 +354,6 @@ class DramChannel {
   int64_t next_read_ = 0, next_write_ = 0, next_refresh_, now_ = 0, wake_ = NEVER;
   // Which of the last lines needed an activate.
   std::bitset<RECENT_LINES> needed_rows_ = ~0ull;
-  Resource scarce_;
   bool draining_ = false;
   int served_ = READ_TURN;  // requests since draining began or ended
   uint64_t read_count_ = 0, write_count_ = 0, row_hits_ = 0, activates_ = 0, refreshes_ = 0;

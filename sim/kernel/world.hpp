@@ -76,15 +76,9 @@ class World {
       const int64_t start = end_;
       end_ = clock_.first_cycle(fabric.now() + fabric.lookahead_down());
       if (s_.window_cycles) end_ = std::min(end_, start + s_.window_cycles);
-      Card* awake = nullptr;
-      bool several = false;
-      for (auto& card : cards) {
-        if (card->skip_idle(end_)) continue;
-        several |= awake != nullptr;
-        awake = card.get();
-      }
-      if (several) threads_->run();
-      else if (awake && !awake->run(end_)) failed_ = true;
+      bool asleep = true;
+      for (auto& card : cards) asleep &= card->skip_idle(end_);
+      if (!asleep) threads_->run();
       if (failed_) return STOPPED;
       collect();
     }

@@ -216,8 +216,9 @@ def _prepared(runtime: Runtime, work: engines.Work | None) -> Iterator[Callable[
 
 def _pace(config: CardConfig, engine: str, cards: int, work: engines.Work | None) -> dict:
     """Cycles of the work, all but the first time, and the processor seconds of the fastest."""
+    values = engine == "native" or work is not None
     with (
-        open(cards=cards, config=config, engine=engine, threads=1) as runtime,
+        open(cards=cards, config=config, engine=engine, threads=1, values=values) as runtime,
         _prepared(runtime, work) as repeat,
     ):
         repeat()
@@ -231,8 +232,8 @@ def _pace(config: CardConfig, engine: str, cards: int, work: engines.Work | None
 
 def speed(config: CardConfig) -> list[dict]:
     """How many times as long as `timing` `native` takes for the same work, in processor seconds of
-    one thread: a product in the scratchpad, and the batches of `engines.batches` on six cards where
-    the data set is. Python and values are part of it, opening is not."""
+    one thread: a product in the scratchpad, whose values `timing` leaves out, and the batches of
+    `engines.batches` on six cards where the data set is. Python is part of it, opening is not."""
     product = f"{matmul.near_side(config)}^3 near"
     works: list[tuple[str, int, engines.Work | None]] = [(product, 1, None)]
     if batches := engines.batches(config):

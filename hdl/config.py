@@ -24,7 +24,8 @@ DRAM_PAGE_POLICIES = ("open", "closed", "adaptive")
 """What `CardConfig.dram_page_policy` may be."""
 
 ADDRESS_BITS = 40
-"""Width of a card address: DRAM from 0, then the scratchpads (see `CardConfig.scratchpad_base`)."""
+"""Most bits of a card address, and those of AXI: DRAM from 0, then the scratchpads (see
+`CardConfig.scratchpad_base`). Within a card they are `CardConfig.address_bits`."""
 
 
 class ConfigError(ValueError):
@@ -192,6 +193,12 @@ class CardConfig:
         """Size of BAR2, which shows all card memory at its card address. A power of two."""
         top = self.scratchpad_address(self.cores)
         return 1 << (top - 1).bit_length()
+
+    @property
+    def address_bits(self) -> int:
+        """Bits of a card address within the card: of every byte of its memory, and of the one after
+        the last. What the checker lets pass lies there, and sums that end there may wrap around."""
+        return self.window_bytes.bit_length()
 
     @property
     def dram_fields(self) -> dict[str, tuple[int, int]]:

@@ -13,7 +13,7 @@ from halfdome.hdl.gather.cache import RowCache
 from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.gather.watch import WriteWatch
 from halfdome.hdl.matmul.engine import MatmulEngine
-from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES
+from halfdome.hdl.memory.axi_arbiter import dram_writes
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.pcie.port import DmaReadPort, PostedWritePort
@@ -41,7 +41,7 @@ def core_members(config: CardConfig) -> dict[str, wiring.Member]:
     gather_waits : Out(4), see `GatherEngine`
 
     With a hot-row cache (`config.gather_cache_bytes`) also
-    dram_writes : In(DRAM_WRITES)
+    dram_writes : In(`dram_writes`)
     gather_cache_hits, gather_cache_misses : Out(1), pulses
     """
     members = {
@@ -54,7 +54,7 @@ def core_members(config: CardConfig) -> dict[str, wiring.Member]:
     }
     if config.gather_cache_bytes:
         members |= {
-            "dram_writes": In(DRAM_WRITES),
+            "dram_writes": In(dram_writes(config)),
             "gather_cache_hits": Out(1),
             "gather_cache_misses": Out(1),
         }
@@ -105,7 +105,7 @@ class Core(wiring.Component):
         rows = gather.rows
         if self._config.gather_cache_bytes:
             m.submodules.gather_cache = cache = RowCache(self._config)
-            m.submodules.gather_watch = watch = WriteWatch()
+            m.submodules.gather_watch = watch = WriteWatch(self._config)
             connect(m, gather.rows, cache.client)
             rows = cache.memory
             command = data.View(layout(fields(Opcode.GATHER)), gather.command.p)

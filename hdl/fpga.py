@@ -18,6 +18,8 @@ class Family:
     devices : dict, by what is in that name: what they hold of each resource
     synthesised_cells : dict, for each resource: how much of it each of Yosys' cells takes
     routed_cells : dict, the same of nextpnr's
+    synthesis : str, options of Yosys' command for a design that should be small: LUT4 alone, since
+        a LUT5 is two of them and a multiplexer
     bitstream : str, suffix of the file that is loaded
     """
 
@@ -25,6 +27,7 @@ class Family:
     devices: Mapping[str, Mapping[str, int]]
     synthesised_cells: Mapping[str, Counts]
     routed_cells: Mapping[str, Counts]
+    synthesis: str
     bitstream: str
 
     def capacity(self, device: str) -> Mapping[str, int]:
@@ -35,7 +38,10 @@ class Family:
     def synthesised(self, sizes: Path) -> dict[str, int]:
         """What Yosys' `stat -json` says that a design takes."""
         text = sizes.read_text()
-        cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
+        return self.taken(json.loads(text[text.index("{") :])["design"]["num_cells_by_type"])
+
+    def taken(self, cells: Counts) -> dict[str, int]:
+        """What so many of each of Yosys' cells take."""
         return _sums(self.synthesised_cells, cells)
 
     def routed(self, report: Path) -> dict[str, int | float]:
@@ -72,6 +78,7 @@ ECP5 = Family(
         "dsp": {"MULT18X18D": 1},
         "bram": {"DP16KD": 1},
     },
+    synthesis="-nowidelut",
     bitstream="bit",
 )
 """Lattice ECP5: LUT4, carry logic and distributed RAM included; flip-flops, MULT18X18D, blocks of
@@ -97,6 +104,7 @@ GW2A = Family(
         "dsp": _MULTIPLIERS,
         "bram": {"BSRAM": 1},
     },
+    synthesis="-family gw2a -nowidelut",
     bitstream="fs",
 )
 """Gowin GW2A and GW2AR: LUT4, carry logic and distributed RAM included; flip-flops, multipliers of

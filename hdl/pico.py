@@ -67,7 +67,7 @@ class Pico(wiring.Component):
 
     An access takes 2 cycles for a register, 4 for a word that is written, 5 for one that is read;
     one to the scratchpad waits its turn beside the engine. A write of the command or of CONTROL has
-    no effect while a command runs. Reads where there is no register answer 0.
+    no effect while a command runs. Reads of the command, and where there is no register, answer 0.
     """
 
     def __init__(self, config: CardConfig):
@@ -181,8 +181,6 @@ class Pico(wiring.Component):
                                 (address == control) & (bus.dat_w & registers.PICO_START).any()
                             )
                         m.d.sync += bus.dat_r.eq(0)
-                        with m.If(in_command):
-                            m.d.sync += bus.dat_r.eq(command.word_select(command_word, 32))
                         with m.Switch(address):
                             for register in registers.PICO_REGISTERS:
                                 with m.Case(register.offset):

@@ -3,34 +3,32 @@
 from amaranth import Module, Signal, Value
 from amaranth.lib import data
 
-from halfdome.hdl.config import ADDRESS_BITS
-
-STEPS: dict[str, int] = {
-    "rows": 32,
-    "pixel_step": 32,
-    "line_step": ADDRESS_BITS,
-    "tap_step": 32,
-    "tap_line_step": ADDRESS_BITS,
-}
-"""What is calculated, with its bits: pixels of the output; bytes from a window to the next to the
-right and below, and from a tap to the next to the right and below."""
+from halfdome.hdl.config import CardConfig
 
 STEP_CYCLES = 11
 """Cycles from `start` to the last of them."""
 
 
+def step_bits(config: CardConfig) -> dict[str, int]:
+    """What is calculated, with its bits: pixels of the output; bytes from a window to the next to
+    the right and below, and from a tap to the next to the right and below."""
+    steps = ("pixel_step", "line_step", "tap_step", "tap_line_step")
+    return {"rows": 32} | dict.fromkeys(steps, config.address_bits)
+
+
 def calculate_steps(m: Module, v: data.View, job: data.View, start: Value) -> Value:
-    """Sets `STEPS` of a job from the fields `v` of a command, which do not change meanwhile.
+    """Sets `step_bits` of a job from the fields `v` of a command, which do not change meanwhile.
 
     Takes `pad_top` lines and `pad_left` pixels from `job.x`, the address of the image, which may
     wrap below 0. One product a cycle on one multiplier; its operands are chosen in the cycle
     before, so that no clock has both to do. Returns whether this is the last cycle.
     """
-    image_line = Signal(32)
-    beside = Signal(24)
-    above = Signal(ADDRESS_BITS)
+    bits = len(job.x)
+    image_line, beside, above = (
+        Signal(bits, name=name) for name in ("image_line", "beside", "above")
+    )
     factor, term = Signal(16), Signal(32)
-    product = Signal(ADDRESS_BITS)
+    product = Signal(max(len(job.rows), bits))
     products = (
         (v.width, v.x_stride, image_line),
         (v.out_height, v.out_width, job.rows),

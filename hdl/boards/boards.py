@@ -162,5 +162,6 @@ class BoardTop(Elaboratable):
 def project(name: str) -> BuildPlan:
     """Everything that Yosys, nextpnr and what packs bitstreams need for a board."""
     chosen = board(name)
+    platform, top = chosen.make_platform(), BoardTop(chosen.divide)
     with mended():
-        return chosen.make_platform().prepare(BoardTop(chosen.divide), TOP)
+        return platform.prepare(top, TOP, synth_opts=chosen.family.synthesis)

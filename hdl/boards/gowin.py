@@ -45,9 +45,6 @@ class _Himbaechel(GowinPlatform):
         synthesise, *_ = super().command_templates
         return [synthesise, _PLACE, _PACK]
 
-    def toolchain_prepare(self, fragment, name, **overrides):
-        return super().toolchain_prepare(fragment, name, synth_opts="-family gw2a", **overrides)
-
 
 class TangPrimer20k(_Himbaechel, TangPrimer20kDockPlatform):
     """Sipeed Tang Primer 20K in its dock."""

@@ -5,12 +5,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import ReadPort, WritePort, read_word
 from halfdome.hdl.memory.reader import ReadBuffer
 
-BLOCK = data.StructLayout({"address": ADDRESS_BITS, "stride": 32, "rows": 32, "row_bytes": 32})
-"""`rows` rows of `row_bytes` bytes (both 1 or more), `stride` apart; all but sizes word aligned."""
+
+def block_layout(config: CardConfig) -> data.StructLayout:
+    """`rows` rows of `row_bytes` bytes (both 1 or more), `stride` apart; all but sizes word
+    aligned."""
+    return data.StructLayout(
+        {"address": config.address_bits, "stride": 32, "rows": 32, "row_bytes": 32}
+    )
 
 
 def words_of(config: CardConfig, row_bytes):
@@ -28,7 +33,7 @@ class RowReader(wiring.Component):
 
     Members
     -------
-    i : In(stream of `BLOCK`)
+    i : In(stream of `block_layout`)
     o : Out(stream of `read_word`), whole words; `last` ends a burst, not a row
     port : Out(ReadPort)
 
@@ -40,7 +45,7 @@ class RowReader(wiring.Component):
         self._depth = depth
         super().__init__(
             {
-                "i": In(stream.Signature(BLOCK)),
+                "i": In(stream.Signature(block_layout(config))),
                 "o": Out(stream.Signature(read_word(config))),
                 "port": Out(ReadPort(config)),
             }
@@ -53,8 +58,8 @@ class RowReader(wiring.Component):
         connect(m, buffer.port, flipped(self.port))
         connect(m, buffer.o, flipped(self.o))
 
-        address = Signal(ADDRESS_BITS)
-        next_row = Signal(ADDRESS_BITS)
+        address = Signal(config.address_bits)
+        next_row = Signal(config.address_bits)
         stride = Signal(32)
         rows = Signal(32)
         words = Signal(32)
@@ -96,7 +101,7 @@ class RowWriter(wiring.Component):
 
     Members
     -------
-    i : In(stream of `BLOCK`)
+    i : In(stream of `block_layout`)
     i_words : In(stream of bus words), each row starting in a new word
     port : Out(WritePort)
     done : Out(1), no words are missing and every written one can be seen
@@ -108,7 +113,7 @@ class RowWriter(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "i": In(stream.Signature(BLOCK)),
+                "i": In(stream.Signature(block_layout(config))),
                 "i_words": In(stream.Signature(config.bus_bytes * 8)),
                 "port": Out(WritePort(config)),
                 "done": Out(1),
@@ -118,8 +123,8 @@ class RowWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        address = Signal(ADDRESS_BITS)
-        next_row = Signal(ADDRESS_BITS)
+        address = Signal(config.address_bits)
+        next_row = Signal(config.address_bits)
         stride = Signal(32)
         rows = Signal(32)
         words = Signal(32)

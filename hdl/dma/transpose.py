@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import Opcode, fields, layout
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
-from halfdome.hdl.dma.rows import BLOCK, words_of
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.dma.rows import block_layout, words_of
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.once import Once
 
@@ -31,8 +31,8 @@ class BlockWalker(wiring.Component):
     Members
     -------
     i : In(stream of 512 bits), a checked TRANSPOSE; taken when all blocks of the one before are
-    o : Out(stream of {source, destination}, each a `BLOCK`): the rows of a block, and where its
-        columns become rows
+    o : Out(stream of {source, destination}, each a `block_layout`): the rows of a block, and where
+        its columns become rows
     size : Out(2), log2 of an element's bytes
 
     The first block is offered in the cycle after `i` is taken, then one a cycle.
@@ -40,26 +40,25 @@ class BlockWalker(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
+        places = dict.fromkeys(("source", "destination"), block_layout(config))
         super().__init__(
             {
                 "i": In(stream.Signature(DESCRIPTOR_BITS)),
-                "o": Out(
-                    stream.Signature(data.StructLayout({"source": BLOCK, "destination": BLOCK}))
-                ),
+                "o": Out(stream.Signature(data.StructLayout(places))),
                 "size": Out(2),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        line = self._config.line_bytes
+        line, bits = self._config.line_bytes, self._config.address_bits
         new = data.View(layout(fields(Opcode.TRANSPOSE)), self.i.p)
         job = Signal.like(new)
         batches = Signal(16)
         rows, columns = Signal(16), Signal(16)  # from the block on
         # Of the batch, of the first block along the rows, of the block.
-        source = [Signal(ADDRESS_BITS, name=f"source_{of}") for of in ("batch", "row", "block")]
-        target = [Signal(ADDRESS_BITS, name=f"target_{of}") for of in ("batch", "row", "block")]
+        source = [Signal(bits, name=f"source_{of}") for of in ("batch", "row", "block")]
+        target = [Signal(bits, name=f"target_{of}") for of in ("batch", "row", "block")]
         side = Signal(range(line + 1))  # of a block, in elements
         height, width = Signal.like(side), Signal.like(side)
         last_across, last_down = Signal(), Signal()
@@ -303,7 +302,7 @@ class Transposer(wiring.Component):
     Members
     -------
     i : In(stream of 512 bits), a checked TRANSPOSE, only while `idle`
-    source, destination : Out(stream of `BLOCK`), rows to read and to write, in their order
+    source, destination : Out(stream of `block_layout`), rows to read and to write, in their order
     i_words, o_words : In, Out(stream of bus words), those of the rows
     idle : Out(1), no TRANSPOSE has anything left to ask for or to hand over
 
@@ -319,8 +318,8 @@ class Transposer(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(DESCRIPTOR_BITS)),
-                "source": Out(stream.Signature(BLOCK)),
-                "destination": Out(stream.Signature(BLOCK)),
+                "source": Out(stream.Signature(block_layout(config))),
+                "destination": Out(stream.Signature(block_layout(config))),
                 "i_words": In(stream.Signature(word)),
                 "o_words": Out(stream.Signature(word)),
                 "idle": Out(1),
@@ -332,7 +331,8 @@ class Transposer(wiring.Component):
         m.submodules.walker = walker = BlockWalker(self._config)
         m.submodules.blocks = blocks = BlockTransposer(self._config)
         queued = data.StructLayout(
-            {"address": ADDRESS_BITS} | dict.fromkeys(("rows", "row_bytes"), self._side)
+            {"address": self._config.address_bits}
+            | dict.fromkeys(("rows", "row_bytes"), self._side)
         )
         m.submodules.targets = targets = SyncFIFOBuffered(width=queued.size, depth=QUEUED)
         ready = self.source.ready & blocks.block.ready & targets.w_rdy

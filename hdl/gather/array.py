@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import ReadPort
 from halfdome.hdl.memory.reader import SequentialReader
 
@@ -34,7 +34,7 @@ class ArrayReader(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
-        job = data.StructLayout({"address": ADDRESS_BITS, "count": COUNT_BITS, "wide": 1})
+        job = data.StructLayout({"address": config.address_bits, "count": COUNT_BITS, "wide": 1})
         super().__init__(
             {
                 "i": In(stream.Signature(job)),
@@ -55,7 +55,7 @@ class ArrayReader(wiring.Component):
         connect(m, reader.port, flipped(self.port))
 
         # Words: asked for in runs, so that an abandoned array costs at most one run.
-        address = Signal(ADDRESS_BITS)
+        address = Signal(config.address_bits)
         words = Signal(COUNT_BITS)
         in_flight = Signal(range(2 * RUN_WORDS + PREFETCH_LINES * config.burst_words))
         run = Signal(range(RUN_WORDS + 1))

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.convert import byte_group
 from halfdome.hdl.gather.interleave import CONTEXTS
 from halfdome.hdl.memory.port import write_request
@@ -31,7 +31,7 @@ class BagWriter(wiring.Component):
         super().__init__(
             {
                 "restart": In(1),
-                "output": In(ADDRESS_BITS),
+                "output": In(config.address_bits),
                 "output_stride": In(16),
                 "i": In(stream.Signature(byte_group(config))),
                 "o": Out(stream.Signature(write_request(config))),
@@ -41,13 +41,13 @@ class BagWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        word_bytes = self._config.bus_bytes
+        word_bytes, address_bits = self._config.bus_bytes, self._config.address_bits
         word_bits = exact_log2(word_bytes)
         # A group in its place within two words.
         placed = Signal(
             data.StructLayout(
                 {
-                    "word": ADDRESS_BITS - word_bits,
+                    "word": address_bits - word_bits,
                     "data": data.ArrayLayout(8 * word_bytes, 2),
                     "strobe": data.ArrayLayout(word_bytes, 2),
                     "last": 1,
@@ -59,9 +59,9 @@ class BagWriter(wiring.Component):
         # Where the group goes: a row starts at its context's address, a stride of CONTEXTS bags
         # from that context's row before.
         first = Signal(init=1)
-        follows = Signal(ADDRESS_BITS)
-        start = Signal(ADDRESS_BITS)
-        at = Signal(ADDRESS_BITS)
+        follows = Signal(address_bits)
+        start = Signal(address_bits)
+        at = Signal(address_bits)
         takes = Signal()
         m.d.comb += [
             at.eq(Mux(first, start, follows)),
@@ -69,7 +69,7 @@ class BagWriter(wiring.Component):
             takes.eq(self.i.valid & self.i.ready),
         ]
         for context in range(CONTEXTS):
-            address = Signal(ADDRESS_BITS, name=f"address_{context}")
+            address = Signal(address_bits, name=f"address_{context}")
             with m.If(self.i.p.context == context):
                 m.d.comb += start.eq(address)
                 with m.If(takes & first):

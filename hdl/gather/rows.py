@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.interleave import CONTEXTS, ContextLookup
 from halfdome.hdl.gather.shape import max_row_bytes, row_shape
 from halfdome.hdl.memory.port import ReadPort, read_word
@@ -49,7 +49,7 @@ class RowFetcher(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "table": In(ADDRESS_BITS),
+                "table": In(config.address_bits),
                 "row_stride": In(16),
                 "shape": In(row_shape(config)),
                 "i": In(stream.Signature(ContextLookup)),
@@ -74,14 +74,14 @@ class RowFetcher(wiring.Component):
             tags.r_en.eq(self.tags.ready),
         ]
 
-        # table + index * row_stride, in steps of one 16-bit multiplier or one 40-bit adder.
+        # table + index * row_stride, in steps of one 16-bit multiplier or one adder of an address.
         step = Signal()
         lookups = [self.i.p] + [Signal(ContextLookup, name=f"lookup_{i}") for i in (1, 2, 3)]
         valids = [self.i.valid] + [Signal(name=f"valid_{i}") for i in (1, 2, 3)]
         low = Signal(32)
         high = Signal(32)
-        product = Signal(ADDRESS_BITS)
-        address = Signal(ADDRESS_BITS)
+        product = Signal(config.address_bits)
+        address = Signal(config.address_bits)
         index = self.i.p.lookup.index
         m.d.comb += self.i.ready.eq(step)
         with m.If(step):

@@ -4,8 +4,8 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.config import ADDRESS_BITS
-from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.memory.axi_arbiter import dram_writes
 
 
 class WriteWatch(wiring.Component):
@@ -15,7 +15,7 @@ class WriteWatch(wiring.Component):
     -------
     start : In(1), a command begins
     table, rows, row_stride : In, of that command, while `start` is high
-    writes : In(DRAM_WRITES)
+    writes : In(`dram_writes`)
     flush : Out(1), in the cycle of `start`
     busy : Out(1), the table's end is being computed: the command must not read rows yet
 
@@ -25,14 +25,15 @@ class WriteWatch(wiring.Component):
     command, rows written meanwhile may be seen old or new.
     """
 
-    def __init__(self):
+    def __init__(self, config: CardConfig):
+        self._address_bits = config.address_bits
         super().__init__(
             {
                 "start": In(1),
-                "table": In(ADDRESS_BITS),
+                "table": In(config.address_bits),
                 "rows": In(32),
                 "row_stride": In(16),
-                "writes": In(DRAM_WRITES),
+                "writes": In(dram_writes(config)),
                 "flush": Out(1),
                 "busy": Out(1),
             }
@@ -40,10 +41,10 @@ class WriteWatch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # table + rows * row_stride, in steps of one 16-bit multiplier or one 40-bit adder.
+        # table + rows * row_stride, in steps of one 16-bit multiplier or one adder of an address.
         steps = Signal(3)
         low_part, high_part = Signal(32), Signal(32)
-        size, base, end = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        size, base, end = (Signal(self._address_bits, name=n) for n in ("size", "base", "end"))
         m.d.comb += self.busy.eq(steps.any())
         m.d.sync += [
             steps.eq(steps << 1 | self.start),
@@ -55,7 +56,8 @@ class WriteWatch(wiring.Component):
         with m.If(self.start):
             m.d.sync += base.eq(self.table)
 
-        held, lowest, highest = Signal(), Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        held = Signal()
+        lowest, highest = (Signal(self._address_bits, name=n) for n in ("lowest", "highest"))
         with m.If(steps[2]):
             m.d.sync += [
                 held.eq(1),

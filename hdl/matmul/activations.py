@@ -6,8 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
-from halfdome.hdl.matmul.job import JOB, SIZE_BITS
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.matmul.job import SIZE_BITS, job_layout
 from halfdome.hdl.matmul.sequencer import fill_layout
 from halfdome.hdl.memory.port import ReadPort
 
@@ -22,7 +22,7 @@ class ActivationBuffer(wiring.Component):
 
     Members
     -------
-    job : In(JOB), constant while lines are fetched
+    job : In(`job_layout`), constant while lines are fetched
     start : In(1), the next line is the job's first
     i : In(stream of `fill_layout`)
     port : Out(ReadPort)
@@ -43,7 +43,7 @@ class ActivationBuffer(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "job": In(JOB),
+                "job": In(job_layout(config)),
                 "start": In(1),
                 "i": In(stream.Signature(fill_layout(config))),
                 "port": Out(ReadPort(config)),
@@ -134,14 +134,14 @@ class ActivationBuffer(wiring.Component):
             "column": SIZE_BITS,  # of the output image
             "down": signed(_POSITION_BITS),  # row and column of x
             "right": signed(_POSITION_BITS),
-            "address": ADDRESS_BITS,
-            "line_address": ADDRESS_BITS,  # of the output row's first pixel
+            "address": config.address_bits,
+            "line_address": config.address_bits,  # of the output row's first pixel
         }
         here = {name: Signal(shape, name=f"here_{name}") for name, shape in position.items()}
         following = {name: Signal(shape, name=f"next_{name}") for name, shape in position.items()}
         block = {name: Signal(shape, name=f"block_{name}") for name, shape in position.items()}
-        batch_x = Signal(ADDRESS_BITS)
-        next_batch_x = Signal(ADDRESS_BITS)
+        batch_x = Signal(config.address_bits)
+        next_batch_x = Signal(config.address_bits)
         m.d.comb += next_batch_x.eq(batch_x + job.x_batch_stride)
 
         def origin(address):
@@ -156,7 +156,7 @@ class ActivationBuffer(wiring.Component):
         def go(to: dict, values: dict) -> list:
             return [to[name].eq(value) for name, value in values.items()]
 
-        next_line = Signal(ADDRESS_BITS)
+        next_line = Signal(config.address_bits)
         m.d.comb += [
             next_line.eq(here["line_address"] + job.line_step),
             *go(following, here),
@@ -212,7 +212,7 @@ class ActivationBuffer(wiring.Component):
         """Cuts a row's words at the end of a memory line; from DRAM, rows that follow each other in
         one are read together."""
         config = self._config
-        address = Signal(ADDRESS_BITS)
+        address = Signal(config.address_bits)
         left = Signal(range(config.burst_words + 1))
         count = Signal.like(left)
         to_line_end = Signal.like(left)

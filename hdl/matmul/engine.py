@@ -96,7 +96,7 @@ class MatmulEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.decoder = decoder = JobDecoder()
+        m.submodules.decoder = decoder = JobDecoder(config)
         m.submodules.sequencer = sequencer = LineSequencer(config)
         m.submodules.activations = activations = ActivationBuffer(config)
         m.submodules.weights = weights = WeightFetcher(config, WEIGHT_WORDS)

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import ElementFormat
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.matmul.accumulators import Accumulators
 from halfdome.hdl.matmul.array import OPERAND_BITS
-from halfdome.hdl.matmul.job import JOB
+from halfdome.hdl.matmul.job import job_layout
 from halfdome.hdl.matmul.sequencer import feed_layout
 from halfdome.hdl.matmul.writer import tile_layout
 
@@ -22,7 +22,7 @@ class Feeder(wiring.Component):
 
     Members
     -------
-    job : In(JOB), constant while its lines are fed
+    job : In(`job_layout`), constant while its lines are fed
     i : In(stream of `feed_layout`)
     row, word, read, release, available, data, outside : the reading side of `ActivationBuffer`
     tile_ready : In(1), the next weight tile is in place
@@ -49,7 +49,7 @@ class Feeder(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "job": In(JOB),
+                "job": In(job_layout(config)),
                 "i": In(stream.Signature(feed_layout(config))),
                 "row": Out(range(config.activation_rows)),
                 "word": Out(range(config.burst_words)),
@@ -85,7 +85,7 @@ class Feeder(wiring.Component):
         # Where the pass's channels are within the line; the last may be fewer.
         place, last_place = Signal.like(depth), Signal()
         diagonal = self.job.diagonal
-        y_offset = Signal(ADDRESS_BITS)
+        y_offset = Signal(config.address_bits)
         room = Signal()
         ready = Signal()
         pause = Signal(range(self.pass_cycles))

@@ -5,10 +5,10 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
-from halfdome.hdl.config import ADDRESS_BITS
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.matmul.array import OPERAND_BITS
-from halfdome.hdl.windows import STEP_CYCLES, STEPS, calculate_steps
+from halfdome.hdl.windows import STEP_CYCLES, calculate_steps, step_bits
 
 SIZE_BITS = 16
 """Width of k, n and of the sides of an image."""
@@ -25,57 +25,58 @@ class Weights(enum.Enum, shape=2):
     COLUMNS = 2
 
 
-JOB = data.StructLayout(
-    {
-        "x": ADDRESS_BITS,
-        "x_inside": ADDRESS_BITS,
-        "w": ADDRESS_BITS,
-        "params": ADDRESS_BITS,
-        "y": ADDRESS_BITS,
-        **STEPS,
-        "k": SIZE_BITS,
-        "n": SIZE_BITS,
-        "batches": SIZE_BITS,
-        # The walk over x. A row of the product is a pixel of the output image.
-        "out_width": SIZE_BITS,
-        "height": SIZE_BITS,
-        "width": SIZE_BITS,
-        "kernel_height": 8,
-        "kernel_width": 8,
-        "stride_height": 8,
-        "stride_width": 8,
-        "pad_top": 8,
-        "pad_left": 8,
-        "dilation_height": 8,
-        "dilation_width": 8,
-        "is_matrix": 1,
-        "y_stride": 32,
-        "w_stride": SIZE_BITS,
-        "x_batch_stride": 24,
-        "w_batch_stride": 24,
-        "y_batch_stride": 24,
-        "weights": Weights,
-        "x_int8": 1,
-        "w_int8": 1,
-        "x_zero_point": signed(OPERAND_BITS),
-        "w_zero_point": signed(OPERAND_BITS),
-        "y_zero_point": 8,
-        "y_format": ElementFormat,
-        "relu": 1,
-        "triangle": 1,
-        "diagonal": 1,
-    }
-)
-"""A batch of products of `rows` x (`kernel_height` * `kernel_width` * `k`) with that x `n`.
+def job_layout(config: CardConfig) -> data.StructLayout:
+    """A batch of products of `rows` x (`kernel_height` * `kernel_width` * `k`) with that x `n`.
 
-Row r of x is made of taps of k bytes. With oy, ox = divmod(r, out_width), tap ky, kx lies at
-`x + oy * line_step + ox * pixel_step + ky * tap_line_step + kx * tap_step`, and stands for zero
-unless 0 <= oy * stride_height - pad_top + ky * dilation_height < height, likewise for x.
-If `is_matrix`, x has no padding and `out_width` is all rows, so that rows are `pixel_step` apart.
-If `diagonal`, an output tile sees k-tile t of each tap alone, t being its own number; n is k.
-`x` is the address of the first row's first tap, which may lie in the padding; `x_inside` that of
-the operand, where a tap can be read.
-"""
+    Row r of x is made of taps of k bytes. With oy, ox = divmod(r, out_width), tap ky, kx lies at
+    `x + oy * line_step + ox * pixel_step + ky * tap_line_step + kx * tap_step`, and stands for zero
+    unless 0 <= oy * stride_height - pad_top + ky * dilation_height < height, likewise for x.
+    If `is_matrix`, x has no padding and `out_width` is all rows, so that rows are `pixel_step`
+    apart. If `diagonal`, an output tile sees k-tile t of each tap alone, t being its own number; n
+    is k. `x` is the address of the first row's first tap, which may lie in the padding; `x_inside`
+    that of the operand, where a tap can be read.
+    """
+    return data.StructLayout(
+        {
+            "x": config.address_bits,
+            "x_inside": config.address_bits,
+            "w": config.address_bits,
+            "params": config.address_bits,
+            "y": config.address_bits,
+            **step_bits(config),
+            "k": SIZE_BITS,
+            "n": SIZE_BITS,
+            "batches": SIZE_BITS,
+            # The walk over x. A row of the product is a pixel of the output image.
+            "out_width": SIZE_BITS,
+            "height": SIZE_BITS,
+            "width": SIZE_BITS,
+            "kernel_height": 8,
+            "kernel_width": 8,
+            "stride_height": 8,
+            "stride_width": 8,
+            "pad_top": 8,
+            "pad_left": 8,
+            "dilation_height": 8,
+            "dilation_width": 8,
+            "is_matrix": 1,
+            "y_stride": config.address_bits,
+            "w_stride": SIZE_BITS,
+            "x_batch_stride": 24,
+            "w_batch_stride": 24,
+            "y_batch_stride": 24,
+            "weights": Weights,
+            "x_int8": 1,
+            "w_int8": 1,
+            "x_zero_point": signed(OPERAND_BITS),
+            "w_zero_point": signed(OPERAND_BITS),
+            "y_zero_point": 8,
+            "y_format": ElementFormat,
+            "relu": 1,
+            "triangle": 1,
+            "diagonal": 1,
+        }
+    )
 
 
 class JobDecoder(wiring.Component):
@@ -85,7 +86,7 @@ class JobDecoder(wiring.Component):
     -------
     descriptor : In(512), held until the job is done
     start : In(1), the descriptor is a new one
-    job : Out(JOB), constant while `valid`
+    job : Out(`job_layout`), constant while `valid`
     valid : Out(1), from `latency` (CONV2D: `convolution_latency`) cycles after `start` to the next
         `start`
     """
@@ -93,12 +94,12 @@ class JobDecoder(wiring.Component):
     latency = 1
     convolution_latency = STEP_CYCLES + 1
 
-    def __init__(self):
+    def __init__(self, config: CardConfig):
         super().__init__(
             {
                 "descriptor": In(DESCRIPTOR_BITS),
                 "start": In(1),
-                "job": Out(JOB),
+                "job": Out(job_layout(config)),
                 "valid": Out(1),
             }
         )

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import ElementFormat
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
-from halfdome.hdl.matmul.job import JOB, SIZE_BITS, Weights
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.matmul.job import SIZE_BITS, Weights, job_layout
 
 
 def fill_layout(config: CardConfig) -> data.StructLayout:
@@ -22,7 +22,7 @@ def fill_layout(config: CardConfig) -> data.StructLayout:
         {
             "rows": range(config.activation_rows + 1),
             "words": range(config.burst_words + 1),
-            "offset": ADDRESS_BITS,
+            "offset": config.address_bits,
             "down": SIZE_BITS,
             "right": SIZE_BITS,
             "block_last": 1,
@@ -43,7 +43,7 @@ def weights_layout(config: CardConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "restart": 1,
-            "address": ADDRESS_BITS,
+            "address": config.address_bits,
             "tiles": range(config.group_tiles + 1),
             "depth": range(config.line_tiles + 1),
             "last_rows": range(config.array_rows + 1),
@@ -69,7 +69,7 @@ def feed_layout(config: CardConfig) -> data.StructLayout:
             "depth": range(config.line_tiles + 1),
             "last_rows": range(config.array_rows + 1),
             "last_columns": range(config.array_columns + 1),
-            "y_address": ADDRESS_BITS,
+            "y_address": config.address_bits,
             "top": SIZE_BITS,
             "left": SIZE_BITS,
             "first": 1,
@@ -110,7 +110,7 @@ class LineSequencer(wiring.Component):
 
     Members
     -------
-    job : In(JOB), held from `start` until the final line is taken
+    job : In(`job_layout`), held from `start` until the final line is taken
     start : In(1), begin; only while `o` is not valid
     o : Out(stream of `line_layout`)
 
@@ -123,7 +123,7 @@ class LineSequencer(wiring.Component):
         self._diagonal = config.diagonal_tiles * config.array_columns  # the same, channels of x too
         super().__init__(
             {
-                "job": In(JOB),
+                "job": In(job_layout(config)),
                 "start": In(1),
                 "o": Out(stream.Signature(line_layout(config))),
             }
@@ -236,10 +236,10 @@ class LineSequencer(wiring.Component):
         """Where the line is within its row of x, in bytes and in pixels of the image."""
         job, line = self.job, self._config.line_bytes
         offset, tap, tap_line = (
-            Signal(ADDRESS_BITS, name=name) for name in ("offset", "tap", "tap_line")
+            Signal(self._config.address_bits, name=name) for name in ("offset", "tap", "tap_line")
         )
         next_tap, next_tap_line = (
-            Signal(ADDRESS_BITS, name=name) for name in ("next_tap", "next_tap_line")
+            Signal(self._config.address_bits, name=name) for name in ("next_tap", "next_tap_line")
         )
         down, right = (Signal(SIZE_BITS, name=name) for name in ("down", "right"))
         # In a pixel of x the channels of the group, if they are all that it sees.
@@ -279,10 +279,12 @@ class LineSequencer(wiring.Component):
         """Where the line is in w, and where its group of columns and its batch begin."""
         job, line, group = self.job, self._config.line_bytes, self._group
         w_line, w_group, w_batch = (
-            Signal(ADDRESS_BITS, name=name) for name in ("w_line", "w_group", "w_batch")
+            Signal(self._config.address_bits, name=name)
+            for name in ("w_line", "w_group", "w_batch")
         )
         next_group, next_batch = (
-            Signal(ADDRESS_BITS, name=name) for name in ("next_w_group", "next_w_batch")
+            Signal(self._config.address_bits, name=name)
+            for name in ("next_w_group", "next_w_batch")
         )
         along_k = Mux(job.weights == Weights.ROWS, job.w_stride << exact_log2(line), line)
         along_n = Mux(job.weights == Weights.ROWS, group, job.w_stride << exact_log2(group))
@@ -306,10 +308,12 @@ class LineSequencer(wiring.Component):
         """Where the line's outputs are in y, by address and by row and column."""
         job, block = self.job, self._config.activation_rows
         y_group, y_block, y_batch = (
-            Signal(ADDRESS_BITS, name=name) for name in ("y_group", "y_block", "y_batch")
+            Signal(self._config.address_bits, name=name)
+            for name in ("y_group", "y_block", "y_batch")
         )
         next_block, next_batch = (
-            Signal(ADDRESS_BITS, name=name) for name in ("next_y_block", "next_y_batch")
+            Signal(self._config.address_bits, name=name)
+            for name in ("next_y_block", "next_y_batch")
         )
         top, left = (Signal(SIZE_BITS, name=name) for name in ("top", "left"))
         output_bits = Mux(job.y_format == ElementFormat.INT32, 2, 0)

@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.matmul.array import OPERAND_BITS
-from halfdome.hdl.matmul.job import JOB, Weights
+from halfdome.hdl.matmul.job import Weights, job_layout
 from halfdome.hdl.matmul.sequencer import weights_layout
 from halfdome.hdl.memory.port import ReadPort, read_word
 from halfdome.hdl.memory.reader import ReadBuffer
@@ -23,7 +23,7 @@ class WeightFetcher(wiring.Component):
 
     Members
     -------
-    job : In(JOB), constant while its lines are fetched
+    job : In(`job_layout`), constant while its lines are fetched
     i : In(stream of `weights_layout`)
     o : Out(stream of `read_word`): PACKED, all words of a tile; ROWS, for each row of a tile the
         word that holds it; COLUMNS, for each used column of a tile the word that holds it
@@ -38,7 +38,7 @@ class WeightFetcher(wiring.Component):
         self._depth = depth
         super().__init__(
             {
-                "job": In(JOB),
+                "job": In(job_layout(config)),
                 "i": In(stream.Signature(weights_layout(config))),
                 "o": Out(stream.Signature(read_word(config))),
                 "port": Out(ReadPort(config)),
@@ -65,7 +65,7 @@ class WeightFetcher(wiring.Component):
 
         # PACKED: what is left of the line in words, from where the last line ended.
         tile_words = config.weight_tile_bytes // config.bus_bytes
-        packed_address = Signal(ADDRESS_BITS)
+        packed_address = Signal(config.address_bits)
         line_words = tile_words * config.line_tiles * config.group_tiles
         words_left = Signal(range(line_words + 1))
         count = Signal(range(config.burst_words + 1))
@@ -81,7 +81,8 @@ class WeightFetcher(wiring.Component):
         depth = Signal(range(config.line_tiles))
         step = Signal(range(max(rows, columns)))
         address, depth_address, tile_address = (
-            Signal(ADDRESS_BITS, name=name) for name in ("address", "depth_address", "tile_address")
+            Signal(config.address_bits, name=name)
+            for name in ("address", "depth_address", "tile_address")
         )
         by_columns = Signal()
         last_step, last_used, last_depth, last_tile = (
@@ -96,14 +97,14 @@ class WeightFetcher(wiring.Component):
             last_used.eq(step + 1 >= Mux(by_columns, used_columns, used_rows)),
             last_step.eq(Mux(by_columns, last_used, step == rows - 1)),
         ]
-        next_depth, next_tile = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        next_depth, next_tile = Signal(config.address_bits), Signal(config.address_bits)
         row_bits, column_bits = exact_log2(rows), exact_log2(columns)
         m.d.comb += [
             next_depth.eq(depth_address + Mux(by_columns, rows, job.w_stride << row_bits)),
             next_tile.eq(tile_address + Mux(by_columns, job.w_stride << column_bits, columns)),
         ]
 
-        word_address = Signal(ADDRESS_BITS)
+        word_address = Signal(config.address_bits)
         with m.If(job.weights == Weights.PACKED):
             m.d.comb += [
                 word_address.eq(packed_address),
@@ -161,7 +162,7 @@ class TileLoader(wiring.Component):
 
     Members
     -------
-    job : In(JOB), constant while its tiles are loaded
+    job : In(`job_layout`), constant while its tiles are loaded
     i : In(stream of `read_word`), from a `WeightFetcher`
     tiles : In(stream of `weights_layout`), the lines whose tiles come
     w, w_stage, w_valid : Out, to the members of `SystolicArray` of the same name
@@ -186,7 +187,7 @@ class TileLoader(wiring.Component):
         w = data.ArrayLayout(data.ArrayLayout(operand, config.array_columns), self._lanes)
         super().__init__(
             {
-                "job": In(JOB),
+                "job": In(job_layout(config)),
                 "i": In(stream.Signature(read_word(config))),
                 "tiles": In(stream.Signature(weights_layout(config))),
                 "w": Out(w),

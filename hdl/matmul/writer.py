@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from halfdome.hdl.commands import ElementFormat
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
-from halfdome.hdl.matmul.job import JOB, SIZE_BITS
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.matmul.job import SIZE_BITS, job_layout
 from halfdome.hdl.memory.port import WritePort
 
 
@@ -23,7 +23,7 @@ def tile_layout(config: CardConfig) -> data.StructLayout:
     """
     return data.StructLayout(
         {
-            "address": ADDRESS_BITS,
+            "address": config.address_bits,
             "rows": range(config.activation_rows + 1),
             "columns": range(config.array_columns + 1),
             "top": SIZE_BITS,
@@ -49,7 +49,7 @@ def part_layout(config: CardConfig) -> data.StructLayout:
     """
     return data.StructLayout(
         {
-            "address": ADDRESS_BITS,
+            "address": config.address_bits,
             "top": SIZE_BITS,
             "left": SIZE_BITS,
             "before": range(span_bytes(config)),
@@ -77,7 +77,7 @@ class RowWriter(wiring.Component):
 
     Members
     -------
-    job : In(JOB), constant while its rows are written
+    job : In(`job_layout`), constant while its rows are written
     room : Out(1), a tile may be announced
     announce : In(1), with `room`: rows of `tile` will come, after those of the tiles before
     tile : In(`tile_layout`)
@@ -103,7 +103,7 @@ class RowWriter(wiring.Component):
         columns = config.array_columns
         super().__init__(
             {
-                "job": In(JOB),
+                "job": In(job_layout(config)),
                 "room": Out(1),
                 "announce": In(1),
                 "tile": In(tile_layout(config)),
@@ -125,7 +125,7 @@ class RowWriter(wiring.Component):
         m.submodules.rows = rows = Memory(
             shape=data.ArrayLayout(8, size), depth=self.slots, init=[]
         )
-        extent = data.StructLayout({"address": ADDRESS_BITS, "size": range(size + 1)})
+        extent = data.StructLayout({"address": config.address_bits, "size": range(size + 1)})
         m.submodules.extents = extents = Memory(shape=extent, depth=self.slots, init=[])
 
         int32, completed, written = Signal(), Signal(), Signal()
@@ -252,7 +252,7 @@ class RowWriter(wiring.Component):
         end = Signal(range(bus_bytes + size))
         word = Signal(len(end) - lane_bits)
         last = Signal()
-        number = Signal(ADDRESS_BITS - lane_bits)
+        number = Signal(len(extent.address) - lane_bits)
         m.d.comb += [
             end.eq(first_lane + extent.size - 1),
             last.eq(word == end[lane_bits:]),

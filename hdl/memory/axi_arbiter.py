@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.arbiter import StreamArbiter, index_bits
 from halfdome.hdl.memory.axi import BURST_INCR, Axi4
 from halfdome.hdl.memory.port import ReadPort, WritePort, read_request, write_request
@@ -16,9 +16,10 @@ OUTSTANDING_WRITES = 255
 """Writes of one port between acceptance and response; the port waits at this many."""
 
 
-DRAM_WRITES = data.StructLayout({"valid": 1, "address": ADDRESS_BITS, "pending": 1})
-"""What happens to DRAM, a cycle late: a write goes out (`valid`), to the word at `address`; some
-port has a write that reads may not see yet (`pending`)."""
+def dram_writes(config: CardConfig) -> data.StructLayout:
+    """What happens to DRAM, a cycle late: a write goes out (`valid`), to the word at `address`;
+    some port has a write that reads may not see yet (`pending`)."""
+    return data.StructLayout({"valid": 1, "address": config.address_bits, "pending": 1})
 
 
 class AxiArbiter(wiring.Component):
@@ -41,7 +42,7 @@ class AxiArbiter(wiring.Component):
     axi : Out(Axi4)
     read_bytes : Out, bytes read in this cycle
     write_bytes : Out, bytes written in this cycle (whose strobe is set)
-    dram_writes : Out(DRAM_WRITES)
+    dram_writes : Out(`dram_writes`)
 
     A request reaches AXI `request_latency` cycles after it is taken, a read word its port
     `response_latency` cycles after its beat. One read burst, one read word and one write a cycle.
@@ -63,7 +64,7 @@ class AxiArbiter(wiring.Component):
                 "axi": Out(Axi4(config, self.id_bits)),
                 "read_bytes": Out(range(config.bus_bytes + 1)),
                 "write_bytes": Out(range(config.bus_bytes + 1)),
-                "dram_writes": Out(DRAM_WRITES),
+                "dram_writes": Out(dram_writes(config)),
             }
         )
 

@@ -8,13 +8,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 
 
 def read_request(config: CardConfig) -> data.StructLayout:
     """A burst of `count_minus_1 + 1` words from `address`; it never crosses a 64-byte line."""
     return data.StructLayout(
-        {"address": ADDRESS_BITS, "count_minus_1": max(1, ceil_log2(config.burst_words))}
+        {"address": config.address_bits, "count_minus_1": max(1, ceil_log2(config.burst_words))}
     )
 
 
@@ -26,7 +26,7 @@ def read_word(config: CardConfig) -> data.StructLayout:
 def write_request(config: CardConfig) -> data.StructLayout:
     """One word; only bytes whose `strobe` bit is set are written."""
     return data.StructLayout(
-        {"address": ADDRESS_BITS, "data": config.bus_bytes * 8, "strobe": config.bus_bytes}
+        {"address": config.address_bits, "data": config.bus_bytes * 8, "strobe": config.bus_bytes}
     )
 
 

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import ReadPort, read_request, read_word
 
 
@@ -72,12 +72,17 @@ class ReadBuffer(wiring.Component):
         return m
 
 
+def run_layout(config: CardConfig) -> data.StructLayout:
+    """A word-aligned start and a number of words, 0 for none."""
+    return data.StructLayout({"address": config.address_bits, "words": 32})
+
+
 class BurstCutter(wiring.Component):
     """Cuts a contiguous run of words into bursts that end where memory lines do.
 
     Members
     -------
-    i : In(stream of {address, words}), a word-aligned start and a number of words, 0 for none
+    i : In(stream of `run_layout`)
     o : Out(stream of `read_request`)
 
     The first burst leaves in the cycle after `i` is taken; then one a cycle. A run is taken when
@@ -88,9 +93,7 @@ class BurstCutter(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "i": In(
-                    stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 32}))
-                ),
+                "i": In(stream.Signature(run_layout(config))),
                 "o": Out(stream.Signature(read_request(config))),
             }
         )
@@ -98,7 +101,7 @@ class BurstCutter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        address = Signal(ADDRESS_BITS)
+        address = Signal(config.address_bits)
         words = Signal(32)
         word_index = address[(config.bus_bytes - 1).bit_length() :]
         to_line_end = Signal(range(config.burst_words + 1))
@@ -130,7 +133,7 @@ class SequentialReader(wiring.Component):
 
     Members
     -------
-    i : In(stream of {address, words}), as `BurstCutter` takes them
+    i : In(stream of `run_layout`)
     o : Out(stream of `read_word`), the words of every run in order; `last` ends a burst, not a run
     port : Out(ReadPort)
 
@@ -142,9 +145,7 @@ class SequentialReader(wiring.Component):
         self._depth = depth
         super().__init__(
             {
-                "i": In(
-                    stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 32}))
-                ),
+                "i": In(stream.Signature(run_layout(config))),
                 "o": Out(stream.Signature(read_word(config))),
                 "port": Out(ReadPort(config)),
             }

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.axi import Axi4
-from halfdome.hdl.memory.axi_arbiter import DRAM_WRITES, AxiArbiter
+from halfdome.hdl.memory.axi_arbiter import AxiArbiter, dram_writes
 from halfdome.hdl.memory.core_memory import CoreMemory
 from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.memory.switch import ReadSwitch, WriteSwitch
@@ -40,7 +40,7 @@ class MemorySystem(wiring.Component):
     global_writes : In(WritePort).array(global_writes)
     axi : Out(Axi4), whose IDs are `ids`, of `id_bits` bits
     dram_read_bytes, dram_write_bytes : Out, bytes that DRAM answered and took in this cycle
-    dram_writes : Out(DRAM_WRITES)
+    dram_writes : Out(`dram_writes`)
 
     See `Scratchpad` and `AxiArbiter` for latencies.
     """
@@ -70,7 +70,7 @@ class MemorySystem(wiring.Component):
                 "axi": Out(Axi4(config, self.id_bits)),
                 "dram_read_bytes": Out(range(config.bus_bytes + 1)),
                 "dram_write_bytes": Out(range(config.bus_bytes + 1)),
-                "dram_writes": Out(DRAM_WRITES),
+                "dram_writes": Out(dram_writes(config)),
             }
         )
 

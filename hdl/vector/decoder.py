@@ -75,8 +75,8 @@ class CommandDecoder(wiring.Component):
     settings : Out(`SETTINGS`), what the lanes do
     two_sources : Out(1), every group of a goes with one of b
     groups : Out(32), groups of a row
-    a, b : Out(`source.MATRIX`), what is read. Of the windows of an image, nothing
-    y : Out(`packer.MATRIX`), what is written, but for windows
+    a, b : Out(`source.matrix_layout`), what is read. Of the windows of an image, nothing
+    y : Out(`packer.matrix_layout`), what is written, but for windows
     """
 
     def __init__(self, config: CardConfig):
@@ -89,9 +89,9 @@ class CommandDecoder(wiring.Component):
                 "settings": Out(SETTINGS),
                 "two_sources": Out(1),
                 "groups": Out(32),
-                "a": Out(source.MATRIX),
-                "b": Out(source.MATRIX),
-                "y": Out(packer.MATRIX),
+                "a": Out(source.matrix_layout(config)),
+                "b": Out(source.matrix_layout(config)),
+                "y": Out(packer.matrix_layout(config)),
             }
         )
 

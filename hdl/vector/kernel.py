@@ -11,7 +11,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.matmul.params import PARAM_BYTES, MultiplierCheck
 from halfdome.hdl.vector.channels import ChannelLines
-from halfdome.hdl.vector.source import MATRIX
+from halfdome.hdl.vector.source import matrix_layout
 
 GROUPS = PARAM_BYTES
 """Bus words of parameters for the channels of a bus word."""
@@ -24,7 +24,7 @@ class KernelLoader(wiring.Component):
     -------
     descriptor : In(512), a DEPTHWISE
     start : In(1), takes it; every line of the command before is `done`
-    matrices : Out(stream of `MATRIX`), what is to be read
+    matrices : Out(stream of `matrix_layout`), what is to be read
     words : In(stream of bus words), what was read
     whole : Out(1), there is a line whose weights are in use
     next_line : In(1), with `whole`: from now on the weights of the line after it are
@@ -48,7 +48,7 @@ class KernelLoader(wiring.Component):
             {
                 "descriptor": In(DESCRIPTOR_BITS),
                 "start": In(1),
-                "matrices": Out(stream.Signature(MATRIX)),
+                "matrices": Out(stream.Signature(matrix_layout(config))),
                 "words": In(stream.Signature(word)),
                 "whole": Out(1),
                 "next_line": In(1),
@@ -76,8 +76,8 @@ class KernelLoader(wiring.Component):
         m.submodules.check = check = MultiplierCheck(config.bus_bytes // PARAM_BYTES)
 
         command = data.View(layout(fields(Opcode.DEPTHWISE)), self.descriptor)
-        w, w_row = Signal.like(command.w), Signal(17)
-        address = Signal.like(command.params)
+        w, address = (Signal(config.address_bits, name=n) for n in ("w", "address"))
+        w_row = Signal(17)
         taps, ones = Signal(range(MOST_TAPS + 1)), Signal()
         word_bits, group_bits = exact_log2(config.bus_bytes), check.group_bits
         line = lines.o.p

@@ -5,16 +5,25 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import WritePort
 
 _QUARTERS = 4  # of a bus word: what a group of bytes fills
 
-MATRIX = data.StructLayout(
-    {"address": ADDRESS_BITS, "stride": 24, "rows": 32, "columns": 32, "size": 2, "beyond": 2}
-)
-"""Rows of `columns` elements of `1 << size` bytes; of a row's last, if of 2 bytes or 4, `beyond`
-bytes are not of the row."""
+
+def matrix_layout(config: CardConfig) -> data.StructLayout:
+    """Rows of `columns` elements of `1 << size` bytes; of a row's last, if of 2 bytes or 4,
+    `beyond` bytes are not of the row."""
+    return data.StructLayout(
+        {
+            "address": config.address_bits,
+            "stride": 24,
+            "rows": 32,
+            "columns": 32,
+            "size": 2,
+            "beyond": 2,
+        }
+    )
 
 
 class RowPacker(wiring.Component):
@@ -22,7 +31,7 @@ class RowPacker(wiring.Component):
 
     Members
     -------
-    start : In(stream of `MATRIX`), each size 1 or more
+    start : In(stream of `matrix_layout`), each size 1 or more
     i : In(stream of lanes x 32), elements in the low bits; those beyond a row's end are ignored
     port : Out(WritePort), writes only the bytes of the matrix
     busy : Out(1), a matrix is not written to its end
@@ -37,7 +46,7 @@ class RowPacker(wiring.Component):
         self.lanes = config.bus_bytes // _QUARTERS
         super().__init__(
             {
-                "start": In(stream.Signature(MATRIX)),
+                "start": In(stream.Signature(matrix_layout(config))),
                 "i": In(stream.Signature(data.ArrayLayout(32, self.lanes))),
                 "port": Out(WritePort(config)),
                 "busy": Out(1),
@@ -49,11 +58,11 @@ class RowPacker(wiring.Component):
         lanes = self.lanes
         request = self.port.request
 
-        matrix = Signal(MATRIX)
+        matrix = Signal(self.start.p.shape())
         rows_left = Signal(32)
         elements_left = Signal(32)
-        word_address = Signal(ADDRESS_BITS)
-        next_row = Signal(ADDRESS_BITS)
+        word_address = Signal.like(matrix.address)
+        next_row = Signal.like(matrix.address)
         position = Signal(range(_QUARTERS))
 
         take = Signal()

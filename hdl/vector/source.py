@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
+from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.hdl.memory.port import ReadPort, read_request
 from halfdome.hdl.memory.reader import BurstCutter, ReadBuffer
 
@@ -17,19 +17,20 @@ def read_ahead_words(config: CardConfig) -> int:
     return max(config.burst_words, READ_AHEAD_LINES * LINE_BYTES // config.bus_bytes)
 
 
-MATRIX = data.StructLayout(
-    {
-        "address": ADDRESS_BITS,
-        "stride": 24,
-        "rows": 32,
-        "words": 32,
-        "groups": 32,
-        "size": 2,
-        "hold": 1,
-    }
-)
-"""`words` bus words and `groups` groups a row; elements of `1 << size` bytes. With `hold` every
-group of a row is the row's first element, once for each element."""
+def matrix_layout(config: CardConfig) -> data.StructLayout:
+    """`words` bus words and `groups` groups a row; elements of `1 << size` bytes. With `hold` every
+    group of a row is the row's first element, once for each element."""
+    return data.StructLayout(
+        {
+            "address": config.address_bits,
+            "stride": 24,
+            "rows": 32,
+            "words": 32,
+            "groups": 32,
+            "size": 2,
+            "hold": 1,
+        }
+    )
 
 
 class GroupSource(wiring.Component):
@@ -37,8 +38,9 @@ class GroupSource(wiring.Component):
 
     Members
     -------
-    start : In(stream of `MATRIX`), each size 1 or more; taken when the matrix before is requested.
-        Without rows: from now on `bursts` are read, of elements of that size, groups without end
+    start : In(stream of `matrix_layout`), each size 1 or more; taken when the matrix before is
+        requested. Without rows: from now on `bursts` are read, of elements of that size, groups
+        without end
     bursts : In(stream of `read_request`), only after such a start
     ends : In(1), of `bursts`: the group is the last of its word that is wanted
     o : Out(stream of lanes x 32), elements in the low bits, undefined above and beyond the row
@@ -52,7 +54,7 @@ class GroupSource(wiring.Component):
         self.lanes = config.bus_bytes // 4
         super().__init__(
             {
-                "start": In(stream.Signature(MATRIX)),
+                "start": In(stream.Signature(matrix_layout(config))),
                 "bursts": In(stream.Signature(read_request(config))),
                 "ends": In(1),
                 "o": Out(stream.Signature(data.ArrayLayout(32, self.lanes))),
@@ -74,7 +76,7 @@ class GroupSource(wiring.Component):
         ]
 
         # One run of words per row.
-        matrix = Signal(MATRIX)
+        matrix = Signal(matrix_layout(config))
         m.d.comb += [
             cutter.i.p.address.eq(matrix.address),
             cutter.i.p.words.eq(matrix.words),

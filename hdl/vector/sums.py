@@ -12,7 +12,7 @@ from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.vector.adder import WindowAdder
 from halfdome.hdl.vector.kernel import KernelLoader
 from halfdome.hdl.vector.scaler import TotalScaler
-from halfdome.hdl.vector.source import MATRIX
+from halfdome.hdl.vector.source import matrix_layout
 from halfdome.hdl.vector.taps import tap_group
 from halfdome.hdl.vector.unit import unit_members
 
@@ -29,7 +29,7 @@ class WindowSums(wiring.Component):
     -------
     descriptor : In(512), a DEPTHWISE
     start : In(1), takes it; nothing of the command before is inside
-    matrices : Out(stream of `MATRIX`), weights and parameters to be read
+    matrices : Out(stream of `matrix_layout`), weights and parameters to be read
     words : In(stream of bus words), what was read
     *`unit_members()`, of `byte_lanes`; o follows `latency` enabled cycles after a group of the last
     tap, if none waits before it. `valid` only if `accepts`
@@ -52,7 +52,7 @@ class WindowSums(wiring.Component):
             | {
                 "descriptor": In(DESCRIPTOR_BITS),
                 "start": In(1),
-                "matrices": Out(stream.Signature(MATRIX)),
+                "matrices": Out(stream.Signature(matrix_layout(config))),
                 "words": In(stream.Signature(8 * config.bus_bytes)),
                 "group": In(tap_group(config)),
                 "accepts": Out(1),

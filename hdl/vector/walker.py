@@ -9,18 +9,22 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.commands import HEADER, MOST_TAPS, WINDOWED, Flag, layout
-from halfdome.hdl.config import ADDRESS_BITS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.memory.port import read_request
 from halfdome.hdl.vector.source import read_ahead_words
-from halfdome.hdl.windows import STEP_CYCLES, STEPS, calculate_steps
+from halfdome.hdl.windows import STEP_CYCLES, calculate_steps, step_bits
 
 _POSITION_BITS = 26
 """Signed; holds a row of any image times any stride."""
 
-JOB = data.StructLayout({field.name: field.bits for field in WINDOWED} | {"x_int8": 1} | STEPS)
-"""What to go over; `x` is the address of the first window's first tap, which may lie outside the
-image."""
+
+def job_layout(config: CardConfig) -> data.StructLayout:
+    """What to go over; `x` is the address of the first window's first tap, which may lie outside
+    the image."""
+    addresses = dict.fromkeys(("x", "y"), config.address_bits)
+    sizes = {field.name: field.bits for field in WINDOWED}
+    return data.StructLayout(sizes | addresses | {"x_int8": 1} | step_bits(config))
 
 
 class Taps(NamedTuple):
@@ -73,7 +77,7 @@ class WindowWalker(wiring.Component):
     -------
     descriptor : In(512), of a command whose fields begin with `WINDOWED`
     start : In(1), takes it; only while `idle`
-    job : Out(JOB), constant from `known` to the next `start`
+    job : Out(`job_layout`), constant from `known` to the next `start`
     known : Out(1), in the cycle after this one `job` is calculated
     bursts : Out(stream of `read_request`), the words of the taps
     tags : Out(stream of `tap_tag`), one for each tap asked for, in order
@@ -92,7 +96,7 @@ class WindowWalker(wiring.Component):
             {
                 "descriptor": In(DESCRIPTOR_BITS),
                 "start": In(1),
-                "job": Out(JOB),
+                "job": Out(job_layout(config)),
                 "known": Out(1),
                 "bursts": Out(stream.Signature(read_request(config))),
                 "tags": Out(stream.Signature(tap_tag(config))),
@@ -120,7 +124,7 @@ class WindowWalker(wiring.Component):
         tap_groups = Signal(range(most + 1))
         tap_words = Signal(range(config.burst_words + 1))
         cycles = config.byte_word_cycles
-        address = Signal(ADDRESS_BITS)
+        address = Signal(config.address_bits)
         tag_layout = tap_tag(config)
         m.submodules.tags = tags = SyncFIFOBuffered(
             width=tag_layout.size, depth=read_ahead_words(config)
@@ -163,7 +167,8 @@ class WindowWalker(wiring.Component):
         ky, kx = Signal(8), Signal(8)
         first_tap = Signal(range(MOST_TAPS))  # of a row of taps
         group, line, window, tap_row = (
-            Signal(ADDRESS_BITS, name=name) for name in ("group", "line", "window", "tap_row")
+            Signal(config.address_bits, name=name)
+            for name in ("group", "line", "window", "tap_row")
         )  # addresses: of a line of channels, a row of windows, a window, a row of its taps
         most = line_groups(config)
         pixel_groups = Signal(16)
@@ -197,7 +202,8 @@ class WindowWalker(wiring.Component):
             ]
 
         next_row, next_group, next_line = (
-            Signal(ADDRESS_BITS, name=name) for name in ("next_row", "next_group", "next_line")
+            Signal(config.address_bits, name=name)
+            for name in ("next_row", "next_group", "next_line")
         )
         next_first_tap = Signal.like(first_tap)
         m.d.comb += [
@@ -242,7 +248,7 @@ class WindowWalker(wiring.Component):
     def _ask(self, m, take, tap_address, tap_words):
         """Cuts the words of a tap at the end of a memory line; whether the next may come."""
         config = self._config
-        address = Signal(ADDRESS_BITS)
+        address = Signal(config.address_bits)
         left = Signal(range(config.burst_words + 1))
         count, to_line_end = Signal.like(left), Signal.like(left)
         asked, free = Signal(), Signal()

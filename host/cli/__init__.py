@@ -18,7 +18,7 @@ app.add_typer(run.app, name="run")
 app.command("compile")(models.compile_model)
 app.command("compare")(models.compare_model)
 app.add_typer(bench.app, name="bench")
-for command in (explore.explore, card.verilog, card.fpga, card.info):
+for command in (explore.explore, explore.guidance, card.verilog, card.fpga, card.info):
     app.command()(command)
 
 

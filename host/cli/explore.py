@@ -48,6 +48,7 @@ def explore(
         str | None, typer.Option(help="timing (the default), native (compiled) or pysim.")
     ] = None,
     data: options.Data = None,
+    no_values: options.NoValues = False,
     workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
     storage: Storage = None,
     number: Annotated[
@@ -81,7 +82,7 @@ def explore(
     with _needed():
         from halfdome.host.explore import report, search, tell
 
-    changes = {"config": config, "engine": engine}
+    changes = {"config": config, "engine": engine, "values": False if no_values else None}
     given = {"batch": batch, "cards": cards}
     study = load(file, settings, changes, given, samples, data)
     study.check()
@@ -91,7 +92,6 @@ def explore(
         search.run(study, results, workers, told)
     points = results.points
     tell.write_csv(output / "explore.csv", study, points)
-    options.write_json(json_file, tell.as_dict(study, points))
     console.print(tables.of_rows("Points, • on the Pareto front", tell.table(study, points)))
     for point in points:
         if not point.row:
@@ -99,7 +99,9 @@ def explore(
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
     rtl = _on_rtl(study, points, chosen, url, workers)
-    if compared := tell.on_rtl(points, rtl):
+    compared = tell.on_rtl(points, rtl)
+    options.write_json(json_file, tell.as_dict(study, points, compared))
+    if compared:
         worst = max(abs(error) for each in compared for error in each.error.values())
         console.print(
             f"{len(compared)} points measured on the RTL too: {worst:.2g} % off at most",
@@ -114,8 +116,41 @@ def explore(
     if explain is not None:
         _explain(study, chosen, url)
     typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
-    wrong = sum(each.row["mismatching_samples"] for each in (*points, *rtl.values()) if each.row)
+    wrong = sum(
+        each.row["mismatching_samples"] or 0 for each in (*points, *rtl.values()) if each.row
+    )
     options.require_right(wrong, "samples")
+
+
+def guidance(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Of the studies, and their points.")
+    ] = Path("docs/studies"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The page.", callback=options.output_file)
+    ] = Path("docs/guidance.md"),
+    again: Annotated[bool, typer.Option("--again", help="Measure all points anew.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
+) -> None:
+    """Write what studies say to who designs cards and models: tables, and what is enough.
+
+    Of each study in FOLDER that has [guidance]. Points are kept beside it, NAME.json, and measured
+    if the study says something else than then.
+
+    Example: `halfdome guidance -o docs/guidance.md --workers 2`
+    """
+    with _needed():
+        from halfdome.host.explore import guidance, search
+
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    storage = search.storage_in(OUTPUT)
+    studies = guidance.read(folder)
+    for path, study in studies:
+        if again or guidance.points(path, study) is None:
+            with _progress(search.Results(study, storage)) as told:
+                guidance.measure(path, study, storage, workers, told)
+    output.write_text(guidance.page(studies))
+    typer.echo(output)
 
 
 def _on_rtl(

@@ -7,8 +7,9 @@ from typing import Any
 
 from halfdome.hdl.config import MOST_CARDS, CardConfig, ConfigError
 from halfdome.host import arguments, platform
-from halfdome.host.compiler.compile import MOST_IN_FLIGHT
+from halfdome.host.compiler.compile import MOST_IN_FLIGHT, sparse_cores
 from halfdome.host.compiler.division import Parallelism
+from halfdome.host.models.quantise import TABLE_ROWS
 from halfdome.host.runtime.transfers import Transfers
 
 Value = bool | int | str
@@ -20,10 +21,11 @@ FABRIC = platform.fabric_defaults()
 TRANSFERS = asdict(Transfers())
 DEFAULTS: dict[str, Value] = {
     "array": "16x16", **CARD, **FABRIC, "cards": MOST_CARDS, **TRANSFERS,
-    "in_flight": 2, "parallelism": "data", "batch": 128,
+    "in_flight": 2, "parallelism": "data", "cores_sparse": 0, "batch": 128, "table_bits": 8,
 }  # fmt: skip
 """A value of each parameter, which tells its type; `array` is both sides of the array, as
-ROWSxCOLUMNS. `in_flight` and `parallelism` are by default as the compiler finds best."""
+ROWSxCOLUMNS. `in_flight`, `parallelism` and `cores_sparse` are by default as the compiler finds
+best."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class Design:
     transfers : Transfers
     in_flight : int, requests that are worked on at a time; None for the compiler's choice
     parallelism : str, what the cards divide; None for the compiler's choice
+    cores_sparse : int, cores of each that pool embedding bags alone; None for the compiler's choice
     batch : int, samples of a request
-    engine : str, that measures it: the study's, or `RTL` for a card that `TIMING` has no model of
+    table_bits : int, of an element of an embedding table
+    engine : str, that measures it
+    computes : bool, whether values are computed, and held against the golden model
     """
 
     card: CardConfig
@@ -48,8 +53,11 @@ class Design:
     transfers: Transfers
     in_flight: int | None
     parallelism: str | None
+    cores_sparse: int | None
     batch: int
+    table_bits: int
     engine: str
+    computes: bool
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -95,7 +103,9 @@ def _parsed(name: str, text: str) -> Value:
         raise ConfigError(f"{name}={text}: must be a whole number") from None
 
 
-def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design:
+def design(
+    base: CardConfig, values: Mapping[str, Value], engine: str, computes: bool = True
+) -> Design:  # fmt: skip
     """The design of some values, all else as `base` and the defaults have it.
 
     Raises `ValueError` that names field, value and rule, as opening the platform would.
@@ -104,17 +114,24 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
     card, fabric = base.replace(**of_card(values)), _known(values, FABRIC)
     platform.fabric(**fabric)
     cards = values.get("cards", MOST_CARDS)
-    if engine == TIMING and not platform.modelled(card):
-        engine = RTL
     platform.check(card, cards, engine)  # type: ignore[arg-type]
     in_flight, parallelism = values.get("in_flight"), values.get("parallelism")
     if in_flight is not None:
         in_flight = arguments.integer("in_flight", in_flight, 1, MOST_IN_FLIGHT)
     if parallelism is not None:
         parallelism = arguments.choice("parallelism", parallelism, Parallelism).value
+    cores_sparse = values.get("cores_sparse")
+    if cores_sparse is not None:
+        cores_sparse = sparse_cores(int(cores_sparse), range(card.cores))
     batch = arguments.integer("batch", values.get("batch", DEFAULTS["batch"]), 1)
+    table_bits = int(values.get("table_bits", DEFAULTS["table_bits"]))
+    if table_bits not in TABLE_ROWS:
+        raise ConfigError(f"table_bits={table_bits}: must be {' or '.join(map(str, TABLE_ROWS))}")
     transfers = Transfers(**_known(values, TRANSFERS))
-    return Design(card, fabric, int(cards), transfers, in_flight, parallelism, batch, engine)
+    return Design(
+        card, fabric, int(cards), transfers, in_flight, parallelism, cores_sparse, batch,
+        table_bits, engine, computes,
+    )  # fmt: skip
 
 
 def _known(values: Mapping[str, Value], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,6 +162,6 @@ def _text(value: Value) -> str:
 
 GROUPS = (
     {field.name for field in fields(CardConfig)}, set(FABRIC), set(TRANSFERS),
-    {"array", "cards", "in_flight", "parallelism", "batch"},
+    {"array", "cards", "in_flight", "parallelism", "cores_sparse", "batch", "table_bits"},
 )  # fmt: skip
 """The names of each part; no two have one in common."""

@@ -18,16 +18,18 @@ WARM = 0.1
 """Share of the requests, from the first, that find the platform emptier than later ones do."""
 LATE = 0.01
 """Share of the requests that may take longer than a percentile of 99."""
-STEPS = 12
-"""Halvings of the range of rates: finer than 10,000 requests know a percentile."""
+FINE, STEPS = 0.002, 12
+"""Halvings of the range of rates end at this share of the rate, finer than 10,000 requests know a
+percentile, and after so many."""
 FITS = 6
 """Times that each observed stage is given to what it waited for; few change after the third."""
 ISSUE = -1
 """Its issue, among what a stage waits for; the others are stages by their numbers."""
 
-Members = Sequence[tuple[int, int]]
-"""Requests of a round, oldest first, each with its stage; no two have the same."""
-Round = tuple[int, tuple[int, ...]]
+Stages = tuple[int, ...]
+"""The stages of a round: of requests that follow each other, oldest first, each its next. No two
+are equal."""
+Round = tuple[int, Stages]
 """A stage, and all stages of its round."""
 
 
@@ -89,8 +91,8 @@ class Answered:
 class Cards(Protocol):
     """What the host finds behind the bus."""
 
-    def begin(self, members: Members, now: float) -> None:
-        """A round is issued."""
+    def begin(self, first: int, stages: Stages, now: float) -> None:
+        """A round is issued, of the requests from `first` on."""
 
     def end(self, request: int, stage: int) -> float:
         """When the host, waiting, knows that a stage of a request has ended."""
@@ -99,33 +101,27 @@ class Cards(Protocol):
 
 def answer(line: Line, arrivals: Sequence[float], cards: Cards) -> Iterator[float]:
     """When the host knows the answer to each of the requests that come at `arrivals`."""
-    stage: dict[int, int] = {}
+    under_way: Stages = ()  # the next stage of each
     now, last = -np.inf, line.stages - 1
-
-    def issue() -> None:
-        nonlocal now
-        members = [(request, at) for request, at in stage.items() if at <= last]
-        for request, at in members:
-            if at in line.syncs:
-                now = max(now, cards.end(request, at - 1))
-        cards.begin(members, now)
-        for request, at in members:
-            stage[request] = at + 1
-
     for oldest in range(len(arrivals)):
         while True:
-            begun = oldest + len(stage)
-            if not stage:
+            begun = oldest + len(under_way)
+            if not under_way:
                 now = max(now, arrivals[begun])
             come = begun < len(arrivals) and arrivals[begun] <= now
-            if not come or len(stage) == line.slots:
+            if come and len(under_way) < line.slots:
+                under_way += (0,)
+            elif under_way[0] > last and (come or under_way[-1] > last):
                 break
-            stage[begun] = 0
-            issue()
-        while stage[oldest] <= last or (not come and any(at <= last for at in stage.values())):
-            issue()
+            stages = tuple([stage for stage in under_way if stage <= last])
+            issued = len(under_way) - len(stages)
+            for request, stage in enumerate(stages if line.syncs else (), oldest + issued):
+                if stage in line.syncs:
+                    now = max(now, cards.end(request, stage - 1))
+            cards.begin(oldest + issued, stages, now)
+            under_way = under_way[:issued] + tuple([stage + 1 for stage in stages])
         now = max(now, cards.end(oldest, last))
-        del stage[oldest]
+        under_way = under_way[1:]
         yield now
 
 
@@ -135,44 +131,43 @@ class _Modelled:
     def __init__(self, service: Service, seed: int):
         self._service = service
         self._random = np.random.default_rng(seed)
-        self._dealt: dict[Round, tuple[list[tuple[int, float]], Iterator[float]]] = {}
-        self._rounds: dict[tuple[int, ...], list[tuple[list[tuple[int, float]], Iterator[float]]]]
-        self._rounds = {}
-        self._last = [-np.inf] * (service.line.stages + 1)
-        self._ends: dict[tuple[int, int], float] = {}
+        self._told: dict[Round, _Told] = {}
+        self._rounds: dict[Stages, list[_Told]] = {}
+        self._last = [-np.inf] * (service.line.stages + 1)  # the end of each, and the last issue
+        self._ends: dict[int, list[float]] = {}
 
-    def begin(self, members: Members, now: float) -> None:
-        stages = tuple([stage for _, stage in members])
-        told = self._rounds.get(stages) or self._round(stages)
+    def begin(self, first: int, stages: Stages, now: float) -> None:
+        told = self._rounds.get(stages)
+        if told is None:
+            told = self._rounds[stages] = [self._of((stage, stages)) for stage in stages]
         last = self._last
         last[ISSUE] = now
         ends = [
             max([last[each] + cycles for each, cycles in after if last[each] >= now]) + next(spread)
             for after, spread in told
         ]
-        for member, end in zip(members, ends, strict=True):
-            self._ends[member] = last[member[1]] = end
+        for request, (stage, end) in enumerate(zip(stages, ends, strict=True), first):
+            last[stage] = end
+            self._ends.setdefault(request, []).append(end)
 
-    def _round(
-        self, stages: tuple[int, ...]
-    ) -> list[tuple[list[tuple[int, float]], Iterator[float]]]:
-        self._rounds[stages] = [self._of((stage, stages)) for stage in stages]
-        return self._rounds[stages]
-
-    def _of(self, wanted: Round) -> tuple[list[tuple[int, float]], Iterator[float]]:
+    def _of(self, wanted: Round) -> "_Told":
         """Of a round that was never seen: as in the one that is most like it."""
         waits = self._service.waits
         seen = wanted
         if wanted not in waits:
             alike = [known for known in waits if known[0] == wanted[0]]
             seen = min(alike, key=lambda known: len({*known[1]} ^ {*wanted[1]}))
-        if seen not in self._dealt:
+        if seen not in self._told:
             spread = self._random.permutation(waits[seen].spread).tolist()
-            self._dealt[seen] = [*waits[seen].after.items()], cycle(spread)
-        return self._dealt[seen]
+            self._told[seen] = [*waits[seen].after.items()], cycle(spread)
+        return self._told[seen]
 
     def end(self, request: int, stage: int) -> float:
-        return self._ends[request, stage] + self._service.notice
+        return self._ends[request][stage] + self._service.notice
+
+
+_Told = tuple[list[tuple[int, float]], Iterator[float]]
+"""Cycles after each thing that tells the end of a stage, and the spreads that are added in turn."""
 
 
 class _Seen:
@@ -183,10 +178,9 @@ class _Seen:
         self._last: dict[int, float] = {}
         self.found: list[tuple[Round, dict[int, float], float]] = []
 
-    def begin(self, members: Members, now: float) -> None:
-        stages = tuple(stage for _, stage in members)
+    def begin(self, first: int, stages: Stages, now: float) -> None:
         before = {ISSUE: now} | {each: end for each, end in self._last.items() if end > now}
-        for request, stage in members:
+        for request, stage in enumerate(stages, first):
             end = self._answered.ends[request][stage]
             self.found.append(((stage, stages), before, end))
             self._last[stage] = end
@@ -277,4 +271,6 @@ def highest_rate(
             low = middle
         else:
             high = middle
+        if high - low <= FINE * high:
+            break
     return low

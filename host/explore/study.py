@@ -64,8 +64,8 @@ class Demo(_Strict):
 class Recommender(_Strict):
     """Embedding tables and two nets with random weights: a published shape, or one's own.
 
-    `shape` gives all that is not given. Every table has `dim` elements a row, 8 bits each, and
-    bags of `pooling` rows; `rows_scale` of its rows are there.
+    `shape` gives all that is not given. Every table has `dim` elements a row, of 8 bits each or of
+    the parameter `table_bits`, and bags of `pooling` rows; `rows_scale` of its rows are there.
     """
 
     kind: Literal["recommender"]
@@ -108,6 +108,16 @@ class Arrivals(_Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Guidance(_Strict):
+    """What a study says to who designs: `along` is the parameter along the rows of its table, the
+    other varied parameters lie down its side."""
+
+    title: str
+    question: str
+    along: str
+    metric: str = "samples_per_second"
+
+
 class Bound(_Strict):
     """What a metric must be at least, or at most."""
 
@@ -116,12 +126,13 @@ class Bound(_Strict):
 
 
 class Study(_Strict):
-    """What a study's file says."""
+    """What a study's file says. Without `values` points are measured by cycles alone."""
 
     version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "explore"
     config: str = "default"
     engine: str = TIMING
+    values: bool = True
     workload: Annotated[Demo | Recommender | Model, Field(discriminator="kind")] = Demo()
     parameters: dict[str, tuple[Value, ...]] = {}
     objectives: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
@@ -131,6 +142,7 @@ class Study(_Strict):
     arrivals: Arrivals | None = None
     search: Search = Search()
     energy: File | None = None
+    guidance: Guidance | None = None
 
     @field_validator("config")
     @classmethod
@@ -166,14 +178,23 @@ class Study(_Strict):
 
     def model_post_init(self, _: Any) -> None:
         """Raises `ValueError` for parts that do not fit each other."""
+        if not self.values and self.engine != TIMING:
+            raise ValueError(f"values=False: needs engine={TIMING!r}, {self.engine!r} computes")
+        wanted = [*self.objectives, *self.constraints]
+        if self.guidance is not None:
+            wanted.append(self.guidance.metric)
+            if len(self.parameters.get(self.guidance.along, ())) < 2:
+                raise ValueError(f"guidance.along={self.guidance.along!r}: must be varied")
         if self.arrivals is None:
-            for name in (*self.objectives, *self.constraints):
+            for name in wanted:
                 if name in OF_BOUND:
                     raise ValueError(f"{name}: needs the bound on the latency, [arrivals] p99_us")
         if isinstance(self.workload, Model):
-            for name in ("batch", "in_flight", "parallelism"):
+            for name in ("batch", "in_flight", "parallelism", "cores_sparse"):
                 if name in self.parameters:
                     raise ValueError(f"{name}: is of the workloads demo and recommender alone")
+        if not isinstance(self.workload, Recommender) and "table_bits" in self.parameters:
+            raise ValueError("table_bits: is of the workload recommender alone")
 
     @property
     def size(self) -> int:
@@ -188,7 +209,7 @@ class Study(_Strict):
 
     def on_rtl(self) -> "Study":
         """The study of the same points on the RTL."""
-        return self._changed(name=f"{self.name}-rtl", engine=RTL, search=Search())
+        return self._changed(name=f"{self.name}-rtl", engine=RTL, values=True, search=Search())
 
     def _changed(self, **fields: Any) -> "Study":
         return Study.model_validate(self.model_dump() | fields)
@@ -200,7 +221,7 @@ class Study(_Strict):
 
     def design(self, values: Mapping[str, Value]) -> Design:
         """The platform of a point. Raises `ValueError` that says why there is none."""
-        return design(preset(self.config), values, self.engine)
+        return design(preset(self.config), values, self.engine, self.values)
 
     def check(self) -> None:
         """Raises `ConfigError` for a value with which no combination is a platform."""
@@ -233,7 +254,8 @@ class Study(_Strict):
     def hash(self) -> str:
         """Of all that results depend on, the sources of the card and of what simulates it too. A
         longer search is the same study."""
-        said = self.model_dump_json(exclude={"search": {"points"}}) + platform.fingerprint()
+        words = {"search": {"points"}, "guidance": True}
+        said = self.model_dump_json(exclude=words) + platform.fingerprint()
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
@@ -261,7 +283,7 @@ def checked(said: Mapping[str, Any], where: str, folder: Path) -> Study:
 
 _NAMES: dict[str, type[BaseModel]] = {
     "demo": Demo, "recommender": Recommender, "model": Model, "search": Search,
-    "arrivals": Arrivals, "constraints": Bound,
+    "arrivals": Arrivals, "constraints": Bound, "guidance": Guidance,
 }  # fmt: skip
 
 

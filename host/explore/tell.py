@@ -57,8 +57,8 @@ def rows(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
     return found
 
 
-def as_dict(study: Study, points: Sequence[Point]) -> dict[str, Any]:
-    """All that is known of a study, as plain data."""
+def as_dict(study: Study, points: Sequence[Point], compared: Sequence["OnRtl"]) -> dict[str, Any]:
+    """All that is known of a study, as plain data; `compared` are points on the RTL."""
     flat = rows(study, points)
     return {
         "study": study.model_dump(mode="json"),
@@ -66,7 +66,12 @@ def as_dict(study: Study, points: Sequence[Point]) -> dict[str, Any]:
             row | {name: each for name, each in point.row.items() if name not in row}
             for row, point in zip(flat, points, strict=True)
         ],
-    }
+        "on_rtl": [
+            {"point": each.point.number, **each.rtl,
+             **{f"{name}_error_percent": error for name, error in each.error.items()}}
+            for each in compared
+        ],
+    }  # fmt: skip
 
 
 def write_csv(path: Path, study: Study, points: Sequence[Point]) -> None:

@@ -41,8 +41,9 @@ class Work:
 
 
 @lru_cache(maxsize=4)
-def work(said: Demo | Recommender, batch: int) -> Work:
-    """The work in requests of `batch` samples. Raises `ValueError` for what there is not."""
+def work(said: Demo | Recommender, batch: int, table_bits: int = 8) -> Work:
+    """The work in requests of `batch` samples; `table_bits` are a recommender's. Raises
+    `ValueError` for what there is not."""
     if isinstance(said, Demo):
         loaded = demo.workload(said.data, said.weights or WEIGHTS, said.samples, batch)
         return _work(loaded.graph, loaded.batches)
@@ -54,7 +55,8 @@ def work(said: Demo | Recommender, batch: int) -> Work:
     })  # fmt: skip
     drawn = _batches(said, architecture, pooling, [batch] * said.requests, rng)
     [calibration] = _batches(said, architecture, pooling, [CALIBRATION_SAMPLES], rng)
-    return _work(quantise(model, calibration, batch, longest_bags(drawn)), drawn)
+    graph = quantise(model, calibration, batch, longest_bags(drawn), table_bits)
+    return _work(graph, drawn)
 
 
 def shape(said: Recommender) -> tuple[Architecture, int]:

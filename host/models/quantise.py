@@ -1,5 +1,5 @@
-"""A trained DLRM as a graph in the card's arithmetic: fused 8-bit tables, int8 weights, uint8
-activations.
+"""A trained DLRM as a graph in the card's arithmetic: fused tables of 8 or 4 bits, int8 weights,
+uint8 activations.
 
 Weights are symmetric per output channel, activations have one scale and zero point per tensor,
 taken from calibration samples. `y = saturate(round_half_even((acc + bias) * multiplier) + zero)`
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Function
-from halfdome.host.graph.fused_rows import fuse_8bit
+from halfdome.hdl.commands import ElementFormat, Function, RowFormat
+from halfdome.host.graph.fused_rows import fuse_4bit, fuse_8bit
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
 from halfdome.host.models.dlrm import Dlrm
@@ -27,6 +27,9 @@ INTERACTION_ZERO_POINT = 128
 """Zero point of every segment of the top MLP's input: pooled rows have both signs."""
 OUTPUT = "probability"
 """What the graph's response is called."""
+
+TABLE_ROWS = {8: (RowFormat.INT8, fuse_8bit), 4: (RowFormat.INT4, fuse_4bit)}
+"""How rows of tables are stored, by the bits of an element."""
 
 _LARGEST_K = 32768  # 255 * 127 * k stays below 2**30, and so does a bias
 _NEGLIGIBLE = 2.0**-100
@@ -49,12 +52,14 @@ def longest_bags(batches: Sequence[Batch]) -> list[int]:
     ]
 
 
-def quantise(model: Dlrm, calibration: Batch, batch: int, longest: Sequence[int]) -> Graph:
+def quantise(
+    model: Dlrm, calibration: Batch, batch: int, longest: Sequence[int], table_bits: int = 8
+) -> Graph:
     """The graph that answers up to `batch` samples, whose bags have up to `longest` indices.
 
     Its activations have the ranges that they have over `calibration`, and so have the lengths of
-    bags by which tables are placed. Raises `ValueError` if there are no calibration samples or a
-    layer is too wide for int32 sums.
+    bags by which tables are placed; elements of tables have `table_bits`, 8 or 4. Raises
+    `ValueError` if there are no calibration samples or a layer is too wide for int32 sums.
     """
     if not len(calibration):
         raise ValueError("calibration: has 0 samples, at least 1 is needed")
@@ -63,13 +68,16 @@ def quantise(model: Dlrm, calibration: Batch, batch: int, longest: Sequence[int]
             f"longest: has {len(longest)} numbers, must have one for each of {len(model.tables)} "
             "tables"
         )
-    return _Quantiser(model, calibration, batch, longest).graph()
+    return _Quantiser(model, calibration, batch, longest, table_bits).graph()
 
 
 class _Quantiser:
     """Builds the graph: nodes in order, constants beside them."""
 
-    def __init__(self, model: Dlrm, calibration: Batch, batch: int, longest: Sequence[int]):
+    def __init__(
+        self, model: Dlrm, calibration: Batch, batch: int, longest: Sequence[int], table_bits: int
+    ):
+        self._row_format, self._fuse = TABLE_ROWS[table_bits]
         self._model = model
         self._calibration = calibration
         self._batch = batch
@@ -140,10 +148,11 @@ class _Quantiser:
                 Value(f"indices {table}", (most,), ElementFormat.INT32, ragged=True),
                 Value(f"lengths {table}", (self._batch,), ElementFormat.INT32),
             ]
-            self._constants[f"rows {table}"] = fuse_8bit(rows)
+            self._constants[f"rows {table}"] = self._fuse(rows)
             names.append(self._node(
                 "embedding_bag", [f"rows {table}", f"indices {table}", f"lengths {table}"],
-                f"table {table}", format=ElementFormat.UINT8, multiplier=np.float32(1 / scale),
+                f"table {table}", row_format=self._row_format, dim=rows.shape[1],
+                format=ElementFormat.UINT8, multiplier=np.float32(1 / scale),
                 zero_point=INTERACTION_ZERO_POINT, mean_length=float(bags.lengths.mean()),
             ))  # fmt: skip
         return names

@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Fragment
 
 from halfdome.hdl.card import Card
-from halfdome.hdl.config import PRESETS, CardConfig, ConfigError, preset
+from halfdome.hdl.config import ADDRESS_BITS, PRESETS, CardConfig, ConfigError, preset
 
 BOUNDS = {
     "cores": (1, 12), "array_rows": (2, 64), "array_columns": (2, 64),
@@ -192,7 +192,7 @@ def test_presets_describe_a_card_address_space_without_overlap(name):
     assert config.scratchpad_address(0) == config.scratchpad_base >= config.dram_bytes
     end = config.scratchpad_address(config.cores - 1) + config.scratchpad_bytes
     assert end <= config.window_bytes < 2 * end
-    assert config.window_bytes <= 1 << 40
+    assert end < 1 << config.address_bits <= 1 << ADDRESS_BITS
     assert config.weight_tile_bytes % config.bus_bytes == 0
     assert config.weight_tile_bytes >= config.array_rows * config.array_columns
     assert config.burst_words * config.bus_bytes in (64, config.bus_bytes)

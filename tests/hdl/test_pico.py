@@ -66,6 +66,25 @@ def convolution(memory, rows, columns, channels, **formats):
     return conv2d(memory, (rows, columns), 5, channels, kernel=(2, 3), pad=(1, 1), **formats)
 
 
+def check(memory, job, first, seed):
+    """From byte `first` on memory is as it should be after a job."""
+    place = registers.PICO_MEMORY + first
+    image = memory.data[first : memory.top]
+    expected = memory.data.copy()
+    verdict = job.expect(expected)
+    dut = Pico(PICO)
+
+    async def bench(ctx):
+        master = Master(dut.bus, seed)
+        await master.write(ctx, place, image.tobytes())
+        status, detail, _ = await master.run(ctx, job.descriptor)
+        assert (status, detail) == verdict
+        found = await master.read(ctx, place, len(image))
+        np.testing.assert_array_equal(np.frombuffer(found, np.uint8), expected[first : memory.top])
+
+    simulate(dut, bench)
+
+
 @given(
     make=st.sampled_from([matmul, convolution, lambda *a, **f: batch_matmul(a[0], 2, *a[1:], **f)]),
     sizes=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5)),
@@ -75,21 +94,18 @@ def convolution(memory, rows, columns, channels, **formats):
 )
 def test_products_leave_in_memory_what_the_golden_model_says(make, sizes, flags, extreme, seed):
     memory = CardMemory(PICO, PICO.scratchpad_bytes, seed=seed)
-    job = make(memory, *sizes, flags=flags, extreme=extreme)
-    image = memory.data[: memory.top]
-    expected = memory.data.copy()
-    verdict = job.expect(expected)
-    dut = Pico(PICO)
+    check(memory, make(memory, *sizes, flags=flags, extreme=extreme), 0, seed)
 
-    async def bench(ctx):
-        master = Master(dut.bus, seed)
-        await master.write(ctx, registers.PICO_MEMORY, image.tobytes())
-        status, detail, _ = await master.run(ctx, job.descriptor)
-        assert (status, detail) == verdict
-        found = await master.read(ctx, registers.PICO_MEMORY, memory.top)
-        np.testing.assert_array_equal(np.frombuffer(found, np.uint8), expected[: memory.top])
 
-    simulate(dut, bench)
+@pytest.mark.parametrize("make", [matmul, convolution])
+def test_operands_may_end_where_memory_ends(make):
+    needed, memory = (CardMemory(PICO, PICO.scratchpad_bytes, seed=3) for _ in range(2))
+    make(needed, 9, 9, 5)
+    memory.top += len(memory.data) - needed.top
+    first = memory.top
+    job = make(memory, 9, 9, 5)
+    assert memory.top == len(memory.data)
+    check(memory, job, first, seed=3)
 
 
 def test_what_is_wrong_with_a_command_is_told_and_the_next_one_runs():
@@ -151,7 +167,7 @@ def test_the_bus_takes_the_cycles_it_is_said_to_and_writes_single_bytes():
         assert await master.access(ctx, AT["ID"]) == (registers.PICO_IDENTIFICATION, 2)
         found = [(await master.access(ctx, AT[f"CONFIG_HASH_{half}"]))[0] for half in ("HI", "LO")]
         assert f"{found[0]:08x}{found[1]:08x}" == PICO.hash
-        for nowhere in (0x24, 0x3C, 0x80, 0xFFFC):
+        for nowhere in (0x24, 0x3C, 0x40, 0x7C, 0x80, 0xFFFC):
             await master.access(ctx, nowhere, 0xFFFF_FFFF)
             assert await master.access(ctx, nowhere) == (0, 2)
         assert (await master.access(ctx, word, 0x44332211))[1] == 4

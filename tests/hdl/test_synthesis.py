@@ -1,5 +1,7 @@
 """The FPGA report counts what is there and says what is missing."""
 
+import json
+
 import pytest
 from amaranth import Module
 from amaranth.lib import stream, wiring
@@ -7,9 +9,16 @@ from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl import tools
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.matmul.accumulators import Accumulators
+from halfdome.hdl.matmul.activations import ActivationBuffer
+from halfdome.hdl.memory.reader import ReadBuffer
+from halfdome.hdl.memory.scratchpad import Scratchpad
+from halfdome.hdl.pcie.packet_buffer import PacketBuffer
 from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
-from halfdome.hdl.synthesis import UNITS, ecp5_report
+from halfdome.hdl.synthesis import UNITS, ecp5_report, synthesise
 from halfdome.hdl.tools import ToolError, run_yosys
+
+TINY = PRESETS["tiny"]
 
 
 class Multiplier(wiring.Component):
@@ -69,6 +78,26 @@ def test_a_multiplier_is_one_dsp_block():
     assert report["ff"] >= 16 + 16 + 32  # Inputs and outputs are registered.
     assert 0 < report["lut"] < 100
     assert 50 < report["fmax_mhz"] < 1000
+
+
+MEMORIES = {
+    "scratchpad": (lambda: Scratchpad(TINY, read_ports=1, write_ports=1), 8, 0),
+    "activations": (lambda: ActivationBuffer(TINY), 4, 1),  # and which lie in the padding
+    "accumulators": (lambda: Accumulators(TINY.replace(accumulator_rows=512)), 4, 0),
+    "prefetched words": (lambda: ReadBuffer(TINY, 64), 4, 0),
+    "received packets": (lambda: PacketBuffer(TINY), 5, 0),  # and which are good
+}
+"""Units, and what holds their words: blocks of 18 kbit, 36 bits wide, and 16 x 4 bits of LUTs."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEMORIES)
+def test_large_memories_become_block_ram(name, tmp_path):
+    make, blocks, distributed = MEMORIES[name]
+    assert synthesise(make(), tmp_path)["bram"] == blocks
+    text = (tmp_path / "sizes.json").read_text()
+    cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
+    assert cells.get("TRELLIS_DPR16X4", 0) == distributed
 
 
 def test_missing_nextpnr_is_told_at_once_with_the_extra_to_install(monkeypatch):

@@ -100,7 +100,7 @@ def test_gowin_boards_are_built_by_the_nextpnr_of_today():
     options = " ".join(commands[1])
     assert "--device GW2AR-LV18QN88C8/I7 --vopt family=GW2A-18C" in options
     assert "--freq 27.0" in options
-    assert "synth_gowin -family gw2a" in files[f"{TOP}.ys"]
+    assert "synth_gowin -family gw2a -nowidelut -top" in files[f"{TOP}.ys"]
 
 
 @pytest.mark.parametrize("name", ["ulx3s-85f", "tang-primer-20k"])

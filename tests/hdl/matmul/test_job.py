@@ -3,6 +3,7 @@
 import pytest
 
 from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.config import preset
 from halfdome.hdl.matmul.job import JobDecoder
 from tests.bench import simulate
 from tests.hdl.command.descriptors import GOOD
@@ -17,7 +18,7 @@ LATENCIES = {
 @pytest.mark.parametrize("opcode", LATENCIES, ids=lambda opcode: opcode.name)
 @pytest.mark.parametrize("before", LATENCIES, ids=lambda opcode: opcode.name)
 def test_a_job_is_valid_after_the_stated_latency_and_constant_from_then_on(opcode, before):
-    dut = JobDecoder()
+    dut = JobDecoder(preset("tiny"))
 
     async def decode(ctx, opcode):
         """Starts a job; returns the cycles until it is valid."""

@@ -132,24 +132,18 @@ def asked(monkeypatch):
 def test_the_front_of_the_timing_engine_is_measured_on_the_rtl_too(
     halfdome, asked, study, tmp_path
 ):
-    file = study("lanes = [4, 2]\nqueue_depth = [4, 8]")
+    file, result = study("lanes = [4, 2]\nqueue_depth = [4, 8]"), tmp_path / "rows.json"
     for _ in range(2):  # what was measured is kept
-        status, text, _ = halfdome("explore", file, "-o", tmp_path)
+        status, text, _ = halfdome("explore", file, "-o", tmp_path, "--json", result)
         assert status == 0
         assert asked[4:] == [("native", 4, 8), ("native", 2, 8)]
         assert "2 points measured on the RTL too: 0 % off at most" in text
+        on_rtl = json.loads(result.read_text())["on_rtl"]
+        assert [each["samples_per_second_error_percent"] for each in on_rtl] == [0, 0]
     assert {engine for engine, *_ in asked[:4]} == {"timing"}
     halfdome("explore", file, "-o", tmp_path, "--point", 0)
     assert asked[6:] == [("native", 4, 4)]  # beaten, but asked for
     assert "The same points on the RTL" in (tmp_path / "explore.html").read_text()
-
-
-def test_a_card_without_a_model_is_measured_on_the_rtl_once(halfdome, asked, study, tmp_path):
-    file = study("lanes = 4\nqueue_depth = 4\ngather_cache_bytes = [0, 4096]")
-    status, _, _ = halfdome("explore", file, "-o", tmp_path)
-    assert status == 0
-    assert sorted(asked) == [("native", 4, 4), ("native", 4, 4), ("timing", 4, 4)]
-    assert [each["engine"] for each in read(tmp_path)] == ["timing", "native"]
 
 
 def test_a_study_on_the_rtl_is_not_measured_twice(halfdome, asked, study, tmp_path):
@@ -209,3 +203,20 @@ def test_workers_measure_what_one_does(halfdome, study, tmp_path):
         )
         assert status == 0, text
     assert read(tmp_path / "1") == read(tmp_path / "2")
+
+
+def test_guidance_is_written_and_what_was_measured_of_the_same_study_stays(
+    halfdome, measured, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("halfdome.host.cli.explore.OUTPUT", tmp_path / "build")
+    folder, page = tmp_path / "studies", tmp_path / "guidance.md"
+    folder.mkdir()
+    asked = '[guidance]\ntitle = "T"\nquestion = "{}?"\nalong = "lanes"\n'
+    file = folder / "small.toml"
+    for question, values, times in (("Q", "[2, 4]", 2), ("Why", "[2, 4]", 2), ("Q", "[1, 4]", 4)):
+        file.write_text(SMALL.replace("[workload]", asked.format(question) + "[workload]"))
+        file.write_text(f"{file.read_text()}lanes = {values}\n")
+        status, _, _ = halfdome("guidance", folder, "-o", page)
+        assert status == 0
+        assert f"{question}?" in page.read_text()
+        assert len(measured) == times

@@ -13,6 +13,7 @@ COMMANDS = [
     "verilog",
     "fpga",
     "explore",
+    "guidance",
     "bench matmul",
     "bench gather",
     "bench engine",
@@ -22,6 +23,7 @@ COMMANDS = [
     "bench model",
     "bench models",
     "bench cores",
+    "bench flights",
     "bench fpga",
     "info",
 ]

@@ -94,6 +94,17 @@ def test_published_shapes_have_their_published_tables_and_nets(name):
     assert architecture.top[0] == (tables + 1) * dim
 
 
+def test_tables_of_4_bits_take_half_the_bytes_and_every_bit_is_right():
+    far = SMALL | {"tables": [4000, 2000]}
+    rows = [
+        measured(of(workload=far, parameters={"cards": 1, "batch": 4, "table_bits": bits}))
+        for bits in (8, 4)
+    ]
+    assert [row["mismatching_samples"] for row in rows] == [0, 0]
+    eight, four = (row["dram_bytes"] for row in rows)
+    assert eight - four == (4000 + 2000) * ((16 + 8) - (8 + 4))
+
+
 def test_a_recommender_without_its_tables_is_told_what_it_lacks():
     said = {name: value for name, value in SMALL.items() if name != "pooling"}
     with pytest.raises(ValueError, match="pooling: is missing; give it, or shape"):

@@ -38,12 +38,14 @@ def test_every_combination_comes_once_and_in_order():
 def test_parameters_reach_every_part_of_a_design():
     [values] = of(parameters={
         "dma_tags": 8, "uplink_lanes": 4, "cut_through": True, "cards": 3, "fused": False,
-        "in_flight": 4, "parallelism": "data", "batch": 5,
+        "in_flight": 4, "parallelism": "data", "cores": 2, "cores_sparse": 1, "batch": 5,
+        "table_bits": 4,
     }).combinations()  # fmt: skip
     made = of().design(values)
     assert made.card.dma_tags == 8
     assert made.fabric == {"uplink_lanes": 4, "cut_through": True}
     assert (made.cards, made.in_flight, made.parallelism, made.batch) == (3, 4, "data", 5)
+    assert (made.cores_sparse, made.table_bits) == (1, 4)
     assert not made.transfers.fused
     assert made.transfers.broadcast
 
@@ -65,6 +67,8 @@ def test_parameters_reach_every_part_of_a_design():
         ({"parameters": {"cards": 7}}, "cards=7: must be an integer from 1 to 6"),
         ({"parameters": {"in_flight": 65}}, "in_flight=65: must be an integer from 1 to 64"),
         ({"parameters": {"parallelism": "all"}}, "parallelism='all': must be one of data"),
+        ({"parameters": {"cores_sparse": 1}}, "cores_sparse=1: one of 1 cores at least does every"),
+        ({"parameters": {"table_bits": 5}}, "table_bits=5: must be 8 or 4"),
         ({"parameters": {"uplink_lanes": 64}}, "uplink_lanes=64: must be an integer from 1"),
         ({"objectives": ["samples_per_secnd"]}, "no such metric; nearest are samples_per_second"),
         ({"objectives": []}, "objectives"),
@@ -85,10 +89,12 @@ def test_what_is_wrong_is_told(said, message):
     refused(message, **({"parameters": {"lanes": 4}} | said))
 
 
-def test_what_the_timing_engine_does_not_model_is_measured_on_the_rtl():
-    made = of(parameters={"gather_cache_bytes": [0, 4096]})
-    designs = [made.design(values) for values in made.combinations()]
-    assert [design.engine for design in designs] == ["timing", "native"]
+def test_values_are_left_out_on_the_timing_engine_alone():
+    made = of(parameters={"lanes": 4}, values=False)
+    values = {"lanes": 4}
+    assert not made.design(values).computes
+    assert made.on_rtl().design(values).computes
+    refused("values=False: needs engine='timing'", values=False, engine="native", parameters={})
 
 
 def test_a_value_that_fits_some_combinations_is_no_mistake():

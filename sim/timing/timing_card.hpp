@@ -11,6 +11,7 @@
 #include "matmul/engine.hpp"
 #include "registers.hpp"
 #include "values/values.hpp"
+#include "verdicts.hpp"
 #include "vector/engine.hpp"
 
 namespace halfdome::timing {
@@ -30,12 +31,13 @@ class CardSemantics : public Semantics {
                 int64_t card)
       : p_(p), memory_(memory), with_values_(with_values), calls_(calls), card_(card) {}
   Result check(size_t core, const uint8_t* descriptor, const uint8_t* extension) override {
-    return result(calls_.check(card_, static_cast<int64_t>(core), descriptor, extension));
+    return verdicts_.of(core, descriptor, extension, [&] {
+      return result(calls_.check(card_, static_cast<int64_t>(core), descriptor, extension));
+    });
   }
   Result execute(size_t core, const Command& command) override {
-    if (!with_values_ || values::computes(command.opcode())) {
-      return values::compute(p_, command, memory_, with_values_);
-    }
+    if (!with_values_) return values::move(p_, command, memory_);
+    if (values::computes(command)) return values::compute(p_, command, memory_);
     return result(calls_.execute(card_, static_cast<int64_t>(core), command.bytes));
   }
   bool failed() const { return failed_; }
@@ -52,6 +54,7 @@ class CardSemantics : public Semantics {
   bool with_values_;
   SemanticsCalls calls_;
   int64_t card_;
+  Verdicts verdicts_;
   bool failed_ = false;
 };
 

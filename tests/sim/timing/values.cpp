@@ -8,7 +8,7 @@ using namespace halfdome::timing;
 extern "C" uint64_t compute(const Parameters* parameters, const uint8_t* descriptor, uint8_t* memory) {
   Command command;
   std::memcpy(command.bytes, descriptor, DESCRIPTOR_BYTES);
-  const Result result = values::compute(*parameters, command, memory, true);
+  const Result result = values::compute(*parameters, command, memory);
   return static_cast<uint64_t>(result.status) | uint64_t{result.detail} << 8;
 }
 #pragma GCC visibility pop

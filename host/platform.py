@@ -50,7 +50,7 @@ class Runtime:
         self.config = config
         self.engine = engine
         self.reference = reference
-        self.session = Session(platform.bus)
+        self.session = Session(platform.bus, platform.values)
         self._tracing: tuple[Path, int] | None = None
         self.accelerators = [
             HalfdomeAccelerator(
@@ -171,12 +171,12 @@ class Runtime:
         )
 
 
-def check(config: CardConfig, cards: int, engine: str) -> None:
+def check(config: CardConfig, cards: int, engine: str, values: bool = True) -> None:
     """Raises the `ValueError` with which `open` would refuse these, and builds nothing."""
     from halfdome.sim.platform import check as check_platform
 
     cards = arguments.integer("cards", cards, 1, MOST_CARDS)
-    check_platform(config, cards=cards, engine=engine)
+    check_platform(config, cards=cards, engine=engine, values=values)
     if config.counters < (needed := config.cores * len(Engine) + cards):
         raise ConfigError(
             f"counters={config.counters}: every engine and every card of a platform needs one, "
@@ -221,13 +221,6 @@ def fingerprint() -> str:
     from halfdome.sim.platform import fingerprint
 
     return fingerprint()
-
-
-def modelled(config: CardConfig) -> bool:
-    """Whether the engine `timing` has a card of this configuration."""
-    from halfdome.sim.platform import modelled
-
-    return modelled(config)
 
 
 def fabric_defaults() -> dict[str, int | bool]:

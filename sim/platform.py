@@ -45,8 +45,6 @@ READ_TIMEOUT_CYCLES = 100_000
 _SLICE_CYCLES = 100_000
 """Longest run between two looks at keyboard interrupts."""
 
-modelled = timing.modelled
-"""Whether the engine `timing` has a card of this configuration."""
 cache_summary = artefacts.summary
 """What the cache of compiled models holds, for `halfdome info`."""
 
@@ -140,6 +138,9 @@ class Platform:
         Remember what the cards were driven with, so that `write_waves` works.
     faults : FaultPlan or None
         What goes wrong on the links from the beginning; see `inject`.
+    values : bool
+        Without, for the engine `timing` alone, commands take their time but compute nothing: what
+        they would have written is as it was before. Cycles do not depend on it.
 
     Raises `ValueError` for a bad argument or an unknown DRAM preset, `halfdome.hdl.tools.ToolError`
     and `halfdome.sim.build.compiler.BuildError` if a tool is missing or fails.
@@ -159,12 +160,11 @@ class Platform:
         waves: Waves | None = None,
         keep_inputs: bool = False,
         faults: FaultPlan | None = None,
+        values: bool = True,
     ):
-        check(config, cards=cards, engine=engine)
+        check(config, cards=cards, engine=engine, values=values)
         _check_number("window_cycles", window_cycles, 0)
-        for name, flag in (("skip_idle", skip_idle), ("keep_inputs", keep_inputs)):
-            if not isinstance(flag, bool):
-                raise ValueError(f"{name}={flag!r}: must be True or False")
+        _check_flags(skip_idle=skip_idle, keep_inputs=keep_inputs)
         for name, value, kind in (("fabric", fabric, FabricConfig), ("waves", waves, Waves),
                                   ("faults", faults, FaultPlan)):  # fmt: skip
             if value is not None and not isinstance(value, kind):
@@ -178,6 +178,7 @@ class Platform:
         around = {"fabric": settings(fabric, config), "dram": presets.settings(config)}
         self.config = config
         self.engine = engine
+        self.values = values
         self.fabric = fabric
         self.bars: list[Bars] = assign_bars(config, cards)
         hardware = engine in _HARDWARE
@@ -193,7 +194,7 @@ class Platform:
                 self._make = _maker(engine, config, card_factory)
                 self._models = self._make(cards, waves=waves)
             else:
-                self._models = timing.models(config, self._memories)
+                self._models = timing.models(config, self._memories, values)
             library.result()
             self.world = World(
                 **around,
@@ -393,14 +394,20 @@ class Platform:
         self.close()
 
 
-def check(config: CardConfig, *, cards: int = 6, engine: str = "native") -> None:
+def check(
+    config: CardConfig, *, cards: int = 6, engine: str = "native", values: bool = True
+) -> None:
     """Raises the `ValueError` with which `Platform` would refuse these, and builds nothing."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}: unknown; known are {', '.join(ENGINES)}")
     if not 1 <= cards <= 32:
         raise ValueError(f"cards={cards}: must be 1 to 32")
-    if engine == "timing":
-        timing.check_modelled(config)
+    _check_flags(values=values)
+    if engine in _HARDWARE and not values:
+        raise ValueError(
+            f"values=False: a card of hardware computes what it is told to, engine={engine!r} has "
+            "them; engine='timing' can leave values out"
+        )
     presets.settings(config)
     settings(FabricConfig(), config)
 
@@ -411,6 +418,12 @@ def _check_hardware(engine: str, **needs: object) -> None:
             raise ValueError(
                 f"{name}={value!r}: needs a card of hardware, engine={engine!r} has none"
             )
+
+
+def _check_flags(**flags: object) -> None:
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}={flag!r}: must be True or False")
 
 
 def _check_number(name: str, value: object, least: int) -> None:

@@ -47,8 +47,9 @@ class Workload:
 class Outcome:
     """What came of a run.
 
-    `report` is the machine-readable result: names carry units. `mismatches` counts samples whose
-    probability differs from the golden model.
+    `report` is the machine-readable result: names carry units; what is said of answers is None if
+    values were left out. `mismatches` counts samples whose probability differs from the golden
+    model.
     """
 
     report: dict
@@ -75,10 +76,11 @@ def workload(data: Path | None, weights: Path, samples: int, batch_size: int) ->
 
 
 def check_design(
-    work: Workload, config: CardConfig, *, cards: int, engine: str, faults: Sequence[str] = ()
-) -> None:
+    work: Workload, config: CardConfig, *, cards: int, engine: str, values: bool = True,
+    faults: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Raises what `run` would, as far as that is known without building the cards."""
-    check(config, cards, engine)
+    check(config, cards, engine, values)
     check_faults(faults, cards)
     placement(work.graph, config, cards)
 
@@ -89,20 +91,24 @@ def run(
     *,
     cards: int = 6,
     engine: str = "native",
+    values: bool = True,
     progress: Callable[[int], None] = lambda samples: None,
     trace: Path | None = None,
     faults: Sequence[str] = (),
     **platform_options: object,
 ) -> Outcome:
-    """Answers the workload on a freshly opened platform and compares with golden model and fp32.
+    """Answers the workload on a freshly opened platform and compares with golden model and fp32,
+    unless `values` are left out.
 
     `progress` is told the samples of each batch that is answered; a timeline of the answering goes
     to the file `trace`; `faults` happen meanwhile, see `Runtime.inject`; `platform_options` are
     those of `halfdome.open`. Raises `ValueError` or `MemoryError` for a configuration that cannot
     serve the model.
     """
-    check_design(work, config, cards=cards, engine=engine, faults=faults)
-    with open(cards=cards, config=config, engine=engine, **platform_options) as runtime:
+    check_design(work, config, cards=cards, engine=engine, values=values, faults=faults)
+    with open(
+        cards=cards, config=config, engine=engine, values=values, **platform_options
+    ) as runtime:
         served = deploy(runtime, work.graph)
         before = [card.counters() for card in runtime.cards]
         start = runtime.cycles
@@ -114,11 +120,14 @@ def run(
         account = fault_account(runtime, served.incidents) if faults else None
         tables = served.program.about["tables"]
         numbers = [card.index for card in served.cards]
-    expected = [golden(work.graph, batch) for batch in work.batches]
-    mismatches = differing(answers, expected)
+    mismatches = None
+    if values:
+        expected = [golden(work.graph, batch) for batch in work.batches]
+        mismatches = differing(answers, expected)
     report = {
         **stamp(config, SEED),
         "engine": engine,
+        "values": values,
         "cards": cards,
         "samples": work.samples,
         "batch_size": work.graph.batch,
@@ -127,7 +136,7 @@ def run(
         "total_us": cycles / config.clock_mhz,
         "samples_per_second": work.samples / (cycles / config.clock_mhz) * 1e6,
         "placement_cards_of_table": _placed(tables, numbers),
-        **_quality(work, answers),
+        **_quality(work, answers if values else None),
         "latency_cycles": [answer.latency_cycles for answer in answers],
         "latency_us": [answer.latency_cycles / config.clock_mhz for answer in answers],
         "per_card": [
@@ -137,7 +146,7 @@ def run(
     }
     if account:
         report["faults"] = account
-    return Outcome(report, mismatches)
+    return Outcome(report, mismatches or 0)
 
 
 def golden(graph: Graph, batch: Batch) -> np.ndarray:
@@ -163,7 +172,9 @@ def _placed(tables: dict[str, list], numbers: Sequence[int]) -> list[list[int]]:
     return [sorted({numbers[task[0]] for task in tasks}) for tasks in tables.values()]
 
 
-def _quality(work: Workload, answers: Sequence[Response]) -> dict:
+def _quality(work: Workload, answers: Sequence[Response] | None) -> dict:
+    if answers is None:
+        return dict.fromkeys(("auc_fp32", "auc_cards", "auc_difference"))
     label = np.concatenate([batch.label for batch in work.batches])
     fp32 = np.concatenate([work.model.forward(batch) for batch in work.batches])
     cards = np.concatenate([probabilities(answer) for answer in answers])

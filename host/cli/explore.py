@@ -48,6 +48,7 @@ def explore(
         str | None, typer.Option(help="timing (the default), native (compiled) or pysim.")
     ] = None,
     data: options.Data = None,
+    no_values: options.NoValues = False,
     workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
     storage: Storage = None,
     number: Annotated[
@@ -81,7 +82,7 @@ def explore(
     with _needed():
         from halfdome.host.explore import report, search, tell
 
-    changes = {"config": config, "engine": engine}
+    changes = {"config": config, "engine": engine, "values": False if no_values else None}
     given = {"batch": batch, "cards": cards}
     study = load(file, settings, changes, given, samples, data)
     study.check()
@@ -115,7 +116,9 @@ def explore(
     if explain is not None:
         _explain(study, chosen, url)
     typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
-    wrong = sum(each.row["mismatching_samples"] for each in (*points, *rtl.values()) if each.row)
+    wrong = sum(
+        each.row["mismatching_samples"] or 0 for each in (*points, *rtl.values()) if each.row
+    )
     options.require_right(wrong, "samples")
 
 

@@ -99,6 +99,7 @@ def run_model(
     ] = None,
     config: options.Config = "default",
     engine: options.EngineName = "native",
+    no_values: options.NoValues = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Hold the outputs against ONNX Runtime's.")
     ] = False,
@@ -117,7 +118,7 @@ def run_model(
     """Answer requests with a model: on the cards, and on the host what they do not compute.
 
     With --compare an output that differs in a bit from ONNX Runtime's 8-bit operators makes the
-    exit status 1.
+    exit status 1. With --no-values neither do steps of the host run that need what cards put out.
 
     Example: `halfdome run model.onnx --input x.npz --calibrate samples.npz --shape x=1x3x224x224`
 
@@ -134,10 +135,14 @@ def run_model(
     from halfdome.host.serving.session import InferenceSession
 
     design = preset(config)
+    if no_values and (compare or output is not None):
+        raise ValueError(
+            "--no-values: leaves no outputs to compare or write: leave out --compare and --output"
+        )
     arrays = read_requests(input, "--input")
     if compare:
         refuse_compiled(model)
-    check(design, cards or MOST_CARDS, engine)
+    check(design, cards or MOST_CARDS, engine, not no_values)
     with _told() as (say, progress):
         prepared = None
         if model.suffix == SUFFIX:
@@ -152,7 +157,9 @@ def run_model(
             plan = compile(prepared, cards=cards or MOST_CARDS, config=design, say=say)
         requests = [request for each in arrays for request in plan.split(f"--input {input}", each)]
         total = len(plan.steps) * len(requests)
-        with InferenceSession(plan, cards=cards, config=design, engine=engine, say=say) as session:
+        with InferenceSession(
+            plan, cards=cards, config=design, engine=engine, values=not no_values, say=say
+        ) as session:
             say("running it")
             tensors = session.tensors(requests, lambda done: progress(done, total))
             layers = results.layers_of(session)

@@ -32,6 +32,12 @@ def output_file(path: Path | None) -> Path | None:
 
 Config = Annotated[str, typer.Option("--config", help=f"Preset: {', '.join(PRESETS)}.")]
 EngineName = Annotated[str, typer.Option("--engine", help="native (compiled), pysim or timing.")]
+NoValues = Annotated[
+    bool,
+    typer.Option(
+        "--no-values", help="Of --engine timing: know the cycles alone, compute no values."
+    ),
+]
 Samples = Annotated[int, typer.Option(help="Held-out interactions to answer.")]
 Batch = Annotated[int, typer.Option(help="Samples of a batch.")]
 Cards = Annotated[int, typer.Option(min=1, max=MOST_CARDS, help="Cards.")]

@@ -285,6 +285,7 @@ class Board:
 
     config = PICO
     bars = (Bars(),)
+    values = True
 
     def __init__(self, port: str, answer_seconds: float = ANSWER_SECONDS):
         self._line = SerialLine(port, answer_seconds=answer_seconds)

@@ -34,14 +34,16 @@ class Session:
     Attributes
     ----------
     bus : Bus
+    values : bool, whether cards compute; without, what they put out means nothing
     accelerators : list of Accelerator, all that write into host memory
     turn : int, the number of the call under way; calls within it have its number
     rests : int, how often cards were brought to rest and placed anew
     settled : Settled or None, what became of them the last time
     """
 
-    def __init__(self, bus: Bus):
+    def __init__(self, bus: Bus, values: bool = True):
         self.bus = bus
+        self.values = values
         self.accelerators: list[Accelerator] = []
         self.turn = 0
         self.rests = 0

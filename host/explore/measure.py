@@ -56,7 +56,7 @@ class Ran:
     uplink_bytes : int, wire bytes of the host's link, the busier way
     host_bytes : int, payload over it, both ways
     answers : the programs of the cards and what they said
-    mismatching : int, samples that differ from the golden model
+    mismatching : int, samples that differ from the golden model; None if values were left out
     """
 
     line: Line
@@ -70,7 +70,7 @@ class Ran:
     uplink_bytes: int
     host_bytes: int
     answers: list[tuple[Program, list[Response]]] = field(repr=False)
-    mismatching: int = 0
+    mismatching: int | None = 0
 
 
 def measure(study: Study, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -91,8 +91,9 @@ def measure(study: Study, values: Mapping[str, Value]) -> dict[str, Any]:
 def open_platform(design: Design) -> Runtime:
     """The platform of a design, on one thread: points run side by side."""
     return platform.open(
-        design.cards, design.card, design.engine, fabric=platform.fabric(**design.fabric), threads=1
-    )
+        design.cards, design.card, design.engine, fabric=platform.fabric(**design.fabric),
+        threads=1, values=design.computes,
+    )  # fmt: skip
 
 
 def _run_graph(said: Demo | Recommender, design: Design, at_random: bool) -> Ran:
@@ -112,7 +113,9 @@ def _run_graph(said: Demo | Recommender, design: Design, at_random: bool) -> Ran
         interval = np.diff(known)[slots - 1 : count - 1]
         if at_random:
             bursts.mix(float(interval.mean()))
-    wrong = sum(_differing(responses[n], work.expected[place]) for n, place in enumerate(order))
+    wrong = None
+    if design.computes:
+        wrong = sum(_differing(responses[n], work.expected[place]) for n, place in enumerate(order))
     rows = sum(work.samples[place] for place in order)
     return counted.ran(
         bursts.line, bursts.answered, latency, interval, rows / len(order), rows,
@@ -185,7 +188,8 @@ def _run_model(said: Model, design: Design) -> Ran:
         options["calibration"] = read_requests(said.calibration, "calibration")
     with InferenceSession(
         str(said.path), cards=design.cards, config=design.card, engine=design.engine,
-        shapes=said.shapes, fabric=platform.fabric(**design.fabric), threads=1, **options,
+        shapes=said.shapes, fabric=platform.fabric(**design.fabric), threads=1,
+        values=design.computes, **options,
     ) as session:  # fmt: skip
         given = [
             request for each in read_requests(said.requests, "requests")
@@ -233,7 +237,7 @@ class _Counting:
     def ran(
         self, line: Line, answered: list[Answered], latency: Sequence[int],
         interval: Sequence[float], samples: float, rows: int,
-        answers: list[tuple[Program, list[Response]]], mismatching: int = 0,
+        answers: list[tuple[Program, list[Response]]], mismatching: int | None = 0,
     ) -> Ran:  # fmt: skip
         """What was done in between."""
         uplink = self._uplink

@@ -43,7 +43,8 @@ class Design:
     cores_sparse : int, cores of each that pool embedding bags alone; None for the compiler's choice
     batch : int, samples of a request
     table_bits : int, of an element of an embedding table
-    engine : str, that measures it: the study's, or `RTL` for a card that `TIMING` has no model of
+    engine : str, that measures it
+    computes : bool, whether values are computed, and held against the golden model
     """
 
     card: CardConfig
@@ -56,6 +57,7 @@ class Design:
     batch: int
     table_bits: int
     engine: str
+    computes: bool
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -101,7 +103,9 @@ def _parsed(name: str, text: str) -> Value:
         raise ConfigError(f"{name}={text}: must be a whole number") from None
 
 
-def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design:
+def design(
+    base: CardConfig, values: Mapping[str, Value], engine: str, computes: bool = True
+) -> Design:  # fmt: skip
     """The design of some values, all else as `base` and the defaults have it.
 
     Raises `ValueError` that names field, value and rule, as opening the platform would.
@@ -110,8 +114,6 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
     card, fabric = base.replace(**of_card(values)), _known(values, FABRIC)
     platform.fabric(**fabric)
     cards = values.get("cards", MOST_CARDS)
-    if engine == TIMING and not platform.modelled(card):
-        engine = RTL
     platform.check(card, cards, engine)  # type: ignore[arg-type]
     in_flight, parallelism = values.get("in_flight"), values.get("parallelism")
     if in_flight is not None:
@@ -128,7 +130,7 @@ def design(base: CardConfig, values: Mapping[str, Value], engine: str) -> Design
     transfers = Transfers(**_known(values, TRANSFERS))
     return Design(
         card, fabric, int(cards), transfers, in_flight, parallelism, cores_sparse, batch,
-        table_bits, engine,
+        table_bits, engine, computes,
     )  # fmt: skip
 
 

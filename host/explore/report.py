@@ -67,6 +67,10 @@ def write(
     first = next(point for point in points if point.row)
     infeasible = [(point.name, point.why) for point in points if not point.row]
     version, mismatching = row["halfdome_version"], row["mismatching_samples"]
+    compared = (
+        "Values were left out" if mismatching is None
+        else f"{mismatching} samples differ from the golden model"
+    )  # fmt: skip
     body = [
         f"<h1>{escape(study.name)}</h1>",
         f"<p>{len(points)} points on {escape(study.config)}, engine {escape(study.engine)}, "
@@ -74,7 +78,7 @@ def write(
         *_html(drawn, inline=True),
         *_on_rtl(points, rtl),
         f"<h2>Point {chosen.number}: {escape(chosen.name)}</h2>",
-        f"<p>{mismatching} samples differ from the golden model. Energy and area are models.</p>",
+        f"<p>{compared}. Energy and area are models.</p>",
         f"<h3>Beside point {first.number}: {escape(first.name)}</h3>",
         _table(("metric", f"point {chosen.number}", f"point {first.number}", "ratio"),
                _beside(row, first.row)),

@@ -126,12 +126,13 @@ class Bound(_Strict):
 
 
 class Study(_Strict):
-    """What a study's file says."""
+    """What a study's file says. Without `values` points are measured by cycles alone."""
 
     version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "explore"
     config: str = "default"
     engine: str = TIMING
+    values: bool = True
     workload: Annotated[Demo | Recommender | Model, Field(discriminator="kind")] = Demo()
     parameters: dict[str, tuple[Value, ...]] = {}
     objectives: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
@@ -177,6 +178,8 @@ class Study(_Strict):
 
     def model_post_init(self, _: Any) -> None:
         """Raises `ValueError` for parts that do not fit each other."""
+        if not self.values and self.engine != TIMING:
+            raise ValueError(f"values=False: needs engine={TIMING!r}, {self.engine!r} computes")
         wanted = [*self.objectives, *self.constraints]
         if self.guidance is not None:
             wanted.append(self.guidance.metric)
@@ -206,7 +209,7 @@ class Study(_Strict):
 
     def on_rtl(self) -> "Study":
         """The study of the same points on the RTL."""
-        return self._changed(name=f"{self.name}-rtl", engine=RTL, search=Search())
+        return self._changed(name=f"{self.name}-rtl", engine=RTL, values=True, search=Search())
 
     def _changed(self, **fields: Any) -> "Study":
         return Study.model_validate(self.model_dump() | fields)
@@ -218,7 +221,7 @@ class Study(_Strict):
 
     def design(self, values: Mapping[str, Value]) -> Design:
         """The platform of a point. Raises `ValueError` that says why there is none."""
-        return design(preset(self.config), values, self.engine)
+        return design(preset(self.config), values, self.engine, self.values)
 
     def check(self) -> None:
         """Raises `ConfigError` for a value with which no combination is a platform."""

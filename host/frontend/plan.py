@@ -15,6 +15,7 @@ from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.partition_report import partition_report
 from halfdome.host.frontend.steps import HostStep, Port, Taps, Windows
+from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.runtime.program import Program
 
 VERSION = 2
@@ -79,6 +80,19 @@ class CardPart:
             for name in bag.names:
                 made[name] = np.concatenate([each[name] for each in operands])
         return made
+
+    def made_up(self, tensors: Request) -> dict[str, np.ndarray]:
+        """Tensors of a request, with zeros for inputs that have no values: they take as long."""
+        zeros = {
+            port.tensor: np.zeros(port.shape, port.dtype)
+            for port in self.inputs
+            if isinstance(tensors[port.tensor], LeftOut)
+        }
+        return {**tensors, **zeros}
+
+    def left_out(self) -> dict[str, LeftOut]:
+        """What stands for the output tensors of a request, if the cards compute no values."""
+        return {port.tensor: LeftOut(port.shape, port.dtype) for port in self.outputs}
 
     def unpack(self, made: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Tensors of each request."""

@@ -19,6 +19,7 @@ import onnxruntime
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from halfdome.host.frontend.errors import ModelError
+from halfdome.host.runtime.left_out import LeftOut
 
 _PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm")
 _SILENT = 4
@@ -66,6 +67,17 @@ def run_session(
             raise
         words = " ".join(str(error).split())
         raise ModelError(f"request: ONNX Runtime does not compute it: {words}") from None
+
+
+def left_out(session: InferenceSession) -> dict[str, LeftOut]:
+    """What stands for the outputs of a session, by name, if its inputs have no values."""
+    numpy_names = {"float": "float32", "double": "float64"}
+    found = {}
+    for each in session.get_outputs():
+        name = each.type.removeprefix("tensor(").removesuffix(")")
+        shape = [size if isinstance(size, int) else None for size in each.shape]
+        found[each.name] = LeftOut(shape, np.dtype(numpy_names.get(name, name)))
+    return found
 
 
 def _takes_int8(model: onnx.ModelProto) -> bool:

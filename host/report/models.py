@@ -30,7 +30,9 @@ def print_run(result: Mapping, layers: Mapping[int, Layers], console: Console) -
     for place, answers in enumerate(result["outputs"][:_REQUESTS]):
         for answer in answers:
             sizes = ", ".join(map(str, answer["shape"]))
-            values = ", ".join(_value(value) for value in answer["first_values"])
+            values = "left out"
+            if answer["first_values"] is not None:
+                values = ", ".join(_value(value) for value in answer["first_values"])
             largest = answer["largest_of_first_row"]
             outputs.add_row(
                 str(place), answer["name"], f"{answer['dtype']}[{sizes}]", values,

@@ -40,16 +40,19 @@ def print_dlrm(report: dict, console: Console) -> None:
         f"{report['samples']} samples in batches of {report['batch_size']} on {cards} cards, "
         f"engine {report['engine']}, configuration {report['config_hash']}"
     )
-    quality = Table(title="Answers")
-    for column in ("AUC fp32", "AUC cards", "difference", "samples that differ from golden"):
-        quality.add_column(column, justify="right")
-    quality.add_row(
-        f"{report['auc_fp32']:.5f}",
-        f"{report['auc_cards']:.5f}",
-        f"{report['auc_difference']:+.5f}",
-        f"{report['mismatching_samples']} of {report['samples']}",
-    )
-    console.print(quality)
+    if report["values"]:
+        quality = Table(title="Answers")
+        for column in ("AUC fp32", "AUC cards", "difference", "samples that differ from golden"):
+            quality.add_column(column, justify="right")
+        quality.add_row(
+            f"{report['auc_fp32']:.5f}",
+            f"{report['auc_cards']:.5f}",
+            f"{report['auc_difference']:+.5f}",
+            f"{report['mismatching_samples']} of {report['samples']}",
+        )
+        console.print(quality)
+    else:
+        console.print("values were left out: there are no answers")
 
     shown = ("busy", "starved", "blocked", "idle")
     engines = Table(title="Cycles of each engine, summed over cores")

@@ -224,7 +224,7 @@ class Deployment:
         if not cards:
             raise CardError(_NOWHERE)
         program = self._plan([card.index for card in cards], before)
-        loader.check(program, cards)
+        loader.check(program, cards, self.session.values)
         named = {(cards[s.position].index, s.name) for s in program.segments if s.contents}
         self._forget([key for key in self._resident if key not in named])
         memory = loader.Memory(self.session, program, cards, self._resident)

@@ -7,6 +7,7 @@ order a card takes them, the program says; what they wait for is counted here.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +26,14 @@ class Response:
 
     Attributes
     ----------
-    outputs : arrays by name
+    outputs : arrays by name; `LeftOut` on a platform that computes no values
     latency_cycles : int, from the first command that any card starts to the end of the last
     spans : int64[commands, 2] by position, the card cycles at which the commands of its part
         started and ended; -1 for those that did not run
     symbols : int64[program.symbols], the numbers that they were patched with
     """
 
-    outputs: dict[str, np.ndarray]
+    outputs: dict[str, Any]
     latency_cycles: int
     spans: tuple[np.ndarray, ...]
     symbols: np.ndarray
@@ -151,7 +152,11 @@ class Flights:
         while self.advance(last):
             pass
         self._finish(flight)
-        outputs = requests.outputs(self._program, flight.rows, self._memory.host[flight.slot])
+        outputs = (
+            requests.outputs(self._program, flight.rows, self._memory.host[flight.slot])
+            if self._memory.values
+            else requests.left_out(self._program, flight.rows)
+        )
         self._flying.popleft()
         self._free.append(flight.slot)
         for failure in flight.failures:
@@ -163,7 +168,7 @@ class Flights:
             raise flight.failures[0]
         return self._response(flight, outputs)
 
-    def _response(self, flight: _Flight, outputs: dict[str, np.ndarray]) -> Response:
+    def _response(self, flight: _Flight, outputs: dict[str, Any]) -> Response:
         entries = [np.concatenate(mine) for mine in flight.completed]
         cycles = rings.spans(np.concatenate(entries))
         ends = np.cumsum([len(mine) for mine in entries])

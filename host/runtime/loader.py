@@ -19,9 +19,11 @@ Resident = Mapping[tuple[int, str], Block]
 """Blocks that hold a segment's contents already, by number of the card and name of the segment."""
 
 
-def check(program: Program, cards: Sequence[Accelerator]) -> None:
-    """Raises `ProgramError` for a program that these cards cannot run."""
-    program.check_values()
+def check(program: Program, cards: Sequence[Accelerator], values: bool) -> None:
+    """Raises `ProgramError` for a program that these cards cannot run. Only if they compute no
+    `values` may it lack its contents."""
+    if values:
+        program.check_values()
     if program.cards != len(cards):
         raise ProgramError(
             f"the program is for {program.cards} cards, there are {len(cards)}: compile it for so "
@@ -50,6 +52,7 @@ class Memory:
     addresses, bus_addresses : int64[slots, segments], on the segment's own card and on the bus
     host : for each slot the bytes of each segment that lies in host memory, else None
     resident : Resident, what stays if the program goes
+    values : bool, whether what cards put out means anything
 
     Raises `MemoryError` if it does not fit.
     """
@@ -58,6 +61,7 @@ class Memory:
         self, session: Session, program: Program, cards: Sequence[Accelerator], resident: Resident
     ):
         self._session = session
+        self.values = session.values
         self._program = program
         self._cards = cards
         self._blocks: list[tuple[Accelerator, str, Block]] = []
@@ -92,7 +96,7 @@ class Memory:
             block = resident.get(key) if segment.contents else None
             if block is None:
                 block = self._allocate(card, segment)
-                if segment.contents:
+                if segment.contents in self._program.weights:
                     self._missing.setdefault(segment.contents, []).append((segment.position, block))
                     if segment.memory != kind(segment.memory):  # another core's than the first's
                         self._apart.add(segment.contents)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -24,6 +25,7 @@ from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
 from halfdome.host.graph.pooling import fits_depthwise
 from halfdome.host.graph.values import format_of
+from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.runtime.tensors import Call, Tensor, operand
 
 _BYTES = (np.uint8, np.int8)
@@ -298,7 +300,12 @@ class MatrixProducts:
             channels = {"k": piece.shape[-1], "n": len(piece)}
             self._multiply(call, Opcode.CONV2D, part, y, image, weights, **channels, **fields)
             planes.append(call.finish(y, stays=isinstance(x, Tensor)))
-        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        if len(planes) == 1:
+            return planes[0]
+        if not self.session.values:
+            left_out: Any = LeftOut((*out, n), output.dtype)
+            return left_out
+        return np.concatenate(planes, axis=2)
 
     def _multiply(
         self, call: Call, opcode: Opcode, output: _Output, y: Tensor, x: np.ndarray | Tensor,

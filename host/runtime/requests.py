@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from halfdome.host import arguments
+from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.runtime.program import (
     SYMBOLS_PER_PIECE,
     BagsInput,
@@ -191,6 +192,14 @@ def outputs(
 ) -> dict[str, np.ndarray]:
     """What the cards have left in host memory for a request of so many rows."""
     return {each.name: _output(each, rows, memory) for each in program.outputs}
+
+
+def left_out(program: Program, rows: int) -> dict[str, LeftOut]:
+    """What stands for `outputs` where cards compute no values."""
+    return {
+        each.name: LeftOut((rows, *each.shape[1:]), np.dtype(each.dtype))
+        for each in program.outputs
+    }
 
 
 def _output(wanted: Output, rows: int, memory) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 from weakref import finalize
 
 import numpy as np
@@ -16,6 +16,7 @@ from halfdome.host.driver.memory import Block
 from halfdome.host.driver.session import Session, whole
 from halfdome.host.driver.timeline import Event
 from halfdome.host.graph.values import format_of
+from halfdome.host.runtime.left_out import LeftOut
 
 
 class Tensor:
@@ -63,7 +64,7 @@ class Tensor:
 
     @whole
     def numpy(self) -> np.ndarray:
-        """The values, brought home."""
+        """The values, brought home; a `LeftOut` if the platform computes none."""
         return read(self)
 
     @whole
@@ -88,13 +89,15 @@ class Tensor:
         raise TypeError(f"{self!r}: lies in card memory, `.numpy()` brings it home")
 
 
-def read(tensor: Tensor, *after: Event) -> np.ndarray:
+def read(tensor: Tensor, *after: Event) -> Any:
     """The values of a tensor after some events; waits for all that was issued."""
     nbytes = tensor.rows * tensor.stride
     if not nbytes:
         tensor.accelerator.check()
         return np.zeros(tensor.shape, tensor.dtype)
     raw = tensor.accelerator.download(tensor.block, nbytes, *after).reshape(tensor.rows, -1)
+    if not tensor.session.values:
+        return LeftOut(tensor.shape, tensor.dtype)
     used = np.ascontiguousarray(raw[:, : tensor.shape[-1] * tensor.dtype.itemsize])
     return used.view(tensor.dtype).reshape(tensor.shape)
 

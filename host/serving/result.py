@@ -11,6 +11,7 @@ from halfdome.host.report import utilisation
 from halfdome.host.report.layers import Layers
 from halfdome.host.report.stamp import stamp
 from halfdome.host.report.utilisation import Utilisation
+from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.serving.session import InferenceSession
 
 _SHOWN = 4
@@ -58,6 +59,7 @@ def of_run(
         entry |= {"cycles": step.cycles, "seconds": step.seconds, "rounds": len(step.responses)}
     return {
         **stamp(session.runtime.config, 0), "engine": session.runtime.engine,
+        "values": session.runtime.session.values,
         "requests": len(tensors), "total_cycles": cycles, "total_us": cycles / clock,
         "latency_cycles": latency, "latency_us": [each / clock for each in latency],
         "outputs": [_outputs(plan, each) for each in tensors], "partition": partition,
@@ -77,15 +79,22 @@ def _outputs(plan: Plan, tensors: Tensors) -> list[dict]:
     found = []
     for each in plan.outputs:
         array = tensors[each.name]
-        largest = None
-        if array.ndim in (1, 2) and array.shape[-1] > 1 and array.dtype.kind in "fiu":
-            row = array.reshape(-1, array.shape[-1])[0]
-            largest = int(row.argmax())
+        first_values = largest = None
+        if not isinstance(array, LeftOut):
+            first_values = array.reshape(-1)[:_SHOWN].tolist()
+            largest = _largest(array)
         found.append({
             "name": each.name, "dtype": array.dtype.name, "shape": list(array.shape),
-            "first_values": array.reshape(-1)[:_SHOWN].tolist(), "largest_of_first_row": largest,
+            "first_values": first_values, "largest_of_first_row": largest,
         })  # fmt: skip
     return found
+
+
+def _largest(array: np.ndarray) -> int | None:
+    """Where the largest element of the first row is, of what has rows."""
+    if array.ndim not in (1, 2) or array.shape[-1] < 2 or array.dtype.kind not in "fiu":
+        return None
+    return int(array.reshape(-1, array.shape[-1])[0].argmax())
 
 
 def write_outputs(path: Path, plan: Plan, tensors: Sequence[Tensors]) -> None:

@@ -14,10 +14,11 @@ from halfdome.host import arguments, platform
 from halfdome.host.frontend.compile import Requests, compile
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.plan import SUFFIX, Argument, CardPart, Plan
-from halfdome.host.frontend.sessions import open_session, run_session
+from halfdome.host.frontend.sessions import left_out, open_session, run_session
 from halfdome.host.frontend.steps import HostStep
 from halfdome.host.runtime.deployment import Deployment
 from halfdome.host.runtime.flights import Response
+from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.serving.deploy import deploy
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class InferenceSession:
         Plan, TorchModel, or torch.nn.Module
     cards, config, engine : as for `halfdome.open`; of a compiled model as it was compiled
     example_inputs, calibration, shapes : as for `halfdome.compile`
-    options : passed to `halfdome.open`
+    options : passed to `halfdome.open`; with `values=False` outputs cannot be read, and neither do
+        steps of the host run whose inputs are outputs of the cards
 
     Attributes
     ----------
@@ -193,22 +195,29 @@ class InferenceSession:
 
     def _run_host(self, number: int, step: HostStep, made, progress) -> None:
         for tensors in made:
-            found = run_session(
-                self._hosts[number], step.outputs, {name: tensors[name] for name in step.inputs}
-            )
-            tensors.update(zip(step.outputs, found, strict=True))
+            inputs = {name: tensors[name] for name in step.inputs}
+            if any(isinstance(value, LeftOut) for value in inputs.values()):
+                made_up = left_out(self._hosts[number])
+                tensors.update({name: made_up[name] for name in step.outputs})
+            else:
+                found = run_session(self._hosts[number], step.outputs, inputs)
+                tensors.update(zip(step.outputs, found, strict=True))
             progress(1)
 
     def _run_cards(self, number: int, step: CardPart, made, progress) -> None:
         groups = [
             made[start : start + step.requests] for start in range(0, len(made), step.requests)
         ]
-        responses = self._served[number].run(
-            [step.pack(group) for group in groups], lambda rows: progress(rows // step.samples)
-        )
+        values = self.runtime.session.values
+        packed = [
+            step.pack(group if values else [step.made_up(each) for each in group])
+            for group in groups
+        ]
+        responses = self._served[number].run(packed, lambda rows: progress(rows // step.samples))
         for group, response in zip(groups, responses, strict=True):
-            for tensors, found in zip(group, step.unpack(response.outputs), strict=True):
-                tensors.update(found)
+            found = step.unpack(response.outputs) if values else [step.left_out()] * len(group)
+            for tensors, outputs in zip(group, found, strict=True):
+                tensors.update(outputs)
         self.steps[number].responses = responses
 
     def close(self) -> None:

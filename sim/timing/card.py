@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, Status
-from halfdome.hdl.config import CardConfig, ConfigError
+from halfdome.hdl.config import CardConfig
 from halfdome.sim.build.compiler import SIM, library
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
@@ -38,6 +38,7 @@ class _Settings(ctypes.Structure):
     _fields_ = (
         ("parameters", ctypes.c_void_p),
         ("memory", ctypes.c_void_p),
+        ("values", ctypes.c_int64),
         ("calls", SemanticsCalls),
     )
 
@@ -73,6 +74,7 @@ class TimingModel:
     ----------
     config : CardConfig
     memory : uint8[window_bytes], card memory by card address
+    values : bool, whether commands compute; without, memory holds what was moved there
 
     Attributes
     ----------
@@ -80,13 +82,15 @@ class TimingModel:
     error : what a command raised, which ends the simulation
     """
 
-    def __init__(self, config: CardConfig, memory: np.ndarray):
+    def __init__(self, config: CardConfig, memory: np.ndarray, values: bool):
         self._config = config
         self._golden = GoldenCard(config, _Link(), memory)
         self._parameters = parameter_array(config)
         calls = SemanticsCalls(_CHECK(self._check), _EXECUTE(self._execute))
         self._calls = calls
-        self._settings = _Settings(ctypes.addressof(self._parameters), memory.ctypes.data, calls)
+        self._settings = _Settings(
+            ctypes.addressof(self._parameters), memory.ctypes.data, values, calls
+        )
         make = ctypes.cast(_load_library().timing_card, ctypes.c_void_p)
         self.maker = CardMaker(make, ctypes.addressof(self._settings))
         self.error: BaseException | None = None
@@ -116,22 +120,7 @@ class TimingModel:
         return status | detail << 8
 
 
-def modelled(config: CardConfig) -> bool:
-    """Whether it is known when what happens in a card: not with a hot-row cache."""
-    return not config.gather_cache_bytes
-
-
-def check_modelled(config: CardConfig) -> None:
-    """Raises `ConfigError` for a configuration without a model."""
-    if not modelled(config):
-        raise ConfigError(
-            f"gather_cache_bytes={config.gather_cache_bytes}: engine='timing' does not know how "
-            "long a gather with a hot-row cache takes; engine='native' runs it"
-        )
-
-
-def models(config: CardConfig, memories: list[np.ndarray]) -> list[TimingModel]:
-    """A card for each memory. Raises `ConfigError` for a configuration without a model."""
+def models(config: CardConfig, memories: list[np.ndarray], values: bool) -> list[TimingModel]:
+    """A card for each memory. Raises `ConfigError` for a configuration without DRAM."""
     config.need_dram()
-    check_modelled(config)
-    return [TimingModel(config, memory) for memory in memories]
+    return [TimingModel(config, memory, values) for memory in memories]

@@ -93,6 +93,9 @@ class Engine {
   virtual Result result() const { return {}; }
   // Of a gather engine: cycles before `cycle` that it spent on a wait of GATHER_WAITS.
   virtual int64_t waited(unsigned, int64_t) const { return 0; }
+  // Likewise, requests that its hot-row cache answered before `cycle`, or passed on.
+  virtual int64_t cache_hits(int64_t) const { return 0; }
+  virtual int64_t cache_misses(int64_t) const { return 0; }
 };
 
 }  // namespace halfdome::timing

@@ -42,6 +42,9 @@ class MemorySystem {
 
   MemoryTraffic traffic;
 
+  // Tells somebody of writes from now on.
+  void watch(DramWatch& watcher) { watchers_.push_back(&watcher); }
+
   // For every port whose client has to be told: `told` of core (all of them for the card) and number.
   template <typename Read, typename Write>
   void begin(int64_t cycle, Read read_told, Write write_told) {
@@ -152,6 +155,7 @@ class MemorySystem {
     }
     const bool acted = serve_dram(cycle);
     const bool busy = acted || busy_pads_ || read_arbiter_.busy() || write_arbiter_.busy() || comes_to_rest();
+    if (!watchers_.empty()) tell_pending(cycle);
     next_ = busy ? cycle + 1 : dram_.next_event(cycle);
   }
 
@@ -319,6 +323,15 @@ class MemorySystem {
     stalls_ |= (!address_sent_ && !sends_address_) || (!data_sent_ && !sends_data_);
   }
 
+  // Whether writes wait is known two cycles later: their count is a register, and so is this.
+  void tell_pending(int64_t cycle) {
+    bool pending = false;
+    for (const Writer& writer : writes_) pending |= writer.waiting != 0;
+    if (pending == pending_) return;
+    pending_ = pending;
+    for (DramWatch* watcher : watchers_) watcher->pending(pending, cycle + 2);
+  }
+
   // What goes over AXI in this cycle; whether something has to be told in the next.
   bool serve_dram(int64_t cycle) {
     arrived_ = -1;
@@ -340,6 +353,7 @@ class MemorySystem {
     }
     if (sends_address_) {
       dram_.write({sending_.port, sending_.address, 1, size_log2_, 1});
+      for (DramWatch* watcher : watchers_) watcher->wrote(word_of(sending_.address), cycle + 1);
       acted = true;
     }
     if (sends_data_) {
@@ -361,6 +375,10 @@ class MemorySystem {
     return acted;
   }
 
+  uint64_t word_of(uint64_t address) const {
+    return address & ~static_cast<uint64_t>(p_.bus_bytes - 1);
+  }
+
   const Parameters& p_;
   Dram& dram_;
   size_t cores_;
@@ -377,6 +395,8 @@ class MemorySystem {
   StreamArbiter<Asked> read_arbiter_, write_arbiter_;
   std::vector<Reader*> arrivals_, asked_;
   std::vector<Writer*> taken_;
+  std::vector<DramWatch*> watchers_;
+  bool pending_ = false;  // writes to DRAM are not answered
   int arrived_ = -1;  // port whose word DRAM brought a cycle ago
   bool arrived_last_ = false;
   bool read_sent_ = false, address_sent_ = false, data_sent_ = false;

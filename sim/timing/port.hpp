@@ -42,4 +42,14 @@ struct WritePort {
   }
 };
 
+// Who is told of what is written to DRAM, as soon as the card knows.
+class DramWatch {
+ public:
+  virtual ~DramWatch() = default;
+  // A word at `address` went out to DRAM; known in `cycle`, of which there is no other.
+  virtual void wrote(uint64_t address, int64_t cycle) = 0;
+  // From `cycle` on: whether any write is not answered.
+  virtual void pending(bool any, int64_t cycle) = 0;
+};
+
 }  // namespace halfdome::timing

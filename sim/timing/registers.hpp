@@ -20,10 +20,16 @@ inline void Processor::snapshot(int64_t cycle) {
   std::copy(std::begin(known), std::end(known), traffic_);
   traffic_[traffic::weight_dram_bytes] = memory_.traffic.weight_dram_bytes;
   traffic_[traffic::weight_scratchpad_bytes] = memory_.traffic.weight_scratchpad_bytes;
+  // Counted a cycle late, as bytes are.
+  const auto of_gathers = [&](unsigned number, auto count) {
+    int64_t sum = 0;
+    for (const auto& core : engines_) sum += count(*core[GATHER_ENGINE]);
+    traffic_[number] = static_cast<uint64_t>(sum);
+  };
+  of_gathers(traffic::gather_cache_hits, [&](const Engine& e) { return e.cache_hits(cycle - 1); });
+  of_gathers(traffic::gather_cache_misses, [&](const Engine& e) { return e.cache_misses(cycle - 1); });
   for (unsigned wait = 0; wait < GATHER_WAITS; ++wait) {
-    int64_t cycles = 0;  // counted a cycle late, as bytes are
-    for (const auto& core : engines_) cycles += core[GATHER_ENGINE]->waited(wait, cycle - 1);
-    traffic_[GATHER_WAIT_TRAFFIC[wait]] = static_cast<uint64_t>(cycles);
+    of_gathers(GATHER_WAIT_TRAFFIC[wait], [&](const Engine& e) { return e.waited(wait, cycle - 1); });
   }
 }
 

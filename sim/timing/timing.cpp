@@ -6,10 +6,11 @@ using namespace halfdome;
 #pragma GCC visibility push(default)
 extern "C" {
 
-// What a card is made of; `memory` holds DRAM and then the scratchpads.
+// What a card is made of; `memory` holds DRAM and then the scratchpads. With `values` 0 they are left out.
 struct TimingSettings {
   const timing::Parameters* parameters;
   uint8_t* memory;
+  int64_t values;
   timing::SemanticsCalls calls;
 };
 
@@ -17,7 +18,7 @@ struct TimingSettings {
 Card* timing_card(void* context, int64_t number, Endpoint&& link, const DramSettings& dram) {
   const auto& settings = *static_cast<const TimingSettings*>(context);
   return new timing::TimingCard(*settings.parameters, std::move(link), dram, settings.memory,
-                                settings.calls, number);
+                                settings.values != 0, settings.calls, number);
 }
 
 }  // extern "C"

@@ -11,6 +11,7 @@
 #include "matmul/engine.hpp"
 #include "registers.hpp"
 #include "values/values.hpp"
+#include "verdicts.hpp"
 #include "vector/engine.hpp"
 
 namespace halfdome::timing {
@@ -23,16 +24,20 @@ struct SemanticsCalls {
   uint64_t (*execute)(int64_t card, int64_t core, const uint8_t* descriptor);
 };
 
-// Values that take long are computed here.
+// Values that take long are computed here; or none at all, if they are left out.
 class CardSemantics : public Semantics {
  public:
-  CardSemantics(const Parameters& p, uint8_t* memory, const SemanticsCalls& calls, int64_t card)
-      : p_(p), memory_(memory), calls_(calls), card_(card) {}
+  CardSemantics(const Parameters& p, uint8_t* memory, bool with_values, const SemanticsCalls& calls,
+                int64_t card)
+      : p_(p), memory_(memory), with_values_(with_values), calls_(calls), card_(card) {}
   Result check(size_t core, const uint8_t* descriptor, const uint8_t* extension) override {
-    return result(calls_.check(card_, static_cast<int64_t>(core), descriptor, extension));
+    return verdicts_.of(core, descriptor, extension, [&] {
+      return result(calls_.check(card_, static_cast<int64_t>(core), descriptor, extension));
+    });
   }
   Result execute(size_t core, const Command& command) override {
-    if (values::computes(command.opcode())) return values::compute(p_, command, memory_);
+    if (!with_values_) return values::move(p_, command, memory_);
+    if (values::computes(command)) return values::compute(p_, command, memory_);
     return result(calls_.execute(card_, static_cast<int64_t>(core), command.bytes));
   }
   bool failed() const { return failed_; }
@@ -46,18 +51,20 @@ class CardSemantics : public Semantics {
 
   const Parameters& p_;
   uint8_t* memory_;
+  bool with_values_;
   SemanticsCalls calls_;
   int64_t card_;
+  Verdicts verdicts_;
   bool failed_ = false;
 };
 
 class TimingCard : public Card {
  public:
   TimingCard(const Parameters& parameters, Endpoint&& link, const DramSettings& settings,
-             uint8_t* memory, const SemanticsCalls& calls, int64_t number)
+             uint8_t* memory, bool with_values, const SemanticsCalls& calls, int64_t number)
       : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
                                    AXI_ID_BITS)),
-        p_(parameters), semantics_(p_, memory, calls, number),
+        p_(parameters), semantics_(p_, memory, with_values, calls, number),
         bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
     const auto cores = static_cast<size_t>(p_.cores);
@@ -97,8 +104,12 @@ class TimingCard : public Card {
         return std::make_unique<MatmulEngine>(p_, read(8), read(9), read(10), write(3));
       case VECTOR_ENGINE:
         return std::make_unique<VectorEngine>(p_, read(2), read(3), write(1));
-      default:
-        return std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
+      default: {
+        auto gather =
+            std::make_unique<GatherEngine>(p_, bytes_, read(4), read(5), read(6), read(7), write(2));
+        if (p_.gather_cache_bytes) memory_.watch(gather->watch);
+        return gather;
+      }
     }
   }
 

@@ -1,6 +1,9 @@
 // The gather engine: when it reads indices and rows, adds and writes (hdl/gather/engine.py).
 #pragma once
 
+#include <optional>
+
+#include "cache.hpp"
 #include "output.hpp"
 
 namespace halfdome::timing {
@@ -9,9 +12,9 @@ class GatherEngine : public Engine {
  public:
   GatherEngine(const Parameters& p, const Bytes& bytes, ReadPort& lengths, ReadPort& indices,
                ReadPort& weights, ReadPort& rows, WritePort& output)
-      : p_(p), output_(output), lengths_(p, bytes, lengths), indices_(p, bytes, indices),
-        weights_(p, bytes, weights), interleaver_(p), fetcher_(p, rows), aligner_(p), scaler_(p),
-        lanes_(p), splitter_(p), mean_(p), converter_(p), writer_(p, output) {}
+      : p_(p), output_(output), cache_(cache(p, rows)), lengths_(p, bytes, lengths),
+        indices_(p, bytes, indices), weights_(p, bytes, weights), interleaver_(p),
+        fetcher_(p, cache_ ? cache_->client : rows), aligner_(p), scaler_(p), lanes_(p), splitter_(p), mean_(p), converter_(p), writer_(p, output) {}
 
   bool ready() const override { return state_ == State::IDLE; }
 
@@ -21,16 +24,46 @@ class GatherEngine : public Engine {
     start_ = cycle + 2;
     account.become(BUSY, cycle + 1);
     waits_.become(1 + WAITS_FOR_INDICES, cycle + 1);
+    if (cache_ && watch.start(job_, cycle)) cache_->flush();
   }
 
-  void offer(int64_t) override {
-    if (state_ != State::RUN && state_ != State::DRAIN) return;
-    for (gather::ArrayReader* reader : {&lengths_, &indices_, &weights_}) reader->offer();
-    fetcher_.offer();
-    writer_.offer();
+  void offer(int64_t cycle) override {
+    if (state_ == State::RUN || state_ == State::DRAIN) {
+      for (gather::ArrayReader* reader : {&lengths_, &indices_, &weights_}) reader->offer();
+      fetcher_.offer();
+      writer_.offer();
+    }
+    if (cache_) cache_->offer(cycle);
   }
 
   int64_t clock(int64_t cycle) override {
+    const int64_t next = advance(cycle);
+    return cache_ ? std::min(next, cache_->clock(cycle)) : next;
+  }
+
+  bool done() const override { return state_ == State::REPORT; }
+  void finish(int64_t cycle) override {
+    state_ = State::IDLE;
+    account.become(IDLE, cycle + 1);
+    waits_.become(0, cycle + 1);
+  }
+  int64_t waited(unsigned wait, int64_t cycle) const override { return waits_.count(1 + wait, cycle); }
+  int64_t cache_hits(int64_t cycle) const override { return cache_ ? cache_->hits.before(cycle) : 0; }
+  int64_t cache_misses(int64_t cycle) const override {
+    return cache_ ? cache_->misses.before(cycle) : 0;
+  }
+
+  gather::WriteWatch watch;  // to be told of writes if there is a cache
+
+ private:
+  enum class State { IDLE, PREPARE, RUN, DRAIN, REPORT };
+
+  static std::optional<gather::RowCache> cache(const Parameters& p, ReadPort& rows) {
+    if (!p.gather_cache_bytes) return std::nullopt;
+    return std::optional<gather::RowCache>(std::in_place, p, rows);
+  }
+
+  int64_t advance(int64_t cycle) {
     switch (state_) {
       case State::IDLE: return NEVER;
       case State::PREPARE:
@@ -42,17 +75,6 @@ class GatherEngine : public Engine {
       default: return run(cycle);
     }
   }
-
-  bool done() const override { return state_ == State::REPORT; }
-  void finish(int64_t cycle) override {
-    state_ = State::IDLE;
-    account.become(IDLE, cycle + 1);
-    waits_.become(0, cycle + 1);
-  }
-  int64_t waited(unsigned wait, int64_t cycle) const override { return waits_.count(1 + wait, cycle); }
-
- private:
-  enum class State { IDLE, PREPARE, RUN, DRAIN, REPORT };
 
   void start() {
     lengths_.start(job_.lengths, job_.bags, job_.wide);
@@ -167,6 +189,7 @@ class GatherEngine : public Engine {
 
   const Parameters& p_;
   WritePort& output_;
+  std::optional<gather::RowCache> cache_;
   gather::ArrayReader lengths_, indices_, weights_;
   gather::BagLengths bag_lengths_;
   gather::BagSequencer sequencer_;

@@ -94,8 +94,9 @@ inline int64_t integer(const uint8_t* from, uint64_t number, bool wide) {
   return std::min(std::max(value, -FAR), FAR);
 }
 
-// `memory` is by card address; the command is checked.
-inline Result gather(const Parameters& p, const Command& command, uint8_t* memory) {
+// `memory` is by card address; the command is checked. Rows and weights are looked at, and pooled rows
+// written, only `with_values`.
+inline Result gather(const Parameters& p, const Command& command, uint8_t* memory, bool with_values) {
   const timing::gather::Job job = timing::gather::job_of(p, command);
   Pool pool(command[gather_fields::dim], command[gather_fields::format]);
   const PooledRow pooled(command, job.mean);
@@ -123,6 +124,7 @@ inline Result gather(const Parameters& p, const Command& command, uint8_t* memor
       const int64_t index = job.wide ? load<int64_t>(memory + job.indices + 8 * position)
                                      : load<int32_t>(memory + job.indices + 4 * position);
       if (index >= 0 && static_cast<uint64_t>(index) < job.rows) {
+        if (!with_values) continue;
         const float weight = job.weighted ? load<float>(memory + job.weights + 4 * position) : 1.0f;
         pool.add(memory + job.table + static_cast<uint64_t>(index) * job.row_stride, weight);
       } else if (!(job.pruned && index == -1)) {
@@ -130,7 +132,7 @@ inline Result gather(const Parameters& p, const Command& command, uint8_t* memor
         ++bad;
       }
     }
-    pooled.write(pool, memory + job.output + bag * job.output_stride);
+    if (with_values) pooled.write(pool, memory + job.output + bag * job.output_stride);
   }
   if (position != job.index_count) return fault(Status::LENGTH_MISMATCH, job.bags);
   return {Status::OK, job.warn ? bad : 0};

@@ -39,6 +39,19 @@ def test_bench_matmul_prints_and_writes_its_rows(halfdome, tmp_path):
     assert "…" not in text
 
 
+def test_bench_matmul_knows_cycles_without_values(halfdome, tmp_path):
+    rows = []
+    for extra in ([], ["--no-values"]):
+        path = tmp_path / "matmul.json"
+        status, _, _ = halfdome("bench", "matmul", "--config", "tiny", "--engine", "timing",
+                                "--shape", "16x20x24", *extra, "--json", path)  # fmt: skip
+        assert status == 0
+        rows.append(json.loads(path.read_text())["rows"])
+    assert [row.pop("mismatching_values") for row in rows[0]] == [0] * 3
+    assert [row.pop("mismatching_values") for row in rows[1]] == [None] * 3
+    assert rows[0] == rows[1]
+
+
 GATHER = ("bench", "gather", "--config", "tiny", "--dim", 16, "--bits", 8, "--pooling", 3,
           "--stride", "packed", "--lookups", 24)  # fmt: skip
 

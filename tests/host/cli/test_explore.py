@@ -146,14 +146,6 @@ def test_the_front_of_the_timing_engine_is_measured_on_the_rtl_too(
     assert "The same points on the RTL" in (tmp_path / "explore.html").read_text()
 
 
-def test_a_card_without_a_model_is_measured_on_the_rtl_once(halfdome, asked, study, tmp_path):
-    file = study("lanes = 4\nqueue_depth = 4\ngather_cache_bytes = [0, 4096]")
-    status, _, _ = halfdome("explore", file, "-o", tmp_path)
-    assert status == 0
-    assert sorted(asked) == [("native", 4, 4), ("native", 4, 4), ("timing", 4, 4)]
-    assert [each["engine"] for each in read(tmp_path)] == ["timing", "native"]
-
-
 def test_a_study_on_the_rtl_is_not_measured_twice(halfdome, asked, study, tmp_path):
     file = study("lanes = [4, 2]\nqueue_depth = 4")
     status, text, _ = halfdome("explore", file, "--engine", "native", "-o", tmp_path)

@@ -60,6 +60,20 @@ def altered(monkeypatch, name):
     monkeypatch.setattr(InferenceSession, "tensors", tensors)
 
 
+def test_run_without_values_tells_cycles_alone(halfdome, net, refused, tmp_path):
+    result = tmp_path / "result.json"
+    status, text, _ = halfdome("run", *net, "--cards", 2, "--engine", "timing", "--no-values",
+                               "--json", result)  # fmt: skip
+    assert status == 0
+    assert "left out" in text
+    report = json.loads(result.read_text())
+    assert report["values"] is False
+    assert [each["first_values"] for [each] in report["outputs"]] == [None] * len(IMAGES)
+    assert report["total_cycles"] > 0
+    refused("--no-values: leaves no outputs to compare or write", "run", *net, "--no-values",
+            "--compare")  # fmt: skip
+
+
 def test_run_answers_and_tells_where_and_how_long(halfdome, net, expected, tmp_path):
     written, result = tmp_path / "y.npz", tmp_path / "result.json"
     status, text, error = halfdome("run", *net, "--cards", 2, "--output", written,

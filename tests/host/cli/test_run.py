@@ -27,6 +27,27 @@ def test_run_dlrm_writes_what_it_prints(halfdome, small, tmp_path):
 
 
 @pytest.mark.slow
+def test_run_dlrm_without_values_takes_the_same_cycles(halfdome, small, tmp_path):
+    reports = []
+    for extra in ([], ["--no-values"]):
+        result = tmp_path / "result.json"
+        status, text, _ = halfdome(
+            "run", "dlrm", *small, "--engine", "timing", *extra, "--json", result
+        )
+        assert status == 0
+        assert ("values were left out" in text) == bool(extra)
+        reports.append(json.loads(result.read_text()))
+    whole, bare = reports
+    told = {"values", "mismatching_samples", "auc_fp32", "auc_cards", "auc_difference"}
+    assert {name for name in whole if whole[name] != bare[name]} == told
+    assert [bare[name] for name in sorted(told)] == [None] * 4 + [False]
+
+
+def test_values_cannot_be_left_out_of_hardware(refused, small):
+    refused("values=False: a card of hardware computes", "run", "dlrm", *small, "--no-values")
+
+
+@pytest.mark.slow
 def test_run_dlrm_tells_what_became_of_faults(halfdome, small, tmp_path):
     result = tmp_path / "result.json"
     status, text, _ = halfdome(

@@ -67,4 +67,4 @@ def test_it_can_be_neither_saved_nor_loaded(tmp_path):
     with pytest.raises(ProgramError, match=r"values=False and has no .* compile it"):
         program.save(tmp_path / "bare.halfdome")
     with pytest.raises(ProgramError, match="values=False"):
-        check(program, [])
+        check(program, [], values=True)

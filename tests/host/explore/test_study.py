@@ -89,10 +89,12 @@ def test_what_is_wrong_is_told(said, message):
     refused(message, **({"parameters": {"lanes": 4}} | said))
 
 
-def test_what_the_timing_engine_does_not_model_is_measured_on_the_rtl():
-    made = of(parameters={"gather_cache_bytes": [0, 4096]})
-    designs = [made.design(values) for values in made.combinations()]
-    assert [design.engine for design in designs] == ["timing", "native"]
+def test_values_are_left_out_on_the_timing_engine_alone():
+    made = of(parameters={"lanes": 4}, values=False)
+    values = {"lanes": 4}
+    assert not made.design(values).computes
+    assert made.on_rtl().design(values).computes
+    refused("values=False: needs engine='timing'", values=False, engine="native", parameters={})
 
 
 def test_a_value_that_fits_some_combinations_is_no_mistake():

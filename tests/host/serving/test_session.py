@@ -75,6 +75,18 @@ def test_inputs_and_outputs_are_told_as_onnx_runtime_tells_them(session):
     assert y.type == "tensor(float)"
 
 
+def test_without_values_cards_take_the_same_cycles(plan):
+    """Outputs are told by shape, and steps of the host that need them do not run."""
+    taken = []
+    for values in (True, False):
+        with InferenceSession(plan, config="tiny", engine="timing", values=values) as opened:
+            [found] = opened.run(None, REQUESTS[0])
+            taken.append([step.cycles for step in opened.steps])
+    assert taken[0] == taken[1]
+    assert sum(taken[0]) > 0
+    assert repr(found) == f"LeftOut(float32{list(plan.outputs[0].shape)})"
+
+
 def test_a_plan_is_saved_and_loaded(plan, tmp_path, expected):
     path = tmp_path / "net.halfdome"
     plan.save(path)

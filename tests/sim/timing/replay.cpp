@@ -24,6 +24,10 @@ struct Write {
 struct Commands {
   int64_t taken, done, finished, activity;
 };
+// What a gather engine with a cache is told of writes to DRAM, and what became of a request.
+struct Caching {
+  int64_t wrote, address, pending, hit, miss;
+};
 
 struct Memory : Bytes {
   const uint8_t* bytes;
@@ -38,7 +42,8 @@ struct Replay {
   WritePort write;
   std::unique_ptr<Engine> engine;
   char* message;
-  int64_t cycle = 0, wake = 0, counts[ACTIVITIES] = {};
+  int64_t cycle = 0, wake = 0, counts[ACTIVITIES] = {}, hits = 0, misses = 0;
+  bool pending = false;
 
   Replay(const Parameters& parameters, int kind, const uint8_t* bytes, size_t ports, char* text)
       : p(parameters), memory(bytes), reads(ports), message(text) {
@@ -63,8 +68,9 @@ struct Replay {
   }
 
   // One cycle; `command` is the next one. False if something differs.
-  bool step(const Read* seen, const Write& written, const Commands& control,
+  bool step(const Read* seen, const Write& written, const Commands& control, const Caching* caching,
             const uint8_t* command) {
+    if (caching) tell(*caching);
     bool told = cycle >= wake || control.taken || control.finished;
     write.taken = false;
     write.idle = written.idle;
@@ -109,7 +115,19 @@ struct Replay {
       const std::string what = "cycles of activity " + std::to_string(each);
       if (!same(what.c_str(), engine->account.count(activity, cycle), counts[each])) return false;
     }
-    return true;
+    if (!caching) return true;
+    hits += caching->hit;
+    misses += caching->miss;
+    return same("hits", engine->cache_hits(cycle), hits) &&
+           same("misses", engine->cache_misses(cycle), misses);
+  }
+
+  void tell(const Caching& caching) {
+    auto& watch = static_cast<GatherEngine&>(*engine).watch;
+    if (caching.wrote) watch.wrote(static_cast<uint64_t>(caching.address), cycle);
+    if (pending == static_cast<bool>(caching.pending)) return;
+    pending = caching.pending;
+    watch.pending(pending, cycle);
   }
 };
 
@@ -118,11 +136,12 @@ struct Replay {
 #pragma GCC visibility push(default)
 extern "C" int replay(const Parameters* parameters, int kind, const uint8_t* memory,
                       const uint8_t* commands, size_t ports,
-                      const Read* reads, const Write* writes, const Commands* controls, size_t cycles,
-                      char* message) {
+                      const Read* reads, const Write* writes, const Commands* controls,
+                      const Caching* caching, size_t cycles, char* message) {
   Replay replay(*parameters, kind, memory, ports, message);
   for (size_t cycle = 0; cycle < cycles; ++cycle) {
-    if (!replay.step(reads + cycle * ports, writes[cycle], controls[cycle], commands)) return 0;
+    const Caching* const cached = caching ? caching + cycle : nullptr;
+    if (!replay.step(reads + cycle * ports, writes[cycle], controls[cycle], cached, commands)) return 0;
     if (controls[cycle].taken) commands += DESCRIPTOR_BYTES;
   }
   return 1;

@@ -35,14 +35,19 @@ def _library() -> ctypes.CDLL:
     lib = ctypes.CDLL(str(cached("timing-replay", key, build) / "replay.so"))
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     lib.replay.argtypes = (
-        pointer, ctypes.c_int, pointer, pointer, size, *[pointer] * 3, size, ctypes.c_char_p
+        pointer, ctypes.c_int, pointer, pointer, size, *[pointer] * 4, size, ctypes.c_char_p
     )  # fmt: skip
     return lib
 
 
-def check(config, engine: Engine, dut, memories: dict, commands: list[bytes]) -> int:
+def check(
+    config, engine: Engine, dut, memories: dict, commands: list[bytes], background=(), pause=None
+) -> int:
     """Runs commands through `dut`, whose ports have these memories, and asserts that the engine of
-    the timing card does in every cycle what `dut` did. Returns the cycles."""
+    the timing card does in every cycle what `dut` did. Returns the cycles.
+
+    `background` are more test benches; `pause` says for how many cycles to wait before a command.
+    """
     reads = [getattr(dut, name) for name in READS[engine]]
     write = getattr(dut, WRITE[engine])
     signals = []
@@ -54,10 +59,16 @@ def check(config, engine: Engine, dut, memories: dict, commands: list[bytes]) ->
     signals += [request.valid, request.ready, request.p.address, request.p.strobe, write.idle]
     signals += [dut.command.valid & dut.command.ready, dut.result.valid]
     signals += [dut.result.valid & dut.result.ready, dut.activity]
+    if config.gather_cache_bytes:
+        writes = dut.dram_writes
+        signals += [writes.valid, writes.address, writes.pending]
+        signals += [dut.gather_cache_hits, dut.gather_cache_misses]
     seen = []
 
     async def host(ctx):
         for command in commands:
+            for _ in range(pause() if pause else 0):
+                await ctx.tick()
             await put(ctx, dut.command, int.from_bytes(command, "little"))
             await get(ctx, dut.result)
 
@@ -69,7 +80,7 @@ def check(config, engine: Engine, dut, memories: dict, commands: list[bytes]) ->
     ports = {name: getattr(dut, name) for name in (*READS[engine], WRITE[engine])}
     serve = [memories[name].read_port(ports[name]) for name in READS[engine]]
     serve.append(memories[WRITE[engine]].write_port(ports[WRITE[engine]]))
-    simulate(dut, host, background=[watch, *serve])
+    simulate(dut, host, background=[watch, *serve, *background])
 
     rows = []
     for row in seen:
@@ -80,13 +91,13 @@ def check(config, engine: Engine, dut, memories: dict, commands: list[bytes]) ->
         row[strobe] = row[strobe].bit_count()
         rows.append(row)
     table = np.array(rows, np.int64)
-    parts = np.split(table, [6 * len(reads), 6 * len(reads) + 5], axis=1)
-    parts = [np.ascontiguousarray(part) for part in parts]
+    ends = np.cumsum([6 * len(reads), 5, 4])
+    parts = [np.ascontiguousarray(part) for part in np.split(table, ends, axis=1)]
     message = ctypes.create_string_buffer(200)
     memory = memories[READS[engine][0]].data.ctypes.data
     same = _library().replay(
         parameter_array(config), int(engine), memory, b"".join(commands), len(reads),
-        *(part.ctypes.data for part in parts), len(table), message,
+        *(part.ctypes.data if part.size else None for part in parts), len(table), message,
     )  # fmt: skip
     assert same, message.value.decode()
     return len(table)

@@ -1,17 +1,26 @@
 """Engines of the timing card do in every cycle what those in RTL do."""
 
 import numpy as np
+import pytest
+from amaranth import Module
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import Engine, Opcode
+from halfdome.hdl.commands import Engine, Opcode, RowFormat, fields, layout
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.engine import engine_members
 from halfdome.hdl.gather.array import RUN_WORDS
+from halfdome.hdl.gather.cache import RowCache
 from halfdome.hdl.gather.engine import GatherEngine
+from halfdome.hdl.gather.watch import WriteWatch
 from halfdome.hdl.matmul.engine import MatmulEngine
+from halfdome.hdl.memory.axi_arbiter import dram_writes
+from halfdome.hdl.memory.port import ReadPort, WritePort
 from halfdome.hdl.vector.engine import VectorEngine
 from tests.bench import Memory
-from tests.hdl.gather.harness import lay, plain
+from tests.hdl.gather.harness import lay, make_table, plain
 from tests.hdl.gather.test_engine import gathers
 from tests.hdl.matmul.jobs import CardMemory
 from tests.hdl.matmul.test_engine import commands as products
@@ -94,3 +103,87 @@ def test_a_gather_of_several_runs_of_indices_takes_its_cycles():
     command = lay(plain(dim=4, lengths=lengths, weights=None), memory.data, 0, config.bus_bytes)
     ports = dict.fromkeys((*READS[Engine.GATHER], WRITE[Engine.GATHER]), memory)
     assert check(config, Engine.GATHER, GatherEngine(config), ports, [command.descriptor]) > indices
+
+
+class CachedGather(wiring.Component):
+    """A gather engine and its hot-row cache, as a core has them."""
+
+    def __init__(self, config):
+        self._config = config
+        ports = {name: Out(ReadPort(config)) for name in READS[Engine.GATHER]}
+        super().__init__(
+            engine_members()
+            | ports
+            | {
+                "output": Out(WritePort(config)),
+                "dram_writes": In(dram_writes(config)),
+                "gather_cache_hits": Out(1),
+                "gather_cache_misses": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.gather = gather = GatherEngine(self._config)
+        m.submodules.cache = cache = RowCache(self._config)
+        m.submodules.watch = watch = WriteWatch(self._config)
+        for name in ("lengths", "indices", "weights", "output", "result"):
+            connect(m, getattr(gather, name), flipped(getattr(self, name)))
+        connect(m, flipped(self.command), gather.command)
+        connect(m, gather.rows, cache.client)
+        connect(m, cache.memory, flipped(self.rows))
+        command = data.View(layout(fields(Opcode.GATHER)), gather.command.p)
+        m.d.comb += [
+            self.activity.eq(gather.activity),
+            watch.start.eq(gather.command.valid & gather.command.ready),
+            watch.table.eq(command.table),
+            watch.rows.eq(command.rows),
+            watch.row_stride.eq(command.row_stride),
+            watch.writes.eq(self.dram_writes),
+            cache.flush.eq(watch.flush),
+            cache.hold.eq(watch.busy),
+            self.gather_cache_hits.eq(cache.hit),
+            self.gather_cache_misses.eq(cache.miss),
+        ]
+        return m
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gathers_with_a_hot_row_cache_take_their_cycles(seed):
+    """Whatever is written to DRAM meanwhile, on which the cache may forget."""
+    rng = np.random.default_rng(seed)
+    config = TINY.replace(
+        gather_cache_bytes=int(rng.choice([512, 2048])), dram_bytes=1 << 16,
+        gather_cache_ways=int(rng.choice([1, 2, 4])), gather_outstanding=int(rng.choice([2, 8])),
+    )  # fmt: skip
+    memory = Memory(config, 2 << 16, seed=seed, stall=float(rng.choice([0.0, 0.3])))
+    dim, rows = int(rng.integers(4, 40)), 24
+    table = make_table(rng, rows, dim, RowFormat.INT8)
+    made, top, near = [], 0, {}
+    for number in range(6):
+        lengths = tuple(int(each) for each in rng.integers(0, 9, int(rng.integers(2, 7))))
+        command = plain(
+            int(rng.integers(1 << 16)), dim, lengths, rows, table=table, row_format=RowFormat.INT8
+        )
+        if number == 4:
+            top = config.dram_bytes  # what lies beyond is not kept
+        changes = near if rng.random() < 0.6 else {}
+        laid = lay(command, memory.data, top, config.bus_bytes, **changes)
+        near = changes or {"table": top}
+        made.append(laid.descriptor)
+        top = laid.end + 64
+    dut = CachedGather(config)
+
+    async def write(ctx):
+        answered = 0
+        while True:
+            valid = rng.random() < 0.01
+            answered = max(answered, int(rng.integers(1, 12)) * valid)
+            ctx.set(dut.dram_writes.valid, valid)
+            ctx.set(dut.dram_writes.address, int(rng.integers(0, 1 << 12)) * config.bus_bytes)
+            ctx.set(dut.dram_writes.pending, answered > 0)
+            answered = max(0, answered - 1)
+            await ctx.tick()
+
+    ports = dict.fromkeys((*READS[Engine.GATHER], WRITE[Engine.GATHER]), memory)
+    check(config, Engine.GATHER, dut, ports, made, [write], lambda: int(rng.integers(0, 40)))

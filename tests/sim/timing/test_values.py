@@ -9,18 +9,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import ElementFormat, Flag, Opcode, RowFormat, Status
+from halfdome.hdl.commands import (
+    ElementFormat,
+    Flag,
+    Function,
+    Opcode,
+    RowFormat,
+    Status,
+    fields,
+    unpack,
+)
 from halfdome.hdl.config import PRESETS
 from halfdome.sim.build.compiler import library
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.matmul import PARAM
 from halfdome.sim.timing.card import VALUES
 from halfdome.sim.timing.header import header, parameter_array
+from tests.bench import Memory
 from tests.hdl.gather.harness import lay, plain
 from tests.hdl.gather.test_engine import gathers
 from tests.hdl.matmul.jobs import CardMemory, conv2d
 from tests.hdl.matmul.test_engine import commands as products
 from tests.hdl.matmul.test_engine import formats
+from tests.hdl.vector.jobs import random_job
 from tests.system.fuzz_descriptors import HostMemory
 
 TINY = PRESETS["tiny"]
@@ -28,6 +39,11 @@ SPECIAL = np.array(
     [0, -0.0, 1e-45, -3e-39, 1.2e-38, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan, 65520, 65519.996],
     np.float32,
 )
+
+ELEMENT_WISE = [
+    Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP, Opcode.QUANTISE, Opcode.LOOKUP,
+    Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED,
+]  # fmt: skip
 
 seeds = st.integers(0, 2**16)
 
@@ -153,6 +169,37 @@ def test_products(product, array, seed, bad):
         pairs = memory.data[params : params + 8 * job.values["n"]].view(PARAM)
         pairs["multiplier"][seed % len(pairs)] = SPECIAL[seed % len(SPECIAL)]
     check(config, job.descriptor, memory.data)
+
+
+@settings(max_examples=400)
+@given(opcode=st.sampled_from(ELEMENT_WISE), rows=st.integers(1, 5), columns=st.integers(1, 70),
+       function=st.sampled_from([Function.IDENTITY, Function.RELU]), broadcast=st.booleans(),
+       seed=seeds)  # fmt: skip
+def test_elements(opcode, rows, columns, function, broadcast, seed):
+    fixed = {}
+    if opcode in (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP):
+        fixed = {"function": function, "flags": 0}
+    if broadcast and opcode in (Opcode.ADD, Opcode.MULTIPLY):
+        fixed["flags"] = int(Flag.BROADCAST)
+    memory = Memory(TINY, 1 << 14)
+    rng = np.random.default_rng(seed)
+    job = random_job(memory, TINY, 0, rng, opcode, rows, columns, **fixed)
+    check(TINY, job.descriptor.to_bytes(64, "little"), memory.data)
+
+
+@pytest.mark.parametrize("low", [0.0, -0.0, -np.inf])
+@pytest.mark.parametrize("function", [Function.IDENTITY, Function.RELU])
+def test_numbers_that_are_none_and_zeros_are_clamped_bit_for_bit(low, function):
+    memory, floats = Memory(TINY, 1 << 12), ElementFormat.FLOAT32
+    job = random_job(
+        memory, TINY, 0, np.random.default_rng(0), Opcode.CLAMP, 1, len(SPECIAL), function=function,
+        flags=0, a_format=floats, y_format=floats, low=int(np.float32(low).view(np.uint32)),
+        multiplier=int(np.float32(1).view(np.uint32)),
+    )  # fmt: skip
+    raw = job.descriptor.to_bytes(64, "little")
+    start = unpack(fields(Opcode.CLAMP), raw)["a"]
+    memory.data[start : start + SPECIAL.nbytes] = SPECIAL.view(np.uint8)
+    check(TINY, raw, memory.data)
 
 
 @given(size=st.integers(1, 40), how=formats, seed=seeds)

@@ -326,6 +326,7 @@ def bench_model(
     show: Annotated[int, typer.Option(min=0, help="Calls with the largest errors to list.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the operands.")] = 7,
     config: options.Config = "tiny",
+    speed: Annotated[bool, typer.Option("--speed", help="Measure how fast both are, too.")] = False,
     json_file: options.JsonFile = None,
 ) -> None:
     """What the timing card says against what hardware takes: the same calls on both engines.
@@ -334,18 +335,25 @@ def bench_model(
     makes the exit status 1.
 
     Example: `halfdome bench model --draws 20 --show 3`
+
+    Example: `halfdome bench model --config default --draws 1 --speed --json model.json`
     """
     from halfdome.host.bench import timing
 
     with options.progress() as bar:
         task = bar.add_task("calls", total=draws * len(timing.CALLS))
         result = timing.measure(preset(config), draws, seed, lambda n: bar.advance(task, n))
+        if speed:
+            bar.update(bar.add_task("speed", total=None))
+            result["speed"] = timing.speed(preset(config))
     options.write_json(json_file, result)
     console.print(tables.of_rows("Cycles of commands, timing against native", result["commands"]))
     console.print(tables.of_rows("Cycles of whole calls", result["calls"]))
     if show:
         console.print(tables.of_rows("Worst calls", result["worst"][:show]))
     console.print(f"native takes {result['native_over_timing_seconds']:.1f} times as long")
+    if speed:
+        console.print(tables.of_rows("Processor seconds of one thread", result["speed"]))
     worst = max(row["worst_error"] for row in (*result["commands"], *result["calls"]))
     if worst > result["bar"] or not result["values_equal"]:
         console.print("[red]the timing card differs from hardware by more than its bar[/red]")

@@ -38,10 +38,7 @@ class Family:
     def synthesised(self, sizes: Path) -> dict[str, int]:
         """What Yosys' `stat -json` says that a design takes."""
         text = sizes.read_text()
-        return self.taken(json.loads(text[text.index("{") :])["design"]["num_cells_by_type"])
-
-    def taken(self, cells: Counts) -> dict[str, int]:
-        """What so many of each of Yosys' cells take."""
+        cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
         return _sums(self.synthesised_cells, cells)
 
     def routed(self, report: Path) -> dict[str, int | float]:

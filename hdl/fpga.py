@@ -38,10 +38,7 @@ class Family:
     def synthesised(self, sizes: Path) -> dict[str, int]:
         """What Yosys' `stat -json` says that a design takes."""
         text = sizes.read_text()
-        return self.taken(json.loads(text[text.index("{") :])["design"]["num_cells_by_type"])
-
-    def taken(self, cells: Counts) -> dict[str, int]:
-        """What so many of each of Yosys' cells take."""
+        cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
         return _sums(self.synthesised_cells, cells)
 
     def routed(self, report: Path) -> dict[str, int | float]:
@@ -87,19 +84,18 @@ ECP5 = Family(
 _FLIP_FLOPS = {f"DFF{kind}": 1 for kind in ("", "E", "S", "SE", "R", "RE", "P", "PE", "C", "CE")}
 _MULTIPLIERS = {"MULT9X9": 0.5, "MULT18X18": 1, "MULT36X36": 4}
 _BLOCKS = {cell: 1 for cell in ("SP", "SPX9", "SDPB", "SDPX9B", "DPB", "DPX9B", "pROM", "pROMX9")}
-_LOGIC = {"ALU": 1, "RAM16SDP4": 4}
 
 GW2A = Family(
     device="part",
     devices={"LV18": {"lut": 20736, "ff": 15552, "dsp": 48, "bram": 46}},
     synthesised_cells={
-        "lut": {"LUT1": 1, "LUT2": 1, "LUT3": 1, "LUT4": 1, **_LOGIC},
+        "lut": {"LUT1": 1, "LUT2": 1, "LUT3": 1, "LUT4": 1, "ALU": 1, "RAM16SDP4": 4},
         "ff": _FLIP_FLOPS,
         "dsp": _MULTIPLIERS,
         "bram": _BLOCKS,
     },
     routed_cells={
-        "lut": {"LUT4": 1, **_LOGIC},
+        "lut": {"LUT4": 1},  # those that carry logic and distributed RAM stand on included
         "ff": {"DFF": 1},
         "dsp": _MULTIPLIERS,
         "bram": {"BSRAM": 1},

@@ -45,7 +45,7 @@ def _product(shape: tuple[int, int, int]) -> Work:
     return prepare
 
 
-def _batches(config: CardConfig) -> Work | None:
+def batches(config: CardConfig) -> Work | None:
     """One batch for each card; None without the data set or where a card cannot hold the model."""
     try:
         movielens.find()
@@ -100,7 +100,7 @@ def compare(config: CardConfig) -> dict:
     them more than its share. Hence the load average before the run is part of the result.
     """
     load = os.getloadavg()[0]
-    work = _batches(config)
+    work = batches(config)
     native = work or _product(NATIVE_SHAPE)
     with open(cards=1, config=config, engine="pysim") as runtime:
         pysim, _ = _speed(runtime, _product(PYSIM_SHAPE)(runtime))

@@ -1,6 +1,7 @@
 """`halfdome bench`: measure, and say against what."""
 
 import secrets
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -333,6 +334,7 @@ def bench_model(
         int | None, typer.Option(min=0, help="Of cards and operands; by default anew.")
     ] = None,
     config: options.Config = "tiny",
+    speed: Annotated[bool, typer.Option("--speed", help="Measure how fast both are, too.")] = False,
     json_file: options.JsonFile = None,
 ) -> None:
     """What the timing card says against what hardware takes: the same calls on both engines.
@@ -345,6 +347,8 @@ def bench_model(
     Example: `halfdome bench model --draws 20 --show 3`
 
     Example: `halfdome bench model --configs 8 --draws 4 --json errors.json`
+
+    Example: `halfdome bench model --config default --draws 1 --speed --json model.json`
     """
     from halfdome.host.bench import timing
 
@@ -355,6 +359,9 @@ def bench_model(
     with options.progress() as bar:
         task = bar.add_task("calls", total=len(cards) * draws * len(timing.CALLS))
         result = timing.measure(cards, draws, chosen, lambda n: bar.advance(task, n))
+        if speed:
+            bar.update(bar.add_task("speed", total=None))
+            result["speed"] = timing.speed(cards[0])
     options.write_json(json_file, result)
     console.print(tables.of_rows("Cycles of commands, timing against native", result["commands"]))
     console.print(tables.of_rows("Cycles of whole calls", result["calls"]))
@@ -380,6 +387,8 @@ def bench_model(
         f"what engines did is {100 * result['worst_stall_error']:.2g} % off at most; "
         f"native takes {result['native_over_timing_seconds']:.1f} times as long"
     )
+    if speed:
+        console.print(tables.of_rows("Processor seconds of one thread", result["speed"]))
     if wrong:
         console.print("[red]the timing card differs from hardware by more than its bar[/red]")
         raise typer.Exit(1)
@@ -477,3 +486,43 @@ def bench_fpga(
     told = ", ".join(map(str, result["seeds"]))
     console.print(tables.of_rows(f"{result['device']}, median of the seeds {told}", shown))
     options.write_json(json_file, result)
+
+
+@app.command("area")
+def bench_area(
+    parts: Annotated[
+        list[str] | None,
+        typer.Option("--part", metavar="NAME", help="May be given more than once; default: all."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Random cards of each part.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cards.")] = 0,
+    add: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Add rows to a file like area.csv.")
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="The rows added are for the fit, not to test it with.")
+    ] = False,
+    json_file: options.JsonFile = None,
+) -> None:
+    """The fit of area against synthesis for an ECP5: parts of random cards, and the error of each.
+
+    An error above 10 % at the 95th percentile makes the exit status 1. A part takes seconds.
+
+    Example: `halfdome bench area --part queue --part row_fetcher --draws 2 --seed 7`
+    """
+    from halfdome.host.explore import synthesise
+    from halfdome.host.explore.area import PARTS
+
+    chosen = parts or list(PARTS)
+    with options.progress() as bar:
+        task = bar.add_task("parts", total=len(chosen) * draws)
+        result = synthesise.measure(
+            chosen, draws, seed, lambda text: bar.update(task, advance=1, description=text)
+        )
+    console.print(tables.of_rows("Parts on an ECP5, as Yosys counts them", result["rows"]))
+    options.write_json(json_file, result)
+    if add is not None:
+        synthesise.add(add, result, fit)
+    console.print(tables.of_rows("95th percentile of the error, %", [result["p95_percent"]]))
+    if max(result["p95_percent"].values()) > 10:
+        raise typer.Exit(1)

@@ -44,8 +44,8 @@ def read(folder: Path) -> list[tuple[Path, Study]]:
 
 
 def _said(made: Study) -> dict[str, Any]:
-    """What points depend on: all but words."""
-    return made.model_dump(mode="json", exclude={"guidance"})
+    """What points depend on: all but words, and what is as by default."""
+    return made.model_dump(mode="json", exclude={"guidance"}, exclude_defaults=True)
 
 
 def points(path: Path, made: Study) -> list[dict[str, Any]] | None:

@@ -11,8 +11,7 @@ from halfdome.hdl.commands import Engine
 from halfdome.hdl.registers import ACTIVITIES
 from halfdome.host import platform
 from halfdome.host.compiler import costs, needs
-from halfdome.host.explore import energy, queueing, workloads
-from halfdome.host.explore.area import area_lut4
+from halfdome.host.explore import area, energy, queueing, workloads
 from halfdome.host.explore.parameters import Design, Value
 from halfdome.host.explore.queueing import Answered, Line
 from halfdome.host.explore.study import Demo, Model, Recommender, Study
@@ -265,7 +264,8 @@ def metrics(study: Study, design: Design, ran: Ran) -> dict[str, Any]:
         "latency_us": float(np.median(ran.latency)) / config.clock_mhz,
         "energy_uj_per_sample": sum(microjoules.values()),
         "power_w": sum(microjoules.values()) * 1e-6 * rate * ran.samples,
-        "area_lut4_equivalents": design.cards * area_lut4(config),
+        "area_lut4_equivalents": design.cards * area.lut4_equivalents(config),
+        **{f"card_{resource}": taken for resource, taken in area.of_card(config).items()},
         "host_link_bytes_per_sample": ran.host_bytes / ran.rows,
         "dram_bytes": dram_bytes(ran),
         "samples_of_a_request": ran.samples,

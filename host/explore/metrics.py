@@ -20,7 +20,11 @@ METRICS = {
     "latency_us": Metric("latency of a request alone, µs", "minimize"),
     "energy_uj_per_sample": Metric("energy of a sample, µJ (model)", "minimize"),
     "power_w": Metric("power, W (model)", "minimize"),
-    "area_lut4_equivalents": Metric("area of all cards, LUT4 equivalents (proxy)", "minimize"),
+    "area_lut4_equivalents": Metric("area of all cards, LUT4 equivalents (a fit)", "minimize"),
+    "card_lut": Metric("LUT4 of a card on an ECP5, at the least", "minimize"),
+    "card_ff": Metric("flip-flops of a card on an ECP5, at the least", "minimize"),
+    "card_dsp": Metric("MULT18X18D of a card on an ECP5, at the least", "minimize"),
+    "card_bram": Metric("block RAMs of a card on an ECP5, at the least", "minimize"),
     "host_link_bytes_per_sample": Metric("bytes of a sample over the host's link", "minimize"),
     "dram_bytes": Metric("DRAM taken on the fullest card, bytes", "minimize"),
 }

@@ -156,7 +156,7 @@ class MemorySystem {
     const bool acted = serve_dram(cycle);
     const bool busy = acted || busy_pads_ || read_arbiter_.busy() || write_arbiter_.busy() || comes_to_rest();
     if (!watchers_.empty()) tell_pending(cycle);
-    next_ = busy ? cycle + 1 : dram_.next_event(cycle);
+    next_ = busy ? cycle + 1 : dram_next_;
   }
 
   // The next cycle in which memory does something by itself.
@@ -371,7 +371,10 @@ class MemorySystem {
     sends_address_ = sends_data_ = false;
     if (stalls_) dram_.stall();
     stalls_ = false;
-    if (acted || !dram_.quiet(cycle)) dram_.advance(cycle);
+    if (acted || cycle >= dram_next_) {
+      dram_.advance(cycle);
+      dram_next_ = dram_.next_event(cycle);
+    }
     return acted;
   }
 
@@ -390,7 +393,7 @@ class MemorySystem {
   Ports reading_ports_, writing_ports_;  // that ask for something
   Ports restless_;                       // with writes that cannot be seen yet
   uint32_t busy_pads_ = 0;
-  int64_t next_ = NEVER;
+  int64_t next_ = NEVER, dram_next_ = NEVER;
   bool awake_ = false;  // something has to be done in this cycle
   StreamArbiter<Asked> read_arbiter_, write_arbiter_;
   std::vector<Reader*> arrivals_, asked_;

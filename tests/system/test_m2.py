@@ -1,4 +1,4 @@
-"""Six cards of the class that the platform was built with, whole: twelve cores each."""
+"""The class of card that the platform was built with: six, whole, and two cores as hardware."""
 
 import pytest
 
@@ -30,3 +30,16 @@ def test_the_demo_has_golden_bits_on_six_cards_of_twelve_cores():
     outcome = dlrm.run(work, M2, cards=CARDS, engine="timing")
     assert outcome.mismatches == 0
     assert outcome.report["samples"] == 1024
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@needs_data
+def test_two_cores_answer_the_demo_on_hardware_as_on_the_timing_engine():
+    """A core compiles in 400 processor seconds, whatever the number of cores."""
+    work, config = dlrm.workload(None, WEIGHTS, 8, 8), M2.replace(cores=2)
+    hardware, timing = (
+        dlrm.run(work, config, cards=1, engine=engine) for engine in ("native", "timing")
+    )
+    assert hardware.mismatches == 0
+    assert hardware.report["total_cycles"] == timing.report["total_cycles"]

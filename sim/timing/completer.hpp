@@ -177,7 +177,7 @@ class Completer {
     replier.offer();
     if (state_ != WINDOW_WRITE || window_.valid) return;
     if (word_ == 0 && !i.offers(cycle)) return;  // later words have their data in time
-    window_.offer(first_word_ + word_ * bus_, bus_);
+    window_.offer(first_word_ + word_ * bus_, enabled_bytes());
   }
 
   void clock(int64_t cycle, PacketBuffer& i) {
@@ -319,17 +319,33 @@ class Completer {
     }
   }
 
-  // The enabled bytes of a window write reach memory.
-  void store() {
+  // Whether byte `i` of a write is to be written.
+  bool enabled(unsigned i) const {
     const Tlp& tlp = packet_.tlp;
-    const uint64_t start = tlp.address() & static_cast<uint64_t>(p_.window_bytes - 1);
     const unsigned count = tlp.length_bytes();
     const uint32_t first = tlp.first_enable(), last = count == 4 ? first : tlp.last_enable();
-    for (unsigned i = 0; i < count; ++i) {
-      const bool enabled = i < 4 && !(first >> i & 1)                   ? false
-                           : i >= count - 4 && !(last >> (i & 3) & 1) ? false
-                                                                       : true;
-      if (enabled) *memory_.at(start + i) = tlp.payload[i];
+    if (i < 4 && !(first >> i & 1)) return false;
+    return i < count - 4 || last >> (i & 3) & 1;
+  }
+  uint64_t window_start() const {
+    return packet_.tlp.address() & static_cast<uint64_t>(p_.window_bytes - 1);
+  }
+
+  // Of the word of a window write whose turn it is.
+  unsigned enabled_bytes() const {
+    const uint64_t start = window_start(), word = first_word_ + word_ * bus_;
+    unsigned bytes = 0;
+    for (unsigned i = 0; i < packet_.tlp.length_bytes(); ++i) {
+      bytes += (start + i) / bus_ * bus_ == word && enabled(i);
+    }
+    return bytes;
+  }
+
+  // The enabled bytes of a window write reach memory.
+  void store() {
+    const uint64_t start = window_start();
+    for (unsigned i = 0; i < packet_.tlp.length_bytes(); ++i) {
+      if (enabled(i)) *memory_.at(start + i) = packet_.tlp.payload[i];
     }
   }
 

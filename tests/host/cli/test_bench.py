@@ -9,7 +9,7 @@ import pytest
 
 from halfdome.hdl.config import preset
 from halfdome.host.bench import dlrm as bench
-from halfdome.host.bench import engines, faults, link, transfers
+from halfdome.host.bench import engines, faults, link, timing, transfers
 
 
 def test_bench_engine_prints_ratios_and_their_bars(halfdome, tmp_path, monkeypatch):
@@ -50,6 +50,33 @@ def test_bench_matmul_knows_cycles_without_values(halfdome, tmp_path):
     assert [row.pop("mismatching_values") for row in rows[0]] == [0] * 3
     assert [row.pop("mismatching_values") for row in rows[1]] == [None] * 3
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("error", [0.0, 0.01])
+def test_bench_model_tells_what_is_beyond_its_bar(halfdome, monkeypatch, error):
+    seen = []
+
+    def measured(configs, draws, seed, progress):
+        seen.append((configs, draws, seed))
+        row = {"of": "ADD", "count": 1, "cycles": 9, "median_error": error, "p95_error": error,
+               "worst_error": error}  # fmt: skip
+        trace = [{"command": "ADD", "native": [1, 5], "timing": [1, 6], "descriptor": {"y": 64}}]
+        worst = {"call": "add", "config": 0, "draw": 0, "native_cycles": 100, "timing_cycles": 101,
+                 "error": error, "stall_error": 0.0, "equal": True, "trace": trace}  # fmt: skip
+        return {"commands": [row], "calls": [row], "worst": [worst], "worst_stall_error": 0.0,
+                "values_equal": True, "bar": 0.0, "stall_bar": 0.03,
+                "native_over_timing_seconds": 2.0}  # fmt: skip
+
+    monkeypatch.setattr(timing, "measure", measured)
+    for _ in range(2):
+        status, text, _ = halfdome("bench", "model", "--configs", 3, "--draws", 1)
+        assert (status, "ADD: native [1, 5], timing [1, 6], {'y': 64}" in text) == (
+            (1, True) if error else (0, False)
+        )
+    assert len({card.hash for configs, *_ in seen for card in configs}) == 6  # anew in every run
+    [configs, _, seed] = seen[0]
+    halfdome("bench", "model", "--configs", 3, "--draws", 1, "--seed", seed)
+    assert seen[2] == (configs, 1, seed)
 
 
 GATHER = ("bench", "gather", "--config", "tiny", "--dim", 16, "--bits", 8, "--pooling", 3,

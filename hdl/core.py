@@ -1,17 +1,16 @@
 """One core: its five engines and their ports to memory and PCIe."""
 
 from amaranth import Module, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from halfdome.hdl.commands import Engine, Opcode, fields, layout
+from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.engine import Activity, engine_members
-from halfdome.hdl.gather.cache import RowCache
 from halfdome.hdl.gather.engine import GatherEngine
-from halfdome.hdl.gather.watch import WriteWatch
+from halfdome.hdl.gather.watched import WatchedCache
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.memory.axi_arbiter import dram_writes
 from halfdome.hdl.memory.port import ReadPort, WritePort
@@ -104,19 +103,13 @@ class Core(wiring.Component):
         m.d.comb += self.gather_waits.eq(gather.waits)
         rows = gather.rows
         if self._config.gather_cache_bytes:
-            m.submodules.gather_cache = cache = RowCache(self._config)
-            m.submodules.gather_watch = watch = WriteWatch(self._config)
+            m.submodules.gather_cache = cache = WatchedCache(self._config)
             connect(m, gather.rows, cache.client)
             rows = cache.memory
-            command = data.View(layout(fields(Opcode.GATHER)), gather.command.p)
             m.d.comb += [
-                watch.start.eq(gather.command.valid & gather.command.ready),
-                watch.table.eq(command.table),
-                watch.rows.eq(command.rows),
-                watch.row_stride.eq(command.row_stride),
-                watch.writes.eq(self.dram_writes),
-                cache.flush.eq(watch.flush),
-                cache.hold.eq(watch.busy),
+                cache.start.eq(gather.command.valid & gather.command.ready),
+                cache.command.eq(gather.command.p),
+                cache.writes.eq(self.dram_writes),
                 self.gather_cache_hits.eq(cache.hit),
                 self.gather_cache_misses.eq(cache.miss),
             ]

@@ -97,7 +97,7 @@ def test_products_leave_in_memory_what_the_golden_model_says(make, sizes, flags,
     check(memory, make(memory, *sizes, flags=flags, extreme=extreme), 0, seed)
 
 
-@pytest.mark.parametrize("make", [matmul, convolution])
+@pytest.mark.parametrize("make", [matmul, pytest.param(convolution, marks=pytest.mark.slow)])
 def test_operands_may_end_where_memory_ends(make):
     needed, memory = (CardMemory(PICO, PICO.scratchpad_bytes, seed=3) for _ in range(2))
     make(needed, 9, 9, 5)

@@ -20,6 +20,7 @@ CARD = {
 }
 REPORT = {
     "samples": 1024, "batch_size": 128, "engine": "native", "config_hash": "0123456789abcdef",
+    "values": True,
     "auc_fp32": 0.71234, "auc_cards": 0.7123, "auc_difference": -0.00004,
     "mismatching_samples": 3, "latency_cycles": [123_456, 7], "latency_us": [308.64, 0.0175],
     "total_cycles": 123_456_789, "total_us": 308_641.97, "samples_per_second": 3317.8,

@@ -3,18 +3,17 @@
 import numpy as np
 import pytest
 from amaranth import Module
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import Engine, Opcode, RowFormat, fields, layout
+from halfdome.hdl.commands import Engine, Opcode, RowFormat
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import engine_members
 from halfdome.hdl.gather.array import RUN_WORDS
-from halfdome.hdl.gather.cache import RowCache
 from halfdome.hdl.gather.engine import GatherEngine
-from halfdome.hdl.gather.watch import WriteWatch
+from halfdome.hdl.gather.watched import WatchedCache
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.memory.axi_arbiter import dram_writes
 from halfdome.hdl.memory.port import ReadPort, WritePort
@@ -54,6 +53,7 @@ def test_products_take_their_cycles(jobs, array, tiles, stall, seed, in_dram):
     check(config, Engine.MATMUL, MatmulEngine(config), ports, made)
 
 
+@pytest.mark.slow
 @example([Opcode.AVERAGE, Opcode.DEPTHWISE, Opcode.POOL, Opcode.AVERAGE], (16, 2), 0.3, 1)
 @example([Opcode.AVERAGE, Opcode.AVERAGE, Opcode.DEPTHWISE], (16, 1), 0.0, 2)
 @example([Opcode.POOL, Opcode.DEPTHWISE, Opcode.AVERAGE], (32, 4), 0.7, 3)
@@ -125,23 +125,17 @@ class CachedGather(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.gather = gather = GatherEngine(self._config)
-        m.submodules.cache = cache = RowCache(self._config)
-        m.submodules.watch = watch = WriteWatch(self._config)
+        m.submodules.cache = cache = WatchedCache(self._config)
         for name in ("lengths", "indices", "weights", "output", "result"):
             connect(m, getattr(gather, name), flipped(getattr(self, name)))
         connect(m, flipped(self.command), gather.command)
         connect(m, gather.rows, cache.client)
         connect(m, cache.memory, flipped(self.rows))
-        command = data.View(layout(fields(Opcode.GATHER)), gather.command.p)
         m.d.comb += [
             self.activity.eq(gather.activity),
-            watch.start.eq(gather.command.valid & gather.command.ready),
-            watch.table.eq(command.table),
-            watch.rows.eq(command.rows),
-            watch.row_stride.eq(command.row_stride),
-            watch.writes.eq(self.dram_writes),
-            cache.flush.eq(watch.flush),
-            cache.hold.eq(watch.busy),
+            cache.start.eq(gather.command.valid & gather.command.ready),
+            cache.command.eq(gather.command.p),
+            cache.writes.eq(self.dram_writes),
             self.gather_cache_hits.eq(cache.hit),
             self.gather_cache_misses.eq(cache.miss),
         ]

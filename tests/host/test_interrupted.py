@@ -88,6 +88,7 @@ def test_an_exception_at_some_line_leaves_nothing_behind(platform, name, place, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CALLS)
 def test_an_exception_at_any_line_leaves_nothing_behind(name):
     platform = GoldenPlatform(TINY, 2)

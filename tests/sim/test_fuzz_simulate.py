@@ -8,7 +8,9 @@ from tests.sim.fuzz_simulate import REFUSED, difference, main, outcome, outcomes
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(24), pytest.param(range(24, 204), marks=pytest.mark.slow)], ids=["few", "many"]
+    "seeds",
+    [range(24), pytest.param(range(24, 204), marks=[pytest.mark.slow, pytest.mark.long])],
+    ids=["few", "many"],
 )
 def test_both_engines_see_the_same_of_random_components(seeds):
     found = {seed: difference(pysim, native) for seed, pysim, native in outcomes(seeds)}

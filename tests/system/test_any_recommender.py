@@ -52,6 +52,7 @@ def test_any_recommender_on_any_cards_has_the_bits_of_its_graph(runtime, cards, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("block", range(8))
 def test_two_hundred_recommenders(runtime, block):
     for seed in range(25 * block, 25 * (block + 1)):

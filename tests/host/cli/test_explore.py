@@ -194,6 +194,7 @@ def test_a_point_of_the_demo_is_measured(halfdome, ratings, weights, tmp_path):
     assert float(two["area_lut4_equivalents"]) == 2 * float(one["area_lut4_equivalents"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_workers_measure_what_one_does(halfdome, study, tmp_path):
     file = study("batch = [2, 4]\n[arrivals]\np99_us = 30")

@@ -75,6 +75,7 @@ def test_a_fault_that_is_none_is_refused(refused, small):
             "--fault", "sleepy")  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_run_dlrm_writes_waveforms_of_a_window(halfdome, small, tmp_path):
     plain, result, waves = (tmp_path / name for name in ("plain.json", "waves.json", "card.vcd"))

@@ -142,6 +142,7 @@ def looked_up(engine):
         yield card.counters()
 
 
+@pytest.mark.long
 def test_gathers_with_a_hot_row_cache_take_the_cycles_of_hardware():
     ours, theirs = (list(looked_up(engine)) for engine in ("timing", "native"))
     assert ours == theirs

@@ -26,12 +26,13 @@ def without_windows_beyond(model: onnx.ModelProto) -> onnx.ModelProto:
         for place, node in enumerate(model.graph.node)
         if node.op_type in _POOLS and _attributes(node).get("ceil_mode", 0)
     ]
+    known = tensors(model) if places else {}  # ONNX does not infer operators of ONNX Runtime
     for place in places:
         node = model.graph.node[place]
-        # Of its own operators ONNX Runtime alone infers shapes.
-        found = _written(node, tensors(model)[node.input[0]].shape or ())
+        found = _written(node, known[node.input[0]].shape or ())
         if found:
             model = _with(model, place, found)
+            known = tensors(model)
     return model
 
 

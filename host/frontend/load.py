@@ -324,11 +324,10 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _tell_outputs(model: onnx.ModelProto) -> None:
     """Types and shapes of outputs that only ONNX Runtime infers, such as of its own operators."""
-    if all(_shaped(value) for value in model.graph.output):
-        return
-    found = tensors(model)
-    for value in model.graph.output:
-        if not _shaped(value) and value.name in found:
+    untold = [value for value in model.graph.output if not _shaped(value)]
+    found = tensors(model) if untold else {}
+    for value in untold:
+        if value.name in found:
             kind = onnx.helper.np_dtype_to_tensor_dtype(found[value.name].dtype)
             value.CopyFrom(
                 onnx.helper.make_tensor_value_info(value.name, kind, found[value.name].shape)

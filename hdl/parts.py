@@ -21,25 +21,20 @@ from halfdome.hdl.gather.lane import Lane
 from halfdome.hdl.gather.rows import RowFetcher
 from halfdome.hdl.matmul.accumulators import Accumulators
 from halfdome.hdl.matmul.activations import ActivationBuffer
-from halfdome.hdl.matmul.array import SystolicArray
-from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.memory.scratchpad import Scratchpad
 from halfdome.hdl.pcie.requester import Requester
 from halfdome.hdl.rtlil import to_rtlil
+from halfdome.hdl.synthesis import UNITS
 from halfdome.hdl.tools import run_yosys
 from halfdome.hdl.vector.function import FunctionLane
 from halfdome.hdl.vector.lanes import ElementDecoder, ElementEncoder
 from halfdome.hdl.vector.pairs import PairLane
 
 PARTS: dict[str, Callable[[CardConfig], wiring.Component]] = {
-    "array": lambda config: SystolicArray(
-        rows=config.array_rows,
-        columns=config.array_columns,
-        rows_per_stage=config.rows_per_stage,
-    ),
+    "array": UNITS["array"],
     "accumulators": Accumulators,
     "activations": ActivationBuffer,
-    "requantiser": lambda config: Requantiser(columns=1),
+    "requantiser": UNITS["requantiser"],
     "lane": lambda config: Lane(config.gather_float_stages),
     "quantiser": lambda config: FloatToByte(config.gather_float_stages),
     "row_fetcher": RowFetcher,

@@ -334,10 +334,9 @@ class Completer {
   // Of the word of a window write whose turn it is.
   unsigned enabled_bytes() const {
     const uint64_t start = window_start(), word = first_word_ + word_ * bus_;
+    const uint64_t end = std::min<uint64_t>(word + bus_ - start, packet_.tlp.length_bytes());
     unsigned bytes = 0;
-    for (unsigned i = 0; i < packet_.tlp.length_bytes(); ++i) {
-      bytes += (start + i) / bus_ * bus_ == word && enabled(i);
-    }
+    for (uint64_t i = std::max(word, start) - start; i < end; ++i) bytes += enabled(static_cast<unsigned>(i));
     return bytes;
   }
 

@@ -64,16 +64,13 @@ class MemorySystem {
       traffic.read_bytes += static_cast<uint64_t>(p_.bus_bytes);
       arrive(reads_[static_cast<size_t>(arrived_)], arrived_last_, read_told);
     }
-    for (uint32_t left = restless_.owners; left; left &= left - 1) {
-      const size_t core = first(left);
-      for (uint32_t ports = restless_.of[core]; ports; ports &= ports - 1) {
-        Writer& writer = writes_[core * CORE_WRITES + first(ports)];
-        const bool idle = at_rest(writer);
-        if (idle) restless_.clear(core, writer.number);
-        if (idle && !writer.port.idle) write_told(writer.core, writer.number);
-        writer.port.idle = idle;
-      }
-    }
+    restless_.each([&](size_t core, size_t number) {
+      Writer& writer = writes_[core * CORE_WRITES + number];
+      const bool idle = at_rest(writer);
+      if (idle) restless_.clear(core, number);
+      if (idle && !writer.port.idle) write_told(core, number);
+      writer.port.idle = idle;
+    });
   }
 
   // Finds what an engine of a core, or the card itself, has put into its ports.
@@ -83,24 +80,21 @@ class MemorySystem {
   template <typename Read, typename Write>
   void arbitrate(Read read_told, Write write_told) {
     if (!awake_) return;
-    for (uint32_t left = reading_ports_.owners; left; left &= left - 1) {
-      const size_t core = first(left);
-      for (uint32_t ports = reading_ports_.of[core]; ports; ports &= ports - 1) {
-        const size_t i = core * CORE_READS + first(ports);
-        Reader& reader = reads_[i];
-        const int wanted = target(reader, reader.port.address);
-        if (reader.bursts && (wanted != reader.current || reader.bursts == MOST_BURSTS)) continue;
-        if (wanted == DRAM) {
-          read_arbiter_.ask(static_cast<unsigned>(i));
-          continue;
-        }
-        BankTurns& turns = pads_[static_cast<size_t>(wanted)]->reads;
-        if (!turns.ready(reader.place)) continue;
-        turns.take(reader.place, reader.port.address, reader.port.words);
-        busy_pads_ |= uint32_t{1} << wanted;
-        asked(reader, wanted, read_told);
+    reading_ports_.each([&](size_t core, size_t number) {
+      const size_t i = core * CORE_READS + number;
+      Reader& reader = reads_[i];
+      const int wanted = target(reader, reader.port.address);
+      if (reader.bursts && (wanted != reader.current || reader.bursts == MOST_BURSTS)) return;
+      if (wanted == DRAM) {
+        read_arbiter_.ask(static_cast<unsigned>(i));
+        return;
       }
-    }
+      BankTurns& turns = pads_[static_cast<size_t>(wanted)]->reads;
+      if (!turns.ready(reader.place)) return;
+      turns.take(reader.place, reader.port.address, reader.port.words);
+      busy_pads_ |= uint32_t{1} << wanted;
+      asked(reader, wanted, read_told);
+    });
     read_sent_ = read_arbiter_.valid() && dram_.takes_reads();
     if (read_sent_) reading_ = read_arbiter_.front();
     stalls_ |= read_arbiter_.valid() && !read_sent_;
@@ -109,23 +103,20 @@ class MemorySystem {
       asked(reads_[i], DRAM, read_told);
       return item;
     });
-    for (uint32_t left = writing_ports_.owners; left; left &= left - 1) {
-      const size_t core = first(left);
-      for (uint32_t ports = writing_ports_.of[core]; ports; ports &= ports - 1) {
-        const size_t i = core * CORE_WRITES + first(ports);
-        Writer& writer = writes_[i];
-        const int wanted = target(writer, writer.port.address);
-        if (wanted == DRAM) {
-          if (writer.waiting != OUTSTANDING_WRITES) write_arbiter_.ask(static_cast<unsigned>(i));
-          continue;
-        }
-        BankTurns& turns = pads_[static_cast<size_t>(wanted)]->writes;
-        if (!turns.ready(writer.place)) continue;
-        turns.take(writer.place, writer.port.address, 1);
-        busy_pads_ |= uint32_t{1} << wanted;
-        taken(writer, write_told);
+    writing_ports_.each([&](size_t core, size_t number) {
+      const size_t i = core * CORE_WRITES + number;
+      Writer& writer = writes_[i];
+      const int wanted = target(writer, writer.port.address);
+      if (wanted == DRAM) {
+        if (writer.waiting != OUTSTANDING_WRITES) write_arbiter_.ask(static_cast<unsigned>(i));
+        return;
       }
-    }
+      BankTurns& turns = pads_[static_cast<size_t>(wanted)]->writes;
+      if (!turns.ready(writer.place)) return;
+      turns.take(writer.place, writer.port.address, 1);
+      busy_pads_ |= uint32_t{1} << wanted;
+      taken(writer, write_told);
+    });
     send_write();
     write_arbiter_.clock(write_done_, [&](unsigned i) {
       const Asked item{i, writes_[i].port.address, writes_[i].port.bytes};
@@ -176,6 +167,14 @@ class MemorySystem {
     void clear(size_t core, size_t number) {
       of[core] &= ~(uint32_t{1} << number);
       if (!of[core]) owners &= ~(uint32_t{1} << core);
+    }
+    // `act` of core and number for each of them, which may clear it.
+    template <typename Act>
+    void each(Act act) const {
+      for (uint32_t left = owners; left; left &= left - 1) {
+        const size_t core = first(left);
+        for (uint32_t ports = of[core]; ports; ports &= ports - 1) act(core, first(ports));
+      }
     }
   };
   struct Numbers {
@@ -271,13 +270,11 @@ class MemorySystem {
 
   // Whether a client is to be told in the next cycle that its writes can be seen.
   bool comes_to_rest() const {
-    for (uint32_t left = restless_.owners; left; left &= left - 1) {
-      const size_t core = first(left);
-      for (uint32_t ports = restless_.of[core]; ports; ports &= ports - 1) {
-        if (at_rest(writes_[core * CORE_WRITES + first(ports)])) return true;
-      }
-    }
-    return false;
+    bool comes = false;
+    restless_.each([&](size_t core, size_t number) {
+      comes = comes || at_rest(writes_[core * CORE_WRITES + number]);
+    });
+    return comes;
   }
 
   template <typename Told>

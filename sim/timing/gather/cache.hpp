@@ -1,7 +1,6 @@
 // The hot-row cache: which lines it holds, and when it answers (hdl/gather/cache.py).
 #pragma once
 
-#include <deque>
 #include <vector>
 
 #include "watch.hpp"
@@ -162,7 +161,7 @@ class RowCache {
   std::vector<Entry> entries_;
   ReadBuffer buffer_;
   Fifo<Answer> answers_;
-  std::deque<Request> missed_;
+  Ring<Request> missed_;
   Request request_;
   bool asked_ = false, advance_ = true;  // `request_` is being decided on, and moves on
   bool flush_ = false, sweeping_ = false;

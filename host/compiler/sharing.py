@@ -61,7 +61,8 @@ def deal(tasks: Sequence[Task], cost: Cost, cores: int, far: Collection[Task]) -
                 part = replace(task, samples=task.samples[start:stop])
                 turns.append(((turn + 0.5) / len(shared), part))
         found.append([task for _, task in sorted(turns, key=lambda each: each[0])])
-    return Dealt([mine for mine in found if mine], True, len(shared) == len(tasks))
+    in_step = all(len(mine) == len(shared) == len(tasks) for mine in found)
+    return Dealt([mine for mine in found if mine], in_order=True, in_step=in_step)
 
 
 def by_tables(tasks: Sequence[Task], cost: Cost, cores: int) -> list[list[Task]]:

@@ -12,7 +12,7 @@ from amaranth.lib import wiring
 
 from halfdome.hdl.card import Card
 from halfdome.hdl.config import PICO, PRESETS, CardConfig
-from halfdome.hdl.synthesis import UNITS, route, synthesise
+from halfdome.hdl.synthesis import UNITS, FewPins, route, synthesise
 
 SEEDS = (1, 2, 3)
 _TINY = PRESETS["tiny"]
@@ -93,7 +93,7 @@ def _row(name: str, rung: Rung, seeds: Sequence[int], progress: Callable[[str], 
     clocks: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         progress(f"{name}: synthesis")
-        used = synthesise(rung.make(rung.config), Path(folder))
+        used = synthesise(FewPins(rung.make(rung.config)), Path(folder))
         for seed in seeds if rung.placed else ():
             progress(f"{name}: seed {seed}")
             used = route(Path(folder), seed)

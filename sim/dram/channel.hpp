@@ -3,8 +3,8 @@
 // Commands are decided in clock order and only when something can happen, so an idle channel costs
 // nothing. The outcome depends on when lines arrive, never on when `run` is called.
 // Timing rules: JEDEC JESD209-4, counted from the first clock of a command to the first of another.
-// A command holds the command bus for two or four clocks. Refresh is all-bank, as soon as it is due
-// and the banks can be closed.
+// A command holds the command bus for two or four clocks. Refresh is per bank, in any order: at once
+// when it is due, of the bank that is wanted least, while the others go on.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,8 @@ class DramChannel {
   static constexpr int READ_TURN = 64;
   static constexpr int RECENT_LINES = 16;  // so many show what is scarce
 
-  explicit DramChannel(const DramSettings& settings) : s_(settings), next_refresh_(settings.refi) {}
+  explicit DramChannel(const DramSettings& settings)
+      : s_(settings), next_refresh_(settings.refi_bank) {}
 
   // Where every command from now on is noted; nowhere if null.
   std::vector<DramCommand>* log = nullptr;
@@ -77,31 +78,23 @@ class DramChannel {
 
   // Issues every command that falls before `limit`.
   void run(int64_t limit) {
-    while (wake_ < limit && !idle()) {
-      const Choice choice = choose();
-      const int64_t clock = std::min(choice.clock, next_refresh_);
-      if (clock >= limit) {
-        wake_ = clock;
-        break;
-      }
-      if (clock == next_refresh_) refresh();
-      else issue(choice);
-      wake_ = now_;
-    }
+    while (wake_ < limit && !idle()) wake_ = step(limit);
     // What arrives later changes nothing that was decided.
     if (!idle()) now_ = std::max(now_, limit);
   }
 
   // Refreshes that fell due while nothing else happened.
   void catch_up(int64_t clock) {
-    if (!idle() || next_refresh_ >= clock) return;
-    refresh();  // may have to close rows; from then on the rhythm is regular
-    const int64_t missed = (clock - next_refresh_) / s_.refi - 1;
+    if (!idle()) return;
+    // After two rounds all banks are closed, none is behind, and every round is like the last.
+    const int64_t round = BANKS * s_.refi_bank;
+    const int64_t missed = (clock - next_refresh_) / round - 2;
     if (missed > 0 && !log) {
-      next_refresh_ += missed * s_.refi;
-      refreshes_ += missed;
+      next_refresh_ += missed * round;
+      refreshes_ += static_cast<uint64_t>(missed * BANKS);
     }
-    while (next_refresh_ < clock) refresh();
+    while (step(clock) < clock) {
+    }
   }
 
   void add_counters(DramCounters& total) const {
@@ -133,14 +126,15 @@ class DramChannel {
     int passes = 0;      // row hits since the activate that passed an older request
     bool fresh = false;  // activated for a request that has not been served yet
   };
-  enum Kind { COLUMN, ACTIVATE, PRECHARGE };
-  static constexpr int64_t CLOCKS[] = {4, 4, 2};  // of the command bus, by kind
+  enum Kind { COLUMN, ACTIVATE, PRECHARGE, REFRESH };
+  static constexpr int64_t CLOCKS[] = {4, 4, 2, 2};  // of the command bus, by kind
   struct Choice {
     Kind kind;
-    bool writing;
+    bool writing = false;
     int64_t ready = NEVER;  // when every rule allows it
     int64_t clock = NEVER;  // when the command bus does, too
-    const Entry* entry = nullptr;
+    int bank = 0;
+    const Entry* entry = nullptr;  // the request it is for; none, if for a refresh
   };
   enum Resource { DATA_BUS, ACTIVATES, COMMAND_BUS };
 
@@ -176,20 +170,81 @@ class DramChannel {
     return requests.hit >= 0 && !(requests.miss == 0 && bank.passes >= MAX_PASSES);
   }
 
-  // The next command. Where the command bus is scarce, everything waits for it: what became ready
-  // first goes first. Where activates or the data bus are, the commands for them wait for no other
-  // to end: the other kind goes first only if the bus is free again in time. A precharge is short,
-  // and a bank waits for it, so it goes if it can go earlier.
+  // Decides what comes next, if it falls before `limit`. Returns when something comes then.
+  int64_t step(int64_t limit) {
+    const Choice choice = choose();
+    const int64_t due = refreshing_ < 0 ? std::max(next_refresh_, now_) : NEVER;
+    const int64_t clock = std::min(choice.clock, due);
+    if (clock >= limit) return clock;
+    if (clock == due) {
+      refreshing_ = quietest();
+      now_ = due;
+    } else {
+      issue(choice);
+    }
+    return now_;
+  }
+
+  size_t waiting(int bank) const {
+    return reads_.banks[bank].entries.size() + writes_.banks[bank].entries.size();
+  }
+
+  // Of the banks that are not refreshed in this round, the one that fewest lines wait for.
+  int quietest() const {
+    int best = -1;
+    for (int b = 0; b < BANKS; ++b) {
+      if (!refreshed_[b] && (best < 0 || waiting(b) < waiting(best))) best = b;
+    }
+    return best;
+  }
+
+  // When activates and refreshes of other banks allow another.
+  int64_t activate_window() const {
+    return std::max(last_activate_ + s_.rrd, activate_window_[window_position_] + s_.faw);
+  }
+
+  void count_activate(int64_t clock) {
+    last_activate_ = clock;
+    activate_window_[window_position_] = clock;
+    window_position_ = (window_position_ + 1) % 4;
+  }
+
+  // The next command for the bank that is to be refreshed.
+  Choice refresh() const {
+    Choice choice{REFRESH};
+    const Bank& bank = banks_[refreshing_];
+    choice.bank = refreshing_;
+    if (bank.row >= 0) {
+      choice.kind = PRECHARGE;
+      choice.ready = std::max(bank.next_precharge, last_precharge_ + s_.ppd);
+    } else {
+      choice.ready = std::max({bank.next_activate, activate_window(), last_refresh_ + s_.rfc_bank});
+    }
+    choice.clock = std::max(choice.ready, now_);
+    return choice;
+  }
+
+  // The next command. One for a refresh goes as soon as it can.
   Choice choose() {
+    const Choice next = choose_request();
+    if (refreshing_ < 0) return next;
+    const Choice first = refresh();
+    return first.clock <= next.clock ? first : next;
+  }
+
+  // The next for a request. Where the command bus is scarce, everything waits for it: what became
+  // ready first goes first. Where activates or the data bus are, the commands for them wait for no
+  // other to end: the other kind goes first only if the bus is free again in time. A precharge is
+  // short, and a bank waits for it, so it goes if it can go earlier.
+  Choice choose_request() {
     const bool writing = choose_direction();
     const Queue& queue = writing ? writes_ : reads_;
     Choice column{COLUMN, writing}, activate{ACTIVATE, writing}, precharge{PRECHARGE, writing};
     const int64_t data_bus = writing ? next_write_ : next_read_;
-    const int64_t window =
-        std::max(last_activate_ + s_.rrd, activate_window_[window_position_] + s_.faw);
+    const int64_t window = activate_window();
     for (int b = 0; b < BANKS; ++b) {
       const BankQueue& requests = queue.banks[b];
-      if (requests.entries.empty()) continue;
+      if (requests.entries.empty() || b == refreshing_) continue;
       const Bank& bank = banks_[b];
       if (stays_open(requests, bank)) {
         const Entry& entry = requests.entries[requests.hit];
@@ -244,41 +299,50 @@ class DramChannel {
     if (clock == choice.clock && entry.order > choice.entry->order) return;
     choice.ready = ready;
     choice.clock = clock;
+    choice.bank = entry.bank;
     choice.entry = &entry;
   }
 
-  void note(int64_t clock, DramCommand::Kind kind, int bank = 0, int64_t row = 0, int column = 0,
+  void note(int64_t clock, DramCommand::Kind kind, int bank, int64_t row = 0, int column = 0,
             bool auto_precharge = false) {
     if (log) log->push_back({clock, kind, bank, row, column, auto_precharge});
   }
 
   void issue(const Choice& choice) {
     const int64_t clock = choice.clock;
-    const Entry& entry = *choice.entry;
-    Bank& bank = banks_[entry.bank];
+    Bank& bank = banks_[choice.bank];
     now_ = clock + CLOCKS[choice.kind];
     switch (choice.kind) {
       case COLUMN:
         access(choice, bank);
         return;
       case ACTIVATE:
-        note(clock, DramCommand::ACTIVATE, entry.bank, entry.row);
-        set_row(entry.bank, entry.row);
+        note(clock, DramCommand::ACTIVATE, choice.bank, choice.entry->row);
+        set_row(choice.bank, choice.entry->row);
         bank.fresh = true;
         bank.passes = 0;
         bank.next_column = clock + s_.rcd;
         bank.next_precharge = clock + s_.ras;
         bank.next_activate = clock + s_.ras + s_.rp_bank;
-        last_activate_ = clock;
-        activate_window_[window_position_] = clock;
-        window_position_ = (window_position_ + 1) % 4;
+        count_activate(clock);
         ++activates_;
         return;
       case PRECHARGE:
-        note(clock, DramCommand::PRECHARGE, entry.bank, bank.row);
-        set_row(entry.bank, -1);
+        note(clock, DramCommand::PRECHARGE, choice.bank, bank.row);
+        set_row(choice.bank, -1);
         last_precharge_ = clock;
         bank.next_activate = std::max(bank.next_activate, clock + s_.rp_bank);
+        return;
+      case REFRESH:
+        note(clock, DramCommand::REFRESH, choice.bank);
+        bank.next_activate = clock + s_.rfc_bank;
+        count_activate(clock);
+        last_refresh_ = clock;
+        next_refresh_ += s_.refi_bank;
+        refreshed_.set(choice.bank);
+        if (refreshed_.all()) refreshed_.reset();
+        refreshing_ = -1;
+        ++refreshes_;
         return;
     }
   }
@@ -325,33 +389,17 @@ class DramChannel {
     return s_.page_policy == DramSettings::CLOSED;
   }
 
-  void refresh() {
-    int64_t start = std::max(next_refresh_, now_);
-    if (std::any_of(banks_, banks_ + BANKS, [](const Bank& bank) { return bank.row >= 0; })) {
-      start = std::max(start, last_precharge_ + s_.ppd);
-      for (const Bank& bank : banks_) start = std::max(start, bank.next_precharge);
-      note(start, DramCommand::PRECHARGE_ALL);
-      start += s_.rp_all;
-    }
-    for (const Bank& bank : banks_) start = std::max(start, bank.next_activate);
-    for (int b = 0; b < BANKS; ++b) {
-      set_row(b, -1);
-      banks_[b].next_activate = std::max(banks_[b].next_activate, start + s_.rfc);
-    }
-    note(start, DramCommand::REFRESH);
-    now_ = start + s_.rfc;
-    next_refresh_ += s_.refi;
-    ++refreshes_;
-  }
-
   DramSettings s_;
   Queue reads_, writes_;
   uint64_t order_ = 0;
   Bank banks_[BANKS];
   int64_t activate_window_[4] = {-NEVER, -NEVER, -NEVER, -NEVER};
   int window_position_ = 0;
-  int64_t last_activate_ = -NEVER, last_precharge_ = -NEVER;
-  int64_t next_read_ = 0, next_write_ = 0, next_refresh_, now_ = 0, wake_ = NEVER;
+  int64_t last_activate_ = -NEVER, last_precharge_ = -NEVER, last_refresh_ = -NEVER;
+  int64_t next_read_ = 0, next_write_ = 0, now_ = 0, wake_ = NEVER;
+  int64_t next_refresh_;          // when the next falls due, or fell
+  int refreshing_ = -1;           // the bank that is to be refreshed, if any
+  std::bitset<BANKS> refreshed_;  // in this round, in which every bank has its turn
   // Which of the last lines needed an activate.
   std::bitset<RECENT_LINES> needed_rows_ = ~0ull;
   bool draining_ = false;

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import DRAM_PAGE_POLICIES, LINE_BYTES, CardConfig
+from halfdome.hdl.config import DRAM_BANKS, DRAM_PAGE_POLICIES, LINE_BYTES, CardConfig
 
 BURST_CLOCKS = 8
 """Clocks of the data bus one line takes: burst length 16 at double data rate."""
@@ -26,7 +26,6 @@ class Grade(NamedTuple):
     rate: int
     rcd: int
     rp_bank: int
-    rp_all: int
     ras: int
     rrd: int
     faw: int
@@ -42,22 +41,22 @@ class Grade(NamedTuple):
 GRADES: dict[str, Grade] = {
     grade_name: Grade(*values)
     for grade_name, values in {
-        #                rate RCD RPpb RPab RAS RRD FAW  RL  WL  WR WTR RTP DQSCK REFI
-        "LPDDR4-533":  ( 533,  5,  5,  6, 12,  4, 11,  6,  4,  6,  8,  8, 1, 1041),
-        "LPDDR4-1066": (1066, 10, 10, 12, 23,  6, 22, 10,  6, 10,  8,  8, 1, 2082),
-        "LPDDR4-1600": (1600, 15, 15, 17, 34,  8, 32, 14,  8, 15,  8,  8, 2, 3123),
-        "LPDDR4-2133": (2133, 20, 20, 23, 45, 11, 43, 20, 10, 20, 11,  9, 2, 4166),
-        "LPDDR4-2400": (2400, 22, 22, 26, 51, 12, 48, 24, 12, 24, 12, 10, 2, 4684),
-        "LPDDR4-2666": (2666, 24, 24, 28, 56, 14, 54, 24, 12, 24, 14, 10, 2, 5205),
-        "LPDDR4-3200": (3200, 29, 29, 34, 68, 16, 64, 28, 14, 29, 16, 12, 3, 6246),
-        "LPDDR4-3733": (3733, 34, 34, 40, 79, 19, 75, 32, 16, 34, 19, 15, 3, 7297),
-        "LPDDR4-4266": (4266, 39, 39, 45, 90, 22, 86, 36, 18, 39, 22, 17, 4, 8341),
+        #                rate RCD RPpb RAS RRD FAW  RL  WL  WR WTR RTP DQSCK REFI
+        "LPDDR4-533":  ( 533,  5,  5, 12,  4, 11,  6,  4,  6,  8,  8, 1, 1041),
+        "LPDDR4-1066": (1066, 10, 10, 23,  6, 22, 10,  6, 10,  8,  8, 1, 2082),
+        "LPDDR4-1600": (1600, 15, 15, 34,  8, 32, 14,  8, 15,  8,  8, 2, 3123),
+        "LPDDR4-2133": (2133, 20, 20, 45, 11, 43, 20, 10, 20, 11,  9, 2, 4166),
+        "LPDDR4-2400": (2400, 22, 22, 51, 12, 48, 24, 12, 24, 12, 10, 2, 4684),
+        "LPDDR4-2666": (2666, 24, 24, 56, 14, 54, 24, 12, 24, 14, 10, 2, 5205),
+        "LPDDR4-3200": (3200, 29, 29, 68, 16, 64, 28, 14, 29, 16, 12, 3, 6246),
+        "LPDDR4-3733": (3733, 34, 34, 79, 19, 75, 32, 16, 34, 19, 15, 3, 7297),
+        "LPDDR4-4266": (4266, 39, 39, 90, 22, 86, 36, 18, 39, 22, 17, 4, 8341),
     }.items()
 }  # fmt: skip
 """Speed grades by the name `CardConfig.dram_preset` uses."""
 
-REFRESH_NANOSECONDS: tuple[tuple[int, int], ...] = ((2, 130), (4, 180), (8, 280), (16, 380))
-"""tRFCab by density: (at most so many gigabits on one x16 die, nanoseconds)."""
+REFRESH_NANOSECONDS: tuple[tuple[int, int], ...] = ((2, 60), (4, 90), (8, 140), (16, 190))
+"""tRFCpb by density: (at most so many gigabits on one x16 die, nanoseconds)."""
 
 
 class DramSettings(ctypes.Structure):
@@ -66,8 +65,8 @@ class DramSettings(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
         for name in (
-            "clock_mhz", "bus_bytes", "channels", "rate", "rcd", "rp_bank", "rp_all", "ras", "rrd",
-            "faw", "read_latency", "write_latency", "wr", "wtr", "rtp", "dqsck", "refi", "rfc",
+            "clock_mhz", "bus_bytes", "channels", "rate", "rcd", "rp_bank", "ras", "rrd", "faw",
+            "read_latency", "write_latency", "wr", "wtr", "rtp", "dqsck", "refi_bank", "rfc_bank",
             "ppd", "row_bits", "row_shift", "bank_shift", "column_shift", "channel_shift",
             "page_policy",
         )
@@ -105,12 +104,13 @@ def settings(config: CardConfig) -> DramSettings:
         )
     clocks = grade._asdict()
     # A clock lasts 2_000_000 / rate picoseconds; round the time up to whole clocks.
+    clocks["refi_bank"] = clocks.pop("refi") // DRAM_BANKS  # tREFIpb
     clocks["faw"] = max(grade.faw, -(-FAW_PICOSECONDS * grade.rate // 2_000_000))
     return DramSettings(
         clock_mhz=config.clock_mhz,
         bus_bytes=config.bus_bytes,
         channels=config.dram_channels,
-        rfc=-(-rfc_ns * grade.rate // 2_000),
+        rfc_bank=-(-rfc_ns * grade.rate // 2_000),
         ppd=PPD,
         page_policy=DRAM_PAGE_POLICIES.index(config.dram_page_policy),
         **clocks,

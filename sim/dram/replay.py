@@ -11,8 +11,8 @@ from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.sim.build.compiler import SIM, library
 from halfdome.sim.dram import presets
 
-COMMANDS = ("ACTIVATE", "PRECHARGE", "READ", "WRITE", "PRECHARGE_ALL", "REFRESH")
-"""Names of the kinds in a log; a refresh is of all banks."""
+COMMANDS = ("ACTIVATE", "PRECHARGE", "READ", "WRITE", "REFRESH")
+"""Names of the kinds in a log; a refresh is of one bank."""
 COMMAND = np.dtype(
     [(name, np.int64) for name in ("clock", "kind", "bank", "row", "column", "auto_precharge")]
 )

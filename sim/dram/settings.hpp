@@ -7,8 +7,8 @@ namespace halfdome {
 
 // Timings are in DRAM clocks. The shifts and `row_bits` count bits of a line number.
 struct DramSettings {
-  int64_t clock_mhz, bus_bytes, channels, rate, rcd, rp_bank, rp_all, ras, rrd, faw, read_latency,
-      write_latency, wr, wtr, rtp, dqsck, refi, rfc, ppd;
+  int64_t clock_mhz, bus_bytes, channels, rate, rcd, rp_bank, ras, rrd, faw, read_latency,
+      write_latency, wr, wtr, rtp, dqsck, refi_bank, rfc_bank, ppd;
   int64_t row_bits, row_shift, bank_shift, column_shift, channel_shift;
   // When a row is closed: OPEN, when another row of the bank is wanted, by a PRECHARGE; CLOSED, by
   // every READ and WRITE; ADAPTIVE, by the one after which a PRECHARGE would be next.
@@ -41,7 +41,7 @@ struct DramCounters {
 // One command on a channel's command bus, from `clock` on, for whoever checks the rules. What a
 // command has no use for is 0; the row of a PRECHARGE is the one that it closes.
 struct DramCommand {
-  enum Kind : int64_t { ACTIVATE, PRECHARGE, READ, WRITE, PRECHARGE_ALL, REFRESH };
+  enum Kind : int64_t { ACTIVATE, PRECHARGE, READ, WRITE, REFRESH };
   int64_t clock, kind, bank, row, column, auto_precharge;
 };
 

@@ -5,15 +5,14 @@ Gaps count from the first clock of a command to the first of the next.
 
 from collections import deque
 
+from halfdome.hdl.config import DRAM_BANKS
 from halfdome.sim.dram import presets
 from halfdome.sim.dram.replay import COMMANDS
 
 BUS_CLOCKS = {
-    "ACTIVATE": 4, "READ": 4, "WRITE": 4, "PRECHARGE": 2, "PRECHARGE_ALL": 2, "REFRESH": 2,
+    "ACTIVATE": 4, "READ": 4, "WRITE": 4, "PRECHARGE": 2, "REFRESH": 2,
 }  # fmt: skip
 """Clocks for which a command holds the command bus; a READ or WRITE has its CAS-2 with it."""
-LATE_REFRESH_CLOCKS = 250
-"""How long a due refresh may wait for open rows: their tRAS or write recovery, and tRPab."""
 
 
 def minimum_gaps(t) -> list[tuple[set[str], set[str], bool, int, str]]:
@@ -21,26 +20,22 @@ def minimum_gaps(t) -> list[tuple[set[str], set[str], bool, int, str]]:
     burst = presets.BURST_CLOCKS
     read_data = t.read_latency + t.dqsck + burst
     write_data = t.write_latency + 1 + burst
-    columns = {"READ", "WRITE"}
+    columns, rows = {"READ", "WRITE"}, {"ACTIVATE", "REFRESH"}
     return [
-        ({"ACTIVATE"}, {"ACTIVATE"}, True, t.ras + t.rp_bank, "tRC"),
-        ({"ACTIVATE"}, {"ACTIVATE"}, False, t.rrd, "tRRD"),
+        ({"ACTIVATE"}, rows, True, t.ras + t.rp_bank, "tRC"),
+        (rows, rows, False, t.rrd, "tRRD"),
         ({"ACTIVATE"}, columns, True, t.rcd, "tRCD"),
         ({"ACTIVATE"}, {"PRECHARGE"}, True, t.ras, "tRAS"),
-        ({"ACTIVATE"}, {"PRECHARGE_ALL"}, False, t.ras, "tRAS"),
-        ({"PRECHARGE"}, {"ACTIVATE"}, True, t.rp_bank, "tRPpb"),
-        ({"PRECHARGE"}, {"REFRESH"}, False, t.rp_bank, "tRPpb"),
-        ({"PRECHARGE_ALL"}, {"ACTIVATE", "REFRESH"}, False, t.rp_all, "tRPab"),
-        ({"PRECHARGE"}, {"PRECHARGE", "PRECHARGE_ALL"}, False, t.ppd, "tPPD"),
+        ({"PRECHARGE"}, rows, True, t.rp_bank, "tRPpb"),
+        ({"PRECHARGE"}, {"PRECHARGE"}, False, t.ppd, "tPPD"),
         ({"READ"}, {"READ"}, False, burst, "tCCD"),
         ({"WRITE"}, {"WRITE"}, False, burst, "tCCD"),
         ({"READ"}, {"WRITE"}, False, read_data - t.write_latency + 2, "read to write"),
         ({"WRITE"}, {"READ"}, False, write_data + t.wtr, "tWTR"),
         ({"READ"}, {"PRECHARGE"}, True, t.rtp, "tRTP"),
-        ({"READ"}, {"PRECHARGE_ALL"}, False, t.rtp, "tRTP"),
         ({"WRITE"}, {"PRECHARGE"}, True, write_data + t.wr, "tWR"),
-        ({"WRITE"}, {"PRECHARGE_ALL"}, False, write_data + t.wr, "tWR"),
-        ({"REFRESH"}, {"ACTIVATE", "REFRESH"}, False, t.rfc, "tRFCab"),
+        ({"REFRESH"}, {"ACTIVATE"}, True, t.rfc_bank, "tRFCpb"),
+        ({"REFRESH"}, {"REFRESH"}, False, t.rfc_bank, "tRFCpb"),
     ]
 
 
@@ -53,8 +48,10 @@ def violations(commands, timing) -> list[str]:
     ever: dict[str, int] = {}
     open_rows: dict[int, int] = {}
     precharged: dict[int, int] = {}  # by a READ or WRITE: when the bank can be activated again
-    activates: deque[int] = deque(maxlen=4)
-    refreshes = 0
+    activates: deque[int] = deque(maxlen=4)  # and refreshes, which count as such
+    refreshed: list[int] = []  # banks, in order
+    # An activate and others of other banks may have come just before a refresh falls due.
+    latest = timing.ras + timing.rp_bank + timing.faw
     bus_free = 0
     for clock, kind, bank, row, _, auto_precharge in commands.tolist():
         name = COMMANDS[kind]
@@ -69,29 +66,26 @@ def violations(commands, timing) -> list[str]:
                 if at is not None and clock - at < clocks:
                     broken.append(f"{clock}: {rule}, {name} {clock - at} after {other}")
         match name:
-            case "ACTIVATE":
+            case "ACTIVATE" | "REFRESH":
                 if bank in open_rows:
-                    broken.append(f"{clock}: ACTIVATE of open bank {bank}")
+                    broken.append(f"{clock}: {name} of open bank {bank}")
                 if len(activates) == 4 and clock - activates[0] < timing.faw:
                     broken.append(f"{clock}: tFAW, five in {clock - activates[0]}")
                 if clock < precharged.get(bank, 0):
-                    broken.append(f"{clock}: tRPpb, ACTIVATE of bank {bank} in its auto-precharge")
+                    broken.append(f"{clock}: tRPpb, {name} of bank {bank} in its auto-precharge")
                 activates.append(clock)
-                open_rows[bank] = row
+                if name == "ACTIVATE":
+                    open_rows[bank] = row
+                else:
+                    if bank in refreshed[len(refreshed) // DRAM_BANKS * DRAM_BANKS :]:
+                        broken.append(f"{clock}: bank {bank} refreshed twice, others not yet")
+                    refreshed.append(bank)
+                    late = clock - len(refreshed) * timing.refi_bank
+                    if not 0 <= late <= latest:
+                        broken.append(f"{clock}: tREFI, refresh {len(refreshed)}, {late} late")
             case "PRECHARGE":
                 if open_rows.pop(bank, None) != row:
                     broken.append(f"{clock}: PRECHARGE of row {row}, which is not open")
-            case "PRECHARGE_ALL":
-                open_rows.clear()
-            case "REFRESH":
-                if open_rows:
-                    broken.append(f"{clock}: REFRESH with open banks {sorted(open_rows)}")
-                if clock < max(precharged.values(), default=0):
-                    broken.append(f"{clock}: tRPpb, REFRESH in an auto-precharge")
-                refreshes += 1
-                late = clock - refreshes * timing.refi
-                if not 0 <= late <= LATE_REFRESH_CLOCKS:
-                    broken.append(f"{clock}: tREFI, refresh {refreshes} comes {late} late")
             case _:
                 if open_rows.get(bank) != row:
                     broken.append(f"{clock}: {name} of row {row}, open is {open_rows.get(bank)}")

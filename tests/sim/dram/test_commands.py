@@ -14,6 +14,7 @@ from tests.sim.dram.driver import commands
 from tests.sim.dram.rules import violations
 
 BASE = CardConfig(dram_bytes=1 << 28)
+NO_REFRESH = {"refi_bank": 1 << 40}
 
 
 def traffic(seed: int, count: int, *, rows=16, banks=8, columns=64, writes=0.4, gap=6.0):
@@ -70,10 +71,10 @@ def violations_if_faster(config, name):
 @pytest.mark.parametrize(
     ("name", "rule"),
     {
-        "rcd": "tRCD", "rp_bank": "tRPpb", "rp_all": "tRPab", "ras": "tRAS", "rrd": "tRRD",
+        "rcd": "tRCD", "rp_bank": "tRPpb", "ras": "tRAS", "rrd": "tRRD",
         "faw": "tFAW", "read_latency": "read to write", "write_latency": "tWTR", "wr": "tWR",
-        "wtr": "tWTR", "rtp": "tRTP", "dqsck": "read to write", "refi": "tREFI",
-        "rfc": "tRFCab", "ppd": "tPPD",
+        "wtr": "tWTR", "rtp": "tRTP", "dqsck": "read to write", "refi_bank": "tREFI",
+        "rfc_bank": "tRFCpb", "ppd": "tPPD",
     }.items(),
 )  # fmt: skip
 def test_a_channel_one_clock_too_fast_breaks_the_rule(name, rule):
@@ -97,6 +98,48 @@ def test_commands_that_overlap_on_the_bus_are_found():
             log["bank"] = 0, 1
             overlap = any("command bus" in text for text in violations(log, timing))
             assert overlap == (gap < clocks)
+
+
+@pytest.mark.parametrize(
+    ("later", "clocks", "bank", "rule"),
+    [
+        ("ACTIVATE", "rrd", 1, "tRRD"),
+        ("ACTIVATE", "rfc_bank", 0, "tRFCpb"),
+        ("REFRESH", "rfc_bank", 1, "tRFCpb"),
+        ("REFRESH", "refi_bank", 1, "tREFI"),
+    ],
+)
+def test_what_follows_a_refresh_too_soon_is_found(later, clocks, bank, rule):
+    timing = presets.settings(BASE)
+    gap = getattr(timing, clocks)
+    log = np.zeros(2, COMMAND)
+    log["kind"] = COMMANDS.index("REFRESH"), COMMANDS.index(later)
+    log["bank"] = 0, bank
+    for clocks_less in (0, 1):
+        log["clock"] = timing.refi_bank, timing.refi_bank + gap - clocks_less
+        found = any(rule in text for text in violations(log, timing))
+        assert found == bool(clocks_less)
+
+
+def test_refreshes_of_open_or_of_the_same_banks_are_found():
+    timing = presets.settings(BASE)
+    log = np.zeros(2, COMMAND)
+    log["clock"] = timing.refi_bank * np.array([1, 2])
+    log["kind"] = COMMANDS.index("REFRESH")
+    assert [text for text in violations(log, timing) if "refreshed twice" in text]
+    log["kind"] = COMMANDS.index("ACTIVATE"), COMMANDS.index("REFRESH")
+    assert [text for text in violations(log, timing) if "REFRESH of open bank 0" in text]
+
+
+def test_a_channel_that_was_idle_has_missed_no_refresh():
+    rng = np.random.default_rng(0)
+    arrival = np.cumsum(rng.integers(0, 60_000, 40))
+    address = rng.integers(0, 1 << 22, 40) * 64
+    noted, skipped = (replay(BASE, address, arrivals=arrival, log=log) for log in (True, False))
+    assert noted.done.tolist() == skipped.done.tolist()
+    assert violations(noted.commands[0], presets.settings(BASE)) == []
+    due = int(arrival[-1]) // presets.settings(BASE).refi_bank
+    assert 0 <= due - len(commands_of(noted.commands[0], "REFRESH")) <= 1
 
 
 @given(
@@ -158,7 +201,9 @@ def test_closed_rows_take_one_access_and_no_precharge():
     address, arrival, _ = traffic(1, 3000)
     config = BASE.replace(dram_page_policy="closed")
     for write in (False, True):
-        (log,) = replay(config, address, arrivals=arrival, writes=write, log=True).commands
+        (log,) = replay(
+            config, address, arrivals=arrival, writes=write, log=True, timing=NO_REFRESH
+        ).commands
         assert commands_of(log, "READ", "WRITE")["auto_precharge"].all()
         assert len(commands_of(log, "PRECHARGE")) == 0
 
@@ -173,7 +218,7 @@ def test_adaptive_closes_a_row_with_its_last_access_if_another_row_waits(seed, r
     # All are in the queue at once, so every row is known to be wanted again or not.
     address, _, _ = traffic(seed, 48, rows=rows, banks=banks)
     config = BASE.replace(dram_page_policy="adaptive")
-    (log,) = replay(config, address, log=True).commands
+    (log,) = replay(config, address, log=True, timing=NO_REFRESH).commands
     assert len(commands_of(log, "PRECHARGE")) == 0
     for bank in range(DRAM_BANKS):
         mine = commands_of(log[log["bank"] == bank], "ACTIVATE", "READ")
@@ -255,7 +300,9 @@ def test_a_bank_that_everybody_wants_does_not_stop_the_others():
     order = rng.permutation(count)
     address = ((row * 8 + bank) * 4096)[order]
     timing = presets.settings(BASE)
-    row_cycles = count / 8 * (timing.ras + timing.rp_bank) / (1 - timing.rfc / timing.refi)
+    row_cycles = (
+        count / 8 * (timing.ras + timing.rp_bank) / (1 - timing.rfc_bank / 8 / timing.refi_bank)
+    )
     assert row_cycles * 0.9 < replay(BASE, address).done.max() < row_cycles * 1.3
 
 

@@ -20,6 +20,7 @@ from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.pico import Pico
 from halfdome.hdl.rtlil import ports_of, to_rtlil
 from halfdome.hdl.tools import check_tool, run_tool, run_yosys
+from halfdome.hdl.vector.engine import VectorEngine
 
 _NEXTPNR = "nextpnr-ecp5"
 _CLOCK_MHZ = 100
@@ -38,12 +39,13 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "requantiser": lambda config: Requantiser(columns=1),
     "matmul": MatmulEngine,
     "gather": GatherEngine,
+    "vector": VectorEngine,
     "pico": lambda config: Pico(PICO),
 }
 """What decides a card's size, by name: the whole systolic array, one gather lane, all of them with
 their accumulators, one fp32 to uint8 conversion, one column of the matmul requantiser, the whole
-matmul engine, the whole gather engine, a matmul engine behind a bus (`config.PICO`, whatever the
-card)."""
+engines for products, gathers and vectors, a matmul engine behind a bus (`config.PICO`, whatever
+the card)."""
 
 
 class FewPins(wiring.Component):

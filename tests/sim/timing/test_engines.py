@@ -28,7 +28,9 @@ from tests.hdl.vector.jobs import random_job
 from tests.sim.timing.replay import READS, WRITE, check
 
 TINY = PRESETS["tiny"]
-VECTOR = [opcode for opcode in Opcode if opcode >> 4 == Engine.VECTOR]
+VECTOR = [
+    opcode for opcode in Opcode if opcode >> 4 == Engine.VECTOR and opcode != Opcode.FENCE_VECTOR
+]
 
 stalls = st.sampled_from([0.0, 0.3, 0.7])
 seeds = st.integers(0, 2**16)

@@ -5,14 +5,15 @@ columns that the next layer reads: of its own samples in place, of others' besid
 sent in one piece to each card.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from halfdome.host.compiler.commands import Buffer, Command, Place, Symbol
+from halfdome.host.compiler import sharing
+from halfdome.host.compiler.commands import Buffer, Command, Contents, Place, Symbol
 from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
-from halfdome.host.compiler.placement import EVEN, Load, Task
+from halfdome.host.compiler.placement import Load, Task
 from halfdome.host.compiler.target import Target
 from halfdome.host.driver.layout import round_up
 from halfdome.host.graph import embedding
@@ -89,13 +90,14 @@ class Bags:
 
     def __init__(
         self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers,
-        cores: int = 1,
+        cores: int = 1, far: Collection[Contents] = (),
     ):  # fmt: skip
         self._lowering = lowering
         self._cores = cores
+        self._far = far
         self._tasks = tasks
         self._how = how
-        self._nodes = {node.output: node for node in bag_nodes(lowering.graph)}
+        self._nodes = bag_nodes(lowering.graph)
         self._samples = max(1, lowering.graph.batch or 0)
         self.inputs: list[BagsInput] = []
         self.stagings: list[BagsStaging] = []
@@ -106,52 +108,9 @@ class Bags:
     def lower(self) -> None:
         """Loads, poolings and exchange."""
         cards = range(len(self._lowering.shares))
-        mine = {
-            card: [
-                (node, task)
-                for name, node in self._nodes.items()
-                for task in self._tasks[name]
-                if task.card == card
-            ]
-            for card in cards
-        }
-        pooled = {
-            card: [self._pool(card, each) for each in self._over_cores(tasks) if each]
-            for card, tasks in mine.items()
-        }
-        for card, made in pooled.items():
+        for card, made in {card: self._pool(card) for card in cards}.items():
             if made:
                 self._send(card, made)
-
-    def _over_cores(self, tasks: Sequence[tuple[Node, Task]]) -> list[list[tuple[Node, Task]]]:
-        """What each core of a card pools, one after the other as much as its share: a table that
-        is more than what is left of that goes on, with its last samples, on the next core."""
-        graph = self._lowering.graph
-        loads = dict(zip(self._nodes, loads_of(graph, self._lowering.target), strict=True))
-
-        def cost(node: Node, task: Task) -> float:
-            load = loads[node.output]
-            return load.cycles * len(task.columns) / load.dim * len(task.samples) / self._samples
-
-        share = sum(cost(*each) for each in tasks) / self._cores
-        found: list[list[tuple[Node, Task]]] = [[]]
-        left, waiting = share, list(reversed(tasks))
-        while waiting:
-            node, task = waiting.pop()
-            took, is_last = cost(node, task), len(found) == self._cores
-            count = len(task.samples)
-            if not is_last and took > left + EVEN * share:
-                count = round(count * max(left, 0.0) / took)
-            first, rest = task.samples[:count], task.samples[count:]
-            if first:
-                found[-1].append((node, replace(task, samples=first)))
-            left -= took
-            if rest:
-                waiting.append((node, replace(task, samples=rest)))
-            if rest or (left <= EVEN * share and not is_last):
-                found.append([])
-                left = share
-        return found
 
     def _input(self, node: Node) -> int:
         """The number of the bags that a node pools."""
@@ -168,18 +127,42 @@ class Bags:
 
     # Pooling
 
-    def _pool(self, card: int, tasks: Sequence[tuple[Node, Task]]) -> list[_Pooled]:
-        """Brings a card its indices and pools its tables; what was pooled for others."""
-        staging, near = self._stage(card, tasks)
-        layouts = self._beside(card, tasks)
-        made = []
-        for (node, task), piece in zip(tasks, staging.pieces, strict=True):
-            layout = layouts.get((node.output, task)) or self._own(node, task)
-            nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
-            self._gather(card, node, task, piece, near, layout, nbytes)
-            if (node.output, task) in layouts:
-                made.append(_Pooled(node, task, layout, nbytes))
+    def _pool(self, card: int) -> list[list[_Pooled]]:
+        """Brings each core of a card its indices and pools the card's tables; what each core has
+        pooled for others."""
+        dealt = self._dealt(card)
+        cores = [[(self._nodes[task.table], task) for task in tasks] for tasks in dealt.tasks]
+        staged = [self._stage(card, tasks) for tasks in cores]
+        layouts = [self._beside(card, tasks) for tasks in cores]
+        made: list[list[_Pooled]] = [[] for _ in cores]
+        before: dict[int, Command] = {}
+        for turn in range(max(map(len, cores), default=0)):
+            now: dict[int, Command] = {}
+            for core in (core for core, tasks in enumerate(cores) if turn < len(tasks)):
+                node, task = cores[core][turn]
+                staging, near = staged[core]
+                layout = layouts[core].get((node.output, task)) or self._own(node, task)
+                nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
+                piece = staging.pieces[turn]
+                now[core] = self._gather(card, node, task, piece, near, layout, nbytes)
+                now[core].behind += [before[each] for each in dealt.behind(core) if before]
+                if (node.output, task) in layouts[core]:
+                    made[core].append(_Pooled(node, task, layout, nbytes))
+            before = now
         return made
+
+    def _dealt(self, card: int) -> sharing.Dealt:
+        """What each core of a card pools."""
+        loads = loads_of(self._lowering.graph, self._lowering.target)
+        mine = [task for tasks in self._tasks.values() for task in tasks if task.card == card]
+
+        def cost(task: Task) -> float:
+            load = loads[task.table]
+            return load.cycles * len(task.columns) / load.dim * len(task.samples) / self._samples
+
+        names = {task: held_name(self._nodes[task.table], task) for task in mine}
+        far = [task for task in mine if (card, names[task]) in self._far]
+        return sharing.deal(mine, cost, self._cores, far)
 
     def _stage(self, card: int, tasks: Sequence[tuple[Node, Task]]) -> tuple[BagsStaging, Buffer]:
         """Lays out a card's bags in host memory, alike in its own, and loads them."""
@@ -291,7 +274,7 @@ class Bags:
     def _gather(
         self, card: int, node: Node, task: Task, piece: BagsPiece, near: Buffer, layout: Layout,
         nbytes: int,
-    ) -> None:  # fmt: skip
+    ) -> Command:  # fmt: skip
         lowering = self._lowering
         graph = lowering.graph
         value, bags = graph.values[node.output], len(task.samples)
@@ -299,9 +282,10 @@ class Bags:
         row_bytes = row_format.row_bytes(len(task.columns))
         table = graph.constants[node.inputs[0]]
         rows = bags * mean_length(node, graph)
+        integer = 4 if self._how.narrow_indices else 8
         held = lowering.hold(
-            f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}", card,
-            len(table) * row_bytes, lambda: _columns(table, row_format, dim, task.columns),
+            held_name(node, task), card, len(table) * row_bytes,
+            lambda: _columns(table, row_format, dim, task.columns),
         )  # fmt: skip
         weights = None
         if len(node.inputs) > 3:
@@ -312,9 +296,12 @@ class Bags:
             Place(held), held.nbytes, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
             Place(near, piece.lengths_at), bags, output, weights, not self._how.narrow_indices,
         )  # fmt: skip
-        lowering.add(
+        return lowering.add(
             card, work, label(node),
-            reads=[whole(held).moving(RANDOM_READS * rows * row_bytes), whole(near)],
+            reads=[
+                whole(held).moving(RANDOM_READS * rows * row_bytes),
+                whole(near).moving((rows + bags) * integer),
+            ],
             writes=[layout.region(bags, nbytes)],
         )  # fmt: skip
 
@@ -397,6 +384,11 @@ class Bags:
         loaded = lowering.add(peer, work, f"from card {card}", writes=[target.region(rows, nbytes)])
         loaded.once_seen.append(stored)
         return stored
+
+
+def held_name(node: Node, task: Task) -> str:
+    """What the columns of a table are called that a card holds."""
+    return f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}"
 
 
 def _columns(table: np.ndarray, row_format, dim: int, columns: range) -> np.ndarray:

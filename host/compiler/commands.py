@@ -23,6 +23,10 @@ class Work(Protocol):
         ...
 
 
+Contents = tuple[int, str]
+"""What a card holds: position and name."""
+
+
 @dataclass(eq=False)
 class Buffer:
     """Memory that a program needs in one piece.
@@ -38,6 +42,7 @@ class Buffer:
     exclusive : bool, whether it shares memory with nothing: others than the card write to it
     staging : bool, whether it is of use only in near memory, and so comes first there
     core : int, the core in whose near memory it may lie; -1 if several use it
+    part_of : str, the name of the contents of which it has a part; empty if it has all
     """
 
     name: str
@@ -48,6 +53,12 @@ class Buffer:
     exclusive: bool = False
     staging: bool = False
     core: int = 0
+    part_of: str = ""
+
+    @property
+    def held(self) -> Contents:
+        """What it has, or has a part of."""
+        return self.position, self.part_of or self.name
 
     @property
     def in_host(self) -> bool:

@@ -12,7 +12,7 @@ from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import MOST_CARDS, CardConfig, preset
 from halfdome.host import arguments
 from halfdome.host.compiler import bags, events, memory, needs, pipeline, staging, windows
-from halfdome.host.compiler.commands import Buffer, Command, Place
+from halfdome.host.compiler.commands import Buffer, Command, Contents, Place
 from halfdome.host.compiler.division import (
     Cores,
     Division,
@@ -229,6 +229,7 @@ class _Compilation:
         self._placement = placed
         self._sections: dict[str, int] = {}
         self._apart = False
+        self._far: set[Contents] = set()  # found no near memory when all was placed before
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in placed.tasks:
@@ -255,12 +256,22 @@ class _Compilation:
         """Lowers the graph and places what its commands use, by a division: for requests one at a
         time, which have all near memory, if that spares far memory and takes about as long."""
         self._in_strips(division, self._in_flight)
+        if self._tasks and len(self._cores.pooling) > 1:
+            self._far = self._far_contents()
+            self._in_strips(division, self._in_flight)
         if self._in_flight or self._tasks or self._schedule.latency > SLOWER * self._interval():
             return
         several = copy(self)
         self._in_strips(division, 1)
         if not self._spares(several):
             vars(self).update(vars(several))
+
+    def _far_contents(self) -> set[Contents]:
+        return {
+            buffer.held
+            for buffer in memory.buffers(self._lowering.commands)
+            if buffer.contents is not None and self._placed.memories[id(buffer)] == self._target.far
+        }
 
     def _in_strips(self, division: Division, slots: int | None) -> None:
         """Products whose operand is far away are done in strips, if that spares far memory and
@@ -336,12 +347,12 @@ class _Compilation:
     ) -> None:
         self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)
         self._bags = bags.Bags(
-            self._lowering, self._tasks, self._transfers, len(self._cores.pooling)
+            self._lowering, self._tasks, self._transfers, len(self._cores.pooling), self._far
         )
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
         self._lower()
-        dealt = self._target.over_cores(self._lowering.commands, self._cores)
+        dealt = self._target.over_cores(self._lowering.commands, self._cores, self._far)
         commands = self._lowering.commands = self._target.in_bands(dealt)
         if self._apart:
             one_by_one(commands)

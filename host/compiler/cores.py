@@ -6,7 +6,7 @@ So rows that one core makes and reads lie near it, and rows that pass to another
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from math import inf
@@ -14,7 +14,7 @@ from math import inf
 from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import bands, costs
-from halfdome.host.compiler.commands import Command, Place, Region
+from halfdome.host.compiler.commands import Command, Contents, Place, Region
 from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.housing import house
 from halfdome.host.compiler.traffic import window_of
@@ -30,12 +30,14 @@ Bounds = tuple[float, ...]
 """Where the part of each core begins, and where the last ends."""
 
 
-def deal(commands: Sequence[Command], config: CardConfig, cores: Cores) -> list[Command]:
+def deal(
+    commands: Sequence[Command], config: CardConfig, cores: Cores, far: Collection[Contents] = ()
+) -> list[Command]:
     """The commands, in parts for some cores of each card. None is cut that tells of another; what
-    pools by the same indices stays together."""
+    pools by the same indices stays together. Of `far` it is known that they find no near memory."""
     if cores.all == (0,):
         return list(commands)
-    dealt = _Dealer(commands, config, cores)
+    dealt = _Dealer(commands, config, cores, far)
     made = [part for command in commands for part in dealt.parts(command)]
     house(made, config.line_bytes)
     return made
@@ -69,7 +71,10 @@ class _Dealer:
     What is made in rows of a buffer is remembered, so that who reads them by rows reads its own.
     """
 
-    def __init__(self, commands: Sequence[Command], config: CardConfig, cores: Cores):
+    def __init__(
+        self, commands: Sequence[Command], config: CardConfig, cores: Cores,
+        far: Collection[Contents],
+    ):  # fmt: skip
         self._config = config
         self._cores = cores.dense
         self._pooling = _pooling(commands, cores.pooling)
@@ -89,6 +94,7 @@ class _Dealer:
         }
         room = NEAR_SHARE * config.scratchpad_bytes * len(cores.dense)
         self._weights_are_near = sum(held.values()) <= room
+        self._far = far
         self._plans: dict[tuple, Mapping[int, list[Command]]] = {}
         self._rows: dict[int, Bounds | None] = {}  # in bytes, by identity of the buffer
 
@@ -99,7 +105,9 @@ class _Dealer:
             parts = [part for reader in readers for part in self._planned(reader)]
             return [_on(command, core) for core in sorted({_core(part) for part in parts})]
         if id(command) in self._pooling:
-            return [_on(command, self._pooling[id(command)])]
+            core = self._pooling[id(command)]
+            command.work = replace(command.work, core=core)  # type: ignore[type-var]
+            return [command]
         return self._planned(command)
 
     def _planned(self, command: Command) -> list[Command]:
@@ -234,7 +242,8 @@ class _Dealer:
         for part in chain.from_iterable(parts.values()):
             busy[_core(part)] += part.cycles
             for region in (*part.reads, *part.writes):
-                if region.buffer.contents is None or not self._weights_are_near:
+                held = region.buffer.contents is not None
+                if not (held and self._weights_are_near) or region.buffer.held in self._far:
                     moved += region.traffic
         longest = max(busy.values()) + costs.START_CYCLES * (len(busy) > 1)
         far = moved / (costs.STREAMS_SHARE * costs.dram_bytes_per_cycle(self._config))

@@ -1,7 +1,7 @@
 """Halfdome cards as a target: descriptors, and where they are patched."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 
 import numpy as np
@@ -21,7 +21,7 @@ from halfdome.hdl.commands import (
 )
 from halfdome.hdl.config import CardConfig
 from halfdome.host.compiler import bands, costs, hazards, strips
-from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.commands import Command, Contents, Place, Symbol
 from halfdome.host.compiler.cores import deal
 from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.operands import accesses
@@ -290,9 +290,11 @@ class HalfdomeTarget:
         shape = work.fields["rows"], work.fields["columns"]
         return work.taking(costs.lookup(self._config, *shape))
 
-    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
+    def over_cores(
+        self, commands: Sequence[Command], cores: Cores, far: Collection[Contents]
+    ) -> list[Command]:
         """See `cores.deal`."""
-        return deal(commands, self._config, cores)
+        return deal(commands, self._config, cores, far)
 
     def fetching(self, commands: Sequence[Command]) -> float:
         """See `costs.fetch`."""

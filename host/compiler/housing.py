@@ -76,7 +76,7 @@ def _shared_out(
         if apart:
             mine.nbytes = end - start
             if whole.contents is not None:
-                mine.name = f"{whole.name} from {start}"
+                mine.name, mine.part_of = f"{whole.name} from {start}", whole.name
                 mine.contents = lambda start=start, end=end: whole.contents()[start:end]  # type: ignore[misc]
         found[core] = mine, start if apart else 0
     return found

@@ -1,7 +1,7 @@
 """Plain numpy as a target: commands are operators, their code is JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.compiler import hazards
-from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.commands import Command, Contents, Place, Symbol
 from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows, Window
@@ -246,7 +246,9 @@ class NumpyTarget:
             "table": table, "y": y, "a": a, "rows": rows, "columns": columns,
         })  # fmt: skip
 
-    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
+    def over_cores(
+        self, commands: Sequence[Command], cores: Cores, far: Collection[Contents]
+    ) -> list[Command]:
         """It has one."""
         return list(commands)
 

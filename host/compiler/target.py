@@ -1,12 +1,12 @@
 """What the compiler asks of a kind of accelerator: its memories, its commands, their code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat, RowFormat
-from halfdome.host.compiler.commands import Command, Place, Symbol
+from halfdome.host.compiler.commands import Command, Contents, Place, Symbol
 from halfdome.host.compiler.division import Cores
 from halfdome.host.compiler.segments import Segments
 from halfdome.host.driver.kernels import Rows, Window, Work
@@ -225,8 +225,11 @@ class Target(Protocol):
         """Bytes, each by what stands in its place in a table of 256."""
         ...
 
-    def over_cores(self, commands: Sequence[Command], cores: Cores) -> list[Command]:
-        """The commands, those in parts that several cores of a card do at a time."""
+    def over_cores(
+        self, commands: Sequence[Command], cores: Cores, far: Collection[Contents]
+    ) -> list[Command]:
+        """The commands, those in parts that several cores of a card do at a time; `far` is known to
+        find no near memory."""
         ...
 
     def fetching(self, commands: Sequence[Command]) -> float:

@@ -21,9 +21,9 @@ Shape = tuple[int, int, int]
 START_CYCLES = 64
 """What a command may take beyond the closed form of its dataflow."""
 DRAM_START_CYCLES = 176
-"""The same if its weights are in DRAM: on `default` a refresh takes 81 cycles, the first word comes
-17 later, and there is the way there and back."""
-DRAM_SHARE = 0.9
+"""The same if its weights are in DRAM: on `default` the first word's bank may be refreshed for 43
+cycles, the word comes 17 later, and there is the way there and back."""
+DRAM_SHARE = 0.95
 """What such a command must reach of its bound, start left out."""
 DLRM: tuple[Shape, ...] = (
     (128, 13, 512), (128, 512, 256), (128, 256, 64),
@@ -102,9 +102,9 @@ def near_side(config: CardConfig) -> int:
 
 
 @contextmanager
-def near(card: Card) -> Iterator[Callable[[], int]]:
-    """A product of `near_side` in the scratchpad: what runs it and returns its cycles."""
-    side = near_side(card.config)
+def near(card: Card, side: int) -> Iterator[Callable[[], int]]:
+    """A product of `side`, `near_side` at most, in the scratchpad: what runs it and returns its
+    cycles."""
     sizes = _sizes(card.config, side, side, side)
     with _placed(card, sizes, "scratchpad") as (blocks, _):
         params = np.zeros(side, PARAM)

@@ -21,9 +21,9 @@ Shape = tuple[int, int, int]
 START_CYCLES = 64
 """What a command may take beyond the closed form of its dataflow."""
 DRAM_START_CYCLES = 176
-"""The same if its weights are in DRAM: on `default` a refresh takes 81 cycles, the first word comes
-17 later, and there is the way there and back."""
-DRAM_SHARE = 0.9
+"""The same if its weights are in DRAM: on `default` the first word's bank may be refreshed for 43
+cycles, the word comes 17 later, and there is the way there and back."""
+DRAM_SHARE = 0.95
 """What such a command must reach of its bound, start left out."""
 DLRM: tuple[Shape, ...] = (
     (128, 13, 512), (128, 512, 256), (128, 256, 64),

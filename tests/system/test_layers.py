@@ -68,7 +68,7 @@ def measured(runtime, graph):
     return taken, max(passes, moved / costs.dram_bytes_per_cycle(DEFAULT))
 
 
-def test_a_sum_in_dram_waits_for_refreshes_and_few_turns_between_reads_and_writes(runtime):
+def test_a_sum_in_dram_waits_for_few_turns_between_reads_and_writes(runtime):
     """Two streams in and one out, whose lengths would have all of them in one bank at a time."""
     clamps = [
         Node("clamp", (x,), y, {"low": 0.0, "high": high, "format": ElementFormat.UINT8})
@@ -82,7 +82,7 @@ def test_a_sum_in_dram_waits_for_refreshes_and_few_turns_between_reads_and_write
     served.release()
     [found] = [each for each in of(program, DEFAULT, response).layers if each.name == "y"]
     assert found.moved_bytes["dram"] == 3 * 56 * 56 * 64
-    assert (found.of_bound or 0) < NEAR
+    assert 1 < (found.of_bound or 0) < 1.05
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_sum_in_dram_waits_for_refreshes_and_few_turns_between_reads_and_write
         (28, 256, 256, 3, 1, 32),
         (14, 512, 512, 3, 1, 32),
         (7, 1024, 1024, 3, 1, 32),
-        (112, 16, 96, 1, 1, 1),
+        (112, 32, 16, 1, 1, 1),
         (56, 144, 24, 1, 1, 1),
         (14, 240, 80, 1, 1, 1),
         (7, 320, 1280, 1, 1, 1),

@@ -102,9 +102,9 @@ def near_side(config: CardConfig) -> int:
 
 
 @contextmanager
-def near(card: Card) -> Iterator[Callable[[], int]]:
-    """A product of `near_side` in the scratchpad: what runs it and returns its cycles."""
-    side = near_side(card.config)
+def near(card: Card, side: int) -> Iterator[Callable[[], int]]:
+    """A product of `side`, `near_side` at most, in the scratchpad: what runs it and returns its
+    cycles."""
     sizes = _sizes(card.config, side, side, side)
     with _placed(card, sizes, "scratchpad") as (blocks, _):
         params = np.zeros(side, PARAM)

@@ -1,8 +1,7 @@
 """What the timing card says against what hardware takes: the same commands on both, in one run."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from halfdome.hdl.commands import HEADER, Opcode, fields, unpack
 from halfdome.hdl.config import PRESETS, CardConfig, ConfigError
 from halfdome.hdl.registers import ACTIVITIES, GATHER_WAITS
-from halfdome.host.bench import engines, matmul
 from halfdome.host.bench.dlrm import SEED
 from halfdome.host.graph.fused_rows import fuse_8bit
 from halfdome.host.platform import Runtime, open
@@ -38,9 +36,6 @@ _ACTIVITIES = (
     *(f"_{activity}_cycles" for activity in ACTIVITIES),
     *(f"gather_{wait}_cycles" for wait in GATHER_WAITS),
 )
-
-ROUNDS = 3
-"""Of speed; the fastest counts."""
 
 Call = Callable[[Card, np.random.Generator], object]
 
@@ -277,54 +272,3 @@ def _traced(own: _Command, true: _Command) -> dict:
         "command": true.opcode.name, "native": [true.start, true.end],
         "timing": [own.start, own.end], "descriptor": true.values,
     }  # fmt: skip
-
-
-@contextmanager
-def _prepared(runtime: Runtime, work: engines.Work | None) -> Iterator[Callable[[], object]]:
-    """What is timed on a runtime: `work`, or a product near its array."""
-    if work:
-        yield work(runtime)
-    else:
-        with matmul.near(runtime.cards[0]) as product:
-            yield product
-
-
-def _pace(config: CardConfig, engine: str, cards: int, work: engines.Work | None) -> dict:
-    """Cycles of the work, all but the first time, and the processor seconds of the fastest."""
-    values = engine == "native" or work is not None
-    with (
-        open(cards=cards, config=config, engine=engine, threads=1, values=values) as runtime,
-        _prepared(runtime, work) as repeat,
-    ):
-        repeat()
-        first, seconds = runtime.cycles, []
-        for _ in range(ROUNDS):
-            start = time.process_time()
-            repeat()
-            seconds.append(time.process_time() - start)
-        return {"cycles": runtime.cycles - first, "seconds": min(seconds)}
-
-
-def speed(config: CardConfig) -> list[dict]:
-    """How many times as long as `timing` `native` takes for the same work, in processor seconds of
-    one thread: a product in the scratchpad, whose values `timing` leaves out, and the batches of
-    `engines.batches` on six cards where the data set is. Python is part of it, opening is not."""
-    product = f"{matmul.near_side(config)}^3 near"
-    works: list[tuple[str, int, engines.Work | None]] = [(product, 1, None)]
-    if batches := engines.batches(config):
-        works.append(("dlrm", engines.CARDS, batches))
-    rows = []
-    for name, cards, work in works:
-        native, timing = (_pace(config, engine, cards, work) for engine in ("native", "timing"))
-        rows.append(
-            {
-                "of": name,
-                "cards": cards,
-                "native_cycles": native["cycles"],
-                "timing_cycles": timing["cycles"],
-                "native_seconds": native["seconds"],
-                "timing_seconds": timing["seconds"],
-                "native_over_timing": native["seconds"] / timing["seconds"],
-            }
-        )
-    return rows

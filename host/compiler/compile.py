@@ -234,7 +234,9 @@ class _Compilation:
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in placed.tasks:
             self._tasks[nodes[task.table].output].append(task)
-        self._joins = Joins(graph, target, self._tasks, apart=not transfers.fused)
+        # Several cores divide the tables of a card among them: each sends from a bus word on.
+        apart = not transfers.fused or len(cores.pooling) > 1
+        self._joins = Joins(graph, target, self._tasks, apart)
 
     def pipeline(self, cards: int) -> None:
         """Cuts the graph into sections that fit: what buffers take is known when all is placed."""

@@ -68,7 +68,7 @@ class Joins:
     ----------
     graph : Graph
     tasks : for each embedding bag's output the tasks that pool it
-    apart : bool, whether every piece travels by itself
+    apart : bool, whether every piece begins at a bus word, so that it can travel by itself
 
     Attributes
     ----------

@@ -317,7 +317,9 @@ class Device:
                 fitting = int(np.searchsorted(ends, self.rings.room(core), side="right"))
                 commands, waiting[core] = commands[:fitting], commands[fitting:]
                 taken = sizes[commands]
-                piece = slots[np.isin(command_of, commands)]
+                chosen = np.zeros(len(sizes), bool)
+                chosen[commands] = True
+                piece = slots[chosen[command_of]]
                 tickets[commands] = self.rings.put(piece, taken, core)
                 if self.history is not None:
                     own = [labels[each] for each in commands] if labels else ()

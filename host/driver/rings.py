@@ -20,8 +20,7 @@ TICKETS = 1 << 16
 ENTRY = np.dtype([(field.name, f"<u{field.bits // 8}") for field in COMPLETION])
 """A completion as numpy sees it. Cycles count the card's clock, modulo 2**32."""
 
-
-_STATUSES = np.array([int(status) for status in Status])
+_IS_STATUS = np.isin(np.arange(256), list(Status))
 
 
 def spans(entries: np.ndarray) -> np.ndarray:
@@ -63,6 +62,7 @@ class Rings:
         self._slots = submission.array[: slots * DESCRIPTOR_BYTES].reshape(slots, -1)
         told = completion.array[: self.completion_entries * COMPLETION_BYTES]
         self._ring = told.view(ENTRY)
+        self._phases = self._ring["phase"]
         self._entries = np.zeros(TICKETS, ENTRY)
         self._done = np.zeros(TICKETS, bool)
         self._core = np.zeros(TICKETS, np.uint8)
@@ -78,7 +78,7 @@ class Rings:
 
     def restart(self) -> None:
         """As the card's rings are after a reset; what has not completed never will."""
-        self._ring["phase"] = 0
+        self._phases[:] = 0
         self._taken = 0
         self.stray = ""
         # The oldest ticket since then, of each core, too, and the slots that were used before.
@@ -161,17 +161,13 @@ class Rings:
 
     def take(self) -> np.ndarray:
         """Tickets of commands that have completed since the last call, int64[n]."""
-        size = self.completion_entries
-        taken, found = self._taken, [self._ring[:0]]
-        while True:
-            start, phase = taken % size, 1 - taken // size % 2
-            old = np.flatnonzero(self._ring["phase"][start:] != phase)
-            count = int(old[0]) if len(old) else size - start
-            found.append(self._ring[start : start + count])
-            taken += count
-            if start + count < size:
-                break
-        tickets = self._file(np.concatenate(found))
+        size, taken = self.completion_entries, self._taken
+        while self._phases[taken % size] == (phase := 1 - taken // size % 2):
+            old = np.flatnonzero(self._phases[taken % size :] != phase)
+            taken += int(old[0]) if len(old) else size - taken % size
+        if taken == self._taken:
+            return np.zeros(0, np.int64)
+        tickets = self._file(self._ring[np.arange(self._taken, taken) % size])
         self._taken = taken  # last: an entry that is filed twice changes nothing
         return tickets
 
@@ -183,8 +179,9 @@ class Rings:
         newest = self.submitted - 1
         tickets = newest - (newest - entries["id"].astype(np.int64)) % TICKETS
         places = tickets % TICKETS
-        known = (tickets >= self._since[0]) & np.isin(entries["status"], _STATUSES)
-        known &= ~(self._done[places] & (self._entries[places] != entries))
+        known = (tickets >= self._since[0]) & _IS_STATUS[entries["status"]]
+        if (again := self._done[places]).any():
+            known &= ~again | (self._entries[places] == entries)
         if not known.all():
             odd = entries[int(np.argmin(known))]
             self.stray = f"completion of id {odd['id']}, which no command has"

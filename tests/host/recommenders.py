@@ -53,6 +53,7 @@ def check_served(
     in_flight=None,
     parallelism=None,
     target=None,
+    cores=None,
 ):
     """Compiles a graph and serves it on cards of plain Python, which run what they may in a random
     order: the bits, no hazard, and all memory given back. Returns the program.
@@ -62,7 +63,7 @@ def check_served(
     transfers = transfers or Transfers()
     program = compile(
         graph, target or config, cards, transfers=transfers, in_flight=in_flight,
-        parallelism=parallelism,
+        parallelism=parallelism, cores=cores,
     )  # fmt: skip
     platform = GoldenPlatform(config, cards, seed)
     empty = platform.owned()

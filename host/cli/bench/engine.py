@@ -54,7 +54,9 @@ def bench_model(
         int | None, typer.Option(min=0, help="Of cards and operands; by default anew.")
     ] = None,
     config: options.Config = "tiny",
-    speed: Annotated[bool, typer.Option("--speed", help="Measure how fast both are, too.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure how fast both are, too: takes minutes.")
+    ] = False,
     json_file: options.JsonFile = None,
 ) -> None:
     """What the timing card says against what hardware takes: the same calls on both engines.
@@ -70,7 +72,7 @@ def bench_model(
 
     Example: `halfdome bench model --config default --draws 1 --speed --json model.json`
     """
-    from halfdome.host.bench import timing
+    from halfdome.host.bench import speeds, timing
 
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     rng = np.random.default_rng(chosen)
@@ -81,7 +83,7 @@ def bench_model(
         result = timing.measure(cards, draws, chosen, lambda n: bar.advance(task, n))
         if speed:
             bar.update(bar.add_task("speed", total=None))
-            result["speed"] = timing.speed(cards[0])
+            result["speed"] = speeds.measure(cards[0])
     options.write_json(json_file, result)
     console.print(tables.of_rows("Cycles of commands, timing against native", result["commands"]))
     console.print(tables.of_rows("Cycles of whole calls", result["calls"]))
@@ -108,7 +110,8 @@ def bench_model(
         f"native takes {result['native_over_timing_seconds']:.1f} times as long"
     )
     if speed:
-        console.print(tables.of_rows("Processor seconds of one thread", result["speed"]))
+        for of, rows in result["speed"].items():
+            console.print(tables.of_rows(f"Processor seconds of one thread, {of}", rows))
     if wrong:
         console.print("[red]the timing card differs from hardware by more than its bar[/red]")
         raise typer.Exit(1)

@@ -72,12 +72,3 @@ def test_calls_that_differ_are_told_with_their_commands(late, monkeypatch):
         assert (first["call"], first["timing_cycles"] - first["native_cycles"]) == (
             "embedding_bag", 10,
         )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_the_same_work_is_timed_on_both_engines(monkeypatch):
-    monkeypatch.setattr(timing.engines, "batches", lambda config: None)  # as without the data set
-    [row] = timing.speed(PRESETS["tiny"])
-    assert row["of"] == "64^3 near"
-    assert row["native_cycles"] == row["timing_cycles"] > timing.ROUNDS * 64**3 / 16
-    assert row["native_over_timing"] == row["native_seconds"] / row["timing_seconds"] > 1

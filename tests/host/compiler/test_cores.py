@@ -164,6 +164,15 @@ def test_some_cores_pool_and_do_nothing_else():
     assert chosen["interval_cycles"] <= program.about["interval_cycles"]
 
 
+@pytest.mark.parametrize(("columns", "tables", "cards"), [(32, 7, 2), (16, 9, 3)])
+def test_what_a_core_pools_is_sent_from_a_bus_word_on(columns, tables, cards):
+    """Pooled rows are shorter than a word, and each core pools a part of a card's tables."""
+    shape = shapes.Recommender((16, columns), (8, 1), tables, columns, 40)
+    graph, draw = shapes.recommender(shape, 16, 200)
+    config = PRESETS["tiny"].replace(bus_bytes=64, cores=4, counters=64, dram_bytes=1 << 22)
+    check_served(graph, [draw()], config, cards=cards, seed=0, cores=range(4))
+
+
 def test_a_short_request_takes_as_few_cores_as_answer_it_as_often():
     """Commands of each core are fetched by themselves; those of long requests come in time."""
     short, long = (

@@ -68,6 +68,9 @@ class Requester {
   }
 
   void clock(int64_t cycle, PacketBuffer& i, bool enable, uint32_t timeout, bool taken) {
+    // What a request sees of reads that end in this cycle, it sees in the next one.
+    hopeless_ = outstanding_ == 0 && (draining_ == 0 || timeout == 0);
+    doomed_ = turn() && turn()->failure != ReadFailure::NONE;
     retire();
     take_fetch(cycle, enable);
     bool settling = false;
@@ -75,7 +78,7 @@ class Requester {
       settling |= client->settling;
     }
     receive(cycle, i, settling && !port_.idle, timeout);
-    send(cycle, enable, timeout, taken);
+    send(cycle, enable, taken);
     for (auto& client : clients_) client->clock(port_.idle, cycle);
     hand_over();
   }
@@ -92,9 +95,10 @@ class Requester {
   // Whether something happens in the next cycle already.
   bool busy() const {
     if (valid_ || request_valid_ || record_due_ || fetch_state_ == HAND_OVER || refused_) return true;
-    if (fetch_state_ == REQUESTING) return true;
+    const bool refuses = outstanding_ == 0;  // what has no tag, unless one is to come
+    if (fetch_state_ == REQUESTING || (fetch_.valid && refuses)) return true;
     for (const auto& client : clients_) {
-      if (client->busy(enough_tags())) return true;
+      if (client->busy(enough_tags() || refuses)) return true;
     }
     return false;
   }
@@ -137,8 +141,8 @@ class Requester {
       port.idle = !active;
       port.failure = failure;
     }
-    bool busy(bool tags) const {
-      return port.valid || (!splitter.idle() && tags) || (held && tags) || settling ||
+    bool busy(bool goes_on) const {
+      return port.valid || (!splitter.idle() && goes_on) || (held && goes_on) || settling ||
              (active && failure != ReadFailure::NONE);
     }
   };
@@ -213,16 +217,14 @@ class Requester {
   }
 
   // A header a cycle leaves: the fetch first.
-  void send(int64_t cycle, bool enable, uint32_t timeout, bool taken) {
+  void send(int64_t cycle, bool enable, bool taken) {
     const bool fetching = fetch_.valid && fetch_state_ == NO_FETCH;
     const bool room = !request_valid_ || taken;
     const bool fresh = fresh_ != reads_.size();
     const bool tag_free = fresh || free_tags_.readable(cycle);
-    const bool hopeless = outstanding_ == 0 && (draining_ == 0 || timeout == 0);
     const bool enough = free_ > 1 || fetch_open_;
-    Client* turn = source_ < clients_.size() ? clients_[source_].get() : nullptr;
+    Client* const turn = this->turn();
     const bool offered = turn && turn->held;
-    const bool doomed = turn && turn->failure != ReadFailure::NONE;
     bool goes = false, passed = false;
     unsigned tag = 0;
     const auto open = [&](size_t client, uint64_t address, uint64_t destination, unsigned bytes) {
@@ -244,7 +246,7 @@ class Requester {
         fetch_.data.assign(fetch_.bytes, 0);
         open(clients_.size(), fetch_.address, 0, fetch_.bytes);
         fetch_.taken = true;
-      } else if (!enable || (hopeless && free_ == 0)) {
+      } else if (!enable || (hopeless_ && free_ == 0)) {
         fetch_.data.clear();
         refused_ = fetch_.taken = true;
       }
@@ -254,12 +256,12 @@ class Requester {
         failed_ = last_ = next_valid_ = false;
       }
     }
-    if (offered && !fetching && room && tag_free && enough && !doomed && enable) {
+    if (offered && !fetching && room && tag_free && enough && !doomed_ && enable) {
       open(source_, turn->piece.address, turn->piece.place, turn->piece.bytes);
       ++turn->in_flight;
       passed = true;
-    } else if (offered && (doomed || !enable || (hopeless && !enough))) {
-      if (!doomed) turn->failure = enable ? ReadFailure::NO_TAG : ReadFailure::NOT_BUS_MASTER;
+    } else if (offered && (doomed_ || !enable || (hopeless_ && !enough))) {
+      if (!doomed_) turn->failure = enable ? ReadFailure::NO_TAG : ReadFailure::NOT_BUS_MASTER;
       passed = true;
     }
     if (room) request_valid_ = goes;
@@ -272,11 +274,14 @@ class Requester {
     }
   }
 
+  // The client in turn, if any was yet.
+  Client* turn() const { return source_ < clients_.size() ? clients_[source_].get() : nullptr; }
+
   // Pieces of the clients, in turn.
   void merge(bool passed) {
-    Client* turn = source_ < clients_.size() ? clients_[source_].get() : nullptr;
-    if (turn && turn->held && !passed) return;
-    if (turn) turn->held = false;
+    Client* const last = turn();
+    if (last && last->held && !passed) return;
+    if (last) last->held = false;
     for (size_t distance = 1; distance <= clients_.size(); ++distance) {
       const size_t candidate = (source_ + distance) % clients_.size();
       Client& client = *clients_[candidate];
@@ -472,6 +477,7 @@ class Requester {
   // Requests.
   size_t source_ = 0;
   bool request_valid_ = false;
+  bool hopeless_ = false, doomed_ = false;  // no tag comes; the client in turn has failed already
   Tlp request_;
 
   // The fetch.

@@ -132,6 +132,18 @@ def test_commands_of_two_slots_complete_once():
         assert completions.status.tolist() == [0] * 40
 
 
+def test_a_tag_that_comes_back_is_waited_for():
+    """Of two tags DMA has one, and the next read waits until the one before has ended."""
+    config = PRESETS["tiny"].replace(dma_tags=2)
+    sizes = {"rows": 4, "row_bytes": 64, "source_stride": 64, "destination_stride": 64}
+    with halfdome.open(cards=1, config=config, engine="timing") as runtime:
+        device = runtime.cards[0].device
+        source = runtime.platform.bus.map(256).address
+        loads = [pack(Opcode.LOAD, source=source, destination=0, **sizes)] * 3
+        completions = device.wait(device.submit(loads))
+        assert completions.status.tolist() == [0] * 3
+
+
 @pytest.mark.parametrize(("option", "value"), [("keep_inputs", True), ("card_factory", object)])
 def test_what_needs_hardware_says_so(option, value):
     with pytest.raises(ValueError, match=f"{option}=.*needs a card of hardware.*'timing'"):

@@ -157,6 +157,15 @@ def test_channels_are_cut_at_bus_words_where_groups_of_tiles_are_narrower():
     assert {core for _, core in commands(program, Opcode.MATMUL)} == {0, 1, 2}
 
 
+def test_what_no_cut_fits_is_done_by_one_core():
+    attributes = {"scale": 0.5, "zero_point": 3, "format": U8}
+    node = Node("quantise", ("x",), "y", attributes)
+    graph = Graph([Value("x", (64, 48), ElementFormat.FLOAT32)], ["y"], [node], {})
+    x = np.random.default_rng(0).normal(0, 30, (64, 48)).astype(np.float32)
+    program = check_served(graph, [{"x": x}], TINY.replace(cores=4), cores=range(4))
+    assert [core for _, core in commands(program, Opcode.QUANTISE)] == [0]
+
+
 def recommender(batch=48):
     """Bags of four tables, of which one is as much work as the others, and nets beside them."""
     shape = shapes.Recommender((16, 32), (32, 1), 4, 32, 20)

@@ -198,6 +198,14 @@ def test_what_a_core_pools_is_sent_from_a_bus_word_on(columns, tables, cards):
     check_served(graph, [draw()], config, cards=cards, seed=0, cores=range(4))
 
 
+def test_what_is_sent_nowhere_lies_side_by_side():
+    """Else the top net would multiply by the gaps between pooled rows."""
+    config, tables, columns = PRESETS["quad"], 4, 32
+    program = compile(recommender(), config, values=False, cores=range(4))
+    widest = max(each.values["k"] for each, _ in commands(program, Opcode.MATMUL))
+    assert widest == config.bus_bytes + tables * columns, "a word of the bottom net's, and tables"
+
+
 def test_a_short_request_takes_as_few_cores_as_answer_it_as_often():
     """Commands of each core are fetched by themselves; those of long requests come in time."""
     short, long = (

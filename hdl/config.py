@@ -72,6 +72,9 @@ class CardConfig:
     byte_word_cycles: int = 1
     """Cycles that the vector engine takes for a bus word of 8-bit elements in commands that know no
     others: 1, 2 or 4. Twice as many need half of its byte lanes, and about half of their area."""
+    float_word_cycles: int = 1
+    """Cycles that the vector engine takes for a bus word of fp32 elements: 1, 2 or 4. Twice as many
+    need half of its fp32 lanes, most of its area. Other elements that pass them take as long."""
     dram_bytes: int = 1 << 30
     """Card DRAM in bytes; 0 for none, which a whole card cannot do without."""
     dram_preset: str = "LPDDR4-3200"
@@ -115,8 +118,8 @@ class CardConfig:
             "gather_cache_ways": (1, 8),
             "scratchpad_bytes": (4096, 1 << 26),
             "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 4),
-            "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
-            "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
+            "float_word_cycles": (1, 4), "dram_channels": (1, 4), "clock_mhz": (1, 2000),
+            "pcie_generation": (1, 5), "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
             "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
             "counters": (1, 128),
         }  # fmt: skip
@@ -125,7 +128,7 @@ class CardConfig:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be {low} to {high}")
         powers = (
             "array_rows", "array_columns", "lanes", "scratchpad_bytes", "scratchpad_banks",
-            "bus_bytes", "byte_word_cycles", "pcie_lanes", "max_payload_bytes",
+            "bus_bytes", "byte_word_cycles", "float_word_cycles", "pcie_lanes", "max_payload_bytes",
             "max_read_request_bytes", "dram_channels", "accumulator_rows", "gather_cache_ways",
             "activation_rows",
         )  # fmt: skip
@@ -234,6 +237,11 @@ class CardConfig:
     def byte_lanes(self) -> int:
         """Elements that the vector engine takes in a cycle where commands know 8 bits alone."""
         return self.bus_bytes // self.byte_word_cycles
+
+    @property
+    def vector_lanes(self) -> int:
+        """Elements that it takes in a cycle in all other commands: its fp32 lanes."""
+        return self.bus_bytes // 4 // self.float_word_cycles
 
     @property
     def line_tiles(self) -> int:

@@ -15,7 +15,6 @@ from halfdome.hdl.command.fetcher import CommandFetcher
 from halfdome.hdl.command.queues import EngineQueue
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.core import READERS, WRITERS
-from halfdome.hdl.fpga import ECP5
 from halfdome.hdl.gather.cache import RowCache
 from halfdome.hdl.gather.lane import Lane
 from halfdome.hdl.gather.rows import RowFetcher
@@ -23,9 +22,7 @@ from halfdome.hdl.matmul.accumulators import Accumulators
 from halfdome.hdl.matmul.activations import ActivationBuffer
 from halfdome.hdl.memory.scratchpad import Scratchpad
 from halfdome.hdl.pcie.requester import Requester
-from halfdome.hdl.rtlil import to_rtlil
-from halfdome.hdl.synthesis import UNITS
-from halfdome.hdl.tools import run_yosys
+from halfdome.hdl.synthesis import UNITS, synthesise
 from halfdome.hdl.vector.function import FunctionLane
 from halfdome.hdl.vector.lanes import ElementDecoder, ElementEncoder
 from halfdome.hdl.vector.pairs import PairLane
@@ -57,14 +54,6 @@ engine's, one pair of its byte lanes', one queue of an engine's."""
 
 
 def count(component: wiring.Component) -> dict[str, int]:
-    """What Yosys counts of a component by itself, all of its ports kept: resources of `ECP5`.
-
-    Raises `ToolError` if Yosys fails.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "top.il").write_text(to_rtlil(component, "top"))
-        # Mapping makes wires of its own, whose names may be taken.
-        script = "read_rtlil top.il; rename -hide w:*; synth_ecp5 -top top"
-        run_yosys(f"{script}; tee -q -o sizes.json stat -json", folder)
-        return ECP5.synthesised(folder / "sizes.json")
+    """`synthesise` in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return synthesise(component, Path(folder))

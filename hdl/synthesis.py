@@ -4,8 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from amaranth import Cat, Const, Module, Signal, Value
-from amaranth.back import rtlil
+from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,7 +18,9 @@ from halfdome.hdl.matmul.array import SystolicArray
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.matmul.requantiser import Requantiser
 from halfdome.hdl.pico import Pico
+from halfdome.hdl.rtlil import ports_of, to_rtlil
 from halfdome.hdl.tools import check_tool, run_tool, run_yosys
+from halfdome.hdl.vector.engine import VectorEngine
 
 _NEXTPNR = "nextpnr-ecp5"
 _CLOCK_MHZ = 100
@@ -38,15 +39,16 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "requantiser": lambda config: Requantiser(columns=1),
     "matmul": MatmulEngine,
     "gather": GatherEngine,
+    "vector": VectorEngine,
     "pico": lambda config: Pico(PICO),
 }
 """What decides a card's size, by name: the whole systolic array, one gather lane, all of them with
 their accumulators, one fp32 to uint8 conversion, one column of the matmul requantiser, the whole
-matmul engine, the whole gather engine, a matmul engine behind a bus (`config.PICO`, whatever the
-card)."""
+engines for products, gathers and vectors, a matmul engine behind a bus (`config.PICO`, whatever
+the card)."""
 
 
-class _FewPins(wiring.Component):
+class FewPins(wiring.Component):
     """`component` between registers: inputs from a shift register, outputs folded into one bit.
 
     So a component of any width fits a package, and only paths from register to register count.
@@ -61,10 +63,8 @@ class _FewPins(wiring.Component):
         m = Module()
         m.submodules.component = component = self._component
         inputs, outputs = [], []
-        for _, member, port in component.signature.flatten(component):
-            value = Value.cast(port)
-            if not isinstance(value, Const):  # ready of a stream that is always ready
-                (inputs if member.flow == In else outputs).append(value)
+        for _, flow, value in ports_of(component):
+            (inputs if flow == In else outputs).append(value)
         shifted = Signal(sum(map(len, inputs)), reset_less=True)
         captured = Signal(sum(map(len, outputs)), reset_less=True)
         m.d.sync += [
@@ -99,14 +99,18 @@ def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float
     """
     check_tool(_NEXTPNR)
     with tempfile.TemporaryDirectory() as folder:
-        synthesise(component, Path(folder))
+        synthesise(FewPins(component), Path(folder))
         return {"name": name, **route(Path(folder), seed=1)}
 
 
 def synthesise(component: wiring.Component, folder: Path) -> dict[str, int]:
-    """What Yosys counts of `component`, which `route` then finds in `folder`: see `ecp5_report`."""
-    (folder / "top.il").write_text(rtlil.convert(_FewPins(component), name="top"))
-    script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
+    """What Yosys counts of a component, all of its ports kept: resources of `ECP5`.
+
+    `route` then finds it in `folder`. Raises `ToolError` if Yosys fails.
+    """
+    (folder / "top.il").write_text(to_rtlil(component, "top"))
+    # Mapping makes wires of its own, whose names may be taken.
+    script = "read_rtlil top.il; rename -hide w:*; synth_ecp5 -top top -json top.json"
     run_yosys(f"{script}; tee -q -o sizes.json stat -json", folder)
     return ECP5.synthesised(folder / "sizes.json")
 

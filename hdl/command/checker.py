@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.command.fetcher import is_extended
-from halfdome.hdl.command.overlap import EXTENT, OverlapChecker
+from halfdome.hdl.command.overlap import OverlapChecker
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules.rule import Access
 from halfdome.hdl.command.rules.tables import operands, rules
@@ -75,7 +75,7 @@ class DescriptorChecker(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.ranges = ranges = RangeChecker(config)
-        m.submodules.overlap = overlap = OverlapChecker()
+        m.submodules.overlap = overlap = OverlapChecker(config)
 
         descriptor = Signal(DESCRIPTOR_BITS)
         header = data.View(layout(HEADER), descriptor)
@@ -99,7 +99,7 @@ class DescriptorChecker(wiring.Component):
         )
         operand = Signal(ranges.i.p.shape())
         access = Signal(Access)
-        extent = Signal(EXTENT)
+        extent = Signal(overlap.i.p.shape())
         issue, issuing = Signal(), Signal()
         with m.Switch(header.opcode):
             for opcode, entries in checked.items():

@@ -4,25 +4,26 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.command.range_checker import TAIL_BITS
-from halfdome.hdl.config import ADDRESS_BITS
+from halfdome.hdl.config import CardConfig
 
-_END_BITS = ADDRESS_BITS + 1
 
-EXTENT = data.StructLayout(
-    {
-        "start": ADDRESS_BITS,
-        "end": _END_BITS,
-        "many": 1,
-        "stride": 32,
-        "row_bytes": TAIL_BITS,
-        "written": 1,
-        "in_place": 1,
-        "detail": 8,
-    }
-)
-"""Bytes from `start` to before `end`; if `many`, rows of `row_bytes`, `stride` apart. `written`: by
-the command, which may do so `in_place`; of an operand that is read, whether it may there."""
+def extent_layout(config: CardConfig) -> data.StructLayout:
+    """Bytes from `start` to before `end`; if `many`, rows of `row_bytes`, `stride` apart.
+    `written`: by the command, which may do so `in_place`; of an operand that is read, whether it
+    may there."""
+    return data.StructLayout(
+        {
+            "start": config.address_bits,
+            "end": config.address_bits,
+            "many": 1,
+            "stride": 32,
+            "row_bytes": config.address_bits,
+            "written": 1,
+            "in_place": 1,
+            "detail": 8,
+        }
+    )
+
 
 FINDING = data.StructLayout({"overlaps": 1, "detail": 8})
 """Whether the operand overlaps the one written, and the `detail` that came with it."""
@@ -30,6 +31,7 @@ FINDING = data.StructLayout({"overlaps": 1, "detail": 8})
 
 class OverlapChecker(wiring.Component):
     """Compares each operand of a command with the one that is written, which comes first if any.
+    Findings mean something if all of them lie in card memory.
 
     Two operands whose extents meet are apart all the same if their rows have one stride and lie in
     different columns. A command that works `in_place` may write the very rows that it reads
@@ -38,7 +40,7 @@ class OverlapChecker(wiring.Component):
     Members
     -------
     restart : In(1), a new command: forget what the one before writes
-    i : In(stream of `EXTENT`, always ready)
+    i : In(stream of `extent_layout`, always ready)
     o : Out(stream of `FINDING`, always ready), in the order of `i`
 
     One operand a cycle; `latency` cycles from operand to finding.
@@ -46,11 +48,11 @@ class OverlapChecker(wiring.Component):
 
     latency = 1
 
-    def __init__(self):
+    def __init__(self, config: CardConfig):
         super().__init__(
             {
                 "restart": In(1),
-                "i": In(stream.Signature(EXTENT, always_ready=True)),
+                "i": In(stream.Signature(extent_layout(config), always_ready=True)),
                 "o": Out(stream.Signature(FINDING, always_ready=True)),
             }
         )
@@ -58,9 +60,9 @@ class OverlapChecker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         i = self.i.p
-        output = Signal(EXTENT)
+        output = Signal(i.shape())
         valid = Signal()
-        read = Signal(EXTENT)
+        read = Signal(i.shape())
         with m.If(self.restart):
             m.d.sync += output.eq(0)
         with m.Elif(self.i.valid & i.written):
@@ -71,8 +73,8 @@ class OverlapChecker(wiring.Component):
         meets, same_start, same_stride, long_enough = (
             Signal(name=name) for name in ("meets", "same_start", "same_stride", "long_enough")
         )
-        ahead = Signal(_END_BITS)  # of the output's start; two's complement
-        behind = Signal(_END_BITS)
+        # Of the output's start, in two's complement; no start has the highest bit.
+        ahead, behind = (Signal(i.start.shape(), name=name) for name in ("ahead", "behind"))
         m.d.sync += [
             meets.eq((i.start < output.end) & (output.start < i.end)),
             same_start.eq(i.start == output.start),

@@ -73,8 +73,9 @@ class ReadBuffer(wiring.Component):
 
 
 def run_layout(config: CardConfig) -> data.StructLayout:
-    """A word-aligned start and a number of words, 0 for none."""
-    return data.StructLayout({"address": config.address_bits, "words": 32})
+    """A word-aligned start and a number of words, 0 for none, at most all of card memory."""
+    words = range(config.window_bytes // config.bus_bytes + 1)
+    return data.StructLayout({"address": config.address_bits, "words": words})
 
 
 class BurstCutter(wiring.Component):
@@ -102,7 +103,7 @@ class BurstCutter(wiring.Component):
         m = Module()
         config = self._config
         address = Signal(config.address_bits)
-        words = Signal(32)
+        words = Signal.like(self.i.p.words)
         word_index = address[(config.bus_bytes - 1).bit_length() :]
         to_line_end = Signal(range(config.burst_words + 1))
         count = Signal.like(to_line_end)

@@ -18,7 +18,7 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.vector import packer, source
 from halfdome.hdl.vector.lanes import SETTINGS
-from halfdome.hdl.vector.unit import WORDS, byte_size
+from halfdome.hdl.vector.unit import byte_size, word_size
 
 
 class Unit(enum.Enum, shape=3):
@@ -81,7 +81,7 @@ class CommandDecoder(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self._elements = config.bus_bytes // 4
+        self._elements = config.vector_lanes
         super().__init__(
             {
                 "descriptor": In(DESCRIPTOR_BITS),
@@ -139,7 +139,7 @@ class CommandDecoder(wiring.Component):
                     b.rows.eq(1),
                     b.groups.eq(table_words),
                     b.words.eq(table_words),
-                    b.size.eq(WORDS),
+                    b.size.eq(word_size(config)),
                 ]
             with m.Case(Unit.PAIRS):
                 m.d.comb += [

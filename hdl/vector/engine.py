@@ -1,6 +1,6 @@
 """The vector engine: element-wise work on matrices, one pass over memory a command."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
@@ -23,7 +23,7 @@ from halfdome.hdl.vector.pairs import BytePairs
 from halfdome.hdl.vector.source import GroupSource
 from halfdome.hdl.vector.sums import WindowSums
 from halfdome.hdl.vector.taps import TapGroups
-from halfdome.hdl.vector.unit import byte_size, bytes_of, group_of
+from halfdome.hdl.vector.unit import FLOAT_SIZE, byte_size, bytes_of, group_layout, group_of
 from halfdome.hdl.vector.walker import Taps, WindowWalker, line_groups
 
 QUEUE_WORDS = 4
@@ -34,10 +34,11 @@ class VectorEngine(wiring.Component):
     a reduction of rows; those of bytes alone through a unit beside the lanes.
 
     Exact as `halfdome.sim.golden.vector`, `pairs`, `pool` and `sums`. Only the bytes of the
-    output's rows are written. Groups of `elements` elements flow from the sources to the packer;
-    what they pass stands still while the packer cannot take what leaves it. An element is written
-    after everything up to it, in reading order, has been read. The table of a LOOKUP comes first,
-    through `b`; weights and parameters of a DEPTHWISE come there, too, a line of channels ahead.
+    output's rows are written. Groups of `vector_lanes` elements flow from the sources to the
+    packer; what they pass stands still while the packer cannot take what leaves it. An element is
+    written after everything up to it, in reading order, has been read. The table of a LOOKUP comes
+    first, through `b`; weights and parameters of a DEPTHWISE come there, too, a line of channels
+    ahead.
 
     Members
     -------
@@ -45,8 +46,8 @@ class VectorEngine(wiring.Component):
     a, b : Out(ReadPort), the inputs
     y : Out(WritePort), the output
 
-    Throughput: `elements` elements a cycle while memory keeps up, whatever the formats; a row takes
-    at least one cycle more than it has lines (`cycles()`). The last source word of an output
+    Throughput: `vector_lanes` elements a cycle while memory keeps up, whatever the formats; a row
+    takes at least one cycle more than it has lines (`cycles()`). The last source word of an output
     word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
     tables and reductions add. LOOKUP, ADD_QUANTISED and MULTIPLY_QUANTISED: `byte_lanes` elements a
     cycle, once the table is there (`lookup_cycles()`, `pair_cycles()`), `lookup_latency` or
@@ -57,8 +58,7 @@ class VectorEngine(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self.elements = config.bus_bytes // 4
-        self._lanes = VectorLanes(self.elements)
+        self._lanes = VectorLanes(config.vector_lanes)
         # Two cycles through the reader's queue, two through the one in front of the packer.
         around = 2 + 2 + RowPacker.latency
         self.latency = around + self._lanes.latency
@@ -86,7 +86,7 @@ class VectorEngine(wiring.Component):
 
         `widest` is the format of the input with the largest elements.
         """
-        return self._cycles(rows, columns * widest.nbytes, -(-columns // self.elements))
+        return self._cycles(rows, columns * widest.nbytes, -(-columns // self._config.vector_lanes))
 
     def pair_cycles(self, rows: int, columns: int) -> int:
         """`cycles()` of an ADD_QUANTISED or MULTIPLY_QUANTISED."""
@@ -141,7 +141,9 @@ class VectorEngine(wiring.Component):
         m.submodules.lines = lines = ChannelLines(config)
         m.submodules.constants = constants = FixedConstants()
         m.submodules.pairs = pairs = BytePairs(config)
-        m.submodules.queue = queue = SyncFIFOBuffered(width=32 * self.elements, depth=QUEUE_WORDS)
+        m.submodules.queue = queue = SyncFIFOBuffered(
+            width=group_layout(config).size, depth=QUEUE_WORDS
+        )
         m.submodules.packer = packer = RowPacker(config)
         connect(m, a.port, flipped(self.a))
         connect(m, b.port, flipped(self.b))
@@ -212,8 +214,8 @@ class VectorEngine(wiring.Component):
             pairs.second.eq(bytes_of(b.o.p, size)),
             lanes.settings.eq(settings),
             lanes.valid.eq(enter),
-            lanes.a.eq(a.o.p),
-            lanes.b.eq(b.o.p),
+            lanes.a.eq(bytes_of(a.o.p, FLOAT_SIZE)),
+            lanes.b.eq(bytes_of(b.o.p, FLOAT_SIZE)),
             lanes.last.eq(groups_left == 1),
             packer.i.p.eq(queue.r_data),
             packer.i.valid.eq(queue.r_rdy),
@@ -237,14 +239,14 @@ class VectorEngine(wiring.Component):
                         b.o.ready.eq(takes_b),
                         each.enable.eq(go),
                         each.valid.eq(enter),
-                        queue.w_data.eq(group_of(each.o, size)),
+                        queue.w_data.eq(group_of(each.o, size, config)),
                         queue.w_en.eq(each.o_valid & go),
                     ]
             with m.Default():
                 m.d.comb += [
                     other.eq(both),
                     b.o.ready.eq(go & a.o.valid),
-                    queue.w_data.eq(lanes.o),
+                    queue.w_data.eq(group_of(Value.cast(lanes.o), FLOAT_SIZE, config)),
                     queue.w_en.eq(lanes.o_valid & go),
                 ]
         # What an AVERAGE adds up comes out of lanes of pairs.

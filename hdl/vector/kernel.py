@@ -12,6 +12,7 @@ from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.matmul.params import PARAM_BYTES, MultiplierCheck
 from halfdome.hdl.vector.channels import ChannelLines
 from halfdome.hdl.vector.source import matrix_layout
+from halfdome.hdl.vector.unit import word_size
 
 GROUPS = PARAM_BYTES
 """Bus words of parameters for the channels of a bus word."""
@@ -109,7 +110,7 @@ class KernelLoader(wiring.Component):
         m.d.comb += [
             self.whole.eq(stored != 0),
             lines.o.ready.eq(received),
-            ask.p.size.eq(exact_log2(4)),
+            ask.p.size.eq(word_size(config)),
             ask.p.groups.eq(ask.p.words),
         ]
         with m.FSM():

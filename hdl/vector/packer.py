@@ -7,12 +7,11 @@ from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import WritePort
-
-_QUARTERS = 4  # of a bus word: what a group of bytes fills
+from halfdome.hdl.vector.unit import byte_size, element_sizes, group_layout, word_size
 
 
 def matrix_layout(config: CardConfig) -> data.StructLayout:
-    """Rows of `columns` elements of `1 << size` bytes; of a row's last, if of 2 bytes or 4,
+    """Rows of `columns` elements of `1 << size` bytes; of a row's last, if of 2 bytes or more,
     `beyond` bytes are not of the row."""
     return data.StructLayout(
         {
@@ -20,19 +19,19 @@ def matrix_layout(config: CardConfig) -> data.StructLayout:
             "stride": 24,
             "rows": 32,
             "columns": 32,
-            "size": 2,
-            "beyond": 2,
+            "size": range(word_size(config) + 1),
+            "beyond": range(1 << byte_size(config)),
         }
     )
 
 
 class RowPacker(wiring.Component):
-    """Writes rows that come as groups of `bus_bytes / 4` elements; rows start a group and a word.
+    """Writes rows that come as groups of `vector_lanes` elements; rows start a group and a word.
 
     Members
     -------
     start : In(stream of `matrix_layout`), each size 1 or more
-    i : In(stream of lanes x 32), elements in the low bits; those beyond a row's end are ignored
+    i : In(stream of `group_layout`), elements beyond a row's end are ignored
     port : Out(WritePort), writes only the bytes of the matrix
     busy : Out(1), a matrix is not written to its end
 
@@ -43,11 +42,10 @@ class RowPacker(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self.lanes = config.bus_bytes // _QUARTERS
         super().__init__(
             {
                 "start": In(stream.Signature(matrix_layout(config))),
-                "i": In(stream.Signature(data.ArrayLayout(32, self.lanes))),
+                "i": In(stream.Signature(group_layout(config))),
                 "port": Out(WritePort(config)),
                 "busy": Out(1),
             }
@@ -55,7 +53,7 @@ class RowPacker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = self.lanes
+        config, lanes = self._config, self._config.vector_lanes
         request = self.port.request
 
         matrix = Signal(self.start.p.shape())
@@ -63,12 +61,13 @@ class RowPacker(wiring.Component):
         elements_left = Signal(32)
         word_address = Signal.like(matrix.address)
         next_row = Signal.like(matrix.address)
-        position = Signal(range(_QUARTERS))
+        # Of a group in its word, in parts: what a group of bytes fills.
+        position = Signal(word_size(config))
 
         take = Signal()
         end_of_row = Signal()
         end_of_word = Signal()
-        next_position = Signal(range(_QUARTERS + 1))
+        next_position = Signal(len(position) + 1)
         present = Signal(lanes)
         more = elements_left[exact_log2(lanes) :].any()
         low = elements_left[: exact_log2(lanes)]
@@ -95,7 +94,7 @@ class RowPacker(wiring.Component):
             with m.If(end_of_word):
                 m.d.sync += [
                     position.eq(0),
-                    word_address.eq(word_address + self._config.bus_bytes),
+                    word_address.eq(word_address + config.bus_bytes),
                 ]
             with m.If(end_of_row):
                 m.d.sync += [
@@ -117,32 +116,34 @@ class RowPacker(wiring.Component):
 
     def _place(self, m, matrix, position, present, end_of_row):
         """Puts a group at `position`; the first group of a word clears the other strobes."""
-        lanes, request = self.lanes, self.port.request
-        widths = (1, 2, 4)
-        packed = {w: Cat(self.i.p[k][: 8 * w] for k in range(lanes)) for w in widths}
-        strobes = {w: Cat(present[k].replicate(w) for k in range(lanes)) for w in widths}
+        config, request = self._config, self.port.request
+        lanes, sizes = range(config.vector_lanes), element_sizes(config)
+        packed = {size: Cat(self.i.p[k][: 8 << size] for k in lanes) for size in sizes}
+        strobes = {size: Cat(present[k].replicate(1 << size) for k in lanes) for size in sizes}
         # Bytes of the last element of a row: the one that none follows.
         follows = Cat(present[1:], ~end_of_row)
-        for width in (2, 4):
+        for size in sizes[1:]:
+            width = 1 << size
             inside = Cat(matrix.beyond < width - byte for byte in range(width))
-            strobes[width] &= Cat(follows[k].replicate(width) | inside for k in range(lanes))
-        for quarter in range(_QUARTERS):
-            here = Signal(name=f"here_{quarter}")
-            value = Signal(8 * lanes, name=f"value_{quarter}")
-            strobe = Signal(lanes, name=f"strobe_{quarter}")
+            strobes[size] &= Cat(follows[k].replicate(width) | inside for k in lanes)
+        nbytes = len(lanes)  # of a part
+        for part in range(1 << len(position)):
+            here = Signal(name=f"here_{part}")
+            value = Signal(8 * nbytes, name=f"value_{part}")
+            strobe = Signal(nbytes, name=f"strobe_{part}")
             with m.Switch(matrix.size):
-                for code, width in enumerate(widths):
-                    part = quarter % width
-                    with m.Case(code):
+                for size in sizes:
+                    in_group = part % (1 << size)
+                    with m.Case(size):
                         m.d.comb += [
-                            here.eq(position == quarter - part),
-                            value.eq(packed[width].word_select(part, 8 * lanes)),
-                            strobe.eq(strobes[width].word_select(part, lanes)),
+                            here.eq(position == part - in_group),
+                            value.eq(packed[size].word_select(in_group, 8 * nbytes)),
+                            strobe.eq(strobes[size].word_select(in_group, nbytes)),
                         ]
-            target = request.p.strobe.word_select(quarter, lanes)
+            target = request.p.strobe.word_select(part, nbytes)
             with m.If(here):
                 m.d.sync += [
-                    request.p.data.word_select(quarter, 8 * lanes).eq(value),
+                    request.p.data.word_select(part, 8 * nbytes).eq(value),
                     target.eq(strobe),
                 ]
             with m.Elif(position == 0):

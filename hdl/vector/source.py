@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfdome.hdl.config import LINE_BYTES, CardConfig
 from halfdome.hdl.memory.port import ReadPort, read_request
-from halfdome.hdl.memory.reader import BurstCutter, ReadBuffer
+from halfdome.hdl.memory.reader import BurstCutter, ReadBuffer, run_layout
+from halfdome.hdl.vector.unit import element_sizes, group_layout, word_size
 
 READ_AHEAD_LINES = 16
 """Lines in flight or buffered: covers a memory latency of that many line times."""
@@ -25,16 +26,16 @@ def matrix_layout(config: CardConfig) -> data.StructLayout:
             "address": config.address_bits,
             "stride": 24,
             "rows": 32,
-            "words": 32,
+            "words": run_layout(config)["words"].shape,
             "groups": 32,
-            "size": 2,
+            "size": range(word_size(config) + 1),
             "hold": 1,
         }
     )
 
 
 class GroupSource(wiring.Component):
-    """Streams the elements of a matrix, `bus_bytes / 4` at a time; each row starts a new group.
+    """Streams the elements of a matrix, `vector_lanes` at a time; each row starts a new group.
 
     Members
     -------
@@ -43,7 +44,7 @@ class GroupSource(wiring.Component):
         without end
     bursts : In(stream of `read_request`), only after such a start
     ends : In(1), of `bursts`: the group is the last of its word that is wanted
-    o : Out(stream of lanes x 32), elements in the low bits, undefined above and beyond the row
+    o : Out(stream of `group_layout`), undefined above the elements' bits and beyond the row
     port : Out(ReadPort)
 
     One group a cycle while memory keeps up; a row takes a cycle more than it has lines.
@@ -51,20 +52,19 @@ class GroupSource(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self.lanes = config.bus_bytes // 4
         super().__init__(
             {
                 "start": In(stream.Signature(matrix_layout(config))),
                 "bursts": In(stream.Signature(read_request(config))),
                 "ends": In(1),
-                "o": Out(stream.Signature(data.ArrayLayout(32, self.lanes))),
+                "o": Out(stream.Signature(group_layout(config))),
                 "port": Out(ReadPort(config)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        config, lanes = self._config, self.lanes
+        config = self._config
         m.submodules.cutter = cutter = BurstCutter(config)
         m.submodules.reader = reader = ReadBuffer(config, read_ahead_words(config))
         connect(m, reader.port, flipped(self.port))
@@ -90,12 +90,14 @@ class GroupSource(wiring.Component):
             ]
 
         groups_left = Signal(32)
-        position = Signal(2)  # of a group in its word, in quarters
+        # Of a group in its word, in parts: what a group of bytes fills.
+        position = Signal(word_size(config))
+        parts = 1 << len(position)  # of a word
         row_ends = Signal()
         word_ends = Signal()
         m.d.comb += [
             row_ends.eq((groups_left == 1) | self.ends),
-            word_ends.eq(~matrix.hold & ((position + (1 << matrix.size)) == 4)),
+            word_ends.eq(~matrix.hold & (position + (1 << matrix.size) == parts)),
             self.o.valid.eq(reader.o.valid),
             reader.o.ready.eq(self.o.ready & (row_ends | word_ends)),
         ]
@@ -113,23 +115,19 @@ class GroupSource(wiring.Component):
             ]
 
         word = reader.o.p.data
-        quarter, half = Signal(8 * lanes), Signal(16 * lanes)
-        m.d.comb += [
-            quarter.eq(word.word_select(position, 8 * lanes)),
-            half.eq(word.word_select(position[1], 16 * lanes)),
-        ]
-        first = Signal(32)
-        for lane in range(lanes):
-            element = Signal(32, name=f"element_{lane}")
-            with m.Switch(matrix.size):
-                with m.Case(0):
-                    m.d.comb += element.eq(quarter.word_select(lane, 8))
-                with m.Case(1):
-                    m.d.comb += element.eq(half.word_select(lane, 16))
-                with m.Default():
-                    m.d.comb += element.eq(word.word_select(lane, 32))
-            if lane == 0:
-                m.d.comb += [first.eq(element), self.o.p[0].eq(element)]
-            else:
-                m.d.comb += self.o.p[lane].eq(Mux(matrix.hold, first, element))
+        group = Signal(group_layout(config))
+        smaller = (size for size in element_sizes(config) if size < word_size(config))
+        with m.Switch(matrix.size):
+            for size in smaller:
+                width = 8 << size
+                taken = word.word_select(position[size:], width * config.vector_lanes)
+                with m.Case(size):
+                    m.d.comb += [
+                        element.eq(taken.word_select(lane, width))
+                        for lane, element in enumerate(group)
+                    ]
+            with m.Default():
+                m.d.comb += group.eq(word)
+        for element, out in zip(group, self.o.p, strict=True):
+            m.d.comb += out.eq(Mux(matrix.hold, group[0], element))
         return m

@@ -1,4 +1,4 @@
-"""The shape of what stands beside the lanes of the vector engine, for commands of bytes alone."""
+"""The groups of elements that pass the vector engine, and what stands beside its lanes."""
 
 from amaranth import Cat, Const, Value
 from amaranth.lib import data
@@ -7,13 +7,29 @@ from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
 
-WORDS = 2
-"""log2 of an element's bytes where a group of elements is a whole bus word."""
+FLOAT_SIZE = 2
+"""log2 of the bytes of an fp32 element, the largest that passes the lanes."""
+
+
+def word_size(config: CardConfig) -> int:
+    """log2 of the element's bytes where a group of elements is a whole bus word."""
+    return FLOAT_SIZE + exact_log2(config.float_word_cycles)
 
 
 def byte_size(config: CardConfig) -> int:
     """log2 of the element's bytes whose groups are `byte_lanes` bytes."""
-    return WORDS - exact_log2(config.byte_word_cycles)
+    return word_size(config) - exact_log2(config.byte_word_cycles)
+
+
+def element_sizes(config: CardConfig) -> list[int]:
+    """log2 of the bytes that an element may have that is written: those of the lanes' formats, and
+    that of groups of `byte_lanes` bytes."""
+    return sorted({*range(FLOAT_SIZE + 1), byte_size(config)})
+
+
+def group_layout(config: CardConfig) -> data.ArrayLayout:
+    """A group: `vector_lanes` elements, each in the low bits of as many as a word has for one."""
+    return data.ArrayLayout(8 << word_size(config), config.vector_lanes)
 
 
 def unit_members(nbytes: int) -> dict:
@@ -36,8 +52,8 @@ def bytes_of(group: data.View, size: int) -> Value:
     return Cat(element[: 8 << size] for element in group)
 
 
-def group_of(word: Value, size: int) -> Value:
+def group_of(raw: Value, size: int, config: CardConfig) -> Value:
     """The inverse of `bytes_of`, as the bits of a group."""
-    width = 8 << size
-    count = len(word) // width
-    return Cat(Cat(word.word_select(k, width), Const(0, 32 - width)) for k in range(count))
+    width, room = 8 << size, 8 << word_size(config)
+    count = len(raw) // width
+    return Cat(Cat(raw.word_select(k, width), Const(0, room - width)) for k in range(count))

@@ -8,7 +8,7 @@ import numpy as np
 
 from halfdome.hdl.commands import HEADER, Opcode, RowFormat, fields, unpack
 from halfdome.hdl.config import LINE_BYTES, MOST_CARDS, CardConfig
-from halfdome.host.bench import dlrm, fairness, shapes, together
+from halfdome.host.bench import dlrm, shapes
 from halfdome.host.bench.answers import differing, span_cycles
 from halfdome.host.bench.gather import row_lines
 from halfdome.host.compiler import costs
@@ -27,27 +27,20 @@ from halfdome.host.runtime.requests import Request
 from halfdome.host.serving.deploy import deploy
 
 DEMO = "demo"
-FAIRNESS, TOGETHER = "fairness", "together"
-WORKLOADS = (DEMO, *shapes.RECOMMENDERS, *shapes.BLOCKS, FAIRNESS, TOGETHER)
+WORKLOADS = (DEMO, *shapes.RECOMMENDERS, *shapes.BLOCKS)
 COUNTS = (1, 2, 4)
 DEMO_BATCH = 128
-BATCH = 64
-"""Samples of a request of a recommender."""
-TABLE_ROWS = 4096
-"""Rows of a table: far more than DRAM keeps open, few enough to be brought over a link."""
 FIRST = 4
 """Requests that fill the card, as many as are in flight and more: what they take is not counted."""
 REQUESTS = 8
 """Requests that are counted: what they add to the time of the first ones."""
-BESIDE = {"RM1": 12, "resnet50 stage 4": 1}
-"""Two models that share a card, and how many requests take each of them about as long."""
 
 
 def measure(
     config: CardConfig, workloads: Sequence[str] = WORKLOADS,
     counts: Sequence[int] = COUNTS, *,
     data: Path | None = None, engine: str = "timing", requests: int = REQUESTS,
-    progress: Callable[[str], None] = lambda name: None,
+    values: bool = True, progress: Callable[[str], None] = lambda name: None,
 ) -> dict:  # fmt: skip
     """A row for each workload and number of cores, on one card; JSON-able.
 
@@ -55,8 +48,7 @@ def measure(
     cycles of a request: of what is busy, what the busiest core's engine is; of the link, its bytes
     at its peak; of DRAM, rows as DRAM alone reads them, in the order in which cores ask for them,
     and all other bytes at its peak. `binds` is the largest of them, and `of_bound` how large it is.
-    `fairness` has the rows of `fairness.measure` for the largest number of cores, `together` those
-    of `together.measure` for the models in `BESIDE`.
+    Without `values`, which the timing engine alone can do without, `mismatching_values` is None.
 
     Raises `ValueError` for a workload that there is not, and more cores than a card has.
     """
@@ -67,34 +59,26 @@ def measure(
         if not 1 <= count <= config.cores:
             raise ValueError(f"--cores {count}: must be 1 to {config.cores}, those of a card")
     rows: list[dict] = []
-    with open(cards=1, config=config, engine=engine) as runtime:
-        for name in [name for name in workloads if name not in (FAIRNESS, TOGETHER)]:
+    with open(cards=1, config=config, engine=engine, values=values) as runtime:
+        for name in workloads:
             made = _workload(name, data, FIRST + requests)
             if isinstance(made, str):
                 rows.append({"workload": name, "missing": made})
                 continue
             (graph, asked), alone = made, 0.0
-            expected = list(map(graph.run, asked))
+            expected = list(map(graph.run, asked)) if values else []
             for count in counts:
                 progress(f"{name} on {count}")
                 row, answers = _row(runtime, config, graph, asked, count)
-                wrong = differing(answers, expected)
+                wrong = differing(answers, expected) if values else None
                 alone = alone or row["cycles_per_request"]
                 speedup = alone / row["cycles_per_request"]
                 about = {"workload": name, "cores": count, "speedup": speedup}
                 if bag_nodes(graph):
                     about["gather_imbalance_of_cards"] = imbalance(graph, config)
                 rows.append(about | row | {"mismatching_values": wrong})
-        shared = {}
-        if FAIRNESS in workloads:
-            progress(FAIRNESS)
-            shared[FAIRNESS] = fairness.measure(runtime, max(counts))
-        if TOGETHER in workloads:
-            progress(TOGETHER)
-            models = {name: _shape(name, count) for name, count in BESIDE.items()}
-            shared[TOGETHER] = together.measure(runtime, models)
     about = {**stamp(config, 0), "engine": engine, "requests": requests}
-    return about | {"rows": rows} | shared
+    return about | {"rows": rows}
 
 
 def imbalance(graph: Graph, config: CardConfig) -> float:
@@ -110,15 +94,7 @@ def _workload(name: str, data: Path | None, requests: int) -> tuple[Graph, list[
         except DataError as error:
             return str(error)
         return work.graph, [request_of(batch) for batch in work.batches]
-    return _shape(name, requests)
-
-
-def _shape(name: str, requests: int) -> tuple[Graph, list[Request]]:
-    if name in shapes.RECOMMENDERS:
-        graph, draw = shapes.recommender(shapes.RECOMMENDERS[name], BATCH, TABLE_ROWS)
-    else:
-        graph, draw = shapes.bottlenecks(shapes.BLOCKS[name])
-    return graph, [draw() for _ in range(requests)]
+    return shapes.named(name, requests)
 
 
 def _row(

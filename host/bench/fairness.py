@@ -13,7 +13,8 @@ from halfdome.host.driver import kernels
 from halfdome.host.driver.kernels import Rows, Work
 from halfdome.host.driver.layout import round_up
 from halfdome.host.driver.rings import spans
-from halfdome.host.platform import Runtime
+from halfdome.host.platform import Runtime, open
+from halfdome.host.report.stamp import stamp
 
 WINDOW_CYCLES = 10_000
 WINDOWS = 3
@@ -34,15 +35,22 @@ class _Kind:
     nbytes: int
 
 
-def measure(runtime: Runtime, cores: int) -> list[dict]:
+def bench(config: CardConfig, engine: str) -> dict:
+    """What `measure` says of one card; JSON-able."""
+    with open(cards=1, config=config, engine=engine) as runtime:
+        rows = measure(runtime)
+    return {**stamp(config, 0), "engine": engine, "rows": rows}
+
+
+def measure(runtime: Runtime) -> list[dict]:
     """A row for each of `STREAMS`; JSON-able.
 
-    Each of `cores` cores of card 0 runs the same commands on operands of its own: copies of DRAM,
+    Each core of card 0 runs the same commands on operands of its own: copies of DRAM,
     bags of rows in DRAM, products of its scratchpad. `least_of_share` is what the core that got
     least got of its share of what all of them read, in the worst window of `WINDOW_CYCLES`;
     `bytes_per_cycle` is what all of them read.
     """
-    card, config = runtime.cards[0], runtime.cards[0].config
+    card, config, cores = runtime.cards[0], runtime.cards[0].config, runtime.cards[0].config.cores
     table_bytes = _TABLE_ROWS * _ROW_BYTES
     tables = card.dram.allocate(cores * table_bytes)
     indices = np.random.default_rng(0).integers(0, _TABLE_ROWS, _ROWS).astype(np.int32)

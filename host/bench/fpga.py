@@ -12,10 +12,11 @@ from amaranth.lib import wiring
 
 from halfdome.hdl.card import Card
 from halfdome.hdl.config import PICO, PRESETS, CardConfig
-from halfdome.hdl.synthesis import UNITS, route, synthesise
+from halfdome.hdl.synthesis import UNITS, FewPins, route, synthesise
 
 SEEDS = (1, 2, 3)
 _TINY = PRESETS["tiny"]
+_SMALL = _TINY.replace(float_word_cycles=4, byte_word_cycles=4, lanes=1)
 
 SHOWN = (
     "rung", "lut", "ff", "dsp", "bram", "fmax_mhz", "int8_gmac_per_s_per_dsp",
@@ -47,15 +48,22 @@ def _array(unit: str, rows: int, columns: int) -> Rung:
     return Rung(UNITS[unit], config, rows * columns)
 
 
+def _vector(lanes: int) -> CardConfig:
+    return _TINY.replace(float_word_cycles=_TINY.vector_lanes // lanes)
+
+
 LADDER: dict[str, Rung] = {
     **{f"array {r}x{c}": _array("array", r, c) for r, c in ((2, 2), (4, 4), (8, 8), (8, 16))},
     **{f"lanes {n}": Rung(UNITS["lanes"], _TINY.replace(lanes=n)) for n in (1, 2, 4, 8, 16)},
     "pico": Rung(UNITS["pico"], PICO, PICO.array_rows * PICO.array_columns),
     **{f"matmul {r}x{c}": _array("matmul", r, c) for r, c in ((4, 4), (8, 8))},
+    **{f"vector {n}": Rung(UNITS["vector"], _vector(n)) for n in (1, 2, 4)},
     "gather": Rung(UNITS["gather"], _TINY),
+    "small": Rung(Card, _SMALL, _SMALL.array_rows * _SMALL.array_columns, placed=False),
     "tiny": Rung(Card, _TINY, _TINY.array_rows * _TINY.array_columns, placed=False),
 }
-"""From small to large. `tiny` is a whole card, the others are units of one like it."""
+"""From small to large. `tiny` is a whole card, `small` one with as few lanes as there may be, the
+others are units of one like it."""
 
 
 def measure(
@@ -93,7 +101,7 @@ def _row(name: str, rung: Rung, seeds: Sequence[int], progress: Callable[[str], 
     clocks: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         progress(f"{name}: synthesis")
-        used = synthesise(rung.make(rung.config), Path(folder))
+        used = synthesise(FewPins(rung.make(rung.config)), Path(folder))
         for seed in seeds if rung.placed else ():
             progress(f"{name}: seed {seed}")
             used = route(Path(folder), seed)

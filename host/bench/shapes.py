@@ -11,6 +11,11 @@ from halfdome.host.graph.fused_rows import fuse_8bit
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
 
+BATCH = 64
+"""Samples of a request of a recommender."""
+TABLE_ROWS = 4096
+"""Rows of a table: far more than DRAM keeps open, few enough to be brought over a link."""
+
 Request = Mapping[str, np.ndarray]
 _U8 = ElementFormat.UINT8
 
@@ -153,3 +158,12 @@ def bottlenecks(
         return {"x": made.rng.integers(0, 256, x.shape).astype(np.uint8)}
 
     return graph, request
+
+
+def named(name: str, requests: int) -> tuple[Graph, list[Request]]:
+    """One of `RECOMMENDERS` or `BLOCKS`, and so many requests for it."""
+    if name in RECOMMENDERS:
+        graph, draw = recommender(RECOMMENDERS[name], BATCH, TABLE_ROWS)
+    else:
+        graph, draw = bottlenecks(BLOCKS[name])
+    return graph, [draw() for _ in range(requests)]

@@ -27,8 +27,9 @@ _DRAWN: Mapping[str, Sequence[int]] = {
     "gather_outstanding": (2, 8, 16), "gather_float_stages": (1, 2),
     "gather_cache_bytes": (0, 0, 2048), "gather_cache_ways": (1, 2, 4),
     "scratchpad_bytes": (1 << 14, 1 << 15), "scratchpad_banks": (1, 2, 4, 8),
-    "bus_bytes": (16, 32, 64), "byte_word_cycles": (1, 2, 4), "dma_tags": (2, 4, 16),
-    "max_payload_bytes": (128, 256), "max_read_request_bytes": (128, 512), "queue_depth": (2, 4, 8),
+    "bus_bytes": (16, 32, 64), "byte_word_cycles": (1, 2, 4), "float_word_cycles": (1, 2, 4),
+    "dma_tags": (2, 4, 16), "max_payload_bytes": (128, 256), "max_read_request_bytes": (128, 512),
+    "queue_depth": (2, 4, 8),
 }  # fmt: skip
 """What drawn cards are made of."""
 

@@ -2,12 +2,34 @@
 
 from collections.abc import Mapping, Sequence
 
+from halfdome.hdl.config import CardConfig
+from halfdome.host.bench import shapes
 from halfdome.host.bench.answers import differing, span_cycles
 from halfdome.host.graph.graph import Graph
-from halfdome.host.platform import Runtime
+from halfdome.host.platform import Runtime, open
+from halfdome.host.report.stamp import stamp
 from halfdome.host.runtime.deployment import run_together
 from halfdome.host.runtime.requests import Request
 from halfdome.host.serving.deploy import deploy
+
+MODELS = {"RM1": 12, "resnet50 stage 4": 1}
+"""Two models that share a card, and how many requests take each of them about as long."""
+
+
+def bench(config: CardConfig, engine: str) -> dict:
+    """What `measure` says of `MODELS` on one card; JSON-able.
+
+    Raises `ValueError` for a card with fewer cores than models.
+    """
+    if config.cores < len(MODELS):
+        raise ValueError(
+            f"cores={config.cores}: {len(MODELS)} models need a core each: take a card with more, "
+            "such as quad"
+        )
+    models = {name: shapes.named(name, count) for name, count in MODELS.items()}
+    with open(cards=1, config=config, engine=engine) as runtime:
+        rows = measure(runtime, models)
+    return {**stamp(config, 0), "engine": engine, "rows": rows}
 
 
 def measure(runtime: Runtime, models: Mapping[str, tuple[Graph, Sequence[Request]]]) -> list[dict]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from halfdome.hdl.commands import Engine
-from halfdome.hdl.config import PICO, CardConfig, preset
+from halfdome.hdl.config import PICO, PRESETS, CardConfig, preset
 from halfdome.host.cli import explore, options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
@@ -59,7 +59,9 @@ def fpga(
     units: Annotated[
         list[str] | None, typer.Option("--unit", metavar="NAME", help="Default: every unit.")
     ] = None,
-    config: options.Config = "tiny",
+    config: Annotated[
+        str | None, typer.Option("--config", help=f"Of units: {', '.join(PRESETS)}; default: tiny.")
+    ] = None,
     board: Annotated[
         str | None,
         typer.Option("--board", metavar="NAME", help="Build a bitstream of a pico for a board."),
@@ -81,8 +83,15 @@ def fpga(
     if board is not None:
         if units:
             raise ValueError("--unit: is placed by itself, not on a board; leave --board out")
+        if config is not None:
+            raise ValueError(f"--config {config}: a board holds a pico; leave --config out")
+        if json_file and not run:
+            raise ValueError("--json: there is no result with --no-run; leave one of them out")
         _fit_board(board, run, output, json_file)
         return
+    if not run:
+        raise ValueError("--no-run: writes the project of a board; name one by --board")
+    config = config or "tiny"
     design = preset(config)
     chosen = units or list(UNITS)
     for unit in chosen:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from math import inf
+from math import inf, lcm
 
 from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import CardConfig
@@ -210,14 +210,19 @@ class _Dealer:
         return parts
 
     def _by_channels(self, commands: Sequence[Command]) -> _Way | None:
-        """Each core some channels of y, in whole groups of tiles, whose weights lie together."""
+        """Each core some channels of y, in whole bus words and groups of tiles, whose weights lie
+        together."""
         work: Work = commands[0].work  # type: ignore[assignment]
         if (
             work.opcode not in (Opcode.MATMUL, Opcode.CONV2D)
             or work.fields["flags"] & Flag.DIAGONAL
         ):
             return None
-        n, group = work.fields["n"], self._config.group_tiles * self._config.array_columns
+        word = self._config.bus_bytes // ElementFormat(work.fields["y_format"]).nbytes
+        n, group = (
+            work.fields["n"],
+            lcm(self._config.group_tiles * self._config.array_columns, word),
+        )
         groups, count = -(-n // group), len(self._cores)
         if groups < 2 or any(command.work.fields["n"] != n for command in commands):  # type: ignore[attr-defined]
             return None

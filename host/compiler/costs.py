@@ -113,8 +113,8 @@ def batch_product(config: CardConfig, batches: int, m: int, k: int, n: int) -> i
 
 
 def vector(config: CardConfig, rows: int, columns: int, nbytes: int = 0) -> float:
-    """A vector command: `bus_bytes / 4` elements a cycle, or as fast as DRAM moves their bytes."""
-    elements = rows * -(-columns // (config.bus_bytes // 4))
+    """A vector command: `vector_lanes` elements a cycle, or as fast as DRAM moves their bytes."""
+    elements = rows * -(-columns // config.vector_lanes)
     return START_CYCLES + max(elements, nbytes / dram_bytes_per_cycle(config))
 
 

@@ -153,8 +153,8 @@ def _alike(config: CardConfig) -> Sequence[float]:
 
 
 def _elements(config: CardConfig) -> int:
-    """Elements that the vector engines of a card take in a cycle."""
-    return config.cores * config.bus_bytes // 4
+    """Elements that the fp32 lanes of a card's vector engines take in a cycle."""
+    return config.cores * config.vector_lanes
 
 
 def _of_core(config: CardConfig) -> int:

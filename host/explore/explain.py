@@ -18,7 +18,7 @@ REMEDIES: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("lanes", "gather_cache_bytes", "gather_outstanding"),
         "give it more lanes if it is busy, and if it is starved a hot-row cache or faster DRAM",
     ),
-    "vector": (("bus_bytes",), "widen the bus, or set byte_word_cycles to 1"),
+    "vector": (("bus_bytes",), "widen the bus, or set byte_word_cycles or float_word_cycles to 1"),
     "load": (("dma_tags", "pcie_lanes"), "keep more reads in flight, or widen the card's link"),
     "store": (("max_payload_bytes", "pcie_lanes"), "send larger payloads, or widen the link"),
     "dram": (("dram_channels",), "add DRAM channels, or take a faster dram_preset"),

@@ -221,12 +221,6 @@ def print_cores(result: dict, console: Console) -> None:
     for row in result["rows"]:
         if "missing" in row:
             console.print(f"{row['workload']}: {row['missing']}")
-    for name, title in (
-        ("fairness", "What the core that got least got of its share"),
-        ("together", "Two models at once, on cores of their own"),
-    ):
-        if name in result:
-            console.print(of_rows(title, result[name]))
 
 
 def print_link(result: dict, console: Console) -> None:

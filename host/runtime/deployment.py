@@ -1,7 +1,7 @@
 """A model served by the cards of a platform: requests in, responses out, whatever goes wrong."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +16,7 @@ from halfdome.host.runtime import loader
 from halfdome.host.runtime.flights import Flights, Response
 from halfdome.host.runtime.program import Program
 from halfdome.host.runtime.requests import Checked, Request, check
+from halfdome.host.runtime.steps import Steps, Wait, outcomes
 
 FAILURES = (CommandError, DataLost, CardError, TimeoutError)
 """What a request can fail with because something else than the request is wrong; a
@@ -59,12 +60,6 @@ class Incident:
     batches: list[int]
     error: str
     action: str
-
-
-_Steps = Generator[bool, bool | None, list[Response]]
-"""Answers requests, one of which it begins, hands on or ends with each step. It yields whether it
-can do none of that before cards have done more. It is sent whether to sleep until one has then, or
-None to sleep until it can."""
 
 
 class Deployment:
@@ -142,7 +137,7 @@ class Deployment:
         before anything is done, else what a request failed with last, or `CommandError` for a
         command that can never succeed.
         """
-        [outcome] = _outcomes([self._running_of(requests, progress, arrivals)])
+        [outcome] = outcomes([self._running_of(requests, progress, arrivals)])
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -150,7 +145,7 @@ class Deployment:
     def _running_of(
         self, requests: Sequence[Request], progress: Callable[[int], None] = lambda rows: None,
         arrivals: Sequence[int] | None = None,
-    ) -> _Steps:  # fmt: skip
+    ) -> Steps:  # fmt: skip
         """Answers requests step by step."""
         self._check_usable()
         if isinstance(requests, Mapping) or not isinstance(requests, Sequence):
@@ -252,13 +247,13 @@ class Deployment:
     def _answer(
         self, requests: Sequence[Request], checked: list[Checked], progress: Callable[[int], None],
         arrivals: Sequence[int],
-    ) -> _Steps:  # fmt: skip
+    ) -> Steps:  # fmt: skip
         responses: dict[int, Response] = {}
         attempts: Counter[int] = Counter()
         waiting = deque(range(len(checked)))
         idle = False
         while len(responses) < len(checked):
-            may_sleep, idle = (yield idle), False
+            wait, idle = (yield idle), False
             if self._rests != self.session.rests:
                 self._follow(waiting)
             flights = self._flights
@@ -271,12 +266,12 @@ class Deployment:
                     number = waiting.popleft()
                     flights.begin(number, checked[number])
                     continue
-                if may_sleep is not None:
+                if wait is not Wait.END:
                     if flights.advance(last=not come):
                         continue
                     if not flights.done:
-                        idle = not may_sleep
-                        if may_sleep:
+                        idle = wait is Wait.NOTHING
+                        if wait is Wait.EVENT:
                             flights.sleep()
                         continue
                 responses[oldest] = flights.land(last=not come)
@@ -422,31 +417,9 @@ def run_together(
         )
 
     def run() -> list[list[Response] | Exception]:
-        return _outcomes([deployment._running_of(asked) for deployment, asked in jobs])
+        return outcomes([deployment._running_of(asked) for deployment, asked in jobs])
 
     return deployments[0].session.call(run)
-
-
-def _outcomes(running: Sequence[_Steps]) -> list[list[Response] | Exception]:
-    """What becomes of each, a step of one after a step of the other. If none can go on, one sleeps
-    until a card has done something; the only one that is left sleeps until it can."""
-    outcomes: dict[int, list[Response] | Exception] = {}
-    begun, idle = set[int](), set[int]()
-    while len(outcomes) < len(running):
-        left = [number for number in range(len(running)) if number not in outcomes]
-        asleep = next(iter(left)) if idle.issuperset(left) else None
-        for number in left:
-            sent = number == asleep if len(left) > 1 and number in begun else None
-            begun.add(number)
-            try:
-                stays = running[number].send(sent)
-            except StopIteration as end:
-                outcomes[number] = end.value
-            except Exception as error:
-                outcomes[number] = error
-            else:
-                (idle.add if stays else idle.discard)(number)
-    return [outcomes[number] for number in range(len(running))]
 
 
 class _Formed:

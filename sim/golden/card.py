@@ -111,7 +111,7 @@ class GoldenCard:
         a, b = decoded("a", columns), None
         if opcode in (Opcode.ADD, Opcode.MULTIPLY):
             b = decoded("b", 1 if values["flags"] & Flag.BROADCAST else columns)
-        y = result(opcode, values, a, b, self.config.bus_bytes // 4)
+        y = result(opcode, values, a, b, self.config.vector_lanes)
         self._set_rows(values["y"], values["y_stride"], y)
 
     def _pool(self, opcode: Opcode, values: dict[str, int]) -> None:

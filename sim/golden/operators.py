@@ -51,7 +51,7 @@ class Reference:
     """
 
     def __init__(self, config: CardConfig):
-        self._lanes = config.bus_bytes // 4
+        self._lanes = config.vector_lanes
 
     def embedding_bag(
         self, table: np.ndarray, indices: ArrayLike, offsets: ArrayLike, bits: int = 8,

@@ -98,7 +98,7 @@ def maximum(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 def reduce_rows(x: NDArray[np.float32], lanes: int, *, largest: bool) -> NDArray[np.float32]:
     """float32[rows, columns] to [rows, 1]: sums, or the `largest` elements.
 
-    The order of a sum is that of the hardware: every `lanes` elements (bus_bytes / 4) are added as
+    The order of a sum is that of the hardware: every `lanes` elements (`vector_lanes`) are added as
     a balanced tree of neighbours; the trees of a row are added to four partial sums in turn,
     s0 to s3; the sum is (s0 + s1) + (s2 + s3). What is absent counts as -0, which changes nothing.
     """

@@ -35,7 +35,7 @@ from halfdome.hdl.vector.mean_adder import MeanAdder
 from halfdome.hdl.vector.pairs import BytePairs
 from halfdome.hdl.vector.scaler import TotalScaler
 from halfdome.hdl.vector.source import read_ahead_words
-from halfdome.hdl.vector.unit import byte_size
+from halfdome.hdl.vector.unit import byte_size, word_size
 from halfdome.hdl.vector.walker import WindowWalker
 
 
@@ -78,12 +78,13 @@ def _matmul(config: CardConfig) -> dict[str, int]:
 
 
 def _vector(config: CardConfig) -> dict[str, int]:
-    lanes = VectorLanes(config.bus_bytes // 4)
+    lanes = VectorLanes(config.vector_lanes)
     scaler, means = TotalScaler(config), MeanScaler(config)
     return {
         "read_ahead_words": read_ahead_words(config),
         "queue_words": QUEUE_WORDS,
         "byte_size": byte_size(config),
+        "word_size": word_size(config),
         "lanes_latency": lanes.latency,
         "function_latency": lanes.table_latency,
         "reduce_latency": lanes.reduce_latency,

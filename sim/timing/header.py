@@ -47,8 +47,9 @@ _CONFIG = (
     "max_dim", "gather_outstanding", "gather_float_stages", "gather_cache_bytes",
     "gather_cache_ways", "scratchpad_bytes", "scratchpad_banks", "bus_bytes", "byte_word_cycles",
     "dram_bytes", "max_payload_bytes", "max_read_request_bytes", "dma_tags", "queue_depth",
-    "counters", "clock_mhz", "burst_words", "byte_lanes", "line_bytes", "line_tiles", "group_tiles",
-    "diagonal_tiles", "weight_tile_bytes", "scratchpad_base", "window_bytes",
+    "counters", "clock_mhz", "burst_words", "byte_lanes", "vector_lanes", "line_bytes",
+    "line_tiles", "group_tiles", "diagonal_tiles", "weight_tile_bytes", "scratchpad_base",
+    "window_bytes",
 )  # fmt: skip
 """Fields and properties of `CardConfig` that are parameters as they are."""
 

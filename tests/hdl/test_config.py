@@ -16,15 +16,15 @@ BOUNDS = {
     "gather_cache_ways": (1, 8),
     "scratchpad_bytes": (4096, 1 << 26),
     "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 4),
-    "dram_channels": (1, 4), "clock_mhz": (1, 2000), "pcie_generation": (1, 5),
-    "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
+    "float_word_cycles": (1, 4), "dram_channels": (1, 4), "clock_mhz": (1, 2000),
+    "pcie_generation": (1, 5), "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
     "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
     "counters": (1, 128),
 }  # fmt: skip
 
 POWERS_OF_TWO = (
     "accumulator_rows", "activation_rows", "array_columns", "array_rows", "bus_bytes",
-    "byte_word_cycles", "dram_channels", "gather_cache_ways", "lanes",
+    "byte_word_cycles", "dram_channels", "float_word_cycles", "gather_cache_ways", "lanes",
     "max_payload_bytes", "max_read_request_bytes", "pcie_lanes",
     "scratchpad_banks", "scratchpad_bytes",
 )  # fmt: skip

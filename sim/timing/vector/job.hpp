@@ -67,14 +67,15 @@ inline Job job_of(const Parameters& p, const Command& command) {
     job.latency = job.unit == Unit::TABLE ? p.vector_table_latency : p.vector_pairs_latency;
     if (job.unit == Unit::TABLE) {
       const uint64_t words = TABLE_BYTES / bus;
-      job.b = {command[lookup_fields::table], 0, 1, words, words, WORDS, false};
+      job.b = {command[lookup_fields::table], 0, 1, words, words,
+               static_cast<unsigned>(p.vector_word_size), false};
       return job;
     }
     namespace g = add_quantised_fields;
     job.two_sources = true;
     job.b = {command[g::b], command[g::b_stride], rows, job.a.words, job.groups, size, false};
   } else {
-    const uint64_t lanes = bus / 4;
+    const uint64_t lanes = static_cast<uint64_t>(p.vector_lanes);
     const bool table = opcode != Opcode::QUANTISE &&
                        Function(command[f::function]) > Function::RELU;
     job.groups = job.a.groups = begun(columns, lanes);

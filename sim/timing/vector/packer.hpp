@@ -1,11 +1,11 @@
 // Collects groups of elements into words of a strided matrix (hdl/vector/packer.py).
 #pragma once
 
-#include "../reader.hpp"
+#include "source.hpp"
 
 namespace halfdome::timing::vector {
 
-// Rows of `bytes` bytes, in `groups` groups; a group fills `1 << size` quarters of a word.
+// Rows of `bytes` bytes, in `groups` groups; a group fills `1 << size` parts of a word.
 struct Rows {
   uint64_t address = 0, stride = 0, rows = 0, groups = 0, bytes = 0;
   unsigned size = 0;
@@ -39,8 +39,6 @@ class RowPacker {
   }
 
  private:
-  static constexpr unsigned QUARTERS = 4;
-
   void begin_row() {
     address_ = next_row_;
     next_row_ += rows_.stride;
@@ -51,7 +49,7 @@ class RowPacker {
   void take_group() {
     position_ += 1u << rows_.size;
     const bool row_ends = --groups_left_ == 0;
-    if (!row_ends && position_ != QUARTERS) return;
+    if (!row_ends && position_ != parts_of_word(p_)) return;
     const uint64_t bus = static_cast<uint64_t>(p_.bus_bytes);
     held_ = true;
     word_ = address_ & ADDRESS_MASK;

@@ -5,16 +5,16 @@
 
 namespace halfdome::timing::vector {
 
-// log2 of the bytes of elements whose groups are whole bus words.
-constexpr unsigned WORDS = 2;
-
-// `words` bus words and `groups` groups a row, elements of `1 << size` bytes; with `hold` every
+// `words` bus words and `groups` groups a row; a group fills `1 << size` parts of a word; with `hold` every
 // group of a row is the row's first element.
 struct Matrix {
   uint64_t address = 0, stride = 0, rows = 0, words = 0, groups = 0;
   unsigned size = 0;
   bool hold = false;
 };
+
+// A part is what a group of bytes fills in the lanes.
+inline unsigned parts_of_word(const Parameters& p) { return 1u << p.vector_word_size; }
 
 // A burst that is asked for beside those of matrices.
 struct Burst {
@@ -77,12 +77,10 @@ class GroupSource {
   void take_group(int64_t cycle, bool ends) {
     const bool row_ends = groups_left_ == 1 || ends;
     const unsigned next = position_ + (matrix_.hold ? 0 : 1u << matrix_.size);
-    if (row_ends || next == QUARTERS) buffer.read(cycle);
-    position_ = row_ends ? 0 : next % QUARTERS;
+    if (row_ends || next == parts_of_word(p_)) buffer.read(cycle);
+    position_ = row_ends ? 0 : next % parts_of_word(p_);
     groups_left_ = row_ends ? matrix_.groups : groups_left_ - 1;
   }
-
-  static constexpr unsigned QUARTERS = 4;  // of a word: what a group of bytes fills
 
   const Parameters& p_;
   Matrix matrix_{};

@@ -82,8 +82,8 @@ class KernelLoader {
  private:
   enum class State { LINE, WEIGHTS, PARAMS, REST };
 
-  static Matrix matrix(uint64_t address, uint64_t stride, uint64_t rows, uint64_t words) {
-    return {address, stride, rows, words, words, WORDS, false};
+  Matrix matrix(uint64_t address, uint64_t stride, uint64_t rows, uint64_t words) const {
+    return {address, stride, rows, words, words, static_cast<unsigned>(p_.vector_word_size), false};
   }
   uint64_t param_bytes() const { return static_cast<uint64_t>(p_.matmul_param_bytes); }
   uint64_t line_words() const { return words_of(p_, lines_.size()); }

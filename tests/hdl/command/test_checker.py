@@ -20,7 +20,7 @@ from halfdome.hdl.commands import (
     pack,
     unpack,
 )
-from halfdome.hdl.config import PRESETS
+from halfdome.hdl.config import PICO, PRESETS
 from halfdome.sim.golden.check import check
 from tests.bench import as_dict, get, monitor, put, simulate, sink
 from tests.hdl.command.descriptors import GOOD, mutated, noise, slots
@@ -222,15 +222,18 @@ def test_latency_is_as_stated(opcode):
         ),
         min_size=1,
         max_size=8,
-    )
+    ),
+    st.sampled_from([PICO, TINY, PRESETS["m2"]]),
 )
-def test_ranges_are_exact(operands):
-    dut = RangeChecker(TINY)
-    regions = [(0, TINY.dram_bytes), (TINY.dram_bytes, TINY.dram_bytes + TINY.scratchpad_bytes)]
+def test_ranges_are_exact(operands, config):
+    dut = RangeChecker(config)
+    dram, scratchpad = config.dram_bytes, config.scratchpad_bytes
+    regions = [(0, dram), (dram, dram + scratchpad)]
     expected = []
     for base, steps, stride, tail in operands:
         end = base + steps * stride + tail
-        expected.append(not any(low <= base < high and end <= high for low, high in regions))
+        inside = any(low <= base < high and end <= high for low, high in regions)
+        expected.append(end if inside else None)
     seen = []
 
     async def bench(ctx):
@@ -248,7 +251,7 @@ def test_ranges_are_exact(operands):
             assert ctx.get(dut.o.valid) == (cycle + 1 >= RangeChecker.latency)
             if ctx.get(dut.o.valid):
                 assert ctx.get(dut.o.p.detail) == len(seen)
-                seen.append(bool(ctx.get(dut.o.p.outside)))
+                seen.append(None if ctx.get(dut.o.p.outside) else ctx.get(dut.o.p.end))
 
     simulate(dut, bench)
     assert seen == expected

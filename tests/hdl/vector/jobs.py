@@ -93,7 +93,7 @@ class Job:
             "a_format": a_format, "y_format": y_format, "y_zero_point": 0, **fields, **constants,
         }  # fmt: skip
         known = {field.name for field in fields_of(opcode)}
-        y = result(opcode, self.values | {"opcode": opcode}, a, b, bus // 4)
+        y = result(opcode, self.values | {"opcode": opcode}, a, b, config.vector_lanes)
         self.y = y
         self.where = slice(self.values["y"], self.values["y"] + rows * y_stride)
         if not in_place:

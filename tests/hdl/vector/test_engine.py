@@ -35,15 +35,33 @@ def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
     return VectorEngine(config), inputs, output, np.random.default_rng(seed)
 
 
-@example([(Opcode.ADD, 2, 70), (Opcode.AFFINE, 3, 1)], 32, 0.3, 0.3, 0)
-@example([(Opcode.MULTIPLY, 4, 33)], 16, 0.0, 0.95, 1)
-@example([(Opcode.LOOKUP, 2, 70), (Opcode.AFFINE, 3, 1), (Opcode.LOOKUP, 3, 1)], 32, 0.3, 0.3, 2)
-@example([(PAIRS[0], 2, 70), (Opcode.ADD, 3, 1), (PAIRS[1], 3, 1)], 32, 0.3, 0.3, 2)
+@example([(Opcode.ADD, 2, 70), (Opcode.AFFINE, 3, 1)], 32, (2, 1), 0.3, 0.3, 0)
+@example([(Opcode.MULTIPLY, 4, 33)], 16, (2, 1), 0.0, 0.95, 1)
 @example(
-    [(Opcode.DEPTHWISE, 2, 70), (Opcode.POOL, 3, 9), (Opcode.DEPTHWISE, 3, 1)], 32, 0.3, 0.3, 2
+    [(Opcode.LOOKUP, 2, 70), (Opcode.AFFINE, 3, 1), (Opcode.LOOKUP, 3, 1)], 32, (1, 4), 0.3, 0.3, 2
 )
-@example([(Opcode.POOL, 2, 70), (Opcode.ADD, 3, 1), (Opcode.POOL, 3, 1)], 32, 0.3, 0.3, 2)
-@example([(Opcode.QUANTISE, 2, 7), (Opcode.ADD, 3, 1), (Opcode.QUANTISE, 3, 40)], 16, 0.3, 0.3, 3)
+@example([(PAIRS[0], 2, 70), (Opcode.ADD, 3, 1), (PAIRS[1], 3, 1)], 32, (2, 2), 0.3, 0.3, 2)
+@example(
+    [(Opcode.DEPTHWISE, 2, 70), (Opcode.POOL, 3, 9), (Opcode.DEPTHWISE, 3, 1)],
+    32,
+    (2, 1),
+    0.3,
+    0.3,
+    2,
+)
+@example(
+    [(Opcode.AVERAGE, 2, 70), (Opcode.POOL, 3, 9), (Opcode.DEPTHWISE, 3, 1)],
+    16,
+    (1, 4),
+    0.3,
+    0.3,
+    2,
+)
+@example([(Opcode.POOL, 2, 70), (Opcode.ADD, 3, 1), (Opcode.POOL, 3, 1)], 32, (4, 4), 0.3, 0.3, 2)
+@example(
+    [(Opcode.QUANTISE, 2, 7), (Opcode.ADD, 3, 1), (Opcode.QUANTISE, 3, 40)],
+    16, (2, 4), 0.3, 0.3, 3,
+)  # fmt: skip
 @given(
     shapes=st.lists(
         st.tuples(st.sampled_from(ALL), st.integers(1, 3), st.integers(1, 40)),
@@ -51,14 +69,18 @@ def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
         max_size=3,
     ),
     bus_bytes=st.just(16),  # the examples have wider words, which take longer
+    word_cycles=st.sampled_from([(2, 1), (2, 4), (1, 2)]),
     read_stall=st.sampled_from([0.0, 0.3, 0.7]),
     write_stall=st.sampled_from([0.0, 0.3, 0.7]),
     seed=st.integers(0, 2**16),
 )
 def test_output_is_golden_and_nothing_else_is_written(
-    shapes, bus_bytes, read_stall, write_stall, seed
+    shapes, bus_bytes, word_cycles, read_stall, write_stall, seed
 ):
-    config = TINY.replace(bus_bytes=bus_bytes)
+    of_bytes, of_floats = word_cycles
+    config = TINY.replace(
+        bus_bytes=bus_bytes, byte_word_cycles=of_bytes, float_word_cycles=of_floats
+    )
     dut, inputs, output, rng = bench(config, seed, read_stall, write_stall)
     jobs, position = [], bus_bytes * int(rng.integers(5))
     for opcode, rows, columns in shapes:
@@ -102,9 +124,12 @@ def test_in_place(in_place):
     run(dut, inputs, output, jobs)
 
 
-@pytest.mark.parametrize("bus_bytes", [16, pytest.param(64, marks=pytest.mark.slow)])
-def test_matrices_stream_in_the_stated_cycles(bus_bytes):
-    config = TINY.replace(bus_bytes=bus_bytes)
+@pytest.mark.parametrize(
+    ("bus_bytes", "float_word_cycles"),
+    [(16, 1), (16, 4), pytest.param(64, 1, marks=pytest.mark.slow)],
+)
+def test_matrices_stream_in_the_stated_cycles(bus_bytes, float_word_cycles):
+    config = TINY.replace(bus_bytes=bus_bytes, float_word_cycles=float_word_cycles)
     dut, inputs, output, rng = bench(config, latency=(3, 3))
     cases = [
         (1, 300, ElementFormat.FLOAT32, Function.IDENTITY, 0),

@@ -57,8 +57,8 @@ def test_six_cards_pool_about_as_much_each():
 def small(monkeypatch):
     """A card of two cores and a recommender that it soon answers."""
     monkeypatch.setitem(shapes.RECOMMENDERS, "RM1", SMALL)
-    monkeypatch.setattr(cores, "BATCH", 32)
-    monkeypatch.setattr(cores, "TABLE_ROWS", 50)
+    monkeypatch.setattr(shapes, "BATCH", 32)
+    monkeypatch.setattr(shapes, "TABLE_ROWS", 50)
     return PRESETS["tiny"].replace(cores=2)
 
 
@@ -69,6 +69,16 @@ def test_each_number_of_cores_has_a_row_with_right_answers(small):
     assert rows[1]["speedup"] > 1.7
     assert all(row["mismatching_values"] == 0 for row in rows)
     assert all(0 < row["of_bound"] == row[f"{row['binds']}_share"] <= 1 for row in rows)
+
+
+def test_cycles_are_known_without_values(small):
+    with_values, without = (
+        cores.measure(small, ["RM1"], (2,), requests=2, values=values)["rows"][0]
+        for values in (True, False)
+    )
+    assert with_values.pop("mismatching_values") == 0
+    assert without.pop("mismatching_values") is None
+    assert without == with_values
 
 
 def test_more_requests_take_as_long_each(small):

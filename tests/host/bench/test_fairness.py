@@ -2,7 +2,6 @@
 
 import pytest
 
-import halfdome
 from halfdome.hdl.config import PRESETS
 from halfdome.host.bench import fairness
 
@@ -12,8 +11,7 @@ FOUR = PRESETS["tiny"].replace(cores=4, counters=32)
 
 
 def rows_of(config, engine):
-    with halfdome.open(cards=1, config=config, engine=engine) as runtime:
-        return fairness.measure(runtime, config.cores)
+    return fairness.bench(config, engine)["rows"]
 
 
 def test_no_core_of_twelve_gets_much_less_than_its_share():

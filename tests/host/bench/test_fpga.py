@@ -45,8 +45,9 @@ def test_a_rung_is_what_it_is_called(name):
         assert (rung.config.array_rows, rung.config.array_columns) == (rows, columns)
         assert rung.macs == rows * columns
     elif size:
-        assert (rung.config.lanes, rung.macs) == (int(size), 0)
-    assert rung.placed == (unit != "tiny")
+        lanes = rung.config.vector_lanes if unit == "vector" else rung.config.lanes
+        assert (lanes, rung.macs) == (int(size), 0)
+    assert rung.placed == (unit not in ("small", "tiny"))
 
 
 def test_an_unknown_rung_is_refused_with_the_known_ones():

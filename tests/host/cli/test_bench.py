@@ -9,7 +9,7 @@ import pytest
 
 from halfdome.hdl.config import preset
 from halfdome.host.bench import dlrm as bench
-from halfdome.host.bench import engines, faults, link, timing, transfers
+from halfdome.host.bench import engines, faults, link, timing, together, transfers
 
 
 def test_bench_engine_prints_ratios_and_their_bars(halfdome, tmp_path, monkeypatch):
@@ -50,6 +50,30 @@ def test_bench_matmul_knows_cycles_without_values(halfdome, tmp_path):
     assert [row.pop("mismatching_values") for row in rows[0]] == [0] * 3
     assert [row.pop("mismatching_values") for row in rows[1]] == [None] * 3
     assert rows[0] == rows[1]
+
+
+def test_bench_fairness_has_a_row_for_each_stream(halfdome, tmp_path):
+    path = tmp_path / "fairness.json"
+    status, text, _ = halfdome("bench", "fairness", "--config", "tiny", "--json", path)
+    rows = json.loads(path.read_text())["rows"]
+    assert status == 0
+    assert [row["least_of_share"] for row in rows] == [1.0] * 4, "the only core has all"
+    assert all(row["stream"] in text for row in rows)
+
+
+def test_two_models_need_two_cores(halfdome):
+    status, _, error = halfdome("bench", "together", "--config", "tiny")
+    assert status == 2
+    assert "cores=1: 2 models need a core each" in error
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_bench_together_tells_of_wrong_answers(halfdome, monkeypatch, wrong):
+    row = {"workload": "RM1", "times_as_long": 1.25, "mismatching_values": wrong}
+    monkeypatch.setattr(together, "bench", lambda config, engine: {"rows": [row]})
+    status, text, _ = halfdome("bench", "together")
+    assert status == (1 if wrong else 0)
+    assert "1.25" in text
 
 
 @pytest.mark.parametrize("error", [0.0, 0.01])
@@ -203,12 +227,13 @@ USED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", [0, 3])
+@pytest.mark.parametrize("wrong", [0, 3, None])
 def test_bench_cores_shows_what_each_number_of_cores_takes(halfdome, monkeypatch, tmp_path, wrong):
     from halfdome.host.bench import cores
 
-    def measure(config, workloads, counts, *, data, engine, requests, progress):
+    def measure(config, workloads, counts, *, data, engine, requests, values, progress):
         assert (config.cores, workloads, counts, requests) == (4, ["RM1", "demo"], [1, 4], 2)
+        assert values == (wrong is not None)
         progress("RM1 on 1")
         row = {"workload": "RM1", "cores": 4, "cycles_per_request": 34_000.5, "speedup": 3.75,
                "binds": "gather", "of_bound": 0.91, "balance": 0.99,
@@ -220,9 +245,9 @@ def test_bench_cores_shows_what_each_number_of_cores_takes(halfdome, monkeypatch
     output = tmp_path / "cores.json"
     status, text, _ = halfdome(
         "bench", "cores", "--workload", "RM1", "--workload", "demo", "--cores", 1, "--cores", 4,
-        "--requests", 2, "--json", output,
+        "--requests", 2, "--json", output, *["--no-values"] * (wrong is None),
     )  # fmt: skip
-    assert status == (wrong > 0)
+    assert status == bool(wrong)
     assert re.search(r"RM1 .* 3.75 .* gather .* 0.91", text)
     assert "demo: no data" in text
     assert json.loads(output.read_text())["rows"][0]["cores"] == 4

@@ -100,8 +100,18 @@ def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
     refused("board 'zzz' is unknown; known are ulx3s-85f, ", "fpga", "--board", "zzz")
 
 
-def test_a_unit_is_not_placed_on_a_board(refused):
-    refused("--unit: is placed by itself", "fpga", "--board", "ulx3s-85f", "--unit", "array")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--board", "ulx3s-85f", "--unit", "array"), "--unit: is placed by itself"),
+        (("--board", "ulx3s-85f", "--config", "tiny"), "--config tiny: a board holds a pico"),
+        (("--board", "ulx3s-85f", "--no-run", "--json", "-"), "--json: there is no result with"),
+        (("--no-run",), "--no-run: writes the project of a board; name one by --board"),
+        (("--unit", "array", "--config", "big"), "preset 'big' is unknown; known are tiny"),
+    ],
+)
+def test_what_an_fpga_cannot_be_asked_together_is_refused(refused, options, message):
+    refused(message, "fpga", *options)
 
 
 def test_an_unknown_fpga_unit_is_refused_with_the_known_ones(halfdome):

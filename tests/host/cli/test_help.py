@@ -23,6 +23,8 @@ COMMANDS = [
     "bench model",
     "bench models",
     "bench cores",
+    "bench fairness",
+    "bench together",
     "bench flights",
     "bench fpga",
     "bench area",

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from halfdome.hdl.commands import ElementFormat, Engine, Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.host.bench import shapes
-from halfdome.host.compiler import cores
-from halfdome.host.compiler.compile import compile
+from halfdome.host.compiler import cores, sharing
+from halfdome.host.compiler.compile import _Compilation, compile
+from halfdome.host.compiler.memory import buffers
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.driver.kernels import queue_of
 from halfdome.host.graph.graph import Graph, Node
@@ -67,7 +68,15 @@ def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kin
     def way(self, parts, rows=None):
         return cores._Way(parts, draw.random() * 1e4, draw.random() * 1e4, rows)
 
-    with patch.object(cores._Dealer, "_way", way):
+    def far(self):
+        held = [each for each in buffers(self._lowering.commands) if each.contents is not None]
+        return {each.held for each in held if draw.random() < 0.7}
+
+    with (
+        patch.object(cores._Dealer, "_way", way),
+        patch.object(_Compilation, "_far_contents", far),
+        patch.object(sharing, "LEAST_CYCLES", 0),
+    ):
         try:
             requests = [made.request(), made.request()]
             check_served(made.graph, requests, config, cards=cards, seed=seed)
@@ -139,6 +148,13 @@ def test_one_core_runs_what_it_ran(cards):
     one = compile(graph, DEFAULT, cards, values=False)
     assert {int(queue) for part in one.parts for queue in part.queue} <= set(range(len(Engine)))
     assert {s.memory for s in one.segments} <= {"scratchpad", "dram", "host"}
+
+
+def test_channels_are_cut_at_bus_words_where_groups_of_tiles_are_narrower():
+    config, graph = TINY.replace(cores=3, bus_bytes=128), product(16, 16, 1000)
+    assert config.group_tiles * config.array_columns < config.bus_bytes
+    program = check_served(graph, [{"x": np.full((16, 16), 3, np.uint8)}], config, cores=range(3))
+    assert {core for _, core in commands(program, Opcode.MATMUL)} == {0, 1, 2}
 
 
 def recommender(batch=48):

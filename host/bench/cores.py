@@ -1,6 +1,6 @@
 """What several cores of a card are worth: known shapes on one core of it, on two, on all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from halfdome.host.runtime.requests import Request
 from halfdome.host.serving.deploy import deploy
 
 DEMO = "demo"
+ENGINES = ("matmul", "gather", "vector")
+"""What computes."""
 WORKLOADS = (DEMO, *shapes.RECOMMENDERS, *shapes.BLOCKS)
 COUNTS = (1, 2, 4)
 DEMO_BATCH = 128
@@ -48,6 +50,7 @@ def measure(
     cycles of a request: of what is busy, what the busiest core's engine is; of the link, its bytes
     at its peak; of DRAM, rows as DRAM alone reads them, in the order in which cores ask for them,
     and all other bytes at its peak. `binds` is the largest of them, and `of_bound` how large it is.
+    `cores_bind` is for each core what it does longest: an engine works, or waits for data.
     Without `values`, which the timing engine alone can do without, `mismatching_values` is None.
 
     Raises `ValueError` for a workload that there is not, and more cores than a card has.
@@ -108,10 +111,13 @@ def _row(
     counted = len(asked) - FIRST
     cycles = (many.cycles - few.cycles) / counted
     spent = {name: (many.spent[name] - few.spent[name]) / counted for name in many.spent}
-    busy = {
-        engine: [spent[f"core{core}_{engine}_busy_cycles"] for core in range(count)]
-        for engine in ("matmul", "gather", "vector")
-    }
+    busy, starved = (
+        {
+            engine: [spent[f"core{core}_{engine}_{activity}_cycles"] for core in range(count)]
+            for engine in ENGINES
+        }
+        for activity in ("busy", "starved")
+    )
     moved = spent["dram_read_bytes"] + spent["dram_write_bytes"]
     peak = costs.dram_bytes_per_cycle(config)
     lines = _pooled_lines(config, many.gathers)
@@ -127,8 +133,18 @@ def _row(
         **{f"{name}_share": share for name, share in shares.items()},
         "dram_of_peak": moved / (peak * cycles),
         "balance": min(busy[binds]) / max(busy[binds]) if binds in busy else 1.0,
+        "cores_bind": [_binding(core, busy, starved) for core in range(count)],
         "cores_sparse": about["cores_sparse"], "expected_cycles": about["interval_cycles"],
     }, many.answers  # fmt: skip
+
+
+def _binding(
+    core: int, busy: Mapping[str, Sequence[float]], starved: Mapping[str, Sequence[float]]
+) -> str:
+    """What a core does longest: an engine works, or waits for data."""
+    taken = {engine: busy[engine][core] for engine in ENGINES}
+    taken |= {f"{engine} waits": starved[engine][core] for engine in ENGINES}
+    return max(taken, key=lambda name: taken[name])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from halfdome.hdl.config import CardConfig
     from halfdome.host.explore.search import Point, Results
     from halfdome.host.explore.study import Study
+    from halfdome.host.explore.workers import Workers
 
 EXTRA = "pip install 'halfdome[explore]'"
 LINE_SECONDS = 10
@@ -29,6 +30,13 @@ StudyFile = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=V1,V2,…", help="Values to try; array=RxC works too."),
+]
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Points measured at a time; default 1.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Measure on the workers of this Dask scheduler."),
 ]
 OUTPUT = Path("build/explore")
 Storage = Annotated[
@@ -49,7 +57,8 @@ def explore(
     ] = None,
     data: options.Data = None,
     no_values: options.NoValues = False,
-    workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
     storage: Storage = None,
     number: Annotated[
         int | None,
@@ -78,10 +87,13 @@ def explore(
     Example: `halfdome explore --set array=8x8,16x16 --set lanes=4,8,16`
 
     Example: `halfdome explore docs/studies/links.toml --workers 2`
+
+    Example: `halfdome explore docs/studies/links.toml --scheduler localhost:8786`
     """
     with _needed():
         from halfdome.host.explore import report, search, tell
 
+    by = _workers(workers, scheduler)
     changes = {"config": config, "engine": engine, "values": False if no_values else None}
     given = {"batch": batch, "cards": cards}
     study = load(file, settings, changes, given, samples, data)
@@ -89,7 +101,7 @@ def explore(
     output.mkdir(parents=True, exist_ok=True)
     results = search.Results(study, storage or search.storage_in(output))
     with _progress(results) as told:
-        search.run(study, results, workers, told)
+        search.run(study, results, by, told)
     points = results.points
     tell.write_csv(output / "explore.csv", study, points)
     console.print(tables.of_rows("Points, • on the Pareto front", tell.table(study, points)))
@@ -98,7 +110,7 @@ def explore(
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
-    rtl = _on_rtl(study, points, chosen, url, workers)
+    rtl = _on_rtl(study, points, chosen, url, by)
     compared = tell.on_rtl(points, rtl)
     options.write_json(json_file, tell.as_dict(study, points, compared))
     if compared:
@@ -130,7 +142,8 @@ def guidance(
         Path, typer.Option("--output", "-o", help="The page.", callback=options.output_file)
     ] = Path("docs/guidance.md"),
     again: Annotated[bool, typer.Option("--again", help="Measure all points anew.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Points measured at a time.")] = 1,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Write what studies say to who designs cards and models: tables, and what is enough.
 
@@ -142,19 +155,29 @@ def guidance(
     with _needed():
         from halfdome.host.explore import guidance, search
 
+    by = _workers(workers, scheduler)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     storage = search.storage_in(OUTPUT)
     studies = guidance.read(folder)
     for path, study in studies:
         if again or guidance.points(path, study) is None:
             with _progress(search.Results(study, storage)) as told:
-                guidance.measure(path, study, storage, workers, told)
+                guidance.measure(path, study, storage, by, told)
     output.write_text(guidance.page(studies))
     typer.echo(output)
 
 
+def _workers(count: int | None, scheduler: str | None) -> "Workers":
+    """Who measures."""
+    if scheduler is None:
+        return count or 1
+    if count is not None:
+        raise ValueError("--workers: are those of the --scheduler; give one of the two")
+    return scheduler
+
+
 def _on_rtl(
-    study: "Study", points: "Sequence[Point]", chosen: "Point", storage: str, workers: int
+    study: "Study", points: "Sequence[Point]", chosen: "Point", storage: str, by: "Workers"
 ) -> "dict[int, Point]":
     """The front, and the point that is told of, on the RTL, unless that is where they come from."""
     from halfdome.host.explore import search, tell
@@ -162,9 +185,7 @@ def _on_rtl(
     wanted = {point.number: point for point in (*tell.pareto(study, points), chosen)}
     with options.progress() as bar:
         task = bar.add_task("on the RTL", total=len(wanted))
-        return search.on_rtl(
-            study, wanted.values(), storage, workers, lambda point: bar.advance(task)
-        )
+        return search.on_rtl(study, wanted.values(), storage, by, lambda point: bar.advance(task))
 
 
 def _explain(study: "Study", point: "Point", storage: str) -> None:

@@ -235,7 +235,7 @@ class _Compilation:
         for task in placed.tasks:
             self._tasks[nodes[task.table].output].append(task)
         # Several cores divide the tables of a card among them: each sends from a bus word on.
-        apart = not transfers.fused or len(cores.pooling) > 1
+        apart = not transfers.fused or (placed.cards > 1 and len(cores.pooling) > 1)
         self._joins = Joins(graph, target, self._tasks, apart)
 
     def pipeline(self, cards: int) -> None:

@@ -171,6 +171,11 @@ class Placement:
                     self._give(Task(task.table, card, samples, task.columns))
 
     @property
+    def cards(self) -> int:
+        """How many cards there are."""
+        return len(self._shares)
+
+    @property
     def imbalance(self) -> float:
         """The busiest card's cycles over the mean."""
         mean = sum(self._cycles) / len(self._cycles)

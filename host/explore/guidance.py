@@ -14,6 +14,7 @@ from halfdome.host.explore.explain import binds
 from halfdome.host.explore.metrics import METRICS
 from halfdome.host.explore.parameters import Value
 from halfdome.host.explore.study import Guidance, Study
+from halfdome.host.explore.workers import Workers
 
 ENOUGH = 0.95
 """Share of the best that is as good."""
@@ -58,12 +59,12 @@ def points(path: Path, made: Study) -> list[dict[str, Any]] | None:
 
 
 def measure(
-    path: Path, made: Study, storage: str, workers: int,
+    path: Path, made: Study, storage: str, by: Workers,
     told: Callable[[search.Point], None] = lambda point: None,
 ) -> None:  # fmt: skip
     """Measures a study, and keeps its points beside its file."""
     results = search.Results(made, storage)
-    search.run(made, results, workers, told)
+    search.run(made, results, by, told)
     rows = [_kept(point) for point in results.points]
     text = json.dumps({"study": _said(made), "points": rows}, indent=1)
     path.with_suffix(".json").write_text(f"{text}\n")

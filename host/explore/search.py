@@ -5,11 +5,8 @@ whatever end a study goes on where it was: what was measured is kept, and what w
 measured.
 """
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +16,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from halfdome.host.explore import measure
+from halfdome.host.explore import measure, workers
 from halfdome.host.explore.metrics import METRICS
 from halfdome.host.explore.parameters import TIMING, Value
 from halfdome.host.explore.study import Study
+from halfdome.host.explore.workers import Workers
 
 NONE = 0.0
 """How far a point may be outside its constraints."""
 _TRIES = 100
 """Points that a search may draw in a row that were measured before."""
+_LOOK_SECONDS = 5
+"""Between two looks at whether workers came or went."""
 
 
 @dataclass(frozen=True)
@@ -183,33 +183,31 @@ def _outside(trial: FrozenTrial) -> list[float]:
 
 
 def run(
-    study: Study, results: Results, workers: int,
+    study: Study, results: Results, by: Workers,
     told: Callable[[Point], None] = lambda point: None,
     wanted: Iterable[Mapping[str, Value]] | None = None,
 ) -> None:  # fmt: skip
-    """Measures all points that are left, `workers` at a time, and tells of each when it is stored.
+    """Measures all points that are left, as many at a time as there are workers, and tells of each
+    when it is stored.
 
     Those of a grid may be the `wanted` ones alone. Raises what measuring raises, but for what makes
-    a point infeasible.
+    a point infeasible, and `OSError` if no worker is left.
     """
     left = results.left(wanted)
     under_way: dict[Future, Point] = {}
-    with _pool(workers) as pool:
-        try:
-            while True:
-                while len(under_way) < workers and (point := next(left, None)) is not None:
-                    under_way[pool.submit(_measured, study, dict(point.values))] = point
-                if not under_way:
-                    return
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    point = under_way.pop(future)
-                    row, why = future.result()
-                    found = replace(point, row=row, why=why)
-                    results.tell(found)
-                    told(found)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with workers.opened(by) as crew:
+        while True:
+            while len(under_way) < crew.size() and (point := next(left, None)) is not None:
+                under_way[crew.executor.submit(_measured, study, dict(point.values))] = point
+            if not under_way:
+                return
+            done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                point = under_way.pop(future)
+                row, why = future.result()
+                found = replace(point, row=row, why=why)
+                results.tell(found)
+                told(found)
 
 
 def alone(study: Study, values: Mapping[str, Value], storage: str) -> Point:
@@ -222,7 +220,7 @@ def alone(study: Study, values: Mapping[str, Value], storage: str) -> Point:
 
 
 def on_rtl(
-    study: Study, points: Iterable[Point], storage: str, workers: int,
+    study: Study, points: Iterable[Point], storage: str, by: Workers,
     told: Callable[[Point], None] = lambda point: None,
 ) -> dict[int, Point]:  # fmt: skip
     """Those of the points that the engine `timing` measured on the RTL, by their numbers: measured,
@@ -232,7 +230,7 @@ def on_rtl(
         return {}
     again = study.on_rtl()
     results = Results(again, storage)
-    run(again, results, workers, told, [dict(values) for values in numbers])
+    run(again, results, by, told, [dict(values) for values in numbers])
     return {
         numbers[_key(point.values)]: point for point in results.points
         if _key(point.values) in numbers
@@ -245,18 +243,6 @@ def _measured(study: Study, values: Mapping[str, Value]) -> tuple[dict[str, Any]
         return measure.measure(study, values), ""
     except (ValueError, MemoryError) as error:
         return {}, str(error)
-
-
-def _pool(workers: int) -> Executor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """A worker does not outlive the process that started it, however that ends."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def storage_in(folder: Path) -> str:

@@ -67,8 +67,28 @@ def test_each_number_of_cores_has_a_row_with_right_answers(small):
     assert [row["cores"] for row in rows] == [1, 2]
     assert rows[0]["speedup"] == 1.0
     assert rows[1]["speedup"] > 1.7
+    assert [row["cores_bind"] for row in rows] == [["matmul"], ["matmul"] * 2]
     assert all(row["mismatching_values"] == 0 for row in rows)
     assert all(0 < row["of_bound"] == row[f"{row['binds']}_share"] <= 1 for row in rows)
+
+
+def test_what_each_core_does_adds_up(small):
+    graph, draw = shapes.named("RM1", 1)
+    with halfdome.open(cards=1, config=small, engine="timing") as runtime:
+        served, card = deploy(runtime, graph, cores=[1]), runtime.cards[0]
+        before = card.counters()
+        served.run(draw)
+        after = card.counters()
+    spent = {name: after[name] - before[name] for name in after}
+    activities = ("idle", "busy", "starved", "blocked")
+    totals = {
+        (core, engine): sum(spent[f"core{core}_{engine}_{each}_cycles"] for each in activities)
+        for core in range(2)
+        for engine in cores.ENGINES
+    }
+    assert set(totals.values()) == {spent["cycles"]}
+    assert all(spent[f"core0_{engine}_idle_cycles"] == spent["cycles"] for engine in cores.ENGINES)
+    assert all(spent[f"core1_{engine}_busy_cycles"] > 0 for engine in cores.ENGINES)
 
 
 def test_cycles_are_known_without_values(small):

@@ -1,13 +1,12 @@
 """`halfdome info` and `fpga`: what a configuration means."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from halfdome.hdl.config import PRESETS
 from halfdome.host.cli import explore
-from halfdome.host.explore import measure, search
+from halfdome.host.explore import measure, search, workers
 from tests.host.explore import studies
 
 
@@ -52,7 +51,7 @@ def test_info_of_a_point_of_a_study(halfdome, tmp_path, monkeypatch):
     file, path = tmp_path / "s.toml", tmp_path / "info.json"
     file.write_text('version = 1\nconfig = "tiny"\n[parameters]\nlanes = [2, 4]\n')
     monkeypatch.setattr(measure, "measure", lambda study, values: studies.row(values))
-    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(workers, "_processes", studies.threads)
     made = explore.load(file)
     storage = search.storage_in(tmp_path)
     search.run(made, search.Results(made, storage), 1)

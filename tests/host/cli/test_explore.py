@@ -4,11 +4,10 @@ import csv
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from halfdome.host.explore import measure, search
+from halfdome.host.explore import measure, workers
 from tests.host.explore import studies
 from tests.host.explore.test_report import row
 
@@ -125,7 +124,7 @@ def asked(monkeypatch):
         return row(values) | {"engine": engine}
 
     monkeypatch.setattr(measure, "measure", fake)
-    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(workers, "_processes", studies.threads)
     return seen
 
 
@@ -198,10 +197,8 @@ def test_a_point_of_the_demo_is_measured(halfdome, ratings, weights, tmp_path):
 @pytest.mark.slow
 def test_workers_measure_what_one_does(halfdome, study, tmp_path):
     file = study("batch = [2, 4]\n[arrivals]\np99_us = 30")
-    for workers in (1, 2):
-        status, text, _ = halfdome(
-            "explore", file, "--workers", workers, "-o", tmp_path / str(workers)
-        )
+    for count in (1, 2):
+        status, text, _ = halfdome("explore", file, "--workers", count, "-o", tmp_path / str(count))
         assert status == 0, text
     assert read(tmp_path / "1") == read(tmp_path / "2")
 
@@ -221,3 +218,11 @@ def test_guidance_is_written_and_what_was_measured_of_the_same_study_stays(
         assert status == 0
         assert f"{question}?" in page.read_text()
         assert len(measured) == times
+
+
+def test_workers_of_both_kinds_are_refused(halfdome):
+    status, _, text = halfdome(
+        "explore", "--set", "lanes=2", "--workers", 2, "--scheduler", "127.0.0.1:1"
+    )
+    assert status == 2
+    assert "--workers: are those of the --scheduler; give one of the two" in text

@@ -157,6 +157,15 @@ def test_channels_are_cut_at_bus_words_where_groups_of_tiles_are_narrower():
     assert {core for _, core in commands(program, Opcode.MATMUL)} == {0, 1, 2}
 
 
+def test_what_no_cut_fits_is_done_by_one_core():
+    attributes = {"scale": 0.5, "zero_point": 3, "format": U8}
+    node = Node("quantise", ("x",), "y", attributes)
+    graph = Graph([Value("x", (64, 48), ElementFormat.FLOAT32)], ["y"], [node], {})
+    x = np.random.default_rng(0).normal(0, 30, (64, 48)).astype(np.float32)
+    program = check_served(graph, [{"x": x}], TINY.replace(cores=4), cores=range(4))
+    assert [core for _, core in commands(program, Opcode.QUANTISE)] == [0]
+
+
 def recommender(batch=48):
     """Bags of four tables, of which one is as much work as the others, and nets beside them."""
     shape = shapes.Recommender((16, 32), (32, 1), 4, 32, 20)
@@ -187,6 +196,14 @@ def test_what_a_core_pools_is_sent_from_a_bus_word_on(columns, tables, cards):
     graph, draw = shapes.recommender(shape, 16, 200)
     config = PRESETS["tiny"].replace(bus_bytes=64, cores=4, counters=64, dram_bytes=1 << 22)
     check_served(graph, [draw()], config, cards=cards, seed=0, cores=range(4))
+
+
+def test_what_is_sent_nowhere_lies_side_by_side():
+    """Else the top net would multiply by the gaps between pooled rows."""
+    config, tables, columns = PRESETS["quad"], 4, 32
+    program = compile(recommender(), config, values=False, cores=range(4))
+    widest = max(each.values["k"] for each, _ in commands(program, Opcode.MATMUL))
+    assert widest == config.bus_bytes + tables * columns, "a word of the bottom net's, and tables"
 
 
 def test_a_short_request_takes_as_few_cores_as_answer_it_as_often():

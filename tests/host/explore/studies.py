@@ -1,9 +1,11 @@
 """Studies for tests, and measurements that cost nothing."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-from halfdome.host.explore import measure, search, study
+from halfdome.host.explore import measure, study, workers
 from halfdome.host.explore.metrics import METRICS
 
 SMALL = {
@@ -29,6 +31,13 @@ def row(values):
     }  # fmt: skip
 
 
+@contextmanager
+def threads(count: int) -> Iterator[workers.Crew]:
+    """Workers that are in this process, and so call what a test has put there."""
+    with ThreadPoolExecutor(count) as executor:
+        yield workers.Crew(executor, lambda: count)
+
+
 def measure_at_once(monkeypatch, row):
     """Points become `row(values)` at once, in this process. Returns a list of what is measured."""
     seen = []
@@ -39,5 +48,5 @@ def measure_at_once(monkeypatch, row):
         return row(values)
 
     monkeypatch.setattr(measure, "measure", fake)
-    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(workers, "_processes", threads)
     return seen

@@ -6,11 +6,10 @@ import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from halfdome.host.explore import measure, search, tell
+from halfdome.host.explore import measure, search, tell, workers
 from tests.host.explore import studies
 
 GRID = {"lanes": [1, 2, 4], "queue_depth": [4, 8]}
@@ -27,20 +26,20 @@ def measured(monkeypatch):
         return studies.row(values)
 
     monkeypatch.setattr(measure, "measure", fake)
-    monkeypatch.setattr(search, "_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(workers, "_processes", studies.threads)
     return seen
 
 
-def run(study, folder, workers=1):
+def run(study, folder, by=1):
     results = search.Results(study, search.storage_in(folder))
-    search.run(study, results, workers)
+    search.run(study, results, by)
     return results.points
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_grid_has_every_combination_once(measured, tmp_path, workers):
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_grid_has_every_combination_once(measured, tmp_path, count):
     study = studies.of(parameters=GRID)
-    points = run(study, tmp_path, workers)
+    points = run(study, tmp_path, count)
     assert [point.values for point in points] == list(study.combinations())
     assert len(measured) == 6
 
@@ -124,9 +123,8 @@ def test_a_worker_that_fails_ends_the_search_and_its_point_comes_again(
 
 KILLED = """
     import sys, time
-    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
-    from halfdome.host.explore import measure, search
+    from halfdome.host.explore import measure, search, workers
     from tests.host.explore import studies
 
     folder = Path(sys.argv[1])
@@ -138,7 +136,7 @@ KILLED = """
         return studies.row(values)
 
     measure.measure = fake
-    search._pool = ThreadPoolExecutor
+    workers._processes = studies.threads
     study = studies.of(parameters={"lanes": [1, 2, 4, 8, 16]})
     results = search.Results(study, search.storage_in(folder))
     search.run(study, results, 2)

@@ -21,7 +21,8 @@ def measure(
     each of all cards; JSON-able. `cards_ratio` of the last is how many times as many requests all
     cards answer in a time.
 
-    Rows are those of `ladder.measure`, whose parameters these are. Raises what it raises.
+    Rows are those of `ladder.measure`, whose parameters these are; `progress` begins anew for each.
+    Raises what it raises.
     """
     ladder.check_rungs(rungs)
     check(config, cards, engine)
@@ -45,6 +46,7 @@ def _row(
     name: str, rung: Rung, config: CardConfig, cards: int, engine: str, requests: int,
     progress: Callable[[str, int, int], None],
 ) -> dict:  # fmt: skip
+    progress(name, 0, 0)
     asked = list(islice(cycle(rung.inputs), requests))
     found = ladder.measured(
         rung, ladder.RUNGS[name], config, cards, engine, asked,

@@ -18,6 +18,7 @@ def asked(monkeypatch):
 
     def measured(rung, step, config, cards, engine, requests, progress):
         runs.append((cards, [each["x"] for each in requests]))
+        progress(len(requests), len(requests))
         return {"requests": len(requests), "cycles": 100 if cards == 1 else 110}
 
     rung = SimpleNamespace(inputs=[{"x": 0}, {"x": 1}])
@@ -33,6 +34,15 @@ def test_cards_are_held_against_one(asked):
     assert "cards_ratio" not in alone
     assert "cards_ratio" not in in_flight
     assert everywhere["cards_ratio"] == pytest.approx(3 * 100 / 110)
+
+
+def test_progress_begins_anew_for_each_row(asked):
+    told = []
+    scaling.measure(preset("tiny"), ["net"], cards=3, progress=lambda *each: told.append(each))
+    anew = ("net", 0, 0)
+    built, *rows = told
+    assert built == anew
+    assert rows == [anew, ("net", 1, 1), anew, ("net", 4, 4), anew, ("net", 3, 3)]
 
 
 def test_a_rung_whose_files_are_missing_says_so(asked, monkeypatch):

@@ -3,6 +3,8 @@
 Two buffers of a request may lie on the same bytes if one is read for the last time before the other
 is written; whoever writes then waits for whoever read. Near memory goes to what moves most bytes
 for its size: contents count once, what each request has of its own as often as there are requests.
+What is large, such as a table, then finds no room: where less than half of the bytes would be left
+to move far if near memory went to what moves most bytes at all, it does.
 Large buffers that commands use together begin in banks of far memory far apart: streams that go
 through them side by side would else ask one bank for rows in turn, each of which closes another.
 """
@@ -18,6 +20,8 @@ from halfdome.host.driver.memory import kind, of_core
 
 SPREAD = 2
 """How many times as long as all banks a buffer is at least that is placed by its bank."""
+SPARED = 0.5
+"""Below which share of the bytes that move far the other order of placing is taken."""
 
 
 @dataclass(frozen=True)
@@ -156,43 +160,74 @@ def plan(
     `line` bytes.
     """
     used = lifetimes(commands, schedule)
-    begin = _Banks(commands, banks)
     all_buffers = buffers(commands)
     memories: dict[int, str] = {}
     offsets: dict[int, int] = {}
-    arenas: dict[tuple[int, str], _Arena] = {}
-    held: Counter[tuple[int, str]] = Counter()
+    sizes: dict[tuple[int, str], int] = {}
+    held: dict[tuple[int, str], int] = {}
+
+    def density(buffer: Buffer) -> tuple[bool, float]:
+        copies = slots if buffer.contents is None else 1
+        return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
+
+    def traffic(buffer: Buffer) -> tuple[bool, float]:
+        return buffer.staging, buffer.traffic
+
     for position in sorted({buffer.position for buffer in all_buffers}):
         mine = [buffer for buffer in all_buffers if buffer.position == position]
-        close: dict[int, _Arena] = defaultdict(_Arena)
-        distant = _Arena()
-        contents: Counter[int] = Counter()
+        dense, busy = (
+            _Card(near, near_bytes, far, slots, line, _Banks(commands, banks)) for _ in range(2)
+        )
+        dense.place(sorted(mine, key=density, reverse=True), used)
+        busy.place(sorted(mine, key=traffic, reverse=True), used)
+        card = busy if busy.moved_far < SPARED * dense.moved_far else dense
+        memories |= card.memories
+        offsets |= card.offsets
+        sizes |= {(position, name): arena.nbytes for name, arena in card.arenas.items()}
+        held |= {(position, name): nbytes for name, nbytes in card.held.items()}
+    return Plan(memories, offsets, {key: size for key, size in sizes.items() if size}, held)
+
+
+class _Card:
+    """Where the buffers of a card lie; parameters and attributes are those of `plan` and `Plan`.
+
+    Attributes
+    ----------
+    memories, offsets : as of `Plan`
+    arenas : what its memories have of each request's own
+    held : bytes of contents in its memories
+    moved_far : bytes that a request moves to and from far memory
+    """
+
+    def __init__(
+        self, near: str, near_bytes: int, far: str, slots: int, line: int, begin: _Banks
+    ):  # fmt: skip
+        self._near, self._near_bytes, self._far = near, near_bytes, far
+        self._slots, self._line, self._begin = slots, line, begin
+        self.memories: dict[int, str] = {}
+        self.offsets: dict[int, int] = {}
+        self.arenas: dict[str, _Arena] = defaultdict(_Arena)
+        self.held: Counter[str] = Counter()
+        self.moved_far = 0.0
+
+    def place(self, ordered: Iterable[Buffer], used: Mapping[int, Lifetime]) -> None:
+        """Gives near memory to the first that find room."""
         shared: set[str] = set()
-
-        def worth(buffer: Buffer) -> tuple[bool, float]:
-            copies = slots if buffer.contents is None else 1
-            return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
-
-        for buffer in sorted(mine, key=worth, reverse=True):
-            nbytes, key, core = round_up(buffer.nbytes, line), id(buffer), buffer.core
-            own, room = close[core], near_bytes if core >= 0 else 0
+        for buffer in ordered:
+            nbytes, key = round_up(buffer.nbytes, self._line), id(buffer)
+            near = of_core(self._near, buffer.core)
+            arena, room = self.arenas[near], self._near_bytes if buffer.core >= 0 else 0
+            grown, contents = arena.nbytes, self.held[near]
             if buffer.contents is not None:
-                fits = contents[core] + nbytes + slots * own.nbytes <= room
-                memories[key] = of_core(near, core) if fits else far
-                contents[core] += nbytes if fits else 0
-                if fits or buffer.name not in shared:
-                    held[position, memories[key]] += nbytes
-                if not fits:
-                    shared.add(buffer.name)
-                continue
-            grown = max(own.nbytes, own.offset(nbytes, used[key]) + nbytes)
-            fits = contents[core] + slots * grown <= room
-            memories[key] = of_core(near, core) if fits else far
-            if fits:
-                offsets[key] = own.put(nbytes, used[key])
+                contents += nbytes
             else:
-                offsets[key] = distant.put(nbytes, used[key], *begin.first(buffer))
-        arenas |= {(position, of_core(near, core)): arena for core, arena in close.items()}
-        arenas[position, far] = distant
-    sizes = {key: arena.nbytes for key, arena in arenas.items() if arena.nbytes}
-    return Plan(memories, offsets, sizes, held)
+                grown = max(grown, arena.offset(nbytes, used[key]) + nbytes)
+            fits = contents + self._slots * grown <= room
+            name = self.memories[key] = near if fits else self._far
+            self.moved_far += 0.0 if fits else buffer.traffic
+            if buffer.contents is None:
+                begin = (0, 1) if fits else self._begin.first(buffer)
+                self.offsets[key] = self.arenas[name].put(nbytes, used[key], *begin)
+            elif fits or buffer.name not in shared:
+                self.held[name] += nbytes
+                shared |= set() if fits else {buffer.name}

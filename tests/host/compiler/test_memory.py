@@ -125,6 +125,22 @@ def test_what_moves_most_for_its_size_is_near():
     assert (found.memories[id(hot)], found.memories[id(cold)]) == ("near", "far")
 
 
+@pytest.mark.parametrize(("rows", "is_near"), [(1, False), (4, True)])
+def test_what_is_large_is_near_if_that_spares_half_of_what_moves_far(rows, is_near):
+    """It has no room once what moves more for its size has its place."""
+    small, large = (
+        Buffer(n, 0, size, lambda: np.zeros(0)) for n, size in (("small", 64), ("large", 640))
+    )
+    made = command([small])
+    made.reads.append(whole(large).moving(100.0 * rows))
+    large.traffic += 100.0 * rows
+    times = Schedule({made: 0.0}, 100.0, ())
+    small.traffic = 150.0
+    found = plan([made], times, "near", 640, "far", 1, ONE_BANK, line=LINE)
+    assert (found.memories[id(large)] == "near") == is_near
+    assert (found.memories[id(small)] == "near") != is_near
+
+
 @pytest.mark.parametrize(("operands", "apart"), [(1, 4), (2, 2), (3, 2)])
 def test_what_is_used_together_begins_in_banks_far_apart(operands, apart):
     """Of each size: whatever the buffers' lengths leave."""

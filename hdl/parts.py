@@ -53,7 +53,12 @@ lane and one quantiser of the gather unit's, decoder to quotient of an element o
 engine's, one pair of its byte lanes', one queue of an engine's."""
 
 
+DELAY_NS = 10
+"""What paths of a part may take. By itself a short part would be made as fast as it can be, with up
+to twice the LUTs; beside the others of a card it is not what the clock waits for."""
+
+
 def count(component: wiring.Component) -> dict[str, int]:
     """`synthesise` in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        return synthesise(component, Path(folder))
+        return synthesise(component, Path(folder), DELAY_NS)

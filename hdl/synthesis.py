@@ -103,14 +103,20 @@ def ecp5_report(component: wiring.Component, name: str) -> dict[str, int | float
         return {"name": name, **route(Path(folder), seed=1)}
 
 
-def synthesise(component: wiring.Component, folder: Path) -> dict[str, int]:
+def synthesise(
+    component: wiring.Component, folder: Path, delay_ns: float | None = None
+) -> dict[str, int]:
     """What Yosys counts of a component, all of its ports kept: resources of `ECP5`.
 
-    `route` then finds it in `folder`. Raises `ToolError` if Yosys fails.
+    `delay_ns` is what logic may take between registers; by default Yosys makes the longest path as
+    short as it can, and others as small as that allows. `route` then finds it in `folder`. Raises
+    `ToolError` if Yosys fails.
     """
     (folder / "top.il").write_text(to_rtlil(component, "top"))
     # Mapping makes wires of its own, whose names may be taken.
     script = "read_rtlil top.il; rename -hide w:*; synth_ecp5 -top top -json top.json"
+    if delay_ns is not None:
+        script = f"scratchpad -set abc9.D {round(1000 * delay_ns)}; {script}"
     run_yosys(f"{script}; tee -q -o sizes.json stat -json", folder)
     return ECP5.synthesised(folder / "sizes.json")
 

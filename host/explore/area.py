@@ -86,7 +86,8 @@ def _accumulators(config: CardConfig) -> Sequence[float]:
 
 def _activations(config: CardConfig) -> Sequence[float]:
     rows, bits = config.activation_rows, 8 * config.bus_bytes
-    return 1, bits, config.address_bits, memory(bits, 2 * rows * config.burst_words)[1]
+    luts, blocks = memory(bits, 2 * rows * config.burst_words)
+    return 1, bits, bits * (blocks > 0), config.address_bits, luts, blocks
 
 
 def _row_fetcher(config: CardConfig) -> Sequence[float]:
@@ -128,7 +129,7 @@ def _queue(config: CardConfig) -> Sequence[float]:
 def _counters(config: CardConfig) -> Sequence[float]:
     depth, ports = 1 << (config.counters - 1).bit_length(), config.cores + 1
     luts, blocks = memory(32, depth)
-    return 1, ports, ports * luts, ports * blocks
+    return blocks > 0, ports, ports * (blocks == 0), ports * luts, ports * blocks
 
 
 def _fetcher(config: CardConfig) -> Sequence[float]:

@@ -18,6 +18,7 @@ TINY = PRESETS["tiny"]
 SQUARE = {"kernel": (3, 3), "pad": (1, 1)}
 
 
+@pytest.mark.slow
 @example(columns=[150, 1], bus_bytes=64, read_stall=0.3, write_stall=0.3, seed=2)
 @example(columns=[70, 5], bus_bytes=32, read_stall=0.0, write_stall=0.8, seed=3)
 @given(
@@ -33,6 +34,7 @@ def test_output_is_golden_and_nothing_else_is_written(
     run_random(Opcode.AVERAGE, columns, bus_bytes, read_stall, write_stall, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("byte_word_cycles", [1, 2, 4])
 def test_every_width_has_the_same_bytes(byte_word_cycles):
     config = TINY.replace(byte_word_cycles=byte_word_cycles)
@@ -45,6 +47,7 @@ def test_every_width_has_the_same_bytes(byte_word_cycles):
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 def test_taps_stream_in_the_stated_cycles():
     dut, inputs, output, rng = bench(TINY, latency=(3, 3))
     cases = [
@@ -72,6 +75,7 @@ def test_taps_stream_in_the_stated_cycles():
         assert least <= duration <= most, job.sides
 
 
+@pytest.mark.slow
 def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY, stall=0.95)
     job = AverageJob(inputs, TINY, 0, rng, size=(1, 20), k=16, out=(1, 20), kernel=(1, 1))
@@ -82,6 +86,7 @@ def test_latency_is_as_stated():
     assert answers[-1] + dut.average_latency == writes[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("latency", "write_stall", "kernel", "expected"),
     [(1, 0.0, 3, Activity.BUSY), (600, 0.0, 3, Activity.STARVED), (1, 0.99, 1, Activity.BLOCKED)],

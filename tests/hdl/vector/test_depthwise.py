@@ -18,6 +18,7 @@ TINY = PRESETS["tiny"]
 SQUARE = {"kernel": (3, 3), "pad": (1, 1)}
 
 
+@pytest.mark.slow
 @example(columns=[150, 1], bus_bytes=64, read_stall=0.3, write_stall=0.3, seed=2)
 @example(columns=[200], bus_bytes=32, read_stall=0.0, write_stall=0.8, seed=3)
 @given(
@@ -33,6 +34,7 @@ def test_output_is_golden_and_nothing_else_is_written(
     run_random(Opcode.DEPTHWISE, columns, bus_bytes, read_stall, write_stall, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [0, Flag.ONES])
 def test_the_largest_kernels_and_sums(flags):
     """64 weighted taps, 255 x 255 of ones, all operands as far from zero as can be."""
@@ -45,6 +47,7 @@ def test_the_largest_kernels_and_sums(flags):
     run(dut, inputs, output, [job])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -74,6 +77,7 @@ def test_taps_stream_in_the_stated_cycles(case):
     assert least <= duration <= stated + loaded + edge + dut.sums_latency + 20
 
 
+@pytest.mark.slow
 def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY, stall=0.95)
     job = SumsJob(inputs, TINY, 0, rng, size=(1, 20), k=16, out=(1, 20), kernel=(1, 1))
@@ -84,6 +88,7 @@ def test_latency_is_as_stated():
     assert answers[-1] + dut.sums_latency == writes[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, -0.0, np.inf, np.nan])
 def test_the_first_bad_multiplier_is_named(value):
     dut, inputs, output, rng = bench(TINY)
@@ -104,6 +109,7 @@ def test_the_first_bad_multiplier_is_named(value):
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("latency", "write_stall", "kernel", "expected"),
     [(1, 0.0, 3, Activity.BUSY), (600, 0.0, 3, Activity.STARVED), (1, 0.99, 1, Activity.BLOCKED)],
@@ -125,6 +131,7 @@ def test_the_engine_is_empty_behind_sums():
     ))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_formats_and_floors_are_what_the_flags_say():
     """Every pair of formats, with and without a floor, and with ones."""
     dut, inputs, output, rng = bench(TINY, latency=(1, 2))

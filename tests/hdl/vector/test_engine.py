@@ -35,6 +35,7 @@ def bench(config, seed=0, stall=0.0, write_stall=0.0, latency=(1, 12)):
     return VectorEngine(config), inputs, output, np.random.default_rng(seed)
 
 
+@pytest.mark.slow
 @example([(Opcode.ADD, 2, 70), (Opcode.AFFINE, 3, 1)], 32, (2, 1), 0.3, 0.3, 0)
 @example([(Opcode.MULTIPLY, 4, 33)], 16, (2, 1), 0.0, 0.95, 1)
 @example(
@@ -99,6 +100,7 @@ def many(cases, seed=0):
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 def test_every_command_function_and_pair_of_formats():
     opcodes, outputs = itertools.cycle(OPCODES), itertools.cycle(OUTPUTS)
     cases = [
@@ -110,6 +112,7 @@ def test_every_command_function_and_pair_of_formats():
     many({"rows": 2, "columns": 6} | case for case in cases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_place", ["a", "b"])
 def test_in_place(in_place):
     dut, inputs, output, rng = bench(TINY, 3)
@@ -124,6 +127,7 @@ def test_in_place(in_place):
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bus_bytes", "float_word_cycles"),
     [(16, 1), (16, 4), pytest.param(64, 1, marks=pytest.mark.slow)],
@@ -188,6 +192,7 @@ def test_latency_is_as_stated(function, flags):
     assert seen["write"] - seen["word"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source_latency", "write_stall", "expected"),
     [(1, 0.0, Activity.BUSY), (60, 0.0, Activity.STARVED), (1, 0.95, Activity.BLOCKED)],

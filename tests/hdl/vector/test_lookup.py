@@ -15,6 +15,7 @@ from tests.hdl.vector.test_engine import bench
 TINY = PRESETS["tiny"]
 
 
+@pytest.mark.slow
 @given(
     shapes=st.lists(
         st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(0, 1), st.booleans()),
@@ -37,6 +38,7 @@ def test_output_is_golden_and_nothing_else_is_written(shapes, read_stall, write_
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 def test_every_length_of_a_row():
     dut, inputs, output, rng = bench(TINY, latency=(2, 2))
     jobs, position = [], 0
@@ -46,6 +48,7 @@ def test_every_length_of_a_row():
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 def test_each_byte_has_its_own_entry():
     dut, inputs, output, rng = bench(TINY)
     job = LookupJob(inputs, TINY, 0, rng, rows=1, columns=256)
@@ -56,6 +59,7 @@ def test_each_byte_has_its_own_entry():
     run(dut, inputs, output, [job])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bus_bytes", [32, pytest.param(128, marks=pytest.mark.slow)])
 def test_wider_words(bus_bytes):
     config = TINY.replace(bus_bytes=bus_bytes)
@@ -69,6 +73,7 @@ def test_wider_words(bus_bytes):
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bus_bytes", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_bytes_stream_in_the_stated_cycles(bus_bytes):
     config = TINY.replace(bus_bytes=bus_bytes)
@@ -87,6 +92,7 @@ def test_bytes_stream_in_the_stated_cycles(bus_bytes):
         assert least <= duration <= most + slack + dut.lookup_latency + 20
 
 
+@pytest.mark.slow
 def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY, stall=0.9)
     words = 60
@@ -98,6 +104,7 @@ def test_latency_is_as_stated():
     assert answers[-1] + dut.lookup_latency == writes[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("latency", "write_stall", "columns", "expected"),
     [

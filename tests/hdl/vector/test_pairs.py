@@ -15,6 +15,7 @@ TINY = PRESETS["tiny"]
 CONFIGS = {cycles: TINY.replace(byte_word_cycles=cycles) for cycles in (1, 2, 4)}
 
 
+@pytest.mark.slow
 @given(
     shapes=st.lists(
         st.tuples(st.sampled_from(PAIRS), st.integers(1, 3), st.integers(1, 40)),
@@ -38,6 +39,7 @@ def test_output_is_golden_and_nothing_else_is_written(
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word_cycles", CONFIGS)
 def test_every_length_of_a_row(word_cycles):
     config = CONFIGS[word_cycles]
@@ -54,6 +56,7 @@ def test_every_length_of_a_row(word_cycles):
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word_cycles", CONFIGS)
 def test_bytes_stream_in_the_stated_cycles(word_cycles):
     config = CONFIGS[word_cycles]
@@ -72,6 +75,7 @@ def test_bytes_stream_in_the_stated_cycles(word_cycles):
         assert duration <= bound + rows + dut.pair_latency + 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word_cycles", CONFIGS)
 def test_latency_is_as_stated(word_cycles):
     config = CONFIGS[word_cycles]
@@ -114,6 +118,7 @@ def test_the_engine_is_empty_behind_pairs():
     run(dut, inputs, output, jobs)
 
 
+@pytest.mark.slow
 def test_wider_words():
     config = TINY.replace(bus_bytes=32, byte_word_cycles=1)
     dut, inputs, output, rng = bench(config, 5, 0.3, 0.3)

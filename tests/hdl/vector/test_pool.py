@@ -22,6 +22,7 @@ from tests.hdl.vector.windows import along, run_in_turn, run_random
 TINY = PRESETS["tiny"]
 
 
+@pytest.mark.slow
 @example(columns=[150, 1], bus_bytes=64, read_stall=0.3, write_stall=0.3, seed=2)
 @given(
     columns=st.lists(st.integers(1, 100), min_size=1, max_size=3),
@@ -36,6 +37,7 @@ def test_output_is_golden_and_nothing_else_is_written(
     run_random(Opcode.POOL, columns, bus_bytes, read_stall, write_stall, seed)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32))
 def test_taps_are_counted_as_they_lie(seed):
     sides = random_windows(np.random.default_rng(seed))
@@ -48,6 +50,7 @@ def test_taps_are_counted_as_they_lie(seed):
         assert counted == (out, inside.sum(), (taps < 0).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True])
 def test_bytes_compare_as_their_format_says(signed):
     dut, inputs, output, rng = bench(TINY)
@@ -58,6 +61,7 @@ def test_bytes_compare_as_their_format_says(signed):
     run(dut, inputs, output, [job])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bus_bytes", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_taps_stream_in_the_stated_cycles(bus_bytes):
     config = TINY.replace(bus_bytes=bus_bytes)
@@ -83,6 +87,7 @@ def test_taps_stream_in_the_stated_cycles(bus_bytes):
         assert least <= duration <= most + dut.pool_latency + 20
 
 
+@pytest.mark.slow
 def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY, stall=0.9)
     words = 60
@@ -94,6 +99,7 @@ def test_latency_is_as_stated():
     assert answers[-1] + dut.pool_latency == writes[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("latency", "write_stall", "kernel", "expected"),
     [(1, 0.0, 3, Activity.BUSY), (600, 0.0, 3, Activity.STARVED), (1, 0.97, 1, Activity.BLOCKED)],

@@ -226,6 +226,6 @@ def test_the_m2_class_card_has_4096_multipliers_a_core():
     assert config.dram_bytes == 16 << 30
 
 
-@pytest.mark.parametrize("name", ["tiny", "default", "quad"])
+@pytest.mark.parametrize("name", ["tiny", "default", pytest.param("quad", marks=pytest.mark.slow)])
 def test_presets_elaborate(name):
     Fragment.get(Card(preset(name)), None)

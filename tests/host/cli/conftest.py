@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from halfdome.host import cli
+from halfdome.host.cli import options
 from halfdome.host.models import dlrm, features, movielens
 from tests.host.models import synthetic
 
@@ -16,6 +17,7 @@ def halfdome(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["halfdome", *map(str, arguments)])
+        monkeypatch.setattr(options.console, "stderr", False)  # as in a process of its own
         status = 0
         try:
             cli.main()

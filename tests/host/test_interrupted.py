@@ -159,6 +159,7 @@ def test_an_exception_while_requests_are_in_flight(place, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_exception_at_any_line_while_requests_are_in_flight():
     served = Served()
     for at in range(1, 1 + lines_of(served.run), 3):

@@ -456,7 +456,8 @@ def test_project_without_cards_sees_no_change(run, pytester):
         "def test_own(platform, runtime): assert (platform, runtime) == ('linux', 'wasm')\n"
     )
     run(source).assert_outcomes(passed=1)
-    assert {path.name for path in Path(pytester.path).iterdir()} <= {"test_user.py", "temp"}
+    left = {path.name for path in Path(pytester.path).iterdir()}
+    assert left <= {"test_user.py", "temp", "__pycache__"}
 
 
 def test_project_with_the_same_option_can_leave_the_plugin_out(run, pytester):

@@ -102,6 +102,7 @@ def test_a_command_for_another_core_than_the_ring_s_is_refused_beside_good_ones(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_amaranths_simulator_sees_the_same():
     with halfdome.open(cards=1, config=TWO, engine="pysim") as runtime:
         device = runtime.cards[0].device

@@ -116,22 +116,27 @@ def traffic(commands: Iterable[Command], plan: Plan, cards: int) -> list[dict[st
     return moved
 
 
+def _together(commands: Iterable[Command]) -> dict[int, set[int]]:
+    """Of each buffer those that commands use together with it, by identity."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for command in commands:
+        together = {id(region.buffer) for region in (*command.reads, *command.writes)}
+        for buffer in together:
+            found[buffer] |= together - {buffer}
+    return found
+
+
 class _Banks:
     """The banks in which buffers of a card begin.
 
     Parameters
     ----------
-    commands : that use them
+    beside : of each buffer those that commands use together with it, by identity
     banks : addresses at which those of far memory begin; from the range's end on they come again
     """
 
-    def __init__(self, commands: Iterable[Command], banks: range):
-        self._banks = banks
-        self._beside: dict[int, set[int]] = {}
-        for command in commands:
-            together = {id(region.buffer) for region in (*command.reads, *command.writes)}
-            for buffer in together:
-                self._beside.setdefault(buffer, set()).update(together - {buffer})
+    def __init__(self, beside: Mapping[int, set[int]], banks: range):
+        self._beside, self._banks = beside, banks
         self._found: dict[int, int] = {}
 
     def first(self, buffer: Buffer) -> tuple[int, int]:
@@ -161,6 +166,7 @@ def plan(
     """
     used = lifetimes(commands, schedule)
     all_buffers = buffers(commands)
+    beside = _together(commands)
     memories: dict[int, str] = {}
     offsets: dict[int, int] = {}
     sizes: dict[tuple[int, str], int] = {}
@@ -176,7 +182,7 @@ def plan(
     for position in sorted({buffer.position for buffer in all_buffers}):
         mine = [buffer for buffer in all_buffers if buffer.position == position]
         dense, busy = (
-            _Card(near, near_bytes, far, slots, line, _Banks(commands, banks)) for _ in range(2)
+            _Card(near, near_bytes, far, slots, line, _Banks(beside, banks)) for _ in range(2)
         )
         dense.place(sorted(mine, key=density, reverse=True), used)
         busy.place(sorted(mine, key=traffic, reverse=True), used)

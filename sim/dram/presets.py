@@ -103,8 +103,8 @@ def settings(config: CardConfig) -> DramSettings:
             "use more dram_channels"
         )
     clocks = grade._asdict()
-    # A clock lasts 2_000_000 / rate picoseconds; round the time up to whole clocks.
     clocks["refi_bank"] = clocks.pop("refi") // DRAM_BANKS  # tREFIpb
+    # A clock lasts 2_000_000 / rate picoseconds; round the time up to whole clocks.
     clocks["faw"] = max(grade.faw, -(-FAW_PICOSECONDS * grade.rate // 2_000_000))
     return DramSettings(
         clock_mhz=config.clock_mhz,

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from halfdome.host.explore import measure, study, workers
+from halfdome.host.explore import measure, search, study, workers
 from halfdome.host.explore.metrics import METRICS
 
 SMALL = {
@@ -50,3 +50,10 @@ def measure_at_once(monkeypatch, row):
     monkeypatch.setattr(measure, "measure", fake)
     monkeypatch.setattr(workers, "_processes", threads)
     return seen
+
+
+def run(study, folder, by=1, told=lambda point: None):
+    """Measures a study whose points are kept in a folder; all its points."""
+    results = search.Results(study, search.storage_in(folder))
+    search.run(study, results, by, told)
+    return results.points

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from halfdome.host.explore import measure, search, tell, workers
+from halfdome.host.explore import measure, search, tell
 from tests.host.explore import studies
 
 GRID = {"lanes": [1, 2, 4], "queue_depth": [4, 8]}
@@ -18,35 +18,20 @@ GRID = {"lanes": [1, 2, 4], "queue_depth": [4, 8]}
 @pytest.fixture
 def measured(monkeypatch):
     """Points are measured at once, in this process; the values of each."""
-    seen = []
-
-    def fake(study, values):
-        study.design(values)
-        seen.append(dict(values))
-        return studies.row(values)
-
-    monkeypatch.setattr(measure, "measure", fake)
-    monkeypatch.setattr(workers, "_processes", studies.threads)
-    return seen
-
-
-def run(study, folder, by=1):
-    results = search.Results(study, search.storage_in(folder))
-    search.run(study, results, by)
-    return results.points
+    return studies.measure_at_once(monkeypatch, studies.row)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_grid_has_every_combination_once(measured, tmp_path, count):
     study = studies.of(parameters=GRID)
-    points = run(study, tmp_path, count)
+    points = studies.run(study, tmp_path, count)
     assert [point.values for point in points] == list(study.combinations())
     assert len(measured) == 6
 
 
 def test_what_is_measured_is_not_measured_again(measured, tmp_path):
-    first = run(studies.of(parameters=GRID), tmp_path)
-    assert run(studies.of(parameters=GRID), tmp_path) == first
+    first = studies.run(studies.of(parameters=GRID), tmp_path)
+    assert studies.run(studies.of(parameters=GRID), tmp_path) == first
     assert len(measured) == 6
 
 
@@ -54,7 +39,7 @@ def test_what_is_measured_is_not_measured_again(measured, tmp_path):
 def test_a_search_draws_so_many_points_and_goes_on_when_asked_for_more(measured, tmp_path, method):
     for points in (3, 5):
         study = studies.of(parameters=GRID, search={"method": method, "points": points})
-        found = run(study, tmp_path)
+        found = studies.run(study, tmp_path)
         assert len(found) == points
     assert len(measured) == 5
     assert len({tuple(values.items()) for values in measured}) == 5
@@ -64,13 +49,13 @@ def test_the_same_seed_draws_the_same_points(measured, tmp_path):
     study = studies.of(parameters=GRID, search={"method": "random", "points": 4})
     for name in "ab":
         (tmp_path / name).mkdir()
-        run(study, tmp_path / name)
+        studies.run(study, tmp_path / name)
     assert measured[:4] == measured[4:]
 
 
 def test_an_infeasible_point_is_told_with_its_reason(measured, tmp_path):
     study = studies.of(parameters={"array_rows": [4, 32], "bus_bytes": [16, 32]})
-    points = run(study, tmp_path)
+    points = studies.run(study, tmp_path)
     [bad] = [point for point in points if not point.row]
     assert dict(bad.values) == {"array_rows": 32, "bus_bytes": 16}
     assert "array_rows=32: one bus word must hold a row" in bad.why
@@ -79,7 +64,7 @@ def test_an_infeasible_point_is_told_with_its_reason(measured, tmp_path):
 def test_a_point_outside_its_constraints_is_not_on_the_front(measured, tmp_path):
     bound = {"area_lut4_equivalents": {"most": 2000}}
     study = studies.of(parameters={"lanes": [1, 2, 4]}, constraints=bound)
-    points = run(study, tmp_path)
+    points = studies.run(study, tmp_path)
     assert [point.values["lanes"] for point in tell.pareto(study, points)] == [1, 2]
     assert [row["verdict"] for row in tell.rows(study, points)] == [
         "Pareto front", "Pareto front", "outside constraints",
@@ -88,7 +73,7 @@ def test_a_point_outside_its_constraints_is_not_on_the_front(measured, tmp_path)
 
 def test_what_a_better_point_beats_is_not_on_the_front(measured, tmp_path):
     study = studies.of(parameters=GRID)
-    front = tell.pareto(study, run(study, tmp_path))
+    front = tell.pareto(study, studies.run(study, tmp_path))
     assert [point.values["queue_depth"] for point in front] == [8, 8, 8]
 
 
@@ -96,7 +81,7 @@ def test_an_unknown_point_is_told_with_those_there_are(measured, tmp_path):
     study = studies.of(parameters={"lanes": [1, 2]})
     with pytest.raises(ValueError, match="none; measure them with"):
         search.Results(study, search.storage_in(tmp_path)).point(0)
-    run(study, tmp_path)
+    studies.run(study, tmp_path)
     results = search.Results(study, search.storage_in(tmp_path))
     assert results.point(1).values == {"lanes": 2}
     with pytest.raises(ValueError, match="point 7: is not among those measured: 0, 1"):
@@ -115,9 +100,9 @@ def test_a_worker_that_fails_ends_the_search_and_its_point_comes_again(
 
     monkeypatch.setattr(measure, "measure", failing)
     with pytest.raises(RuntimeError, match="out of disk"):
-        run(study, tmp_path)
+        studies.run(study, tmp_path)
     monkeypatch.setattr(measure, "measure", fake)
-    assert [point.values["lanes"] for point in run(study, tmp_path)] == [1, 2]
+    assert [point.values["lanes"] for point in studies.run(study, tmp_path)] == [1, 2]
     assert measured == [{"lanes": 1}, {"lanes": 2}]
 
 

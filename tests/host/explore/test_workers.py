@@ -68,11 +68,11 @@ def workers_of(address: str) -> int:
 def test_a_cluster_measures_what_this_machine_does(start, scheduler, tmp_path):
     address, _ = scheduler
     with pytest.raises(OSError, match="has no workers; start some with `dask worker"):
-        run(studies.of(parameters={"lanes": [1, 2]}), tmp_path, address)
+        studies.run(studies.of(parameters={"lanes": [1, 2]}), tmp_path, address)
     first, _ = worker(start, address), worker(start, address)
     wait_for(lambda: workers_of(address) == 2)
     study = studies.of(parameters={"lanes": [1, 2, 4], "array_rows": [4, 32]})
-    found = run(study, tmp_path, address)
+    found = studies.run(study, tmp_path, address)
     assert len(found) == 6
     assert all("array_rows=32" in point.why for point in found if not point.row)
     for point in found:
@@ -80,7 +80,7 @@ def test_a_cluster_measures_what_this_machine_does(start, scheduler, tmp_path):
             assert point.row == measure.measure(study, point.values)
     first.kill()
     more = studies.of(parameters={"lanes": [1, 2, 4, 8], "array_rows": [4]})
-    assert len(run(more, tmp_path, address)) == 4
+    assert len(studies.run(more, tmp_path, address)) == 4
 
 
 @pytest.mark.slow
@@ -90,16 +90,10 @@ def test_a_search_ends_when_its_scheduler_does(start, scheduler, tmp_path):
     wait_for(lambda: workers_of(address) == 1)
     study = studies.of(parameters={"lanes": [1, 2, 4]})
     with pytest.raises(OSError, match=f"scheduler {address}: went away"):
-        run(study, tmp_path, address, lambda point: process.kill())
+        studies.run(study, tmp_path, address, lambda point: process.kill())
     kept = search.Results(study, search.storage_in(tmp_path)).points
     assert 1 <= len(kept) < 3
-    assert len(run(study, tmp_path, 1)) == 3
-
-
-def run(study, folder, by, told=lambda point: None):
-    results = search.Results(study, search.storage_in(folder))
-    search.run(study, results, by, told)
-    return results.points
+    assert len(studies.run(study, tmp_path, 1)) == 3
 
 
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch):

@@ -96,6 +96,13 @@ def test_a_terminal_without_the_signs_of_tables_shows_others(halfdome, monkeypat
     assert "peak" in written.read()
 
 
+def test_without_standard_output_a_command_still_runs(halfdome, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    status, _, error = halfdome("info", "--json", tmp_path / "info.json")
+    assert (status, error) == (0, "")
+    assert (tmp_path / "info.json").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused(refused, tmp_path):
     (tmp_path / "file").touch()
     refused(

@@ -14,7 +14,7 @@ def row(values):
     return studies.row(values) | {
         "engines": dict.fromkeys(ENGINES, activities), "shares": {"load": busy, "dram": 0.3},
         "energy_uj": {"dram_bit": 2.0}, "macs_per_sample": 1000.0,
-        "dram_bytes_per_sample": 100.0 * values["queue_depth"],
+        "dram_bytes_per_sample": 100.0 * values.get("queue_depth", 4),
     }  # fmt: skip
 
 

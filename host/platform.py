@@ -218,7 +218,7 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
 def fingerprint() -> str:
     """Stands for the sources of the card and of what simulates it: what was measured of others is
     not of it."""
-    from halfdome.sim.platform import fingerprint
+    from halfdome.sim.build.fingerprint import fingerprint
 
     return fingerprint()
 

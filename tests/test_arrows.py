@@ -18,7 +18,12 @@ ALLOWED = {
 EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, what operators
     # compute, and where Python would be too slow.
-    "host/platform.py": {"sim.fabric.config", "sim.golden", "sim.platform"},
+    "host/platform.py": {
+        "sim.build.fingerprint",
+        "sim.fabric.config",
+        "sim.golden",
+        "sim.platform",
+    },
     "host/cli/card.py": {
         "hdl.boards",
         "hdl.synthesis",

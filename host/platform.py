@@ -195,6 +195,13 @@ def check_options(options: Mapping[str, object]) -> None:
             raise ValueError(f"{name}: is no option; there are {', '.join(known)}")
 
 
+def is_hardware(engine: str) -> bool:
+    """Whether the cards of an engine are the RTL, which waveforms need."""
+    from halfdome.sim.rtl.cards import HARDWARE
+
+    return engine in HARDWARE
+
+
 def check_faults(faults: Sequence[str], cards: int) -> None:
     """Raises the `ValueError` with which `Runtime.inject` would refuse these."""
     from halfdome.sim.platform import Platform
@@ -218,7 +225,7 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
 def fingerprint() -> str:
     """Stands for the sources of the card and of what simulates it: what was measured of others is
     not of it."""
-    from halfdome.sim.platform import fingerprint
+    from halfdome.sim.build.fingerprint import fingerprint
 
     return fingerprint()
 

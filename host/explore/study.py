@@ -23,6 +23,7 @@ from halfdome.hdl.config import ConfigError, preset
 from halfdome.host import platform
 from halfdome.host.explore.metrics import METRICS, OF_BOUND
 from halfdome.host.explore.parameters import (
+    COMPILED,
     RTL,
     TIMING,
     Design,
@@ -90,6 +91,13 @@ class Model(_Strict):
     requests: File
     calibration: File | None = None
     shapes: dict[str, Annotated[tuple[Positive, ...], Field(strict=False)]] = {}
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether what the compiler decides is decided."""
+        from halfdome.host.frontend.plan import SUFFIX
+
+        return self.path.suffix == SUFFIX
 
 
 class Search(_Strict):
@@ -189,10 +197,12 @@ class Study(_Strict):
             for name in wanted:
                 if name in OF_BOUND:
                     raise ValueError(f"{name}: needs the bound on the latency, [arrivals] p99_us")
-        if isinstance(self.workload, Model):
-            for name in ("batch", "in_flight", "parallelism", "cores_sparse"):
+        if isinstance(self.workload, Model) and self.workload.is_compiled:
+            for name in COMPILED:
                 if name in self.parameters:
-                    raise ValueError(f"{name}: is of the workloads demo and recommender alone")
+                    raise ValueError(
+                        f"{name}: is compiled into {self.workload.path}: give what it was made from"
+                    )
         if not isinstance(self.workload, Recommender) and "table_bits" in self.parameters:
             raise ValueError("table_bits: is of the workload recommender alone")
 

@@ -57,32 +57,90 @@ def test_energy_is_power_over_the_samples_of_a_second(row):
     )
 
 
-def test_a_model_of_a_file_is_measured(tmp_path):
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory):
+    """Measures a small model of a file, or of any other name in `nets`."""
     pytest.importorskip("onnxscript")
     onnx = pytest.importorskip("onnx")
+    from halfdome.host.explore import simulate_model
     from tests.host.frontend import nets
 
-    onnx.save(nets.residual(), tmp_path / "net.onnx")
-    images = nets.images(4)
-    np.savez(tmp_path / "x.npz", x=np.stack(images))
-    (tmp_path / "net.toml").write_text("""
-        version = 1
-        config = "tiny"
-        [workload]
-        kind = "model"
-        path = "net.onnx"
-        requests = "x.npz"
-        calibration = "x.npz"
-        [parameters]
-        cards = 2
-        [arrivals]
-        p99_us = 1000
-    """)
-    made = study.checked(study.read(tmp_path / "net.toml"), "net.toml", tmp_path)
-    row = measured(made)
+    folder = tmp_path_factory.mktemp("model")
+    np.savez(folder / "x.npz", x=np.stack(nets.images(4)))
+
+    def model(net, **parameters):
+        onnx.save(net, folder / "net.onnx")
+        workload = {
+            "kind": "model",
+            "path": "net.onnx",
+            "requests": "x.npz",
+            "calibration": "x.npz",
+        }
+        said = {"version": 1, "config": "tiny", "workload": workload, "parameters": parameters}
+        made = study.checked(said | {"arrivals": {"p99_us": 1000}}, "net", folder)
+        simulate_model._prepared.cache_clear()
+        return measured(made)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("parameters", "samples", "in_flight"),
+    [({"cards": 2}, 2, None), ({"cards": 2, "batch": 4, "in_flight": 3}, 4, 3),
+     ({"cards": 2, "parallelism": "pipeline"}, 1, None), ({"cards": 2, "fused": False}, 2, None)],
+    ids=str,
+)  # fmt: skip
+def test_a_model_of_a_file_is_measured_as_onnx_runtime_has_it(
+    model_of, parameters, samples, in_flight
+):
+    from tests.host.frontend import nets
+
+    row = model_of(nets.residual(), **parameters)
     assert METRICS.keys() <= row.keys()
-    assert row["macs_per_sample"] > 0
-    assert row["samples_per_second"] > 0
+    assert row["mismatching_samples"] == 0
+    assert row["samples_of_a_request"] == samples
+    assert row["in_flight"] == in_flight or in_flight is None
+    assert row["samples_per_second"] == pytest.approx(samples * row["queries_per_second"])
+    assert 0 < row["queries_per_second_at_p99"] < row["queries_per_second"]
+    convolutions = 12 * 12 * 8 * 3 * 9 + 6 * 6 * 8 * (8 // 2) * 9
+    pooling = 6 * 6 * 8  # a product with ones
+    assert row["macs_per_sample"] == convolutions + pooling + 8 * 5
+
+
+def test_requests_that_differ_from_onnx_runtime_are_counted(model_of, monkeypatch):
+    from halfdome.host.explore import simulate_model
+    from tests.host.frontend import nets
+
+    right, asked = simulate_model.run_session, []
+
+    def wrong_twice(session, names, request):
+        asked.append(request)
+        [found] = right(session, names, request)
+        return [found + (len(asked) in (2, 3)) * np.float32(1e-6)]
+
+    monkeypatch.setattr(simulate_model, "run_session", wrong_twice)
+    assert model_of(nets.residual(), cards=2)["mismatching_samples"] == 2
+    assert len(asked) == 4
+
+
+def test_a_model_that_returns_to_the_host_goes_step_by_step(model_of):
+    """Two products of four rows each, a softmax of the host between them."""
+    from tests.host.frontend.nets import images, model, node
+
+    rng = np.random.default_rng(1)
+    weights = {"v": rng.normal(size=(12, 8)), "w": rng.normal(size=(8, 3))}
+    net = model(
+        [node("Reshape", "x rows", "r"), node("MatMul", "r v", "m"), node("Softmax", "m", "s"),
+         node("MatMul", "s w", "y")],
+        {"x": (np.float32, images(1).shape[1:])}, ["y"],
+        {name: each.astype(np.float32) for name, each in weights.items()}
+        | {"rows": np.array([36, 12])},
+    )  # fmt: skip
+    row = model_of(net, cards=2, batch=3)
+    assert row["mismatching_samples"] == 0
+    assert (row["in_flight"], row["samples_of_a_request"]) == (1, 3)
+    assert row["macs_per_sample"] == 36 * (12 * 8 + 8 * 3)
+    assert 0 < row["queries_per_second_at_p99"] < row["queries_per_second"]
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -105,10 +105,12 @@ def test_a_value_that_fits_some_combinations_is_no_mistake():
     )
 
 
-def test_a_model_cannot_vary_what_compiling_it_does_not_know():
+def test_a_compiled_model_cannot_vary_what_it_is_compiled_with():
     workload = {"kind": "model", "path": "m.onnx", "requests": "x.npz"}
-    refused("batch: is of the workloads demo and recommender", workload=workload,
-            parameters={"batch": 4})  # fmt: skip
+    for name, value in {"batch": 4, "parallelism": "pipeline", "fused": False}.items():
+        of(workload=workload, parameters={name: value})
+        refused(f"{name}: is compiled into m.halfdome: give what it was made from",
+                workload=workload | {"path": "m.halfdome"}, parameters={name: value})  # fmt: skip
 
 
 def test_a_file_names_its_study_and_paths_are_from_its_folder(tmp_path):

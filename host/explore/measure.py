@@ -10,7 +10,7 @@ from halfdome.hdl.commands import Engine
 from halfdome.hdl.registers import ACTIVITIES
 from halfdome.host import platform
 from halfdome.host.compiler import costs
-from halfdome.host.explore import area, energy, queueing, simulate
+from halfdome.host.explore import area, energy, kept, queueing, simulate
 from halfdome.host.explore.parameters import Design, Value
 from halfdome.host.explore.simulate import Ran
 from halfdome.host.explore.study import Model, Study
@@ -24,7 +24,8 @@ def measure(study: Study, values: Mapping[str, Value]) -> dict[str, Any]:
     do the work.
     """
     design = study.design(values)
-    return metrics(study, design, _ran(study, design))
+    ran = kept.kept(study.seen_by_cards(design), lambda: _ran(study, design))
+    return metrics(study, design, ran)
 
 
 def _ran(study: Study, design: Design) -> Ran:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from halfdome.host.explore import measure, study
+from halfdome.host.explore import measure, simulate, study
 from halfdome.host.explore.metrics import METRICS
 from halfdome.host.explore.study import Recommender
 from halfdome.host.explore.workloads import NETS, shape, work
@@ -45,6 +45,14 @@ def test_rates_follow_from_intervals_and_the_bound_leaves_less(row):
     assert 0 < row["queries_per_second_at_p99"] < row["queries_per_second"]
 
 
+def test_another_bound_asks_cards_nothing(row, monkeypatch):
+    monkeypatch.setattr(simulate, "run_graph", lambda *_: pytest.fail("simulated again"))
+    again = measured(of(parameters={"cards": 2, "batch": 8}, arrivals={"p99_us": 30}))
+    changed = {name for name in row if row[name] != again[name]}
+    assert changed == {"samples_per_second_at_p99", "queries_per_second_at_p99"}
+    assert again["queries_per_second_at_p99"] > row["queries_per_second_at_p99"]
+
+
 def test_what_engines_do_fills_their_cycles(row):
     for shares in row["engines"].values():
         assert sum(shares.values()) == pytest.approx(1)
@@ -59,7 +67,7 @@ def test_energy_is_power_over_the_samples_of_a_second(row):
 
 @pytest.fixture(scope="module")
 def model_of(tmp_path_factory):
-    """Measures a small model of a file, or of any other name in `nets`."""
+    """The study of a model in a file."""
     pytest.importorskip("onnxscript")
     onnx = pytest.importorskip("onnx")
     from halfdome.host.explore import simulate_model
@@ -77,9 +85,8 @@ def model_of(tmp_path_factory):
             "calibration": "x.npz",
         }
         said = {"version": 1, "config": "tiny", "workload": workload, "parameters": parameters}
-        made = study.checked(said | {"arrivals": {"p99_us": 1000}}, "net", folder)
         simulate_model._prepared.cache_clear()
-        return measured(made)
+        return study.checked(said | {"arrivals": {"p99_us": 1000}}, "net", folder)
 
     return model
 
@@ -95,7 +102,7 @@ def test_a_model_of_a_file_is_measured_as_onnx_runtime_has_it(
 ):
     from tests.host.frontend import nets
 
-    row = model_of(nets.residual(), **parameters)
+    row = measured(model_of(nets.residual(), **parameters))
     assert METRICS.keys() <= row.keys()
     assert row["mismatching_samples"] == 0
     assert row["samples_of_a_request"] == samples
@@ -119,7 +126,9 @@ def test_requests_that_differ_from_onnx_runtime_are_counted(model_of, monkeypatc
         return [found + (len(asked) in (2, 3)) * np.float32(1e-6)]
 
     monkeypatch.setattr(simulate_model, "run_session", wrong_twice)
-    assert model_of(nets.residual(), cards=2)["mismatching_samples"] == 2
+    made = model_of(nets.residual(), cards=2)
+    design = made.design({"cards": 2})
+    assert simulate_model.run_model(made.workload, design, at_random=False).mismatching == 2
     assert len(asked) == 4
 
 
@@ -136,7 +145,7 @@ def test_a_model_that_returns_to_the_host_goes_step_by_step(model_of):
         {name: each.astype(np.float32) for name, each in weights.items()}
         | {"rows": np.array([36, 12])},
     )  # fmt: skip
-    row = model_of(net, cards=2, batch=3)
+    row = measured(model_of(net, cards=2, batch=3))
     assert row["mismatching_samples"] == 0
     assert (row["in_flight"], row["samples_of_a_request"]) == (1, 3)
     assert row["macs_per_sample"] == 36 * (12 * 8 + 8 * 3)

@@ -124,6 +124,20 @@ def test_a_file_names_its_study_and_paths_are_from_its_folder(tmp_path):
     assert str(made.workload.requests) == "/x.npz"
 
 
+@pytest.mark.parametrize("field", ["energy", "workload.path", "workload.requests"])
+def test_what_a_named_file_holds_is_part_of_a_study(tmp_path, field):
+    (tmp_path / "x").mkdir()
+    files = {"energy": "e.toml", "workload.path": "m.onnx", "workload.requests": "x/0.npz"}
+    for file in files.values():
+        (tmp_path / file).write_text("as it was")
+    said = {"version": 1, "energy": "e.toml",
+            "workload": {"kind": "model", "path": "m.onnx", "requests": "x"}}  # fmt: skip
+    before = study.checked(said, "test", tmp_path).hash
+    assert study.checked(said, "test", tmp_path).hash == before
+    (tmp_path / files[field]).write_text("as it is")
+    assert study.checked(said, "test", tmp_path).hash != before
+
+
 @pytest.mark.parametrize("file", sorted(Path("docs/studies").glob("*.toml")), ids=str)
 def test_studies_that_are_shown_are_studies(file):
     study.checked(study.read(file), str(file), file.parent).check()

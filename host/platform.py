@@ -220,7 +220,7 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
 def fingerprint() -> str:
     """Stands for the sources of the card, of what simulates it and of the host: what was measured
     of others is not of them."""
-    from halfdome.sim.platform import digest, fingerprint
+    from halfdome.sim.build.fingerprint import digest, fingerprint
 
     return digest(fingerprint(), Path(__file__).parent, ".py", ".cpp", ".csv", ".toml")
 

@@ -18,7 +18,12 @@ ALLOWED = {
 EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, what operators
     # compute, where Python would be too slow, and where simulations are kept.
-    "host/platform.py": {"sim.fabric.config", "sim.golden", "sim.platform"},
+    "host/platform.py": {
+        "sim.build.fingerprint",
+        "sim.fabric.config",
+        "sim.golden",
+        "sim.platform",
+    },
     "host/cli/card.py": {
         "hdl.boards",
         "hdl.synthesis",
@@ -37,7 +42,7 @@ EXCEPTIONS = {
     "host/graph/pooling.py": {"sim.golden"},
     "host/compiler/numpy.py": {"sim.golden"},
     "host/frontend/translate_elements.py": {"sim.golden"},
-    "host/driver/numpy_accelerator.py": {"sim.golden"},
+    "host/driver/numpy_operations.py": {"sim.golden"},
 }
 LAYERS = (
     "cli", "explore", "bench", "serving", "pytest_plugin", "platform", "report", "models",

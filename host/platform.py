@@ -196,6 +196,13 @@ def check_options(options: Mapping[str, object]) -> None:
             raise ValueError(f"{name}: is no option; there are {', '.join(known)}")
 
 
+def is_hardware(engine: str) -> bool:
+    """Whether the cards of an engine are the RTL, which waveforms need."""
+    from halfdome.sim.rtl.cards import HARDWARE
+
+    return engine in HARDWARE
+
+
 def check_faults(faults: Sequence[str], cards: int) -> None:
     """Raises the `ValueError` with which `Runtime.inject` would refuse these."""
     from halfdome.sim.platform import Platform

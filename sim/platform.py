@@ -292,9 +292,11 @@ class Platform:
         """Writes waveforms of what has happened: repeats the card, driven as it was, up to there.
 
         For a platform with `keep_inputs`, on the engine it runs on. A window that reaches beyond
-        what the card has simulated ends there. Raises `ValueError` if it has not begun by then or
-        for another bad window, and `RuntimeError` if the inputs were not, or not all, kept.
+        what the card has simulated ends there. Raises `ValueError` for a card without hardware, if
+        the window has not begun by then or for another bad one, and `RuntimeError` if the inputs
+        were not, or not all, kept.
         """
+        _check_hardware(self.engine, waves=str(waves.path))
         simulated = self.simulated(waves.card)
         waves.clear()
         if waves.start >= simulated:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -222,12 +223,13 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
     return chosen
 
 
+@cache
 def fingerprint() -> str:
-    """Stands for the sources of the card and of what simulates it: what was measured of others is
-    not of it."""
-    from halfdome.sim.build.fingerprint import fingerprint
+    """Stands for the sources of the card, of what simulates it and of the host: what was measured
+    of others is not of them."""
+    from halfdome.sim.build.fingerprint import digest, fingerprint
 
-    return fingerprint()
+    return digest(fingerprint(), Path(__file__).parent, ".py", ".cpp", ".csv", ".toml")
 
 
 def fabric_defaults() -> dict[str, int | bool]:

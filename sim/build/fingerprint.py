@@ -12,19 +12,19 @@ from halfdome.sim.build.compiler import SIM
 @cache
 def hdl_fingerprint() -> str:
     """Stands for the sources of the card and the language they are written in."""
-    return _digest(version("amaranth"), Path(hdl.__file__).parent, ".py")
+    return digest(version("amaranth"), Path(hdl.__file__).parent, ".py")
 
 
 @cache
 def fingerprint() -> str:
     """Stands for the sources of the card and of all that simulates it, as RTL or without."""
-    return _digest(hdl_fingerprint(), SIM, ".py", ".hpp", ".cpp")
+    return digest(hdl_fingerprint(), SIM, ".py", ".hpp", ".cpp")
 
 
-def _digest(said: str, root: Path, *suffixes: str) -> str:
+def digest(said: str, root: Path, *suffixes: str) -> str:
     """Of what is said, and of the files in a folder that end so: where they are, what they hold."""
-    digest = hashlib.sha256(said.encode())
+    found = hashlib.sha256(said.encode())
     for path in sorted(root.rglob("*")):
         if path.suffix in suffixes:
-            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+            found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()

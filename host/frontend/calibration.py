@@ -57,6 +57,11 @@ def given(name: str, value: object, dtype: np.dtype) -> np.ndarray:
     return array.astype(object) if dtype.kind == "O" and array.dtype.kind == "U" else array
 
 
+def written(array: np.ndarray) -> np.ndarray:
+    """An array as a file of requests holds it: objects are text."""
+    return array.astype(str) if array.dtype.kind == "O" else array
+
+
 def entries(calibration: Calibration) -> list[Mapping[str, np.ndarray]]:
     """Calibration as a list; a mapping alone is one entry.
 

@@ -64,7 +64,11 @@ def fpga(
     ] = None,
     board: Annotated[
         str | None,
-        typer.Option("--board", metavar="NAME", help="Build a bitstream of a pico for a board."),
+        typer.Option(
+            "--board",
+            metavar="NAME",
+            help="Build a bitstream of a pico for a board; for nitefury write a card's project.",
+        ),
     ] = None,
     run: Annotated[
         bool, typer.Option(help="Build it; else write the project for your own tools.")
@@ -77,6 +81,8 @@ def fpga(
     Example: `halfdome fpga --unit array --unit lane --config tiny`
 
     Example: `halfdome fpga --board ulx3s-85f -o build/`
+
+    Example: `halfdome fpga --board nitefury --no-run -o build/`
     """
     from halfdome.hdl.synthesis import UNITS, ecp5_report
 
@@ -109,10 +115,18 @@ def fpga(
 
 
 def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> None:
+    from halfdome.hdl.boards import nitefury
     from halfdome.hdl.boards.boards import BOARDS, TOP, project
     from halfdome.hdl.boards.build import build
     from halfdome.sim.build.progress import told
 
+    if name == nitefury.BOARD:
+        if run:
+            raise ValueError(f"--board {name}: Vivado builds its bitstream; add --no-run")
+        with told(f"writing a card for {name}"):
+            nitefury.project().extract(str(output))
+        typer.echo(output / f"build_{nitefury.TOP}.sh")
+        return
     plan = project(name)
     output.mkdir(parents=True, exist_ok=True)
     plan.extract(str(output))

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from halfdome.hdl.config import PRESETS
+from halfdome.hdl.boards import nitefury
+from halfdome.hdl.config import NITEFURY, PRESETS
 from halfdome.host.cli import explore
 from halfdome.host.explore import measure, search, workers
 from tests.host.explore import studies
@@ -95,7 +96,17 @@ def test_the_project_of_a_board_is_written_without_running_a_tool(halfdome, tmp_
     assert 'LOCATE COMP "uart_0__rx__io" SITE "M1";' in constraints
 
 
+def test_the_project_of_a_whole_card_is_written_for_vivado(halfdome, tmp_path, monkeypatch):
+    monkeypatch.setattr(nitefury, "card_verilog", lambda config: f"// {config.hash}\n")
+    status, text, _ = halfdome("fpga", "--board", "nitefury", "--no-run", "-o", tmp_path)
+    assert status == 0
+    assert str(tmp_path / "build_halfdome_nitefury.sh") in text.replace("\n", "")
+    assert (tmp_path / "halfdome_card.v").read_text() == f"// {NITEFURY.hash}\n"
+    assert "create_ip -name pcie_7x" in (tmp_path / "halfdome_nitefury.tcl").read_text()
+
+
 def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
+    refused("board 'nightfury' is unknown; did you mean nitefury?", "fpga", "--board", "nightfury")
     refused("board 'ulx3s' is unknown; did you mean ulx3s-", "fpga", "--board", "ulx3s")
     refused("board 'zzz' is unknown; known are ulx3s-85f, ", "fpga", "--board", "zzz")
 
@@ -106,6 +117,7 @@ def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
         (("--board", "ulx3s-85f", "--unit", "array"), "--unit: is placed by itself"),
         (("--board", "ulx3s-85f", "--config", "tiny"), "--config tiny: a board holds a pico"),
         (("--board", "ulx3s-85f", "--no-run", "--json", "-"), "--json: there is no result with"),
+        (("--board", "nitefury"), "--board nitefury: Vivado builds its bitstream; add --no-run"),
         (("--no-run",), "--no-run: writes the project of a board; name one by --board"),
         (("--unit", "array", "--config", "big"), "preset 'big' is unknown; known are tiny"),
     ],

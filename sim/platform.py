@@ -116,7 +116,12 @@ class Platform:
         self.bars: list[Bars] = assign_bars(config, cards)
         hardware = engine in HARDWARE
         if not hardware:
-            _check_hardware(engine, waves=waves, keep_inputs=keep_inputs, card_factory=card_factory)
+            _check_hardware(
+                engine,
+                waves=waves and str(waves.path),
+                keep_inputs=keep_inputs,
+                card_factory=card_factory,
+            )
         memory_bytes = config.dram_bytes if hardware else config.window_bytes
         self._memories = [lazy_bytes(memory_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)

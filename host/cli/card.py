@@ -8,6 +8,7 @@ import typer
 
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import PICO, PRESETS, CardConfig, preset
+from halfdome.host import arguments
 from halfdome.host.cli import explore, options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
@@ -38,7 +39,7 @@ def verilog(
     from halfdome.sim.build.progress import told
 
     name, design = _chosen(config, settings, study, point, storage)
-    output.mkdir(parents=True, exist_ok=True)
+    arguments.output_folder(output)
     with told(f"writing Verilog of {name}"):
         files = {f"{TOP}.v": card_verilog(design)}
     files |= {
@@ -136,7 +137,7 @@ def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> No
         typer.echo(output / f"build_{nitefury.TOP}.sh")
         return
     plan = project(name)
-    output.mkdir(parents=True, exist_ok=True)
+    arguments.output_folder(output)
     plan.extract(str(output))
     if not run:
         typer.echo(output / f"build_{TOP}.sh")

@@ -69,12 +69,18 @@ class Results:
     def __init__(self, study: Study, storage: str):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study, self._url = study, storage
-        with self.written():
+        try:
             self._stored = optuna.create_study(
                 storage=storage, study_name=f"{study.name} {study.hash}", load_if_exists=True,
                 sampler=_sampler(study),
                 directions=[METRICS[name].better for name in study.objectives],
             )  # fmt: skip
+        except (StorageInternalError, SQLAlchemyError) as error:
+            why = str(error).split("\n")[0]
+            raise ValueError(
+                f"--storage {storage}: cannot be opened: {why}; give the URL of a file or database "
+                "that can be written, like sqlite:///study.db"
+            ) from None
         self._space: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in study.parameters.items()
         }

@@ -5,11 +5,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from halfdome.host import arguments
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
@@ -98,9 +100,9 @@ def explore(
     given = {"batch": batch, "cards": cards}
     study = load(file, settings, changes, given, samples, data)
     study.check()
-    output.mkdir(parents=True, exist_ok=True)
+    arguments.output_folder(output)
     results = search.Results(study, storage or search.storage_in(output))
-    with _progress(results) as told:
+    with _progress(study, results) as told:
         search.run(study, results, by, told)
     points = results.points
     tell.write_csv(output / "explore.csv", study, points)
@@ -121,7 +123,7 @@ def explore(
         )
     for why in tell.not_on_rtl(rtl):
         console.print(why, highlight=False)
-    commands = _commands(file, settings, storage, output, chosen)
+    commands = partial(_commands, file, settings, storage, output)
     report.write(output / "explore.html", study, points, chosen, rtl, commands)
     if png is not None:
         report.write_png(png, study, points)
@@ -161,7 +163,7 @@ def guidance(
     studies = guidance.read(folder)
     for path, study in studies:
         if again or guidance.points(path, study) is None:
-            with _progress(search.Results(study, storage)) as told:
+            with _progress(study, search.Results(study, storage)) as told:
                 guidance.measure(path, study, storage, by, told)
     output.write_text(guidance.page(studies))
     typer.echo(output)
@@ -212,18 +214,18 @@ def _explain(study: "Study", point: "Point", storage: str) -> None:
 
 def _commands(
     file: Path | None, settings: list[str] | None, storage: str | None, output: Path,
-    chosen: "Point",
+    point: "Point",
 ) -> list[str]:  # fmt: skip
-    """Command lines that make a report again, and its point as hardware."""
+    """Command lines that make a report again, and a point of it as hardware."""
     kept = f" --storage {shlex.quote(storage)}" if storage else ""
     again = [*([str(file)] if file else []), *(f"--set {each}" for each in settings or ())]
     found = [f"halfdome explore {' '.join(again)} -o {output}{kept}"]
-    found.append(f"{found[0]} --explain {chosen.number}")
+    found.append(f"{found[0]} --explain {point.number}")
     if file is not None and not settings:
         from halfdome.host.explore.search import storage_in
 
         kept = kept or f" --storage {storage_in(output)}"
-        found.append(f"halfdome verilog --study {file} --point {chosen.number}{kept}")
+        found.append(f"halfdome verilog --study {file} --point {point.number}{kept}")
     return found
 
 
@@ -296,18 +298,28 @@ def _needed() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(results: "Results") -> Iterator[Any]:
+def _progress(study: "Study", results: "Results") -> Iterator[Any]:
     """What is told of each point: a bar, and a line at times where there is no terminal."""
-    total, done, shown = results.total, len(results.points), 0.0
+    from halfdome.host.explore import tell
+
+    points, total, begun, shown = results.points, results.total, time.monotonic(), 0.0
+    before, best = len(points), tell.best(study, points)
     with options.progress() as bar:
-        task = bar.add_task("points", total=total, completed=done)
+        task = bar.add_task("points", total=total, completed=before)
 
         def told(point: "Point") -> None:
-            nonlocal done, shown
-            done += 1
-            bar.update(task, description=f"{point.number} {point.name}", completed=done)
-            if not sys.stderr.isatty() and time.monotonic() - shown >= LINE_SECONDS:
-                shown = time.monotonic()
-                typer.echo(f"halfdome: {done}/{total} points, last {point.name}", err=True)
+            nonlocal best, shown
+            points.append(point)
+            best = tell.best(study, [point, *([best] if best else [])])
+            now = time.monotonic()
+            said = f"{60 * (len(points) - before) / (now - begun):.3g} a minute"
+            if best is not None:
+                first = study.objectives[0]
+                said += f", best {best.name}: {first}={best.row[first]:.4g}"
+            bar.update(task, description=said, completed=len(points))
+            if not sys.stderr.isatty() and now - shown >= LINE_SECONDS:
+                shown = now
+                line = f"halfdome: {len(points)}/{total} points, {said}, last {point.name}"
+                typer.echo(line, err=True)
 
         yield told

@@ -27,9 +27,6 @@ from halfdome.host.runtime.program import (
 )
 from halfdome.host.runtime.transfers import Transfers
 
-RANDOM_READS = 3
-"""How much dearer a byte of a table is than one that is read in order: rows straddle lines."""
-
 
 def bag_nodes(graph: Graph) -> list[Node]:
     """The embedding bags of a graph."""
@@ -291,6 +288,7 @@ class Bags:
         if len(node.inputs) > 3:
             weights = Place(near, 0, piece.symbol + SYMBOLS_PER_PIECE - 1)
         output = replace(lowering.rows_at(node.output, layout), zero_point=value.zero_point)
+        far_row = lowering.target.far_row_bytes(row_format, len(task.columns), held.nbytes)
         work = lowering.target.gather(
             node, row_format, table.shape[0], len(task.columns), mean_length(node, graph),
             Place(held), held.nbytes, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
@@ -299,7 +297,7 @@ class Bags:
         return lowering.add(
             card, work, label(node),
             reads=[
-                whole(held).moving(RANDOM_READS * rows * row_bytes),
+                whole(held).moving(rows * far_row),
                 whole(near).moving((rows + bags) * integer),
             ],
             writes=[layout.region(bags, nbytes)],

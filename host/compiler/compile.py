@@ -341,8 +341,10 @@ class _Compilation:
 
     @property
     def interval(self) -> float:
-        """Cycles from one request to the next, those included in which commands come."""
-        return max(self.period, self._fetching)
+        """Cycles from one request to the next, those included in which commands come, and far
+        memory serves all cores of a card."""
+        moved = (each.get(self._target.far, 0.0) for each in self._traffic)
+        return max(self.period, self._fetching, *map(self._target.far_cycles, moved))
 
     def _divide(
         self, division: Division, cuts: Mapping[tuple[str, int], int], slots: int | None

@@ -251,7 +251,7 @@ class _Dealer:
                 if not (held and self._weights_are_near) or region.buffer.held in self._far:
                     moved += region.traffic
         longest = max(busy.values()) + costs.START_CYCLES * (len(busy) > 1)
-        far = moved / (costs.STREAMS_SHARE * costs.dram_bytes_per_cycle(self._config))
+        far = moved / costs.streamed_bytes_per_cycle(self._config)
         return _Way(parts, longest, far, rows)
 
 

@@ -10,7 +10,7 @@ from math import gcd
 import numpy as np
 
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, TABLE_BYTES, ElementFormat, RowFormat
-from halfdome.hdl.config import LINE_BYTES, CardConfig
+from halfdome.hdl.config import DRAM_ROW_BYTES, LINE_BYTES, CardConfig
 from halfdome.host.driver.kernels import Window
 from halfdome.host.driver.layout import PARAM, round_up
 
@@ -28,6 +28,10 @@ TABLE_CYCLES = TABLE_BYTES // 4
 """What a LOOKUP takes to keep its table."""
 RANDOM_SHARE = 0.49
 """What lines of 64 bytes, read at random, get of the bandwidth of DRAM: `sim.dram.replay`."""
+ROWS_SHARE = 0.95
+"""The most of it that they get if they find their DRAM row open as a rule."""
+QUEUED_READS = 48
+"""Reads among which a channel of DRAM chooses: those of the row that is open come first."""
 STREAMS_SHARE = 0.9
 """What several cores that read rows and weights at once get of it."""
 TAPS_SHARE = 0.85
@@ -58,6 +62,11 @@ def dram_bytes_per_cycle(config: CardConfig) -> float:
     """What the card's DRAM moves in a card cycle at its peak: 4 bytes a transfer and channel."""
     megatransfers = int(config.dram_preset.rpartition("-")[2])
     return 4 * megatransfers * config.dram_channels / config.clock_mhz
+
+
+def streamed_bytes_per_cycle(config: CardConfig) -> float:
+    """What it moves of bytes in their order for all cores together."""
+    return STREAMS_SHARE * dram_bytes_per_cycle(config)
 
 
 def tiles(config: CardConfig, k: int, n: int) -> int:
@@ -231,15 +240,27 @@ def store(config: CardConfig, nbytes: int) -> float:
     return START_CYCLES + LINK_LATENCY_CYCLES + nbytes / link_bytes_per_cycle(config)
 
 
-def row_cycles(config: CardConfig, row_format: RowFormat, dim: int, *, near: bool) -> float:
+def row_cycles(
+    config: CardConfig, row_format: RowFormat, dim: int, table_bytes: int, *, near: bool
+) -> float:
     """What a row takes a gather unit: its lanes, or the memory that it lies in."""
-    row_bytes = row_format.row_bytes(dim)
     if near:
-        memory = _units_touched(row_bytes, config.bus_bytes)
+        memory = _units_touched(row_format.row_bytes(dim), config.bus_bytes)
     else:
-        lines = _units_touched(row_bytes, LINE_BYTES)
-        memory = lines * LINE_BYTES / (RANDOM_SHARE * dram_bytes_per_cycle(config))
+        memory = far_row(config, row_format, dim, table_bytes)
     return max(-(-dim // config.lanes), memory)
+
+
+def far_row(config: CardConfig, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+    """What a row of a table takes DRAM that all cores together keep busy with it.
+
+    A line waits for its DRAM row to be opened. Of the reads that are queued the fewer want the same
+    row, the more DRAM rows the table has in each channel.
+    """
+    lines = _units_touched(row_format.row_bytes(dim), LINE_BYTES)
+    dram_rows = table_bytes / (DRAM_ROW_BYTES * config.dram_channels)
+    share = min(RANDOM_SHARE * (1 + QUEUED_READS / dram_rows), ROWS_SHARE)
+    return lines * LINE_BYTES / (share * dram_bytes_per_cycle(config))
 
 
 def _units_touched(row_bytes: int, unit_bytes: int) -> float:

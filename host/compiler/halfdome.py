@@ -87,7 +87,16 @@ class HalfdomeTarget:
     def row_cycles(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
         """By the lanes, or the memory that the table is likely in."""
         near = table_bytes <= NEAR_SHARE * self.near_bytes
-        return costs.row_cycles(self._config, row_format, dim, near=near)
+        return costs.row_cycles(self._config, row_format, dim, table_bytes, near=near)
+
+    def far_row_bytes(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+        """See `costs.far_row`."""
+        cycles = costs.far_row(self._config, row_format, dim, table_bytes)
+        return cycles * costs.streamed_bytes_per_cycle(self._config)
+
+    def far_cycles(self, nbytes: float) -> float:
+        """See `costs.streamed_bytes_per_cycle`."""
+        return nbytes / costs.streamed_bytes_per_cycle(self._config)
 
     def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> Work:
         """LOAD of one row."""

@@ -78,6 +78,14 @@ class NumpyTarget:
         """One."""
         return 1
 
+    def far_row_bytes(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+        """Its own."""
+        return row_format.row_bytes(dim)
+
+    def far_cycles(self, nbytes: float) -> float:
+        """None that are counted."""
+        return 0
+
     def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> NumpyWork:
         """One row."""
         return self.load_rows(source, most, target, most, 1, nbytes)

@@ -82,6 +82,14 @@ class Target(Protocol):
         """What a row of a table is expected to take."""
         ...
 
+    def far_row_bytes(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+        """Bytes that take far memory in their order as long as a row of a table does."""
+        ...
+
+    def far_cycles(self, nbytes: float) -> float:
+        """What far memory takes for so many bytes in their order, whoever moves them."""
+        ...
+
     def load(self, source: Place, target: Place, nbytes: int | Symbol, most: int) -> Work:
         """Copies bytes of host memory, `most` at the most, into a card."""
         ...

@@ -86,7 +86,8 @@ def cycles(
 
 
 def _pooling(config: CardConfig, v: dict[str, int], *, near: bool) -> float:
-    row = costs.row_cycles(config, RowFormat(v["format"]), v["dim"], near=near)
+    nbytes = v["rows"] * v["row_stride"]
+    row = costs.row_cycles(config, RowFormat(v["format"]), v["dim"], nbytes, near=near)
     output = ElementFormat(v["output_format"])
     return costs.pooling(config, v["dim"], v["bags"], v["index_count"] * row, output)
 

@@ -39,6 +39,7 @@ class AxiArbiter(wiring.Component):
     -------
     reads : In(ReadPort).array(sum(reads)), group by group
     writes : In(WritePort).array(sum(writes)), group by group
+    urgent : In(groups), those that go before others, see `StreamArbiter`
     axi : Out(Axi4)
     read_bytes : Out, bytes read in this cycle
     write_bytes : Out, bytes written in this cycle (whose strobe is set)
@@ -61,6 +62,7 @@ class AxiArbiter(wiring.Component):
             {
                 "reads": In(ReadPort(config)).array(sum(reads)),
                 "writes": In(WritePort(config)).array(sum(writes)),
+                "urgent": In(len(reads)),
                 "axi": Out(Axi4(config, self.id_bits)),
                 "read_bytes": Out(range(config.bus_bytes + 1)),
                 "write_bytes": Out(range(config.bus_bytes + 1)),
@@ -70,6 +72,10 @@ class AxiArbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.d.comb += [
+            self._read_arbiter.urgent.eq(self.urgent),
+            self._write_arbiter.urgent.eq(self.urgent),
+        ]
         self._read(m)
         self._write(m)
         return m

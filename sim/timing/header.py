@@ -34,6 +34,7 @@ from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.dma.transpose import QUEUED
 from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
 from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.memory.arbiter import URGENT_TURNS
 from halfdome.hdl.memory.axi_arbiter import OUTSTANDING_WRITES
 from halfdome.hdl.memory.switch import OUTSTANDING_BITS
 from halfdome.hdl.pcie.endpoint import NON_POSTED_LATE
@@ -73,6 +74,7 @@ _CONSTANTS = {
     "WEIGHT_PORT": WEIGHT_PORT,
     "OUTSTANDING_BITS": OUTSTANDING_BITS,
     "OUTSTANDING_WRITES": OUTSTANDING_WRITES,
+    "URGENT_TURNS": URGENT_TURNS,
     "MAX_PAYLOAD_BYTES": MAX_PAYLOAD_BYTES,
     "READ_COMPLETION_BOUNDARY": READ_COMPLETION_BOUNDARY,
     "PACKET_BUFFER_LATENCY": PacketBuffer.latency,

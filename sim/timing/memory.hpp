@@ -41,6 +41,7 @@ class MemorySystem {
   WritePort& card_write(size_t number) { return writes_[cores_ * CORE_WRITES + number].port; }
 
   MemoryTraffic traffic;
+  uint32_t urgent_cores = 0;  // go first at DRAM, and the card's own ports with them
 
   // Tells somebody of writes from now on.
   void watch(DramWatch& watcher) { watchers_.push_back(&watcher); }
@@ -98,7 +99,7 @@ class MemorySystem {
     read_sent_ = read_arbiter_.valid() && dram_.takes_reads();
     if (read_sent_) reading_ = read_arbiter_.front();
     stalls_ |= read_arbiter_.valid() && !read_sent_;
-    read_arbiter_.clock(dram_.takes_reads(), [&](unsigned i) {
+    read_arbiter_.clock(dram_.takes_reads(), urgent(), [&](unsigned i) {
       const Asked item{i, reads_[i].port.address, reads_[i].port.words};
       asked(reads_[i], DRAM, read_told);
       return item;
@@ -118,7 +119,7 @@ class MemorySystem {
       taken(writer, write_told);
     });
     send_write();
-    write_arbiter_.clock(write_done_, [&](unsigned i) {
+    write_arbiter_.clock(write_done_, urgent(), [&](unsigned i) {
       const Asked item{i, writes_[i].port.address, writes_[i].port.bytes};
       ++writes_[i].waiting;
       taken(writes_[i], write_told);
@@ -218,6 +219,8 @@ class MemorySystem {
 
   // Ports that take turns: those of each core, and the card's, which are with those of an only core.
   size_t groups() const { return cores_ == 1 ? 1 : cores_ + 1; }
+
+  uint32_t urgent() const { return urgent_cores | uint32_t{urgent_cores != 0} << cores_; }
 
   template <typename Clients>
   void number(Clients& clients, size_t of_core) {

@@ -16,8 +16,8 @@ ALLOWED = {
     "host": {"host", "hdl.config", "hdl.commands", "hdl.registers", "hdl.serial"},
 }
 EXCEPTIONS = {
-    # Where a platform is opened, where hardware is generated and says how far it is, and what
-    # operators compute.
+    # Where a platform is opened, where hardware is generated and says how far it is, what operators
+    # compute, and where Python would be too slow.
     "host/platform.py": {"sim.fabric.config", "sim.golden", "sim.platform"},
     "host/cli/card.py": {
         "hdl.boards",
@@ -27,6 +27,7 @@ EXCEPTIONS = {
         "hdl.verilog_top",
         "sim.build.progress",
     },
+    "host/explore/queueing.py": {"sim.build.compiler"},
     "host/explore/synthesise.py": {"hdl.parts"},
     "host/bench/fpga.py": {"hdl.card", "hdl.synthesis"},
     "host/graph/embedding.py": {"sim.golden"},

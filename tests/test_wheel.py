@@ -81,7 +81,7 @@ def test_wheel_holds_one_package_and_all_that_it_reads(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tops = {name.split("/")[0] for name in names}
     assert tops == {"halfdome", wheel.name.split("-py3")[0] + ".dist-info"}
-    kept = {".py", ".hpp", ".cpp", ".csv", ".safetensors", ".toml"}
+    kept = {".py", ".hpp", ".cpp", ".csv", ".js", ".safetensors", ".toml"}
     package = {name for name in names if name.startswith("halfdome/")}
     assert package == {
         "halfdome/__init__.py",

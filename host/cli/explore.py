@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,7 +122,7 @@ def explore(
         )
     for why in tell.not_on_rtl(rtl):
         console.print(why, highlight=False)
-    commands = _commands(file, settings, storage, output, chosen)
+    commands = partial(_commands, file, settings, storage, output)
     report.write(output / "explore.html", study, points, chosen, rtl, commands)
     if png is not None:
         report.write_png(png, study, points)
@@ -212,18 +213,18 @@ def _explain(study: "Study", point: "Point", storage: str) -> None:
 
 def _commands(
     file: Path | None, settings: list[str] | None, storage: str | None, output: Path,
-    chosen: "Point",
+    point: "Point",
 ) -> list[str]:  # fmt: skip
-    """Command lines that make a report again, and its point as hardware."""
+    """Command lines that make a report again, and a point of it as hardware."""
     kept = f" --storage {shlex.quote(storage)}" if storage else ""
     again = [*([str(file)] if file else []), *(f"--set {each}" for each in settings or ())]
     found = [f"halfdome explore {' '.join(again)} -o {output}{kept}"]
-    found.append(f"{found[0]} --explain {chosen.number}")
+    found.append(f"{found[0]} --explain {point.number}")
     if file is not None and not settings:
         from halfdome.host.explore.search import storage_in
 
         kept = kept or f" --storage {storage_in(output)}"
-        found.append(f"halfdome verilog --study {file} --point {chosen.number}{kept}")
+        found.append(f"halfdome verilog --study {file} --point {point.number}{kept}")
     return found
 
 

@@ -14,11 +14,15 @@ from halfdome.host.explore.search import Point
 from halfdome.host.explore.study import Study
 from halfdome.host.explore.tell import pareto, within
 
+# How a picture of points shows the one that is told of; `report.js` moves the mark.
+SELECTED = {
+    "selected": {"marker": {"color": "#c33", "size": 15}}, "unselected": {"marker": {"opacity": 1}},
+}  # fmt: skip
 COLOURS = {"busy": "#2a6", "starved": "#e90", "blocked": "#c33", "idle": "#ddd"}
 _LAYOUT = {"template": "plotly_white", "margin": {"l": 70, "r": 30, "t": 50, "b": 60}}
 
 
-def front(study: Study, points: Sequence[Point]) -> go.Figure:
+def front(study: Study, points: Sequence[Point], chosen: Point) -> go.Figure:
     """The first objective against each other one, the Pareto front of all of them marked."""
     best = {point.number for point in pareto(study, points)}
     inside = {point.number for point in within(study, points)}
@@ -35,12 +39,24 @@ def front(study: Study, points: Sequence[Point]) -> go.Figure:
             figure.add_scatter(
                 x=[p.row[other] for p in mine], y=[p.row[first] for p in mine], mode="markers",
                 marker={"color": colour, "size": size}, name=name, legendgroup=name,
-                showlegend=column == 1, text=[_hover(study, p) for p in mine],
-                hovertemplate="%{text}<extra></extra>", row=1, col=column,
+                showlegend=column == 1, row=1, col=column, **_told(study, mine, chosen),
             )  # fmt: skip
         figure.update_xaxes(title_text=METRICS[other].title, rangemode="tozero", col=column)
     figure.update_yaxes(title_text=METRICS[first].title, rangemode="tozero", col=1)
     return figure.update_layout(title="Pareto front", height=460, **_LAYOUT)
+
+
+def _told(study: Study, points: Sequence[Point], chosen: Point) -> dict[str, Any]:
+    """What a trace of points says of each, and which is selected."""
+    return {
+        "customdata": [point.number for point in points],
+        "text": [_hover(study, point) for point in points],
+        "hovertemplate": "%{text}<extra></extra>",
+        "selectedpoints": [
+            place for place, point in enumerate(points) if point.number == chosen.number
+        ],
+        **SELECTED,
+    }
 
 
 def _hover(study: Study, point: Point) -> str:
@@ -127,29 +143,44 @@ def shares(row: Mapping[str, Any]) -> go.Figure:
 
 
 def roofline(study: Study, points: Sequence[Point], chosen: Point) -> go.Figure:
-    """Multiply-accumulates a second against those for a byte of DRAM, under the roofs of the
-    chosen point's platform."""
-    design = study.design(chosen.values)
-    card, hertz = design.card, design.card.clock_mhz * 1e6
-    arrays = card.cores * card.array_rows * card.array_columns
-    peak = design.cards * arrays * hertz
-    dram = design.cards * costs.dram_bytes_per_cycle(card) * hertz
-    mine = [p for p in points if p.row and p.row["dram_bytes_per_sample"]]
-    x = [p.row["macs_per_sample"] / p.row["dram_bytes_per_sample"] for p in mine]
-    y = [p.row["macs_per_sample"] * p.row["samples_per_second"] for p in mine]
-    ends = [min([*x, peak / dram]) / 4, peak / dram, max([*x, peak / dram]) * 4]
+    """Multiply-accumulates a second against those for a byte of DRAM, under `roofs`."""
+    mine = [point for point in points if point.row and point.row["dram_bytes_per_sample"]]
     figure = go.Figure([
-        go.Scatter(x=ends, y=[min(peak, each * dram) for each in ends], mode="lines",
-                   name=f"roofs of point {chosen.number}", line={"color": "#333"}),
-        go.Scatter(x=x, y=y, mode="markers", name="points",
-                   text=[_hover(study, p) for p in mine],
-                   hovertemplate="%{text}<extra></extra>",
-                   marker={"color": ["#c33" if p.number == chosen.number else "#999" for p in mine],
-                           "size": 9}),
+        roofs(study, chosen, reach(points)),
+        go.Scatter(
+            x=[_macs_per_byte(point) for point in mine],
+            y=[point.row["macs_per_sample"] * point.row["samples_per_second"] for point in mine],
+            mode="markers", name="points", marker={"color": "#999", "size": 9},
+            **_told(study, mine, chosen),
+        ),
     ])  # fmt: skip
     figure.update_xaxes(title_text="multiply-accumulates for a byte of DRAM", type="log")
     figure.update_yaxes(title_text="multiply-accumulates a second, all cards", type="log")
     return figure.update_layout(title="Roofline", height=420, **_LAYOUT)
+
+
+def roofs(study: Study, point: Point, reach: Sequence[float]) -> go.Scatter:
+    """What arrays and DRAM of a point's platform allow, as far as `reach` and the ridge."""
+    design = study.design(point.values)
+    card, hertz = design.card, design.card.clock_mhz * 1e6
+    peak = design.cards * card.cores * card.array_rows * card.array_columns * hertz
+    dram = design.cards * costs.dram_bytes_per_cycle(card) * hertz
+    ridge = peak / dram
+    ends = [min([*reach, ridge]) / 4, ridge, max([*reach, ridge]) * 4]
+    return go.Scatter(
+        x=ends, y=[min(peak, each * dram) for each in ends], mode="lines",
+        name=f"roofs of point {point.number}", line={"color": "#333"},
+    )  # fmt: skip
+
+
+def reach(points: Sequence[Point]) -> list[float]:
+    """The least and the most multiply-accumulates for a byte of DRAM of any point that has both."""
+    found = [_macs_per_byte(each) for each in points if each.row.get("dram_bytes_per_sample")]
+    return [min(found), max(found)] if found else []
+
+
+def _macs_per_byte(point: Point) -> float:
+    return point.row["macs_per_sample"] / point.row["dram_bytes_per_sample"]
 
 
 def energy(row: Mapping[str, Any]) -> go.Figure:

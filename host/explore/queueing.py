@@ -7,12 +7,17 @@ after the last of what it may wait for: its own issue, and the end of the stage 
 was issued last before. How many cycles after each, is measured (`fit`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import ctypes
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
-from itertools import cycle
-from typing import Protocol
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+
+from halfdome.sim.build.compiler import OPTIMISED, library
+
+SOURCE = Path(__file__).with_name("queueing.cpp")
 
 WARM = 0.1
 """Share of the requests, from the first, that find the platform emptier than later ones do."""
@@ -88,106 +93,49 @@ class Answered:
     ends: Sequence[Sequence[float]]
 
 
-class Cards(Protocol):
-    """What the host finds behind the bus."""
-
-    def begin(self, first: int, stages: Stages, now: float) -> None:
-        """A round is issued, of the requests from `first` on."""
-
-    def end(self, request: int, stage: int) -> float:
-        """When the host, waiting, knows that a stage of a request has ended."""
-        ...
+class _Line(ctypes.Structure):
+    _fields_ = (
+        ("stages", ctypes.c_int64), ("slots", ctypes.c_int64),
+        ("waits", ctypes.POINTER(ctypes.c_uint8)),
+    )  # fmt: skip
 
 
-def answer(line: Line, arrivals: Sequence[float], cards: Cards) -> Iterator[float]:
-    """When the host knows the answer to each of the requests that come at `arrivals`."""
-    under_way: Stages = ()  # the next stage of each
-    now, last = -np.inf, line.stages - 1
-    for oldest in range(len(arrivals)):
-        while True:
-            begun = oldest + len(under_way)
-            if not under_way:
-                now = max(now, arrivals[begun])
-            come = begun < len(arrivals) and arrivals[begun] <= now
-            if come and len(under_way) < line.slots:
-                under_way += (0,)
-            elif under_way[0] > last and (come or under_way[-1] > last):
-                break
-            stages = tuple([stage for stage in under_way if stage <= last])
-            issued = len(under_way) - len(stages)
-            for request, stage in enumerate(stages if line.syncs else (), oldest + issued):
-                if stage in line.syncs:
-                    now = max(now, cards.end(request, stage - 1))
-            cards.begin(oldest + issued, stages, now)
-            under_way = under_way[:issued] + tuple([stage + 1 for stage in stages])
-        now = max(now, cards.end(oldest, last))
-        under_way = under_way[1:]
-        yield now
+_FIND = ctypes.CFUNCTYPE(
+    None, ctypes.POINTER(ctypes.c_int32), ctypes.c_size_t, ctypes.POINTER(ctypes.c_int32)
+)
 
 
-class _Modelled:
-    """Cards of which stages end as `Service` says, with spreads dealt in an order that is drawn."""
-
-    def __init__(self, service: Service, seed: int):
-        self._service = service
-        self._random = np.random.default_rng(seed)
-        self._told: dict[Round, _Told] = {}
-        self._rounds: dict[Stages, list[_Told]] = {}
-        self._last = [-np.inf] * (service.line.stages + 1)  # the end of each, and the last issue
-        self._ends: dict[int, list[float]] = {}
-
-    def begin(self, first: int, stages: Stages, now: float) -> None:
-        told = self._rounds.get(stages)
-        if told is None:
-            told = self._rounds[stages] = [self._of((stage, stages)) for stage in stages]
-        last = self._last
-        last[ISSUE] = now
-        ends = [
-            max([last[each] + cycles for each, cycles in after if last[each] >= now]) + next(spread)
-            for after, spread in told
-        ]
-        for request, (stage, end) in enumerate(zip(stages, ends, strict=True), first):
-            last[stage] = end
-            self._ends.setdefault(request, []).append(end)
-
-    def _of(self, wanted: Round) -> "_Told":
-        """Of a round that was never seen: as in the one that is most like it."""
-        waits = self._service.waits
-        seen = wanted
-        if wanted not in waits:
-            alike = [known for known in waits if known[0] == wanted[0]]
-            seen = min(alike, key=lambda known: len({*known[1]} ^ {*wanted[1]}))
-        if seen not in self._told:
-            spread = self._random.permutation(waits[seen].spread).tolist()
-            self._told[seen] = [*waits[seen].after.items()], cycle(spread)
-        return self._told[seen]
-
-    def end(self, request: int, stage: int) -> float:
-        return self._ends[request][stage] + self._service.notice
+@cache
+def _library() -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(library(SOURCE, "queueing", flags=OPTIMISED)))
+    line, pointer, count = ctypes.POINTER(_Line), ctypes.c_void_p, ctypes.c_int64
+    lib.queueing_seen.argtypes = (line, pointer, count, *[pointer] * 4)
+    lib.queueing_seen.restype = None
+    lib.queueing_modelled.argtypes = (
+        line, pointer, count, count, *[pointer] * 3, ctypes.c_double, _FIND, pointer,
+    )  # fmt: skip
+    lib.queueing_modelled.restype = None
+    return lib
 
 
-_Told = tuple[list[tuple[int, float]], Iterator[float]]
-"""Cycles after each thing that tells the end of a stage, and the spreads that are added in turn."""
+def _passed(line: Line) -> _Line:
+    """A line as the library takes it."""
+    waits = (stage in line.syncs for stage in range(line.stages))
+    return _Line(line.stages, line.slots, (ctypes.c_uint8 * line.stages)(*waits))
 
 
-class _Seen:
-    """Cards as they were: what stages ended when, and what they may have waited for."""
-
-    def __init__(self, line: Line, answered: Answered):
-        self._answered, self._stages = answered, line.stages
-        self._last: dict[int, float] = {}
-        self.found: list[tuple[Round, dict[int, float], float]] = []
-
-    def begin(self, first: int, stages: Stages, now: float) -> None:
-        before = {ISSUE: now} | {each: end for each, end in self._last.items() if end > now}
-        for request, stage in enumerate(stages, first):
-            end = self._answered.ends[request][stage]
-            self.found.append(((stage, stages), before, end))
-            self._last[stage] = end
-
-    def end(self, request: int, stage: int) -> float:
-        ended = self._answered
-        return ended.known[request] if stage == self._stages - 1 else ended.ends[request][stage]
+def _rounds(line: Line, run: Answered) -> Iterator[tuple[Stages, float, list[float]]]:
+    """The rounds in which requests were answered: stages, when issued, and when each ended."""
+    arrivals, known, ends = (np.array(each, float) for each in (run.arrivals, run.known, run.ends))
+    numbers, issued = np.empty(ends.shape, np.int64), np.empty(ends.shape)
+    _library().queueing_seen(
+        _passed(line), arrivals.ctypes.data, len(ends), ends.ctypes.data, known.ctypes.data,
+        numbers.ctypes.data, issued.ctypes.data,
+    )  # fmt: skip
+    places = np.argsort(numbers, axis=None, kind="stable")
+    for members in np.split(places, np.flatnonzero(np.diff(numbers.flat[places])) + 1):
+        stages = tuple((members % line.stages).tolist())
+        yield stages, float(issued.flat[members[0]]), ends.flat[members].tolist()
 
 
 def fit(line: Line, runs: Iterable[Answered]) -> Service:
@@ -195,11 +143,12 @@ def fit(line: Line, runs: Iterable[Answered]) -> Service:
     found: dict[Round, list[tuple[dict[int, float], float]]] = {}
     notice = []
     for run in runs:
-        seen = _Seen(line, run)
-        for _ in answer(line, run.arrivals, seen):
-            pass
-        for each, before, end in seen.found:
-            found.setdefault(each, []).append((before, end))
+        last: dict[int, float] = {}
+        for stages, now, together in _rounds(line, run):
+            before = {ISSUE: now} | {each: end for each, end in last.items() if end > now}
+            for stage, end in zip(stages, together, strict=True):
+                found.setdefault((stage, stages), []).append((before, end))
+                last[stage] = end
         notice.append(run.known[0] - run.ends[0][-1])
     waits = {each: _waits(observed) for each, observed in found.items()}
     return Service(line, waits, float(np.median(notice)))
@@ -229,12 +178,47 @@ def _waits(observed: list[tuple[dict[int, float], float]]) -> Waits:
     return Waits(after, np.array(spread))
 
 
+class _Dealer:
+    """Tells what a round is like that is met for the first time, and deals its spreads in an order
+    that is drawn."""
+
+    def __init__(self, service: Service, seed: int):
+        self._service, self._kinds = service, [*service.waits]
+        self._random = np.random.default_rng(seed)
+        self._dealt: set[int] = set()
+        waits = service.waits.values()
+        self.after = np.full((len(waits), service.line.stages + 1), np.nan)
+        for row, each in zip(self.after, waits, strict=True):
+            row[[stage - ISSUE for stage in each.after]] = [*each.after.values()]
+        self.spreads = np.concatenate([each.spread for each in waits])
+        self.starts = np.cumsum([0, *(len(each.spread) for each in waits)])
+
+    def find(self, stages: Sequence[int], count: int, found: MutableSequence[int]) -> None:
+        together = tuple(stages[:count])
+        for place, stage in enumerate(together):
+            kind = found[place] = self._kind(stage, together)
+            if kind not in self._dealt:
+                self._dealt.add(kind)
+                start, end = self.starts[kind : kind + 2]
+                self.spreads[start:end] = self._random.permutation(self.spreads[start:end])
+
+    def _kind(self, stage: int, together: Stages) -> int:
+        """Of a round that was never seen: as in the one that is most like it."""
+        alike = [kind for kind, known in enumerate(self._kinds) if known[0] == stage]
+        return min(alike, key=lambda kind: len({*self._kinds[kind][1]} ^ {*together}))
+
+
 def waited(service: Service, arrivals: np.ndarray, seed: int = 0) -> np.ndarray:
     """Cycles from the arrival of each request, in order, to the host's knowing its answer:
     float64[n]."""
-    cards = _Modelled(service, seed)
-    known = answer(service.line, arrivals.tolist(), cards)
-    return np.fromiter(known, float, len(arrivals)) - arrivals
+    arrivals = np.ascontiguousarray(arrivals, float)
+    known, dealer = np.empty(len(arrivals)), _Dealer(service, seed)
+    _library().queueing_modelled(
+        _passed(service.line), arrivals.ctypes.data, len(arrivals), len(dealer.after),
+        dealer.after.ctypes.data, dealer.spreads.ctypes.data, dealer.starts.ctypes.data,
+        service.notice, _FIND(dealer.find), known.ctypes.data,
+    )  # fmt: skip
+    return known - arrivals
 
 
 def poisson(rate: float, requests: int, seed: int) -> np.ndarray:
@@ -248,17 +232,6 @@ def p99(service: Service, rate: float, requests: int, seed: int) -> float:
     return float(np.percentile(took, 100 * (1 - LATE), method="inverted_cdf"))
 
 
-def keeps(service: Service, bound: float, rate: float, requests: int, seed: int) -> bool:
-    """Whether 99 % of them are answered within `bound` cycles: as `p99`, but knows a "no" early."""
-    arrivals = poisson(rate, requests, seed).tolist()
-    first, late = int(WARM * requests), 0
-    for number, known in enumerate(answer(service.line, arrivals, _Modelled(service, seed))):
-        late += number >= first and known - arrivals[number] > bound
-        if late > LATE * (requests - first):
-            return False
-    return True
-
-
 def highest_rate(
     service: Service, bound: float, capacity: float, requests: int, seed: int
 ) -> float:
@@ -267,7 +240,7 @@ def highest_rate(
     low, high = 0.0, capacity
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if keeps(service, bound, middle, requests, seed):
+        if p99(service, middle, requests, seed) <= bound:
             low = middle
         else:
             high = middle

@@ -1,12 +1,16 @@
 """The report of a study: one HTML file that needs nothing else, and a picture for papers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.io import to_html
+from plotly.utils import PlotlyJSONEncoder
 
 from halfdome.host.explore import figures
 from halfdome.host.explore.metrics import METRICS, TIMED
@@ -52,49 +56,80 @@ def write(
     points: Sequence[Point],
     chosen: Point,
     rtl: Mapping[int, Point],
-    commands: Sequence[str],
+    commands: Callable[[Point], Sequence[str]],
 ) -> None:
-    """Writes the report; `rtl` are points on the RTL, `commands` make the chosen one again."""
-    row = chosen.row
-    drawn = [
-        figures.front(study, points), figures.coordinates(study, points),
-        figures.sensitivity(study, points),
-    ]  # fmt: skip
-    inside = [
-        figures.shares(row), figures.activities(row), figures.roofline(study, points, chosen),
-        figures.energy(row),
-    ]  # fmt: skip
-    first = next(point for point in points if point.row)
+    """Writes the report, which tells of the chosen point until another one is clicked.
+
+    `rtl` are points on the RTL, `commands` says how a point is made again.
+    """
+    measured = [point for point in points if point.row]
+    first, reach = measured[0], figures.reach(points)
     infeasible = [(point.name, point.why) for point in points if not point.row]
-    version, mismatching = row["halfdome_version"], row["mismatching_samples"]
-    compared = (
-        "Values were left out" if mismatching is None
-        else f"{mismatching} samples differ from the golden model"
-    )  # fmt: skip
+    about = {
+        each.number: _about(each, first, commands(each)) | {"traces": _traces(study, each, reach)}
+        for each in measured
+    }
+    shown = {name: about[chosen.number][name] for name in ("name", "beside", "commands")}
     body = [
         f"<h1>{escape(study.name)}</h1>",
         f"<p>{len(points)} points on {escape(study.config)}, engine {escape(study.engine)}, "
-        f"halfdome {escape(version)}, study {study.hash}.</p>",
-        *_html(drawn, inline=True),
+        f"halfdome {escape(chosen.row['halfdome_version'])}, study {study.hash}. "
+        "Energy and area are models. Click a point to be told of it.</p>",
+        *_html({
+            "front": figures.front(study, points, chosen),
+            "coordinates": figures.coordinates(study, points),
+            "sensitivity": figures.sensitivity(study, points),
+        }),
         *_on_rtl(points, rtl),
-        f"<h2>Point {chosen.number}: {escape(chosen.name)}</h2>",
-        f"<p>{compared}. Energy and area are models.</p>",
-        f"<h3>Beside point {first.number}: {escape(first.name)}</h3>",
-        _table(("metric", f"point {chosen.number}", f"point {first.number}", "ratio"),
-               _beside(row, first.row)),
-        *_html(inside, inline=False),
+        '<h2 id="name">{name}</h2><div id="beside">{beside}</div>'.format_map(shown),
+        *_html({
+            "shares": figures.shares(chosen.row), "activities": figures.activities(chosen.row),
+            "roofline": figures.roofline(study, points, chosen),
+            "energy": figures.energy(chosen.row),
+        }, library=False),
         "<h2>Infeasible</h2>" + _table(("point", "why"), infeasible) if infeasible else "",
-        "<h2>To make it again</h2>", f"<pre>{escape(chr(10).join(commands))}</pre>",
+        '<h2>To make it again</h2><pre id="commands">{commands}</pre>'.format_map(shown),
+        f'<script type="application/json" id="points">{_json(about)}</script>',
+        f"<script>{files(__package__).joinpath('report.js').read_text()}</script>",
     ]  # fmt: skip
     title = f"{study.name}: {len(points)} points"
     path.write_text(_PAGE.format(title=escape(title), body="\n".join(body)))
 
 
-def _html(drawn: Iterable[Any], *, inline: bool) -> list[str]:
-    """Figures as parts of a page; the library comes with the first if it is inline."""
+def _about(point: Point, first: Point, commands: Sequence[str]) -> dict[str, str]:
+    """Parts of the page, by their ids, that tell of one point."""
+    mismatching = point.row["mismatching_samples"]
+    compared = (
+        "Values were left out" if mismatching is None
+        else f"{mismatching} samples differ from the golden model"
+    )  # fmt: skip
+    names = ("metric", f"point {point.number}", f"point {first.number}", "ratio")
+    return {
+        "name": f"Point {point.number}: {escape(point.name)}",
+        "beside": f"<p>{compared}.</p><h3>Beside point {first.number}: {escape(first.name)}</h3>"
+        + _table(names, _beside(point.row, first.row)),
+        "commands": escape("\n".join(commands)),
+    }
+
+
+def _traces(study: Study, point: Point, reach: Sequence[float]) -> dict[str, Any]:
+    """What the pictures of one point draw, by their ids: the first traces of each."""
+    return {
+        "shares": figures.shares(point.row).data, "activities": figures.activities(point.row).data,
+        "roofline": [figures.roofs(study, point, reach)], "energy": figures.energy(point.row).data,
+    }  # fmt: skip
+
+
+def _json(value: object) -> str:
+    """As JSON that ends no element of a page."""
+    return json.dumps(value, cls=PlotlyJSONEncoder).replace("</", "<\\/")
+
+
+def _html(drawn: Mapping[str, go.Figure], *, library: bool = True) -> list[str]:
+    """Figures as parts of a page, by their ids; the library comes with the first."""
     return [
-        to_html(figure, full_html=False, include_plotlyjs=inline and not place)
-        for place, figure in enumerate(drawn)
+        to_html(figure, full_html=False, div_id=name, include_plotlyjs=library and not place)
+        for place, (name, figure) in enumerate(drawn.items())
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from halfdome.host.explore import measure, workers
 from tests.host.explore import studies
-from tests.host.explore.test_report import row
+from tests.host.explore.reports import row
 
 SMALL = """
 version = 1

@@ -1,13 +1,18 @@
 """Requests that come at random, against queues whose answer is known and against the cards."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from halfdome.host.explore import queueing
 from halfdome.host.explore.measure import Bursts, open_platform
 from halfdome.host.explore.queueing import ISSUE, Answered, Line, Service, Waits
 from halfdome.host.explore.workloads import work
 from halfdome.host.serving.deploy import deploy
+from tests.host.explore import plain_queue
 from tests.host.explore.studies import SMALL, of
 
 
@@ -82,9 +87,9 @@ def test_a_bound_that_no_request_keeps_leaves_no_rate():
 def test_what_stages_wait_for_is_found_again():
     """From requests at random, so that every round comes with what was before under way and not."""
     service = two_stages(0.0)
-    cards = queueing._Modelled(service, 0)
+    cards = plain_queue.Modelled(service, 0)
     arrivals = queueing.poisson(0.1, 200, 5).tolist()
-    known = list(queueing.answer(service.line, arrivals, cards))
+    known = list(plain_queue.answer(service.line, arrivals, cards))
     ends = [[cards.end(request, stage) for stage in range(2)] for request in range(200)]
     found = queueing.fit(service.line, [Answered(arrivals, known, ends)])
     assert found.notice == 0
@@ -93,6 +98,42 @@ def test_what_stages_wait_for_is_found_again():
         assert np.abs(waits.spread).max() == pytest.approx(0, abs=1e-9), each
     again = queueing.poisson(0.12, 2000, 6)
     assert queueing.waited(found, again) == pytest.approx(queueing.waited(service, again))
+
+
+@st.composite
+def services(draw):
+    """Stages of requests that may wait for anything; of each stage one round was seen at least."""
+    stages, slots = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    syncs = draw(st.sets(st.integers(1, stages - 1))) if stages > 1 else ()
+    random = np.random.default_rng(draw(st.integers(0, 1000)))
+    rounds = [
+        (stage, together[::-1]) for size in range(1, min(stages, slots) + 1)
+        for together in combinations(range(stages), size) for stage in together
+    ]  # fmt: skip
+    kept = [each for each in rounds if len(each[1]) == 1 or random.random() < 0.6]
+    waits = {}
+    for each in kept:
+        before = [stage for stage in range(stages) if random.random() < 0.5]
+        after = {seen: random.uniform(1, 20) for seen in (ISSUE, *before)}
+        waits[each] = Waits(after, random.normal(0, 0.5, random.integers(1, 6)))
+    return Service(Line(stages, slots, tuple(sorted(syncs))), waits, random.uniform(0, 2))
+
+
+@given(services(), st.floats(0.01, 0.5), st.integers(0, 100))
+def test_compiled_and_plain_loops_agree_to_the_last_bit(service, rate, seed):
+    arrivals = queueing.poisson(rate, 300, seed)
+    waited = queueing.waited(service, arrivals, seed)
+    assert waited.tolist() == plain_queue.waited(service, arrivals, seed).tolist()
+    cards = plain_queue.Modelled(service, seed)
+    known = list(plain_queue.answer(service.line, arrivals.tolist(), cards))
+    ends = [cards._ends[request] for request in range(len(known))]
+    answered = [Answered(arrivals.tolist(), known, ends)]
+    found, plain = (each.fit(service.line, answered) for each in (queueing, plain_queue))
+    assert found.notice == plain.notice
+    assert [*found.waits] == [*plain.waits]
+    for each, waits in plain.waits.items():
+        assert found.waits[each].after == waits.after
+        assert found.waits[each].spread.tolist() == waits.spread.tolist()
 
 
 @pytest.mark.slow

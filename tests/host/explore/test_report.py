@@ -1,45 +1,18 @@
-"""The report of a study: whole in one file, and seen by a browser."""
+"""The report of a study: whole in one file; `test_browser` looks at it."""
 
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from halfdome.host.explore import report, tell
 from halfdome.host.explore.search import Point
-from tests.host.explore import studies
-
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-ENGINES = {
-    name: {"busy": 0.5, "starved": 0.2, "blocked": 0.1, "idle": 0.2} for name in ("load", "gather")
-}
-
-
-def row(values):
-    """All that a report tells of a point."""
-    return studies.row(values) | {
-        "engines": ENGINES, "shares": {"load": 0.8, "dram": 0.3}, "energy_uj": {"dram_bit": 2.0},
-        "macs_per_sample": 1000.0, "dram_bytes_per_sample": 200.0,
-    }  # fmt: skip
+from tests.host.explore.reports import explored_in, write
 
 
 @pytest.fixture
 def explored():
     """A study, and its points: one of them infeasible."""
-    study = studies.of(parameters={"lanes": [1, 2, 4], "queue_depth": [4, 8]})
-    points = [
-        Point(number, study.point_name(values), values, row(values))
-        for number, values in enumerate(study.combinations())
-    ]
-    bad = Point(6, "lanes=3", {"lanes": 3, "queue_depth": 4}, {}, "lanes=3: must be a <power>")
-    return study, [*points, bad]
-
-
-def write(path, study, points, rtl=None):
-    chosen = report.choose(study, points)
-    report.write(path, study, points, chosen, rtl or {}, ["halfdome explore x.toml"])
-    return path.read_text()
+    return explored_in(lanes=[1, 2, 4], queue_depth=[4, 8])
 
 
 def test_a_report_needs_nothing_else(explored, tmp_path):
@@ -81,22 +54,3 @@ def test_a_picture_for_print_is_drawn(explored, tmp_path):
 def test_rows_tell_the_front(explored):
     verdicts = [each["verdict"] for each in tell.rows(*explored)]
     assert verdicts == ["beaten", "Pareto front"] * 3 + ["infeasible"]
-
-
-@pytest.mark.slow
-def test_a_browser_draws_every_picture(explored, tmp_path):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no headless browser: one of {', '.join(BROWSERS)}")
-    write(tmp_path / "a.html", *explored)
-    ended = subprocess.run(
-        [browser, "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom",
-         str(tmp_path / "a.html")],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    drawn = ended.stdout
-    assert drawn.count('class="main-svg"') >= 7  # pictures that the library has made of its data
-    for title in ("Pareto front", "Parameters and objectives", "What each parameter does",
-                  "What binds", "Where cycles go", "Roofline", "Energy"):  # fmt: skip
-        assert re.search(rf"<text[^>]*>(<tspan[^>]*>)?{title}", drawn), title
-    assert "Uncaught" not in ended.stderr

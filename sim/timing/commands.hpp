@@ -2,6 +2,7 @@
 // (hdl/command/fetcher.py, turns.py, checker.py).
 #pragma once
 
+#include "arbiter.hpp"
 #include "queues.hpp"
 #include "requester.hpp"
 

@@ -167,7 +167,8 @@ class StreamArbiter(wiring.Component):
     Members
     -------
     i : In(stream of `shape`).array(sum(sizes)), group by group
-    urgent : In(len(sizes)), groups that go before others, see `UrgentFirst`; no matter of a single
+    urgent : In(len(sizes)), groups that go before others, see `UrgentFirst`
+    held : In(len(sizes)), groups that wait; both are no matter of an only group
     o : Out(stream of `merged(shape, ...)`), `index` being that of `numbers` which is the input's
 
     Latency is `latency` cycles, throughput one payload a cycle. `o` is registered. An input is
@@ -190,6 +191,7 @@ class StreamArbiter(wiring.Component):
             {
                 "i": In(stream.Signature(shape)).array(sum(sizes)),
                 "urgent": In(len(sizes)),
+                "held": In(len(sizes)),
                 "o": Out(stream.Signature(self.layout)),
             }
         )
@@ -199,7 +201,7 @@ class StreamArbiter(wiring.Component):
         groups = len(self._sizes)
         if groups == 1:
             m.submodules.turn = turn = RoundRobin(len(self.i))
-            self._pick(m, turn, [(i, i.p, turn.index) for i in self.i])
+            self._pick(m, turn, [(i, i.p, turn.index) for i in self.i], 0)
             return m
         m.submodules.turn = turn = UrgentFirst(groups)
         m.d.comb += turn.urgent.eq(self.urgent)
@@ -214,14 +216,15 @@ class StreamArbiter(wiring.Component):
                 ]
             place = inner.o.p.index | turn.index << index_bits(max(self._sizes))
             merged.append((inner.o, inner.o.p.p, place))
-        self._pick(m, turn, merged)
+        self._pick(m, turn, merged, self.held)
         return m
 
-    def _pick(self, m: Module, turn: RoundRobin | UrgentFirst, merged):
-        """Registers what `turn` picks of streams, each with what it brings and its number."""
+    def _pick(self, m: Module, turn: RoundRobin | UrgentFirst, merged, held):
+        """Registers what `turn` picks of streams, each with what it brings and its number, that
+        are not held."""
         free = Signal()
         m.d.comb += [
-            turn.requests.eq(Cat(i.valid for i, _, _ in merged)),
+            turn.requests.eq(Cat(i.valid for i, _, _ in merged) & ~held),
             free.eq(~self.o.valid | self.o.ready),
             turn.advance.eq(free),
         ]

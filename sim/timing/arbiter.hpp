@@ -65,9 +65,10 @@ class StreamArbiter {
   }
 
   // Ends the cycle: what is in front leaves if it is `ready`; for each input that is taken, `take`
-  // of its number returns what it asks for. Of several groups those that are `urgent` go first.
+  // of its number returns what it asks for. Of several groups those that are `urgent` go first,
+  // and those that are `held` wait.
   template <typename Take>
-  void clock(bool ready, uint32_t urgent, Take take) {
+  void clock(bool ready, uint32_t urgent, uint32_t held, Take take) {
     if (!any_ && !busy()) return;
     any_ = false;
     if (inner_.empty()) {
@@ -80,6 +81,7 @@ class StreamArbiter {
       waiting |= uint32_t{inner_[group].valid} << group;
     }
     if (!outer_.valid || ready) {
+      waiting &= ~held;
       outer_.valid = waiting != 0;
       if (waiting) {
         const unsigned group = turn_.take(waiting, urgent);

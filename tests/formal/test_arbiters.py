@@ -12,6 +12,7 @@ from halfdome.hdl.memory.arbiter import (
     StreamArbiter,
     UrgentFirst,
 )
+from halfdome.hdl.memory.hold_back import READS_BESIDE, HoldBack
 from halfdome.hdl.pcie.mux import PacketMux
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, obey_stream_rules, wait_in_turn
@@ -103,6 +104,31 @@ def test_urgent_requests_go_first_and_no_other_waits_for_more_than_a_bound(prove
         Cover((dut.grant & urgent & mine).any() & (dut.requests & ~urgent).any()),
     ]
     prove(spec, depth=URGENT_TURNS + 3, induction=1)
+
+
+def test_ports_are_held_back_only_beside_urgent_reads_and_never_for_others_reads(prove):
+    spec = Spec(HoldBack([1, 2, 1]))
+    m, dut = spec.m, spec.dut
+    flights = []
+    for group, size in enumerate((1, 2, 1)):
+        flight, taken, ended = Signal(11), dut.taken[group], dut.ended[group]
+        m.d.sync += flight.eq(flight + taken - ended)
+        m.d.comb += [
+            Assume((flight != 0) | ~ended),
+            Assume((flight != size * 255) | ~taken),
+            Assert(flight == spec.inside(f"flight{group}")),
+            Assert(flight <= size * 255),
+        ]
+        flights.append(flight)
+    beside = Cat((flight != 0) & dut.urgent[group] for group, flight in enumerate(flights)).any()
+    for group, flight in enumerate(flights):
+        many = (flight > READS_BESIDE) & ~dut.urgent[group]
+        m.d.comb += [
+            Assert(dut.held[group] == (many & beside)),
+            Assert(~dut.held[group] | (flight > 1)),  # it waits for its own
+        ]
+    m.d.comb += Cover(dut.held == 0b101)
+    prove(spec, depth=READS_BESIDE + 4, induction=1)
 
 
 @pytest.mark.parametrize("n", [1, 3, 5])

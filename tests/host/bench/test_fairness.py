@@ -25,7 +25,7 @@ def test_no_core_of_twelve_gets_much_less_than_its_share():
 
 @pytest.mark.slow
 def test_hardware_serves_urgent_cores_first_as_the_timing_engine_says(monkeypatch):
-    """Of two cores that want all there is, the other one still has a turn of sixteen."""
+    """Of the bus that two cores want whole, the other one still has a part."""
     monkeypatch.setattr(fairness, "STREAMS", (("copies",), ("gathers",)))
     found = {}
     for engine in ("native", "timing"):
@@ -34,7 +34,10 @@ def test_hardware_serves_urgent_cores_first_as_the_timing_engine_says(monkeypatc
                 runtime.cards[0].device.set_priority(core, core)
             found[engine] = fairness.measure(runtime)
     assert found["native"] == found["timing"]
-    assert all(0.9 * 2 / 16 <= row["least_of_share"] <= 0.5 for row in found["timing"])
+    copies, gathers = found["timing"]
+    assert 2 / 16 <= copies["least_of_share"] <= 0.7
+    assert copies["bytes_per_cycle"] > 0.98 * TWO.bus_bytes
+    assert gathers["least_of_share"] > 0.95  # there is enough for both
 
 
 @pytest.mark.slow

@@ -334,6 +334,13 @@ PICO = CardConfig(
 )  # fmt: skip
 """The design point of `halfdome.hdl.pico`, which is no whole card."""
 
+NITEFURY = PRESETS["tiny"].replace(
+    array_rows=8, array_columns=8, accumulator_rows=128, activation_rows=32, max_dim=1024,
+    gather_outstanding=16, scratchpad_bytes=128 * 1024, dram_bytes=1 << 30, clock_mhz=60,
+    pcie_generation=1, dma_tags=16, max_read_request_bytes=512, queue_depth=8, counters=64,
+)  # fmt: skip
+"""The design point of `halfdome.hdl.boards.nitefury`."""
+
 
 def preset(name: str) -> CardConfig:
     """The preset called `name`. Raises `ConfigError` naming the known presets."""

@@ -130,18 +130,22 @@ def design_to_rtlil(design: Design) -> str:
         return dedupe(text, name)
 
 
-def rtlil_to_verilog(text: str, *, passes: str = "proc -nomux -norom") -> str:
+def rtlil_to_verilog(
+    text: str, *, passes: str = "proc -nomux -norom", attributes: bool = False
+) -> str:
     """RTLIL as self-contained Verilog. Raises `ToolError` with Yosys' own words.
 
     `passes` are the Yosys commands that turn processes into what is written; the default stays
-    closest to the source.
+    closest to the source. With `attributes` those of RTLIL are written, too: what tools of vendors
+    have to know of paths between clocks.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "top.il"), Path(folder, "top.v")
         source.write_text(text)
         script = (
             # A wire of no bits, which Verilog does not have, would be written with two.
-            f"read_rtlil top.il; delete s:0; {passes}; memory_collect; write_verilog -noattr top.v"
+            f"read_rtlil top.il; delete s:0; {passes}; memory_collect; "
+            f"write_verilog {'' if attributes else '-noattr'} top.v"
         )
         run_yosys(script, Path(folder))
         return target.read_text()

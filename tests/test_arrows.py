@@ -17,8 +17,13 @@ ALLOWED = {
 }
 EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, what operators
-    # compute, and where Python would be too slow.
-    "host/platform.py": {"sim.fabric.config", "sim.golden", "sim.platform"},
+    # compute, where Python would be too slow, and where simulations are kept.
+    "host/platform.py": {
+        "sim.build.fingerprint",
+        "sim.fabric.config",
+        "sim.golden",
+        "sim.platform",
+    },
     "host/cli/card.py": {
         "hdl.boards",
         "hdl.synthesis",
@@ -27,6 +32,7 @@ EXCEPTIONS = {
         "hdl.verilog_top",
         "sim.build.progress",
     },
+    "host/explore/kept.py": {"sim.build.cache"},
     "host/explore/queueing.py": {"sim.build.compiler"},
     "host/explore/synthesise.py": {"hdl.parts"},
     "host/bench/fpga.py": {"hdl.card", "hdl.synthesis"},
@@ -36,7 +42,7 @@ EXCEPTIONS = {
     "host/graph/pooling.py": {"sim.golden"},
     "host/compiler/numpy.py": {"sim.golden"},
     "host/frontend/translate_elements.py": {"sim.golden"},
-    "host/driver/numpy_accelerator.py": {"sim.golden"},
+    "host/driver/numpy_operations.py": {"sim.golden"},
 }
 LAYERS = (
     "cli", "explore", "bench", "serving", "pytest_plugin", "platform", "report", "models",

@@ -16,6 +16,7 @@ from amaranth.hdl import Elaboratable
 from amaranth.lib import io
 from amaranth_boards.resources import UARTResource
 
+from halfdome.hdl.boards import nitefury
 from halfdome.hdl.boards.serial_pico import SerialPico
 from halfdome.hdl.config import PICO
 from halfdome.hdl.fpga import ECP5, GW2A, Family
@@ -101,11 +102,12 @@ BOARDS: dict[str, Board] = {
 
 
 def board(name: str) -> Board:
-    """The board called `name`. Raises `BoardError` with the nearest names."""
+    """The board of a pico called `name`. Raises `BoardError` with the nearest names of all."""
     if name in BOARDS:
         return BOARDS[name]
-    near = get_close_matches(name, BOARDS, cutoff=0.4)
-    which = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(BOARDS)}"
+    known = (*BOARDS, nitefury.BOARD)
+    near = get_close_matches(name, known, cutoff=0.4)
+    which = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
     raise BoardError(f"board {name!r} is unknown; {which}")
 
 

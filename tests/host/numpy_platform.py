@@ -1,7 +1,8 @@
 """Accelerators of the other kind, side by side as `GoldenPlatform` has cards."""
 
 from halfdome.host.compiler.numpy import NumpyTarget
-from halfdome.host.driver.numpy_accelerator import NumpyAccelerator, NumpyBus
+from halfdome.host.driver.numpy_accelerator import NumpyAccelerator
+from halfdome.host.driver.numpy_bus import NumpyBus
 from halfdome.host.driver.session import Session
 
 MEMORY_BYTES = 1 << 20
@@ -15,8 +16,7 @@ class NumpyPlatform:
         self.bus = NumpyBus()
         self.session = Session(self.bus)
         self.accelerators = [
-            NumpyAccelerator(index, self.bus, self.session, MEMORY_BYTES, cards)
-            for index in range(cards)
+            NumpyAccelerator(index, self.bus, MEMORY_BYTES, cards) for index in range(cards)
         ]
         self.session.accelerators = list(self.accelerators)
 

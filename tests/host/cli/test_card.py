@@ -1,10 +1,13 @@
 """`halfdome info` and `fpga`: what a configuration means."""
 
+import io
 import json
+import sys
 
 import pytest
 
-from halfdome.hdl.config import PRESETS
+from halfdome.hdl.boards import nitefury
+from halfdome.hdl.config import NITEFURY, PRESETS
 from halfdome.host.cli import explore
 from halfdome.host.explore import measure, search, workers
 from tests.host.explore import studies
@@ -85,6 +88,29 @@ def test_info_of_an_unknown_preset(refused):
     refused("preset 'big' is unknown", "info", "--config", "big")
 
 
+def test_a_terminal_without_the_signs_of_tables_shows_others(halfdome, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", written)
+    status, _, error = halfdome("info")
+    assert (status, error) == (0, "")
+    written.seek(0)
+    assert "peak" in written.read()
+
+
+def test_without_standard_output_a_command_still_runs(halfdome, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    status, _, error = halfdome("info", "--json", tmp_path / "info.json")
+    assert (status, error) == (0, "")
+    assert (tmp_path / "info.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(refused, tmp_path):
+    (tmp_path / "file").touch()
+    refused(
+        "file: is no folder to write to", "verilog", "--config", "tiny", "-o", tmp_path / "file"
+    )
+
+
 def test_the_project_of_a_board_is_written_without_running_a_tool(halfdome, tmp_path):
     status, text, _ = halfdome("fpga", "--board", "ulx3s-85f", "--no-run", "-o", tmp_path)
     assert status == 0
@@ -95,7 +121,17 @@ def test_the_project_of_a_board_is_written_without_running_a_tool(halfdome, tmp_
     assert 'LOCATE COMP "uart_0__rx__io" SITE "M1";' in constraints
 
 
+def test_the_project_of_a_whole_card_is_written_for_vivado(halfdome, tmp_path, monkeypatch):
+    monkeypatch.setattr(nitefury, "card_verilog", lambda config: f"// {config.hash}\n")
+    status, text, _ = halfdome("fpga", "--board", "nitefury", "--no-run", "-o", tmp_path)
+    assert status == 0
+    assert str(tmp_path / "build_halfdome_nitefury.sh") in text.replace("\n", "")
+    assert (tmp_path / "halfdome_card.v").read_text() == f"// {NITEFURY.hash}\n"
+    assert "create_ip -name pcie_7x" in (tmp_path / "halfdome_nitefury.tcl").read_text()
+
+
 def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
+    refused("board 'nightfury' is unknown; did you mean nitefury?", "fpga", "--board", "nightfury")
     refused("board 'ulx3s' is unknown; did you mean ulx3s-", "fpga", "--board", "ulx3s")
     refused("board 'zzz' is unknown; known are ulx3s-85f, ", "fpga", "--board", "zzz")
 
@@ -104,14 +140,29 @@ def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
     ("options", "message"),
     [
         (("--board", "ulx3s-85f", "--unit", "array"), "--unit: is placed by itself"),
-        (("--board", "ulx3s-85f", "--config", "tiny"), "--config tiny: a board holds a pico"),
+        (("--board", "ulx3s-85f", "--config", "tiny"), "--config: a board holds a pico; leave"),
+        (("--board", "ulx3s-85f", "--set", "lanes=8"), "--set: a board holds a pico; leave"),
+        (("--unit", "array", "--point", "3"), "--study and --point: give both"),
         (("--board", "ulx3s-85f", "--no-run", "--json", "-"), "--json: there is no result with"),
+        (("--board", "nitefury"), "--board nitefury: Vivado builds its bitstream; add --no-run"),
         (("--no-run",), "--no-run: writes the project of a board; name one by --board"),
         (("--unit", "array", "--config", "big"), "preset 'big' is unknown; known are tiny"),
     ],
 )
 def test_what_an_fpga_cannot_be_asked_together_is_refused(refused, options, message):
     refused(message, "fpga", *options)
+
+
+def test_units_are_of_the_card_that_is_told(halfdome, monkeypatch):
+    from halfdome.hdl import synthesis
+
+    built = []
+    monkeypatch.setitem(synthesis.UNITS, "lane", built.append)
+    monkeypatch.setattr(synthesis, "ecp5_report", lambda component, name: {"unit": name})
+    status, text, _ = halfdome("fpga", "--unit", "lane", "--set", "lanes=8")
+    assert status == 0
+    assert "lanes=8" in text
+    assert built == [PRESETS["tiny"].replace(lanes=8)]
 
 
 def test_an_unknown_fpga_unit_is_refused_with_the_known_ones(halfdome):

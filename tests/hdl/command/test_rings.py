@@ -181,7 +181,9 @@ def test_a_fetch_that_fails_stops_one_ring_until_its_core_is_reset():
         await card.execute(ctx, fences(9, 1, first=200))
 
     card.run(host)
-    assert [c["id"] for c in card.completions] == [*range(100, 120), *range(200, 209)]
+    # The read may bring a descriptor, of zeros, before it fails.
+    told = [c["id"] for c in card.completions if c["id"]]
+    assert told == [*range(100, 120), *range(200, 209)]
 
 
 async def reset_core(ctx, card, core, limit=2000):

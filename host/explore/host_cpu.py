@@ -48,7 +48,7 @@ class HostCpu:
 
 
 def _text(number: float) -> str:
-    return f"{float(f'{number:.3g}'):,g}"
+    return f"{float(f'{number:.3g}'):,.15g}"
 
 
 def measure(said: Model, host: Host) -> HostCpu:

@@ -1,4 +1,4 @@
-// Fair choice of one among many: the timing of hdl/memory/arbiter.py.
+// Choice of one among many, fair or some first: the timing of hdl/memory/arbiter.py.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,22 @@ class RoundRobin {
   uint32_t above_ = 0;
 };
 
+// Grants urgent requests in turn, and others, in turn, if there are none or these had enough.
+class UrgentFirst {
+ public:
+  // The number of the one that is granted, and taken; one requests at least.
+  unsigned take(uint32_t requests, uint32_t urgent) {
+    const uint32_t first = requests & urgent, other = requests & ~urgent;
+    const bool ordinary = other && (!first || passed_ == URGENT_TURNS);
+    passed_ = other && !ordinary ? passed_ + 1 : 0;
+    return ordinary ? other_.take(other) : first_.take(first);
+  }
+
+ private:
+  RoundRobin first_, other_;
+  unsigned passed_ = 0;  // by urgent ones, while another one waited
+};
+
 // Merges requests of `T` into one stream. Of several groups of inputs those of each are merged first;
 // the last group may be smaller, and all inputs are one group's if there is one.
 template <typename T>
@@ -44,9 +60,10 @@ class StreamArbiter {
   }
 
   // Ends the cycle: what is in front leaves if it is `ready`; for each input that is taken, `take`
-  // of its number returns what it asks for.
+  // of its number returns what it asks for. Of several groups those that are `urgent` go first,
+  // and those that are `held` wait.
   template <typename Take>
-  void clock(bool ready, Take take) {
+  void clock(bool ready, uint32_t urgent, uint32_t held, Take take) {
     if (!asking_ && !busy()) return;
     const uint32_t asking = asking_;
     asking_ = 0;
@@ -57,10 +74,13 @@ class StreamArbiter {
     }
     uint32_t left = 0;
     if (!valid_ || ready) {
-      valid_ = load(outer_, waiting_, [&](unsigned group) {
+      const uint32_t waiting = waiting_ & ~held;
+      valid_ = waiting != 0;
+      if (waiting) {
+        const unsigned group = turn_.take(waiting, urgent);
         left = uint32_t{1} << group;
-        return inner_[group].item;
-      });
+        outer_.item = inner_[group].item;
+      }
     }
     waiting_ &= ~left;
     for (uint32_t groups = asking; groups; groups &= groups - 1) {
@@ -88,6 +108,7 @@ class StreamArbiter {
   unsigned of_group_;
   Stage outer_;
   bool valid_ = false;  // what `outer_` holds
+  UrgentFirst turn_;    // of the groups
   std::vector<Stage> inner_;
   std::vector<uint32_t> asked_;  // by group
   uint32_t asking_ = 0;          // groups of which an input asks

@@ -56,6 +56,7 @@ LADDER: dict[str, Rung] = {
     **{f"array {r}x{c}": _array("array", r, c) for r, c in ((2, 2), (4, 4), (8, 8), (8, 16))},
     **{f"lanes {n}": Rung(UNITS["lanes"], _TINY.replace(lanes=n)) for n in (1, 2, 4, 8, 16)},
     "pico": Rung(UNITS["pico"], PICO, PICO.array_rows * PICO.array_columns),
+    "gather pico": Rung(UNITS["gather_pico"], PICO),
     **{f"matmul {r}x{c}": _array("matmul", r, c) for r, c in ((4, 4), (8, 8))},
     **{f"vector {n}": Rung(UNITS["vector"], _vector(n)) for n in (1, 2, 4)},
     "gather": Rung(UNITS["gather"], _TINY),

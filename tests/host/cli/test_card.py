@@ -117,6 +117,10 @@ def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
         (("--board", "ulx3s-85f", "--unit", "array"), "--unit: is placed by itself"),
         (("--board", "ulx3s-85f", "--config", "tiny"), "--config tiny: a board holds a pico"),
         (("--board", "ulx3s-85f", "--no-run", "--json", "-"), "--json: there is no result with"),
+        (
+            ("--board", "ulx3s-85f", "--engine", "vector"),
+            "--engine vector: a pico has none; known are matmul, gather",
+        ),
         (("--board", "nitefury"), "--board nitefury: Vivado builds its bitstream; add --no-run"),
         (("--no-run",), "--no-run: writes the project of a board; name one by --board"),
         (("--unit", "array", "--config", "big"), "preset 'big' is unknown; known are tiny"),

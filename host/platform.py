@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -195,6 +196,13 @@ def check_options(options: Mapping[str, object]) -> None:
             raise ValueError(f"{name}: is no option; there are {', '.join(known)}")
 
 
+def is_hardware(engine: str) -> bool:
+    """Whether the cards of an engine are the RTL, which waveforms need."""
+    from halfdome.sim.rtl.cards import HARDWARE
+
+    return engine in HARDWARE
+
+
 def check_faults(faults: Sequence[str], cards: int) -> None:
     """Raises the `ValueError` with which `Runtime.inject` would refuse these."""
     from halfdome.sim.platform import Platform
@@ -215,12 +223,13 @@ def waves(path: Path, *, card: int, start: int, stop: int, cards: int) -> "Waves
     return chosen
 
 
+@cache
 def fingerprint() -> str:
-    """Stands for the sources of the card and of what simulates it: what was measured of others is
-    not of it."""
-    from halfdome.sim.platform import fingerprint
+    """Stands for the sources of the card, of what simulates it and of the host: what was measured
+    of others is not of them."""
+    from halfdome.sim.build.fingerprint import digest, fingerprint
 
-    return fingerprint()
+    return digest(fingerprint(), Path(__file__).parent, ".py", ".cpp", ".csv", ".toml")
 
 
 def fabric_defaults() -> dict[str, int | bool]:

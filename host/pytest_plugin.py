@@ -59,14 +59,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def _halfdome(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
     """What the fixtures below give, whichever of them a project has fixtures of its own for."""
     import halfdome
+    from halfdome.host.platform import is_hardware
 
     cards = _number(request.node, "cards")
     options = request.config
+    engine = options.getoption("halfdome_engine")
     with halfdome.open(
         cards=DEFAULT_CARDS if cards is None else cards,
         config=options.getoption("halfdome_config"),
-        engine=options.getoption("halfdome_engine"),
-        keep_inputs=True,
+        engine=engine,
+        keep_inputs=is_hardware(engine),
     ) as opened:
         request.node.stash[_open] = opened, tmp_path
         folder = options.getoption("halfdome_timeline")

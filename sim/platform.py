@@ -1,23 +1,16 @@
 """The simulated platform: a host's PCIe bus with cards on it."""
 
-import hashlib
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache, partial
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
-from amaranth.lib import wiring
 
-from halfdome import hdl
-from halfdome.hdl.config import PRESETS, CardConfig
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.pcie.tlp import rx_beat, tx_beat
 from halfdome.sim.build import cache as artefacts
-from halfdome.sim.build.compiler import SIM
+from halfdome.sim.bus import SLICE_CYCLES, Bus
 from halfdome.sim.dram import presets, replay
 from halfdome.sim.fabric.config import (
     HOST_BASE,
@@ -28,22 +21,15 @@ from halfdome.sim.fabric.config import (
     settings,
 )
 from halfdome.sim.fabric.faults import Fault, FaultCounts, FaultPlan, parse_fault
-from halfdome.sim.fabric.host_memory import DmaBuffer, HostMemory, lazy_bytes
+from halfdome.sim.fabric.host_memory import HostMemory, lazy_bytes
 from halfdome.sim.fabric.packets import Link
-from halfdome.sim.kernel.world import INTERRUPT, READ_DONE, Interrupt, World, load_library
-from halfdome.sim.rtl import linked, native, pysim
+from halfdome.sim.kernel.world import Interrupt, World, load_library
+from halfdome.sim.rtl.cards import HARDWARE, CardFactory, maker
 from halfdome.sim.timing import card as timing
 from halfdome.sim.waves import Waves, check_card
 
-_HARDWARE = {"native": native.models, "pysim": pysim.models}
-"""Functions that make cards of hardware, by the name of their engine."""
-ENGINES = (*_HARDWARE, "timing")
+ENGINES = (*HARDWARE, "timing")
 """What can simulate cards: `timing` without their hardware, by when what happens in it."""
-
-READ_TIMEOUT_CYCLES = 100_000
-"""Cycles after which a read without completion has failed; PCIe allows 50 us to 50 ms."""
-_SLICE_CYCLES = 100_000
-"""Longest run between two looks at keyboard interrupts."""
 
 cache_summary = artefacts.summary
 """What the cache of compiled models holds, for `halfdome info`."""
@@ -54,59 +40,6 @@ LATEST_INTERRUPTS, MOST_INTERRUPTS = 256, 1_000_000
 """Interrupt messages that are kept at any time, and by a recording: 24 MB."""
 MOST_INPUT_BYTES = 256 << 20
 """What `keep_inputs` may take of each card: a million cycles and more."""
-
-CardFactory = Callable[[CardConfig], wiring.Component]
-
-
-class Bus:
-    """The host's PCIe bus. Time passes in `read` and `wait` only."""
-
-    def __init__(self, world: World, memory: HostMemory):
-        self._world = world
-        self._memory = memory
-
-    @property
-    def errors(self) -> int:
-        """What the root port has noticed: requests to nowhere or with bad data, links lost."""
-        return self._world.host_errors
-
-    def read(self, address: int, nbytes: int) -> bytes:
-        """Reads device memory; returns when the completions have arrived.
-
-        All-ones if no device answers at the address, as on real machines. Raises `TimeoutError`
-        naming the address and the state of every card if a device does not answer in time.
-        """
-        if nbytes <= 0:
-            raise ValueError(f"nbytes={nbytes}: must be positive")
-        self._world.start_read(address, nbytes)
-        deadline = self._world.cycle + READ_TIMEOUT_CYCLES
-        if self._world.run(deadline, READ_DONE) != READ_DONE:
-            self._world.abandon_reads()
-            raise TimeoutError(
-                f"read of {nbytes} bytes at {address:#x}: no completion within "
-                f"{READ_TIMEOUT_CYCLES} cycles\n{self._world.states()}"
-            )
-        return self._world.read_data(nbytes)
-
-    def write(self, address: int, data: bytes) -> None:
-        """Writes device memory, posted: returns at once."""
-        self._world.write(address, bytes(data))
-
-    def map(self, nbytes: int) -> DmaBuffer:
-        """Zeroed host memory that cards can reach. Raises `MemoryError` if there is not enough."""
-        return self._memory.map(nbytes)
-
-    def wait(self, timeout_cycles: int, message: int = 0) -> bool:
-        """Sleeps until an interrupt arrives that no earlier `wait` has reported; False if none.
-
-        Of messages to the address `message` only, if that is not 0.
-        """
-        deadline = self._world.cycle + timeout_cycles
-        while self._world.cycle < deadline:
-            target = min(deadline, self._world.cycle + _SLICE_CYCLES)
-            if self._world.run(target, INTERRUPT, message) == INTERRUPT:
-                return True
-        return False
 
 
 class Platform:
@@ -181,9 +114,14 @@ class Platform:
         self.values = values
         self.fabric = fabric
         self.bars: list[Bars] = assign_bars(config, cards)
-        hardware = engine in _HARDWARE
+        hardware = engine in HARDWARE
         if not hardware:
-            _check_hardware(engine, waves=waves, keep_inputs=keep_inputs, card_factory=card_factory)
+            _check_hardware(
+                engine,
+                waves=waves and str(waves.path),
+                keep_inputs=keep_inputs,
+                card_factory=card_factory,
+            )
         memory_bytes = config.dram_bytes if hardware else config.window_bytes
         self._memories = [lazy_bytes(memory_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
@@ -191,7 +129,7 @@ class Platform:
             # A first time compiles this while the cards are elaborated.
             library = beside.submit(load_library)
             if hardware:
-                self._make = _maker(engine, config, card_factory)
+                self._make = maker(engine, config, card_factory)
                 self._models = self._make(cards, waves=waves)
             else:
                 self._models = timing.models(config, self._memories, values)
@@ -245,7 +183,7 @@ class Platform:
         """Lets time pass."""
         end = self.cycles + cycles
         while self.cycles < end:
-            self.world.run(min(end, self.cycles + _SLICE_CYCLES))
+            self.world.run(min(end, self.cycles + SLICE_CYCLES))
 
     def bare_cycles_per_second(self, cycles: int) -> float:
         """Speed of the compiled card alone: inputs tied to 0, a loop in C++, no DRAM and no link.
@@ -359,9 +297,11 @@ class Platform:
         """Writes waveforms of what has happened: repeats the card, driven as it was, up to there.
 
         For a platform with `keep_inputs`, on the engine it runs on. A window that reaches beyond
-        what the card has simulated ends there. Raises `ValueError` if it has not begun by then or
-        for another bad window, and `RuntimeError` if the inputs were not, or not all, kept.
+        what the card has simulated ends there. Raises `ValueError` for a card without hardware, if
+        the window has not begun by then or for another bad one, and `RuntimeError` if the inputs
+        were not, or not all, kept.
         """
+        _check_hardware(self.engine, waves=str(waves.path))
         simulated = self.simulated(waves.card)
         waves.clear()
         if waves.start >= simulated:
@@ -403,7 +343,7 @@ def check(
     if not 1 <= cards <= 32:
         raise ValueError(f"cards={cards}: must be 1 to 32")
     _check_flags(values=values)
-    if engine in _HARDWARE and not values:
+    if engine in HARDWARE and not values:
         raise ValueError(
             f"values=False: a card of hardware computes what it is told to, engine={engine!r} has "
             "them; engine='timing' can leave values out"
@@ -445,63 +385,3 @@ def _check_beats(config: CardConfig) -> None:
     rx, tx = rx_beat(config), tx_beat(config)
     if (rx["last"].offset, rx["bar"].offset, tx["last"].offset) != (bits, bits + 1, bits):
         raise ValueError("halfdome.hdl.pcie.tlp: beats must be data, last, bar, in this order")
-
-
-def _maker(engine: str, config: CardConfig, factory: CardFactory | None) -> Callable:
-    """The function that makes so many cards, one of which may write `waves`.
-
-    Cards of several cores are compiled in parts: a core once, whatever their number.
-    """
-    make, name = _HARDWARE[engine], _name(config)
-    if factory is not None:
-        return partial(make, lambda: factory(config), name=name)
-    if engine == "native" and config.cores > 1:
-        parts = linked.Parts(partial(_uncore, config), partial(_core, config), config.cores)
-        make = partial(linked.models, parts=parts)
-    fingerprint = f"{hdl_fingerprint()}\n{config.as_json()}"
-    return partial(make, partial(_card, config), fingerprint=fingerprint, name=name)
-
-
-def _card(config: CardConfig) -> wiring.Component:
-    from halfdome.hdl.card import Card
-
-    return Card(config)
-
-
-def _uncore(config: CardConfig) -> wiring.Component:
-    from halfdome.hdl.uncore import Uncore
-
-    return Uncore(config)
-
-
-def _core(config: CardConfig) -> wiring.Component:
-    from halfdome.hdl.core import Core
-
-    return Core(config)
-
-
-def _name(config: CardConfig) -> str:
-    """What a person calls a card of this configuration."""
-    preset = next((name for name, known in PRESETS.items() if known == config), config.hash)
-    return f"card {preset}"
-
-
-@cache
-def hdl_fingerprint() -> str:
-    """Stands for the sources of the card and the language they are written in."""
-    return _digest(version("amaranth"), Path(hdl.__file__).parent, ".py")
-
-
-@cache
-def fingerprint() -> str:
-    """Stands for the sources of the card and of all that simulates it, as RTL or without."""
-    return _digest(hdl_fingerprint(), SIM, ".py", ".hpp", ".cpp")
-
-
-def _digest(said: str, root: Path, *suffixes: str) -> str:
-    """Of what is said, and of the files in a folder that end so: where they are, what they hold."""
-    digest = hashlib.sha256(said.encode())
-    for path in sorted(root.rglob("*")):
-        if path.suffix in suffixes:
-            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()

@@ -17,8 +17,13 @@ ALLOWED = {
 }
 EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, what operators
-    # compute, and where Python would be too slow.
-    "host/platform.py": {"sim.fabric.config", "sim.golden", "sim.platform"},
+    # compute, where Python would be too slow, and where simulations are kept.
+    "host/platform.py": {
+        "sim.build.fingerprint",
+        "sim.fabric.config",
+        "sim.golden",
+        "sim.platform",
+    },
     "host/cli/card.py": {
         "hdl.boards",
         "hdl.synthesis",
@@ -27,6 +32,7 @@ EXCEPTIONS = {
         "hdl.verilog_top",
         "sim.build.progress",
     },
+    "host/explore/kept.py": {"sim.build.cache"},
     "host/explore/queueing.py": {"sim.build.compiler"},
     "host/explore/synthesise.py": {"hdl.parts"},
     "host/bench/fpga.py": {"hdl.card", "hdl.synthesis"},

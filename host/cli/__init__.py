@@ -24,6 +24,8 @@ for command in (explore.explore, explore.guidance, card.verilog, card.fpga, card
 
 def main() -> None:
     """Entry point: errors that a user can mend become one line and exit status 2."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed is None
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # of signs that it lacks
     try:
         app()
     except (ValueError, MemoryError, OSError, RuntimeError, ImportError) as error:

@@ -8,6 +8,7 @@ import typer
 
 from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import PICO, PRESETS, CardConfig, preset
+from halfdome.host import arguments
 from halfdome.host.cli import explore, options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
@@ -38,7 +39,7 @@ def verilog(
     from halfdome.sim.build.progress import told
 
     name, design = _chosen(config, settings, study, point, storage)
-    output.mkdir(parents=True, exist_ok=True)
+    arguments.output_folder(output)
     with told(f"writing Verilog of {name}"):
         files = {f"{TOP}.v": card_verilog(design)}
     files |= {
@@ -134,7 +135,7 @@ def _fit_board(name: str, engine: str, run: bool, output: Path, json_file: Path 
     if engine not in (known := [each.name.lower() for each in PICO_ENGINES]):
         raise ValueError(f"--engine {engine}: a pico has none; known are {', '.join(known)}")
     plan = project(name, Engine[engine.upper()])
-    output.mkdir(parents=True, exist_ok=True)
+    arguments.output_folder(output)
     plan.extract(str(output))
     if not run:
         typer.echo(output / f"build_{TOP}.sh")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from halfdome.host import arguments
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
@@ -99,7 +100,7 @@ def explore(
     given = {"batch": batch, "cards": cards}
     study = load(file, settings, changes, given, samples, data)
     study.check()
-    output.mkdir(parents=True, exist_ok=True)
+    arguments.output_folder(output)
     results = search.Results(study, storage or search.storage_in(output))
     with _progress(results) as told:
         search.run(study, results, by, told)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat
+from halfdome.host.compiler import residuals
 from halfdome.host.compiler.commands import Buffer, Place, Region
 from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
 from halfdome.host.driver.kernels import Rows
@@ -146,6 +147,7 @@ def add_quantised(lowering: Lowering, node: Node, position: int) -> None:
     """ADD_QUANTISED; where its constants are out of bounds, AFFINE of the inner operand, to which
     ADD adds the other: each rounds once, and takes the bytes as they are."""
     operands, regions, _ = _operands(lowering, node, position)
+    residuals.take_place(lowering, node, position)
     if elements.within_bounds(node):
         _pair(lowering, node, position, operands, regions)
         return

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from halfdome.host.explore.parameters import DEFAULTS, FABRIC, Value
+from halfdome.host.explore.parameters import COMPILED, DEFAULTS, FABRIC, Value
 from halfdome.host.explore.search import Point, alone
 from halfdome.host.explore.study import Model, Study
 
@@ -99,14 +99,14 @@ def _numbers(study: Study, point: Point, bound: str) -> dict[str, int]:
     """The parameters that are doubled, with what they are at the point."""
     design = study.design(point.values)
     known = vars(design.card) | FABRIC | dict(design.fabric) | {
-        "cards": design.cards, "batch": design.batch,
-        "in_flight": point.row["in_flight"],
+        "cards": design.cards, "in_flight": point.row["in_flight"],
+        "batch": design.batch or round(point.row["samples_of_a_request"]),
     }  # fmt: skip
     names = [*point.values, *REMEDIES[bound][0]]
     if "array" in names:
         names += ["array_rows", "array_columns"]
-    if isinstance(study.workload, Model):
-        names = [name for name in names if name not in ("batch", "in_flight")]
+    if isinstance(study.workload, Model) and study.workload.is_compiled:
+        names = [name for name in names if name not in COMPILED]
     return {
         name: known[name] for name in dict.fromkeys(names)
         if type(DEFAULTS[name]) is int and known[name]

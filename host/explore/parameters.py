@@ -24,8 +24,10 @@ DEFAULTS: dict[str, Value] = {
     "in_flight": 2, "parallelism": "data", "cores_sparse": 0, "batch": 128, "table_bits": 8,
 }  # fmt: skip
 """A value of each parameter, which tells its type; `array` is both sides of the array, as
-ROWSxCOLUMNS. `in_flight`, `parallelism` and `cores_sparse` are by default as the compiler finds
-best."""
+ROWSxCOLUMNS."""
+COMPILED = ("batch", "in_flight", "parallelism", "cores_sparse", *TRANSFERS)
+"""What the compiler is told beside the card; the first four are by default as it finds best, but
+for the batch of a recommender."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Design:
     in_flight : int, requests that are worked on at a time; None for the compiler's choice
     parallelism : str, what the cards divide; None for the compiler's choice
     cores_sparse : int, cores of each that pool embedding bags alone; None for the compiler's choice
-    batch : int, samples of a request
+    batch : int, samples of a request; None for what the workload has by default
     table_bits : int, of an element of an embedding table
     engine : str, that measures it
     computes : bool, whether values are computed, and held against the golden model
@@ -54,7 +56,7 @@ class Design:
     in_flight: int | None
     parallelism: str | None
     cores_sparse: int | None
-    batch: int
+    batch: int | None
     table_bits: int
     engine: str
     computes: bool
@@ -123,7 +125,9 @@ def design(
     cores_sparse = values.get("cores_sparse")
     if cores_sparse is not None:
         cores_sparse = sparse_cores(int(cores_sparse), range(card.cores))
-    batch = arguments.integer("batch", values.get("batch", DEFAULTS["batch"]), 1)
+    batch = values.get("batch")
+    if batch is not None:
+        batch = arguments.integer("batch", batch, 1)
     table_bits = int(values.get("table_bits", DEFAULTS["table_bits"]))
     if table_bits not in TABLE_ROWS:
         raise ConfigError(f"table_bits={table_bits}: must be {' or '.join(map(str, TABLE_ROWS))}")

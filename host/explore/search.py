@@ -15,6 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from halfdome.host.explore import measure, workers
 from halfdome.host.explore.metrics import METRICS
@@ -66,11 +67,18 @@ class Results:
     def __init__(self, study: Study, storage: str):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = study
-        self._stored = optuna.create_study(
-            storage=storage, study_name=f"{study.name} {study.hash}", load_if_exists=True,
-            sampler=_sampler(study),
-            directions=[METRICS[name].better for name in study.objectives],
-        )  # fmt: skip
+        try:
+            self._stored = optuna.create_study(
+                storage=storage, study_name=f"{study.name} {study.hash}", load_if_exists=True,
+                sampler=_sampler(study),
+                directions=[METRICS[name].better for name in study.objectives],
+            )  # fmt: skip
+        except SQLAlchemyError as error:
+            why = str(error).split("\n")[0]
+            raise ValueError(
+                f"--storage {storage}: cannot be opened: {why}; give the URL of a file or database "
+                "that can be written, like sqlite:///study.db"
+            ) from None
         self._space: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in study.parameters.items()
         }

@@ -2,8 +2,10 @@
 
 import hashlib
 import itertools
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -23,6 +25,7 @@ from halfdome.hdl.config import ConfigError, preset
 from halfdome.host import platform
 from halfdome.host.explore.metrics import METRICS, OF_BOUND
 from halfdome.host.explore.parameters import (
+    COMPILED,
     RTL,
     TIMING,
     Design,
@@ -90,6 +93,13 @@ class Model(_Strict):
     requests: File
     calibration: File | None = None
     shapes: dict[str, Annotated[tuple[Positive, ...], Field(strict=False)]] = {}
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether what the compiler decides is decided."""
+        from halfdome.host.frontend.plan import SUFFIX
+
+        return self.path.suffix == SUFFIX
 
 
 class Search(_Strict):
@@ -189,10 +199,12 @@ class Study(_Strict):
             for name in wanted:
                 if name in OF_BOUND:
                     raise ValueError(f"{name}: needs the bound on the latency, [arrivals] p99_us")
-        if isinstance(self.workload, Model):
-            for name in ("batch", "in_flight", "parallelism", "cores_sparse"):
+        if isinstance(self.workload, Model) and self.workload.is_compiled:
+            for name in COMPILED:
                 if name in self.parameters:
-                    raise ValueError(f"{name}: is of the workloads demo and recommender alone")
+                    raise ValueError(
+                        f"{name}: is compiled into {self.workload.path}: give what it was made from"
+                    )
         if not isinstance(self.workload, Recommender) and "table_bits" in self.parameters:
             raise ValueError("table_bits: is of the workload recommender alone")
 
@@ -252,11 +264,37 @@ class Study(_Strict):
 
     @cached_property
     def hash(self) -> str:
-        """Of all that results depend on, the sources of the card and of what simulates it too. A
-        longer search is the same study."""
+        """Of all that results depend on, what named files hold and the sources of the card and of
+        what simulates it too. A longer search is the same study."""
         words = {"search": {"points"}, "guidance": True}
-        said = self.model_dump_json(exclude=words) + platform.fingerprint()
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        said = [self.model_dump_json(exclude=words), platform.fingerprint()]
+        return _digest(*said, *_contents(self.energy), *self._work())[:16]
+
+    def seen_by_cards(self, design: Design) -> str:
+        """Stands for all that decides what cards do at a point: two studies that tell alike differ
+        in what is made of it."""
+        told = json.dumps(asdict(design), sort_keys=True)
+        at_random = self.arrivals is not None
+        return _digest(f"{told} {at_random} {platform.fingerprint()}", *self._work())
+
+    def _work(self) -> list[str]:
+        """The workload, and what its files hold."""
+        found = [self.workload.model_dump_json()]
+        for each in vars(self.workload).values():
+            found += _contents(each) if isinstance(each, Path) else ()
+        return found
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _contents(path: Path | None) -> list[str]:
+    """A digest of each file that is there, or in that folder."""
+    if path is None:
+        return []
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def entries(calibration: Calibration) -> list[Mapping[str, np.ndarray]]:
 def requests_of(model: onnx.ModelProto, calibration: Calibration) -> list[dict[str, np.ndarray]]:
     """Requests that the model takes: an extra first axis counts them.
 
-    Raises `ModelError` for an input that is missing, of another shape or dtype, or holds a NaN or
-    an infinity, what is no request, and for none at all.
+    Raises `ModelError` for an input that is missing, of another shape or dtype, or holds a NaN,
+    what is no request, and for none at all.
     """
     requests = [
         request
@@ -101,8 +101,8 @@ def _split(
                 f"{where}: input {name}: is {arguments.described(array)}, must be {dtype}"
                 f"[{sizes}], or many of them along an extra first axis"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ModelError(f"{where}: input {name}: holds a NaN or an infinity; leave it out")
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ModelError(f"{where}: input {name}: holds a NaN; leave it out")
         many = array.ndim > len(shape)
         found[name] = array if many else array[None]
         counts.add(len(found[name]))

@@ -10,6 +10,7 @@ from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, preset
 from halfdome.host import arguments
 from halfdome.host.compiler.compile import chosen_cores, sparse_cores
 from halfdome.host.compiler.compile import compile as compile_graph
+from halfdome.host.compiler.division import Parallelism
 from halfdome.host.frontend.bags import Bag
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.net import Net
@@ -20,6 +21,7 @@ from halfdome.host.frontend.steps import CardStep, HostStep, Port
 from halfdome.host.graph.graph import Graph
 from halfdome.host.graph.values import Value
 from halfdome.host.runtime.program import Program
+from halfdome.host.runtime.transfers import Transfers
 
 ROOM = 2
 """Indices that a bag has room for, of the most that examples show."""
@@ -30,6 +32,8 @@ def compile(
     calibration: Requests | None = None, shapes: Mapping[str, Sequence[int]] = {},
     cards: int = 6, config: str | CardConfig = "default", every: bool = False,
     apart: bool = False, cores: Sequence[int] | None = None, cores_sparse: int | None = None,
+    transfers: Transfers | None = None, in_flight: int | None = None,
+    parallelism: Parallelism | str | None = None, requests: int | None = None,
     say: Said = lambda text: None,
 ) -> Plan:  # fmt: skip
     """Compiles a model for so many cards.
@@ -41,12 +45,15 @@ def compile(
     example_inputs : of a torch.nn.Module, its positional arguments; they calibrate it, too
     calibration : requests, arrays by input; without them only models that are quantised
     shapes : of inputs that leave sizes open
-    cards : 1 to 6; requests are dealt over them
+    cards : 1 to 6; requests are dealt over them, or with `parallelism` their work
     config : name of a preset, or a CardConfig
     every : whether all tensors within the model are outputs of its steps, to be looked at
     apart : whether each layer begins when the one before has ended, to be measured by itself
     cores, cores_sparse : which cores of each card run it, and how many of them pool embedding bags
         alone, see `halfdome.host.compiler.compile.compile`
+    transfers, in_flight, parallelism : of each part for the cards, see there
+    requests : how many the cards take together; by default so many that each card has a sample, of
+        a pipeline one
     say : told what is done next
 
     Raises `ModelError` for a model, calibration or shapes that do not fit, `TorchError` for a
@@ -57,7 +64,14 @@ def compile(
     numbers = chosen_cores(cores, design.cores)
     if cores_sparse is not None:
         cores_sparse = sparse_cores(cores_sparse, numbers)
-    how = {"apart": apart, "cores": numbers, "cores_sparse": cores_sparse}
+    if parallelism is not None:
+        parallelism = arguments.choice("parallelism", parallelism, Parallelism)
+    if requests is not None:
+        requests = arguments.integer("requests", requests, 1)
+    how = {
+        "apart": apart, "cores": numbers, "cores_sparse": cores_sparse, "transfers": transfers,
+        "in_flight": in_flight, "parallelism": parallelism,
+    }  # fmt: skip
     prepared = model
     if not isinstance(model, Prepared):
         prepared = prepare(model, example_inputs, calibration=calibration, shapes=shapes, say=say)
@@ -66,7 +80,7 @@ def compile(
     say("parting it between cards and host")
     net = Net(prepared.model)
     outputs = tuple(_argument(net, each) for each in net.outputs)
-    maker = _Maker(design, cards, bags, _longest(bags, examples), how)
+    maker = _Maker(design, cards, bags, _longest(bags, examples), requests, how)
     pooled = {bag.output for bag in bags}
     parted = steps(prepared.model, maker.check, pooled=pooled, every=every, config=design)
     say("compiling for the cards")
@@ -137,9 +151,10 @@ class _Maker:
 
     def __init__(
         self, design: CardConfig, cards: int, bags: Sequence[Bag], longest: Mapping[str, int],
-        how: Mapping[str, Any],
+        together: int | None, how: Mapping[str, Any],
     ):  # fmt: skip
         self._design = design
+        self._together = together
         self._cards = cards
         self._bags = {bag.output: bag for bag in bags}
         self._longest = longest
@@ -148,6 +163,10 @@ class _Maker:
 
     def requests(self, step: CardStep) -> int:
         """Requests that a program works on at a time: each card has a sample."""
+        if self._together is not None:
+            return self._together
+        if self._how["parallelism"] is Parallelism.PIPELINE:
+            return 1
         return -(-self._cards // step.samples)
 
     def check(self, step: CardStep) -> None:
@@ -169,8 +188,7 @@ class _Maker:
         graph = step.graph(requests)
         if bags:
             graph = _with_bags(graph, step, bags, self._longest, requests)
-        cards = min(self._cards, graph.batch or 1)
-        return compile_graph(graph, self._design, cards, **self._how)
+        return compile_graph(graph, self._design, self._cards, **self._how)
 
     def plan_steps(self, parted: Sequence[HostStep | CardStep]) -> list[HostStep | CardPart]:
         """Steps with their programs; bags that no step pools come before all others."""
@@ -212,7 +230,7 @@ class _Maker:
             _stacked(bag.inputs(self._longest[bag.output]), requests), [bag.output],
             [bag.node()], {bag.table_name: bag.table},
         )  # fmt: skip
-        program = compile_graph(graph, self._design, min(self._cards, graph.batch or 1))
+        program = compile_graph(graph, self._design, self._cards, **self._how)
         return CardPart(program, (), (port,), (bag,), bag.count, requests, step.made)
 
 

@@ -111,7 +111,7 @@ def _operands(net: Net, node: onnx.NodeProto) -> list[str]:
     if node.op_type in _WAYS:
         places: Sequence[int] = (0,)
     elif node.op_type in (*ELEMENTWISE, *WITH_OTHERS):
-        places = range(len(node.input))
+        places = [] if _is_byte(net, node.output[0]) else range(len(node.input))
     else:
         places = _OF_BYTES.get(node.op_type, ())
     given = [name for place, name in enumerate(node.input) if place in places and name]

@@ -11,12 +11,13 @@ import onnx
 import onnx_ir
 from google.protobuf.message import DecodeError
 from onnx import checker, external_data_helper, shape_inference
+from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 
 from halfdome.host.frontend.ceilings import without_windows_beyond
 from halfdome.host.frontend.errors import ModelError
-from halfdome.host.frontend.sessions import tensors
+from halfdome.host.frontend.sessions import DTYPES, tensors
 
 Shapes = Mapping[str, Sequence[int]]
 _HEAVY = 1 << 16
@@ -69,8 +70,7 @@ def load(
     heavy = _set_aside(model)
     model = without_windows_beyond(model)
     if not all(_shaped(value) for value in model.graph.output):
-        model = _inferred(model)
-        _tell_outputs(model)
+        model = inferred_by_runtime(_inferred(model))
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
@@ -206,6 +206,9 @@ def _fix_shapes(model: onnx.ModelProto, shapes: Shapes) -> None:
             kind = value.type.WhichOneof("value")
             raise ModelError(f"input {name}: is a {kind}, must be a tensor; export it without")
         tensor = value.type.tensor_type
+        if tensor.elem_type and tensor_dtype_to_np_dtype(tensor.elem_type) not in DTYPES.values():
+            kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+            raise ModelError(f"input {name}: is {kind}, which numpy lacks; export it as float32")
         for dim in tensor.shape.dim:
             if not dim.HasField("dim_value") and dim.dim_param in symbols:
                 dim.dim_value = symbols[dim.dim_param]
@@ -295,12 +298,21 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Equal constants stay apart: ONNX Runtime fails where it rewrites one that two nodes share.
     """
-    made = onnx_ir.from_proto(_inferred(model))
-    optimizer.inline(made)
-    optimizer.fold_constants(made, onnx_shape_inference=True)
+    model = _inferred(model)
+    made = _inlined(model)
+    try:
+        optimizer.fold_constants(made, onnx_shape_inference=True)
+    except Exception:  # whatever an operator's evaluator raises; what is unfolded computes the same
+        made = _inlined(model)
     optimizer.remove_unused_nodes(made)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(made)
     return _inferred(onnx_ir.to_proto(made))
+
+
+def _inlined(model: onnx.ModelProto) -> onnx_ir.Model:
+    made = onnx_ir.from_proto(model)
+    optimizer.inline(made)
+    return made
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -322,16 +334,23 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     return shape_inference.infer_shapes(made, data_prop=True) if told else made
 
 
-def _tell_outputs(model: onnx.ModelProto) -> None:
-    """Types and shapes of outputs that only ONNX Runtime infers, such as of its own operators."""
-    untold = [value for value in model.graph.output if not _shaped(value)]
-    found = tensors(model) if untold else {}
-    for value in untold:
-        if value.name in found:
-            kind = onnx.helper.np_dtype_to_tensor_dtype(found[value.name].dtype)
-            value.CopyFrom(
-                onnx.helper.make_tensor_value_info(value.name, kind, found[value.name].shape)
-            )
+def inferred_by_runtime(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with types and shapes of what only ONNX Runtime infers, such as its own operators.
+
+    It is the model itself if nothing is untold.
+    """
+    told = {value.name for value in model.graph.value_info if value.type.WhichOneof("value")}
+    told |= {value.name for value in model.graph.output if _shaped(value)}
+    untold = {name for node in model.graph.node for name in node.output if name} - told
+    if not untold:
+        return model
+    outputs = {value.name: value for value in model.graph.output}
+    for name, tensor in tensors(model).items():
+        if name in untold:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
+            value = onnx.helper.make_tensor_value_info(name, kind, tensor.shape)
+            (outputs[name] if name in outputs else model.graph.value_info.add()).CopyFrom(value)
+    return shape_inference.infer_shapes(model, data_prop=True)
 
 
 def _first_line(error: Exception) -> str:

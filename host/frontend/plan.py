@@ -3,9 +3,10 @@
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.partition_report import partition_report
 from halfdome.host.frontend.steps import HostStep, Port, Taps, Windows
+from halfdome.host.runtime.flights import Response
 from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.runtime.program import Program
 
@@ -71,7 +73,28 @@ class CardPart:
     requests: int
     layers: Mapping[str, tuple[str, ...]]
 
-    def pack(self, tensors: Sequence[Request]) -> dict[str, np.ndarray]:
+    def packed(self, made: Sequence[Request], values: bool) -> list[dict[str, np.ndarray]]:
+        """What the program takes for requests with these tensors, as many together as it works on
+        at a time. Without `values`, zeros stand for what has none: they take as long."""
+        if not values:
+            made = [self._made_up(each) for each in made]
+        return [
+            self._pack(made[place : place + self.requests])
+            for place in range(0, len(made), self.requests)
+        ]
+
+    def hand_on(
+        self, made: Sequence[dict[str, Any]], responses: Iterable[Response], values: bool
+    ) -> None:
+        """Adds to the tensors of each request what the program answered, or what stands for that
+        without `values`."""
+        for place, response in enumerate(responses):
+            group = made[place * self.requests :][: self.requests]
+            found = self._unpack(response.outputs) if values else [self._left_out()] * len(group)
+            for tensors, outputs in zip(group, found, strict=True):
+                tensors.update(outputs)
+
+    def _pack(self, tensors: Sequence[Request]) -> dict[str, np.ndarray]:
         """What the program takes for some requests, at most `requests`."""
         made = {port.value: port.pack([each[port.tensor] for each in tensors])
                 for port in self.inputs}  # fmt: skip
@@ -81,7 +104,7 @@ class CardPart:
                 made[name] = np.concatenate([each[name] for each in operands])
         return made
 
-    def made_up(self, tensors: Request) -> dict[str, np.ndarray]:
+    def _made_up(self, tensors: Request) -> dict[str, np.ndarray]:
         """Tensors of a request, with zeros for inputs that have no values: they take as long."""
         zeros = {
             port.tensor: np.zeros(port.shape, port.dtype)
@@ -90,11 +113,11 @@ class CardPart:
         }
         return {**tensors, **zeros}
 
-    def left_out(self) -> dict[str, LeftOut]:
+    def _left_out(self) -> dict[str, LeftOut]:
         """What stands for the output tensors of a request, if the cards compute no values."""
         return {port.tensor: LeftOut(port.shape, port.dtype) for port in self.outputs}
 
-    def unpack(self, made: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def _unpack(self, made: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Tensors of each request."""
         columns = {port.tensor: port.unpack(made[port.value]) for port in self.outputs}
         count = len(next(iter(columns.values())))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.load import nodes_within
@@ -23,6 +23,7 @@ _SAME_SCALE = {
 """Operators whose outputs get the scale of their input."""
 _MONOTONE_MOVES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
 """Those that Relu and Clip may as well come before."""
+_OTHER_PRECISIONS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _ENDINGS = ("_quantized", "_scale", "_zero_point")
 """What the quantiser appends to names for tensors of its own."""
 
@@ -51,19 +52,29 @@ def prepared_to_quantise(model: onnx.ModelProto) -> onnx.ModelProto:
 def unquantisable(model: onnx.ModelProto) -> list[str]:
     """Names of nodes that the quantiser would get wrong: of a model that is prepared for it.
 
-    They are Clip whose range does not hold 0, a product with a vector, Gemm that still scales, and
-    Conv whose bias is computed.
+    They are Clip whose range does not hold 0, a product with a vector, Gemm that still scales, Conv
+    whose bias is computed, a mean of pixels that lie apart, and what takes or makes floats of
+    another precision than float32, or takes constants that are not finite: no operator of 8 bits
+    has a scale for them.
     """
     constants = _constants(model.graph)
     ranks = _ranks(model.graph)
+    scaleless = _scaleless(model.graph)
     wrong = {
         "Clip": lambda node: not _holds_zero(node, constants),
         "MatMul": lambda node: any(ranks.get(name) == 1 for name in node.input),
         "Gemm": lambda node: _factors(node) != (1, 1),
         "Conv": lambda node: any(name not in constants for name in node.input[2:] if name),
+        "AveragePool": lambda node: any(
+            each != 1 for each in attributes(node).get("dilations", ())
+        ),
     }
-    nodes = (node for node in model.graph.node if node.op_type in wrong)
-    return [node.name for node in nodes if wrong[node.op_type](node)]
+    return [
+        node.name
+        for node in model.graph.node
+        if scaleless.intersection((*node.input, *node.output))
+        or (node.op_type in wrong and wrong[node.op_type](node))
+    ]
 
 
 def copy_before_activations(model: onnx.ModelProto, kept: Sequence[str]) -> list[str]:
@@ -111,6 +122,19 @@ def _uses(graph: onnx.GraphProto) -> Counter[str]:
 def _values(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:
     """What is known of tensors that are not constant."""
     return (*graph.input, *graph.value_info, *graph.output)
+
+
+def _scaleless(graph: onnx.GraphProto) -> set[str]:
+    """Names of tensors of floating point that is not float32, and of infinite constants."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in _values(graph)}
+    kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    infinite = {
+        tensor.name
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT
+        and not np.isfinite(numpy_helper.to_array(tensor)).all()
+    }
+    return infinite | {name for name, kind in kinds.items() if kind in _OTHER_PRECISIONS}
 
 
 def _ranks(graph: onnx.GraphProto) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Any model as a QOperator model: one whose operators themselves take and return 8 bits."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from halfdome.host.frontend.calibration import Calibration, requests_of
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.identities import taken_real
-from halfdome.host.frontend.load import nodes_within
+from halfdome.host.frontend.load import inferred_by_runtime, nodes_within
 from halfdome.host.frontend.net import MOVES
+from halfdome.host.frontend.opsets import of_today
 from halfdome.host.frontend.quantisable import (
     copy_before_activations,
     prepared_to_quantise,
     unquantisable,
 )
+from halfdome.host.frontend.ranges import write_ranges
 from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet, told
 from halfdome.host.frontend.transposed import pixel_by_pixel
@@ -96,14 +98,6 @@ def _has_pairs(model: onnx.ModelProto) -> bool:
     )
 
 
-class _Reader(tools.CalibrationDataReader):
-    def __init__(self, requests: Sequence[Mapping[str, np.ndarray]]):
-        self._requests: Iterator[Mapping[str, np.ndarray]] = iter(requests)
-
-    def get_next(self) -> dict[str, np.ndarray]:
-        return dict(next(self._requests, {}))
-
-
 def _quantised(
     model: onnx.ModelProto, requests: Sequence[Mapping[str, np.ndarray]]
 ) -> onnx.ModelProto:
@@ -112,21 +106,25 @@ def _quantised(
         source, prepared, made = (
             f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
         )
-        _save(rewritten(pixel_by_pixel(model)), source, outside)
+        _save(rewritten(pixel_by_pixel(of_today(model))), source, outside)
         quant_pre_process(
             source, prepared, skip_symbolic_shape=True, save_as_external_data=outside,
             all_tensors_to_one_file=True, external_data_location="prepared.data",
         )  # fmt: skip
-        ready = prepared_to_quantise(onnx.load(prepared))
+        ready = prepared_to_quantise(inferred_by_runtime(onnx.load(prepared)))
         kept = [*_kept_real(ready), *unquantisable(ready)]
         kept += keep_functions_whole(ready, kept)
         kept = copy_before_activations(ready, kept)
         outside = outside or _is_large(ready)
-        _save(taken_real(ready), prepared, outside)
+        ready = taken_real(ready)
+        _save(ready, prepared, outside)
+        cache = Path(folder) / "ranges.json"
+        kept += write_ranges(ready, Path(prepared), requests, cache, outside=outside)
         tools.quantize_static(
-            prepared, made, _Reader(requests), tools.QuantFormat.QOperator,
+            prepared, made, None, tools.QuantFormat.QOperator,
             nodes_to_exclude=kept, per_channel=True, use_external_data_format=outside,
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
+            calibration_cache_path=cache,
         )  # fmt: skip
         return onnx.load(made)
 

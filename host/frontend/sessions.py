@@ -149,11 +149,11 @@ def tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     session = open_session(every, GraphOptimizationLevel.ORT_DISABLE_ALL)
     return {
         argument.name: Tensor(
-            _DTYPES[argument.type],
+            DTYPES[argument.type],
             _static(argument.shape) if argument.shape or argument.name in scalars else None,
         )
         for argument in (*session.get_inputs(), *session.get_outputs())
-        if argument.type in _DTYPES
+        if argument.type in DTYPES
     }
 
 
@@ -167,7 +167,7 @@ def _scalars(model: onnx.ModelProto) -> set[str]:
     }
 
 
-_DTYPES = {
+DTYPES = {
     f"tensor({name})": np.dtype(kind)
     for name, kind in {
         "float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_,

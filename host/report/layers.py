@@ -139,6 +139,17 @@ def of(program: Program, config: CardConfig, response: Response) -> Layers:
     return _Account(program, config, response).layers()
 
 
+def moved_bytes(program: Program, config: CardConfig, response: Response) -> Counter[str]:
+    """What a request moved as a whole, by `MOVED`, all cards together."""
+    total: Counter[str] = Counter()
+    for part, spans in zip(program.parts, response.spans, strict=True):
+        commands = decoded(part, response.symbols)
+        for start, command in zip(spans[:, 0].tolist(), commands, strict=True):
+            if start >= 0:
+                total += traffic.moved(command, program.segments, config)
+    return total
+
+
 @dataclass(frozen=True)
 class _Ran:
     """A command that ran."""

@@ -2,7 +2,7 @@
 and in ONNX Runtime what they do not do."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ class InferenceSession:
     ----------
     plan : Plan
     runtime : Runtime
+    served : Deployment of each step of the cards, by the step's number
     steps : StepRun of each step of the plan, of the last run
 
     Raises what `halfdome.compile` and `halfdome.open` raise, and `ValueError` for an option that
@@ -109,7 +110,7 @@ class InferenceSession:
         say("opening the platform")
         self.runtime = platform.open(plan.cards, design, engine, **options)  # type: ignore[arg-type]
         self._hosts: dict[int, onnxruntime.InferenceSession] = {}
-        self._served: dict[int, Deployment] = {}
+        self.served: dict[int, Deployment] = {}
         self.steps = [StepRun() for _ in plan.steps]
         self._closed = False
         try:
@@ -130,7 +131,7 @@ class InferenceSession:
             if isinstance(step, HostStep):
                 self._hosts[number] = open_session(step.model)
             else:
-                self._served[number] = deploy(self.runtime, step.program)
+                self.served[number] = deploy(self.runtime, step.program)
 
     def get_inputs(self) -> list[NodeArg]:
         """What a request brings."""
@@ -182,8 +183,17 @@ class InferenceSession:
         if self._closed:
             raise RuntimeError("session: is closed; open another InferenceSession")
         made = [self.plan.checked(request) for request in requests]
-        for number, step in enumerate(self.plan.steps):
-            run = self.steps[number] = StepRun()
+        self.run_steps(range(len(self.plan.steps)), made, progress)
+        return made
+
+    def run_steps(
+        self, numbers: Iterable[int], made: Sequence[dict[str, Any]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:  # fmt: skip
+        """Runs some steps of the plan: to the tensors of each request come those they hand on."""
+        for number in numbers:
+            step, run = self.plan.steps[number], StepRun()
+            self.steps[number] = run
             start, cycle = time.perf_counter(), self.runtime.cycles
             if isinstance(step, HostStep):
                 self._run_host(number, step, made, progress)
@@ -191,7 +201,6 @@ class InferenceSession:
                 self._run_cards(number, step, made, progress)
             run.seconds = time.perf_counter() - start
             run.cycles = self.runtime.cycles - cycle
-        return made
 
     def _run_host(self, number: int, step: HostStep, made, progress) -> None:
         for tensors in made:
@@ -205,19 +214,11 @@ class InferenceSession:
             progress(1)
 
     def _run_cards(self, number: int, step: CardPart, made, progress) -> None:
-        groups = [
-            made[start : start + step.requests] for start in range(0, len(made), step.requests)
-        ]
         values = self.runtime.session.values
-        packed = [
-            step.pack(group if values else [step.made_up(each) for each in group])
-            for group in groups
-        ]
-        responses = self._served[number].run(packed, lambda rows: progress(rows // step.samples))
-        for group, response in zip(groups, responses, strict=True):
-            found = step.unpack(response.outputs) if values else [step.left_out()] * len(group)
-            for tensors, outputs in zip(group, found, strict=True):
-                tensors.update(outputs)
+        responses = self.served[number].run(
+            step.packed(made, values), lambda rows: progress(rows // step.samples)
+        )
+        step.hand_on(made, responses, values)
         self.steps[number].responses = responses
 
     def close(self) -> None:

@@ -251,7 +251,6 @@ def test_unknown_name_ends_the_run_and_names_the_known(run, option, known):
     result.stderr.fnmatch_lines([known])
 
 
-@pytest.mark.slow
 def test_options_choose_engine_and_configuration(run):
     source = (
         "import halfdome\n"
@@ -259,13 +258,12 @@ def test_options_choose_engine_and_configuration(run):
         "    assert isinstance(runtime, halfdome.Runtime)\n"
         "    assert card is runtime.cards[0]\n"
         "    assert len(runtime.cards) == 2\n"
-        "    assert runtime.engine == 'pysim'\n"
+        "    assert runtime.engine == 'timing'\n"
         "    assert runtime.config.array_rows == 4\n"
     )
-    run(source, "--engine=pysim", "--config=tiny").assert_outcomes(passed=1)
+    run(source, "--engine=timing", "--config=tiny").assert_outcomes(passed=1)
 
 
-@pytest.mark.slow
 def test_marker_chooses_the_number_of_cards_and_the_platform_is_closed(run):
     source = (
         "import pytest\n"
@@ -284,7 +282,7 @@ def test_marker_chooses_the_number_of_cards_and_the_platform_is_closed(run):
         "def test_closed():\n"
         "    assert closed == [1]\n"
     )
-    run(source, "--engine=pysim").assert_outcomes(passed=2)
+    run(source, "--engine=timing").assert_outcomes(passed=2)
 
 
 @pytest.mark.parametrize("arguments", ["", "0", "'2'", "1, 2", "n=2"])
@@ -316,8 +314,8 @@ def test_cycle_budget_counts_what_the_test_takes_of_any_platform(run):
     result.stdout.fnmatch_lines(["used 101 cycles, 1 more than cycle_budget(100)*"])
 
 
-@pytest.mark.slow
-def test_test_over_its_cycle_budget_fails_with_the_counters(run):
+@pytest.mark.parametrize("engine", [pytest.param("native", marks=pytest.mark.slow), "timing"])
+def test_test_over_its_cycle_budget_fails_with_the_counters(run, engine):
     source = (
         "import pytest\n"
         "@pytest.mark.cards(1)\n"
@@ -326,7 +324,7 @@ def test_test_over_its_cycle_budget_fails_with_the_counters(run):
         "    assert platform is runtime  # its first name\n"
         "    runtime.platform.run(100)\n"
     )
-    result = run(source)
+    result = run(source, f"--engine={engine}")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -511,10 +509,20 @@ def test_failing_test_leaves_its_waveform_with_pysim(run):
         "    runtime.platform.run(50)\n"
         "    assert False\n"
     )
-    result = run(source, "--engine=pysim", "--waves-cycles=50")
+    result = run(source, "--engine=pysim", "--config=tiny", "--waves-cycles=50")
     result.assert_outcomes(failed=1)
     (path,) = run.waveforms()
     check_waveform(path, result)
+
+
+def test_failing_test_says_that_cards_without_hardware_have_no_waveform(run):
+    source = "def test_wrong(runtime):\n    runtime.platform.run(50)\n    assert False\n"
+    result = run(source, "--engine=timing")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["card 0: no waveform: waves=*needs a card of hardware, engine='timing' has none"]
+    )
+    assert run.waveforms() == []
 
 
 @pytest.mark.slow

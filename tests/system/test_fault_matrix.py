@@ -38,7 +38,7 @@ def matrix():
 @pytest.fixture
 def impatient(monkeypatch):
     """The host's reads of a card that does not answer end sooner: less to simulate."""
-    monkeypatch.setattr("halfdome.sim.platform.READ_TIMEOUT_CYCLES", 5_000)
+    monkeypatch.setattr("halfdome.sim.bus.READ_TIMEOUT_CYCLES", 5_000)
 
 
 @pytest.mark.parametrize(

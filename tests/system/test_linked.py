@@ -15,6 +15,7 @@ from halfdome.sim import platform
 from halfdome.sim.golden.operators import Reference
 from halfdome.sim.platform import Platform
 from halfdome.sim.rtl import linked, native
+from halfdome.sim.rtl.cards import HARDWARE
 from halfdome.sim.waves import Waves
 from tests.sim.test_waves import Vcd
 from tests.system.programs import OTHER, assert_same_ports, random_tasks, run
@@ -35,7 +36,8 @@ def config(request, monkeypatch):
     config = request.param
     parts = linked.Parts(partial(Uncore, config), partial(Core, config), config.cores)
     engines = {"parts": partial(linked.models, parts=parts), "whole": native.models}
-    monkeypatch.setattr(platform, "_HARDWARE", platform._HARDWARE | engines)
+    for name, make in engines.items():
+        monkeypatch.setitem(HARDWARE, name, make)
     monkeypatch.setattr(platform, "ENGINES", (*platform.ENGINES, *engines))
     return config
 

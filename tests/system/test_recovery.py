@@ -17,7 +17,7 @@ READ_TIMEOUT_CYCLES = 5_000
 
 @pytest.fixture
 def service(monkeypatch):
-    monkeypatch.setattr("halfdome.sim.platform.READ_TIMEOUT_CYCLES", READ_TIMEOUT_CYCLES)
+    monkeypatch.setattr("halfdome.sim.bus.READ_TIMEOUT_CYCLES", READ_TIMEOUT_CYCLES)
     with halfdome.open(
         cards=CARDS, config="tiny", patience_cycles=faults.PATIENCE_CYCLES
     ) as runtime:

@@ -1,6 +1,8 @@
 """`halfdome info` and `fpga`: what a configuration means."""
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -84,6 +86,29 @@ def test_a_card_that_is_not_told_well_is_refused(refused, options, message):
 
 def test_info_of_an_unknown_preset(refused):
     refused("preset 'big' is unknown", "info", "--config", "big")
+
+
+def test_a_terminal_without_the_signs_of_tables_shows_others(halfdome, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", written)
+    status, _, error = halfdome("info")
+    assert (status, error) == (0, "")
+    written.seek(0)
+    assert "peak" in written.read()
+
+
+def test_without_standard_output_a_command_still_runs(halfdome, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    status, _, error = halfdome("info", "--json", tmp_path / "info.json")
+    assert (status, error) == (0, "")
+    assert (tmp_path / "info.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(refused, tmp_path):
+    (tmp_path / "file").touch()
+    refused(
+        "file: is no folder to write to", "verilog", "--config", "tiny", "-o", tmp_path / "file"
+    )
 
 
 def test_the_project_of_a_board_is_written_without_running_a_tool(halfdome, tmp_path):

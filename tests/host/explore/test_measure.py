@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from halfdome.host.explore import measure, study
+from halfdome.host.explore import measure, simulate, study
 from halfdome.host.explore.metrics import METRICS
 from halfdome.host.explore.study import Recommender
 from halfdome.host.explore.workloads import NETS, shape, work
@@ -45,6 +45,14 @@ def test_rates_follow_from_intervals_and_the_bound_leaves_less(row):
     assert 0 < row["queries_per_second_at_p99"] < row["queries_per_second"]
 
 
+def test_another_bound_asks_cards_nothing(row, monkeypatch):
+    monkeypatch.setattr(simulate, "run_graph", lambda *_: pytest.fail("simulated again"))
+    again = measured(of(parameters={"cards": 2, "batch": 8}, arrivals={"p99_us": 30}))
+    changed = {name for name in row if row[name] != again[name]}
+    assert changed == {"samples_per_second_at_p99", "queries_per_second_at_p99"}
+    assert again["queries_per_second_at_p99"] > row["queries_per_second_at_p99"]
+
+
 def test_what_engines_do_fills_their_cycles(row):
     for shares in row["engines"].values():
         assert sum(shares.values()) == pytest.approx(1)
@@ -57,32 +65,91 @@ def test_energy_is_power_over_the_samples_of_a_second(row):
     )
 
 
-def test_a_model_of_a_file_is_measured(tmp_path):
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory):
+    """The study of a model in a file."""
     pytest.importorskip("onnxscript")
     onnx = pytest.importorskip("onnx")
+    from halfdome.host.explore import simulate_model
     from tests.host.frontend import nets
 
-    onnx.save(nets.residual(), tmp_path / "net.onnx")
-    images = nets.images(4)
-    np.savez(tmp_path / "x.npz", x=np.stack(images))
-    (tmp_path / "net.toml").write_text("""
-        version = 1
-        config = "tiny"
-        [workload]
-        kind = "model"
-        path = "net.onnx"
-        requests = "x.npz"
-        calibration = "x.npz"
-        [parameters]
-        cards = 2
-        [arrivals]
-        p99_us = 1000
-    """)
-    made = study.checked(study.read(tmp_path / "net.toml"), "net.toml", tmp_path)
-    row = measured(made)
+    folder = tmp_path_factory.mktemp("model")
+    np.savez(folder / "x.npz", x=np.stack(nets.images(4)))
+
+    def model(net, **parameters):
+        onnx.save(net, folder / "net.onnx")
+        workload = {
+            "kind": "model",
+            "path": "net.onnx",
+            "requests": "x.npz",
+            "calibration": "x.npz",
+        }
+        said = {"version": 1, "config": "tiny", "workload": workload, "parameters": parameters}
+        simulate_model._prepared.cache_clear()
+        return study.checked(said | {"arrivals": {"p99_us": 1000}}, "net", folder)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("parameters", "samples", "in_flight"),
+    [({"cards": 2}, 2, None), ({"cards": 2, "batch": 4, "in_flight": 3}, 4, 3),
+     ({"cards": 2, "parallelism": "pipeline"}, 1, None), ({"cards": 2, "fused": False}, 2, None)],
+    ids=str,
+)  # fmt: skip
+def test_a_model_of_a_file_is_measured_as_onnx_runtime_has_it(
+    model_of, parameters, samples, in_flight
+):
+    from tests.host.frontend import nets
+
+    row = measured(model_of(nets.residual(), **parameters))
     assert METRICS.keys() <= row.keys()
-    assert row["macs_per_sample"] > 0
-    assert row["samples_per_second"] > 0
+    assert row["mismatching_samples"] == 0
+    assert row["samples_of_a_request"] == samples
+    assert row["in_flight"] == in_flight or in_flight is None
+    assert row["samples_per_second"] == pytest.approx(samples * row["queries_per_second"])
+    assert 0 < row["queries_per_second_at_p99"] < row["queries_per_second"]
+    convolutions = 12 * 12 * 8 * 3 * 9 + 6 * 6 * 8 * (8 // 2) * 9
+    pooling = 6 * 6 * 8  # a product with ones
+    assert row["macs_per_sample"] == convolutions + pooling + 8 * 5
+
+
+def test_requests_that_differ_from_onnx_runtime_are_counted(model_of, monkeypatch):
+    from halfdome.host.explore import simulate_model
+    from tests.host.frontend import nets
+
+    right, asked = simulate_model.run_session, []
+
+    def wrong_twice(session, names, request):
+        asked.append(request)
+        [found] = right(session, names, request)
+        return [found + (len(asked) in (2, 3)) * np.float32(1e-6)]
+
+    monkeypatch.setattr(simulate_model, "run_session", wrong_twice)
+    made = model_of(nets.residual(), cards=2)
+    design = made.design({"cards": 2})
+    assert simulate_model.run_model(made.workload, design, at_random=False).mismatching == 2
+    assert len(asked) == 4
+
+
+def test_a_model_that_returns_to_the_host_goes_step_by_step(model_of):
+    """Two products of four rows each, a softmax of the host between them."""
+    from tests.host.frontend.nets import images, model, node
+
+    rng = np.random.default_rng(1)
+    weights = {"v": rng.normal(size=(12, 8)), "w": rng.normal(size=(8, 3))}
+    net = model(
+        [node("Reshape", "x rows", "r"), node("MatMul", "r v", "m"), node("Softmax", "m", "s"),
+         node("MatMul", "s w", "y")],
+        {"x": (np.float32, images(1).shape[1:])}, ["y"],
+        {name: each.astype(np.float32) for name, each in weights.items()}
+        | {"rows": np.array([36, 12])},
+    )  # fmt: skip
+    row = measured(model_of(net, cards=2, batch=3))
+    assert row["mismatching_samples"] == 0
+    assert (row["in_flight"], row["samples_of_a_request"]) == (1, 3)
+    assert row["macs_per_sample"] == 36 * (12 * 8 + 8 * 3)
+    assert 0 < row["queries_per_second_at_p99"] < row["queries_per_second"]
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.host.explore import queueing
-from halfdome.host.explore.measure import Bursts, open_platform
 from halfdome.host.explore.queueing import ISSUE, Answered, Line, Service, Waits
+from halfdome.host.explore.simulate import Bursts, open_platform
 from halfdome.host.explore.workloads import work
 from halfdome.host.serving.deploy import deploy
 from tests.host.explore import plain_queue

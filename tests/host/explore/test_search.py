@@ -88,6 +88,12 @@ def test_an_unknown_point_is_told_with_those_there_are(measured, tmp_path):
         results.point(7)
 
 
+@pytest.mark.parametrize("storage", ["what://ever", "sqlite:////dev/null/study.db"])
+def test_a_storage_that_cannot_be_opened_is_refused(storage):
+    with pytest.raises(ValueError, match=f"--storage {storage}: cannot be opened: .*; give the"):
+        search.Results(studies.of(parameters={"lanes": [1, 2]}), storage)
+
+
 def test_a_worker_that_fails_ends_the_search_and_its_point_comes_again(
     measured, monkeypatch, tmp_path
 ):

@@ -105,10 +105,12 @@ def test_a_value_that_fits_some_combinations_is_no_mistake():
     )
 
 
-def test_a_model_cannot_vary_what_compiling_it_does_not_know():
+def test_a_compiled_model_cannot_vary_what_it_is_compiled_with():
     workload = {"kind": "model", "path": "m.onnx", "requests": "x.npz"}
-    refused("batch: is of the workloads demo and recommender", workload=workload,
-            parameters={"batch": 4})  # fmt: skip
+    for name, value in {"batch": 4, "parallelism": "pipeline", "fused": False}.items():
+        of(workload=workload, parameters={name: value})
+        refused(f"{name}: is compiled into m.halfdome: give what it was made from",
+                workload=workload | {"path": "m.halfdome"}, parameters={name: value})  # fmt: skip
 
 
 def test_a_file_names_its_study_and_paths_are_from_its_folder(tmp_path):
@@ -120,6 +122,20 @@ def test_a_file_names_its_study_and_paths_are_from_its_folder(tmp_path):
     assert made.name == "nets"
     assert made.workload.path == tmp_path / "m.onnx"
     assert str(made.workload.requests) == "/x.npz"
+
+
+@pytest.mark.parametrize("field", ["energy", "workload.path", "workload.requests"])
+def test_what_a_named_file_holds_is_part_of_a_study(tmp_path, field):
+    (tmp_path / "x").mkdir()
+    files = {"energy": "e.toml", "workload.path": "m.onnx", "workload.requests": "x/0.npz"}
+    for file in files.values():
+        (tmp_path / file).write_text("as it was")
+    said = {"version": 1, "energy": "e.toml",
+            "workload": {"kind": "model", "path": "m.onnx", "requests": "x"}}  # fmt: skip
+    before = study.checked(said, "test", tmp_path).hash
+    assert study.checked(said, "test", tmp_path).hash == before
+    (tmp_path / files[field]).write_text("as it is")
+    assert study.checked(said, "test", tmp_path).hash != before
 
 
 @pytest.mark.parametrize("file", sorted(Path("docs/studies").glob("*.toml")), ids=str)

@@ -92,6 +92,14 @@ def collapsed(made):
     return [each.op_type for each in collapse(Net(made)).nodes]
 
 
+def test_functions_of_bytes_themselves_are_the_hosts():
+    """What makes bytes of bytes without a scale, as Clip of int8 does, says none for its output."""
+    nodes = [node("Clip", "x low", "c"), node("Neg", "c", "y")]
+    constants = {"low": np.int8(-7)}
+    [step] = steps(model(nodes, {"x": (np.int8, (2, 5))}, ["y"], constants, OPSET))
+    assert isinstance(step, HostStep)
+
+
 def test_floats_that_others_see_are_floats():
     rng = np.random.default_rng(4)
     made = chain("Swish", (2, 5), np.dtype(np.uint8), rng, outputs=("y", "s"))

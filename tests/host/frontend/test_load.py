@@ -269,3 +269,20 @@ def test_a_window_beyond_the_image_is_left_out_behind_an_operator_of_onnx_runtim
     [found] = InferenceSession(read.SerializeToString()).run(None, {"x": x})
     assert shapes_of(read)["y"] == found.shape == (1, 2, 1, 2)
     assert not any(each.name == "ceil_mode" and each.i for each in read.graph.node[1].attribute)
+
+
+def test_an_input_of_a_type_that_numpy_lacks_is_refused():
+    made = model([node("Identity", "x", "y")], {"x": (np.float32, (2, 3))}, ["y"], {})
+    made.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
+    with pytest.raises(ModelError, match="input x: is bfloat16, which numpy lacks; export it as"):
+        load(typed(made, onnx.TensorProto.BFLOAT16))
+
+
+def test_what_no_constant_can_be_folded_of_stays_as_it_is():
+    """The optimiser fails where SplitToSequence is not told how to split."""
+    nodes = [node("SplitToSequence", "x", "s"), node("SequenceAt", "s i", "y")]
+    made = model(nodes, {"x": (np.float32, (2, 3))}, ["y"], {"i": np.int64(1)})
+    made.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", 1, (1, 3)))
+    x = np.float32([[1, 2, 3], [4, 5, 6]])
+    [y] = InferenceSession(load(made).SerializeToString()).run(None, {"x": x})
+    np.testing.assert_array_equal(y, x[1:])

@@ -211,3 +211,58 @@ def test_an_activation_that_is_not_of_float32_stays(dtype):
     nodes += [node("Add", "c d", "e"), node("Cast", "e", "y", to=1)]
     constants = {"w": W * 9, "b": B, "low": np.zeros((), dtype)}
     assert "Clip" in close_enough(nodes, constants)
+
+
+def masked(mask):
+    """Attention whose weights a Softmax does not tell of: they are written out."""
+    nodes = [
+        node("Transpose", "x", "t"), node("MatMul", "x t", "s"), node("Add", f"s {mask}", "m"),
+        node("ReduceMax", "m", "top", axes=[1]), node("Sub", "m top", "d"), node("Exp", "d", "e"),
+        node("ReduceSum", "e", "total", keepdims=1), node("Div", "e total", "p"),
+        node("MatMul", "p x", "y"),
+    ]  # fmt: skip
+    return nodes
+
+
+@pytest.mark.parametrize("least", [-np.inf, np.nan])
+def test_what_has_no_finite_range_stays_in_floating_point(least):
+    causal = np.triu(np.full((4, 4), np.float32(least)), 1)
+    constants = {"mask": np.nan_to_num(causal, nan=0, neginf=-np.inf)}
+    if np.isnan(least):  # of a row that is masked whole: it reaches the output
+        constants["mask"][:] = -np.inf
+        (exact,), (close,), operators = both(masked("mask"), constants)
+        assert np.isnan(exact).all()
+        assert np.isnan(close).all()
+    else:
+        operators = close_enough(masked("mask"), constants)
+        assert {"QGemm", "QLinearMatMul"} <= {*operators}
+    assert "Add" in operators
+
+
+def test_a_mask_of_infinities_may_be_an_input():
+    nodes = [*masked("mask"), node("Add", "y x", "z")]
+    inputs = {"x": (np.float32, X.shape), "mask": (np.float32, (4, 4))}
+    source = load(typed(model(nodes, inputs, ["z"], {})))
+    request = {"x": X, "mask": np.triu(np.full((4, 4), np.float32(-np.inf)), 1)}
+    made = to_qoperator(source, [request])
+    [exact], [close] = (each.run(None, request) for each in (open_session(source), oracle(made)))
+    assert decibels(exact, close) > 25
+
+
+def test_a_mean_of_pixels_that_lie_apart_stays_in_floating_point():
+    x = normal(1, 2, 9, 9)
+    pool = node("AveragePool", "x", "y", kernel_shape=[2, 2], dilations=[2, 2])
+    source = load(typed(model([pool], {"x": (np.float32, x.shape)}, ["y"], {}, opset=19)))
+    made = to_qoperator(source, [{"x": x}])
+    assert [each.op_type for each in made.graph.node] == ["AveragePool"]
+
+
+def test_what_joins_float16_stays_in_floating_point():
+    nodes = [node("Concat", "x x", "j", axis=1), node("MatMul", "j w", "y")]
+    source = model(nodes, {"x": (np.float16, X.shape)}, ["y"], {"w": np.float16(normal(16, 3))})
+    source = load(typed(source, onnx.TensorProto.FLOAT16))
+    x = X.astype(np.float16)
+    made = to_qoperator(source, [{"x": x}])
+    assert "QLinearMatMul" in [each.op_type for each in made.graph.node]
+    [exact], [close] = (each.run(None, {"x": x}) for each in (open_session(source), oracle(made)))
+    assert decibels(exact.astype(np.float32), close) > 25

@@ -302,3 +302,14 @@ def test_a_model_that_onnx_runtime_does_not_take_is_refused():
     source = typed(model([node("MatMul", "x x", "y")], {"x": (np.float32, (2, 3))}, ["y"], {}))
     with pytest.raises(ModelError, match="ONNX Runtime does not take it"):
         open_session(source)
+
+
+def test_what_only_onnx_runtime_knows_the_type_of_is_quantised():
+    nodes = [node("BiasGelu", "x b", "g", "com.microsoft"), node("MatMul", "g w", "y")]
+    constants = {"b": np.float32([0, 1, 2]), "w": np.ones((3, 4), np.float32)}
+    source = load(typed(model(nodes, {"x": (np.float32, (2, 3))}, ["y"], constants)))
+    x = np.float32([[-1, 0, 1], [2, -2, 3]])
+    made = to_qoperator(source, [{"x": x}])
+    assert "QLinearMatMul" in operators(made)
+    [exact], [close] = (each.run(None, {"x": x}) for each in (open_session(source), oracle(made)))
+    np.testing.assert_allclose(close, exact, atol=0.1)

@@ -15,7 +15,7 @@ import numpy as np
 import halfdome
 from halfdome.host.bench.timing import CALLS
 
-with halfdome.open(cards=2, config="tiny", engine="timing") as runtime:
+with halfdome.open(cards=2, config="tiny", engine="timing", threads=2) as runtime:
     for number, call in enumerate(CALLS.values()):
         call(runtime.cards[number % 2], np.random.default_rng(number))
 """
@@ -39,9 +39,18 @@ def test_compilers_have_nothing_to_say(source, tmp_path):
 
 
 @pytest.mark.long  # compiles everything once more
-def test_nothing_is_undefined(tmp_path):
-    command = " ".join((*find_compiler().command, "-fsanitize=undefined"))
-    wary = {"CXX": f"{command} -fno-sanitize-recover=all", "HALFDOME_CACHE": str(tmp_path)}
+@pytest.mark.parametrize("sanitizer", ["undefined", "thread"])
+def test_sanitizers_have_nothing_to_say(sanitizer, tmp_path):
+    compiler = find_compiler().command
+    wary = {
+        "CXX": " ".join((*compiler, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")),
+        "HALFDOME_CACHE": str(tmp_path),
+        "TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    if sanitizer == "thread":  # Python is not built with it, so it must be there first
+        named = [*compiler, "-print-file-name=libtsan.so"]
+        wary["LD_PRELOAD"] = subprocess.check_output(named, text=True).strip()
     done = subprocess.run(
         [sys.executable, "-c", USE], env=os.environ | wary, capture_output=True, text=True
     )

@@ -128,6 +128,7 @@ def _fit_board(name: str, engine: str, run: bool, output: Path, json_file: Path 
     if name == nitefury.BOARD:
         if run:
             raise ValueError(f"--board {name}: Vivado builds its bitstream; add --no-run")
+        arguments.output_folder(output)
         with told(f"writing a card for {name}"):
             nitefury.project().extract(str(output))
         typer.echo(output / f"build_{nitefury.TOP}.sh")

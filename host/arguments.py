@@ -134,7 +134,7 @@ def plain(name: str, value: ArrayLike) -> np.ndarray:
         return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: is no array, its rows differ in length") from None
-    except TypeError as error:  # what it is made of refuses, and says why
+    except (TypeError, RuntimeError) as error:  # what it is made of refuses, and says why
         raise ValueError(f"{name}: {error}") from None
 
 

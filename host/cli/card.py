@@ -63,6 +63,10 @@ def fpga(
     config: Annotated[
         str | None, typer.Option("--config", help=f"Of units: {', '.join(PRESETS)}; default: tiny.")
     ] = None,
+    settings: Settings = None,
+    study: Study = None,
+    point: Number = None,
+    storage: explore.Storage = None,
     board: Annotated[
         str | None,
         typer.Option(
@@ -84,6 +88,8 @@ def fpga(
 
     Example: `halfdome fpga --unit array --unit lane --config tiny`
 
+    Example: `halfdome fpga --unit array --study docs/studies/links.toml --point 3`
+
     Example: `halfdome fpga --board ulx3s-85f -o build/`
 
     Example: `halfdome fpga --board nitefury --no-run -o build/`
@@ -93,16 +99,18 @@ def fpga(
     if board is not None:
         if units:
             raise ValueError("--unit: is placed by itself, not on a board; leave --board out")
-        if config is not None:
-            raise ValueError(f"--config {config}: a board holds a pico; leave --config out")
+        card = {"--config": config, "--set": settings, "--study": study, "--point": point}
+        if given := [name for name, value in card.items() if value is not None]:
+            raise ValueError(f"{given[0]}: a board holds a pico; leave {given[0]} out")
         if json_file and not run:
             raise ValueError("--json: there is no result with --no-run; leave one of them out")
         _fit_board(board, engine, run, output, json_file)
         return
     if not run:
         raise ValueError("--no-run: writes the project of a board; name one by --board")
-    config = config or "tiny"
-    design = preset(config)
+    if config is None and study is None:
+        config = "tiny"
+    name, design = _chosen(config, settings, study, point, storage)
     chosen = units or list(UNITS)
     for unit in chosen:
         if unit not in UNITS:
@@ -114,7 +122,7 @@ def fpga(
             bar.update(task, description=unit)
             rows.append(ecp5_report(UNITS[unit](design), unit))
             bar.advance(task)
-    console.print(tables.of_rows(f"Lattice LFE5UM5G-85, {config}", rows))
+    console.print(tables.of_rows(f"Lattice LFE5UM5G-85, {name}", rows))
     options.write_json(json_file, {"config_hash": design.hash, "rows": rows})
 
 
@@ -175,17 +183,17 @@ def info(
 
 
 def _chosen(
-    config: str, settings: list[str] | None, study: Path | None, point: int | None,
+    config: str | None, settings: list[str] | None, study: Path | None, point: int | None,
     storage: str | None,
 ) -> tuple[str, CardConfig]:  # fmt: skip
     """A card and what it is called: of a preset, some fields set, or of a point of a study."""
     if (study is None) != (point is None):
         raise ValueError("--study and --point: give both, the file and the number of a point in it")
     if study is not None and point is not None:
-        if settings or config != "default":
+        if settings or config not in (None, "default"):
             raise ValueError("--study: tells the card; give --config and --set without it")
         return f"{study} point {point}", explore.card_of(study, point, storage)
-    changes = explore.fields(settings or ())
+    config, changes = config or "default", explore.fields(settings or ())
     name = " ".join([config, *(f"{field}={value}" for field, value in changes.items())])
     return name, preset(config).replace(**changes)
 

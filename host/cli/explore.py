@@ -102,7 +102,7 @@ def explore(
     study.check()
     arguments.output_folder(output)
     results = search.Results(study, storage or search.storage_in(output))
-    with _progress(results) as told:
+    with _progress(study, results) as told:
         search.run(study, results, by, told)
     points = results.points
     tell.write_csv(output / "explore.csv", study, points)
@@ -163,7 +163,7 @@ def guidance(
     studies = guidance.read(folder)
     for path, study in studies:
         if again or guidance.points(path, study) is None:
-            with _progress(search.Results(study, storage)) as told:
+            with _progress(study, search.Results(study, storage)) as told:
                 guidance.measure(path, study, storage, by, told)
     output.write_text(guidance.page(studies))
     typer.echo(output)
@@ -298,18 +298,28 @@ def _needed() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(results: "Results") -> Iterator[Any]:
+def _progress(study: "Study", results: "Results") -> Iterator[Any]:
     """What is told of each point: a bar, and a line at times where there is no terminal."""
-    total, done, shown = results.total, len(results.points), 0.0
+    from halfdome.host.explore import tell
+
+    points, total, begun, shown = results.points, results.total, time.monotonic(), 0.0
+    before, best = len(points), tell.best(study, points)
     with options.progress() as bar:
-        task = bar.add_task("points", total=total, completed=done)
+        task = bar.add_task("points", total=total, completed=before)
 
         def told(point: "Point") -> None:
-            nonlocal done, shown
-            done += 1
-            bar.update(task, description=f"{point.number} {point.name}", completed=done)
-            if not sys.stderr.isatty() and time.monotonic() - shown >= LINE_SECONDS:
-                shown = time.monotonic()
-                typer.echo(f"halfdome: {done}/{total} points, last {point.name}", err=True)
+            nonlocal best, shown
+            points.append(point)
+            best = tell.best(study, [point, *([best] if best else [])])
+            now = time.monotonic()
+            said = f"{60 * (len(points) - before) / (now - begun):.3g} a minute"
+            if best is not None:
+                first = study.objectives[0]
+                said += f", best {best.name}: {first}={best.row[first]:.4g}"
+            bar.update(task, description=said, completed=len(points))
+            if not sys.stderr.isatty() and now - shown >= LINE_SECONDS:
+                shown = now
+                line = f"halfdome: {len(points)}/{total} points, {said}, last {point.name}"
+                typer.echo(line, err=True)
 
         yield told

@@ -16,7 +16,7 @@ from halfdome.host.explore import figures
 from halfdome.host.explore.metrics import METRICS, TIMED
 from halfdome.host.explore.search import Point
 from halfdome.host.explore.study import Study
-from halfdome.host.explore.tell import not_on_rtl, on_rtl, pareto
+from halfdome.host.explore.tell import best, not_on_rtl, on_rtl, pareto
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -41,13 +41,11 @@ def choose(study: Study, points: Sequence[Point], number: int | None = None) -> 
             known = ", ".join(map(str, measured)) or "none"
             raise ValueError(f"point {number}: was not measured; points measured are {known}")
         return measured[number]
-    candidates = pareto(study, points) or list(measured.values())
-    if not candidates:
+    found = best(study, points) or best(study, points, bounded=False)
+    if found is None:
         reasons = "; ".join(dict.fromkeys(point.why for point in points))
         raise ValueError(f"{study.name}: no point is feasible: {reasons}")
-    first = study.objectives[0]
-    best = max if METRICS[first].better == "maximize" else min
-    return best(candidates, key=lambda point: point.row[first])
+    return found
 
 
 def write(
@@ -171,16 +169,16 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def write_png(path: Path, study: Study, points: Sequence[Point]) -> None:
     """The first two objectives of all feasible points, the Pareto front joined."""
     y_name, x_name = (study.objectives * 2)[:2]
-    best = sorted(pareto(study, points), key=lambda point: point.row[x_name])
+    joined = sorted(pareto(study, points), key=lambda point: point.row[x_name])
     mine = [point.row for point in points if point.row]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     axes.scatter([row[x_name] for row in mine], [row[y_name] for row in mine], color="0.6")
-    front = [point.row for point in best]
+    front = [point.row for point in joined]
     axes.plot(
         [row[x_name] for row in front], [row[y_name] for row in front], "o-", label="Pareto front"
     )
-    for point in best:
+    for point in joined:
         place = (point.row[x_name], point.row[y_name])
         axes.annotate(point.name, place, textcoords="offset points", xytext=(5, 5), fontsize=7)
     axes.set_xlabel(METRICS[x_name].title)

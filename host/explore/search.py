@@ -7,12 +7,14 @@ measured.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -66,14 +68,14 @@ class Results:
 
     def __init__(self, study: Study, storage: str):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = study
+        self._study, self._url = study, storage
         try:
             self._stored = optuna.create_study(
                 storage=storage, study_name=f"{study.name} {study.hash}", load_if_exists=True,
                 sampler=_sampler(study),
                 directions=[METRICS[name].better for name in study.objectives],
             )  # fmt: skip
-        except SQLAlchemyError as error:
+        except (StorageInternalError, SQLAlchemyError) as error:
             why = str(error).split("\n")[0]
             raise ValueError(
                 f"--storage {storage}: cannot be opened: {why}; give the URL of a file or database "
@@ -82,6 +84,18 @@ class Results:
         self._space: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in study.parameters.items()
         }
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """What is stored inside raises `OSError` if that fails, as on a disk that is full."""
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            cause = error.__cause__ or error
+            raise OSError(
+                f"storage {self._url}: {getattr(cause, 'orig', cause)}; make room there, or give "
+                "another --storage; the same command goes on where this ended"
+            ) from error
 
     @property
     def points(self) -> list[Point]:
@@ -199,11 +213,11 @@ def run(
     when it is stored.
 
     Those of a grid may be the `wanted` ones alone. Raises what measuring raises, but for what makes
-    a point infeasible, and `OSError` if no worker is left.
+    a point infeasible, and `OSError` if no worker is left or nothing more can be stored.
     """
     left = results.left(wanted)
     under_way: dict[Future, Point] = {}
-    with workers.opened(by) as crew:
+    with results.written(), workers.opened(by) as crew:
         while True:
             while len(under_way) < crew.size() and (point := next(left, None)) is not None:
                 under_way[crew.executor.submit(_measured, study, dict(point.values))] = point

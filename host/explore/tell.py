@@ -29,6 +29,13 @@ def pareto(study: Study, points: Sequence[Point]) -> list[Point]:
     ]  # fmt: skip
 
 
+def best(study: Study, points: Sequence[Point], bounded: bool = True) -> Point | None:
+    """The first objective's best, and of those that are as good in it one that none beats; unless
+    `bounded`, whether or not it is within constraints. None if there is no such point."""
+    candidates = within(study, points) if bounded else [point for point in points if point.row]
+    return min(candidates, key=lambda point: _costs(study, point.row), default=None)
+
+
 def _costs(study: Study, row: Mapping[str, Any]) -> list[float]:
     """The objectives of a row, all to be small."""
     signs = {"minimize": 1, "maximize": -1}

@@ -45,6 +45,23 @@ def _read(path: Path, option: str) -> dict[str, np.ndarray]:
     raise ModelError(f"{option} {path}: is no .npz file of arrays; numpy.savez makes one")
 
 
+def given(name: str, value: object, dtype: np.dtype) -> np.ndarray:
+    """The array of a request; text becomes the objects that a model of strings takes.
+
+    Raises `ModelError` for what is no array.
+    """
+    try:
+        array = arguments.plain(name, value)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+    return array.astype(object) if dtype.kind == "O" and array.dtype.kind == "U" else array
+
+
+def written(array: np.ndarray) -> np.ndarray:
+    """An array as a file of requests holds it: objects are text."""
+    return array.astype(str) if array.dtype.kind == "O" else array
+
+
 def entries(calibration: Calibration) -> list[Mapping[str, np.ndarray]]:
     """Calibration as a list; a mapping alone is one entry.
 
@@ -92,8 +109,8 @@ def _split(
     for name, tensor in inputs.items():
         if name not in arrays:
             raise ModelError(f"{where}: input {name} is missing; give an array of this name")
-        array = np.asarray(arrays[name])
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        array = given(f"{where}: input {name}", arrays[name], dtype)
         shape = tuple(dim.dim_value for dim in tensor.shape.dim)
         if array.dtype != dtype or shape not in (array.shape, array.shape[1:]):
             sizes = ", ".join(map(str, shape))

@@ -13,6 +13,7 @@ import onnx
 
 from halfdome.host import arguments
 from halfdome.host.frontend.bags import Bag, Source
+from halfdome.host.frontend.calibration import given
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.partition_report import partition_report
 from halfdome.host.frontend.steps import HostStep, Port, Taps, Windows
@@ -39,7 +40,7 @@ class Argument:
 
     def checked(self, value: object) -> np.ndarray:
         """The array of a request. Raises `ModelError` for another dtype or shape."""
-        array = np.asarray(value)
+        array = given(f"input {self.name}", value, self.dtype)
         fits = len(array.shape) == len(self.shape) and all(
             wanted in (None, found) for wanted, found in zip(self.shape, array.shape, strict=True)
         )
@@ -243,7 +244,7 @@ class Plan:
                 )
         except FileNotFoundError:
             raise ModelError(f"{path}: there is no such file") from None
-        except (zipfile.BadZipFile, KeyError, TypeError, OSError) as error:
+        except (zipfile.BadZipFile, KeyError, TypeError, OSError, NotImplementedError) as error:
             raise ModelError(f"{path}: is no compiled model, or damaged ({error})") from None
         ends = {
             side: tuple(

@@ -52,17 +52,22 @@ def prepared_to_quantise(model: onnx.ModelProto) -> onnx.ModelProto:
 def unquantisable(model: onnx.ModelProto) -> list[str]:
     """Names of nodes that the quantiser would get wrong: of a model that is prepared for it.
 
-    They are Clip whose range does not hold 0, a product with a vector, Gemm that still scales, Conv
-    whose bias is computed, a mean of pixels that lie apart, and what takes or makes floats of
-    another precision than float32, or takes constants that are not finite: no operator of 8 bits
-    has a scale for them.
+    They are Clip whose range does not hold 0, a product with a vector or with several matrices of
+    weights, Gemm that still scales, Conv whose bias is computed, a mean of pixels that lie apart,
+    Pad that is told to pad with another number than 0, which may be beyond the range of what it
+    pads, and what takes or makes floats of another precision than float32, or takes constants that
+    are not finite: no operator of 8 bits has a scale for them.
     """
     constants = _constants(model.graph)
     ranks = _ranks(model.graph)
     scaleless = _scaleless(model.graph)
     wrong = {
         "Clip": lambda node: not _holds_zero(node, constants),
-        "MatMul": lambda node: any(ranks.get(name) == 1 for name in node.input),
+        "MatMul": lambda node: (
+            any(ranks.get(name) == 1 for name in node.input)
+            or (node.input[1] in constants and ranks[node.input[1]] > 2)
+        ),
+        "Pad": lambda node: not _pads_zeros(node, constants),
         "Gemm": lambda node: _factors(node) != (1, 1),
         "Conv": lambda node: any(name not in constants for name in node.input[2:] if name),
         "AveragePool": lambda node: any(
@@ -294,6 +299,15 @@ def _holds_zero(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto])
         if name:
             bounds[place] = float(numpy_helper.to_array(constants[name]).reshape(-1)[0])
     return bounds[0] <= 0 <= bounds[1]
+
+
+def _pads_zeros(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether no other number than 0 is told; without one it is 0, or copies of what is there."""
+    value = node.input[2] if len(node.input) > 2 else ""
+    if not value:
+        return not attributes(node).get("value", 0)
+    constant = attributes(node).get("mode", "constant") == "constant"
+    return constant and value in constants and not numpy_helper.to_array(constants[value]).any()
 
 
 def _activations_first(graph: onnx.GraphProto) -> None:

@@ -111,8 +111,8 @@ class Port:
         """One tensor for each request of a value, [samples, *dims]."""
         moved = array.reshape(-1, *(self.shape[axis] for axis in self.order))
         back = np.argsort(self.order)
-        made = moved.transpose(0, *(axis + 1 for axis in back))
-        return [np.ascontiguousarray(each) for each in made]
+        made = np.ascontiguousarray(moved.transpose(0, *(axis + 1 for axis in back)))
+        return [made[place, ...] for place in range(len(made))]  # a scalar stays an array
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ def qgemm(builder: Builder, node: onnx.NodeProto) -> None:
     bias = np.zeros(count, np.int32)
     if name := operand(node, 6):
         given = builder.constant(name, "the bias")
-        if given.size not in (1, count) or given.shape[-1:] not in ((), (1,), (count,)):
+        if given.size != 1 and (given.size, given.shape[-1]) != (count, count):
             raise Refused("a bias that differs by row")
         bias = np.broadcast_to(given.reshape(-1), (count,)).astype(np.int32)
     made |= {"weight_zero_point": _weight_zero_point(builder, b_zero)}

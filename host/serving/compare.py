@@ -10,6 +10,7 @@ import onnx
 
 from halfdome.hdl.config import CardConfig
 from halfdome.host import arguments
+from halfdome.host.frontend.calibration import written
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.net import Net
@@ -260,4 +261,4 @@ def _dump(
     every = {f"cards/{name}": cards[name] for name in names}
     every |= {f"int8/{name}": array for name, array in int8.items()}
     every |= {f"fp32/{name}": array for name, array in fp32.items()}
-    np.savez_compressed(path, **every)
+    np.savez_compressed(path, **{name: written(array) for name, array in every.items()})

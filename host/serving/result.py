@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from halfdome.host.frontend.calibration import written
 from halfdome.host.frontend.plan import CardPart, Plan
 from halfdome.host.report import layers as report
 from halfdome.host.report import utilisation
@@ -105,4 +106,4 @@ def write_outputs(path: Path, plan: Plan, tensors: Sequence[Tensors]) -> None:
         for each in plan.outputs
     }  # fmt: skip
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **{name: written(array) for name, array in arrays.items()})

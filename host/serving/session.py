@@ -24,7 +24,7 @@ from halfdome.host.serving.deploy import deploy
 if TYPE_CHECKING:
     import onnxruntime
 
-_ONNX_TYPES = {"float32": "float", "float64": "double"}
+_ONNX_TYPES = {"float32": "float", "float64": "double", "object": "string"}
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class InferenceSession:
         does.
         """
         known = [each.name for each in self.plan.outputs]
-        if isinstance(output_names, str):
+        if isinstance(output_names, str) or not isinstance(output_names, Iterable | None):
             raise ModelError(f"output_names={output_names!r}: must be a list of names, or None")
         names = known if output_names is None else list(output_names)
         for name in names:

@@ -54,7 +54,8 @@ class DramChannel {
     catch_up(clock);
     Entry entry = place(line, clock);
     entry.done = done;
-    push(reads_, entry);
+    const bool first = reads_.size == 0;
+    if (push(reads_, entry) || first) reconsider(clock);
   }
 
   // Queues part of a line, or adds it to a queued write of the same line. False if there is no room.
@@ -64,7 +65,7 @@ class DramChannel {
       if (queued.line == line) {
         queued.mask |= mask;
         queued.ready = ~queued.mask ? clock + COMBINE_CLOCKS : clock;
-        wake_ = std::min(wake_, clock);
+        if (writes_go()) reconsider(clock);
         return true;
       }
     }
@@ -73,6 +74,7 @@ class DramChannel {
     entry.mask = mask;
     entry.ready = ~mask ? clock + COMBINE_CLOCKS : clock;
     push(writes_, entry);
+    if (writes_go()) reconsider(clock);
     return true;
   }
 
@@ -120,6 +122,7 @@ class DramChannel {
   struct Queue {
     BankQueue banks[BANKS];
     size_t size = 0;
+    unsigned asked = 0;  // banks with requests, as bits
   };
   struct Bank {
     int64_t row = -1, next_activate = 0, next_column = 0, next_precharge = 0;
@@ -133,8 +136,8 @@ class DramChannel {
     bool writing = false;
     int64_t ready = NEVER;  // when every rule allows it
     int64_t clock = NEVER;  // when the command bus does, too
-    int bank = 0;
-    const Entry* entry = nullptr;  // the request it is for; none, if for a refresh
+    int bank = 0, slot = 0;  // of the request it is for, unless it is for a refresh
+    uint64_t order = 0;
   };
   enum Resource { DATA_BUS, ACTIVATES, COMMAND_BUS };
 
@@ -142,13 +145,27 @@ class DramChannel {
     return {line, s_.row_of(line), clock, clock, 0, ++order_, nullptr, s_.bank_of(line)};
   }
 
-  void push(Queue& queue, const Entry& entry) {
+  // Whether the entry is the first of its bank to the open row, or to another.
+  bool push(Queue& queue, const Entry& entry) {
     BankQueue& bank = queue.banks[entry.bank];
     int& slot = entry.row == banks_[entry.bank].row ? bank.hit : bank.miss;
-    if (slot < 0) slot = static_cast<int>(bank.entries.size());
+    const bool first = slot < 0;
+    if (first) slot = static_cast<int>(bank.entries.size());
     bank.entries.push_back(entry);
     ++queue.size;
-    wake_ = std::min(wake_, entry.arrival);
+    queue.asked |= 1u << entry.bank;
+    return first;
+  }
+
+  // What came at `clock` may go before what is decided.
+  void reconsider(int64_t clock) {
+    decided_ = false;
+    wake_ = std::min(wake_, clock);
+  }
+
+  // Whether what is asked of writes has a say in what comes next.
+  bool writes_go() const {
+    return draining_ || reads_.size == 0 || writes_.size >= WRITE_QUEUE;
   }
 
   void set_row(int bank, int64_t row) {
@@ -172,15 +189,17 @@ class DramChannel {
 
   // Decides what comes next, if it falls before `limit`. Returns when something comes then.
   int64_t step(int64_t limit) {
-    const Choice choice = choose();
+    if (!decided_) next_ = choose();
+    decided_ = true;
     const int64_t due = refreshing_ < 0 ? std::max(next_refresh_, now_) : NEVER;
-    const int64_t clock = std::min(choice.clock, due);
+    const int64_t clock = std::min(next_.clock, due);
     if (clock >= limit) return clock;
+    decided_ = false;
     if (clock == due) {
       refreshing_ = quietest();
       now_ = due;
     } else {
-      issue(choice);
+      issue(next_);
     }
     return now_;
   }
@@ -242,17 +261,18 @@ class DramChannel {
     Choice column{COLUMN, writing}, activate{ACTIVATE, writing}, precharge{PRECHARGE, writing};
     const int64_t data_bus = writing ? next_write_ : next_read_;
     const int64_t window = activate_window();
-    for (int b = 0; b < BANKS; ++b) {
+    for (unsigned left = queue.asked; left; left &= left - 1) {
+      const int b = __builtin_ctz(left);
+      if (b == refreshing_) continue;
       const BankQueue& requests = queue.banks[b];
-      if (requests.entries.empty() || b == refreshing_) continue;
       const Bank& bank = banks_[b];
       if (stays_open(requests, bank)) {
-        const Entry& entry = requests.entries[requests.hit];
-        consider(column, entry, std::max(bank.next_column, data_bus));
+        consider(column, requests, requests.hit, std::max(bank.next_column, data_bus));
+      } else if (bank.row < 0) {
+        consider(activate, requests, requests.miss, std::max(bank.next_activate, window));
       } else {
-        const Entry& entry = requests.entries[requests.miss];
-        if (bank.row < 0) consider(activate, entry, std::max(bank.next_activate, window));
-        else consider(precharge, entry, std::max(bank.next_precharge, last_precharge_ + s_.ppd));
+        const int64_t ready = std::max(bank.next_precharge, last_precharge_ + s_.ppd);
+        consider(precharge, requests, requests.miss, ready);
       }
     }
     const Resource resource = scarce();
@@ -290,23 +310,27 @@ class DramChannel {
     return draining_ || !reads_wait;
   }
 
-  // Makes `entry` the choice if it can go before it, or as soon and is older.
-  void consider(Choice& choice, const Entry& entry, int64_t ready) const {
+  // Makes the request in `slot` the choice if it can go before it, or as soon and is older.
+  void consider(Choice& choice, const BankQueue& requests, int slot, int64_t ready) const {
+    const Entry& entry = requests.entries[slot];
     // A line being combined waits, unless the queue has to be drained.
     ready = std::max(ready, draining_ ? entry.arrival : entry.ready);
     const int64_t clock = std::max(ready, now_);
     if (clock > choice.clock) return;
-    if (clock == choice.clock && entry.order > choice.entry->order) return;
+    if (clock == choice.clock && entry.order > choice.order) return;
     choice.ready = ready;
     choice.clock = clock;
     choice.bank = entry.bank;
-    choice.entry = &entry;
+    choice.slot = slot;
+    choice.order = entry.order;
   }
 
   void note(int64_t clock, DramCommand::Kind kind, int bank, int64_t row = 0, int column = 0,
             bool auto_precharge = false) {
     if (log) log->push_back({clock, kind, bank, row, column, auto_precharge});
   }
+
+  Queue& queue(const Choice& choice) { return choice.writing ? writes_ : reads_; }
 
   void issue(const Choice& choice) {
     const int64_t clock = choice.clock;
@@ -316,9 +340,10 @@ class DramChannel {
       case COLUMN:
         access(choice, bank);
         return;
-      case ACTIVATE:
-        note(clock, DramCommand::ACTIVATE, choice.bank, choice.entry->row);
-        set_row(choice.bank, choice.entry->row);
+      case ACTIVATE: {
+        const int64_t row = queue(choice).banks[choice.bank].entries[choice.slot].row;
+        note(clock, DramCommand::ACTIVATE, choice.bank, row);
+        set_row(choice.bank, row);
         bank.fresh = true;
         bank.passes = 0;
         bank.next_column = clock + s_.rcd;
@@ -327,6 +352,7 @@ class DramChannel {
         count_activate(clock);
         ++activates_;
         return;
+      }
       case PRECHARGE:
         note(clock, DramCommand::PRECHARGE, choice.bank, bank.row);
         set_row(choice.bank, -1);
@@ -350,9 +376,9 @@ class DramChannel {
   // Reads or writes the line, which leaves its queue, and closes the row if the policy says so.
   void access(const Choice& choice, Bank& bank) {
     const int64_t clock = choice.clock;
-    const Entry entry = *choice.entry;
-    Queue& queue = choice.writing ? writes_ : reads_;
-    BankQueue& requests = queue.banks[entry.bank];
+    Queue& queue = this->queue(choice);
+    BankQueue& requests = queue.banks[choice.bank];
+    const Entry entry = requests.entries[choice.slot];
     row_hits_ += !bank.fresh;
     needed_rows_ = needed_rows_ << 1 | std::bitset<RECENT_LINES>(bank.fresh);
     bank.fresh = false;
@@ -372,8 +398,9 @@ class DramChannel {
       *entry.done = data_end;
       ++read_count_;
     }
-    requests.entries.erase(requests.entries.begin() + (choice.entry - requests.entries.data()));
+    requests.entries.erase(requests.entries.begin() + choice.slot);
     --queue.size;
+    if (requests.entries.empty()) queue.asked &= ~(1u << entry.bank);
     find_slots(requests, bank.row);
     const bool close = closes(requests, bank);
     note(clock, choice.writing ? DramCommand::WRITE : DramCommand::READ, entry.bank, entry.row,
@@ -397,6 +424,8 @@ class DramChannel {
   int window_position_ = 0;
   int64_t last_activate_ = -NEVER, last_precharge_ = -NEVER, last_refresh_ = -NEVER;
   int64_t next_read_ = 0, next_write_ = 0, now_ = 0, wake_ = NEVER;
+  Choice next_;           // what comes next, if nothing arrives before
+  bool decided_ = false;  // whether that is known
   int64_t next_refresh_;          // when the next falls due, or fell
   int refreshing_ = -1;           // the bank that is to be refreshed, if any
   std::bitset<BANKS> refreshed_;  // in this round, in which every bank has its turn

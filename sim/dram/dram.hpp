@@ -122,8 +122,10 @@ class Dram {
     place_beat(clock);
     int64_t wake = NEVER;
     for (const DramChannel& channel : channels_) wake = std::min(wake, channel.wake());
-    wake_cycle_ = wake == NEVER ? NEVER : wake * 2 * s_.clock_mhz / s_.rate - 1;
-
+    if (wake != wake_) {
+      wake_ = wake;
+      wake_cycle_ = wake == NEVER ? NEVER : wake * 2 * s_.clock_mhz / s_.rate - 1;
+    }
     choose_beat(s_.clock_before(cycle + 1));
     arready_ = !free_.empty();
     awready_ = addresses_.size() < MAX_WRITES;
@@ -152,11 +154,9 @@ class Dram {
   // what the card sees, if it does nothing meanwhile.
   int64_t next_event(int64_t cycle) const {
     if (rvalid_ || !responses_.empty() || beat_count_ || !undispatched_.empty()) return cycle + 1;
-    int64_t next = wake_cycle_;
-    for (const ReadBurst* head : heads_) {
-      const int64_t done = arrival(*head);
-      if (done < NEVER) next = std::min(next, (done * 2 * s_.clock_mhz + s_.rate - 1) / s_.rate - 1);
-    }
+    int64_t next = wake_cycle_, first = NEVER;
+    for (const ReadBurst* head : heads_) first = std::min(first, arrival(*head));
+    if (first < NEVER) next = std::min(next, (first * 2 * s_.clock_mhz + s_.rate - 1) / s_.rate - 1);
     return std::max(next, cycle + 1);
   }
 
@@ -288,7 +288,7 @@ class Dram {
   size_t beat_head_ = 0, beat_count_ = 0;
   std::deque<Response> responses_;
   bool arready_ = true, awready_ = true, wready_ = true;
-  int64_t wake_cycle_ = NEVER;
+  int64_t wake_ = NEVER, wake_cycle_ = NEVER;  // when a channel has something to do: clock and cycle
   uint64_t stall_cycles_ = 0;
 };
 

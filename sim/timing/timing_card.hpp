@@ -129,21 +129,18 @@ class TimingCard : public Card {
   bool asleep_until(int64_t end) const override { return next_event() >= end; }
 
   int64_t next_event() const {
-    int64_t next = std::min({endpoint.next_event(cycle_), memory_.next(), front_next_});
-    for (const int64_t wake : wakes_) next = std::min(next, wake);
-    return next;
+    if (soon_) return cycle_;
+    return std::min({endpoint.next_event(cycle_), memory_.next(), front_next_, later_});
   }
 
   void evaluate(int64_t cycle) {
-    told_ = 0;
+    told_ = std::exchange(soon_, 0);
+    if (later_ <= cycle) wake_late(cycle);
     const auto read_told = [&](size_t core, size_t number) { tell(core, READ_OWNERS[number]); };
     const auto write_told = [&](size_t core, size_t number) { tell(core, WRITE_OWNERS[number]); };
     memory_.begin(cycle, read_told, write_told);
     bool front = std::min(front_next_, endpoint.next_event(cycle)) <= cycle;
     if (front) begin_front();
-    for (size_t i = 0; i < engines_.size(); ++i) {
-      if (wakes_[i] <= cycle) told_ |= uint64_t{1} << i;
-    }
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left), core = i / ENGINES;
       engines_[i]->offer(cycle);
@@ -160,7 +157,7 @@ class TimingCard : public Card {
     if (front) exchange(cycle);
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left);
-      wakes_[i] = engines_[i]->clock(cycle);
+      wake(i, engines_[i]->clock(cycle), cycle);
       if (engines_[i]->done()) front_next_ = processor_next_ = cycle + 1;
     }
     memory_.end(cycle);
@@ -181,6 +178,21 @@ class TimingCard : public Card {
     for (size_t core = 0; core < posted_.size(); ++core) requester_.dma(core).taken = false;
     processor_next_ = processor_->next(cycle);
     front_next_ = front_next(cycle);
+  }
+
+  // Engine `i` wants to be told of a cycle after `cycle`.
+  void wake(size_t i, int64_t when, int64_t cycle) {
+    wakes_[i] = when;
+    if (when == cycle + 1) soon_ |= uint64_t{1} << i;
+    else later_ = std::min(later_, when);
+  }
+  // Tells those of `cycle` that have asked for it long ago.
+  void wake_late(int64_t cycle) {
+    later_ = NEVER;
+    for (size_t i = 0; i < wakes_.size(); ++i) {
+      if (wakes_[i] <= cycle) told_ |= uint64_t{1} << i;
+      else later_ = std::min(later_, wakes_[i]);
+    }
   }
 
   static size_t first(uint64_t mask) { return static_cast<size_t>(__builtin_ctzll(mask)); }
@@ -228,7 +240,7 @@ class TimingCard : public Card {
       const DmaPort& dma = requester_.dma(core);
       if (dma.taken) tell(core, LOAD_ENGINE);
       // It is told of `idle` a cycle later, when that is so.
-      if (dma.idle && !was_idle_[core]) wakes_[core * ENGINES + LOAD_ENGINE] = cycle + 1;
+      if (dma.idle && !was_idle_[core]) wake(core * ENGINES + LOAD_ENGINE, cycle + 1, cycle);
     }
     completer_->replier.clock(cycle, chosen == 0, mux_.tlp);
     completer_->clock(cycle, buffer_);
@@ -272,6 +284,8 @@ class TimingCard : public Card {
   std::unique_ptr<Processor> processor_;
   std::unique_ptr<Completer> completer_;
   std::vector<int64_t> wakes_;  // the cycle that each engine wants to be told of
+  uint64_t soon_ = 0;           // engines that want to be told of the next one
+  int64_t later_ = NEVER;       // no other wants to be told of one before
   std::vector<uint8_t> was_idle_;
   uint64_t told_ = 0;           // engines that have to do with this cycle
   int64_t cycle_ = 0;

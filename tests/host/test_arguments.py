@@ -209,10 +209,11 @@ def test_a_mask_is_refused_unless_it_masks_nothing():
         arguments.plain("x", np.ma.masked_array([1, 2], mask=[False, True]))
 
 
-def test_what_refuses_to_be_an_array_is_named():
+@pytest.mark.parametrize("kind", [TypeError, RuntimeError])
+def test_what_refuses_to_be_an_array_is_named(kind):
     class Stubborn:
         def __array__(self, *_, **__):
-            raise TypeError("lies elsewhere")
+            raise kind("lies elsewhere")
 
     with pytest.raises(ValueError, match=r"^x: lies elsewhere$"):
         arguments.plain("x", Stubborn())

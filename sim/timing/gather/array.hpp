@@ -10,7 +10,8 @@ namespace halfdome::timing::gather {
 class ArrayReader {
  public:
   ArrayReader(const Parameters& p, const Bytes& bytes, ReadPort& port)
-      : reader_(p, port, static_cast<unsigned>(p.gather_prefetch_words)), p_(p), bytes_(bytes) {}
+      : reader_(p, port, static_cast<unsigned>(p.gather_prefetch_words)), p_(p), bytes_(bytes),
+        port_(port) {}
 
   // After `clock` of the cycle.
   void start(uint64_t address, uint64_t count, bool wide) {
@@ -18,6 +19,7 @@ class ArrayReader {
     wide_ = wide;
     elements_ = count;
     words_ = words_of(p_, count * element_bytes());
+    wake_ = 0;
   }
   bool idle() const { return words_ == 0 && in_flight_ == 0 && held_ == 0; }
   bool valid() const { return held_ != 0; }
@@ -39,10 +41,11 @@ class ArrayReader {
   // `ready`: an element is taken if there is one; `stop`: the array is abandoned. Returns when it may
   // go on by itself.
   int64_t clock(int64_t cycle, bool ready, bool stop) {
+    const bool taken = held_ != 0 && ready;
+    if (cycle < wake_ && !taken && !stop && !port_.taken && !port_.arrives) return wake_;
     const uint64_t run = std::min(words_, static_cast<uint64_t>(p_.gather_run_words));
     const bool asked = words_ != 0 && reader_.ready(), asks = words_ != 0;
     const bool arrived = reader_.buffer.readable(cycle) && (held_ == 0 || (held_ == 1 && ready) || stop);
-    const bool taken = held_ != 0 && ready;
     if (arrived) reader_.buffer.read(cycle);
     const int64_t reads = reader_.clock(cycle);
     if (asked) {
@@ -65,9 +68,11 @@ class ArrayReader {
       --held_;
     }
     const bool asks_next = words_ != 0 && reader_.ready();
-    if (asked || asks_next || arrived || taken || ended || dropped) return cycle + 1;
     const int64_t readable = reader_.buffer.readable_at();
-    return std::min(reads, readable > cycle ? readable : NEVER);
+    wake_ = asked || asks_next || arrived || taken || ended || dropped
+                ? cycle + 1
+                : std::min(reads, readable > cycle ? readable : NEVER);
+    return wake_;
   }
 
  private:
@@ -76,6 +81,8 @@ class ArrayReader {
   RowReader reader_;
   const Parameters& p_;
   const Bytes& bytes_;
+  const ReadPort& port_;
+  int64_t wake_ = 0;  // nothing happens before, if nothing comes
   uint64_t address_ = 0, next_ = 0;  // of what is asked for next; of the element on offer
   uint64_t words_ = 0, in_flight_ = 0, elements_ = 0, held_ = 0;
   bool wide_ = false;

@@ -184,6 +184,7 @@ class BagInterleaver {
   void restart() {
     deal_ = 0;
     above_ = 0;
+    wake_ = 0;
   }
   bool ready() const { return rings_[deal_].size() != static_cast<size_t>(p_.gather_lookups); }
   bool valid() const { return valid_; }
@@ -192,6 +193,7 @@ class BagInterleaver {
   // `taken`: what is on offer is taken; `lookup`: what comes, if something does. Returns when it may
   // go on by itself.
   int64_t clock(int64_t cycle, bool taken, const Lookup* lookup) {
+    if (cycle < wake_ && !taken && !lookup) return wake_;
     const bool free = !valid_ || taken;
     const size_t chosen = free ? choose(cycle) : rings_.size();
     const bool leaves = chosen != rings_.size();
@@ -206,13 +208,14 @@ class BagInterleaver {
       rings_[deal_].push_back(*lookup);
       if (lookup->last) deal_ = (deal_ + 1) % rings_.size();
     }
-    if (leaves || taken || lookup) return cycle + 1;
-    int64_t next = NEVER;
+    wake_ = cycle + 1;
+    if (leaves || taken || lookup) return wake_;
+    wake_ = NEVER;
     for (size_t i = 0; i < rings_.size(); ++i) {
       const int64_t when = left_[i] + p_.gather_chain_latency;
-      if (!rings_[i].empty() && when > cycle) next = std::min(next, when);
+      if (!rings_[i].empty() && when > cycle) wake_ = std::min(wake_, when);
     }
-    return next;
+    return wake_;
   }
 
  private:
@@ -220,8 +223,8 @@ class BagInterleaver {
   // too short a time ago.
   size_t choose(int64_t cycle) const {
     const size_t n = rings_.size();
-    for (size_t i = 0; i < n; ++i) {
-      const size_t context = (above_ + i) % n;
+    for (size_t i = above_; i < above_ + n; ++i) {
+      const size_t context = i < n ? i : i - n;
       if (!rings_[context].empty() && cycle - left_[context] >= p_.gather_chain_latency) return context;
     }
     return n;
@@ -230,6 +233,7 @@ class BagInterleaver {
   const Parameters& p_;
   std::vector<Ring<Lookup>> rings_;
   std::vector<int64_t> left_;  // when a lookup left
+  int64_t wake_ = 0;  // nothing happens before, if nothing comes
   size_t deal_ = 0, above_ = 0;
   bool valid_ = false;
   Output out_{};

@@ -10,7 +10,7 @@ namespace halfdome::timing::matmul {
 class ParamLoader {
  public:
   ParamLoader(const Parameters& p, ReadPort& port)
-      : reader_(p, port, static_cast<unsigned>(p.matmul_param_words)), p_(p),
+      : reader_(p, port, static_cast<unsigned>(p.matmul_param_words)), p_(p), port_(port),
         group_(static_cast<unsigned>(std::min(p.array_columns, p.bus_bytes / p.matmul_param_bytes))),
         groups_per_word_(static_cast<unsigned>(p.bus_bytes / p.matmul_param_bytes) / group_),
         depth_(static_cast<unsigned>(p.matmul_tiles)) {}
@@ -28,6 +28,7 @@ class ParamLoader {
   // `begun`: a block of rows begins; `claim`: a tile will take its parameters, the multipliers at
   // `taken`. Returns when it may go on by itself.
   int64_t clock(int64_t cycle, bool begun, bool claim, int64_t taken) {
+    if (cycle < next_ && !begun && !claim && !port_.taken && !port_.arrives) return next_;
     const bool push = full_ && queued_ != depth_;
     const bool end = n_ - channels_ <= group_;
     const bool load = reader_.buffer.readable(cycle) && (!full_ || push);
@@ -48,10 +49,10 @@ class ParamLoader {
     }
     if (push) full_ = false;
     if (load) advance(end);
-    int64_t next = std::min(reads, takes_.empty() ? NEVER : takes_.front());
-    if (blocks_ != 0 || asked || push || (full_ && queued_ != depth_)) next = cycle + 1;
-    if (!full_) next = std::min(next, std::max(reader_.buffer.readable_at(), cycle + 1));
-    return next;
+    next_ = std::min(reads, takes_.empty() ? NEVER : takes_.front());
+    if (blocks_ != 0 || asked || push || (full_ && queued_ != depth_)) next_ = cycle + 1;
+    if (!full_) next_ = std::min(next_, std::max(reader_.buffer.readable_at(), cycle + 1));
+    return next_;
   }
 
  private:
@@ -67,6 +68,8 @@ class ParamLoader {
 
   RowReader reader_;
   const Parameters& p_;
+  const ReadPort& port_;
+  int64_t next_ = 0;  // nothing happens before, if nothing comes
   unsigned group_, groups_per_word_, depth_;
   Block run_{};
   uint64_t n_ = 0, channels_ = 0;

@@ -42,6 +42,7 @@ class RowWriter {
   // `row`: a row comes; `start`: it is the first of the next announced tile. Returns when it may
   // go on by itself.
   int64_t clock(int64_t cycle, bool row, bool start) {
+    if (cycle < next_ && !row && !port_.taken) return next_;
     bool written = held_ && row_.size == 0;
     if (port_.taken) {
       written = word_ == last_word();
@@ -55,8 +56,9 @@ class RowWriter {
       row_ = rows_.front();
       rows_.pop_front();
     }
-    if (load || written || port_.taken) return cycle + 1;
-    return rows_.empty() || held_ ? NEVER : rows_.front().cycle;
+    if (load || written || port_.taken) next_ = cycle + 1;
+    else next_ = rows_.empty() || held_ ? NEVER : rows_.front().cycle;
+    return next_;
   }
 
  private:
@@ -103,6 +105,7 @@ class RowWriter {
 
   const Parameters& p_;
   WritePort& port_;
+  int64_t next_ = 0;  // nothing happens before, if nothing comes
   Job job_{};
   unsigned free_, before_ = 0;
   uint64_t span_address_ = 0, span_left_ = 0;

@@ -140,7 +140,9 @@ def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
     ("options", "message"),
     [
         (("--board", "ulx3s-85f", "--unit", "array"), "--unit: is placed by itself"),
-        (("--board", "ulx3s-85f", "--config", "tiny"), "--config tiny: a board holds a pico"),
+        (("--board", "ulx3s-85f", "--config", "tiny"), "--config: a board holds a pico; leave"),
+        (("--board", "ulx3s-85f", "--set", "lanes=8"), "--set: a board holds a pico; leave"),
+        (("--unit", "array", "--point", "3"), "--study and --point: give both"),
         (("--board", "ulx3s-85f", "--no-run", "--json", "-"), "--json: there is no result with"),
         (
             ("--board", "ulx3s-85f", "--engine", "vector"),
@@ -153,6 +155,18 @@ def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
 )
 def test_what_an_fpga_cannot_be_asked_together_is_refused(refused, options, message):
     refused(message, "fpga", *options)
+
+
+def test_units_are_of_the_card_that_is_told(halfdome, monkeypatch):
+    from halfdome.hdl import synthesis
+
+    built = []
+    monkeypatch.setitem(synthesis.UNITS, "lane", built.append)
+    monkeypatch.setattr(synthesis, "ecp5_report", lambda component, name: {"unit": name})
+    status, text, _ = halfdome("fpga", "--unit", "lane", "--set", "lanes=8")
+    assert status == 0
+    assert "lanes=8" in text
+    assert built == [PRESETS["tiny"].replace(lanes=8)]
 
 
 def test_an_unknown_fpga_unit_is_refused_with_the_known_ones(halfdome):

@@ -160,6 +160,16 @@ def test_a_folder_holds_several_inputs(halfdome, net, tmp_path):
 
 
 @pytest.mark.slow
+def test_text_goes_in_and_comes_out_in_files(halfdome, tmp_path):
+    onnx.save(nets.labels(), tmp_path / "labels.onnx")
+    np.savez(tmp_path / "x.npz", x=np.array(["b", "a"]))
+    asked = tmp_path / "labels.onnx", "--input", tmp_path / "x.npz", *TINY, "--engine", "timing"
+    assert halfdome("run", *asked, "-o", tmp_path / "y.npz")[0] == 0
+    assert np.load(tmp_path / "y.npz")["y"].tolist() == ["second", "first"]
+    assert halfdome("compare", *asked, "--dump", tmp_path)[0] == 0
+    assert np.load(tmp_path / "0.npz")["cards/y"].tolist() == ["second", "first"]
+
+
 def test_pytorch_files_run_as_well(halfdome, tmp_path):
     torch = pytest.importorskip("torch")
     network = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))

@@ -1,6 +1,7 @@
 """Searches: every point once, what was measured kept, whatever ends the process."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -111,6 +112,28 @@ def test_a_worker_that_fails_ends_the_search_and_its_point_comes_again(
     assert [point.values["lanes"] for point in studies.run(study, tmp_path)] == [1, 2]
     assert measured == [{"lanes": 1}, {"lanes": 2}]
 
+
+@pytest.mark.parametrize("left_bytes", [0, 20_000])
+def test_a_disk_that_is_full_is_told_and_nothing_is_lost(
+    measured, monkeypatch, tmp_path, left_bytes
+):
+    """The storage cannot grow by more: the first point is too much, or one of the later ones."""
+    study = studies.of(parameters=GRID)
+    file = tmp_path / "study.db"
+    search.Results(study, search.storage_in(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(measure, "measure", lambda _, values: studies.row(values) | LONG)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + left_bytes, hard))
+    try:
+        with pytest.raises(OSError, match=r"study.db: .*; make room there, or give another"):
+            studies.run(study, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    points = studies.run(study, tmp_path)
+    assert [point.values for point in points] == list(study.combinations())
+
+
+LONG = {"said": "at length" * 1000}
 
 KILLED = """
     import sys, time

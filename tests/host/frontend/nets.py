@@ -72,3 +72,12 @@ def residual() -> onnx.ModelProto:
 def images(count: int, seed: int = 6) -> NDArray[np.float32]:
     """float32[count, 1, 3, 12, 12]: requests of `residual`."""
     return np.random.default_rng(seed).standard_normal((count, 1, 3, 12, 12)).astype(np.float32)
+
+
+def labels() -> onnx.ModelProto:
+    """Strings of strings: `a` is `first`, `b` is `second`."""
+    nodes = [node("LabelEncoder", "x", "y", "ai.onnx.ml", keys_strings=["a", "b"],
+                  values_strings=["first", "second"])]  # fmt: skip
+    made = model(nodes, {"x": (np.object_, (2,))}, ["y"], {})
+    made.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    return typed(made, TensorProto.STRING)

@@ -34,8 +34,9 @@ def agree(made: onnx.ModelProto, requests: Sequence[Arrays]) -> CardStep:
         expected = dict(zip(names, session.run(names, request), strict=True))
         for port in step.outputs:
             found = port.unpack(computed[port.value])[place]
-            assert found.dtype == expected[port.tensor].dtype
-            np.testing.assert_array_equal(found, expected[port.tensor], err_msg=port.tensor)
+            right = expected[port.tensor]
+            assert (found.dtype, found.shape) == (right.dtype, right.shape)
+            np.testing.assert_array_equal(found, right, err_msg=port.tensor)
     return step
 
 

@@ -9,9 +9,11 @@ pytest.importorskip("onnxscript")
 
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
+from halfdome.host.frontend.partition import Refusal
 from tests.host.frontend.nets import model, node
-from tests.host.frontend.single import agree, bytes_of
+from tests.host.frontend.single import agree, bytes_of, step_of
 
 DTYPES = st.sampled_from([np.dtype(np.uint8), np.dtype(np.int8)])
 SCALES = st.sampled_from([0.5, 0.25, 0.0371, 1.0, 0.003])
@@ -175,6 +177,24 @@ def test_qgemm(m, k, n, a_turned, b_turned, alpha, bias, per_column, scales, x_d
     shape = (k, m) if a_turned else (m, k)
     net = model(nodes, {"x": (x_dtype, shape)}, ["y"], constants)
     agree(net, [{"x": bytes_of(rng, x_dtype, *shape)} for _ in range(2)])
+
+
+def test_a_bias_for_each_row_is_the_hosts_though_there_are_as_many_columns():
+    constants = {
+        "as": scale(0.1), "az": np.uint8(3), "b": np.ones((4, 3), np.int8), "bs": scale(0.1),
+        "bz": np.int8(0), "c": np.int32([[1], [2], [3]]), "ys": scale(0.1), "yz": np.uint8(0),
+    }  # fmt: skip
+    nodes = [node("QGemm", "x " + " ".join(constants), "y", "com.microsoft")]
+    with pytest.raises(Refusal, match="a bias that differs by row"):
+        step_of(model(nodes, {"x": (np.uint8, (3, 4))}, ["y"], constants))
+
+
+def test_a_scalar_stays_one():
+    constants = {"s": scale(0.1), "z": np.uint8(3)}
+    nodes = [node("QLinearAdd", "x s z x s z s z", "y", "com.microsoft")]
+    made = model(nodes, {"x": (np.uint8, ())}, ["y"], constants)
+    made.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.UINT8, ()))
+    agree(made, [{"x": np.array(9, np.uint8)}])
 
 
 @given(

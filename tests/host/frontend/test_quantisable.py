@@ -266,3 +266,16 @@ def test_what_joins_float16_stays_in_floating_point():
     assert "QLinearMatMul" in [each.op_type for each in made.graph.node]
     [exact], [close] = (each.run(None, {"x": x}) for each in (open_session(source), oracle(made)))
     assert decibels(exact.astype(np.float32), close) > 25
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge"])
+def test_a_pad_may_be_told_a_number_that_is_beyond_what_it_pads(mode):
+    nodes = [node("MatMul", "x w", "m"), node("Pad", "m pads far", "y", mode=mode)]
+    constants = {"w": W, "pads": np.array([0, 1, 1, 0]), "far": np.float32(100)}
+    close_enough(nodes, constants)
+
+
+def test_a_product_with_several_matrices_of_weights_stays_in_floating_point():
+    nodes = [node("Add", "x x", "a"), node("MatMul", "a w", "y")]
+    operators = close_enough(nodes, {"w": normal(3, 8, 5)})
+    assert {"QLinearAdd", "MatMul"} <= {*operators}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -105,6 +106,7 @@ def test_a_plan_is_saved_and_loaded(plan, tmp_path, expected):
         ({"x": REQUESTS[0]["x"].astype(np.float64)}, r"input x: is float64.*must be float32\[1"),
         ({"x": REQUESTS[0]["x"][:, :1]}, r"input x: is float32\[1, 1.*must be float32\[1"),
         ([REQUESTS[0]["x"]], "request: is a list, must map names to arrays"),
+        ({"x": np.ma.masked_array([0.0], [True])}, "input x: has masked elements"),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused(session, request_, message):
@@ -117,9 +119,20 @@ def test_an_unknown_output_is_refused(session):
         session.run(["z"], REQUESTS[0])
 
 
-def test_names_of_outputs_are_a_list(session):
-    with pytest.raises(ModelError, match="output_names='y': must be a list of names, or None"):
-        session.run("y", REQUESTS[0])
+@pytest.mark.parametrize("names", ["y", 5])
+def test_names_of_outputs_are_a_list(session, names):
+    with pytest.raises(
+        ModelError, match=f"output_names={names!r}: must be a list of names, or None"
+    ):
+        session.run(names, REQUESTS[0])
+
+
+def test_text_is_what_a_model_of_strings_takes(tmp_path):
+    compile(nets.labels(), cards=1, config="tiny").save(tmp_path / "labels.halfdome")
+    with InferenceSession(tmp_path / "labels.halfdome", config="tiny", engine="timing") as opened:
+        [found] = opened.run(None, {"x": np.array(["b", "a"])})
+        assert [each.type for each in opened.get_inputs()] == ["tensor(string)"]
+    assert found.tolist() == ["second", "first"]
 
 
 def test_run_options_may_be_none(session, expected):

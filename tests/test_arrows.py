@@ -23,6 +23,7 @@ EXCEPTIONS = {
         "sim.fabric.config",
         "sim.golden",
         "sim.platform",
+        "sim.rtl.cards",
     },
     "host/cli/card.py": {
         "hdl.boards",

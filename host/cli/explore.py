@@ -18,6 +18,7 @@ from halfdome.host.report import tables
 
 if TYPE_CHECKING:
     from halfdome.hdl.config import CardConfig
+    from halfdome.host.explore.host_cpu import HostCpu
     from halfdome.host.explore.search import Point, Results
     from halfdome.host.explore.study import Study
     from halfdome.host.explore.workers import Workers
@@ -114,7 +115,8 @@ def explore(
     url = storage or search.storage_in(output)
     rtl = _on_rtl(study, points, chosen, url, by)
     compared = tell.on_rtl(points, rtl)
-    options.write_json(json_file, tell.as_dict(study, points, compared))
+    host = _host_cpu(study)
+    options.write_json(json_file, tell.as_dict(study, points, compared, host))
     if compared:
         worst = max(abs(error) for each in compared for error in each.error.values())
         console.print(
@@ -123,8 +125,10 @@ def explore(
         )
     for why in tell.not_on_rtl(rtl):
         console.print(why, highlight=False)
+    if host is not None:
+        console.print(f"point {chosen.number}: {host.beside(chosen.row)}", highlight=False)
     commands = partial(_commands, file, settings, storage, output)
-    report.write(output / "explore.html", study, points, chosen, rtl, commands)
+    report.write(output / "explore.html", study, points, chosen, rtl, commands, host)
     if png is not None:
         report.write_png(png, study, points)
     if explain is not None:
@@ -188,6 +192,15 @@ def _on_rtl(
     with options.progress() as bar:
         task = bar.add_task("on the RTL", total=len(wanted))
         return search.on_rtl(study, wanted.values(), storage, by, lambda point: bar.advance(task))
+
+
+def _host_cpu(study: "Study") -> "HostCpu | None":
+    """What a sample takes on the processor of this machine, if the study asks."""
+    if study.host is None:
+        return None
+    from halfdome.host.explore import host_cpu  # which wants ONNX
+
+    return host_cpu.measure(study.workload, study.host)  # type: ignore[arg-type]
 
 
 def _explain(study: "Study", point: "Point", storage: str) -> None:

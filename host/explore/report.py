@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
@@ -17,6 +17,9 @@ from halfdome.host.explore.metrics import METRICS, TIMED
 from halfdome.host.explore.search import Point
 from halfdome.host.explore.study import Study
 from halfdome.host.explore.tell import best, not_on_rtl, on_rtl, pareto
+
+if TYPE_CHECKING:
+    from halfdome.host.explore.host_cpu import HostCpu
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -55,16 +58,19 @@ def write(
     chosen: Point,
     rtl: Mapping[int, Point],
     commands: Callable[[Point], Sequence[str]],
+    host: "HostCpu | None" = None,
 ) -> None:
     """Writes the report, which tells of the chosen point until another one is clicked.
 
-    `rtl` are points on the RTL, `commands` says how a point is made again.
+    `rtl` are points on the RTL, `commands` says how a point is made again, `host` is what a sample
+    takes on the processor of this machine.
     """
     measured = [point for point in points if point.row]
     first, reach = measured[0], figures.reach(points)
     infeasible = [(point.name, point.why) for point in points if not point.row]
     about = {
-        each.number: _about(each, first, commands(each)) | {"traces": _traces(study, each, reach)}
+        each.number: _about(each, first, commands(each), host)
+        | {"traces": _traces(study, each, reach)}
         for each in measured
     }
     shown = {name: about[chosen.number][name] for name in ("name", "beside", "commands")}
@@ -94,17 +100,21 @@ def write(
     path.write_text(_PAGE.format(title=escape(title), body="\n".join(body)))
 
 
-def _about(point: Point, first: Point, commands: Sequence[str]) -> dict[str, str]:
+def _about(
+    point: Point, first: Point, commands: Sequence[str], host: "HostCpu | None"
+) -> dict[str, str]:
     """Parts of the page, by their ids, that tell of one point."""
     mismatching = point.row["mismatching_samples"]
     compared = (
         "Values were left out" if mismatching is None
         else f"{mismatching} samples differ from the golden model"
     )  # fmt: skip
+    beside_host = f"<p>{escape(host.beside(point.row))}</p>" if host else ""
     names = ("metric", f"point {point.number}", f"point {first.number}", "ratio")
     return {
         "name": f"Point {point.number}: {escape(point.name)}",
-        "beside": f"<p>{compared}.</p><h3>Beside point {first.number}: {escape(first.name)}</h3>"
+        "beside": f"<p>{compared}.</p>{beside_host}"
+        f"<h3>Beside point {first.number}: {escape(first.name)}</h3>"
         + _table(names, _beside(point.row, first.row)),
         "commands": escape("\n".join(commands)),
     }

@@ -216,8 +216,12 @@ class Counting:
         """What was done in between."""
         uplink, moved, taken = self._uplink, Counter(), Counter()
         for program, responses in answers:
+            alike: dict[tuple[bytes, ...], Counter[str]] = {}
             for response in responses:
-                moved += layers.moved_bytes(program, design.card, response)
+                key = response.symbols.tobytes(), *((s >= 0).tobytes() for s in response.spans)
+                if key not in alike:
+                    alike[key] = layers.moved_bytes(program, design.card, response)
+                moved += alike[key]
             for segment in program.segments:
                 if segment.memory == "dram":
                     times = program.slots if segment.per_slot else 1

@@ -39,7 +39,7 @@ def run_model(said: Model, design: Design, at_random: bool) -> Ran:
     if said.is_compiled:
         plan = Plan.load(said.path)
     else:
-        prepared = _prepared(said.path, said.calibration, tuple(sorted(said.shapes.items())))
+        prepared = prepared_of(said)
         plan = compile(
             prepared, cards=design.cards, config=design.card, transfers=design.transfers,
             in_flight=design.in_flight, parallelism=design.parallelism, requests=design.batch,
@@ -65,6 +65,11 @@ def run_model(said: Model, design: Design, at_random: bool) -> Ran:
     if prepared is None or not design.computes:
         return ran
     return replace(ran, mismatching=_differing_requests(prepared, plan, asked, made))
+
+
+def prepared_of(said: Model) -> Prepared:
+    """The model, read and quantised, once in a process."""
+    return _prepared(said.path, said.calibration, tuple(sorted(said.shapes.items())))
 
 
 @lru_cache(maxsize=2)

@@ -118,6 +118,12 @@ class Arrivals(_Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Host(_Strict):
+    """The processor that a model is compared with: the power that its maker states."""
+
+    tdp_w: Annotated[float, Field(gt=0, strict=False)]
+
+
 class Guidance(_Strict):
     """What a study says to who designs: `along` is the parameter along the rows of its table, the
     other varied parameters lie down its side."""
@@ -150,6 +156,7 @@ class Study(_Strict):
     )  # fmt: skip
     constraints: dict[str, Bound] = {}
     arrivals: Arrivals | None = None
+    host: Host | None = None
     search: Search = Search()
     energy: File | None = None
     guidance: Guidance | None = None
@@ -205,6 +212,10 @@ class Study(_Strict):
                     raise ValueError(
                         f"{name}: is compiled into {self.workload.path}: give what it was made from"
                     )
+        if self.host is not None and not (
+            isinstance(self.workload, Model) and not self.workload.is_compiled
+        ):
+            raise ValueError("host: needs the workload model, of a file that is not compiled")
         if not isinstance(self.workload, Recommender) and "table_bits" in self.parameters:
             raise ValueError("table_bits: is of the workload recommender alone")
 
@@ -266,7 +277,7 @@ class Study(_Strict):
     def hash(self) -> str:
         """Of all that results depend on, what named files hold and the sources of the card and of
         what simulates it too. A longer search is the same study."""
-        words = {"search": {"points"}, "guidance": True}
+        words = {"search": {"points"}, "guidance": True, "host": True}
         said = [self.model_dump_json(exclude=words), platform.fingerprint()]
         return _digest(*said, *_contents(self.energy), *self._work())[:16]
 
@@ -322,6 +333,7 @@ def checked(said: Mapping[str, Any], where: str, folder: Path) -> Study:
 _NAMES: dict[str, type[BaseModel]] = {
     "demo": Demo, "recommender": Recommender, "model": Model, "search": Search,
     "arrivals": Arrivals, "constraints": Bound, "guidance": Guidance,
+    "host": Host,
 }  # fmt: skip
 
 

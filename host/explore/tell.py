@@ -2,13 +2,16 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from halfdome.host.explore.metrics import METRICS, TIMED
 from halfdome.host.explore.search import NONE, Point, outside
 from halfdome.host.explore.study import Study
+
+if TYPE_CHECKING:
+    from halfdome.host.explore.host_cpu import HostCpu
 
 
 def within(study: Study, points: Sequence[Point]) -> list[Point]:
@@ -64,8 +67,11 @@ def rows(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
     return found
 
 
-def as_dict(study: Study, points: Sequence[Point], compared: Sequence["OnRtl"]) -> dict[str, Any]:
-    """All that is known of a study, as plain data; `compared` are points on the RTL."""
+def as_dict(
+    study: Study, points: Sequence[Point], compared: Sequence["OnRtl"], host: "HostCpu | None"
+) -> dict[str, Any]:
+    """All that is known of a study, as plain data; `compared` are points on the RTL, `host` what a
+    sample takes on the processor of this machine."""
     flat = rows(study, points)
     return {
         "study": study.model_dump(mode="json"),
@@ -78,6 +84,7 @@ def as_dict(study: Study, points: Sequence[Point], compared: Sequence["OnRtl"]) 
              **{f"{name}_error_percent": error for name, error in each.error.items()}}
             for each in compared
         ],
+        "host": host and asdict(host) | {"samples_per_joule": host.samples_per_joule},
     }  # fmt: skip
 
 

@@ -132,6 +132,19 @@ def test_requests_that_differ_from_onnx_runtime_are_counted(model_of, monkeypatc
     assert len(asked) == 4
 
 
+def test_a_model_takes_its_time_and_the_stated_power_on_this_host(model_of):
+    from halfdome.host.explore.host_cpu import HostCpu, measure
+    from tests.host.frontend import nets
+
+    made = model_of(nets.residual(), cards=2)
+    found = measure(made.workload, study.Host(tdp_w=50))
+    assert 0 < found.seconds_per_sample < 1
+    assert HostCpu(0.001, 50.0).samples_per_joule == pytest.approx(20)
+    said = HostCpu(0.001, 50.0).beside({"energy_uj_per_sample": 100.0})
+    assert said.startswith("10,000 samples a joule; this host's processor 20 in ONNX Runtime, 1 ms")
+    assert "at the stated 50 W: 500 times as many. A model." in said
+
+
 def test_a_model_that_returns_to_the_host_goes_step_by_step(model_of):
     """Two products of four rows each, a softmax of the host between them."""
     from tests.host.frontend.nets import images, model, node

@@ -1,11 +1,13 @@
 """The report of a study: whole in one file; `test_browser` looks at it."""
 
 import re
+from html import escape
 
 import pytest
 
 from halfdome.host.explore import report, tell
 from halfdome.host.explore.search import Point
+from tests.host.explore import reports
 from tests.host.explore.reports import explored_in, write
 
 
@@ -44,6 +46,20 @@ def test_points_are_told_beside_the_same_on_the_rtl(explored, tmp_path):
     bad = Point(0, "", {}, {}, "out of memory")
     text = write(tmp_path / "c.html", study, points, {1: bad})
     assert "point 1: not on the RTL: out of memory" in text
+
+
+def test_points_are_told_beside_the_processor_of_the_host(explored, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from halfdome.host.explore.host_cpu import HostCpu
+
+    study, points = explored
+    host, file = HostCpu(0.001, 50.0), tmp_path / "report.html"
+    chosen = report.choose(study, points)
+    report.write(file, study, points, chosen, {}, reports.commands, host)
+    assert escape(host.beside(chosen.row)) in file.read_text()
+    assert tell.as_dict(study, points, [], host)["host"] == {
+        "seconds_per_sample": 0.001, "tdp_w": 50.0, "samples_per_joule": host.samples_per_joule,
+    }  # fmt: skip
 
 
 def test_a_picture_for_print_is_drawn(explored, tmp_path):

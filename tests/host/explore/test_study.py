@@ -113,6 +113,15 @@ def test_a_compiled_model_cannot_vary_what_it_is_compiled_with():
                 workload=workload | {"path": "m.halfdome"}, parameters={name: value})  # fmt: skip
 
 
+def test_a_host_is_compared_by_a_model_of_a_file():
+    workload = {"kind": "model", "path": "m.onnx", "requests": "x.npz"}
+    before = of(workload=workload)
+    assert of(workload=workload, host={"tdp_w": 65}).hash == before.hash
+    for other in (SMALL, workload | {"path": "m.halfdome"}):
+        refused("host: needs the workload model", workload=other, host={"tdp_w": 65})
+    refused("host.tdp_w=-1", workload=workload, host={"tdp_w": -1})
+
+
 def test_a_file_names_its_study_and_paths_are_from_its_folder(tmp_path):
     file = tmp_path / "nets.toml"
     file.write_text(

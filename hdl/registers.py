@@ -18,7 +18,9 @@ STATUS_IDLE, STATUS_FETCH_FAILED, STATUS_RESETTING = 1, 2, 4
 """Bits of STATUS and CORE_STATUS."""
 IDENTIFICATION = 0x464C4148
 """Value of ID: "HALF" in little-endian ASCII."""
-INTERFACE_VERSION = 5
+INTERFACE_VERSION = 6
+PRIORITIES = range(2)
+"""Values of SQ_PRIORITY: the higher one goes first, see `UrgentFirst`."""
 
 
 class Register(NamedTuple):
@@ -100,6 +102,9 @@ CORE_REGISTERS: tuple[Register, ...] = (
         "bit 0: idle, no descriptor of the ring is between fetch and completion; "
         "bit 1: a descriptor fetch failed, which stopped the ring until a restart; "
         "bit 2: a reset of the core is under way",
+    ),
+    Register(
+        "SQ_PRIORITY", 0x1C, "rw", "bit 0: goes before cores without; stays 0 of an only core"
     ),
 )
 """The registers of each core: offsets within its block, see `offset`."""

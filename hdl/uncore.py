@@ -73,6 +73,7 @@ class Uncore(wiring.Component):
         connect(m, pcie.dma_write, memory.global_writes[1])
         connect(m, processor.pcie, pcie.control)
         m.d.comb += [
+            memory.urgent.eq(processor.urgent),
             processor.pcie_read_bytes.eq(pcie.read_bytes),
             processor.pcie_write_bytes.eq(pcie.write_bytes),
             processor.dram_read_bytes.eq(memory.dram_read_bytes),

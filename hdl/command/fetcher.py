@@ -9,7 +9,7 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.commands import DESCRIPTOR_BYTES, HEADER, layout
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
-from halfdome.hdl.memory.arbiter import NextTurn, index_bits
+from halfdome.hdl.memory.arbiter import UrgentFirst, index_bits
 from halfdome.hdl.pcie.port import FetchPort
 
 _PAGE_DESCRIPTORS = 4096 // DESCRIPTOR_BYTES
@@ -37,6 +37,7 @@ class CommandFetcher(wiring.Component):
     o : Out(stream of DESCRIPTOR_BITS).array(cores), the slots of each ring
     ring : In(`RING`).array(cores)
     enable : In(cores), rings to be fetched
+    urgent : In(cores), rings that are read before others, see `UrgentFirst`
     restart : In(cores), start at descriptor 0; what was fetched, or an open read brings, is dropped
     head : Out(12).array(cores), first descriptor not yet fetched
     failed : Out(cores)
@@ -55,6 +56,7 @@ class CommandFetcher(wiring.Component):
                 "o": Out(stream.Signature(DESCRIPTOR_BITS)).array(cores),
                 "ring": In(RING).array(cores),
                 "enable": In(cores),
+                "urgent": In(cores),
                 "restart": In(cores),
                 "head": Out(12).array(cores),
                 "failed": Out(cores),
@@ -70,14 +72,19 @@ class CommandFetcher(wiring.Component):
         per_word = max(1, config.bus_bytes // DESCRIPTOR_BYTES)
 
         # Of the ring whose turn it is.
-        core = Signal(index_bits(cores))
+        core = Signal(index_bits(cores), init=cores - 1)
         ring = Signal(RING)
         head = Signal(12)
         due = Signal()
         restarted = Signal()
         wanted = Signal(cores)
-        m.submodules.turn = turn = NextTurn(cores)
-        m.d.comb += [turn.requests.eq(wanted), turn.last.eq(core)]
+        pass_on = Signal()
+        m.submodules.turn = turn = UrgentFirst(cores)
+        m.d.comb += [
+            turn.requests.eq(wanted),
+            turn.urgent.eq(self.urgent),
+            turn.advance.eq(pass_on),
+        ]
 
         brought = Signal()
         bits = Signal(DESCRIPTOR_BITS)
@@ -123,7 +130,6 @@ class CommandFetcher(wiring.Component):
         response = self.fetch.response
         store = Signal()
         discard = Signal()
-        pass_on = Signal()
         with m.If(pass_on & wanted.any()):
             m.d.sync += core.eq(turn.index)
         self._unpack(m, bits, brought, skip, count, store)

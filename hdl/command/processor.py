@@ -32,6 +32,7 @@ class CommandProcessor(wiring.Component):
     posted : Out(PostedWritePort), completions and interrupts
     engines : In(engine_members()).array(cores, engines)
     pcie : Out(PcieControl)
+    urgent : Out(cores), see `RegisterFile`
     every name of `registers.TRAFFIC` : In(TRAFFIC_BITS), what this cycle adds
 
     Descriptors reach the queues of a core in the order of its ring: a full queue holds up all that
@@ -50,6 +51,7 @@ class CommandProcessor(wiring.Component):
                 "posted": Out(PostedWritePort(config)),
                 "engines": In(wiring.Signature(engine_members())).array(config.cores, len(Engine)),
                 "pcie": Out(PcieControl()),
+                "urgent": Out(config.cores),
             }
             | {name: In(TRAFFIC_BITS) for name in TRAFFIC}
         )
@@ -105,6 +107,8 @@ class CommandProcessor(wiring.Component):
             statistics.read.eq(registers.statistic_read),
             core_resets.request.eq(registers.core_reset),
             fetcher.enable.eq(registers.enable & ~flush),
+            fetcher.urgent.eq(registers.urgent),
+            self.urgent.eq(registers.urgent),
             fetcher.restart.eq(Mux(registers.restart, ~0, flush)),
             completion.ring.eq(registers.completion),
             completion.messages.eq(registers.messages),

@@ -35,6 +35,7 @@ class RegisterFile(wiring.Component):
     bus : In(RegisterBus)
     submission : Out(`fetcher.RING`).array(cores)
     enable : Out(cores), submission rings that run
+    urgent : Out(cores), cores that go before others; none if there is one
     completion : Out(`completion.RING`)
     messages : Out(`completion.MESSAGES`)
     restart : Out(1), CONTROL bit 0 goes from 0 to 1 in this cycle: all rings are at their start
@@ -64,6 +65,7 @@ class RegisterFile(wiring.Component):
                 "bus": In(RegisterBus()),
                 "submission": Out(fetcher.RING).array(config.cores),
                 "enable": Out(config.cores),
+                "urgent": Out(config.cores),
                 "completion": Out(completion.RING),
                 "messages": Out(completion.MESSAGES),
                 "restart": Out(1),
@@ -147,8 +149,9 @@ class RegisterFile(wiring.Component):
 
         with m.If(self.clear):
             held = (
-                *self.submission, self.completion, self._messages, self._function_mask, self._run,
-                self._completion_timeout, self._bus_master, self._stopped, *counts.values(),
+                *self.submission, self.urgent, self.completion, self._messages, self._function_mask,
+                self._run, self._completion_timeout, self._bus_master, self._stopped,
+                *counts.values(),
             )  # fmt: skip
             m.d.sync += [Value.cast(each).eq(Value.cast(each).init) for each in held]
 
@@ -220,6 +223,7 @@ class RegisterFile(wiring.Component):
             "SQ_SIZE": ring.size,
             "SQ_TAIL": ring.tail,
             "SQ_HEAD": state.sq_head,
+            "SQ_PRIORITY": self.urgent[core],
             "CORE_CONTROL": 0,
             "CORE_STATUS": Cat(state.idle, self._stopped[core], state.resetting),
         }
@@ -246,6 +250,9 @@ class RegisterFile(wiring.Component):
                         m.d.sync += submission.tail.eq(value)
                     with m.Else():
                         m.d.comb += rejected.eq(1)
+                if self._config.cores > 1:
+                    with m.Case(registers.offset("SQ_PRIORITY", core)):
+                        m.d.sync += self.urgent[core].eq(value[0])
             with m.Case(registers.offset("CQ_HEAD")):
                 with m.If((value < ring.size) & (consumed <= written)):
                     m.d.sync += ring.head.eq(value)

@@ -1,4 +1,4 @@
-"""Fair choice of one among many: a round-robin picker, and streams merged by it."""
+"""Choice of one among many, fair or some first, and streams merged by it."""
 
 from itertools import islice
 
@@ -6,6 +6,9 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
+
+URGENT_TURNS = 15
+"""Turns that urgent requests have one after the other while another one waits; then it is its."""
 
 
 def index_bits(n: int) -> int:
@@ -65,6 +68,58 @@ class RoundRobin(wiring.Component):
         return m
 
 
+class UrgentFirst(wiring.Component):
+    """Grants one of the requests: of the urgent ones in turn, and if there are none of the others.
+
+    Members
+    -------
+    requests : In(n)
+    urgent : In(n), which of them go first
+    advance : In(1), the grant is taken in this cycle
+    grant : Out(n), one-hot, zero if nobody requests
+    index : Out, number of the granted request
+
+    Combinational; a `RoundRobin` if all requests are alike. Others wait for `URGENT_TURNS` urgent
+    ones at the most, then one of them is granted, in their turn. So a request that stays up is
+    granted after at most `o - 1` others of its kind, of which there are `o`: an urgent one of up to
+    `URGENT_TURNS` after one that is not urgent besides, one of the others after `URGENT_TURNS`
+    urgent ones besides for each of these and itself.
+    """
+
+    def __init__(self, n: int):
+        self._n = n
+        super().__init__(
+            {
+                "requests": In(n),
+                "urgent": In(n),
+                "advance": In(1),
+                "grant": Out(n),
+                "index": Out(index_bits(n)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.first = first = RoundRobin(self._n)
+        m.submodules.other = other = RoundRobin(self._n)
+        waits = Signal()
+        passed = Signal(range(URGENT_TURNS + 1))  # by urgent ones, while another one waited
+        ordinary = Signal()
+        m.d.comb += [
+            first.requests.eq(self.requests & self.urgent),
+            other.requests.eq(self.requests & ~self.urgent),
+            waits.eq(other.requests.any()),
+            ordinary.eq(waits & (~first.requests.any() | (passed == URGENT_TURNS))),
+            first.advance.eq(self.advance & ~ordinary),
+            other.advance.eq(self.advance & ordinary),
+            self.grant.eq(Mux(ordinary, other.grant, first.grant)),
+            self.index.eq(Mux(ordinary, other.index, first.index)),
+        ]
+        with m.If(self.advance & self.requests.any()):
+            m.d.sync += passed.eq(Mux(waits & ~ordinary, passed + 1, 0))
+        return m
+
+
 class NextTurn(wiring.Component):
     """The request whose turn comes after that of `last`: `last` itself comes last.
 
@@ -106,16 +161,19 @@ class StreamArbiter(wiring.Component):
         Payload of every input.
     sizes : int, at least one
         Inputs of each group. If there are several groups, those of each are merged first, and then
-        the groups, so that each has an equal share, however many of its inputs ask; and no path
-        grows with the number of all.
+        the groups, so that each has an equal share of its kind, however many of its inputs ask; and
+        no path grows with the number of all.
 
     Members
     -------
     i : In(stream of `shape`).array(sum(sizes)), group by group
+    urgent : In(len(sizes)), groups that go before others, see `UrgentFirst`
+    held : In(len(sizes)), groups that wait; both are no matter of an only group
     o : Out(stream of `merged(shape, ...)`), `index` being that of `numbers` which is the input's
 
     Latency is `latency` cycles, throughput one payload a cycle. `o` is registered. An input is
-    overtaken at most once by each other input of its group, a group by each other group.
+    overtaken at most once by each other input of its group, a group by each other group if all are
+    urgent or none is.
     """
 
     def __init__(self, shape, *sizes: int):
@@ -132,39 +190,22 @@ class StreamArbiter(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(shape)).array(sum(sizes)),
+                "urgent": In(len(sizes)),
+                "held": In(len(sizes)),
                 "o": Out(stream.Signature(self.layout)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        if len(self._sizes) == 1:
-            self._pick(m)
-        else:
-            self._merge_groups(m)
-        return m
-
-    def _pick(self, m):
-        m.submodules.turn = turn = RoundRobin(len(self.i))
-        free = Signal()
-        m.d.comb += [
-            turn.requests.eq(Cat(i.valid for i in self.i)),
-            free.eq(~self.o.valid | self.o.ready),
-            turn.advance.eq(free),
-        ]
-        for k, i in enumerate(self.i):
-            m.d.comb += i.ready.eq(free & turn.grant[k])
-        with m.If(free):
-            m.d.sync += [self.o.valid.eq(turn.requests.any()), self.o.p.index.eq(turn.index)]
-            with m.Switch(turn.index):
-                for k, i in enumerate(self.i):
-                    with m.Case(k):
-                        m.d.sync += self.o.p.p.eq(i.p)
-
-    def _merge_groups(self, m):
-        widest = merged(self._shape, index_bits(max(self._sizes)))
-        m.submodules.outer = outer = StreamArbiter(widest, len(self._sizes))
-        inputs = iter(self.i)
+        groups = len(self._sizes)
+        if groups == 1:
+            m.submodules.turn = turn = RoundRobin(len(self.i))
+            self._pick(m, turn, [(i, i.p, turn.index) for i in self.i], 0)
+            return m
+        m.submodules.turn = turn = UrgentFirst(groups)
+        m.d.comb += turn.urgent.eq(self.urgent)
+        inputs, merged = iter(self.i), []
         for number, size in enumerate(self._sizes):
             m.submodules[f"group{number}"] = inner = StreamArbiter(self._shape, size)
             for i, inner_i in zip(islice(inputs, size), inner.i, strict=True):
@@ -173,15 +214,25 @@ class StreamArbiter(wiring.Component):
                     inner_i.valid.eq(i.valid),
                     i.ready.eq(inner_i.ready),
                 ]
-            m.d.comb += [
-                outer.i[number].p.p.eq(inner.o.p.p),
-                outer.i[number].p.index.eq(inner.o.p.index),
-                outer.i[number].valid.eq(inner.o.valid),
-                inner.o.ready.eq(outer.i[number].ready),
-            ]
+            place = inner.o.p.index | turn.index << index_bits(max(self._sizes))
+            merged.append((inner.o, inner.o.p.p, place))
+        self._pick(m, turn, merged, self.held)
+        return m
+
+    def _pick(self, m: Module, turn: RoundRobin | UrgentFirst, merged, held):
+        """Registers what `turn` picks of streams, each with what it brings and its number, that
+        are not held."""
+        free = Signal()
         m.d.comb += [
-            self.o.p.p.eq(outer.o.p.p.p),
-            self.o.p.index.eq(Cat(outer.o.p.p.index, outer.o.p.index)),
-            self.o.valid.eq(outer.o.valid),
-            outer.o.ready.eq(self.o.ready),
+            turn.requests.eq(Cat(i.valid for i, _, _ in merged) & ~held),
+            free.eq(~self.o.valid | self.o.ready),
+            turn.advance.eq(free),
         ]
+        for k, (i, _, _) in enumerate(merged):
+            m.d.comb += i.ready.eq(free & turn.grant[k])
+        with m.If(free):
+            m.d.sync += self.o.valid.eq(turn.requests.any())
+            with m.Switch(turn.index):
+                for k, (_, payload, number) in enumerate(merged):
+                    with m.Case(k):
+                        m.d.sync += [self.o.p.p.eq(payload), self.o.p.index.eq(number)]

@@ -1,6 +1,7 @@
 """Every DRAM client of the card on one AXI4 manager port."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
@@ -10,6 +11,7 @@ from amaranth.utils import exact_log2
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.arbiter import StreamArbiter, index_bits
 from halfdome.hdl.memory.axi import BURST_INCR, Axi4
+from halfdome.hdl.memory.hold_back import HoldBack
 from halfdome.hdl.memory.port import ReadPort, WritePort, read_request, write_request
 
 OUTSTANDING_WRITES = 255
@@ -39,6 +41,7 @@ class AxiArbiter(wiring.Component):
     -------
     reads : In(ReadPort).array(sum(reads)), group by group
     writes : In(WritePort).array(sum(writes)), group by group
+    urgent : In(groups), those that go before others, see `UrgentFirst` and `HoldBack`
     axi : Out(Axi4)
     read_bytes : Out, bytes read in this cycle
     write_bytes : Out, bytes written in this cycle (whose strobe is set)
@@ -52,6 +55,7 @@ class AxiArbiter(wiring.Component):
 
     def __init__(self, config: CardConfig, reads: Sequence[int], writes: Sequence[int]):
         self._config = config
+        self._reads = reads
         self._read_arbiter = StreamArbiter(read_request(config), *reads)
         self._write_arbiter = StreamArbiter(write_request(config), *writes)
         self.request_latency = max(self._read_arbiter.latency, self._write_arbiter.latency)
@@ -61,6 +65,7 @@ class AxiArbiter(wiring.Component):
             {
                 "reads": In(ReadPort(config)).array(sum(reads)),
                 "writes": In(WritePort(config)).array(sum(writes)),
+                "urgent": In(len(reads)),
                 "axi": Out(Axi4(config, self.id_bits)),
                 "read_bytes": Out(range(config.bus_bytes + 1)),
                 "write_bytes": Out(range(config.bus_bytes + 1)),
@@ -70,6 +75,10 @@ class AxiArbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.d.comb += [
+            self._read_arbiter.urgent.eq(self.urgent),
+            self._write_arbiter.urgent.eq(self.urgent),
+        ]
         self._read(m)
         self._write(m)
         return m
@@ -83,6 +92,8 @@ class AxiArbiter(wiring.Component):
                 i.valid.eq(port.request.valid),
                 port.request.ready.eq(i.ready),
             ]
+        if len(self._reads) > 1:
+            self._hold_back(m)
         chosen = arbiter.o
         m.d.comb += [
             axi.arvalid.eq(chosen.valid),
@@ -107,6 +118,23 @@ class AxiArbiter(wiring.Component):
             ]
         with m.If(arrived):
             m.d.comb += self.read_bytes.eq(config.bus_bytes)
+
+    def _hold_back(self, m):
+        axi, inputs = self.axi, iter(self._read_arbiter.i)
+        m.submodules.hold_back = hold_back = HoldBack(self._reads)
+        m.d.comb += [
+            hold_back.urgent.eq(self.urgent),
+            self._read_arbiter.held.eq(hold_back.held),
+        ]
+        place_bits = index_bits(max(self._reads))
+        for group, size in enumerate(self._reads):
+            ended = axi.rvalid & axi.rlast & (axi.rid >> place_bits == group)
+            m.d.comb += [
+                hold_back.taken[group].eq(
+                    Cat(i.valid & i.ready for i in islice(inputs, size)).any()
+                ),
+                hold_back.ended[group].eq(ended),
+            ]
 
     def _write(self, m):
         config, axi = self._config, self.axi

@@ -1,6 +1,6 @@
 """All memory of a card: the scratchpads, the clients' ways to them, and DRAM behind AXI4."""
 
-from amaranth import Module
+from amaranth import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -23,7 +23,8 @@ class MemorySystem(wiring.Component):
 
     A port of core `c` reaches DRAM and the scratchpad of core `c`; a port of the card (`global_*`:
     the BAR2 window, PCIe reads) reaches DRAM and every scratchpad. DRAM is shared fairly between
-    the cores, and the card's own clients, however many ports of each ask.
+    the cores, and the card's own clients, however many ports of each ask; urgent cores go first,
+    and with them the card's clients, which bring and take what those have over PCIe.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ class MemorySystem(wiring.Component):
     core_writes : In(WritePort).array(cores, core_writes)
     global_reads : In(ReadPort).array(global_reads)
     global_writes : In(WritePort).array(global_writes)
+    urgent : In(cores), see `UrgentFirst`; no matter of an only core
     axi : Out(Axi4), whose IDs are `ids`, of `id_bits` bits
     dram_read_bytes, dram_write_bytes : Out, bytes that DRAM answered and took in this cycle
     dram_writes : Out(`dram_writes`)
@@ -67,6 +69,7 @@ class MemorySystem(wiring.Component):
                 "core_writes": In(WritePort(config)).array(config.cores, core_writes),
                 "global_reads": In(ReadPort(config)).array(global_reads),
                 "global_writes": In(WritePort(config)).array(global_writes),
+                "urgent": In(config.cores),
                 "axi": Out(Axi4(config, self.id_bits)),
                 "dram_read_bytes": Out(range(config.bus_bytes + 1)),
                 "dram_write_bytes": Out(range(config.bus_bytes + 1)),
@@ -80,6 +83,7 @@ class MemorySystem(wiring.Component):
         m.submodules.arbiter = arbiter = self._arbiter
         connect(m, arbiter.axi, flipped(self.axi))
         m.d.comb += [
+            arbiter.urgent.eq(Cat(self.urgent, self.urgent.any())),
             self.dram_read_bytes.eq(arbiter.read_bytes),
             self.dram_write_bytes.eq(arbiter.write_bytes),
             self.dram_writes.eq(arbiter.dram_writes),

@@ -196,6 +196,10 @@ class Accelerator(Protocol):
         """Sets what peers will have told this card, so that nothing waits for them."""
         ...
 
+    def set_priority(self, cores: Sequence[int], priority: int) -> None:
+        """What these cores do goes before what those of a lower priority do."""
+        ...
+
     def drop(self) -> None:
         """Forgets what was prepared and not submitted."""
         ...

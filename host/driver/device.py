@@ -102,6 +102,7 @@ class Device:
     def _start(self) -> None:
         """Sets up a card that is as after power-on."""
         self.rings.restart()
+        self._priorities = [0] * self.config.cores
         self._given_up = False
         for core in range(self.config.cores):
             self._write64("SQ_BASE", self.rings.submission_address(core), core)
@@ -147,6 +148,13 @@ class Device:
         self._await_reset("CORE_STATUS", f"a reset of core {core}", "reset the card", core)
         self.poll()
         self.rings.restart_core(core)
+
+    def set_priority(self, core: int, priority: int) -> None:
+        """Cores of a higher one of `registers.PRIORITIES` go first: their commands are fetched
+        before others', and DRAM serves them before others. All have 0 after a reset of the card."""
+        if self._priorities[core] != priority:
+            self.write("SQ_PRIORITY", priority, core)
+            self._priorities[core] = priority
 
     def stopped_cores(self) -> list[int]:
         """The cores whose ring stands still, as a descriptor could not be fetched."""

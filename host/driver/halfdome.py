@@ -309,6 +309,11 @@ class HalfdomeAccelerator:
         """See `Device.sleep`."""
         self.device.sleep()
 
+    def set_priority(self, cores: Sequence[int], priority: int) -> None:
+        """See `Device.set_priority`."""
+        for core in cores:
+            self.device.set_priority(core, priority)
+
     # Health
 
     def state(self) -> CardState:

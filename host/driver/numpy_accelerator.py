@@ -218,6 +218,9 @@ class NumpyAccelerator:
             if peer is not self:
                 self.counters[1 + peer.index] = peer.told[self.index]
 
+    def set_priority(self, cores: Sequence[int], priority: int) -> None:
+        """It has one core, which goes before nobody."""
+
     def drop(self) -> None:
         """Forgets what was prepared."""
         self._prepared = []

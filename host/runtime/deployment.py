@@ -6,7 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
+from halfdome.hdl import registers
 from halfdome.hdl.commands import ReadFailure
+from halfdome.host import arguments
 from halfdome.host.driver.accelerator import Accelerator
 from halfdome.host.driver.errors import CardError, CommandError, DataLost
 from halfdome.host.driver.memory import Block
@@ -73,9 +75,11 @@ class Deployment:
     clock : function that returns platform time in cycles
     as_list : bool, whether a card is told of many commands at once
     pass_on : bool, whether cards pass on to each other what all of them need
+    priority : int, of `registers.PRIORITIES`: its cores go before those of a lower one
 
     Attributes
     ----------
+    priority : int, see above; may be changed, and holds from the next call on
     incidents : list of Incident, what went wrong so far
 
     Raises `ProgramError` for a program that the cards cannot run, what `plan` raises, and
@@ -84,7 +88,7 @@ class Deployment:
 
     def __init__(
         self, session: Session, cards: Sequence[Accelerator], plan: Plan | Program,
-        clock: Callable[[], int], *, as_list: bool = True, pass_on: bool = True,
+        clock: Callable[[], int], *, as_list: bool = True, pass_on: bool = True, priority: int = 0,
     ):  # fmt: skip
         self.session = session
         self._all = list(cards)
@@ -92,6 +96,7 @@ class Deployment:
         self._clock = clock
         self._as_list = as_list
         self._pass_on = pass_on
+        self.priority = priority
         self._formed: _Formed | None = None
         self._unsure = False  # whether a call has failed in the midst of something
         self._running = 0  # the turn of the session in which it runs
@@ -109,6 +114,16 @@ class Deployment:
             self._form(self._all, None)
         except FAILURES as error:
             self._recover(error, [], failed=mark)
+
+    @property
+    def priority(self) -> int:
+        """See above."""
+        return self._priority
+
+    @priority.setter
+    def priority(self, value: int) -> None:
+        low, high = registers.PRIORITIES[0], registers.PRIORITIES[-1]
+        self._priority = arguments.integer("priority", value, low, high)
 
     @property
     def program(self) -> Program:
@@ -166,6 +181,7 @@ class Deployment:
             self._revive()
         checked = [check(self.program, request) for request in requests]
         self._unsure = True
+        self._go_first()
         responses = yield from self._answer(requests, checked, progress, arrivals)
         self._unsure = False
         self._running = 0
@@ -226,7 +242,13 @@ class Deployment:
         memory.upload(self._pass_on)
         self._resident |= memory.resident
         self._formed = _Formed(program, tuple(cards), memory, self._as_list)
+        self._go_first()
         self.session.keep()
+
+    def _go_first(self) -> None:
+        """Tells the cards how soon they serve the cores of this program."""
+        for card in self.cards:
+            card.set_priority(self.program.cores, self._priority)
 
     def _owned(self, key: tuple[int, str], block: Block) -> bool:
         card = next(card for card in self._all if card.index == key[0])
@@ -394,10 +416,11 @@ def run_together(
 ) -> list[list[Response] | Exception]:
     """Answers the requests of several deployments of one session at once.
 
-    Each should have cores of its own: cards work on all of them at a time then. Whatever one fails
-    with stands in place of its responses, and the others go on. Raises `ValueError` for deployments
-    of different platforms, one that is named twice, cores that two have, and two whose cards tell
-    each other of what they sent: each card has one counter for that.
+    Each should have cores of its own: cards work on all of them at a time then. Those of higher
+    `priority` go first, on the host, too. Whatever one fails with stands in place of its responses,
+    and the others go on. Raises `ValueError` for deployments of different platforms, one that is
+    named twice, cores that two have, and two whose cards tell each other of what they sent: each
+    card has one counter for that.
     """
     deployments = [deployment for deployment, _ in jobs]
     if len({id(each.session) for each in deployments}) > 1:
@@ -416,8 +439,11 @@ def run_together(
             "one after the other, or on one card"
         )
 
+    order = sorted(range(len(jobs)), key=lambda number: -deployments[number].priority)
+
     def run() -> list[list[Response] | Exception]:
-        return outcomes([deployment._running_of(asked) for deployment, asked in jobs])
+        found = outcomes([deployments[number]._running_of(jobs[number][1]) for number in order])
+        return [found[order.index(number)] for number in range(len(jobs))]
 
     return deployments[0].session.call(run)
 

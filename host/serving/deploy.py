@@ -50,7 +50,7 @@ def _kept(numbers: Sequence[int], before: Before) -> dict[int, int]:
 def deploy(
     runtime: Runtime, model: Graph | Program, transfers: Transfers | None = None,
     in_flight: int | None = None, parallelism: Parallelism | str | None = None,
-    cores: Sequence[int] | None = None, cores_sparse: int | None = None,
+    cores: Sequence[int] | None = None, cores_sparse: int | None = None, priority: int = 0,
 ) -> Deployment:  # fmt: skip
     """Places a model on all cards of a runtime, ready for `Deployment.run`.
 
@@ -62,6 +62,7 @@ def deploy(
     parallelism : what the cards divide between them, see `compile`; of a graph
     cores, cores_sparse : which cores of each card serve it, and how many of them pool embedding
         bags alone, see `compile`; of a graph
+    priority : 1 if its cores go before those of models that have 0, see `run_together`
 
     Raises what `compile` and `Deployment` raise.
     """
@@ -76,4 +77,5 @@ def deploy(
     return Deployment(
         runtime.session, runtime.accelerators, plan, lambda: runtime.platform.cycles,
         as_list=how.command_lists, pass_on=how.broadcast,
+        priority=priority,
     )  # fmt: skip

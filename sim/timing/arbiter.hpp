@@ -1,4 +1,4 @@
-// Fair choice of one among many: the timing of hdl/memory/arbiter.py.
+// Choice of one among many, fair or some first: the timing of hdl/memory/arbiter.py.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,22 @@ class RoundRobin {
 
  private:
   uint32_t above_ = 0;
+};
+
+// Grants urgent requests in turn, and others, in turn, if there are none or these had enough.
+class UrgentFirst {
+ public:
+  // The number of the one that is granted, and taken; one requests at least.
+  unsigned take(uint32_t requests, uint32_t urgent) {
+    const uint32_t first = requests & urgent, other = requests & ~urgent;
+    const bool ordinary = other && (!first || passed_ == URGENT_TURNS);
+    passed_ = other && !ordinary ? passed_ + 1 : 0;
+    return ordinary ? other_.take(other) : first_.take(first);
+  }
+
+ private:
+  RoundRobin first_, other_;
+  unsigned passed_ = 0;  // by urgent ones, while another one waited
 };
 
 // Merges requests of `T` into one stream. Of several groups of inputs those of each are merged first;
@@ -49,9 +65,10 @@ class StreamArbiter {
   }
 
   // Ends the cycle: what is in front leaves if it is `ready`; for each input that is taken, `take`
-  // of its number returns what it asks for.
+  // of its number returns what it asks for. Of several groups those that are `urgent` go first,
+  // and those that are `held` wait.
   template <typename Take>
-  void clock(bool ready, Take take) {
+  void clock(bool ready, uint32_t urgent, uint32_t held, Take take) {
     if (!any_ && !busy()) return;
     any_ = false;
     if (inner_.empty()) {
@@ -64,10 +81,13 @@ class StreamArbiter {
       waiting |= uint32_t{inner_[group].valid} << group;
     }
     if (!outer_.valid || ready) {
-      load(outer_, waiting, [&](unsigned group) {
+      waiting &= ~held;
+      outer_.valid = waiting != 0;
+      if (waiting) {
+        const unsigned group = turn_.take(waiting, urgent);
         left = uint32_t{1} << group;
-        return inner_[group].item;
-      });
+        outer_.item = inner_[group].item;
+      }
     }
     for (unsigned group = 0; group < inner_.size(); ++group) {
       if (!inner_[group].valid || left >> group & 1) {
@@ -92,6 +112,7 @@ class StreamArbiter {
 
   unsigned of_group_;
   Stage outer_;
+  UrgentFirst turn_;  // of the groups
   std::vector<Stage> inner_;
   std::vector<uint32_t> asked_;  // by group
   bool any_ = false;

@@ -2,6 +2,7 @@
 // (hdl/command/fetcher.py, turns.py, checker.py).
 #pragma once
 
+#include "arbiter.hpp"
 #include "queues.hpp"
 #include "requester.hpp"
 
@@ -22,7 +23,7 @@ class CommandFetcher {
  public:
   CommandFetcher(const Parameters& p, FetchPort& port, std::vector<SubmissionRing>& rings)
       : bus_(static_cast<unsigned>(p.bus_bytes)), port_(port), rings_(rings), held_(rings.size()),
-        second_(rings.size()),
+        second_(rings.size()), core_(rings.size() - 1),
         batch_(static_cast<unsigned>(p.max_read_request_bytes) / DESCRIPTOR_BYTES),
         per_word_(std::max(1u, bus_ / DESCRIPTOR_BYTES)) {}
 
@@ -35,15 +36,15 @@ class CommandFetcher {
     held_[core].read(cycle);
   }
 
-  // Returns the core whose fetch failed in this cycle, or -1.
-  int clock(int64_t cycle) {
+  // Returns the core whose fetch failed in this cycle, or -1. Rings that are `urgent` go first.
+  int clock(int64_t cycle, uint32_t urgent) {
     int failed = -1;
     const bool restarted = rings_[core_].restart;
     switch (state_) {
       case IDLE: {
         const SubmissionRing& ring = rings_[core_];
         if (!wanted(core_) || restarted) {
-          pass_on();
+          pass_on(wanted(), urgent);
           break;
         }
         address_ = ring.base + uint64_t{ring.head} * DESCRIPTOR_BYTES;
@@ -67,10 +68,13 @@ class CommandFetcher {
         position_ = 0;
         state_ = RESPONSE;
         break;
-      case RESPONSE:
+      case RESPONSE: {
         if (!port_.word_valid) break;
+        const uint32_t before = wanted();
         failed = take_word(cycle, restarted);
+        if (state_ == IDLE) pass_on(before, urgent);
         break;
+      }
     }
     if (restarted) discard_ = true;
     for (size_t core = 0; core < rings_.size(); ++core) {
@@ -107,17 +111,17 @@ class CommandFetcher {
     return rings_[core].enabled && rings_[core].head != rings_[core].tail;
   }
   bool wanted(size_t core) const { return ahead(core) && held_[core].level() <= batch_; }
+  uint32_t wanted() const {
+    uint32_t rings = 0;
+    for (size_t core = 0; core < rings_.size(); ++core) rings |= uint32_t{wanted(core)} << core;
+    return rings;
+  }
   // Whether there is the first half of a command alone.
   bool half(size_t core, int64_t cycle) const {
     return held_[core].level(cycle) == 1 && is_extended(held_[core].front()) && !second_[core];
   }
-  void pass_on() {
-    for (size_t distance = 1; distance <= rings_.size(); ++distance) {
-      const size_t candidate = (core_ + distance) % rings_.size();
-      if (!wanted(candidate)) continue;
-      core_ = candidate;
-      return;
-    }
+  void pass_on(uint32_t wanted, uint32_t urgent) {
+    if (wanted) core_ = turn_.take(wanted, urgent);
   }
 
   int take_word(int64_t cycle, bool restarted) {
@@ -137,7 +141,6 @@ class CommandFetcher {
     port_.ready = taken;
     if (!taken || !port_.last) return -1;
     const int failed = port_.failed && good ? static_cast<int>(core_) : -1;
-    pass_on();
     state_ = IDLE;
     return failed;
   }
@@ -147,8 +150,9 @@ class CommandFetcher {
   std::vector<SubmissionRing>& rings_;
   std::vector<Fifo<Slot>> held_;
   std::vector<uint8_t> second_;  // of each ring, whether the second half of a command comes next
+  UrgentFirst turn_;
+  size_t core_;
   unsigned batch_, per_word_;
-  size_t core_ = 0;
   State state_ = IDLE;
   uint64_t address_ = 0;
   unsigned run_ = 0, skip_ = 0, count_ = 0, position_ = 0;

@@ -34,7 +34,9 @@ from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.dma.transpose import QUEUED
 from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
 from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.memory.arbiter import URGENT_TURNS
 from halfdome.hdl.memory.axi_arbiter import OUTSTANDING_WRITES
+from halfdome.hdl.memory.hold_back import READS_BESIDE
 from halfdome.hdl.memory.switch import OUTSTANDING_BITS
 from halfdome.hdl.pcie.endpoint import NON_POSTED_LATE
 from halfdome.hdl.pcie.packet_buffer import PacketBuffer
@@ -73,6 +75,8 @@ _CONSTANTS = {
     "WEIGHT_PORT": WEIGHT_PORT,
     "OUTSTANDING_BITS": OUTSTANDING_BITS,
     "OUTSTANDING_WRITES": OUTSTANDING_WRITES,
+    "URGENT_TURNS": URGENT_TURNS,
+    "READS_BESIDE": READS_BESIDE,
     "MAX_PAYLOAD_BYTES": MAX_PAYLOAD_BYTES,
     "READ_COMPLETION_BOUNDARY": READ_COMPLETION_BOUNDARY,
     "PACKET_BUFFER_LATENCY": PacketBuffer.latency,

@@ -24,7 +24,8 @@ class MemorySystem {
   MemorySystem(const Parameters& p, Dram& dram)
       : p_(p), dram_(dram), cores_(static_cast<size_t>(p.cores)),
         reads_(cores_ * CORE_READS + CARD_READS), writes_(cores_ * CORE_WRITES + CARD_WRITES),
-        read_arbiter_(groups(), CORE_READS), write_arbiter_(groups(), CORE_WRITES) {
+        read_arbiter_(groups(), CORE_READS), write_arbiter_(groups(), CORE_WRITES),
+        flight_(cores_ + 1) {
     while ((1 << size_log2_) < p.bus_bytes) ++size_log2_;
     for (size_t core = 0; core < cores_; ++core) pads_.push_back(std::make_unique<Pad>(p));
     number(reads_, CORE_READS);
@@ -41,6 +42,7 @@ class MemorySystem {
   WritePort& card_write(size_t number) { return writes_[cores_ * CORE_WRITES + number].port; }
 
   MemoryTraffic traffic;
+  uint32_t urgent_cores = 0;  // go first at DRAM, and the card's own ports with them
 
   // Tells somebody of writes from now on.
   void watch(DramWatch& watcher) { watchers_.push_back(&watcher); }
@@ -98,7 +100,8 @@ class MemorySystem {
     read_sent_ = read_arbiter_.valid() && dram_.takes_reads();
     if (read_sent_) reading_ = read_arbiter_.front();
     stalls_ |= read_arbiter_.valid() && !read_sent_;
-    read_arbiter_.clock(dram_.takes_reads(), [&](unsigned i) {
+    read_arbiter_.clock(dram_.takes_reads(), urgent(), held(), [&](unsigned i) {
+      ++flight_[reads_[i].core];
       const Asked item{i, reads_[i].port.address, reads_[i].port.words};
       asked(reads_[i], DRAM, read_told);
       return item;
@@ -118,7 +121,7 @@ class MemorySystem {
       taken(writer, write_told);
     });
     send_write();
-    write_arbiter_.clock(write_done_, [&](unsigned i) {
+    write_arbiter_.clock(write_done_, urgent(), 0, [&](unsigned i) {
       const Asked item{i, writes_[i].port.address, writes_[i].port.bytes};
       ++writes_[i].waiting;
       taken(writes_[i], write_told);
@@ -218,6 +221,19 @@ class MemorySystem {
 
   // Ports that take turns: those of each core, and the card's, which are with those of an only core.
   size_t groups() const { return cores_ == 1 ? 1 : cores_ + 1; }
+
+  uint32_t urgent() const { return urgent_cores | uint32_t{urgent_cores != 0} << cores_; }
+
+  // Those that have enough reads in flight beside urgent ones (hdl/memory/hold_back.py).
+  uint32_t held() const {
+    bool any_urgent = false;
+    uint32_t full = 0;
+    for (size_t group = 0; urgent_cores && group <= cores_; ++group) {
+      if (urgent() >> group & 1) any_urgent |= flight_[group] != 0;
+      else full |= uint32_t{flight_[group] > READS_BESIDE} << group;
+    }
+    return any_urgent ? full : 0;
+  }
 
   template <typename Clients>
   void number(Clients& clients, size_t of_core) {
@@ -336,6 +352,7 @@ class MemorySystem {
     if (dram_.beat_valid()) {
       arrived_ = static_cast<int>(dram_.beat_id());
       arrived_last_ = dram_.beat_last();
+      if (arrived_last_) --flight_[reads_[static_cast<size_t>(arrived_)].core];
       dram_.take_beat();
       acted = true;
     }
@@ -393,6 +410,7 @@ class MemorySystem {
   int64_t next_ = NEVER, dram_next_ = NEVER;
   bool awake_ = false;  // something has to be done in this cycle
   StreamArbiter<Asked> read_arbiter_, write_arbiter_;
+  std::vector<unsigned> flight_;  // reads of each group that DRAM was, or is to be, asked for
   std::vector<Reader*> arrivals_, asked_;
   std::vector<Writer*> taken_;
   std::vector<DramWatch*> watchers_;

@@ -177,7 +177,7 @@ class Processor : public Registers {
       rings_[core].restart |= flushes(core);
     }
     taken_core_ = -1;
-    const int failed = fetcher_.clock(cycle);
+    const int failed = fetcher_.clock(cycle, memory_.urgent_cores);
     if (failed >= 0) {
       stopped_[static_cast<size_t>(failed)] = true;
       completion.error();
@@ -259,6 +259,7 @@ class Processor : public Registers {
     bus_master_ = true;
     timeout_ = static_cast<uint32_t>(p_.completion_timeout);
     for (SubmissionRing& ring : rings_) ring = {};
+    memory_.urgent_cores = 0;
     std::fill(stopped_.begin(), stopped_.end(), false);
     completion.base = completion.size = completion.head = 0;
     for (Vector& vector : completion.vectors) vector = {};

@@ -62,6 +62,7 @@ inline uint32_t Processor::read(unsigned offset, int64_t cycle) {
       case core_reg::CORE_STATUS:
         return drained(core) * STATUS_IDLE | stopped_[core] * STATUS_FETCH_FAILED |
                core_flush_[core] * STATUS_RESETTING;
+      case core_reg::SQ_PRIORITY: return memory_.urgent_cores >> core & 1;
     }
     return 0;
   }
@@ -135,6 +136,11 @@ inline void Processor::write(unsigned offset, uint32_t value, int64_t) {
         else reject();
         break;
       case core_reg::CORE_CONTROL: core_flush_[core] |= value >> 1 & 1; break;
+      case core_reg::SQ_PRIORITY: {
+        const uint32_t bit = uint32_t{cores_ > 1} << core;
+        memory_.urgent_cores = value & 1 ? memory_.urgent_cores | bit : memory_.urgent_cores & ~bit;
+        break;
+      }
     }
     return;
   }

@@ -5,7 +5,14 @@ from amaranth.hdl import Array, Assert, Assume, Cat, Cover, Mux, Signal, Value
 from amaranth.lib import data
 
 from halfdome.hdl.command.merge import RoundRobinMerge
-from halfdome.hdl.memory.arbiter import NextTurn, RoundRobin, StreamArbiter
+from halfdome.hdl.memory.arbiter import (
+    URGENT_TURNS,
+    NextTurn,
+    RoundRobin,
+    StreamArbiter,
+    UrgentFirst,
+)
+from halfdome.hdl.memory.hold_back import READS_BESIDE, HoldBack
 from halfdome.hdl.pcie.mux import PacketMux
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, obey_stream_rules, wait_in_turn
@@ -43,6 +50,85 @@ def test_round_robin_grants_one_request_in_turn(prove, n):
     )
     m.d.comb += Cover(granted & dut.advance & (pick == n - 1))
     prove(spec, depth=n + 2, induction=1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_urgent_requests_go_first_and_no_other_waits_for_more_than_a_bound(prove, n):
+    spec = Spec(UrgentFirst(n))
+    m, dut = spec.m, spec.dut
+    pick, urgent = spec.constant("pick", range(n)), spec.constant("urgent", n)
+    m.d.comb += Assume((pick < n) & (dut.urgent == urgent))
+    mine, kind = Signal(n), Signal(n)
+    taken = Signal(n)
+    m.d.comb += [
+        mine.eq(1 << pick),
+        kind.eq(Mux((urgent & mine).any(), urgent, ~urgent)),
+        taken.eq(Mux(dut.advance, dut.grant, 0)),
+        Assert((dut.grant & (dut.grant - 1)) == 0),
+        Assert((dut.grant & ~dut.requests) == 0),
+        Assert(dut.requests.any() == dut.grant.any()),
+        Assert(~(dut.grant & mine).any() | (dut.index == pick)),
+    ]
+    # Among those of its kind a request waits for its turn.
+    aboves = {name: spec.inside(f"{name}.above") for name in ("first", "other")}
+    for above in aboves.values():
+        m.d.comb += Assert((~above & (~above + 1)) == 0)
+    above = Mux((urgent & mine).any(), aboves["first"], aboves["other"])
+    wait_in_turn(
+        spec,
+        "pick",
+        n,
+        requested=(dut.requests & mine).any(),
+        served=(taken & mine).any(),
+        other=(taken & kind & ~mine).any(),
+        distance=distance_to(n, sum(~above[i] for i in range(n)), pick),
+    )
+    # Urgent ones that another one sees pass before one of its kind, or since it came; and that
+    # passed since such a one was taken.
+    seen, since = Signal(range(URGENT_TURNS + 2)), Signal(range(URGENT_TURNS + 1))
+    passed = spec.inside("passed")
+    with m.If((taken & ~urgent).any() | ~(dut.requests & mine & ~urgent).any()):
+        m.d.sync += seen.eq(0)
+    with m.Elif(taken.any()):
+        m.d.sync += seen.eq(seen + 1)
+    with m.If((taken & ~urgent).any()):
+        m.d.sync += since.eq(0)
+    with m.Elif(taken.any() & (since != URGENT_TURNS)):
+        m.d.sync += since.eq(since + 1)
+    overtaken = (dut.requests & urgent).any() & (dut.grant & ~urgent).any()
+    m.d.comb += [
+        Assert(seen <= URGENT_TURNS),
+        Assert(~overtaken | (since == URGENT_TURNS)),
+        Assert((passed <= since) & (seen <= passed)),
+        Cover(overtaken & dut.advance),
+        Cover((dut.grant & urgent & mine).any() & (dut.requests & ~urgent).any()),
+    ]
+    prove(spec, depth=URGENT_TURNS + 3, induction=1)
+
+
+def test_ports_are_held_back_only_beside_urgent_reads_and_never_for_others_reads(prove):
+    spec = Spec(HoldBack([1, 2, 1]))
+    m, dut = spec.m, spec.dut
+    flights = []
+    for group, size in enumerate((1, 2, 1)):
+        flight, taken, ended = Signal(11), dut.taken[group], dut.ended[group]
+        m.d.sync += flight.eq(flight + taken - ended)
+        m.d.comb += [
+            Assume((flight != 0) | ~ended),
+            Assume((flight != size * 255) | ~taken),
+            Assert(flight == spec.inside(f"flight{group}")),
+            Assert(flight <= size * 255),
+        ]
+        flights.append(flight)
+    beside = Cat((flight != 0) & dut.urgent[group] for group, flight in enumerate(flights)).any()
+    for group, flight in enumerate(flights):
+        many = (flight > READS_BESIDE) & ~dut.urgent[group]
+        m.d.comb += [
+            Assert(dut.held[group] == (many & beside)),
+            Assert(~dut.held[group] | (flight > 1)),  # it waits for its own
+        ]
+    m.d.comb += Cover(dut.held == 0b101)
+    prove(spec, depth=READS_BESIDE + 4, induction=1)
 
 
 @pytest.mark.parametrize("n", [1, 3, 5])

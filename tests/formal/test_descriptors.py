@@ -151,13 +151,19 @@ def test_fetcher_reads_only_valid_descriptors_and_only_with_room(
         Assert(~(requesting & valid) | (count <= ahead)),
         Assert(~(receiving & valid) | (missing <= ahead)),
     ]
-    # A ring that has something to fetch, and room, sees at most one read of each other before.
-    pick = spec.constant("pick", range(max(2, cores)))
-    m.d.comb += Assume(pick < cores)
-    mine = core == pick
+    # A ring that has something to fetch, and room, sees at most one read of each other before, if
+    # it is urgent or none is. What others see is proven of `UrgentFirst`.
+    pick, urgent = spec.constant("pick", range(max(2, cores))), spec.constant("urgent", cores)
+    m.d.comb += Assume((pick < cores) & (dut.urgent == urgent))
+    mine, is_urgent = core == pick, urgent.bit_select(core, 1)
+    for kind, name in ((is_urgent, "turn.first.above"), (~is_urgent, "turn.other.above")):
+        above = spec.inside(name)
+        m.d.comb += Assert(~kind | (above == ~((2 << core) - 1)[:cores]))
+    m.d.comb += Assert(is_urgent | (spec.inside("turn.passed") == 0))
     wait_in_turn(
         spec, "pick", cores,
-        requested=spec.inside("wanted").bit_select(pick, 1),
+        requested=spec.inside("wanted").bit_select(pick, 1)
+        & (urgent.bit_select(pick, 1) | ~urgent.any()),
         served=mine,
         other=~mine & receiving & answered & response.p.last,
         distance=Mux(pick >= core, pick - core, cores + pick - core),

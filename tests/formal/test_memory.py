@@ -14,7 +14,9 @@ from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, obey_stream_rules
 
 CONFIG = preset("tiny").replace(cores=2, dram_bytes=1 << 16, scratchpad_bytes=4096)
-SMALL = SimpleNamespace(bus_bytes=2, burst_words=4, scratchpad_bytes=16, scratchpad_banks=2)
+SMALL = SimpleNamespace(
+    bus_bytes=2, burst_words=4, scratchpad_bytes=16, scratchpad_banks=2, address_bits=40
+)  # fmt: skip
 """Less than any card has: how many bytes a word or a memory has changes nothing in its control."""
 
 pytestmark = pytest.mark.slow

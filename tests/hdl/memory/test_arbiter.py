@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.memory.arbiter import StreamArbiter
+from halfdome.hdl.memory.arbiter import URGENT_TURNS, StreamArbiter
 from tests.bench import as_dict, monitor, simulate, sink, source
 
 
@@ -92,6 +92,34 @@ def test_groups_take_turns_however_many_of_their_inputs_ask(sizes):
         inside = cycle(group)
         assert [turn for turn in turns if turn in group] == [next(inside) for _ in range(12)]
         first += size
+
+
+@pytest.mark.parametrize("urgent", [0b000, 0b010, 0b101, 0b111])
+def test_urgent_groups_go_first_and_one_other_after_so_many(urgent):
+    dut = StreamArbiter(8, 2, 1, 2)
+    groups = [0, 0, 1, 2, 2]
+    turns = []
+
+    async def bench(ctx):
+        ctx.set(dut.o.ready, 1)
+        ctx.set(dut.urgent, urgent)
+        for i in dut.i:
+            ctx.set(i.valid, 1)
+        for _ in range(6 * (URGENT_TURNS + 1) + dut.latency):
+            _, _, valid, number = await ctx.tick().sample(dut.o.valid, dut.o.p.index)
+            if valid:
+                turns.append(groups[dut.numbers.index(number)])
+
+    simulate(dut, bench)
+    first, others = ([g for g in range(3) if (urgent >> g & 1) == kind] for kind in (1, 0))
+    if not (first and others):
+        assert turns == list(range(3)) * (len(turns) // 3)
+        return
+    ours, theirs = cycle(first), cycle(others)
+    assert turns == [
+        next(theirs if place % (URGENT_TURNS + 1) == URGENT_TURNS else ours)
+        for place in range(len(turns))
+    ]
 
 
 def test_a_newcomer_among_busy_inputs_waits_one_round_at_most():

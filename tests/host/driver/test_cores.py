@@ -68,6 +68,27 @@ def test_a_core_that_does_not_exist_is_refused_by_the_card(device):
         device.reset_core(2)
 
 
+def test_a_priority_is_written_when_it_changes_and_after_a_reset_of_the_card(device):
+    written, write = [], device.write
+
+    def watched(name, value, core=0):
+        if name == "SQ_PRIORITY":
+            written.append((value, core))
+        write(name, value, core)
+
+    device.write = watched
+    for priority in (0, 1, 1, 0, 1):
+        device.set_priority(1, priority)
+    device.reset_core(1)
+    device.set_priority(1, 1)
+    assert written == [(1, 1), (0, 1), (1, 1)]
+    assert device.read("SQ_PRIORITY", 1) == 1
+    device.reset()
+    assert device.read("SQ_PRIORITY", 1) == 0
+    device.set_priority(1, 1)
+    assert written[3:] == [(1, 1)]
+
+
 def test_a_core_that_is_reset_forgets_its_commands_and_the_other_goes_on(device):
     lost = device.submit(fences(20, 1, **NEVER))
     kept = device.submit(fences(3, 0, wait_counter=8, wait_value=1))

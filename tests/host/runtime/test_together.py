@@ -89,6 +89,56 @@ def test_a_core_that_stops_is_reset_beside_the_others(platform, two):
     check(jobs, graphs, run_together(jobs))
 
 
+def priorities(platform):
+    """What the card was told of each core."""
+    return [platform.accelerators[0].device.read("SQ_PRIORITY", core) for core in range(4)]
+
+
+def test_the_cores_of_one_go_first(platform, two):
+    """Also after a reset of the card, and until another deployment has them."""
+    jobs, graphs = two
+    assert priorities(platform) == [0, 0, 0, 0]
+    jobs[1][0].priority = 1
+    check(jobs, graphs, run_together(jobs))
+    assert priorities(platform) == [0, 0, 1, 1]
+    platform.bus.cards[0].stuck.add(1)
+    with patch.object(Device, "reset_core"):  # does not help
+        check(jobs, graphs, run_together(jobs))
+    assert "card 0 reset" in jobs[0][0].incidents[0].action
+    check(jobs, graphs, run_together(jobs))
+    assert priorities(platform) == [0, 0, 1, 1]
+    jobs[1][0].release()
+    assert served(platform, graphs[1], (1, 2)).priority == 0
+    assert priorities(platform) == [0, 0, 0, 1]
+
+
+def test_the_host_hands_over_what_goes_first_before_the_rest(platform, two):
+    jobs, graphs = two
+    jobs[1][0].priority = 1
+    begun, run = [], Deployment._running_of
+
+    def noted(deployment, *rest):
+        begun.append(deployment)
+        return run(deployment, *rest)
+
+    with patch.object(Deployment, "_running_of", noted):
+        check(jobs, graphs, run_together(jobs))
+    assert begun == [jobs[1][0], jobs[0][0]]
+
+
+@pytest.mark.parametrize("priority", [-1, 2, 0.5, True, "high"])
+def test_a_priority_that_does_not_exist_is_refused(platform, priority):
+    program = compile(product(4, 8, 8), QUAD, cores=(0,), in_flight=2)
+    cards, owned = platform.accelerators, platform.owned()
+    with pytest.raises(ValueError, match=f"priority={priority!r}: must be an integer from 0 to 1"):
+        Deployment(platform.session, cards, program, lambda: 0, priority=priority)
+    assert platform.owned() == owned
+    deployment = Deployment(platform.session, cards, program, lambda: 0)
+    with pytest.raises(ValueError, match=f"priority={priority!r}"):
+        deployment.priority = priority
+    assert deployment.priority == 0
+
+
 def test_what_cannot_run_together_is_refused(platform):
     graph = product(4, 8, 8)
     one, two = served(platform, graph, (0, 1)), served(platform, graph, (1, 2))

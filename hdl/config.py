@@ -328,9 +328,9 @@ PRESETS: dict[str, CardConfig] = {
 `m2` is the class of card the platform was built with."""
 
 PICO = CardConfig(
-    array_rows=4, array_columns=2, accumulator_rows=16, activation_rows=8, lanes=1,
-    scratchpad_bytes=8 * 1024, scratchpad_banks=1, bus_bytes=16, dram_bytes=0, clock_mhz=25,
-    max_payload_bytes=128, max_read_request_bytes=128, counters=8,
+    array_rows=4, array_columns=2, accumulator_rows=16, activation_rows=8, lanes=1, max_dim=64,
+    gather_outstanding=2, scratchpad_bytes=8 * 1024, scratchpad_banks=1, bus_bytes=16,
+    dram_bytes=0, clock_mhz=25, max_payload_bytes=128, max_read_request_bytes=128, counters=8,
 )  # fmt: skip
 """The design point of `halfdome.hdl.pico`, which is no whole card."""
 

@@ -1,4 +1,4 @@
-"""One engine behind a register port: the matmul engine without rings, DMA and PCIe."""
+"""One engine behind a register port: for products or for gathers, without rings, DMA and PCIe."""
 
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import wiring
@@ -10,11 +10,18 @@ from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Status, layout
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import DESCRIPTOR_BITS
+from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.hdl.memory.scratchpad import Scratchpad
 
 WORD_BYTES = 4
 """Bytes of the bus."""
+_ENGINES = {
+    Engine.MATMUL: (MatmulEngine, ("x", "w", "params"), "y"),
+    Engine.GATHER: (GatherEngine, ("lengths", "indices", "weights", "rows"), "output"),
+}
+"""What a pico may hold: the engine, its ports that read memory, the one that writes it."""
+PICO_ENGINES = tuple(_ENGINES)
 
 
 class Wishbone(wiring.Signature):
@@ -49,7 +56,7 @@ class Wishbone(wiring.Signature):
 
 
 class Pico(wiring.Component):
-    """A matmul engine and a scratchpad that a small processor, or a serial line, can drive.
+    """An engine and a scratchpad that a small processor, or a serial line, can drive.
 
     Write operands to the scratchpad and a descriptor to `registers.PICO_COMMAND`, start it by
     CONTROL, wait until STATUS says that it is over, read the result. Every descriptor is checked as
@@ -59,6 +66,7 @@ class Pico(wiring.Component):
     ----------
     config : CardConfig
         Without DRAM: card addresses are those of the scratchpad, from 0.
+    engine : Engine, one of `PICO_ENGINES`
 
     Members
     -------
@@ -70,21 +78,24 @@ class Pico(wiring.Component):
     no effect while a command runs. Reads of the command, and where there is no register, answer 0.
     """
 
-    def __init__(self, config: CardConfig):
+    def __init__(self, config: CardConfig, engine: Engine = Engine.MATMUL):
         self._config = config
+        self._engine = engine
         memory_end = registers.PICO_MEMORY + config.scratchpad_bytes
         super().__init__({"bus": In(Wishbone(ceil_log2(memory_end // WORD_BYTES)))})
 
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.engine = engine = MatmulEngine(config)
-        m.submodules.checker = checker = DescriptorChecker(config, [Engine.MATMUL])
-        m.submodules.scratchpad = scratchpad = Scratchpad(config, read_ports=4, write_ports=2)
-        connect(m, engine.x, scratchpad.reads[1])
-        connect(m, engine.w, scratchpad.reads[2])
-        connect(m, engine.params, scratchpad.reads[3])
-        connect(m, engine.y, scratchpad.writes[1])
+        make, reads, write = _ENGINES[self._engine]
+        m.submodules.engine = engine = make(config)
+        m.submodules.checker = checker = DescriptorChecker(config, [self._engine])
+        m.submodules.scratchpad = scratchpad = Scratchpad(
+            config, read_ports=1 + len(reads), write_ports=2
+        )
+        for name, port in zip(reads, scratchpad.reads[1:], strict=True):
+            connect(m, getattr(engine, name), port)
+        connect(m, getattr(engine, write), scratchpad.writes[1])
 
         command = Signal(DESCRIPTOR_BITS)
         start, busy = Signal(), Signal()
@@ -101,6 +112,7 @@ class Pico(wiring.Component):
             "RESULT": status,
             "DETAIL": detail,
             "CYCLES": cycles,
+            "ENGINE": self._engine,
         }
         self._serve(m, scratchpad, command, start, busy, values)
         return m

@@ -204,7 +204,7 @@ def register_names(config: CardConfig) -> dict[str, int]:
 
 PICO_IDENTIFICATION = 0x4F434950
 """Value of ID of a pico: "PICO" in little-endian ASCII."""
-PICO_INTERFACE_VERSION = 1
+PICO_INTERFACE_VERSION = 2
 PICO_START = 1
 """Bit of a pico's CONTROL."""
 PICO_BUSY = 1
@@ -223,5 +223,6 @@ PICO_REGISTERS: tuple[Register, ...] = (
     Register("RESULT", 0x18, "ro", "`Status` of the last command"),
     Register("DETAIL", 0x1C, "ro", "its detail, see `Status`"),
     Register("CYCLES", 0x20, "ro", "cycles from its start to its result"),
+    Register("ENGINE", 0x24, "ro", "`Engine` whose commands it runs"),
 )
 """The registers of a pico beside its command: what identifies it lies where a card has it."""

@@ -9,6 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.quantise import FloatToByte
+from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import PICO, CardConfig
 from halfdome.hdl.fpga import ECP5
 from halfdome.hdl.gather.engine import GatherEngine
@@ -41,11 +42,12 @@ UNITS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "gather": GatherEngine,
     "vector": VectorEngine,
     "pico": lambda config: Pico(PICO),
+    "gather_pico": lambda config: Pico(PICO, Engine.GATHER),
 }
 """What decides a card's size, by name: the whole systolic array, one gather lane, all of them with
 their accumulators, one fp32 to uint8 conversion, one column of the matmul requantiser, the whole
-engines for products, gathers and vectors, a matmul engine behind a bus (`config.PICO`, whatever
-the card)."""
+engines for products, gathers and vectors, those for products and for gathers behind a bus
+(`config.PICO`, whatever the card)."""
 
 
 class FewPins(wiring.Component):

@@ -27,6 +27,7 @@ EXCEPTIONS = {
     },
     "host/cli/card.py": {
         "hdl.boards",
+        "hdl.pico",
         "hdl.synthesis",
         "hdl.tools",
         "hdl.verilog",

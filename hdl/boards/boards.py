@@ -18,6 +18,7 @@ from amaranth_boards.resources import UARTResource
 
 from halfdome.hdl.boards import nitefury
 from halfdome.hdl.boards.serial_pico import SerialPico
+from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import PICO
 from halfdome.hdl.fpga import ECP5, GW2A, Family
 from halfdome.hdl.mends import mended
@@ -127,15 +128,16 @@ def check_size(name: str, used: dict[str, int]) -> None:
 class BoardTop(Elaboratable):
     """A pico on a board's pins and clock."""
 
-    def __init__(self, divide: int):
+    def __init__(self, divide: int, engine: Engine):
         self._divide = divide
+        self._engine = engine
 
     def elaborate(self, platform):
         m = Module()
         frequency = platform.default_clk_frequency / self._divide
         if self._divide > 1:
             self._divide_clock(m, platform, frequency)
-        m.submodules.pico = pico = SerialPico(PICO, round(frequency / BAUD))
+        m.submodules.pico = pico = SerialPico(PICO, self._engine, round(frequency / BAUD))
         uart = platform.request("uart", dir=dict.fromkeys(_LINES, "-"))
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
@@ -161,9 +163,9 @@ class BoardTop(Elaboratable):
         platform.add_clock_constraint(sync.clk, frequency)
 
 
-def project(name: str) -> BuildPlan:
-    """Everything that Yosys, nextpnr and what packs bitstreams need for a board."""
+def project(name: str, engine: Engine = Engine.MATMUL) -> BuildPlan:
+    """Everything that Yosys, nextpnr and what packs bitstreams need for a pico on a board."""
     chosen = board(name)
-    platform, top = chosen.make_platform(), BoardTop(chosen.divide)
+    platform, top = chosen.make_platform(), BoardTop(chosen.divide, engine)
     with mended():
         return platform.prepare(top, TOP, synth_opts=chosen.family.synthesis)

@@ -8,6 +8,7 @@ from halfdome.hdl.boards.bridge import WishboneBridge
 from halfdome.hdl.boards.exchange import Exchange
 from halfdome.hdl.boards.framing import Framer, Unframer
 from halfdome.hdl.boards.uart import UartReceiver, UartTransmitter
+from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.pico import Pico
 
@@ -18,6 +19,7 @@ class SerialPico(wiring.Component):
     Parameters
     ----------
     config : CardConfig, of the pico
+    engine : Engine, of the pico
     divisor : int, clock cycles of a bit on the wires
 
     Members
@@ -29,14 +31,15 @@ class SerialPico(wiring.Component):
     power-on, its scratchpad excepted.
     """
 
-    def __init__(self, config: CardConfig, divisor: int):
+    def __init__(self, config: CardConfig, engine: Engine, divisor: int):
         self._config = config
+        self._engine = engine
         self._divisor = divisor
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1)})
 
     def elaborate(self, platform):
         m = Module()
-        pico = Pico(self._config)
+        pico = Pico(self._config, self._engine)
         m.submodules.receiver = receiver = UartReceiver(self._divisor)
         m.submodules.unframer = unframer = Unframer()
         m.submodules.exchange = exchange = Exchange()

@@ -1,8 +1,9 @@
 """The gate in front of the engines: every field of a descriptor is checked before anything acts."""
 
 from collections.abc import Collection
+from itertools import chain
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +11,7 @@ from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.command.fetcher import is_extended
 from halfdome.hdl.command.overlap import OverlapChecker
 from halfdome.hdl.command.range_checker import RangeChecker
-from halfdome.hdl.command.rules.rule import Access
+from halfdome.hdl.command.rules.rule import Access, Operand
 from halfdome.hdl.command.rules.tables import operands, rules
 from halfdome.hdl.command.turns import queue_of, ring_slot
 from halfdome.hdl.commands import EXTENSION, HEADER, NO_COUNTER, Engine, Status, layout
@@ -31,6 +32,11 @@ def checked_descriptor(config: CardConfig) -> data.StructLayout:
             "engine": Engine,
         }
     )
+
+
+def _place_of(operand: Operand) -> tuple[int, int]:
+    """Where its address is in the descriptor, and how wide."""
+    return operand.detail, len(Value.cast(operand.base))
 
 
 class DescriptorChecker(wiring.Component):
@@ -101,6 +107,14 @@ class DescriptorChecker(wiring.Component):
         access = Signal(Access)
         extent = Signal(overlap.i.p.shape())
         issue, issuing = Signal(), Signal()
+        # Addresses stand at few places, whatever the command.
+        bases = {_place_of(entry): entry.base for entry in chain(*checked.values())}
+        places = list(bases)
+        place = Signal(range(len(places)))
+        with m.Switch(place):
+            for number, base in enumerate(bases.values()):
+                with m.Case(number):
+                    m.d.sync += operand.base.eq(base)
         with m.Switch(header.opcode):
             for opcode, entries in checked.items():
                 with m.Case(opcode):
@@ -108,8 +122,8 @@ class DescriptorChecker(wiring.Component):
                     with m.Switch(issued):
                         for number, entry in enumerate(entries):
                             with m.Case(number):
+                                m.d.comb += place.eq(places.index(_place_of(entry)))
                                 m.d.sync += [
-                                    operand.base.eq(entry.base),
                                     operand.steps.eq(entry.steps),
                                     operand.stride.eq(entry.stride),
                                     operand.tail.eq(entry.tail),

@@ -1,8 +1,10 @@
 """Several streams into one, fairly."""
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from halfdome.hdl.memory.arbiter import NextTurn, index_bits
 
 
 class RoundRobinMerge(wiring.Component):
@@ -34,24 +36,21 @@ class RoundRobinMerge(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         inputs = len(self.i)
-        last = Signal(range(inputs))
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
-        with m.If(~self.o.valid | self.o.ready):
-            with m.Switch(last):
-                for served in range(inputs):
-                    order = [(served + 1 + step) % inputs for step in range(inputs)]
-                    with m.Case(served):
-                        self._grant_first(m, order, last)
+        served = Signal(index_bits(inputs))
+        free = Signal()
+        m.submodules.turn = turn = NextTurn(inputs)
+        m.d.comb += [
+            turn.requests.eq(Cat(i.valid for i in self.i)),
+            turn.last.eq(served),
+            free.eq(~self.o.valid | self.o.ready),
+        ]
+        with m.If(free):
+            m.d.sync += self.o.valid.eq(turn.requests.any())
+        with m.If(free & turn.requests.any()):
+            m.d.sync += served.eq(turn.index)
+            with m.Switch(turn.index):
+                for number, i in enumerate(self.i):
+                    with m.Case(number):
+                        m.d.comb += i.ready.eq(1)
+                        m.d.sync += self.o.p.eq(i.p)
         return m
-
-    def _grant_first(self, m: Module, order: list[int], last: Signal):
-        """Takes from the first stream of `order` that has something."""
-        for place, number in enumerate(order):
-            with m.If(self.i[number].valid) if place == 0 else m.Elif(self.i[number].valid):
-                m.d.comb += self.i[number].ready.eq(1)
-                m.d.sync += [
-                    self.o.p.eq(self.i[number].p),
-                    self.o.valid.eq(1),
-                    last.eq(number),
-                ]

@@ -1,6 +1,6 @@
 """Who passes its command to the descriptor checker next."""
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,7 +62,8 @@ class RingTurns(wiring.Component):
         for number, i in enumerate(self.i):
             has_room = self.room[number].bit_select(queue_of(i.p), 1) if cores > 1 else 1
             m.d.comb += fits[number].eq(i.valid & (second | has_room))
-            with m.If(core == number):
+            # Nothing chooses among the slots of an only core.
+            with m.If(core == number if cores > 1 else Const(1)):
                 m.d.comb += [
                     fitting.eq(fits[number]),
                     i.ready.eq(self.o.ready & fits[number]),

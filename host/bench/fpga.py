@@ -16,7 +16,10 @@ from halfdome.hdl.synthesis import UNITS, FewPins, route, synthesise
 
 SEEDS = (1, 2, 3)
 _TINY = PRESETS["tiny"]
-_SMALL = _TINY.replace(float_word_cycles=4, byte_word_cycles=4, lanes=1)
+_SMALL = _TINY.replace(
+    array_rows=2, array_columns=2, accumulator_rows=16, lanes=1, scratchpad_banks=1,
+    byte_word_cycles=4, float_word_cycles=4,
+)  # fmt: skip
 
 SHOWN = (
     "rung", "lut", "ff", "dsp", "bram", "fmax_mhz", "int8_gmac_per_s_per_dsp",
@@ -56,14 +59,15 @@ LADDER: dict[str, Rung] = {
     **{f"array {r}x{c}": _array("array", r, c) for r, c in ((2, 2), (4, 4), (8, 8), (8, 16))},
     **{f"lanes {n}": Rung(UNITS["lanes"], _TINY.replace(lanes=n)) for n in (1, 2, 4, 8, 16)},
     "pico": Rung(UNITS["pico"], PICO, PICO.array_rows * PICO.array_columns),
+    "gather-pico": Rung(UNITS["gather_pico"], PICO),
     **{f"matmul {r}x{c}": _array("matmul", r, c) for r, c in ((4, 4), (8, 8))},
     **{f"vector {n}": Rung(UNITS["vector"], _vector(n)) for n in (1, 2, 4)},
     "gather": Rung(UNITS["gather"], _TINY),
     "small": Rung(Card, _SMALL, _SMALL.array_rows * _SMALL.array_columns, placed=False),
     "tiny": Rung(Card, _TINY, _TINY.array_rows * _TINY.array_columns, placed=False),
 }
-"""From small to large. `tiny` is a whole card, `small` one with as few lanes as there may be, the
-others are units of one like it."""
+"""From small to large. `tiny` is a whole card, `small` one with as few lanes, as small an array and
+as few banks as there may be, the others are units of one like `tiny`."""
 
 
 def measure(

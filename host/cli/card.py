@@ -75,6 +75,9 @@ def fpga(
             help="Build a bitstream of a pico for a board; for nitefury write a card's project.",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="Of a pico: matmul or gather.")
+    ] = "matmul",
     run: Annotated[
         bool, typer.Option(help="Build it; else write the project for your own tools.")
     ] = True,
@@ -101,7 +104,7 @@ def fpga(
             raise ValueError(f"{given[0]}: a board holds a pico; leave {given[0]} out")
         if json_file and not run:
             raise ValueError("--json: there is no result with --no-run; leave one of them out")
-        _fit_board(board, run, output, json_file)
+        _fit_board(board, engine, run, output, json_file)
         return
     if not run:
         raise ValueError("--no-run: writes the project of a board; name one by --board")
@@ -123,20 +126,24 @@ def fpga(
     options.write_json(json_file, {"config_hash": design.hash, "rows": rows})
 
 
-def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> None:
+def _fit_board(name: str, engine: str, run: bool, output: Path, json_file: Path | None) -> None:
     from halfdome.hdl.boards import nitefury
     from halfdome.hdl.boards.boards import BOARDS, TOP, project
     from halfdome.hdl.boards.build import build
+    from halfdome.hdl.pico import PICO_ENGINES
     from halfdome.sim.build.progress import told
 
     if name == nitefury.BOARD:
         if run:
             raise ValueError(f"--board {name}: Vivado builds its bitstream; add --no-run")
+        arguments.output_folder(output)
         with told(f"writing a card for {name}"):
             nitefury.project().extract(str(output))
         typer.echo(output / f"build_{nitefury.TOP}.sh")
         return
-    plan = project(name)
+    if engine not in (known := [each.name.lower() for each in PICO_ENGINES]):
+        raise ValueError(f"--engine {engine}: a pico has none; known are {', '.join(known)}")
+    plan = project(name, Engine[engine.upper()])
     arguments.output_folder(output)
     plan.extract(str(output))
     if not run:
@@ -144,7 +151,7 @@ def _fit_board(name: str, run: bool, output: Path, json_file: Path | None) -> No
         return
     with told(f"building a bitstream for {name}"):
         row = build(name, plan, output)
-    console.print(tables.of_rows(f"a pico on {name}", [row]))
+    console.print(tables.of_rows(f"a {engine} pico on {name}", [row]))
     console.print(f"{output / str(row['bitstream'])}; a host reaches it by {BOARDS[name].serial}")
     options.write_json(json_file, {"config_hash": PICO.hash, "rows": [row]})
 

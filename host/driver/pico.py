@@ -1,7 +1,7 @@
 """A pico as a card: the command processor and the DMA that it lacks run here.
 
 The driver sees a bus with one card on it, whose rings, counters and completions are kept in this
-module; its MATMUL, BATCH_MATMUL and CONV2D run on the board.
+module; the commands of the pico's engine run on the board.
 """
 
 from dataclasses import dataclass
@@ -55,8 +55,9 @@ class Buffer:
 class PicoBus:
     """A bus with one card, a pico behind `line`. Commands end before the doorbell returns.
 
-    LOAD, STORE, COPY and SIGNAL are done by the host over the line, products by the pico; others
-    end with BAD_OPCODE. Raises `CardError` if something else is behind the line.
+    LOAD, STORE, COPY and SIGNAL are done by the host over the line, commands of the pico's engine
+    by the pico; others end with BAD_OPCODE. Raises `CardError` if something else is behind the
+    line.
     """
 
     errors = 0
@@ -76,6 +77,7 @@ class PicoBus:
                 f"of the version that this driver knows, {registers.PICO_INTERFACE_VERSION}"
             )
         self._hash = int(low), int(high)
+        self._engine = Engine(int.from_bytes(line.read(_AT["ENGINE"], _WORD_BYTES), "little"))
         self._power_on()
 
     def _power_on(self) -> None:
@@ -100,7 +102,7 @@ class PicoBus:
             self._reset()  # it may answer again, as after power-on
         if self._silent:
             raise TimeoutError(f"board {self._line.port!r}: does not answer")
-        if address == registers.activity_offset(0, Engine.MATMUL, "busy"):
+        if address == registers.activity_offset(0, self._engine, "busy"):
             return (self.busy_cycles & 0xFFFF_FFFF).to_bytes(nbytes, "little")
         return self._registers.get(address, 0).to_bytes(nbytes, "little")
 
@@ -199,8 +201,8 @@ class PicoBus:
         values = unpack(fields(opcode), descriptor)
         if opcode.is_fence:
             return Status.OK, 0
-        if opcode.engine is Engine.MATMUL:
-            return self._product(descriptor)
+        if opcode.engine is self._engine:
+            return self._compute(descriptor)
         if opcode is Opcode.SIGNAL:
             raw = values["value"].to_bytes(_WORD_BYTES, "little")
             if values["address"] < BAR2:
@@ -212,7 +214,7 @@ class PicoBus:
             return self._move(opcode, values)
         return Status.BAD_OPCODE, code
 
-    def _product(self, descriptor: bytes) -> tuple[int, int]:
+    def _compute(self, descriptor: bytes) -> tuple[int, int]:
         self._line.write(registers.PICO_COMMAND, descriptor)
         self._line.write(_AT["CONTROL"], registers.PICO_START.to_bytes(_WORD_BYTES, "little"))
         while True:
@@ -297,7 +299,7 @@ class Board:
 
     @property
     def cycles(self) -> int:
-        """Cycles that products took and that were waited for in vain, all together."""
+        """Cycles that commands took and that were waited for in vain, all together."""
         return self.bus.busy_cycles + self.bus.waited_cycles
 
     def message(self, index: int) -> tuple[int, int]:

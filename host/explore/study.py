@@ -37,6 +37,8 @@ from halfdome.host.explore.parameters import (
     nearest,
 )
 
+VERSION = 1
+"""Rises when the meaning of what a file says changes."""
 MOST_LISTED = 10_000
 """Combinations up to which all are looked at before any runs."""
 
@@ -144,7 +146,7 @@ class Bound(_Strict):
 class Study(_Strict):
     """What a study's file says. Without `values` points are measured by cycles alone."""
 
-    version: Literal[1]
+    version: int
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "explore"
     config: str = "default"
     engine: str = TIMING
@@ -324,6 +326,11 @@ def checked(said: Mapping[str, Any], where: str, folder: Path) -> Study:
 
     Raises `ValueError` naming field, value and what it may be.
     """
+    version = said.get("version", VERSION)
+    if version != VERSION:
+        raise ValueError(
+            f"{where}: version={version!r}: is of another release; this one reads version {VERSION}"
+        )
     try:
         return Study.model_validate(said, context=folder)
     except ValidationError as error:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,6 +48,11 @@ def _processes(count: int) -> Iterator[Crew]:
     with ProcessPoolExecutor(count, context, initializer=_end_with_parent) as executor:
         try:
             yield Crew(executor, lambda: count)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a worker ended in the midst of a point, as when memory runs out: the same command "
+                "goes on where this ended, and takes less memory with fewer --workers"
+            ) from error
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 

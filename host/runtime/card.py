@@ -184,7 +184,7 @@ class Card(MatrixProducts, Elements):
         row_format : names the format instead, for one that array and bits do not tell
         dim : elements of a row, for 4-bit rows of an odd number
         preload : place the bytes without simulating the transfer, if they go to DRAM
-        near : rather in the scratchpad, if there is room
+        near : rather in the scratchpad, if there is room; always if the card has no DRAM
 
         Raises `ValueError` for an array that is no such table and `MemoryError` if DRAM is full.
         `release` gives the table's `block` back.
@@ -202,6 +202,7 @@ class Card(MatrixProducts, Elements):
         raw = np.ascontiguousarray(table).view(np.uint8)
         if preload and card.backdoor is None:
             raise ValueError("preload: this platform offers no direct access to card memory")
+        near = near or not self.config.dram_bytes  # as on a pico
         block = card.place(raw.size) if near else self.dram.allocate(raw.size)
         preload &= card.in_dram(block)
         if preload and card.backdoor:

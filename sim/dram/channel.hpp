@@ -124,12 +124,13 @@ class DramChannel {
     size_t size = 0;
     unsigned asked = 0;  // banks with requests, as bits
   };
-  struct Bank {
-    int64_t row = -1, next_activate = 0, next_column = 0, next_precharge = 0;
-    int passes = 0;      // row hits since the activate that passed an older request
-    bool fresh = false;  // activated for a request that has not been served yet
-  };
   enum Kind { COLUMN, ACTIVATE, PRECHARGE, REFRESH };
+  struct Bank {
+    int64_t row = -1;
+    int64_t next[3] = {};  // when the bank allows what a request may need, by kind
+    int passes = 0;        // row hits since the activate that passed an older request
+    bool fresh = false;    // activated for a request that has not been served yet
+  };
   static constexpr int64_t CLOCKS[] = {4, 4, 2, 2};  // of the command bus, by kind
   struct Choice {
     Kind kind;
@@ -235,9 +236,9 @@ class DramChannel {
     choice.bank = refreshing_;
     if (bank.row >= 0) {
       choice.kind = PRECHARGE;
-      choice.ready = std::max(bank.next_precharge, last_precharge_ + s_.ppd);
+      choice.ready = std::max(bank.next[PRECHARGE], last_precharge_ + s_.ppd);
     } else {
-      choice.ready = std::max({bank.next_activate, activate_window(), last_refresh_ + s_.rfc_bank});
+      choice.ready = std::max({bank.next[ACTIVATE], activate_window(), last_refresh_ + s_.rfc_bank});
     }
     choice.clock = std::max(choice.ready, now_);
     return choice;
@@ -258,30 +259,25 @@ class DramChannel {
   Choice choose_request() {
     const bool writing = choose_direction();
     const Queue& queue = writing ? writes_ : reads_;
-    Choice column{COLUMN, writing}, activate{ACTIVATE, writing}, precharge{PRECHARGE, writing};
-    const int64_t data_bus = writing ? next_write_ : next_read_;
-    const int64_t window = activate_window();
+    Choice choices[] = {{COLUMN, writing}, {ACTIVATE, writing}, {PRECHARGE, writing}};
+    const int64_t allowed[] = {writing ? next_write_ : next_read_, activate_window(),
+                               last_precharge_ + s_.ppd};
     for (unsigned left = queue.asked; left; left &= left - 1) {
       const int b = __builtin_ctz(left);
       if (b == refreshing_) continue;
       const BankQueue& requests = queue.banks[b];
       const Bank& bank = banks_[b];
-      if (stays_open(requests, bank)) {
-        consider(column, requests, requests.hit, std::max(bank.next_column, data_bus));
-      } else if (bank.row < 0) {
-        consider(activate, requests, requests.miss, std::max(bank.next_activate, window));
-      } else {
-        const int64_t ready = std::max(bank.next_precharge, last_precharge_ + s_.ppd);
-        consider(precharge, requests, requests.miss, ready);
-      }
+      const Kind kind = stays_open(requests, bank) ? COLUMN : bank.row < 0 ? ACTIVATE : PRECHARGE;
+      consider(choices[kind], requests, kind == COLUMN ? requests.hit : requests.miss,
+               std::max(bank.next[kind], allowed[kind]));
     }
-    const Resource resource = scarce();
-    if (resource == COMMAND_BUS) {
+    const auto& [column, activate, precharge] = choices;
+    if (scarce_ == COMMAND_BUS) {
       const Choice& first = activate.ready < column.ready ? activate : column;
       return precharge.ready < first.ready ? precharge : first;
     }
-    const Choice& first = resource == ACTIVATES ? activate : column;
-    const Choice& other = resource == ACTIVATES ? column : activate;
+    const Choice& first = scarce_ == ACTIVATES ? activate : column;
+    const Choice& other = scarce_ == ACTIVATES ? column : activate;
     const bool in_time = other.clock + CLOCKS[other.kind] <= first.clock;
     const Choice& next = in_time ? other : first;
     return precharge.clock < next.clock ? precharge : next;
@@ -346,9 +342,9 @@ class DramChannel {
         set_row(choice.bank, row);
         bank.fresh = true;
         bank.passes = 0;
-        bank.next_column = clock + s_.rcd;
-        bank.next_precharge = clock + s_.ras;
-        bank.next_activate = clock + s_.ras + s_.rp_bank;
+        bank.next[COLUMN] = clock + s_.rcd;
+        bank.next[PRECHARGE] = clock + s_.ras;
+        bank.next[ACTIVATE] = clock + s_.ras + s_.rp_bank;
         count_activate(clock);
         ++activates_;
         return;
@@ -357,11 +353,11 @@ class DramChannel {
         note(clock, DramCommand::PRECHARGE, choice.bank, bank.row);
         set_row(choice.bank, -1);
         last_precharge_ = clock;
-        bank.next_activate = std::max(bank.next_activate, clock + s_.rp_bank);
+        bank.next[ACTIVATE] = std::max(bank.next[ACTIVATE], clock + s_.rp_bank);
         return;
       case REFRESH:
         note(clock, DramCommand::REFRESH, choice.bank);
-        bank.next_activate = clock + s_.rfc_bank;
+        bank.next[ACTIVATE] = clock + s_.rfc_bank;
         count_activate(clock);
         last_refresh_ = clock;
         next_refresh_ += s_.refi_bank;
@@ -381,6 +377,7 @@ class DramChannel {
     const Entry entry = requests.entries[choice.slot];
     row_hits_ += !bank.fresh;
     needed_rows_ = needed_rows_ << 1 | std::bitset<RECENT_LINES>(bank.fresh);
+    scarce_ = scarce();
     bank.fresh = false;
     served_ += choice.writing == draining_;
     bank.passes += requests.miss == 0;
@@ -388,13 +385,13 @@ class DramChannel {
       const int64_t data_end = clock + s_.write_latency + 1 + BURST_CLOCKS;
       next_write_ = clock + BURST_CLOCKS;
       next_read_ = data_end + s_.wtr;
-      bank.next_precharge = std::max(bank.next_precharge, data_end + s_.wr);
+      bank.next[PRECHARGE] = std::max(bank.next[PRECHARGE], data_end + s_.wr);
       ++write_count_;
     } else {
       const int64_t data_end = clock + s_.read_latency + s_.dqsck + BURST_CLOCKS;
       next_read_ = clock + BURST_CLOCKS;
       next_write_ = std::max(next_write_, data_end - s_.write_latency + 2);
-      bank.next_precharge = std::max(bank.next_precharge, clock + s_.rtp);
+      bank.next[PRECHARGE] = std::max(bank.next[PRECHARGE], clock + s_.rtp);
       *entry.done = data_end;
       ++read_count_;
     }
@@ -407,7 +404,7 @@ class DramChannel {
          s_.column_of(entry.line), close);
     if (!close) return;
     set_row(entry.bank, -1);
-    bank.next_activate = bank.next_precharge + s_.rp_bank;
+    bank.next[ACTIVATE] = bank.next[PRECHARGE] + s_.rp_bank;
   }
 
   // Whether a column command closes its row as well, `left` being what else is asked of the bank.
@@ -431,6 +428,7 @@ class DramChannel {
   std::bitset<BANKS> refreshed_;  // in this round, in which every bank has its turn
   // Which of the last lines needed an activate.
   std::bitset<RECENT_LINES> needed_rows_ = ~0ull;
+  Resource scarce_ = scarce();
   bool draining_ = false;
   int served_ = READ_TURN;  // requests since draining began or ended
   uint64_t read_count_ = 0, write_count_ = 0, row_hits_ = 0, activates_ = 0, refreshes_ = 0;

@@ -116,7 +116,7 @@ class Dram {
 
   void advance(int64_t cycle) {
     // Commands before the end of this cycle are decided without what arrives at its end.
-    const int64_t clock = s_.clock_after(cycle + 1);
+    const auto [before, clock] = s_.clocks(cycle + 1);
     for (DramChannel& channel : channels_) channel.run(clock);
     dispatch_reads(clock);
     place_beat(clock);
@@ -126,7 +126,7 @@ class Dram {
       wake_ = wake;
       wake_cycle_ = wake == NEVER ? NEVER : wake * 2 * s_.clock_mhz / s_.rate - 1;
     }
-    choose_beat(s_.clock_before(cycle + 1));
+    choose_beat(before);
     arready_ = !free_.empty();
     awready_ = addresses_.size() < MAX_WRITES;
     wready_ = beat_count_ < MAX_BEATS;

@@ -28,9 +28,13 @@ struct DramSettings {
   }
 
   // The clock of the DRAM at the start of a card cycle, rounded down or up.
+  struct Clocks {
+    int64_t before, after;
+  };
   int64_t clock_before(int64_t cycle) const { return cycle * rate / (2 * clock_mhz); }
-  int64_t clock_after(int64_t cycle) const {
-    return (cycle * rate + 2 * clock_mhz - 1) / (2 * clock_mhz);
+  Clocks clocks(int64_t cycle) const {
+    const int64_t before = clock_before(cycle);
+    return {before, before + (before * 2 * clock_mhz != cycle * rate)};
   }
 };
 

@@ -48,20 +48,15 @@ class StreamArbiter {
       : of_group_(static_cast<unsigned>(inputs_of_group)),
         inner_(groups > 1 ? groups : 0), asked_(groups) {}
 
-  bool valid() const { return outer_.valid; }
+  bool valid() const { return valid_; }
   const T& front() const { return outer_.item; }
-  bool busy() const {
-    for (const Stage& stage : inner_) {
-      if (stage.valid) return true;
-    }
-    return outer_.valid;
-  }
+  bool busy() const { return waiting_ || valid_; }
 
   // Input `number` asks in this cycle.
   void ask(unsigned number) {
     const unsigned group = inner_.empty() ? 0 : number / of_group_;
     asked_[group] |= uint32_t{1} << (number - group * of_group_);
-    any_ = true;
+    asking_ |= uint32_t{1} << group;
   }
 
   // Ends the cycle: what is in front leaves if it is `ready`; for each input that is taken, `take`
@@ -69,29 +64,30 @@ class StreamArbiter {
   // and those that are `held` wait.
   template <typename Take>
   void clock(bool ready, uint32_t urgent, uint32_t held, Take take) {
-    if (!any_ && !busy()) return;
-    any_ = false;
+    if (!asking_ && !busy()) return;
+    const uint32_t asking = asking_;
+    asking_ = 0;
     if (inner_.empty()) {
-      if (!outer_.valid || ready) load(outer_, asked_[0], [&](unsigned i) { return take(i); });
+      if (!valid_ || ready) valid_ = load(outer_, asked_[0], take);
       asked_[0] = 0;
       return;
     }
-    uint32_t waiting = 0, left = 0;
-    for (size_t group = 0; group < inner_.size(); ++group) {
-      waiting |= uint32_t{inner_[group].valid} << group;
-    }
-    if (!outer_.valid || ready) {
-      waiting &= ~held;
-      outer_.valid = waiting != 0;
+    uint32_t left = 0;
+    if (!valid_ || ready) {
+      const uint32_t waiting = waiting_ & ~held;
+      valid_ = waiting != 0;
       if (waiting) {
         const unsigned group = turn_.take(waiting, urgent);
         left = uint32_t{1} << group;
         outer_.item = inner_[group].item;
       }
     }
-    for (unsigned group = 0; group < inner_.size(); ++group) {
-      if (!inner_[group].valid || left >> group & 1) {
+    waiting_ &= ~left;
+    for (uint32_t groups = asking; groups; groups &= groups - 1) {
+      const auto group = static_cast<unsigned>(__builtin_ctz(groups));
+      if (!(waiting_ >> group & 1)) {
         load(inner_[group], asked_[group], [&](unsigned i) { return take(group * of_group_ + i); });
+        waiting_ |= uint32_t{1} << group;
       }
       asked_[group] = 0;
     }
@@ -100,22 +96,23 @@ class StreamArbiter {
  private:
   struct Stage {
     RoundRobin turn;
-    bool valid = false;
     T item{};
   };
 
   template <typename Take>
-  static void load(Stage& stage, uint32_t requests, Take take) {
-    stage.valid = requests != 0;
+  static bool load(Stage& stage, uint32_t requests, Take take) {
     if (requests) stage.item = take(stage.turn.take(requests));
+    return requests != 0;
   }
 
   unsigned of_group_;
   Stage outer_;
-  UrgentFirst turn_;  // of the groups
+  bool valid_ = false;  // what `outer_` holds
+  UrgentFirst turn_;    // of the groups
   std::vector<Stage> inner_;
   std::vector<uint32_t> asked_;  // by group
-  bool any_ = false;
+  uint32_t asking_ = 0;          // groups of which an input asks
+  uint32_t waiting_ = 0;         // groups of which an item is merged already
 };
 
 }  // namespace halfdome::timing

@@ -105,6 +105,7 @@ def parameters(config: CardConfig) -> dict[str, int]:
         {name: getattr(config, name) for name in _CONFIG}
         | attributes(config)
         | {
+            "bus_shift": config.bus_bytes.bit_length() - 1,
             "hash_low": config_hash & 0xFFFF_FFFF,
             "hash_high": config_hash >> 32,
             "completion_timeout": registers.default_completion_timeout_cycles(config),

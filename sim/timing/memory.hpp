@@ -26,7 +26,6 @@ class MemorySystem {
         reads_(cores_ * CORE_READS + CARD_READS), writes_(cores_ * CORE_WRITES + CARD_WRITES),
         read_arbiter_(groups(), CORE_READS), write_arbiter_(groups(), CORE_WRITES),
         flight_(cores_ + 1) {
-    while ((1 << size_log2_) < p.bus_bytes) ++size_log2_;
     for (size_t core = 0; core < cores_; ++core) pads_.push_back(std::make_unique<Pad>(p));
     number(reads_, CORE_READS);
     number(writes_, CORE_WRITES);
@@ -362,11 +361,11 @@ class MemorySystem {
       acted = true;
     }
     if (read_sent_) {
-      dram_.read({reading_.port, reading_.address, reading_.amount, size_log2_, 1});
+      dram_.read({reading_.port, reading_.address, reading_.amount, size_log2(), 1});
       acted = true;
     }
     if (sends_address_) {
-      dram_.write({sending_.port, sending_.address, 1, size_log2_, 1});
+      dram_.write({sending_.port, sending_.address, 1, size_log2(), 1});
       for (DramWatch* watcher : watchers_) watcher->wrote(word_of(sending_.address), cycle + 1);
       acted = true;
     }
@@ -392,6 +391,8 @@ class MemorySystem {
     return acted;
   }
 
+  // Of a beat, as AXI tells it.
+  uint64_t size_log2() const { return static_cast<uint64_t>(p_.bus_shift); }
   uint64_t word_of(uint64_t address) const {
     return address & ~static_cast<uint64_t>(p_.bus_bytes - 1);
   }
@@ -399,7 +400,6 @@ class MemorySystem {
   const Parameters& p_;
   Dram& dram_;
   size_t cores_;
-  uint64_t size_log2_ = 0;
   std::vector<Reader> reads_;
   std::vector<Writer> writes_;
   std::vector<std::unique_ptr<Pad>> pads_;

@@ -50,7 +50,7 @@ class ReadBuffer {
 
 // Where the memory line around `address` ends cuts a run of words.
 inline unsigned words_to_line_end(const Parameters& p, uint64_t address) {
-  const uint64_t index = address / p.bus_bytes;
+  const uint64_t index = address >> p.bus_shift;
   return static_cast<unsigned>(p.burst_words - (index & (p.burst_words - 1)));
 }
 
@@ -60,7 +60,7 @@ struct Block {
 };
 
 inline uint64_t words_of(const Parameters& p, uint64_t bytes) {
-  return (bytes + p.bus_bytes - 1) / p.bus_bytes;
+  return (bytes + static_cast<uint64_t>(p.bus_bytes) - 1) >> p.bus_shift;
 }
 
 // A walk over the words of a block, row after row.

@@ -38,7 +38,7 @@ class BankTurns {
   // The port's request is taken; it is `ready`.
   void take(unsigned port, uint64_t address, unsigned words) {
     taken_ |= uint32_t{1} << port;
-    bursts_[port].next_word = address / static_cast<uint64_t>(p_.bus_bytes);
+    bursts_[port].next_word = address >> p_.bus_shift;
     bursts_[port].next_left = words;
   }
 

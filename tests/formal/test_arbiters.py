@@ -213,11 +213,11 @@ def test_stream_arbiter_of_groups_keeps_every_inputs_order(prove):
 
 def test_round_robin_merge_keeps_every_inputs_order_and_waits_in_turn(prove):
     spec = Spec(RoundRobinMerge(8, 3))
-    pick, o, last = spec.constant("pick", 2), spec.dut.o, spec.inside("last")
-    mine = last == pick
-    spec.m.d.comb += Assert(last < 3)
+    pick, o, served = spec.constant("pick", 2), spec.dut.o, spec.inside("served")
+    mine = served == pick
+    spec.m.d.comb += Assert(served < 3)
     merged_in_order(spec, pick, mine, payload=o.p, slots=[(o.valid & mine, o.p)])
-    distance = distance_to(3, Mux(last == 2, 0, last + 1), pick)
+    distance = distance_to(3, Mux(served == 2, 0, served + 1), pick)
     wait_in_turn(spec, "pick", 3, **requests_of(spec, pick), distance=distance)
     prove(spec, depth=6, induction=1)
 

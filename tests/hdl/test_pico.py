@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from halfdome.hdl import registers
 from halfdome.hdl.card import Card
-from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.commands import Engine, IndexMode, Opcode, RowFormat, Status, pack
 from halfdome.hdl.config import PICO, PRESETS, ConfigError
 from halfdome.hdl.pico import Pico
 from tests.bench import simulate
+from tests.hdl.gather import harness as gather
 from tests.hdl.matmul.jobs import CardMemory, batch_matmul, conv2d, matmul
 
 AT = {register.name: register.offset for register in registers.PICO_REGISTERS}
@@ -167,9 +168,10 @@ def test_the_bus_takes_the_cycles_it_is_said_to_and_writes_single_bytes():
         assert await master.access(ctx, AT["ID"]) == (registers.PICO_IDENTIFICATION, 2)
         found = [(await master.access(ctx, AT[f"CONFIG_HASH_{half}"]))[0] for half in ("HI", "LO")]
         assert f"{found[0]:08x}{found[1]:08x}" == PICO.hash
-        for nowhere in (0x24, 0x3C, 0x40, 0x7C, 0x80, 0xFFFC):
+        for nowhere in (0x28, 0x3C, 0x40, 0x7C, 0x80, 0xFFFC):
             await master.access(ctx, nowhere, 0xFFFF_FFFF)
             assert await master.access(ctx, nowhere) == (0, 2)
+        assert await master.access(ctx, AT["ENGINE"]) == (Engine.MATMUL, 2)
         assert (await master.access(ctx, word, 0x44332211))[1] == 4
         await master.access(ctx, top, 0x88776655)
         await master.access(ctx, word, 0xFFEEDDCC, sel=0b0110)
@@ -177,6 +179,36 @@ def test_the_bus_takes_the_cycles_it_is_said_to_and_writes_single_bytes():
         assert await master.access(ctx, top) == (0x88776655, 5)
 
     simulate(dut, bench)
+
+
+def test_a_gather_pico_pools_what_the_golden_model_pools():
+    odd = np.array([5, 99, *range(5), 7, 8, 9, -1, 11, 0, 1, 2])
+    commands = (
+        gather.plain(2, dim=20, row_format=RowFormat.INT4, weights=None, mean=True, offset=3),
+        gather.plain(3, dim=9, row_format=RowFormat.FLOAT16, wide=True, output_offset=5),
+        gather.plain(4, indices=odd, mode=IndexMode.WARN, pruned=True),
+    )
+    dut = Pico(PICO, Engine.GATHER)
+
+    async def bench(ctx):
+        master = Master(dut.bus)
+        assert (await master.access(ctx, AT["ENGINE"]))[0] == Engine.GATHER
+        status, detail, _ = await master.run(ctx, pack(Opcode.MATMUL))
+        assert (status, detail) == (Status.BAD_OPCODE, Opcode.MATMUL)
+        for command in commands:
+            memory = np.full(PICO.scratchpad_bytes, gather.FILL, np.uint8)
+            laid = gather.lay(command, memory, 0, PICO.bus_bytes)
+            expected = memory.copy()
+            pooled, *verdict = command.golden()
+            for bag, row in enumerate(pooled):
+                laid.pooled(expected, bag, row.nbytes)[:] = row.view(np.uint8)
+            await master.write(ctx, registers.PICO_MEMORY, memory[: laid.end].tobytes())
+            status, detail, _ = await master.run(ctx, laid.descriptor)
+            assert [status, detail] == verdict
+            found = await master.read(ctx, registers.PICO_MEMORY, laid.end)
+            np.testing.assert_array_equal(np.frombuffer(found, np.uint8), expected[: laid.end])
+
+    simulate(dut, bench, cycles=60_000)
 
 
 def test_whole_cards_need_dram():

@@ -8,6 +8,7 @@ import tty
 from contextlib import contextmanager
 
 from halfdome.hdl.boards.serial_pico import SerialPico
+from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import PICO
 from halfdome.sim.testbench import simulate
 
@@ -64,13 +65,13 @@ class Wires:
 
 
 @contextmanager
-def simulated_board(noise=0.0, seed=0):
+def simulated_board(noise=0.0, seed=0, engine=Engine.MATMUL):
     """The port of a board that is simulated in a thread of its own, and what its wires saw."""
     ours, theirs = os.openpty()
     tty.setraw(theirs)
     os.set_blocking(ours, False)
     wires = Wires(ours, noise, seed)
-    dut = SerialPico(PICO, DIVISOR)
+    dut = SerialPico(PICO, engine, DIVISOR)
     failures = []
 
     async def bench(ctx):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from halfdome.hdl.commands import Engine
 from halfdome.host import platform
+from halfdome.host.driver.errors import CommandError
 from tests.system.simulated_board import simulated_board
 
 pytest.importorskip("serial")
@@ -35,3 +37,22 @@ def test_a_board_that_is_opened_again_is_as_after_power_on():
         for _ in range(3):
             with platform.open(board=port, answer_seconds=60) as runtime:
                 assert runtime.cards[0].linear(x, weight, 1.0).tolist() == [[4], [4]]
+
+
+def test_a_board_with_a_gather_engine_pools_and_refuses_products():
+    rng = np.random.default_rng(2)
+    table = rng.standard_normal((20, 9)).astype(np.float32)
+    indices, offsets = rng.integers(0, 20, 12), [0, 5, 5, 9]
+    with simulated_board(engine=Engine.GATHER) as (port, _):
+        with platform.open(board=port, answer_seconds=60) as runtime:
+            card, reference = runtime.cards[0], runtime.reference
+            for dtype in (np.float32, np.float16):
+                ours, theirs = (
+                    it.embedding_bag(
+                        table.astype(dtype), indices, offsets, mode="mean", dtype=dtype
+                    )
+                    for it in (card, reference)
+                )
+                np.testing.assert_array_equal(ours, theirs)
+            with pytest.raises(CommandError, match="BAD_OPCODE: the card has no matmul"):
+                card.linear(np.ones((2, 4), np.uint8), np.ones((1, 4), np.int8), 1.0)

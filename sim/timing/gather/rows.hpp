@@ -52,8 +52,8 @@ class RowFetcher {
       const uint64_t address = (job_.table + located.lookup.index * job_.row_stride) & ADDRESS_MASK;
       tags.write(cycle, {address % bus(), located.lookup.row, located.lookup.last, located.context});
       if (located.lookup.row) {
-        number_ = address / bus();
-        left_ = (job_.shape.row_bytes + address % bus() + bus() - 1) / bus();
+        number_ = address >> p_.bus_shift;
+        left_ = words_of(p_, job_.shape.row_bytes + address % bus());
       }
     }
     bool moves = false;

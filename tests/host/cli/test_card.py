@@ -144,6 +144,10 @@ def test_an_unknown_board_is_refused_with_the_nearest_names(refused):
         (("--board", "ulx3s-85f", "--set", "lanes=8"), "--set: a board holds a pico; leave"),
         (("--unit", "array", "--point", "3"), "--study and --point: give both"),
         (("--board", "ulx3s-85f", "--no-run", "--json", "-"), "--json: there is no result with"),
+        (
+            ("--board", "ulx3s-85f", "--engine", "vector"),
+            "--engine vector: a pico has none; known are matmul, gather",
+        ),
         (("--board", "nitefury"), "--board nitefury: Vivado builds its bitstream; add --no-run"),
         (("--no-run",), "--no-run: writes the project of a board; name one by --board"),
         (("--unit", "array", "--config", "big"), "preset 'big' is unknown; known are tiny"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Opcode, fields, unpack
+from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine, Opcode, fields, unpack
 from halfdome.hdl.config import PICO
 from halfdome.host import platform
 from halfdome.host.driver import pico
@@ -29,6 +29,7 @@ class GoldenLine:
         words = (identification, registers.PICO_INTERFACE_VERSION, config_hash & 0xFFFF_FFFF,
                  config_hash >> 32)  # fmt: skip
         self.registers[:16].view("<u4")[:] = words
+        self.registers[AT["ENGINE"]] = Engine.MATMUL
 
     def _pass(self):
         if self.cut_after is not None:
@@ -153,7 +154,7 @@ def test_a_line_that_is_cut_is_a_card_that_is_lost(line, exchanges):
 def test_something_else_behind_the_line_is_told(monkeypatch):
     made = GoldenLine(identification=registers.IDENTIFICATION)
     monkeypatch.setattr(pico, "SerialLine", lambda port, answer_seconds: made)
-    with pytest.raises(CardError, match="board 'golden': ID=0x464c4148, version 1 is no pico"):
+    with pytest.raises(CardError, match="board 'golden': ID=0x464c4148, version 2 is no pico"):
         opened()
     assert made.closed
 

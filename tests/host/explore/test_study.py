@@ -53,7 +53,7 @@ def test_parameters_reach_every_part_of_a_design():
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"version": 2}, "version=2: input should be 1"),
+        ({"version": 2}, "version=2: is of another release; this one reads version 1"),
         ({"lamps": 1}, "lamps: no such field; known are version"),
         ({"parameters": {"lane": 1}}, "lane: no such parameter; nearest are lanes"),
         ({"parameters": {"lanes": [4, 4]}}, "lanes=4: the value is given twice"),

@@ -96,6 +96,14 @@ def test_a_search_ends_when_its_scheduler_does(start, scheduler, tmp_path):
     assert len(studies.run(study, tmp_path, 1)) == 3
 
 
+def test_a_worker_that_is_killed_is_told():
+    with (
+        pytest.raises(RuntimeError, match=r"a worker ended in .*goes on where"),
+        workers.opened(1) as crew,
+    ):
+        crew.executor.submit(os._exit, 1).result()
+
+
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(workers, "ANSWERS_SECONDS", 1)
     address = f"127.0.0.1:{free_port()}"

@@ -310,6 +310,15 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _inlined(model: onnx.ModelProto) -> onnx_ir.Model:
+    """The model without functions.
+
+    Functions may tell another operator set than the model. The checker has found their operators
+    to be alike in both, so they get the model's, without which they are not inlined.
+    """
+    versions = {each.domain: each.version for each in model.opset_import}
+    for function in model.functions:
+        for each in function.opset_import:
+            each.version = versions.get(each.domain, each.version)
     made = onnx_ir.from_proto(model)
     optimizer.inline(made)
     return made

@@ -286,3 +286,17 @@ def test_what_no_constant_can_be_folded_of_stays_as_it_is():
     x = np.float32([[1, 2, 3], [4, 5, 6]])
     [y] = InferenceSession(load(made).SerializeToString()).run(None, {"x": x})
     np.testing.assert_array_equal(y, x[1:])
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_a_function_may_be_of_another_operator_set(opset):
+    inner = [node("MatMul", "a w", "p"), node("Sigmoid", "p", "b")]
+    layer = helper.make_function(
+        "own", "Layer", ["a", "w"], ["b"], inner, [helper.make_opsetid("", opset)]
+    )
+    made = model([node("Layer", "x w", "y", "own")], {"x": (np.float32, (2, 3))}, ["y"],
+                 {"w": np.ones((3, 4), np.float32)})  # fmt: skip
+    made.functions.append(layer)
+    made.opset_import.append(helper.make_opsetid("own", 1))
+    loaded = load(typed(made))
+    assert [each.op_type for each in loaded.graph.node] == ["MatMul", "Sigmoid"]

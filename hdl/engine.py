@@ -3,7 +3,8 @@
 from amaranth.lib import data, enum, stream
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Status
+from halfdome.hdl.commands import Status
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES
 
 DESCRIPTOR_BITS = DESCRIPTOR_BYTES * 8
 
@@ -34,7 +35,7 @@ class Result(data.Struct):
 def engine_members() -> dict:
     """Members of every engine, seen from the engine.
 
-    command : In(stream of 512 bits), a checked descriptor; viewed as `commands.layout`
+    command : In(stream of 512 bits), a checked descriptor; viewed as `descriptors.layout`
     result : Out(stream of `Result`), one per command, after its last write can be seen
     activity : Out(Activity)
 

@@ -7,8 +7,9 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from halfdome.hdl import registers
 from halfdome.hdl.command.checker import DescriptorChecker
-from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Status, layout
+from halfdome.hdl.commands import Engine, Status
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import HEADER, NO_COUNTER, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.matmul.engine import MatmulEngine

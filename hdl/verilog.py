@@ -2,7 +2,7 @@
 
 import re
 
-from halfdome.hdl import commands, registers
+from halfdome.hdl import commands, descriptors, registers
 from halfdome.hdl.card import Card
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.rtlil import rtlil_to_verilog, to_rtlil
@@ -50,7 +50,7 @@ def card_verilog(config: CardConfig) -> str:
     return "\n".join(lines)
 
 
-def _c_struct(name: str, table: tuple[commands.Field, ...], size_bytes: int) -> list[str]:
+def _c_struct(name: str, table: tuple[descriptors.Field, ...], size_bytes: int) -> list[str]:
     lines = [f"struct halfdome_{name} {{"]
     for field in table:
         storage = next(bits for bits in (8, 16, 32, 64) if field.bits <= bits)
@@ -77,7 +77,7 @@ _BITS = {
 """Bits of registers, those of cores alike."""
 
 
-def _places(table: tuple[commands.Field, ...]) -> list[tuple[commands.Field, int]]:
+def _places(table: tuple[descriptors.Field, ...]) -> list[tuple[descriptors.Field, int]]:
     """The fields of a table, each with the byte at which it begins."""
     places, byte = [], 0
     for field in table:
@@ -86,12 +86,12 @@ def _places(table: tuple[commands.Field, ...]) -> list[tuple[commands.Field, int
     return places
 
 
-def _tables() -> dict[str, tuple[commands.Field, ...]]:
+def _tables() -> dict[str, tuple[descriptors.Field, ...]]:
     """The fields of each command that has some of its own, of extensions and completions."""
-    own = {op.name: commands.fields(op) for op in commands.Opcode if not op.is_fence}
+    own = {op.name: descriptors.fields(op) for op in commands.Opcode if not op.is_fence}
     return own | {
-        "FENCE": commands.HEADER, "EXTENSION": commands.EXTENSION,
-        "COMPLETION": commands.COMPLETION,
+        "FENCE": descriptors.HEADER, "EXTENSION": descriptors.EXTENSION,
+        "COMPLETION": descriptors.COMPLETION,
     }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def c_header(config: CardConfig) -> str:
         f"#define HALFDOME_BAR0_BYTES {registers.BAR0_BYTES}u",
         f"#define HALFDOME_BAR2_BYTES {config.window_bytes}ull",
         f"#define HALFDOME_BUS_BYTES {config.bus_bytes}u",
-        f"#define HALFDOME_NO_COUNTER {commands.NO_COUNTER:#x}u",
+        f"#define HALFDOME_NO_COUNTER {descriptors.NO_COUNTER:#x}u",
         "",
         "/* BAR0 byte offsets */",
     ]
@@ -169,10 +169,10 @@ def c_header(config: CardConfig) -> str:
     for opcode in commands.Opcode:
         if not opcode.is_fence:
             lines += _c_struct(
-                opcode.name.lower(), commands.fields(opcode), commands.DESCRIPTOR_BYTES
+                opcode.name.lower(), descriptors.fields(opcode), descriptors.DESCRIPTOR_BYTES
             )
-    lines += _c_struct("fence", commands.HEADER, commands.DESCRIPTOR_BYTES)
-    lines += _c_struct("extension", commands.EXTENSION, commands.DESCRIPTOR_BYTES)
-    lines += _c_struct("completion", commands.COMPLETION, commands.COMPLETION_BYTES)
+    lines += _c_struct("fence", descriptors.HEADER, descriptors.DESCRIPTOR_BYTES)
+    lines += _c_struct("extension", descriptors.EXTENSION, descriptors.DESCRIPTOR_BYTES)
+    lines += _c_struct("completion", descriptors.COMPLETION, descriptors.COMPLETION_BYTES)
     lines += ["#endif", ""]
     return "\n".join(lines)

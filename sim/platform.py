@@ -115,13 +115,12 @@ class Platform:
         self.fabric = fabric
         self.bars: list[Bars] = assign_bars(config, cards)
         hardware = engine in HARDWARE
-        if not hardware:
-            _check_hardware(
-                engine,
-                waves=waves and str(waves.path),
-                keep_inputs=keep_inputs,
-                card_factory=card_factory,
-            )
+        _check_hardware(
+            engine,
+            waves=waves and str(waves.path),
+            keep_inputs=keep_inputs,
+            card_factory=card_factory,
+        )
         memory_bytes = config.dram_bytes if hardware else config.window_bytes
         self._memories = [lazy_bytes(memory_bytes) for _ in range(cards)]
         self._host_memory = HostMemory(HOST_BASE, self.fabric.host_memory_bytes)
@@ -354,7 +353,7 @@ def check(
 
 def _check_hardware(engine: str, **needs: object) -> None:
     for name, value in needs.items():
-        if value:
+        if value and engine not in HARDWARE:
             raise ValueError(
                 f"{name}={value!r}: needs a card of hardware, engine={engine!r} has none"
             )

@@ -13,7 +13,14 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "hdl": {"hdl"},
     "sim": {"hdl", "sim"},
-    "host": {"host", "hdl.config", "hdl.commands", "hdl.registers", "hdl.serial"},
+    "host": {
+        "host",
+        "hdl.config",
+        "hdl.commands",
+        "hdl.descriptors",
+        "hdl.registers",
+        "hdl.serial",
+    },
 }
 EXCEPTIONS = {
     # Where a platform is opened, where hardware is generated and says how far it is, what operators

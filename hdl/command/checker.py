@@ -14,8 +14,9 @@ from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules.rule import Access, Operand
 from halfdome.hdl.command.rules.tables import operands, rules
 from halfdome.hdl.command.turns import queue_of, ring_slot
-from halfdome.hdl.commands import EXTENSION, HEADER, NO_COUNTER, Engine, Status, layout
+from halfdome.hdl.commands import Engine, Status
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import EXTENSION, HEADER, NO_COUNTER, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS, WAIT
 from halfdome.hdl.memory.arbiter import index_bits
 

@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.command.queues import FINISHED
-from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, layout
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import COMPLETION, COMPLETION_BYTES, layout
 from halfdome.hdl.pcie.port import PostedWritePort
 from halfdome.hdl.registers import MSIX_VECTORS
 

@@ -6,8 +6,8 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, HEADER, layout
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, HEADER, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.memory.arbiter import UrgentFirst, index_bits
 from halfdome.hdl.pcie.port import FetchPort

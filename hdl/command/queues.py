@@ -8,8 +8,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from halfdome.hdl.command.checker import checked_descriptor
 from halfdome.hdl.command.counters import COUNTER_WRITE
 from halfdome.hdl.command.merge import RoundRobinMerge
-from halfdome.hdl.commands import HEADER, Engine, Status, layout
+from halfdome.hdl.commands import Engine, Status
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import HEADER, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS, WAIT, Result
 
 FINISHED = data.StructLayout({"id": 16, "result": Result, "start_cycle": 32, "end_cycle": 32})

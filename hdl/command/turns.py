@@ -5,8 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.command.fetcher import is_extended
-from halfdome.hdl.commands import HEADER, Engine, layout
+from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import HEADER, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.memory.arbiter import NextTurn, index_bits
 

@@ -4,7 +4,8 @@ from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.commands import Opcode, fields, layout
+from halfdome.hdl.commands import Opcode
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 
 MOVE = layout(fields(Opcode.LOAD))

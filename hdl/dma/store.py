@@ -4,8 +4,9 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
-from halfdome.hdl.commands import Opcode, fields, layout
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.dma.merge import MOVE, RowMerger
 from halfdome.hdl.dma.rows import RowReader, words_of
 from halfdome.hdl.engine import Activity, engine_members

@@ -10,8 +10,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import Opcode, fields, layout
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.dma.rows import block_layout, words_of
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.once import Once

@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 
-from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import Activity, Result, engine_members
 from halfdome.hdl.gather.align import RowAligner, row_word
 from halfdome.hdl.gather.array import ArrayReader

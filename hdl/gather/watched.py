@@ -4,8 +4,9 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from halfdome.hdl.commands import Opcode, fields, layout
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.gather.cache import RowCache
 from halfdome.hdl.gather.watch import WriteWatch
 from halfdome.hdl.memory.axi_arbiter import dram_writes

@@ -4,8 +4,9 @@ from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.matmul.array import OPERAND_BITS
 from halfdome.hdl.windows import STEP_CYCLES, calculate_steps, step_bits

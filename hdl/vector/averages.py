@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.format import FLOAT32
-from halfdome.hdl.commands import ElementFormat, Flag, Opcode, fields, layout
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.once import EnableInserter
 from halfdome.hdl.vector.fixed import TERM_BITS

@@ -5,16 +5,9 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import (
-    TABLE_BYTES,
-    ElementFormat,
-    Flag,
-    Function,
-    Opcode,
-    fields,
-    layout,
-)
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Function, Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.vector import packer, source
 from halfdome.hdl.vector.lanes import SETTINGS

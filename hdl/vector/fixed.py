@@ -17,15 +17,8 @@ from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.format import FLOAT32
 from halfdome.hdl.arith.pipeline import align
-from halfdome.hdl.commands import (
-    OFFSET_LIMIT,
-    RATIO_EXPONENTS,
-    ElementFormat,
-    Flag,
-    Opcode,
-    fields,
-    layout,
-)
+from halfdome.hdl.commands import OFFSET_LIMIT, RATIO_EXPONENTS, ElementFormat, Flag, Opcode
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 
 _RATIO_BITS = FLOAT32.significand_bits - RATIO_EXPONENTS.start

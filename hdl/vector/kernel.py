@@ -6,8 +6,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import MOST_TAPS, Flag, Opcode, fields, layout
+from halfdome.hdl.commands import MOST_TAPS, Flag, Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.matmul.params import PARAM_BYTES, MultiplierCheck
 from halfdome.hdl.vector.channels import ChannelLines

@@ -8,8 +8,9 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.commands import HEADER, MOST_TAPS, WINDOWED, Flag, layout
+from halfdome.hdl.commands import MOST_TAPS, Flag
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import HEADER, WINDOWED, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 from halfdome.hdl.memory.port import read_request
 from halfdome.hdl.vector.source import read_ahead_words

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from halfdome.hdl.commands import HEADER, Opcode, RowFormat, fields, unpack
+from halfdome.hdl.commands import Opcode, RowFormat
 from halfdome.hdl.config import LINE_BYTES, MOST_CARDS, CardConfig
+from halfdome.hdl.descriptors import HEADER, fields, unpack
 from halfdome.host.bench import dlrm, shapes
 from halfdome.host.bench.answers import differing, span_cycles
 from halfdome.host.bench.gather import row_lines

@@ -6,8 +6,9 @@ from math import ceil
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Opcode, RowFormat, pack
+from halfdome.hdl.commands import ElementFormat, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import pack
 from halfdome.host.compiler import costs
 from halfdome.host.driver import kernels
 from halfdome.host.driver.kernels import Rows, Work

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Opcode
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import COMPLETION_BYTES, DESCRIPTOR_BYTES
 from halfdome.host.bench.dlrm import SEED, differing, golden
 from halfdome.host.driver.rings import RING_ENTRIES
 from halfdome.host.graph.graph import Graph

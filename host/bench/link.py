@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import pack
 from halfdome.host.bench.dlrm import SEED
 from halfdome.host.driver.rings import span_cycles
 from halfdome.host.platform import Runtime, open

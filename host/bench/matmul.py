@@ -6,8 +6,9 @@ from itertools import product
 
 import numpy as np
 
-from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import pack
 from halfdome.host.bench.dlrm import SEED
 from halfdome.host.driver.layout import PARAM, pack_params, pack_weights, pad_rows, row_stride
 from halfdome.host.driver.memory import Block

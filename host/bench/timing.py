@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import HEADER, Opcode, fields, unpack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS, CardConfig, ConfigError
+from halfdome.hdl.descriptors import HEADER, fields, unpack
 from halfdome.hdl.registers import ACTIVITIES, GATHER_WAITS
 from halfdome.host.bench.dlrm import SEED
 from halfdome.host.graph.fused_rows import fuse_8bit

@@ -9,8 +9,9 @@ from math import gcd
 
 import numpy as np
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, TABLE_BYTES, ElementFormat, RowFormat
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, RowFormat
 from halfdome.hdl.config import DRAM_ROW_BYTES, LINE_BYTES, CardConfig
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES
 from halfdome.host.driver.kernels import Window
 from halfdome.host.driver.layout import PARAM, round_up
 

@@ -6,20 +6,9 @@ from math import prod
 
 import numpy as np
 
-from halfdome.hdl.commands import (
-    DESCRIPTOR_BYTES,
-    NO_COUNTER,
-    ElementFormat,
-    Engine,
-    Flag,
-    Function,
-    Opcode,
-    RowFormat,
-    fields,
-    offset,
-    pack,
-)
+from halfdome.hdl.commands import ElementFormat, Engine, Flag, Function, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, NO_COUNTER, fields, offset, pack
 from halfdome.host.compiler import bands, costs, hazards, strips
 from halfdome.host.compiler.commands import Command, Contents, Place, Symbol
 from halfdome.host.compiler.cores import deal

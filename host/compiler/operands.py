@@ -7,17 +7,9 @@ from functools import cache
 
 import numpy as np
 
-from halfdome.hdl.commands import (
-    TABLE_BYTES,
-    ElementFormat,
-    Flag,
-    Opcode,
-    RowFormat,
-    fields,
-    offset,
-    unpack,
-)
+from halfdome.hdl.commands import TABLE_BYTES, ElementFormat, Flag, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, offset, unpack
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.commands import Extent
 from halfdome.host.compiler.hazards import Access

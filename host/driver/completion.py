@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import COMPLETION, Status
+from halfdome.hdl.commands import Status
+from halfdome.hdl.descriptors import COMPLETION
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine, Opcode, offset
+from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, offset
 from halfdome.hdl.registers import CONTROL_RESET, CONTROL_RUN, STATUS_FETCH_FAILED, STATUS_RESETTING
 from halfdome.host.driver.accelerator import CardState
 from halfdome.host.driver.bus import Bus

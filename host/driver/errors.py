@@ -4,14 +4,11 @@ from halfdome.hdl.commands import (
     MULTIPLIER_EXPONENTS,
     OFFSET_LIMIT,
     RATIO_EXPONENTS,
-    Field,
     Opcode,
     ReadFailure,
     Status,
-    field_at,
-    fields,
-    unpack,
 )
+from halfdome.hdl.descriptors import Field, field_at, fields, unpack
 from halfdome.host.driver.completion import Completion
 
 _SIZED = "must be from 2^{} to below 2^{}, or so far below 0"

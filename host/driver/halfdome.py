@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, NO_COUNTER, Opcode, offset
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, NO_COUNTER, offset
 from halfdome.host.driver import kernels
 from halfdome.host.driver.accelerator import CardState, Code, Issue, Place
 from halfdome.host.driver.device import Device

@@ -10,21 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import (
+from halfdome.hdl.commands import Engine, Opcode, Status
+from halfdome.hdl.config import PICO, CardConfig
+from halfdome.hdl.descriptors import (
     COMPLETION,
     COMPLETION_BYTES,
     DESCRIPTOR_BYTES,
     HEADER,
     NO_COUNTER,
-    Engine,
-    Opcode,
-    Status,
     fields,
     offset,
     unpack,
     waits,
 )
-from halfdome.hdl.config import PICO, CardConfig
 from halfdome.host.driver.errors import CardError, CardLost
 from halfdome.host.driver.layout import round_up
 from halfdome.host.driver.serial_line import ANSWER_SECONDS, SerialLine

@@ -8,7 +8,8 @@ anywhere leaves the rings as they were before or as they are after.
 
 import numpy as np
 
-from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, DESCRIPTOR_BYTES, Status
+from halfdome.hdl.commands import Status
+from halfdome.hdl.descriptors import COMPLETION, COMPLETION_BYTES, DESCRIPTOR_BYTES
 from halfdome.host.driver.bus import Bus
 
 RING_ENTRIES = 1024

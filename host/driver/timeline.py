@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import Engine, Opcode, pack
+from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import pack
 from halfdome.host.driver.device import Device
 from halfdome.host.driver.kernels import queue_of
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine
+from halfdome.hdl.commands import Engine
 from halfdome.hdl.config import CardConfig, preset
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES
 
 SYNTHESISED = Path(__file__).parent / "area.csv"
 BASE = "tiny"

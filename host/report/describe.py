@@ -3,20 +3,10 @@
 from collections.abc import Callable
 from enum import IntEnum
 
-from halfdome.hdl.commands import (
-    NO_COUNTER,
-    ElementFormat,
-    Engine,
-    Flag,
-    Function,
-    Opcode,
-    RowFormat,
-    offset,
-    unpack,
-    waits,
-)
-from halfdome.hdl.commands import fields as fields_of
+from halfdome.hdl.commands import ElementFormat, Engine, Flag, Function, Opcode, RowFormat
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import NO_COUNTER, offset, unpack, waits
+from halfdome.hdl.descriptors import fields as fields_of
 from halfdome.hdl.registers import BAR0_BYTES, COUNTER_BASE
 from halfdome.host.driver.timeline import peer_counter
 from halfdome.host.report.recording import Recording

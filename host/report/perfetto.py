@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine
+from halfdome.hdl.commands import Engine
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES
 from halfdome.host import arguments
 from halfdome.host.driver.device import Submitted
 from halfdome.host.driver.rings import RING_ENTRIES

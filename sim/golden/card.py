@@ -12,11 +12,10 @@ from halfdome.hdl.commands import (
     Opcode,
     RowFormat,
     Status,
-    fields,
     index_mode,
-    unpack,
 )
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields, unpack
 from halfdome.sim.golden import pairs, products, sums
 from halfdome.sim.golden.check import check
 from halfdome.sim.golden.gather import lengths_of, sparse_lengths_sum

@@ -8,18 +8,17 @@ operand of no bytes (the indices of an empty GATHER) must be aligned but may poi
 params of a product with INT32 output are not looked at.
 """
 
-from halfdome.hdl.commands import (
+from halfdome.hdl.commands import Opcode, Status
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import (
     DESCRIPTOR_BYTES,
     EXTENSION,
     FLAGS,
     HEADER,
-    Opcode,
-    Status,
     fields,
     offset,
     unpack,
 )
-from halfdome.hdl.config import CardConfig
 from halfdome.sim.golden.rules import elements, gather, moves, products, rule, windows
 from halfdome.sim.golden.rules.rule import Broken
 

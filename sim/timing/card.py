@@ -10,8 +10,9 @@ from functools import cache
 
 import numpy as np
 
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Status
+from halfdome.hdl.commands import Status
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES
 from halfdome.sim.build.compiler import SIM, library
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check

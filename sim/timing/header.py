@@ -10,16 +10,9 @@ from halfdome.hdl import registers
 from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.rules.tables import operands
 from halfdome.hdl.commands import (
-    BODIES,
-    COMPLETION_BYTES,
-    DESCRIPTOR_BYTES,
-    EXTENSION,
-    HEADER,
-    NO_COUNTER,
     TABLE_BYTES,
     ElementFormat,
     Engine,
-    Field,
     Flag,
     Function,
     Opcode,
@@ -29,6 +22,15 @@ from halfdome.hdl.commands import (
 )
 from halfdome.hdl.config import ADDRESS_BITS, LINE_BYTES, CardConfig
 from halfdome.hdl.core import READERS, WEIGHT_PORT, WRITERS
+from halfdome.hdl.descriptors import (
+    BODIES,
+    COMPLETION_BYTES,
+    DESCRIPTOR_BYTES,
+    EXTENSION,
+    HEADER,
+    NO_COUNTER,
+    Field,
+)
 from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.dma.transpose import QUEUED

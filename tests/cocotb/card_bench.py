@@ -12,16 +12,8 @@ from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiRam
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import (
-    COMPLETION,
-    ElementFormat,
-    Opcode,
-    RowFormat,
-    Status,
-    fields,
-    pack,
-    unpack,
-)
+from halfdome.hdl.commands import ElementFormat, Opcode, RowFormat, Status
+from halfdome.hdl.descriptors import COMPLETION, fields, pack, unpack
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.matmul import pack_params, pack_weights
 from tests.cocotb.cards import CONFIG, OPEN_CARD

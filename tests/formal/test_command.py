@@ -12,7 +12,8 @@ import halfdome.hdl.command.queues
 from halfdome.hdl.command.completion import MESSAGE_BYTES, CompletionWriter
 from halfdome.hdl.command.counters import CounterBank
 from halfdome.hdl.command.queues import CoreQueues, EngineQueue
-from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, HEADER, Engine, Status, layout
+from halfdome.hdl.commands import Engine, Status
+from halfdome.hdl.descriptors import COMPLETION, COMPLETION_BYTES, HEADER, layout
 from halfdome.hdl.engine import WAIT
 from tests.formal.prove import Spec
 from tests.formal.rules import Scoreboard, fifo_is_sound, obey_stream_rules

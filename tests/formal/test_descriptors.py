@@ -16,17 +16,9 @@ from halfdome.hdl.command.fetcher import CommandFetcher
 from halfdome.hdl.command.range_checker import RangeChecker
 from halfdome.hdl.command.rules.rule import Operand, Rule
 from halfdome.hdl.command.turns import RingTurns, queue_of
-from halfdome.hdl.commands import (
-    DESCRIPTOR_BYTES,
-    EXTENSION,
-    HEADER,
-    NO_COUNTER,
-    Engine,
-    Opcode,
-    Status,
-    layout,
-)
+from halfdome.hdl.commands import Engine, Opcode, Status
 from halfdome.hdl.config import preset
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, EXTENSION, HEADER, NO_COUNTER, layout
 from halfdome.hdl.engine import WAIT
 from tests.formal.prove import Spec
 from tests.formal.rules import fifo_is_sound, obey_stream_rules, wait_in_turn

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import (
+from halfdome.hdl.commands import Engine, Flag, IndexMode, Opcode, index_mode, mode_flags
+from halfdome.hdl.descriptors import (
     BODIES,
     COMPLETION,
     COMPLETION_BYTES,
@@ -13,15 +14,9 @@ from halfdome.hdl.commands import (
     FLAGS,
     HEADER,
     NO_COUNTER,
-    Engine,
-    Flag,
-    IndexMode,
-    Opcode,
     field_at,
     fields,
-    index_mode,
     layout,
-    mode_flags,
     offset,
     pack,
     unpack,

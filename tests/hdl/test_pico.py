@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from halfdome.hdl import registers
 from halfdome.hdl.card import Card
-from halfdome.hdl.commands import Engine, IndexMode, Opcode, RowFormat, Status, pack
+from halfdome.hdl.commands import Engine, IndexMode, Opcode, RowFormat, Status
 from halfdome.hdl.config import PICO, PRESETS, ConfigError
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.pico import Pico
 from tests.bench import simulate
 from tests.hdl.gather import harness as gather

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, Opcode, fields, offset, pack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import COMPLETION, COMPLETION_BYTES, fields, offset, pack
 from halfdome.hdl.tools import run_yosys
 from halfdome.hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
 

@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import Opcode, fields
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import fields
 from halfdome.hdl.verilog import TOP, card_verilog, interface_markdown
 from halfdome.hdl.verilog_top import BENCH, NAME, bench_verilog, ports, ports_json, top_verilog
 

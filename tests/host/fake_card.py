@@ -3,7 +3,8 @@
 import numpy as np
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import COMPLETION_BYTES, DESCRIPTOR_BYTES, Status
+from halfdome.hdl.commands import Status
+from halfdome.hdl.descriptors import COMPLETION_BYTES, DESCRIPTOR_BYTES
 
 
 class FakeBuffer:

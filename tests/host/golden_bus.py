@@ -8,14 +8,12 @@ next is drawn at random: whatever is not ordered by an event happens in any orde
 import numpy as np
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import (
+from halfdome.hdl.commands import Engine, Opcode, Status
+from halfdome.hdl.descriptors import (
     COMPLETION_BYTES,
     DESCRIPTOR_BYTES,
     HEADER,
     NO_COUNTER,
-    Engine,
-    Opcode,
-    Status,
     unpack,
     waits,
 )

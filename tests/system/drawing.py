@@ -4,8 +4,9 @@ import random
 
 import numpy as np
 
-from halfdome.hdl.commands import EXTENSION, NO_COUNTER, Opcode, fields, pack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import EXTENSION, NO_COUNTER, fields, pack
 from tests.hdl.command.descriptors import noise, towards_an_edge
 from tests.system.programs import KINDS, SLOT, Task
 

@@ -18,17 +18,9 @@ from rich.console import Console
 from rich.progress import track
 
 import halfdome
-from halfdome.hdl.commands import (
-    DESCRIPTOR_BYTES,
-    HEADER,
-    Opcode,
-    Status,
-    fields,
-    pack,
-    unpack,
-    waits,
-)
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS, CardConfig
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, HEADER, fields, pack, unpack, waits
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
 from tests.system.drawing import HOST_BYTES, draw

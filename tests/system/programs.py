@@ -18,11 +18,10 @@ from halfdome.hdl.commands import (
     Opcode,
     RowFormat,
     Status,
-    fields,
     mode_flags,
-    pack,
 )
 from halfdome.hdl.config import PRESETS, CardConfig
+from halfdome.hdl.descriptors import fields, pack
 from halfdome.host.driver.layout import pack_weights, round_up
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.matmul import pack_params

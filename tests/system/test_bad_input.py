@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import ConfigError, preset
+from halfdome.hdl.descriptors import pack
 from halfdome.host.driver.device import Device
 from halfdome.host.driver.memory import Block
 from halfdome.host.graph.fused_rows import fuse_8bit

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 from halfdome.host.driver.errors import CardError
 from halfdome.host.driver.rings import RING_ENTRIES
 

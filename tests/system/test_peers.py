@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.commands import Opcode
+from halfdome.hdl.descriptors import pack
 from halfdome.sim.fabric.config import FabricConfig
 
 BYTES = 8192

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 from halfdome.host.driver.errors import CommandError
 from halfdome.host.driver.layout import pack_params, pack_weights
 from halfdome.host.runtime.products import groups_per_tile

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Engine, Opcode, pack
+from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import preset
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.registers import ACTIVITIES
 from tests.oracles.gather_vectors import random_case as gather_case
 from tests.oracles.gather_vectors import torch_embedding_bag

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Opcode, ReadFailure, Status, pack
+from halfdome.hdl.commands import Opcode, ReadFailure, Status
+from halfdome.hdl.descriptors import pack
 from halfdome.sim.fabric.faults import Fault, FaultKind, FaultPlan, Flow
 
 BYTES = 1024

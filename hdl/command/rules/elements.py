@@ -33,9 +33,9 @@ from halfdome.hdl.commands import (
     Function,
     Opcode,
     Status,
-    fields,
 )
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields
 
 PAIRS = (Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
 VECTOR = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP, Opcode.QUANTISE)

@@ -10,7 +10,8 @@ from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.arith.format import FLOAT32
-from halfdome.hdl.commands import Flag, Opcode, Status, fields, layout, offset
+from halfdome.hdl.commands import Flag, Opcode, Status
+from halfdome.hdl.descriptors import fields, layout, offset
 
 
 class Rule(NamedTuple):

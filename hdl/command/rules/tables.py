@@ -12,18 +12,9 @@ from amaranth.lib import data
 
 from halfdome.hdl.command.rules import elements, gather, moves, products, windows
 from halfdome.hdl.command.rules.rule import Operand, Rule, is_one_of
-from halfdome.hdl.commands import (
-    EXTENSION,
-    FLAGS,
-    HEADER,
-    NO_COUNTER,
-    Engine,
-    Opcode,
-    Status,
-    layout,
-    offset,
-)
+from halfdome.hdl.commands import Engine, Opcode, Status
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import EXTENSION, FLAGS, HEADER, NO_COUNTER, layout, offset
 
 _FAMILIES = {
     moves: {Engine.LOAD, Engine.STORE},

@@ -15,9 +15,9 @@ from halfdome.hdl.commands import (
     Function,
     Opcode,
     Status,
-    fields,
 )
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields
 from halfdome.sim.golden.rules import rule
 from halfdome.sim.golden.rules.rule import Broken, Extent
 from halfdome.sim.golden.vector import float_of

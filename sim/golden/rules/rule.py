@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from halfdome.hdl.commands import NO_COUNTER, Opcode, Status
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import NO_COUNTER
 from halfdome.sim.golden.vector import float_of
 
 Broken = Iterator[tuple[Status, str]]

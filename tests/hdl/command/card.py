@@ -5,7 +5,8 @@ from collections import deque
 
 from halfdome.hdl import registers
 from halfdome.hdl.command.processor import CommandProcessor
-from halfdome.hdl.commands import COMPLETION, COMPLETION_BYTES, HEADER, Engine, Status, unpack
+from halfdome.hdl.commands import Engine, Status
+from halfdome.hdl.descriptors import COMPLETION, COMPLETION_BYTES, HEADER, unpack
 from tests.bench import monitor, simulate
 from tests.hdl.command.descriptors import slots
 from tests.hdl.dma.pcie import HOST_BASE, HostMemory

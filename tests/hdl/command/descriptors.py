@@ -2,8 +2,9 @@
 
 import random
 
-from halfdome.hdl.commands import EXTENSION, ElementFormat, Opcode, fields, offset, pack
+from halfdome.hdl.commands import ElementFormat, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import EXTENSION, fields, offset, pack
 
 TINY = PRESETS["tiny"]
 _PAD = TINY.scratchpad_address(0)

@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 from halfdome.hdl.command.checker import DescriptorChecker
 from halfdome.hdl.command.range_checker import TAIL_BITS, RangeChecker
 from halfdome.hdl.command.rules.elements import VECTOR
-from halfdome.hdl.commands import (
-    EXTENSION,
-    NO_COUNTER,
-    Engine,
-    Flag,
-    Opcode,
-    Status,
-    fields,
-    pack,
-    unpack,
-)
+from halfdome.hdl.commands import Engine, Flag, Opcode, Status
 from halfdome.hdl.config import PICO, PRESETS
+from halfdome.hdl.descriptors import EXTENSION, NO_COUNTER, fields, pack, unpack
 from halfdome.sim.golden.check import check
 from tests.bench import as_dict, get, monitor, put, simulate, sink
 from tests.hdl.command.descriptors import GOOD, mutated, noise, slots

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from halfdome.hdl import registers
 from halfdome.hdl.command.queues import CoreQueues
-from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Opcode, Status, pack, unpack, waits
+from halfdome.hdl.commands import Engine, Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import HEADER, NO_COUNTER, pack, unpack, waits
 from halfdome.hdl.pcie.port import READ_EVENTS, REQUEST_EVENTS
 from halfdome.sim.golden.check import check
 from tests.hdl.command.card import MESSAGE, Card, ring_of

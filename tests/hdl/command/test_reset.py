@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from halfdome.hdl import registers
 from halfdome.hdl.command.queues import CoreQueues
-from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 from tests.hdl.command.card import CQ, MESSAGE, Card
 from tests.hdl.dma.pcie import HOST_BASE
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from halfdome.hdl import registers
 from halfdome.hdl.command.fetcher import CommandFetcher
-from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.memory.arbiter import URGENT_TURNS
 from tests.bench import simulate
 from tests.hdl.command.card import CQ, Card

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import Opcode, ReadFailure, Status, pack
+from halfdome.hdl.commands import Opcode, ReadFailure, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.engine import Activity

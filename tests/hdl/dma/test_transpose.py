@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import TRANSPOSED_BYTES, Opcode, Status, pack
+from halfdome.hdl.commands import TRANSPOSED_BYTES, Opcode, Status
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.transpose import BlockTransposer, cycles
 from halfdome.hdl.engine import Activity

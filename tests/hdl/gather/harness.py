@@ -13,9 +13,9 @@ from halfdome.hdl.commands import (
     RowFormat,
     Status,
     mode_flags,
-    pack,
 )
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.gather.engine import GatherEngine
 from halfdome.hdl.registers import GATHER_WAITS

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status, fields, pack, unpack
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode, Status
+from halfdome.hdl.descriptors import fields, pack, unpack
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.matmul.engine import MatmulEngine
 from halfdome.sim.golden.matmul import pack_params, pack_weights

@@ -2,8 +2,9 @@
 
 import pytest
 
-from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import preset
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.matmul.job import JobDecoder
 from tests.bench import simulate
 from tests.hdl.command.descriptors import GOOD

@@ -12,10 +12,10 @@ from halfdome.hdl.commands import (
     Flag,
     Function,
     Opcode,
-    pack,
 )
-from halfdome.hdl.commands import fields as fields_of
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import fields as fields_of
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.engine import Activity
 from halfdome.sim.golden import pairs, sums
 from halfdome.sim.golden.matmul import pack_params

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, pack
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.vector import decode, encode, maximum, reduce_rows
 from tests.hdl.vector.jobs import bits

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl.arith.format import FLOAT32
-from halfdome.hdl.commands import Flag, Opcode, pack
+from halfdome.hdl.commands import Flag, Opcode
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.vector.fixed import FixedConstants
 from halfdome.hdl.vector.pairs import PairLane
 from halfdome.sim.golden import pairs

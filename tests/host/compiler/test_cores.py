@@ -13,7 +13,8 @@ from halfdome.hdl.commands import ElementFormat, Engine, Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.host.bench import shapes
 from halfdome.host.compiler import cores, sharing
-from halfdome.host.compiler.compile import _Compilation, compile
+from halfdome.host.compiler.compilation import Compilation
+from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.memory import buffers
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.driver.kernels import queue_of
@@ -74,7 +75,7 @@ def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kin
 
     with (
         patch.object(cores._Dealer, "_way", way),
-        patch.object(_Compilation, "_far_contents", far),
+        patch.object(Compilation, "_far_contents", far),
         patch.object(sharing, "LEAST_CYCLES", 0),
     ):
         try:

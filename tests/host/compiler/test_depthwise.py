@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from halfdome.hdl.commands import BODIES, HEADER, ElementFormat, Flag, Opcode, unpack
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import BODIES, HEADER, unpack
 from halfdome.host.compiler import costs
 from halfdome.host.driver.kernels import Window
 from halfdome.host.graph.graph import Graph, Node

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import NO_COUNTER, Opcode, fields, offset, unpack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import NO_COUNTER, fields, offset, unpack
 from halfdome.host.compiler.commands import Buffer, Command, Symbol
 from halfdome.host.compiler.commands import Place as Byte
 from halfdome.host.compiler.halfdome import HalfdomeTarget

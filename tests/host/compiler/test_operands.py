@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import Opcode, Status, fields, unpack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import fields, unpack
 from halfdome.host.compiler.operands import operands
 from halfdome.sim.golden.card import GoldenCard
 from tests.system.programs import KINDS, SLOT

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import ElementFormat, Opcode
 from halfdome.hdl.config import PRESETS
-from halfdome.host.compiler.compile import LEAST_IN_FLIGHT, SLOWER, compile
+from halfdome.host.compiler.compilation import LEAST_IN_FLIGHT, SLOWER
+from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.compiler.strips import NEAR, best_height, strips
@@ -27,7 +28,7 @@ U8 = ElementFormat.UINT8
 @contextmanager
 def kept():
     """While strips are kept as they are, whether they pay or not."""
-    pays = patch("halfdome.host.compiler.compile._Compilation._spares", lambda *_: True)
+    pays = patch("halfdome.host.compiler.compilation.Compilation._spares", lambda *_: True)
     with pays, patch("halfdome.host.compiler.staging.TRIES", 1):
         yield
 
@@ -145,7 +146,7 @@ def test_what_strips_send_away_is_read_in_strips_too():
     [node] = first.nodes
     second = Node("conv2d", ("y", *node.inputs[1:]), "z", node.attributes)
     both = Graph(first.inputs, ["z"], [node, second], first.constants)
-    with patch("halfdome.host.compiler.compile._Compilation._spares", lambda *_: True):
+    with patch("halfdome.host.compiler.compilation.Compilation._spares", lambda *_: True):
         program = compile(both, DEFAULT, in_flight=1, values=False)
     read = [each.places["x"][0] for each in decoded(program.parts[0]) if "x" in each.places]
     assert {program.segments[number].memory for number in read} == {"scratchpad"}

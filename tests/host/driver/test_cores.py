@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 from halfdome.host.driver.device import Device
 from halfdome.host.driver.errors import CardError, CommandError
 from halfdome.host.driver.rings import RING_ENTRIES, TICKETS, Rings

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import Opcode, Status, fields, offset, pack, unpack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import fields, offset, pack, unpack
 from halfdome.host.driver.accelerator import CardState
 from halfdome.host.driver.device import RESET_POLL_CYCLES, Device
 from halfdome.host.driver.errors import CardError, CardLost, CommandError

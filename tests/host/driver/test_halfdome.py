@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import NO_COUNTER, Opcode, offset, pack, unpack
-from halfdome.hdl.commands import fields as fields_of
+from halfdome.hdl.commands import Opcode
+from halfdome.hdl.descriptors import NO_COUNTER, offset, pack, unpack
+from halfdome.hdl.descriptors import fields as fields_of
 from halfdome.host.driver.accelerator import Code, Place
 from halfdome.host.driver.halfdome import InstalledPart
 

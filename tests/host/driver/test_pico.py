@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, Engine, Opcode, fields, unpack
+from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import PICO
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, fields, unpack
 from halfdome.host import platform
 from halfdome.host.driver import pico
 from halfdome.host.driver.errors import CardError, CardLost, CommandError

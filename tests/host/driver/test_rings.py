@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import Opcode, Status, pack
+from halfdome.hdl.commands import Opcode, Status
+from halfdome.hdl.descriptors import pack
 from halfdome.host.driver.rings import ENTRY, RING_ENTRIES, TICKETS, Rings, span_cycles
 from halfdome.host.driver.rings import spans as unwrapped
 from tests.host.interrupt import Interrupt

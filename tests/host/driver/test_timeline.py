@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import HEADER, NO_COUNTER, Engine, Opcode, fields, unpack
+from halfdome.hdl.commands import Engine, Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import HEADER, NO_COUNTER, fields, unpack
 from halfdome.host.driver.timeline import Event, Timeline, peer_counter
 
 TINY = PRESETS["tiny"]

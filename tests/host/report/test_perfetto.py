@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Engine, Opcode, Status, pack
+from halfdome.hdl.commands import Engine, Opcode, Status
 from halfdome.hdl.config import preset
+from halfdome.hdl.descriptors import pack
 from halfdome.hdl.registers import counter_offset
 from halfdome.host.driver.completion import Completion
 from halfdome.host.driver.device import Submitted

@@ -2,18 +2,9 @@
 
 import pytest
 
-from halfdome.hdl.commands import (
-    FLAGS,
-    ElementFormat,
-    Flag,
-    Opcode,
-    RowFormat,
-    Status,
-    fields,
-    offset,
-    pack,
-)
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode, RowFormat, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import FLAGS, fields, offset, pack
 from halfdome.sim.golden.check import check
 from tests.hdl.command.descriptors import GOOD
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Opcode, pack
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import pack
 
 pytestmark = pytest.mark.slow  # models of cards are compiled first
 

@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halfdome.hdl.commands import (
-    ElementFormat,
-    Flag,
-    Function,
-    Opcode,
-    RowFormat,
-    Status,
-    fields,
-    unpack,
-)
+from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode, RowFormat, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import fields, unpack
 from halfdome.sim.build.compiler import library
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.matmul import PARAM

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import DESCRIPTOR_BYTES, HEADER, Opcode, Status, pack
+from halfdome.hdl.commands import Opcode, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, HEADER, pack
 from halfdome.host.serving.deploy import deploy
 from halfdome.sim.golden.check import check
 from halfdome.sim.timing.card import TimingModel

@@ -132,20 +132,24 @@ class Bags:
         staged = [self._stage(card, tasks) for tasks in cores]
         layouts = [self._beside(card, tasks) for tasks in cores]
         made: list[list[_Pooled]] = [[] for _ in cores]
-        before: dict[int, Command] = {}
+        pooled: list[list[Command]] = [[] for _ in cores]
         for turn in range(max(map(len, cores), default=0)):
-            now: dict[int, Command] = {}
             for core in (core for core, tasks in enumerate(cores) if turn < len(tasks)):
                 node, task = cores[core][turn]
                 staging, near = staged[core]
                 layout = layouts[core].get((node.output, task)) or self._own(node, task)
                 nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
                 piece = staging.pieces[turn]
-                now[core] = self._gather(card, node, task, piece, near, layout, nbytes)
-                now[core].behind += [before[each] for each in dealt.behind(core) if before]
+                command = self._gather(card, node, task, piece, near, layout, nbytes)
+                # A command waits for none that stands behind it.
+                command.behind += [
+                    pooled[other][at]
+                    for other, at in dealt.behind(core, turn)
+                    if at < len(pooled[other])
+                ]
+                pooled[core].append(command)
                 if (node.output, task) in layouts[core]:
                     made[core].append(_Pooled(node, task, layout, nbytes))
-            before = now
         return made
 
     def _dealt(self, card: int) -> sharing.Dealt:

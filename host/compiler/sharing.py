@@ -27,28 +27,34 @@ class Dealt:
     ----------
     tasks : of each core
     in_order : bool, whether each core keeps to that order
-    in_step : bool, whether all pool one table at a time
+    in_step : of each core the turns that all take together, as many for each; or of none
     """
 
     tasks: Sequence[Sequence[Task]]
     in_order: bool = False
-    in_step: bool = False
+    in_step: Sequence[Sequence[int]] = ()
 
-    def behind(self, core: int) -> Sequence[int]:
-        """The cores whose turn before has to be over when a turn of this one begins. In step that
-        is one of another core, as all of them wait for each other after a few turns."""
-        return [core] * self.in_order + [(core - 1) % len(self.tasks)] * self.in_step
+    def behind(self, core: int, turn: int) -> list[tuple[int, int]]:
+        """Cores and turns that have to be over when a turn of a core begins. In step that is one of
+        another core, as all of them wait for each other after a few turns."""
+        found = [(core, turn - 1)] if self.in_order and turn else []
+        if self.in_step and turn in self.in_step[core][1:]:
+            other = (core - 1) % len(self.tasks)
+            found.append((other, self.in_step[other][self.in_step[core].index(turn) - 1]))
+        return found
 
 
 def deal(tasks: Sequence[Task], cost: Cost, cores: int, far: Collection[Task]) -> Dealt:
     """All cores pool those of `far` that take long at once, in one order, others by tables.
 
-    The latter come at another time in each core, so that DRAM has no rest meanwhile.
+    The latter come at another time in each core, so that DRAM has no rest meanwhile: two others
+    keep it busy, one alone may not, and need not wait for a core that is at a near table.
     """
     shared = [task for task in tasks if task in far and cost(task) >= cores * LEAST_CYCLES]
     alone = by_tables([task for task in tasks if task not in shared], cost, cores)
     if not shared:
         return Dealt([mine for mine in alone if mine])
+    together = {task.table for task in shared}
     share = sum(map(cost, tasks)) / cores
     left = [max(share - sum(map(cost, mine)), 0.0) for mine in alone]
     ends = [end / sum(left) for end in accumulate(left, initial=0.0)]
@@ -61,8 +67,9 @@ def deal(tasks: Sequence[Task], cost: Cost, cores: int, far: Collection[Task]) -
                 part = replace(task, samples=task.samples[start:stop])
                 turns.append(((turn + 0.5) / len(shared), part))
         found.append([task for _, task in sorted(turns, key=lambda each: each[0])])
-    in_step = all(len(mine) == len(shared) == len(tasks) for mine in found)
-    return Dealt([mine for mine in found if mine], in_order=True, in_step=in_step)
+    in_step = [[turn for turn, task in enumerate(mine) if task.table in together] for mine in found]
+    steps = all(len(turns) == len(shared) for turns in in_step) and (cores > 2 or not any(alone))
+    return Dealt([mine for mine in found if mine], in_order=True, in_step=in_step if steps else ())
 
 
 def by_tables(tasks: Sequence[Task], cost: Cost, cores: int) -> list[list[Task]]:

@@ -46,13 +46,12 @@ def test_a_board_with_a_gather_engine_pools_and_refuses_products():
     with simulated_board(engine=Engine.GATHER) as (port, _):
         with platform.open(board=port, answer_seconds=60) as runtime:
             card, reference = runtime.cards[0], runtime.reference
-            for dtype in (np.float32, np.float16):
-                ours, theirs = (
-                    it.embedding_bag(
-                        table.astype(dtype), indices, offsets, mode="mean", dtype=dtype
-                    )
-                    for it in (card, reference)
+            ours, theirs = (
+                it.embedding_bag(
+                    table.astype(np.float16), indices, offsets, mode="mean", dtype=np.float16
                 )
-                np.testing.assert_array_equal(ours, theirs)
+                for it in (card, reference)
+            )
+            np.testing.assert_array_equal(ours, theirs)
             with pytest.raises(CommandError, match="BAD_OPCODE: the card has no matmul"):
                 card.linear(np.ones((2, 4), np.uint8), np.ones((1, 4), np.int8), 1.0)

@@ -125,7 +125,7 @@ def test_cores_that_pool_in_far_memory_find_rows_of_dram_open():
     assert read > 0.8 * costs.dram_bytes_per_cycle(config) * cycles
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cores_share_a_card_as_hardware_does_when_it_is_timed_without(small):
     native, timing = (
         cores.measure(small, ["RM1"], (1, 2), requests=2, engine=engine)["rows"]

@@ -115,62 +115,30 @@ def sensitivity(study: Study, points: Sequence[Point]) -> go.Figure:
 _PALETTE = ("#06c", "#c60", "#393", "#939", "#666")
 
 
-def activities(row: Mapping[str, Any]) -> go.Figure:
-    """Where the cycles of each engine went."""
-    engines = row["engines"]
-    figure = go.Figure([
-        go.Bar(
-            y=list(engines), x=[each[activity] for each in engines.values()], name=activity,
-            orientation="h", marker_color=COLOURS[activity],
-        )
-        for activity in sorted(ACTIVITIES, key=list(COLOURS).index)
-    ])  # fmt: skip
-    figure.update_xaxes(title_text="share of the cycles of all cards", range=[0, 1])
-    return figure.update_layout(
-        title="Where cycles go", barmode="stack", height=330, **_LAYOUT
-    )  # fmt: skip
+def traces(study: Study, point: Point, reach: Sequence[float]) -> dict[str, list[dict[str, Any]]]:
+    """What pictures of one point draw first, by their names: plain data, of which a study with many
+    points needs one for each, and checks none as a `Figure` would."""
+    return {
+        "shares": _shares(point.row), "activities": _activities(point.row),
+        "roofline": [_roofs(study, point, reach)], "energy": _energy(point.row),
+    }  # fmt: skip
 
 
-def shares(row: Mapping[str, Any]) -> go.Figure:
-    """How busy each resource was, busiest first: the first binds, the others have headroom."""
-    ordered = sorted(row["shares"].items(), key=lambda item: item[1])
-    figure = go.Figure(go.Bar(
-        y=[name for name, _ in ordered], x=[share for _, share in ordered], orientation="h",
-        marker_color=["#999"] * (len(ordered) - 1) + ["#c33"],
-    ))  # fmt: skip
-    figure.update_xaxes(title_text="share of the time, of the busiest of its kind", range=[0, 1])
-    return figure.update_layout(title="What binds", height=330, **_LAYOUT)
-
-
-def roofline(study: Study, points: Sequence[Point], chosen: Point) -> go.Figure:
-    """Multiply-accumulates a second against those for a byte of DRAM, under `roofs`."""
-    mine = [point for point in points if point.row and point.row["dram_bytes_per_sample"]]
-    figure = go.Figure([
-        roofs(study, chosen, reach(points)),
-        go.Scatter(
-            x=[_macs_per_byte(point) for point in mine],
-            y=[point.row["macs_per_sample"] * point.row["samples_per_second"] for point in mine],
-            mode="markers", name="points", marker={"color": "#999", "size": 9},
-            **_told(study, mine, chosen),
-        ),
-    ])  # fmt: skip
-    figure.update_xaxes(title_text="multiply-accumulates for a byte of DRAM", type="log")
-    figure.update_yaxes(title_text="multiply-accumulates a second, all cards", type="log")
-    return figure.update_layout(title="Roofline", height=420, **_LAYOUT)
-
-
-def roofs(study: Study, point: Point, reach: Sequence[float]) -> go.Scatter:
-    """What arrays and DRAM of a point's platform allow, as far as `reach` and the ridge."""
-    design = study.design(point.values)
-    card, hertz = design.card, design.card.clock_mhz * 1e6
-    peak = design.cards * card.cores * card.array_rows * card.array_columns * hertz
-    dram = design.cards * costs.dram_bytes_per_cycle(card) * hertz
-    ridge = peak / dram
-    ends = [min([*reach, ridge]) / 4, ridge, max([*reach, ridge]) * 4]
-    return go.Scatter(
-        x=ends, y=[min(peak, each * dram) for each in ends], mode="lines",
-        name=f"roofs of point {point.number}", line={"color": "#333"},
-    )  # fmt: skip
+def of_point(study: Study, points: Sequence[Point], chosen: Point) -> dict[str, go.Figure]:
+    """What binds a point, where its cycles and its energy go, and its place under its roofs."""
+    figures = {name: go.Figure(data) for name, data in traces(study, chosen, reach(points)).items()}
+    shares, activities, roofline, energy = figures.values()
+    shares.update_xaxes(title_text="share of the time, of the busiest of its kind", range=[0, 1])
+    shares.update_layout(title="What binds", height=330, **_LAYOUT)
+    activities.update_xaxes(title_text="share of the cycles of all cards", range=[0, 1])
+    activities.update_layout(title="Where cycles go", barmode="stack", height=330, **_LAYOUT)
+    roofline.add_trace(_under_roofs(study, points, chosen))
+    roofline.update_xaxes(title_text="multiply-accumulates for a byte of DRAM", type="log")
+    roofline.update_yaxes(title_text="multiply-accumulates a second, all cards", type="log")
+    roofline.update_layout(title="Roofline", height=420, **_LAYOUT)
+    energy.update_yaxes(title_text="µJ for a sample (model)")
+    energy.update_layout(title="Energy", height=330, **_LAYOUT)
+    return figures
 
 
 def reach(points: Sequence[Point]) -> list[float]:
@@ -183,9 +151,57 @@ def _macs_per_byte(point: Point) -> float:
     return point.row["macs_per_sample"] / point.row["dram_bytes_per_sample"]
 
 
-def energy(row: Mapping[str, Any]) -> go.Figure:
+def _activities(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where the cycles of each engine went."""
+    engines = row["engines"]
+    return [
+        {
+            "type": "bar", "orientation": "h", "name": activity, "y": list(engines),
+            "x": [each[activity] for each in engines.values()],
+            "marker": {"color": COLOURS[activity]},
+        }
+        for activity in sorted(ACTIVITIES, key=list(COLOURS).index)
+    ]  # fmt: skip
+
+
+def _shares(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How busy each resource was, busiest first: the first binds, the others have headroom."""
+    ordered = sorted(row["shares"].items(), key=lambda item: item[1])
+    return [{
+        "type": "bar", "orientation": "h", "y": [name for name, _ in ordered],
+        "x": [share for _, share in ordered],
+        "marker": {"color": ["#999"] * (len(ordered) - 1) + ["#c33"]},
+    }]  # fmt: skip
+
+
+def _roofs(study: Study, point: Point, reach: Sequence[float]) -> dict[str, Any]:
+    """What arrays and DRAM of a point's platform allow, as far as `reach` and the ridge."""
+    design = study.design(point.values)
+    card, hertz = design.card, design.card.clock_mhz * 1e6
+    peak = design.cards * card.cores * card.array_rows * card.array_columns * hertz
+    dram = design.cards * costs.dram_bytes_per_cycle(card) * hertz
+    ridge = peak / dram
+    ends = [min([*reach, ridge]) / 4, ridge, max([*reach, ridge]) * 4]
+    return {
+        "type": "scatter", "mode": "lines", "name": f"roofs of point {point.number}", "x": ends,
+        "y": [min(peak, each * dram) for each in ends], "line": {"color": "#333"},
+    }  # fmt: skip
+
+
+def _under_roofs(study: Study, points: Sequence[Point], chosen: Point) -> go.Scatter:
+    """Multiply-accumulates a second against those for a byte of DRAM."""
+    mine = [point for point in points if point.row and point.row["dram_bytes_per_sample"]]
+    return go.Scatter(
+        x=[_macs_per_byte(point) for point in mine],
+        y=[point.row["macs_per_sample"] * point.row["samples_per_second"] for point in mine],
+        mode="markers", name="points", marker={"color": "#999", "size": 9},
+        **_told(study, mine, chosen),
+    )  # fmt: skip
+
+
+def _energy(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the energy of a sample is spent on."""
     spent = row["energy_uj"]
-    figure = go.Figure(go.Bar(x=list(spent), y=list(spent.values()), marker_color="#06c"))
-    figure.update_yaxes(title_text="µJ for a sample (model)")
-    return figure.update_layout(title="Energy", height=330, **_LAYOUT)
+    return [{
+        "type": "bar", "x": list(spent), "y": list(spent.values()), "marker": {"color": "#06c"},
+    }]  # fmt: skip

@@ -70,7 +70,7 @@ def write(
     infeasible = [(point.name, point.why) for point in points if not point.row]
     about = {
         each.number: _about(each, first, commands(each), host)
-        | {"traces": _traces(study, each, reach)}
+        | {"traces": figures.traces(study, each, reach)}
         for each in measured
     }
     shown = {name: about[chosen.number][name] for name in ("name", "beside", "commands")}
@@ -86,11 +86,7 @@ def write(
         }),
         *_on_rtl(points, rtl),
         '<h2 id="name">{name}</h2><div id="beside">{beside}</div>'.format_map(shown),
-        *_html({
-            "shares": figures.shares(chosen.row), "activities": figures.activities(chosen.row),
-            "roofline": figures.roofline(study, points, chosen),
-            "energy": figures.energy(chosen.row),
-        }, library=False),
+        *_html(figures.of_point(study, points, chosen), library=False),
         "<h2>Infeasible</h2>" + _table(("point", "why"), infeasible) if infeasible else "",
         '<h2>To make it again</h2><pre id="commands">{commands}</pre>'.format_map(shown),
         f'<script type="application/json" id="points">{_json(about)}</script>',
@@ -118,14 +114,6 @@ def _about(
         + _table(names, _beside(point.row, first.row)),
         "commands": escape("\n".join(commands)),
     }
-
-
-def _traces(study: Study, point: Point, reach: Sequence[float]) -> dict[str, Any]:
-    """What the pictures of one point draw, by their ids: the first traces of each."""
-    return {
-        "shares": figures.shares(point.row).data, "activities": figures.activities(point.row).data,
-        "roofline": [figures.roofs(study, point, reach)], "energy": figures.energy(point.row).data,
-    }  # fmt: skip
 
 
 def _json(value: object) -> str:

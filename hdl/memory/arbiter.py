@@ -205,7 +205,7 @@ class StreamArbiter(wiring.Component):
             return m
         m.submodules.turn = turn = UrgentFirst(groups)
         m.d.comb += turn.urgent.eq(self.urgent)
-        inputs, merged = iter(self.i), []
+        inputs, offers = iter(self.i), []
         for number, size in enumerate(self._sizes):
             m.submodules[f"group{number}"] = inner = StreamArbiter(self._shape, size)
             for i, inner_i in zip(islice(inputs, size), inner.i, strict=True):
@@ -215,24 +215,24 @@ class StreamArbiter(wiring.Component):
                     i.ready.eq(inner_i.ready),
                 ]
             place = inner.o.p.index | turn.index << index_bits(max(self._sizes))
-            merged.append((inner.o, inner.o.p.p, place))
-        self._pick(m, turn, merged, self.held)
+            offers.append((inner.o, inner.o.p.p, place))
+        self._pick(m, turn, offers, self.held)
         return m
 
-    def _pick(self, m: Module, turn: RoundRobin | UrgentFirst, merged, held):
+    def _pick(self, m: Module, turn: RoundRobin | UrgentFirst, offers, held):
         """Registers what `turn` picks of streams, each with what it brings and its number, that
         are not held."""
         free = Signal()
         m.d.comb += [
-            turn.requests.eq(Cat(i.valid for i, _, _ in merged) & ~held),
+            turn.requests.eq(Cat(i.valid for i, _, _ in offers) & ~held),
             free.eq(~self.o.valid | self.o.ready),
             turn.advance.eq(free),
         ]
-        for k, (i, _, _) in enumerate(merged):
+        for k, (i, _, _) in enumerate(offers):
             m.d.comb += i.ready.eq(free & turn.grant[k])
         with m.If(free):
             m.d.sync += self.o.valid.eq(turn.requests.any())
             with m.Switch(turn.index):
-                for k, (_, payload, number) in enumerate(merged):
+                for k, (_, payload, number) in enumerate(offers):
                     with m.Case(k):
                         m.d.sync += [self.o.p.p.eq(payload), self.o.p.index.eq(number)]

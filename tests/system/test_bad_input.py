@@ -308,7 +308,11 @@ def test_a_driver_for_another_configuration():
         ),
         ({"engine": "fpga"}, ValueError, "engine='fpga': unknown; known are native, pysim"),
         ({"cards": 0}, ValueError, "cards=0: must be an integer from 1 to 12"),
-        ({"config": "default", "cards": 13}, ValueError, "cards=13: must be an integer from 1 to 12"),
+        (
+            {"config": "default", "cards": 13},
+            ValueError,
+            "cards=13: must be an integer from 1 to 12",
+        ),
         ({"threads": 0}, ValueError, "threads=0: must be a whole number, 1 or more"),
         ({"config": TINY.replace(counters=8)}, ConfigError, "counters=8: .* 6 cards at least 11"),
     ],

@@ -17,8 +17,8 @@ DRAM_BANKS = 8
 DRAM_ROW_BYTES = 4096
 """Bytes of a DRAM row, what one activate opens: 1024 columns of 32 bits."""
 
-MOST_CARDS = 6
-"""Cards of a platform: as many as its carrier has slots."""
+PLATFORM_CARDS, MOST_CARDS = 6, 12
+"""Cards of a platform: as many as its carrier has slots, and with a second carrier."""
 
 DRAM_PRESETS = (
     "LPDDR4-533", "LPDDR4-1066", "LPDDR4-1600", "LPDDR4-2133", "LPDDR4-2400", "LPDDR4-2666",

@@ -274,7 +274,7 @@ def open(
 
     Parameters
     ----------
-    cards : int, 1 to 6
+    cards : int, 1 to 12
     config : name of a preset, or a `CardConfig`
     engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles.
         "timing" simulates no hardware, see docs/timing.md

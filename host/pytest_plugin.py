@@ -35,12 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("halfdome", "simulated accelerator cards (halfdome)")
     group.addoption(
         "--waves-cycles", dest="halfdome_waves_cycles", default="2000", metavar="N or A:B",
-        help="cycles of a `platform` in its waveforms: the last N (default: 2000), or from A to "
+        help="cycles of a `runtime` in its waveforms: the last N (default: 2000), or from A to "
         "before B",
     )  # fmt: skip
     group.addoption(
         "--timeline", dest="halfdome_timeline", default=None, metavar="DIR",
-        help="leave a timeline for ui.perfetto.dev of every test that uses `platform` or `card`",
+        help="leave a timeline for ui.perfetto.dev of every test that uses `runtime` or `card`",
     )  # fmt: skip
     group.addoption(
         "--study", dest="halfdome_study", default=None, metavar="STUDY.toml",
@@ -70,13 +70,13 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--timeline {folder}: {error.strerror}") from error
     for line in (
         f"cards(n): how many cards the `runtime` fixture has (default: {DEFAULT_CARDS})",
-        "cycle_budget(n): the test fails if its platform advances by more than n cycles",
+        "cycle_budget(n): the test fails if its `runtime` advances by more than n cycles",
     ):
         config.addinivalue_line("markers", line)
 
 
 @pytest.fixture
-def _halfdome(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
+def _halfdome(request: pytest.FixtureRequest) -> "Iterator[Runtime]":
     """What the fixtures below give, whichever of them a project has fixtures of its own for."""
     import halfdome
     from halfdome.host.platform import fabric, is_hardware
@@ -92,7 +92,9 @@ def _halfdome(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runti
         fabric=fabric(**point.fabric) if point else None,
         keep_inputs=is_hardware(engine),
     ) as opened:
-        request.node.stash[_open] = opened, tmp_path
+        # Only now: an interrupt while cards are compiled would not be told, but that pytest has no
+        # report to keep the folder by.
+        request.node.stash[_open] = opened, request.getfixturevalue("tmp_path")
         folder = options.getoption("halfdome_timeline")
         with opened.trace(_timeline(folder, request.node)) if folder else nullcontext():
             yield opened
@@ -128,14 +130,14 @@ def pytest_runtest_call(item: pytest.Item):
     if budget is None:
         return (yield)
     given = getattr(item, "funcargs", {})
-    names = [name for name in ("_halfdome", "runtime", "platform") if name in given]
-    if not names:
+    fixtures = (given.get(name) for name in ("_halfdome", "runtime", "platform"))
+    runtime = next((each for each in fixtures if hasattr(each, "cycles")), None)
+    if runtime is None:  # or fixtures of the project's own, so called
         pytest.fail(
             "cycle_budget: the test uses neither `runtime` nor `card`; `simulate` returns its "
             "cycles, compare those",
             pytrace=False,
         )
-    runtime = given[names[0]]
     start = runtime.cycles
     result = yield
     used = runtime.cycles - start

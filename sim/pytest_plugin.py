@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("halfdome", "simulated accelerator cards (halfdome)")
     group.addoption(
         "--engine", dest="halfdome_engine", default=DEFAULT_ENGINE, metavar="NAME",
-        help="engine of the `platform` fixture: native (default) or pysim",
+        help="engine of the `runtime` fixture: native (default), pysim, or timing",
     )  # fmt: skip
     group.addoption(
         "--config", dest="halfdome_config", default=DEFAULT_CONFIG, metavar="PRESET",
@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption(
         "--waves", dest="halfdome_waves", action="store_true",
-        help="leave the waveforms of all tests that use `simulate`, `platform` or `card`, not only "
+        help="leave the waveforms of all tests that use `simulate`, `runtime` or `card`, not only "
         "of failing ones",
     )  # fmt: skip
     group.addoption(
@@ -111,7 +111,7 @@ def golden_cycles(request: pytest.FixtureRequest):
 
     `golden_cycles(name, cycles, config=None)` fails the test if the count is not the recorded one;
     with `--renew-cycles` it records it. `config` is the `CardConfig` measured on: by default that
-    of the test's `platform`, without one that of the options.
+    of the test's `runtime`, without one that of the options.
     """
     options = request.config
     folder = options.rootpath / options.getini("halfdome_cycles_dir")

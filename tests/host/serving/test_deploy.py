@@ -7,7 +7,7 @@ import pytest
 
 from halfdome.hdl.config import preset
 from halfdome.host.compiler.compile import compile
-from halfdome.host.runtime.deployment import Before
+from halfdome.host.runtime.placement import Before
 from halfdome.host.runtime.program import ProgramError
 from halfdome.host.runtime.transfers import Transfers
 from halfdome.host.serving.deploy import _kept, deploy

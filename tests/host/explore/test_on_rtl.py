@@ -7,7 +7,7 @@ import pytest
 
 from halfdome.hdl.config import preset
 from halfdome.host.explore import measure, on_rtl, search, workers
-from halfdome.sim.rtl.cards import compiled_within
+from halfdome.sim.rtl.cards import compiled_within, maker
 from tests.host.explore import studies
 from tests.host.explore.reports import row
 from tests.host.explore.studies import of
@@ -104,6 +104,8 @@ def test_a_card_that_takes_too_long_leaves_nobody_who_compiles(tmp_path, monkeyp
 
 
 def test_a_card_that_the_cache_has_is_compiled_in_time():
+    [model] = maker("native", preset("tiny"), None)(1)
+    model.close()
     assert compiled_within(preset("tiny"), 60)
 
 

@@ -8,6 +8,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnxruntime import GraphOptimizationLevel  # noqa: E402
 from onnxruntime import quantization as tools  # noqa: E402
 
 from halfdome.host.frontend.compile import compile  # noqa: E402
@@ -75,6 +76,22 @@ def test_a_constant_is_an_output(made):
     [exact] = open_session(net).run(["y"], {"x": X})
     np.testing.assert_array_equal(known[0], exact)
     assert [each.name for each in plan.outputs] == ["a", "y"]
+
+
+def test_an_output_that_is_moved_and_quantised_stays_in_floating_point():
+    nodes = [
+        node("Erf", "a", "y"), node("Transpose", "y", "t"), node("Reshape", "t shape", "r"),
+        node("MatMul", "r v", "z"),
+    ]  # fmt: skip
+    constants = WEIGHT | {"v": WEIGHT["w"][:6, :2], "shape": np.array([2, 6])}
+    net = typed(model([PRODUCT, *nodes], {"x": (np.float32, (4, 8))}, ["y", "z"], constants))
+    made = prepare(net, calibration=[{"x": X}]).model
+    assert [each.op_type for each in made.graph.node].count("QLinearMatMul") == 2
+    y, exact = (
+        each.run(["y"], {"x": X})[0]
+        for each in (oracle(made), open_session(made, GraphOptimizationLevel.ORT_DISABLE_ALL))
+    )
+    np.testing.assert_array_equal(y, exact)
 
 
 def test_weights_are_an_output():

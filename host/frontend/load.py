@@ -17,7 +17,7 @@ from onnxscript import optimizer
 
 from halfdome.host.frontend.ceilings import without_windows_beyond
 from halfdome.host.frontend.errors import ModelError
-from halfdome.host.frontend.sessions import DTYPES, tensors
+from halfdome.host.frontend.sessions import DTYPES, quiet, tensors
 
 Shapes = Mapping[str, Sequence[int]]
 _HEAVY = 1 << 16
@@ -302,7 +302,8 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     model = _inferred(model)
     made = _inlined(model)
     try:
-        optimizer.fold_constants(made, onnx_shape_inference=True)
+        with quiet():
+            optimizer.fold_constants(made, onnx_shape_inference=True)
     except Exception:  # whatever an operator's evaluator raises; what is unfolded computes the same
         made = _inlined(model)
     optimizer.remove_unused_nodes(made)

@@ -230,7 +230,7 @@ def told() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what ONNX Runtime's tools say on the way."""
+    """Silences what tools of ONNX say on the way."""
     root = logging.getLogger()
     keep = logging.NullHandler()
     before, root.handlers = root.handlers, [keep]

@@ -17,6 +17,7 @@ import numpy as np
 from halfdome.host.frontend import torch_bags
 from halfdome.host.frontend.bags import Bag, pool
 from halfdome.host.frontend.errors import TorchError
+from halfdome.host.frontend.sessions import quiet
 
 try:
     import onnxscript  # noqa: F401  (torch.onnx writes with it)
@@ -276,7 +277,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield

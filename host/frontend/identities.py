@@ -1,4 +1,4 @@
-"""Identity nodes where ONNX Runtime overlooks that floats are taken, or they or constants returned."""
+"""Identity nodes where ONNX Runtime overlooks what is taken or returned as it is."""
 
 from collections.abc import Mapping
 

@@ -124,14 +124,26 @@ def test_dequantised_weights_are_the_hosts():
     assert [each.name for each in made.outputs] == ["y"]
 
 
-def test_a_network_quantised_with_all_defaults_comes_in(tmp_path):
-    onnx.save(residual(), tmp_path / "net.onnx")
-    requests = iter([{"x": image} for image in images(4)])
+def norms():
+    """A product between two norms that share their weights, as exporters write equal ones."""
+    nodes = [
+        node("LayerNormalization", "x g", "a"), node("MatMul", "a w", "b"),
+        node("LayerNormalization", "b g", "y"),
+    ]  # fmt: skip
+    constants = {"g": np.ones(8, np.float32), "w": np.eye(8, dtype=np.float32)}
+    return typed(model(nodes, {"x": (np.float32, (4, 8))}, ["y"], constants))
+
+
+@pytest.mark.parametrize(("net", "inputs"), [(residual, images(4)), (norms, [X])])
+def test_a_network_quantised_with_all_defaults_comes_in(net, inputs, tmp_path):
+    onnx.save(net(), tmp_path / "net.onnx")
+    requests = iter([{"x": x} for x in inputs])
 
     class Reader(tools.CalibrationDataReader):
         def get_next(self):
             return next(requests, None)
 
     tools.quantize_static(tmp_path / "net.onnx", tmp_path / "made.onnx", Reader())
-    plan = compile(tmp_path / "made.onnx", cards=1, config="tiny")
-    assert plan.parts
+    made = prepare(tmp_path / "made.onnx")
+    assert compile(made, cards=1, config="tiny").parts
+    assert [each.name for each in oracle(made.model).get_outputs()] == ["y"]

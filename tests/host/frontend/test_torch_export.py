@@ -197,8 +197,9 @@ def test_what_no_card_pools_is_looked_up_by_the_rest():
     assert model.ragged == set()
     *found, pooled, halves = run(model, model.named(given))
     *exact, _, expected = (each.detach().numpy() for each in made(*given))
-    for each, other in zip((*found, halves), (*exact, expected), strict=True):
+    for each, other in zip(found, exact, strict=True):
         np.testing.assert_array_equal(each, other)
+    np.testing.assert_allclose(halves, expected, rtol=1e-3)  # PyTorch divides in float32
     np.testing.assert_allclose(pooled, with_rounded_tables(made)(*given)[-2].detach(), atol=1e-6)
 
 

@@ -25,7 +25,7 @@ _MONOTONE_MOVES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "M
 """Those that Relu and Clip may as well come before."""
 _OTHER_PRECISIONS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _BLOCKED = "com.microsoft.nchwc"
-"""The domain of operators whose channels lie in blocks, in a model that is optimised to the full."""
+"""The domain of operators whose channels lie in blocks, for kernels of one machine."""
 _ENDINGS = ("_quantized", "_scale", "_zero_point")
 """What the quantiser appends to names for tensors of its own."""
 

@@ -209,6 +209,15 @@ def is_hardware(engine: str) -> bool:
     return engine in HARDWARE
 
 
+def compile_within(config: CardConfig, seconds: float) -> None:
+    """Compiles a card for the engine "native", unless that was done before. Raises `ValueError` if
+    it takes more than so many seconds."""
+    from halfdome.sim.rtl.cards import compiled_within
+
+    if not compiled_within(config, seconds):
+        raise ValueError(f"its card is not compiled within {seconds:g} s")
+
+
 def check_faults(faults: Sequence[str], cards: int) -> None:
     """Raises the `ValueError` with which `Runtime.inject` would refuse these."""
     from halfdome.sim.platform import Platform

@@ -76,15 +76,18 @@ class ArrayReader(wiring.Component):
         with m.If(self.stop & (asked | ~reader.i.valid)):
             m.d.sync += words.eq(0)
 
-        # Elements: shifted out of one held word.
+        # Elements: of one held word, from which two of 32 bits are shifted out at once.
         wide = Signal()
+        odd = Signal()
         elements = Signal(COUNT_BITS)
         word = Signal(config.bus_bytes * 8)
+        single = Signal(32)
         held = Signal(range(per_word + 1))
         capacity = Signal.like(held)
         fill = Signal.like(held)
         m.d.comb += [
-            self.o.p.eq(Cat(word[:32], Mux(wide, word[32:64], word[31].replicate(32)))),
+            single.eq(Mux(odd, word[32:64], word[:32])),
+            self.o.p.eq(Cat(single, Mux(wide, word[32:64], single[-1].replicate(32)))),
             self.o.valid.eq(held != 0),
             reader.o.ready.eq((held == 0) | ((held == 1) & self.o.ready) | self.stop),
             capacity.eq(Mux(wide, per_word // 2, per_word)),
@@ -94,8 +97,11 @@ class ArrayReader(wiring.Component):
             m.d.sync += [held.eq(0), elements.eq(0)]
         with m.Elif(arrived):
             m.d.sync += [word.eq(reader.o.p.data), held.eq(fill), elements.eq(elements - fill)]
+            m.d.sync += odd.eq(0)
         with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += [word.eq(Mux(wide, word >> 64, word >> 32)), held.eq(held - 1)]
+            m.d.sync += [held.eq(held - 1), odd.eq(~odd & ~wide)]
+            with m.If(wide | odd):
+                m.d.sync += word.eq(word >> 64)
 
         m.d.comb += [
             self.idle.eq((words == 0) & (in_flight == 0) & (held == 0)),

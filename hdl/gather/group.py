@@ -7,7 +7,6 @@ from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.array import COUNT_BITS
-from halfdome.hdl.gather.interleave import CONTEXTS
 from halfdome.hdl.gather.lanes import pooled_chunk
 from halfdome.hdl.gather.shape import row_shape
 
@@ -27,7 +26,7 @@ def pooled_group(config: CardConfig) -> data.StructLayout:
         {
             "data": data.ArrayLayout(32, elements),
             "count_minus_1": range(elements),
-            "context": range(CONTEXTS),
+            "context": range(config.gather_contexts),
             "last": 1,
             "rows": COUNT_BITS,
         }

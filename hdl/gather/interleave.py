@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.sequencer import Lookup
+from halfdome.hdl.gather.sequencer import lookup
 from halfdome.hdl.memory.arbiter import RoundRobin
 from halfdome.hdl.once import ResetInserter
 
@@ -20,7 +20,7 @@ LOOKUPS = 128
 
 def context_lookup(config: CardConfig) -> data.StructLayout:
     """A lookup and the context its bag belongs to."""
-    return data.StructLayout({"lookup": Lookup, "context": range(config.gather_contexts)})
+    return data.StructLayout({"lookup": lookup(config), "context": range(config.gather_contexts)})
 
 
 class BagInterleaver(wiring.Component):
@@ -36,7 +36,7 @@ class BagInterleaver(wiring.Component):
     Members
     -------
     restart : In(1), the next bag goes to context 0; only while no lookup waits
-    i : In(stream of `Lookup`), bag after bag
+    i : In(stream of `lookup`), bag after bag
     o : Out(stream of `context_lookup`)
 
     Of `n = config.gather_contexts`, bag `b` belongs to context `b % n`; within a context, order is
@@ -52,16 +52,16 @@ class BagInterleaver(wiring.Component):
         super().__init__(
             {
                 "restart": In(1),
-                "i": In(stream.Signature(Lookup)),
+                "i": In(stream.Signature(lookup(config))),
                 "o": Out(stream.Signature(context_lookup(config))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        contexts = self._config.gather_contexts
+        contexts, layout = self._config.gather_contexts, lookup(self._config)
         place_bits = exact_log2(LOOKUPS)
-        m.submodules.memory = memory = Memory(shape=Lookup, depth=contexts * LOOKUPS, init=[])
+        m.submodules.memory = memory = Memory(shape=layout, depth=contexts * LOOKUPS, init=[])
         write, read = memory.write_port(), memory.read_port()
         turn = RoundRobin(contexts)
         m.submodules.turn = ResetInserter(self.restart)(turn)

@@ -11,7 +11,7 @@ from amaranth.utils import ceil_log2
 
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.gather.array import count_bits
 from halfdome.hdl.gather.lane import Lane
 from halfdome.hdl.gather.scale import row_factors
 from halfdome.hdl.gather.shape import max_chunks, row_shape
@@ -29,7 +29,7 @@ def pooled_chunk(config: CardConfig) -> data.StructLayout:
             "data": data.ArrayLayout(32, config.lanes),
             "context": range(config.gather_contexts),
             "last": 1,
-            "rows": COUNT_BITS,
+            "rows": count_bits(config),
         }
     )
 
@@ -96,14 +96,16 @@ class AccumulateLanes(wiring.Component):
                 "address": len(address),
                 "last": 1,  # of the bag
                 "last_chunk": 1,
-                "rows": COUNT_BITS,
+                "rows": count_bits(config),
             }
         )
         tags = [Signal(tag_layout, name=f"tag_{i}") for i in range(self.chain_latency + 1)]
         contexts = config.gather_contexts
         fresh = Signal(contexts, init=-1)  # those whose bag has no row yet
-        counts = [Signal(COUNT_BITS, name=f"count_{i}") for i in range(contexts)]  # of others
-        count = Signal(COUNT_BITS)  # with this row
+        counts = [
+            Signal(count_bits(config), name=f"count_{i}") for i in range(contexts)
+        ]  # of others
+        count = Signal(count_bits(config))  # with this row
         is_fresh = Signal()
         present = Signal()
         pending = Signal()  # the sum to be added to is on its way

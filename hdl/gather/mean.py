@@ -10,7 +10,6 @@ from halfdome.hdl.arith.div import FloatDiv
 from halfdome.hdl.arith.format import FLOAT32
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.array import COUNT_BITS
 from halfdome.hdl.gather.group import group_elements, pooled_group
 from halfdome.hdl.once import Once
 
@@ -114,7 +113,7 @@ class BagMean(wiring.Component):
         ends = Signal(latency)
         m.d.sync += ends.eq(Cat(busy & last_step, ends))
 
-        m.submodules.count = count = IntToFloat(FLOAT32, width=COUNT_BITS + 1)
+        m.submodules.count = count = IntToFloat(FLOAT32, width=len(group.rows) + 1)
         m.submodules.count_rounder = count_rounder = _HalfRounder()
         m.d.comb += [count.i.eq(group.rows), count_rounder.half.eq(self.half)]
         elements = [

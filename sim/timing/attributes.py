@@ -8,7 +8,7 @@ from amaranth.hdl import UnusedElaboratable
 
 from halfdome.hdl.arith.convert import FloatNarrow
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.array import PREFETCH_LINES, RUN_WORDS
+from halfdome.hdl.gather.array import RUN_WORDS, prefetch_words
 from halfdome.hdl.gather.convert import PooledConverter
 from halfdome.hdl.gather.engine import BUFFERED_ROWS
 from halfdome.hdl.gather.group import group_elements
@@ -111,7 +111,7 @@ def _vector(config: CardConfig) -> dict[str, int]:
 def _gather(config: CardConfig) -> dict[str, int]:
     lanes, mean, converter = AccumulateLanes(config), BagMean(config), PooledConverter(config)
     return {
-        "prefetch_words": PREFETCH_LINES * config.burst_words,
+        "prefetch_words": prefetch_words(config),
         "run_words": RUN_WORDS,
         "contexts": config.gather_contexts,
         "lookups": LOOKUPS,

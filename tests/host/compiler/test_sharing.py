@@ -1,5 +1,7 @@
 """Tables over the cores of a card: as much to do for each, and DRAM sees one table at a time."""
 
+from itertools import pairwise
+
 import pytest
 
 from halfdome.host.compiler.placement import Task
@@ -67,7 +69,7 @@ def test_each_core_pools_its_near_table_at_another_time(cores):
     near = [turn for turn in dealt.turns if is_near(turn, cores)]
     assert sorted(turn.core for turn in near) == list(range(cores))
     starts = sorted(turn.start for turn in near)
-    gaps = [later - sooner for sooner, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(starts)]
     assert gaps == pytest.approx([gaps[0]] * (cores - 1))
     assert gaps[0] >= 0.5 * TABLE
 

@@ -14,16 +14,16 @@ import typer
 from halfdome.host import arguments
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
+from halfdome.host.explore import OUTPUT, needed
 from halfdome.host.report import tables
 
 if TYPE_CHECKING:
-    from halfdome.hdl.config import CardConfig
     from halfdome.host.explore.host_cpu import HostCpu
+    from halfdome.host.explore.on_rtl import OnRtl
     from halfdome.host.explore.search import Point, Results
     from halfdome.host.explore.study import Study
     from halfdome.host.explore.workers import Workers
 
-EXTRA = "pip install 'halfdome[explore]'"
 LINE_SECONDS = 10
 """Between two lines about a search where nobody sees a bar."""
 
@@ -41,7 +41,6 @@ Scheduler = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Measure on the workers of this Dask scheduler."),
 ]
-OUTPUT = Path("build/explore")
 Storage = Annotated[
     str | None,
     typer.Option(metavar="URL", help=f"Where points are kept: by default {OUTPUT}/study.db."),
@@ -93,7 +92,7 @@ def explore(
 
     Example: `halfdome explore docs/studies/links.toml --scheduler localhost:8786`
     """
-    with _needed():
+    with needed():
         from halfdome.host.explore import report, search, tell
 
     by = _workers(workers, scheduler)
@@ -113,29 +112,32 @@ def explore(
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
-    rtl = _on_rtl(study, points, chosen, url, by)
-    compared = tell.on_rtl(points, rtl)
+    compared = _on_rtl(study, points, chosen, url, by)
     host = _host_cpu(study)
     options.write_json(json_file, tell.as_dict(study, points, compared, host))
-    if compared:
-        worst = max(abs(error) for each in compared for error in each.error.values())
+    errors = [abs(error) for each in compared for error in each.error.values()]
+    if errors:
+        count = sum(bool(each.rtl.row) for each in compared)
         console.print(
-            f"{len(compared)} points measured on the RTL too: {worst:.2g} % off at most",
+            f"{count} points measured on the RTL too: {max(errors):.2g} % off at most",
             highlight=False,
         )
-    for why in tell.not_on_rtl(rtl):
-        console.print(why, highlight=False)
+    for each in compared:
+        if each.told:
+            console.print(each.told, highlight=False)
     if host is not None:
         console.print(f"point {chosen.number}: {host.beside(chosen.row)}", highlight=False)
     commands = partial(_commands, file, settings, storage, output)
-    report.write(output / "explore.html", study, points, chosen, rtl, commands, host)
+    report.write(output / "explore.html", study, points, chosen, compared, commands, host)
     if png is not None:
         report.write_png(png, study, points)
     if explain is not None:
         _explain(study, chosen, url)
     typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
     wrong = sum(
-        each.row["mismatching_samples"] or 0 for each in (*points, *rtl.values()) if each.row
+        each.row["mismatching_samples"] or 0
+        for each in (*points, *(each.rtl for each in compared))
+        if each.row
     )
     options.require_right(wrong, "samples")
 
@@ -158,7 +160,7 @@ def guidance(
 
     Example: `halfdome guidance -o docs/guidance.md --workers 2`
     """
-    with _needed():
+    with needed():
         from halfdome.host.explore import guidance, search
 
     by = _workers(workers, scheduler)
@@ -184,14 +186,14 @@ def _workers(count: int | None, scheduler: str | None) -> "Workers":
 
 def _on_rtl(
     study: "Study", points: "Sequence[Point]", chosen: "Point", storage: str, by: "Workers"
-) -> "dict[int, Point]":
+) -> "list[OnRtl]":
     """The front, and the point that is told of, on the RTL, unless that is where they come from."""
-    from halfdome.host.explore import search, tell
+    from halfdome.host.explore import on_rtl, tell
 
     wanted = {point.number: point for point in (*tell.pareto(study, points), chosen)}
     with options.progress() as bar:
         task = bar.add_task("on the RTL", total=len(wanted))
-        return search.on_rtl(study, wanted.values(), storage, by, lambda point: bar.advance(task))
+        return on_rtl.check(study, wanted.values(), storage, by, lambda point: bar.advance(task))
 
 
 def _host_cpu(study: "Study") -> "HostCpu | None":
@@ -248,7 +250,7 @@ def load(
     data: Path | None = None,
 ) -> "Study":  # fmt: skip
     """The study of a file with what options change of it; without a file, of the demo."""
-    with _needed():
+    with needed():
         from halfdome.host.explore import parameters, study
 
     said: dict[str, Any] = {"version": 1} if file is None else study.read(file)
@@ -272,18 +274,6 @@ def load(
     return study.checked(said | {"parameters": values}, str(file or "--set"), folder)
 
 
-def card_of(file: Path, number: int, storage: str | None) -> "CardConfig":
-    """The card of a point of a study that was measured."""
-    study = load(file)
-    with _needed():
-        from halfdome.host.explore import search
-
-    url = storage or search.storage_in(OUTPUT)
-    if storage is None and not OUTPUT.is_dir():
-        raise ValueError(f"{OUTPUT}: holds no points of {file}: run `halfdome explore {file}`")
-    return study.design(search.Results(study, url).point(number).values).card
-
-
 def fields(settings: Sequence[str]) -> dict[str, int | str]:
     """The fields of a card that `FIELD=VALUE` words set. Raises `ValueError` for any other."""
     from halfdome.host.explore import parameters
@@ -297,17 +287,6 @@ def fields(settings: Sequence[str]) -> dict[str, int | str]:
             raise ValueError(f"--set {setting}: give one value, once")
         found |= {name: values[0]}
     return parameters.of_card(found)
-
-
-@contextmanager
-def _needed() -> Iterator[None]:
-    """Says what to install if a library is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{error.name}: is not installed, and `explore` needs it: {EXTRA}"
-        ) from None
 
 
 @contextmanager

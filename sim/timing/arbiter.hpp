@@ -51,6 +51,8 @@ class StreamArbiter {
   bool valid() const { return valid_; }
   const T& front() const { return outer_.item; }
   bool busy() const { return waiting_ || valid_; }
+  // Something is asked for, or on its way: `clock` has something to do.
+  bool active() const { return asking_ || busy(); }
 
   // Input `number` asks in this cycle.
   void ask(unsigned number) {
@@ -64,7 +66,6 @@ class StreamArbiter {
   // and those that are `held` wait.
   template <typename Take>
   void clock(bool ready, uint32_t urgent, uint32_t held, Take take) {
-    if (!asking_ && !busy()) return;
     const uint32_t asking = asking_;
     asking_ = 0;
     if (inner_.empty()) {

@@ -158,7 +158,10 @@ class TimingCard : public Card {
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left);
       wake(i, engines_[i]->clock(cycle), cycle);
-      if (engines_[i]->done()) front_next_ = processor_next_ = cycle + 1;
+      if (engines_[i]->done()) {
+        front_next_ = processor_next_ = cycle + 1;
+        processor_moved_ = true;
+      }
     }
     memory_.end(cycle);
     if (front) end_front(cycle);
@@ -176,7 +179,8 @@ class TimingCard : public Card {
     for (PostedPort& port : posted_) port.taken = port.data_taken = false;
     processor_->completion.port.taken = processor_->completion.port.data_taken = false;
     for (size_t core = 0; core < posted_.size(); ++core) requester_.dma(core).taken = false;
-    processor_next_ = processor_->next(cycle);
+    if (processor_moved_ || processor_->written()) processor_next_ = processor_->next(cycle);
+    processor_moved_ = false;
     front_next_ = front_next(cycle);
   }
 
@@ -231,17 +235,12 @@ class TimingCard : public Card {
     for (size_t core = 0; core < posted_.size(); ++core) {
       if (posted_[core].taken || posted_[core].data_taken) tell(core, STORE_ENGINE);
     }
-    if (processor_next_ <= cycle || fetch_.word_valid) {
+    const PostedPort& completion = processor_->completion.port;
+    if (processor_next_ <= cycle || fetch_.word_valid || completion.taken || completion.data_taken) {
       processor_->clock(cycle, [&](size_t core, unsigned engine) { tell(core, engine); });
+      processor_moved_ = true;
     }
-    for (size_t core = 0; core < posted_.size(); ++core) was_idle_[core] = requester_.dma(core).idle;
-    requester_.clock(cycle, buffer_, enable, processor_->timeout(), chosen == 1);
-    for (size_t core = 0; core < posted_.size(); ++core) {
-      const DmaPort& dma = requester_.dma(core);
-      if (dma.taken) tell(core, LOAD_ENGINE);
-      // It is told of `idle` a cycle later, when that is so.
-      if (dma.idle && !was_idle_[core]) wake(core * ENGINES + LOAD_ENGINE, cycle + 1, cycle);
-    }
+    if (!requester_.rests(cycle, buffer_, processor_->timeout())) request(cycle, enable, chosen == 1);
     completer_->replier.clock(cycle, chosen == 0, mux_.tlp);
     completer_->clock(cycle, buffer_);
     np_waiting_ -= completer_->replier.started();
@@ -251,6 +250,18 @@ class TimingCard : public Card {
       np_waiting_ += endpoint.beat() == 0 && endpoint.received().flow() == NON_POSTED && !(kind >> 7);
       buffer_.take(cycle, endpoint);
       endpoint.take_beat(cycle);
+    }
+  }
+
+  // `taken`: its request is, in `cycle`.
+  void request(int64_t cycle, bool enable, bool taken) {
+    for (size_t core = 0; core < posted_.size(); ++core) was_idle_[core] = requester_.dma(core).idle;
+    requester_.clock(cycle, buffer_, enable, processor_->timeout(), taken);
+    for (size_t core = 0; core < posted_.size(); ++core) {
+      const DmaPort& dma = requester_.dma(core);
+      if (dma.taken) tell(core, LOAD_ENGINE);
+      // It is told of `idle` a cycle later, when that is so.
+      if (dma.idle && !was_idle_[core]) wake(core * ENGINES + LOAD_ENGINE, cycle + 1, cycle);
     }
   }
 
@@ -291,6 +302,7 @@ class TimingCard : public Card {
   int64_t cycle_ = 0;
   int64_t front_next_ = NEVER;      // when something happens between packet streams and engines
   int64_t processor_next_ = NEVER;  // and in the processor
+  bool processor_moved_ = false;    // it was told of this cycle, or has to look at its engines
   unsigned np_waiting_ = 0;          // non-posted requests that have come and not begun
 };
 

@@ -2,6 +2,7 @@
 // (hdl/memory/system.py, switch.py, axi_arbiter.py).
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -138,6 +139,22 @@ class MemorySystem {
     const bool busy = acted || busy_pads_ || read_arbiter_.busy() || write_arbiter_.busy() || comes_to_rest();
     if (!watchers_.empty()) tell_pending(cycle);
     next_ = busy ? cycle + 1 : dram_next_;
+  }
+
+  // Nobody is served, and nobody asks for anything.
+  bool rests() const {
+    return next_ == NEVER && !reading_ports_.owners && !writing_ports_.owners && !restless_.owners;
+  }
+  // The card itself asks for something.
+  bool card_asks() const {
+    const auto valid = [](const auto& client) { return client.port.valid; };
+    return std::any_of(reads_.begin() + static_cast<ptrdiff_t>(cores_ * CORE_READS), reads_.end(), valid) ||
+           std::any_of(writes_.begin() + static_cast<ptrdiff_t>(cores_ * CORE_WRITES), writes_.end(), valid);
+  }
+  PadTurns turns(size_t core) const { return {pads_[core]->reads.turns(), pads_[core]->writes.turns()}; }
+  void set_turns(size_t core, const PadTurns& turns) {
+    pads_[core]->reads.set_turns(turns.reads);
+    pads_[core]->writes.set_turns(turns.writes);
   }
 
   // The next cycle in which memory does something by itself.

@@ -57,6 +57,9 @@ class BankTurns {
   }
 
   bool busy() const { return active_; }
+  // Whose turn it is at each bank.
+  const std::vector<RoundRobin>& turns() const { return turns_; }
+  void set_turns(const std::vector<RoundRobin>& turns) { turns_ = turns; }
 
  private:
   struct Burst {
@@ -69,6 +72,11 @@ class BankTurns {
   std::vector<uint32_t> wanted_;  // by bank, ports; empty between cycles
   std::vector<Burst> bursts_;
   uint32_t active_ = 0, got_ = 0, ends_ = 0, taken_ = 0;
+};
+
+// Whose turn it is at the banks of a scratchpad.
+struct PadTurns {
+  std::vector<RoundRobin> reads, writes;
 };
 
 }  // namespace halfdome::timing

@@ -8,7 +8,7 @@
 #include "../kernel/card.hpp"
 #include "dma.hpp"
 #include "gather/engine.hpp"
-#include "matmul/engine.hpp"
+#include "matmul/solo.hpp"
 #include "registers.hpp"
 #include "values/values.hpp"
 #include "verdicts.hpp"
@@ -65,7 +65,7 @@ class TimingCard : public Card {
       : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
                                    AXI_ID_BITS)),
         p_(parameters), semantics_(p_, memory, with_values, calls, number),
-        bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
+        bytes_(memory, p_), memory_(p_, dram), solo_(memory_), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
     const auto cores = static_cast<size_t>(p_.cores);
     posted_ = std::vector<PostedPort>(cores);
@@ -138,33 +138,70 @@ class TimingCard : public Card {
     if (later_ <= cycle) wake_late(cycle);
     const auto read_told = [&](size_t core, size_t number) { tell(core, READ_OWNERS[number]); };
     const auto write_told = [&](size_t core, size_t number) { tell(core, WRITE_OWNERS[number]); };
+    if (solo_.works() && (told_ & ~(uint64_t{1} << solo_engine_) || completer_->busy())) end_solo(cycle);
     memory_.begin(cycle, read_told, write_told);
     bool front = std::min(front_next_, endpoint.next_event(cycle)) <= cycle;
     if (front) begin_front();
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left), core = i / ENGINES;
-      engines_[i]->offer(cycle);
-      memory_.look(core, static_cast<unsigned>(i % ENGINES));
+      offer(i, cycle);
       front |= posted_[core].valid || posted_[core].data_valid || requester_.dma(core).valid;
     }
     if (front) {
       completer_->offer(cycle, buffer_);
       requester_.offer();
       processor_->completion.offer();
+      if (solo_.works() && memory_.card_asks() && end_solo(cycle)) {
+        memory_.begin(cycle, read_told, write_told);
+        if (told_ >> solo_engine_ & 1) offer(solo_engine_, cycle);
+      }
       memory_.look_at_card();
     }
     memory_.arbitrate(read_told, write_told);
     if (front) exchange(cycle);
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left);
-      wake(i, engines_[i]->clock(cycle), cycle);
+      const bool passed = solo_.passes() && solo_.works(engines_[i].get());
+      wake(i, passed ? solo_.conclude(cycle) : engines_[i]->clock(cycle), cycle);
       if (engines_[i]->done()) {
         front_next_ = processor_next_ = cycle + 1;
         processor_moved_ = true;
+        if (solo_.works(engines_[i].get())) solo_.keep(cycle);
       }
     }
+    if (product_core_ >= 0) begin_solo(static_cast<size_t>(std::exchange(product_core_, -1)), cycle);
     memory_.end(cycle);
     if (front) end_front(cycle);
+  }
+
+  void offer(size_t i, int64_t cycle) {
+    engines_[i]->offer(cycle);
+    memory_.look(i / ENGINES, static_cast<unsigned>(i % ENGINES));
+  }
+
+  // The product of `core` that was given to its engine in `cycle` may have memory to itself.
+  void begin_solo(size_t core, int64_t cycle) {
+    const size_t i = core * ENGINES + MATMUL_ENGINE;
+    auto& engine = static_cast<MatmulEngine&>(*engines_[i]);
+    const uint64_t own = uint64_t{1} << i;
+    if (solo_.works() || !engine.waits() || soon_ & ~own) return;
+    for (size_t other = 0; other < wakes_.size(); ++other) {
+      if (other != i && wakes_[other] != NEVER) return;
+    }
+    soon_ &= ~own;
+    solo_engine_ = i;
+    wake(i, solo_.begin(core, engine, cycle, wakes_[i]), cycle);
+  }
+  // It has it to itself no longer. Whether cycles before `cycle` were caught up with: then its engine
+  // is told of those from now on.
+  bool end_solo(int64_t cycle) {
+    const bool passed = solo_.passes();
+    const int64_t next = solo_.end(cycle);
+    if (!passed) return false;
+    wakes_[solo_engine_] = next;
+    if (next <= cycle) told_ |= uint64_t{1} << solo_engine_;
+    else later_ = std::min(later_, next);
+    return true;
   }
 
   void begin_front() {
@@ -237,7 +274,10 @@ class TimingCard : public Card {
     }
     const PostedPort& completion = processor_->completion.port;
     if (processor_next_ <= cycle || fetch_.word_valid || completion.taken || completion.data_taken) {
-      processor_->clock(cycle, [&](size_t core, unsigned engine) { tell(core, engine); });
+      processor_->clock(cycle, [&](size_t core, unsigned engine) {
+        tell(core, engine);
+        if (engine == MATMUL_ENGINE) product_core_ = static_cast<int>(core);
+      });
       processor_moved_ = true;
     }
     if (!requester_.rests(cycle, buffer_, processor_->timeout())) request(cycle, enable, chosen == 1);
@@ -285,6 +325,9 @@ class TimingCard : public Card {
   CardSemantics semantics_;
   CardBytes bytes_;
   MemorySystem memory_;
+  matmul::Solo solo_;
+  size_t solo_engine_ = 0;  // whose product it is
+  int product_core_ = -1;   // whose engine of products was given one in this cycle, if any
   FetchPort fetch_;
   PacketBuffer buffer_;
   Requester requester_;

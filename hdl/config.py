@@ -17,8 +17,14 @@ DRAM_BANKS = 8
 DRAM_ROW_BYTES = 4096
 """Bytes of a DRAM row, what one activate opens: 1024 columns of 32 bits."""
 
-MOST_CARDS = 6
-"""Cards of a platform: as many as its carrier has slots."""
+PLATFORM_CARDS, MOST_CARDS = 6, 12
+"""Cards of a platform: as many as its carrier has slots, and with a second carrier."""
+
+DRAM_PRESETS = (
+    "LPDDR4-533", "LPDDR4-1066", "LPDDR4-1600", "LPDDR4-2133", "LPDDR4-2400", "LPDDR4-2666",
+    "LPDDR4-3200", "LPDDR4-3733", "LPDDR4-4266",
+)  # fmt: skip
+"""What `CardConfig.dram_preset` may be."""
 
 DRAM_PAGE_POLICIES = ("open", "closed", "adaptive")
 """What `CardConfig.dram_page_policy` may be."""
@@ -176,11 +182,13 @@ class CardConfig:
                 f"dram_mapping={self.dram_mapping!r}: must be row, bank, column and channel in any "
                 "order, joined by '-'"
             )
-        if self.dram_page_policy not in DRAM_PAGE_POLICIES:
-            raise ConfigError(
-                f"dram_page_policy={self.dram_page_policy!r}: must be "
-                f"{', '.join(DRAM_PAGE_POLICIES[:-1])} or {DRAM_PAGE_POLICIES[-1]}"
-            )
+        for name, known in (
+            ("dram_preset", DRAM_PRESETS), ("dram_page_policy", DRAM_PAGE_POLICIES),
+        ):  # fmt: skip
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(
+                    f"{name}={value!r}: must be {', '.join(known[:-1])} or {known[-1]}"
+                )
 
     @property
     def scratchpad_base(self) -> int:

@@ -113,12 +113,16 @@ def _convert(
     return rtlil.convert(design, name=name, platform=platform, ports=directed, emit_src=False)
 
 
-def to_rtlil(component: wiring.Component, name: str) -> str:
-    """Any component as RTLIL, ports named by its signature (`i__payload`), equal modules once."""
+def to_rtlil(component: wiring.Component, name: str, *, place: bool = True) -> str:
+    """Any component as RTLIL, ports named by its signature (`i__payload`), equal modules once.
+
+    It is elaborated for a platform that places by name what is `Once` in it; without `place` for
+    none, which is what components expect that look for one of an FPGA.
+    """
     kinds = _Kinds()
     ports = {port: value for port, _, value in ports_of(component)}
     with mended():
-        text = _convert(component, ports, name, kinds)
+        text = _convert(component, ports, name, kinds if place else None)
         return dedupe("".join((text, *kinds.texts)), name)
 
 

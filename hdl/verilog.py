@@ -1,6 +1,8 @@
-"""Verilog and the C header that belongs to it, from one configuration."""
+"""Verilog of cards and components, and the C header that belongs to a card."""
 
 import re
+
+from amaranth.lib import wiring
 
 from halfdome.hdl import commands, descriptors, registers
 from halfdome.hdl.card import Card
@@ -42,12 +44,32 @@ def _triggered(text: str) -> str:
     return "\nendmodule".join(modules)
 
 
+def _file(text: str) -> str:
+    """RTLIL as a Verilog file that simulators and linters take as it is."""
+    lines = [f"/* verilator lint_off {rule} */" for rule in _YOSYS_HABITS]
+    return "\n".join([*lines, "`timescale 1ns / 1ps", _triggered(rtlil_to_verilog(text))])
+
+
 def card_verilog(config: CardConfig) -> str:
     """The whole card as one Verilog file, stamped with its configuration and hash."""
-    lines = [f"// Halfdome card, configuration {config.hash}", f"// {config.as_json()}"]
-    lines += [f"/* verilator lint_off {rule} */" for rule in _YOSYS_HABITS]
-    lines += ["`timescale 1ns / 1ps", _triggered(rtlil_to_verilog(card_rtlil(config)))]
-    return "\n".join(lines)
+    stamp = f"// Halfdome card, configuration {config.hash}\n// {config.as_json()}"
+    return f"{stamp}\n{_file(card_rtlil(config))}"
+
+
+def component_verilog(component: wiring.Component, name: str) -> str:
+    """Any component as one Verilog file, of which the module `name` is the component.
+
+    Ports are named by the signature (`bus__addr`, `lanes__0`); clock and reset of a domain that the
+    component uses and does not make are ports, too (`clk`, `rst`, `slow_clk`, `slow_rst`). As from
+    Amaranth's own back ends, `elaborate` gets no platform. Raises `ValueError` for what is no
+    component and for a name that Verilog does not have, what Amaranth raises for a design that is
+    none, and `ToolError` with Yosys' own words.
+    """
+    if not isinstance(component, wiring.Component):
+        raise ValueError(f"component={component!r}: must be an amaranth.lib.wiring.Component")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"name={name!r}: must be letters, digits and _, no digit first")
+    return _file(to_rtlil(component, name, place=False))
 
 
 def _c_struct(name: str, table: tuple[descriptors.Field, ...], size_bytes: int) -> list[str]:

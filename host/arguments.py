@@ -54,7 +54,8 @@ def integers(name: str, value: object, count: int, low: int, high: int) -> tuple
     """So many whole numbers, or one that stands for all of them."""
     if isinstance(_scalar(value), int | np.integer):
         return (integer(name, value, low, high),) * count
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+    listed = isinstance(value, Sequence | np.ndarray) and getattr(value, "shape", None) != ()
+    if isinstance(value, str | bytes) or not listed:
         raise ValueError(f"{name}={value!r}: must be an integer or {count} integers")
     if len(value) != count:
         raise ValueError(f"{name}={value!r}: must be {count} integers, or one for all")
@@ -63,9 +64,9 @@ def integers(name: str, value: object, count: int, low: int, high: int) -> tuple
 
 def pads(value: object) -> tuple[int, ...]:
     """Pixels beside an image: top, left, bottom, right, or two or one that stand for them."""
-    value = _scalar(value)
-    if hasattr(value, "__len__") and len(value) == 2:  # type: ignore[arg-type]
-        return 2 * integers("pads", value, 2, 0, 255)
+    with suppress(TypeError):  # what has no length
+        if len(value) == 2:  # type: ignore[arg-type]
+            return 2 * integers("pads", value, 2, 0, 255)
     return integers("pads", value, 4, 0, 255)
 
 

@@ -154,11 +154,17 @@ class Runtime:
         if self.engine == BOARD:
             raise RuntimeError(f"{what}: is for simulated platforms, this is a board")
 
-    @whole
     def close(self) -> None:
-        """Ends the simulation and frees its memory; a `trace` ends there, too."""
-        self._end_trace()
-        self.platform.close()
+        """Ends the simulation and frees its memory; a `trace` ends there, too.
+
+        Closing twice does nothing, nor does it in a process that was forked off.
+        """
+
+        def last() -> None:
+            self._end_trace()
+            self.platform.close()
+
+        self.session.close(last)
 
     def __enter__(self) -> "Runtime":
         return self
@@ -268,7 +274,7 @@ def open(
 
     Parameters
     ----------
-    cards : int, 1 to 6
+    cards : int, 1 to 12
     config : name of a preset, or a `CardConfig`
     engine : "native" (compiled) or "pysim" (Amaranth's simulator); both give the same cycles.
         "timing" simulates no hardware, see docs/timing.md

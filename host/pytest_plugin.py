@@ -8,18 +8,22 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from halfdome.host.explore.parameters import Design
     from halfdome.host.platform import Runtime
     from halfdome.host.runtime.card import Card
 
-pytest_plugins = ("halfdome.sim.pytest_plugin", "halfdome.sim.pytest_log")
+BELOW = "halfdome.sim.pytest_plugin"
+pytest_plugins = (BELOW, "halfdome.sim.pytest_log")
 """Options, `simulate` and `golden_cycles`; what takes long is told at the terminal."""
 
 DEFAULT_CARDS = 2
+_point = pytest.StashKey["Design"]()
+"""The point of a study that is opened."""
 _open = pytest.StashKey[tuple["Runtime", Path]]()
 """The platform of a running test, and the folder for its waveforms."""
 _ends = pytest.StashKey[list[int]]()
@@ -31,18 +35,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("halfdome", "simulated accelerator cards (halfdome)")
     group.addoption(
         "--waves-cycles", dest="halfdome_waves_cycles", default="2000", metavar="N or A:B",
-        help="cycles of a `platform` in its waveforms: the last N (default: 2000), or from A to "
+        help="cycles of a `runtime` in its waveforms: the last N (default: 2000), or from A to "
         "before B",
     )  # fmt: skip
     group.addoption(
         "--timeline", dest="halfdome_timeline", default=None, metavar="DIR",
-        help="leave a timeline for ui.perfetto.dev of every test that uses `platform` or `card`",
+        help="leave a timeline for ui.perfetto.dev of every test that uses `runtime` or `card`",
+    )  # fmt: skip
+    group.addoption(
+        "--study", dest="halfdome_study", default=None, metavar="STUDY.toml",
+        help="with --point: its platform instead of --config; `cards` still tells how many cards",
+    )  # fmt: skip
+    group.addoption(
+        "--point", dest="halfdome_point", default=None, type=int, metavar="N", help="of the study",
+    )  # fmt: skip
+    group.addoption(
+        "--storage", dest="halfdome_storage", default=None, metavar="URL",
+        help="where points of the study are kept: by default build/explore/study.db",
     )  # fmt: skip
 
 
+@pytest.hookimpl(trylast=True)  # after --config was looked at
 def pytest_configure(config: pytest.Config) -> None:
-    """Declares the markers, makes the folder of timelines, refuses a window without cycles."""
+    """Declares the markers, makes the folder of timelines, refuses a window without cycles and a
+    point that was not measured."""
     _window(config)
+    if design := _design(config):
+        config.stash[_point] = design
+        config.stash[_below(config).CARD] = design.card
     if folder := config.getoption("halfdome_timeline"):
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -50,27 +70,31 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--timeline {folder}: {error.strerror}") from error
     for line in (
         f"cards(n): how many cards the `runtime` fixture has (default: {DEFAULT_CARDS})",
-        "cycle_budget(n): the test fails if its platform advances by more than n cycles",
+        "cycle_budget(n): the test fails if its `runtime` advances by more than n cycles",
     ):
         config.addinivalue_line("markers", line)
 
 
 @pytest.fixture
-def _halfdome(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runtime]":
+def _halfdome(request: pytest.FixtureRequest) -> "Iterator[Runtime]":
     """What the fixtures below give, whichever of them a project has fixtures of its own for."""
     import halfdome
-    from halfdome.host.platform import is_hardware
+    from halfdome.host.platform import fabric, is_hardware
 
     cards = _number(request.node, "cards")
     options = request.config
     engine = options.getoption("halfdome_engine")
+    point = options.stash.get(_point, None)
     with halfdome.open(
-        cards=DEFAULT_CARDS if cards is None else cards,
-        config=options.getoption("halfdome_config"),
+        cards=cards or (point.cards if point else DEFAULT_CARDS),
+        config=options.stash[_below(options).CARD],
         engine=engine,
+        fabric=fabric(**point.fabric) if point else None,
         keep_inputs=is_hardware(engine),
     ) as opened:
-        request.node.stash[_open] = opened, tmp_path
+        # Only now: an interrupt while cards are compiled would not be told, but that pytest has no
+        # report to keep the folder by.
+        request.node.stash[_open] = opened, request.getfixturevalue("tmp_path")
         folder = options.getoption("halfdome_timeline")
         with opened.trace(_timeline(folder, request.node)) if folder else nullcontext():
             yield opened
@@ -79,7 +103,8 @@ def _halfdome(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Runti
 
 @pytest.fixture
 def runtime(_halfdome: "Runtime") -> "Runtime":
-    """An open platform, a `halfdome.Runtime`: `--config`, `--engine` and the marker `cards` choose.
+    """An open platform, a `halfdome.Runtime`: `--config` or `--study`, `--engine` and the marker
+    `cards` choose.
 
     A failing test leaves a VCD of the last cycles of each card in its `tmp_path`.
     """
@@ -105,14 +130,14 @@ def pytest_runtest_call(item: pytest.Item):
     if budget is None:
         return (yield)
     given = getattr(item, "funcargs", {})
-    names = [name for name in ("_halfdome", "runtime", "platform") if name in given]
-    if not names:
+    fixtures = (given.get(name) for name in ("_halfdome", "runtime", "platform"))
+    runtime = next((each for each in fixtures if hasattr(each, "cycles")), None)
+    if runtime is None:  # or fixtures of the project's own, so called
         pytest.fail(
             "cycle_budget: the test uses neither `runtime` nor `card`; `simulate` returns its "
             "cycles, compare those",
             pytrace=False,
         )
-    runtime = given[names[0]]
     start = runtime.cycles
     result = yield
     used = runtime.cycles - start
@@ -133,8 +158,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if report.when == "teardown" or _open not in item.stash:
         return report
     if report.failed or (report.when == "call" and item.config.getoption("halfdome_waves")):
-        title = item.config.pluginmanager.get_plugin("halfdome.sim.pytest_plugin").WAVEFORM
-        report.sections.append((title, _write_waves(item, *item.stash[_open])))
+        report.sections.append(
+            (_below(item.config).WAVEFORM, _write_waves(item, *item.stash[_open]))
+        )
     if report.failed and (folder := item.config.getoption("halfdome_timeline")):
         report.sections.append(("timeline", str(_timeline(folder, item))))
     return report
@@ -175,6 +201,33 @@ def _window(config: pytest.Config) -> tuple[int, int | None]:
     if (start == 0 and stop is None) or (stop is not None and stop <= start):
         raise pytest.UsageError(f"--waves-cycles {text}: must hold at least one cycle")
     return start, stop
+
+
+def _below(config: pytest.Config) -> Any:
+    """The plugin that this one loads, which pytest imports, for it rewrites its assertions."""
+    return config.pluginmanager.get_plugin(BELOW)
+
+
+def _design(config: pytest.Config) -> "Design | None":
+    """The point that `--study` and `--point` name, None without them."""
+    study, point = config.getoption("halfdome_study"), config.getoption("halfdome_point")
+    if (study is None) != (point is None):
+        raise pytest.UsageError(
+            "--study and --point: give both, the file and the number of a point in it"
+        )
+    if study is None:
+        return None
+    if config.getoption("halfdome_config") != _below(config).DEFAULT_CONFIG:
+        raise pytest.UsageError("--study: tells the card; give --config without it")
+    from halfdome.host.explore import needed
+
+    try:
+        with needed():
+            from halfdome.host.explore.measured import design_of
+
+        return design_of(Path(study), point, config.getoption("halfdome_storage"))
+    except (ValueError, ImportError) as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _number(item: pytest.Item, name: str) -> int | None:

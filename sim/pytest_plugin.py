@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from halfdome.sim.compiled.recording import Recording
 
-DEFAULT_ENGINE = "native"
+DEFAULT_ENGINE, DEFAULT_CONFIG = "native", "tiny"
 MOST_WAVEFORMS = 16
 """Waveforms on disk of one running test, the latest; a generated test may simulate thousands."""
 WAVEFORM = "waveform"
@@ -28,6 +28,8 @@ WAVEFORM = "waveform"
 _waveforms = pytest.StashKey[dict[Path, Callable[[], None]]]()
 """The waveforms of a running test, and what writes each."""
 _keep = pytest.StashKey[bool]()
+CARD = pytest.StashKey[CardConfig]()
+"""The configuration of cards that the options tell."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,15 +37,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("halfdome", "simulated accelerator cards (halfdome)")
     group.addoption(
         "--engine", dest="halfdome_engine", default=DEFAULT_ENGINE, metavar="NAME",
-        help="engine of the `platform` fixture: native (default) or pysim",
+        help="engine of the `runtime` fixture: native (default), pysim, or timing",
     )  # fmt: skip
     group.addoption(
-        "--config", dest="halfdome_config", default="tiny", metavar="PRESET",
-        help=f"configuration of its cards: {', '.join(PRESETS)} (default: tiny)",
+        "--config", dest="halfdome_config", default=DEFAULT_CONFIG, metavar="PRESET",
+        help=f"configuration of its cards: {', '.join(PRESETS)} (default: {DEFAULT_CONFIG})",
     )  # fmt: skip
     group.addoption(
         "--waves", dest="halfdome_waves", action="store_true",
-        help="leave the waveforms of all tests that use `simulate`, `platform` or `card`, not only "
+        help="leave the waveforms of all tests that use `simulate`, `runtime` or `card`, not only "
         "of failing ones",
     )  # fmt: skip
     group.addoption(
@@ -61,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     engine, name = config.getoption("halfdome_engine"), config.getoption("halfdome_config")
     if name not in PRESETS:
         raise pytest.UsageError(f"--config {name}: unknown; known are {', '.join(PRESETS)}")
+    config.stash[CARD] = preset(name)
     if engine != DEFAULT_ENGINE:
         from halfdome.sim.platform import ENGINES
 
@@ -108,7 +111,7 @@ def golden_cycles(request: pytest.FixtureRequest):
 
     `golden_cycles(name, cycles, config=None)` fails the test if the count is not the recorded one;
     with `--renew-cycles` it records it. `config` is the `CardConfig` measured on: by default that
-    of the test's `platform`, without one the preset of `--config`.
+    of the test's `runtime`, without one that of the options.
     """
     options = request.config
     folder = options.rootpath / options.getini("halfdome_cycles_dir")
@@ -122,7 +125,7 @@ def golden_cycles(request: pytest.FixtureRequest):
             fixture = next((n for n in names if n in given), None)
             config = getattr(given[fixture], "config", None) if fixture else None
         if not isinstance(config, CardConfig):
-            config = preset(options.getoption("halfdome_config"))
+            config = options.stash[CARD]
         if options.getoption("halfdome_renew"):
             file.renew(name, cycles, config.hash)
             return

@@ -54,7 +54,7 @@ EXCEPTIONS = {
     "host/driver/numpy_operations.py": {"sim.golden"},
 }
 LAYERS = (
-    "cli", "explore", "bench", "serving", "pytest_plugin", "platform", "report", "models",
+    "cli", "pytest_plugin", "explore", "bench", "serving", "platform", "report", "models",
     "frontend", "compiler", "runtime", "driver", "graph", "arguments",
 )  # fmt: skip
 """Folders and modules of host from top to bottom: each imports what is below it alone."""

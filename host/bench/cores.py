@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from halfdome.hdl.commands import Opcode, RowFormat
-from halfdome.hdl.config import LINE_BYTES, MOST_CARDS, CardConfig
+from halfdome.hdl.config import LINE_BYTES, PLATFORM_CARDS, CardConfig
 from halfdome.hdl.descriptors import HEADER, fields, unpack
 from halfdome.host.bench import dlrm, shapes
 from halfdome.host.bench.answers import differing, span_cycles
@@ -87,7 +87,7 @@ def measure(
 
 def imbalance(graph: Graph, config: CardConfig) -> float:
     """Of all cards of a platform, the busiest one's poolings over the mean."""
-    return placement(graph, config, MOST_CARDS).imbalance
+    return placement(graph, config, PLATFORM_CARDS).imbalance
 
 
 def _workload(name: str, data: Path | None, requests: int) -> tuple[Graph, list[Request]] | str:

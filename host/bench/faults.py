@@ -17,7 +17,8 @@ from halfdome.host.models.quantise import quantise, request
 from halfdome.host.platform import Runtime, open
 from halfdome.host.report.faults import account
 from halfdome.host.report.stamp import stamp
-from halfdome.host.runtime.deployment import FAILURES, Deployment
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.placement import FAILURES
 from halfdome.host.runtime.requests import Request
 from halfdome.host.serving.deploy import deploy
 

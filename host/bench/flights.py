@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from halfdome.hdl.config import MOST_CARDS, CardConfig
+from halfdome.hdl.config import PLATFORM_CARDS, CardConfig
 from halfdome.host.bench import dlrm
 from halfdome.host.bench.answers import differing, span_cycles
 from halfdome.host.models.dlrm import WEIGHTS
@@ -24,7 +24,7 @@ ENOUGH = 0.98
 
 
 def measure(
-    config: CardConfig, counts: Sequence[int] = COUNTS, *, cards: int = MOST_CARDS,
+    config: CardConfig, counts: Sequence[int] = COUNTS, *, cards: int = PLATFORM_CARDS,
     engine: str = "timing", data: Path | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict:  # fmt: skip

@@ -11,6 +11,7 @@ from halfdome.hdl.config import PICO, PRESETS, CardConfig, preset
 from halfdome.host import arguments
 from halfdome.host.cli import explore, options
 from halfdome.host.cli.options import console
+from halfdome.host.explore import needed
 from halfdome.host.report import tables
 
 Settings = Annotated[
@@ -192,7 +193,10 @@ def _chosen(
     if study is not None and point is not None:
         if settings or config not in (None, "default"):
             raise ValueError("--study: tells the card; give --config and --set without it")
-        return f"{study} point {point}", explore.card_of(study, point, storage)
+        with needed():
+            from halfdome.host.explore.measured import design_of
+
+        return f"{study} point {point}", design_of(study, point, storage).card
     config, changes = config or "default", explore.fields(settings or ())
     name = " ".join([config, *(f"{field}={value}" for field, value in changes.items())])
     return name, preset(config).replace(**changes)

@@ -14,16 +14,15 @@ import typer
 from halfdome.host import arguments
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
+from halfdome.host.explore import OUTPUT, needed
 from halfdome.host.report import tables
 
 if TYPE_CHECKING:
-    from halfdome.hdl.config import CardConfig
     from halfdome.host.explore.host_cpu import HostCpu
     from halfdome.host.explore.search import Point, Results
     from halfdome.host.explore.study import Study
     from halfdome.host.explore.workers import Workers
 
-EXTRA = "pip install 'halfdome[explore]'"
 LINE_SECONDS = 10
 """Between two lines about a search where nobody sees a bar."""
 
@@ -41,7 +40,6 @@ Scheduler = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Measure on the workers of this Dask scheduler."),
 ]
-OUTPUT = Path("build/explore")
 Storage = Annotated[
     str | None,
     typer.Option(metavar="URL", help=f"Where points are kept: by default {OUTPUT}/study.db."),
@@ -93,7 +91,7 @@ def explore(
 
     Example: `halfdome explore docs/studies/links.toml --scheduler localhost:8786`
     """
-    with _needed():
+    with needed():
         from halfdome.host.explore import report, search, tell
 
     by = _workers(workers, scheduler)
@@ -158,7 +156,7 @@ def guidance(
 
     Example: `halfdome guidance -o docs/guidance.md --workers 2`
     """
-    with _needed():
+    with needed():
         from halfdome.host.explore import guidance, search
 
     by = _workers(workers, scheduler)
@@ -248,7 +246,7 @@ def load(
     data: Path | None = None,
 ) -> "Study":  # fmt: skip
     """The study of a file with what options change of it; without a file, of the demo."""
-    with _needed():
+    with needed():
         from halfdome.host.explore import parameters, study
 
     said: dict[str, Any] = {"version": 1} if file is None else study.read(file)
@@ -272,18 +270,6 @@ def load(
     return study.checked(said | {"parameters": values}, str(file or "--set"), folder)
 
 
-def card_of(file: Path, number: int, storage: str | None) -> "CardConfig":
-    """The card of a point of a study that was measured."""
-    study = load(file)
-    with _needed():
-        from halfdome.host.explore import search
-
-    url = storage or search.storage_in(OUTPUT)
-    if storage is None and not OUTPUT.is_dir():
-        raise ValueError(f"{OUTPUT}: holds no points of {file}: run `halfdome explore {file}`")
-    return study.design(search.Results(study, url).point(number).values).card
-
-
 def fields(settings: Sequence[str]) -> dict[str, int | str]:
     """The fields of a card that `FIELD=VALUE` words set. Raises `ValueError` for any other."""
     from halfdome.host.explore import parameters
@@ -297,17 +283,6 @@ def fields(settings: Sequence[str]) -> dict[str, int | str]:
             raise ValueError(f"--set {setting}: give one value, once")
         found |= {name: values[0]}
     return parameters.of_card(found)
-
-
-@contextmanager
-def _needed() -> Iterator[None]:
-    """Says what to install if a library is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{error.name}: is not installed, and `explore` needs it: {EXTRA}"
-        ) from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfdome.hdl.config import MOST_CARDS, preset
+from halfdome.hdl.config import MOST_CARDS, PLATFORM_CARDS, preset
 from halfdome.host import arguments
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
@@ -142,7 +142,7 @@ def run_model(
     arrays = read_requests(input, "--input")
     if compare:
         refuse_compiled(model)
-    check(design, cards or MOST_CARDS, engine, not no_values)
+    check(design, cards or PLATFORM_CARDS, engine, not no_values)
     with _told() as (say, progress):
         prepared = None
         if model.suffix == SUFFIX:
@@ -154,7 +154,7 @@ def run_model(
                 model, calibration=_calibration(calibrate), shapes=parse_shapes(shape or ()),
                 say=say,
             )  # fmt: skip
-            plan = compile(prepared, cards=cards or MOST_CARDS, config=design, say=say)
+            plan = compile(prepared, cards=cards or PLATFORM_CARDS, config=design, say=say)
         requests = [request for each in arrays for request in plan.split(f"--input {input}", each)]
         total = len(plan.steps) * len(requests)
         with InferenceSession(

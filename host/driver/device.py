@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from halfdome.hdl import registers
-from halfdome.hdl.commands import Engine, Opcode
+from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, offset
 from halfdome.hdl.registers import CONTROL_RESET, CONTROL_RUN, STATUS_FETCH_FAILED, STATUS_RESETTING
@@ -16,6 +16,7 @@ from halfdome.host.driver.accelerator import CardState
 from halfdome.host.driver.bus import Bus
 from halfdome.host.driver.completion import Completion
 from halfdome.host.driver.errors import CardError, CardLost, CommandError
+from halfdome.host.driver.registers import Registers
 from halfdome.host.driver.rings import RING_ENTRIES, Rings
 
 WAIT_CYCLES = 1_000_000
@@ -24,8 +25,6 @@ RESET_POLL_CYCLES = 1000
 """Cycles between two looks at a card that is being reset."""
 LOOKS = 16
 """How often the host looks for errors while no interrupt comes, before it gives up."""
-ALL_ONES = 0xFFFF_FFFF
-"""What a read returns that nobody answers."""
 _CORE = offset(Opcode.LOAD, "core")  # the header is the same in every command
 ERROR_COUNTERS = (
     "DROPPED_REQUESTS", "UNEXPECTED_COMPLETIONS", "LATE_COMPLETIONS", "MALFORMED_COMPLETIONS",
@@ -46,7 +45,7 @@ class Submitted:
     completion: Completion | None = None
 
 
-class Device:
+class Device(Registers):
     """Drives one card through `bus`. Refuses a card that is not built from `config`.
 
     Parameters
@@ -81,13 +80,9 @@ class Device:
         clock: Callable[[], int] = lambda: 0,
         patience_cycles: int = WAIT_CYCLES,
     ):
-        self.bus = bus
-        self.config = config
-        self.index = index
-        self.bar0 = bar0
+        super().__init__(bus, config, index=index, bar0=bar0)
         self.bar2 = bar2
         self.clock = clock
-        self._identify()
         self.rings = Rings(bus, config.cores)
         self._alarm = bus.map(4)
         self._alarms = 0
@@ -106,14 +101,14 @@ class Device:
         self._priorities = [0] * self.config.cores
         self._given_up = False
         for core in range(self.config.cores):
-            self._write64("SQ_BASE", self.rings.submission_address(core), core)
+            self.write64("SQ_BASE", self.rings.submission_address(core), core)
             self.write("SQ_SIZE", RING_ENTRIES, core)
-        self._write64("CQ_BASE", self.rings.completion_address)
+        self.write64("CQ_BASE", self.rings.completion_address)
         self.write("CQ_SIZE", self.rings.completion_entries)
         # An error message is no interrupt: it is left where the host looks anyway.
         messages = self._message, (self._alarm.address, 1)
         for vector, (address, data) in zip(registers.MSIX_VECTORS, messages, strict=True):
-            self._write64(f"{vector}_ADDRESS", address)
+            self.write64(f"{vector}_ADDRESS", address)
             self.write(f"{vector}_DATA", data)
             self.write(f"{vector}_CONTROL", 0)
         self.write("COMPLETION_TIMEOUT_CYCLES", self.patience_cycles // 4)
@@ -229,64 +224,6 @@ class Device:
             self._alarm.array[0] = 0
             self._alarms += 1
         return self._alarms + self.bus.errors
-
-    def _identify(self) -> None:
-        if (found := self.read("ID")) != registers.IDENTIFICATION:
-            raise CardError(f"card {self.index}: ID={found:#010x} is not a Halfdome card")
-        if (found := self.read("VERSION")) != registers.INTERFACE_VERSION:
-            raise CardError(
-                f"card {self.index}: interface version {found}, "
-                f"this driver speaks {registers.INTERFACE_VERSION}"
-            )
-        found = f"{self.read('CONFIG_HASH_HI'):08x}{self.read('CONFIG_HASH_LO'):08x}"
-        if found != self.config.hash:
-            raise CardError(
-                f"card {self.index}: built from configuration {found}, expected "
-                f"{self.config.hash}; open the platform with the card's own configuration"
-            )
-
-    def read(self, name: str, core: int = 0) -> int:
-        """A 32-bit register by name, of a core if every core has one."""
-        return self.read_at(registers.offset(name, core), 4)
-
-    def read_at(self, offset: int, nbytes: int) -> int:
-        """A 4- or 8-byte register by BAR0 offset."""
-        low = self._read32(offset)
-        if nbytes == 4:
-            return low
-        return low | self._read32(offset + 4) << 32
-
-    def _read32(self, offset: int) -> int:
-        """Raises `CardLost` if nobody answers; all-ones may be a value, or that."""
-        identification = registers.offset("ID")
-        try:
-            value = self._read_word(offset)
-            if value != ALL_ONES or offset == identification:
-                return value
-            if self._read_word(identification) == registers.IDENTIFICATION:
-                return self._read_word(offset)
-        except TimeoutError as error:
-            raise CardLost(f"card {self.index}: does not answer") from error
-        raise CardLost(f"card {self.index}: nothing answers in its place, its link is down")
-
-    def _read_word(self, offset: int) -> int:
-        return int.from_bytes(self.bus.read(self.bar0 + offset, 4), "little")
-
-    def write(self, name: str, value: int, core: int = 0) -> None:
-        """Writes a 32-bit register by name, of a core if every core has one."""
-        self.bus.write(self.bar0 + registers.offset(name, core), value.to_bytes(4, "little"))
-
-    def _write64(self, name: str, value: int, core: int = 0) -> None:
-        self.write(f"{name}_LO", value & 0xFFFF_FFFF, core)
-        self.write(f"{name}_HI", value >> 32, core)
-
-    def set_counter(self, index: int, value: int) -> None:
-        """Sets a timeline counter, as a peer's SIGNAL would."""
-        self.bus.write(self.counter_address(index), (value & ALL_ONES).to_bytes(4, "little"))
-
-    def counter_address(self, index: int) -> int:
-        """Bus address of a timeline counter, for a peer's SIGNAL."""
-        return self.bar0 + registers.counter_offset(index)
 
     def submit(
         self,
@@ -471,20 +408,3 @@ class Device:
             descriptor = self.rings.failed(int(numbers[first]))
             raise CommandError(self.index, descriptor, Completion.of(completions[first]))
         return completions
-
-    def counters(self) -> dict[str, int]:
-        """Cycle counts of every engine, byte counts, and "cycles", read from the card.
-
-        Read one after the other: they agree with each other to the cycle only if the card is
-        idle in between; per engine the four activities always sum to the cycles elapsed.
-        """
-        values = {"cycles": self.read_at(registers.offset("CYCLES_LO"), 8)}
-        for core in range(self.config.cores):
-            for engine in Engine:
-                for activity in registers.ACTIVITIES:
-                    name = f"core{core}_{engine.name.lower()}_{activity}_cycles"
-                    place = registers.activity_offset(core, engine, activity)
-                    values[name] = self.read_at(place, 8)
-        for name in registers.TRAFFIC:
-            values[name] = self.read_at(registers.traffic_offset(name), 8)
-        return values

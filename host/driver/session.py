@@ -1,6 +1,7 @@
 """Calls on one platform: one after the other, each whole or without a trace."""
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Session:
         self._mapped: tuple[DmaBuffer, ...] = ()
         self._abandoned: tuple[DmaBuffer, ...] = ()
         self._before: Mark | None = None
+        self._process = os.getpid()
+        self._closed = False
 
     def map(self, nbytes: int) -> DmaBuffer:
         """Host memory that cards reach, until `unmap` or the failure of this call."""
@@ -66,14 +69,29 @@ class Session:
     def call(self, function: Callable[[], R]) -> R:
         """What `function` returns; if it raises, nothing is as if it had been called.
 
-        From another thread it waits for its turn; within a call it is a part of that.
+        From another thread it waits for its turn; within a call it is a part of that. Raises
+        `RuntimeError` after `close`, and in a process that was forked off: the threads of a
+        simulation stay where they were.
         """
+        if os.getpid() != self._process:
+            raise RuntimeError("the platform was opened by another process; open one in each")
         while self._lock._is_owned():  # type: ignore[attr-defined]
             if self._before is not None:
                 return function()
             self._lock.release()  # an exception struck when the last call was over
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the platform is closed")
             return self._whole(function)
+
+    def close(self, function: Callable[[], None]) -> None:
+        """The last call. A second time, and in a process that was forked off, it does nothing."""
+        if os.getpid() != self._process:
+            return
+        with self._lock:
+            if not self._closed:
+                self._whole(function)
+                self._closed = True
 
     def _whole(self, function: Callable[[], R]) -> R:
         self._roll_back()

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from halfdome.hdl.config import MOST_CARDS, CardConfig, ConfigError
+from halfdome.hdl.config import PLATFORM_CARDS, CardConfig, ConfigError
 from halfdome.host import arguments, platform
 from halfdome.host.compiler.compile import MOST_IN_FLIGHT, sparse_cores
 from halfdome.host.compiler.division import Parallelism
@@ -20,7 +20,7 @@ CARD = asdict(CardConfig())
 FABRIC = platform.fabric_defaults()
 TRANSFERS = asdict(Transfers())
 DEFAULTS: dict[str, Value] = {
-    "array": "16x16", **CARD, **FABRIC, "cards": MOST_CARDS, **TRANSFERS,
+    "array": "16x16", **CARD, **FABRIC, "cards": PLATFORM_CARDS, **TRANSFERS,
     "in_flight": 2, "parallelism": "data", "cores_sparse": 0, "batch": 128, "table_bits": 8,
 }  # fmt: skip
 """A value of each parameter, which tells its type; `array` is both sides of the array, as
@@ -115,7 +115,7 @@ def design(
 
     card, fabric = base.replace(**of_card(values)), _known(values, FABRIC)
     platform.fabric(**fabric)
-    cards = values.get("cards", MOST_CARDS)
+    cards = values.get("cards", PLATFORM_CARDS)
     platform.check(card, cards, engine)  # type: ignore[arg-type]
     in_flight, parallelism = values.get("in_flight"), values.get("parallelism")
     if in_flight is not None:

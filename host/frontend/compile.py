@@ -45,7 +45,7 @@ def compile(
     example_inputs : of a torch.nn.Module, its positional arguments; they calibrate it, too
     calibration : requests, arrays by input; without them only models that are quantised
     shapes : of inputs that leave sizes open
-    cards : 1 to 6; requests are dealt over them, or with `parallelism` their work
+    cards : 1 to 12; requests are dealt over them, or with `parallelism` their work
     config : name of a preset, or a CardConfig
     every : whether all tensors within the model are outputs of its steps, to be looked at
     apart : whether each layer begins when the one before has ended, to be measured by itself

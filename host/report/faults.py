@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import product
 from typing import Any, Protocol
 
-from halfdome.host.runtime.deployment import Incident
+from halfdome.host.runtime.placement import Incident
 
 _NOTICED = {
     "POISON": ("POISONED_COMPLETIONS", "LATE_COMPLETIONS"),

@@ -88,6 +88,9 @@ class Tensor:
     def __array__(self, *_: object, **__: object) -> NoReturn:
         raise TypeError(f"{self!r}: lies in card memory, `.numpy()` brings it home")
 
+    def __reduce__(self) -> NoReturn:
+        self.__array__()
+
 
 def read(tensor: Tensor, *after: Event) -> Any:
     """The values of a tensor after some events; waits for all that was issued."""

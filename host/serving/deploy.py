@@ -7,7 +7,8 @@ from halfdome.host.compiler.compile import compile
 from halfdome.host.compiler.division import Parallelism
 from halfdome.host.graph.graph import Graph
 from halfdome.host.platform import Runtime
-from halfdome.host.runtime.deployment import Before, Deployment
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.placement import Before
 from halfdome.host.runtime.program import Program
 from halfdome.host.runtime.transfers import Transfers
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from halfdome.hdl.config import MOST_CARDS, PRESETS, CardConfig, ConfigError, preset
+from halfdome.hdl.config import MOST_CARDS, PLATFORM_CARDS, PRESETS, CardConfig, ConfigError, preset
 from halfdome.host import arguments, platform
 from halfdome.host.frontend.compile import Requests, compile
 from halfdome.host.frontend.errors import ModelError
@@ -89,7 +89,7 @@ class InferenceSession:
             cards = arguments.integer("cards", cards, 1, MOST_CARDS)
         plan = _plan(model)
         if plan is None:
-            count = 6 if cards is None else cards
+            count = PLATFORM_CARDS if cards is None else cards
             platform.check(design, count, engine)
             plan = compile(
                 model, example_inputs, calibration=calibration, shapes=shapes, cards=count,

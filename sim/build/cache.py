@@ -34,10 +34,18 @@ class BuildError(RuntimeError):
 
 
 def cache_dir() -> Path:
-    """The cache: `$HALFDOME_CACHE`, else `halfdome` under `$XDG_CACHE_HOME` or `~/.cache`."""
+    """The cache: `$HALFDOME_CACHE`, else `halfdome` under `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises `BuildError` for a user without a home, as in many containers.
+    """
     if chosen := os.environ.get("HALFDOME_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halfdome"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halfdome"
+    except RuntimeError:
+        raise BuildError(
+            "this user has no home folder for the cache; set HALFDOME_CACHE to a folder"
+        ) from None
 
 
 def cache_bytes() -> int:
@@ -176,7 +184,8 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
                 _erase(final)
             for stale in root.glob(f"{kind}-{key}.*{_BUILDING}"):  # the lock says no one is at it
                 shutil.rmtree(stale, ignore_errors=True)
-            folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{key}.", suffix=_BUILDING, dir=root))
+            folder = root / f"{kind}-{key}.{os.urandom(4).hex()}{_BUILDING}"
+            folder.mkdir()  # whoever may read the cache may read what is in it
             try:
                 build(folder)
                 (folder / DIGESTS).write_text(_digests(folder))

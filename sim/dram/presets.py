@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.config import DRAM_BANKS, DRAM_PAGE_POLICIES, LINE_BYTES, CardConfig
+from halfdome.hdl.config import (
+    DRAM_BANKS,
+    DRAM_PAGE_POLICIES,
+    DRAM_PRESETS,
+    LINE_BYTES,
+    CardConfig,
+)
 
 BURST_CLOCKS = 8
 """Clocks of the data bus one line takes: burst length 16 at double data rate."""
@@ -38,21 +44,18 @@ class Grade(NamedTuple):
     refi: int
 
 
-GRADES: dict[str, Grade] = {
-    grade_name: Grade(*values)
-    for grade_name, values in {
-        #                rate RCD RPpb RAS RRD FAW  RL  WL  WR WTR RTP DQSCK REFI
-        "LPDDR4-533":  ( 533,  5,  5, 12,  4, 11,  6,  4,  6,  8,  8, 1, 1041),
-        "LPDDR4-1066": (1066, 10, 10, 23,  6, 22, 10,  6, 10,  8,  8, 1, 2082),
-        "LPDDR4-1600": (1600, 15, 15, 34,  8, 32, 14,  8, 15,  8,  8, 2, 3123),
-        "LPDDR4-2133": (2133, 20, 20, 45, 11, 43, 20, 10, 20, 11,  9, 2, 4166),
-        "LPDDR4-2400": (2400, 22, 22, 51, 12, 48, 24, 12, 24, 12, 10, 2, 4684),
-        "LPDDR4-2666": (2666, 24, 24, 56, 14, 54, 24, 12, 24, 14, 10, 2, 5205),
-        "LPDDR4-3200": (3200, 29, 29, 68, 16, 64, 28, 14, 29, 16, 12, 3, 6246),
-        "LPDDR4-3733": (3733, 34, 34, 79, 19, 75, 32, 16, 34, 19, 15, 3, 7297),
-        "LPDDR4-4266": (4266, 39, 39, 90, 22, 86, 36, 18, 39, 22, 17, 4, 8341),
-    }.items()
-}  # fmt: skip
+GRADES: dict[str, Grade] = dict(zip(DRAM_PRESETS, map(Grade._make, (
+    # rate RCD RPpb RAS RRD FAW  RL  WL  WR WTR RTP DQSCK REFI
+    ( 533,  5,  5, 12,  4, 11,  6,  4,  6,  8,  8, 1, 1041),
+    (1066, 10, 10, 23,  6, 22, 10,  6, 10,  8,  8, 1, 2082),
+    (1600, 15, 15, 34,  8, 32, 14,  8, 15,  8,  8, 2, 3123),
+    (2133, 20, 20, 45, 11, 43, 20, 10, 20, 11,  9, 2, 4166),
+    (2400, 22, 22, 51, 12, 48, 24, 12, 24, 12, 10, 2, 4684),
+    (2666, 24, 24, 56, 14, 54, 24, 12, 24, 14, 10, 2, 5205),
+    (3200, 29, 29, 68, 16, 64, 28, 14, 29, 16, 12, 3, 6246),
+    (3733, 34, 34, 79, 19, 75, 32, 16, 34, 19, 15, 3, 7297),
+    (4266, 39, 39, 90, 22, 86, 36, 18, 39, 22, 17, 4, 8341),
+)), strict=True))  # fmt: skip
 """Speed grades by the name `CardConfig.dram_preset` uses."""
 
 REFRESH_NANOSECONDS: tuple[tuple[int, int], ...] = ((2, 60), (4, 90), (8, 140), (16, 190))
@@ -83,17 +86,12 @@ def _mapping(config: CardConfig) -> dict[str, int]:
 
 
 def settings(config: CardConfig) -> DramSettings:
-    """The DRAM of a card. Raises `ValueError` for an unknown `dram_preset`, naming the known.
+    """The DRAM of a card.
 
-    Raises `ConfigError` for a configuration without DRAM.
+    Raises `ConfigError` for a configuration without DRAM, and `ValueError` for more than such dies
+    hold.
     """
     config.need_dram()
-    if config.dram_preset not in GRADES:
-        raise ValueError(
-            f"dram_preset={config.dram_preset!r}: unknown; known are {', '.join(GRADES)}"
-        )
-    if config.bus_bytes > 2 * LINE_BYTES:
-        raise ValueError(f"bus_bytes={config.bus_bytes}: the DRAM model takes at most 128")
     grade = GRADES[config.dram_preset]
     gigabits = -(-config.dram_bytes * 8 // (config.dram_channels * 2) // (1 << 30))
     rfc_ns = next((ns for size, ns in REFRESH_NANOSECONDS if gigabits <= size), None)

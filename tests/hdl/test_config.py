@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from amaranth.hdl import Fragment
@@ -98,6 +99,14 @@ def test_other_sizes_of_dram_are_refused(size):
     assert str(error.value) == (
         f"dram_bytes={size}: must be 0 or a power of two from 65536 to 68719476736"
     )
+
+
+@pytest.mark.parametrize("grade", ["", "DDR9", "lpddr4-3200", "LPDDR4"])
+def test_a_speed_grade_of_the_dram_is_one_of_jedecs(grade):
+    with pytest.raises(ConfigError) as error:
+        CardConfig(dram_preset=grade)
+    known = "LPDDR4-533, .*, LPDDR4-3733 or LPDDR4-4266"
+    assert re.fullmatch(f"dram_preset={grade!r}: must be {known}", str(error.value))
 
 
 @pytest.mark.parametrize("policy", ["", "Open", "close", "open-adaptive"])

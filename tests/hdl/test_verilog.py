@@ -9,13 +9,24 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Assert, ClockSignal, Instance, Module, signed
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.fifo import AsyncFIFO
+from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl import registers
 from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.descriptors import COMPLETION, COMPLETION_BYTES, fields, offset, pack
 from halfdome.hdl.tools import run_yosys
-from halfdome.hdl.verilog import CORE, TOP, c_header, card_rtlil, card_verilog
+from halfdome.hdl.verilog import (
+    CORE,
+    TOP,
+    c_header,
+    card_rtlil,
+    card_verilog,
+    component_verilog,
+)
 
 WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
@@ -54,6 +65,61 @@ def test_verilog_is_stamped_and_names_its_ports(tiny_verilog):
         port for port in ports if port.startswith(("rx_", "tx__", "axi__"))
     }
     assert {"axi__araddr", "axi__rdata", "axi__wstrb", "axi__bready"} <= ports
+
+
+class Own(wiring.Component):
+    """What a component of anybody's may have: arrays, streams, structures, memory, clocks, another
+    vendor's module, a check, and a look at the platform."""
+
+    lanes: In(8).array(2)
+    table: Out(wiring.Signature({"addr": Out(4), "data": In(8)})).array(2)
+    i: In(stream.Signature(data.StructLayout({"data": 8, "last": 1})))
+    seen: Out(signed(9))
+    begin: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        if platform is not None:
+            m.submodules += platform.request("led")
+        m.submodules.memory = words = memory.Memory(shape=8, depth=16, init=[1, 2])
+        m.submodules.queue = queue = AsyncFIFO(width=8, depth=4, w_domain="sync", r_domain="slow")
+        write, read = words.write_port(), words.read_port(domain="slow")
+        m.submodules.vendor = Instance("vendor_pulse", i_clk=ClockSignal(), o_q=self.begin)
+        m.d.comb += [
+            write.addr.eq(self.lanes[0]), write.data.eq(self.lanes[1]), write.en.eq(self.begin),
+            read.addr.eq(self.table[0].data), self.table[1].addr.eq(read.data),
+            queue.w_data.eq(self.i.payload.data), queue.w_en.eq(self.i.valid),
+            self.i.ready.eq(queue.w_rdy), queue.r_en.eq(1),
+        ]  # fmt: skip
+        m.d.sync += Assert(self.lanes[0] < 200)
+        m.d.slow += self.seen.eq(queue.r_data - self.table[1].data)
+        return m
+
+
+def test_component_of_anybodys_is_one_file_that_tools_read(tmp_path):
+    text = component_verilog(Own(), "own")
+    [head] = re.findall(r"^module own\((.*?)\);", text, re.DOTALL | re.MULTILINE)
+    assert {port.strip() for port in head.split(",")} == {
+        "clk", "rst", "slow_clk", "slow_rst", "lanes__0", "lanes__1", "table__0__addr",
+        "table__0__data", "table__1__addr", "table__1__data", "i__payload", "i__valid", "i__ready",
+        "seen", r"\begin",
+    }  # fmt: skip
+    vendor = "\nmodule vendor_pulse(input wire clk, output wire q); assign q = clk; endmodule\n"
+    assert "%" not in lint(text + vendor, tmp_path)
+    assert component_verilog(Own(), "own") == text
+    run_yosys(f"read_verilog -formal {TOP}.v; hierarchy; proc; check -assert", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("component", "name", "message"),
+    [
+        (Module(), "own", "component=.*: must be an amaranth.lib.wiring.Component"),
+        (Own(), "my own", "name='my own': must be letters, digits and _, no digit first"),
+    ],
+)
+def test_what_is_no_component_and_what_is_no_name_is_refused(component, name, message):
+    with pytest.raises(ValueError, match=message):
+        component_verilog(component, name)
 
 
 @pytest.mark.slow

@@ -314,6 +314,20 @@ def test_cycle_budget_counts_what_the_test_takes_of_any_platform(run):
     result.stdout.fnmatch_lines(["used 101 cycles, 1 more than cycle_budget(100)*"])
 
 
+def test_interrupt_while_a_platform_opens_is_told_as_any_other(pytester, monkeypatch):
+    """Cards may be compiled for a minute there."""
+
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("halfdome.open", interrupted, raising=False)
+    pytester.makepyfile("def test_it(card): pass\n")
+    result = pytester.runpytest("--engine=timing", no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*KeyboardInterrupt !*"])
+    result.stderr.no_fnmatch_line("*Traceback*")
+
+
 @pytest.mark.parametrize("engine", [pytest.param("native", marks=pytest.mark.slow), "timing"])
 def test_test_over_its_cycle_budget_fails_with_the_counters(run, engine):
     source = (
@@ -335,8 +349,14 @@ def test_test_over_its_cycle_budget_fails_with_the_counters(run, engine):
     )
 
 
-def test_cycle_budget_without_a_platform_says_what_to_do(run):
-    result = run("import pytest\n@pytest.mark.cycle_budget(9)\ndef test_it(): pass\n")
+OWN_RUNTIME = "@pytest.fixture\ndef runtime(): return 'wasm'\n"
+
+
+@pytest.mark.parametrize(("fixture", "used"), [("", ""), (OWN_RUNTIME, "runtime")])
+def test_cycle_budget_without_a_platform_says_what_to_do(run, fixture, used):
+    result = run(
+        f"import pytest\n{fixture}@pytest.mark.cycle_budget(9)\ndef test_it({used}): pass\n"
+    )
     result.stdout.fnmatch_lines(["cycle_budget: the test uses neither `runtime` nor `card`*"])
 
 

@@ -430,6 +430,15 @@ def test_a_command_that_waits_for_ever_is_a_timeout():
         assert runtime.cycles < 20_000
 
 
+def test_closing_twice_does_nothing_and_a_call_after_it_is_refused():
+    """Also where a call that was refused lies between both."""
+    with halfdome.open(cards=1, config="tiny", engine="timing") as runtime:
+        with runtime:
+            [card] = runtime.cards
+        with pytest.raises(RuntimeError, match="the platform is closed"):
+            card.linear(np.ones((1, 4), np.uint8), np.ones((1, 4), np.int8), 1.0)
+
+
 def test_counters_name_every_cycle_and_byte(runtime, card):
     first = card.counters()
     card.linear(np.ones((4, 16), np.uint8), np.ones((4, 16), np.int8), 1.0)

@@ -7,8 +7,8 @@ import halfdome
 from halfdome.host.bench import faults
 from halfdome.host.bench.dlrm import differing
 from halfdome.host.report.faults import account
-from halfdome.host.runtime import deployment
-from halfdome.host.runtime.deployment import FAILURES, RETRIES
+from halfdome.host.runtime import placement
+from halfdome.host.runtime.placement import FAILURES, RETRIES
 from halfdome.host.serving.deploy import deploy
 
 CARDS = 3
@@ -110,7 +110,7 @@ def test_a_reset_after_more_commands_than_a_counter_tells_apart(service, count):
 
 
 def test_a_card_that_was_given_up_is_looked_for_seldom(service, monkeypatch):
-    monkeypatch.setattr(deployment, "LOOK_CYCLES", 120_000)
+    monkeypatch.setattr(placement, "LOOK_CYCLES", 120_000)
     service.runtime.inject(["link-down:card=1,at=3,for=150"])
     assert right(service)
     assert numbers(service) == [0, 2]

@@ -31,7 +31,7 @@ def bench_gather(
         int | None,
         typer.Option(min=1, help="Rows a command pools; by default about 20,000 cycles' worth."),
     ] = None,
-    cards: Annotated[int, typer.Option(help="Points measured at once, 1 to 6.")] = 6,
+    cards: Annotated[int, typer.Option(help="Points measured at once, 1 to 12.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of the traces.")] = 0,
     config: options.Config = "default",
     engine: options.EngineName = "native",

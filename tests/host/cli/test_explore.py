@@ -106,7 +106,7 @@ def test_an_infeasible_point_is_told_and_the_others_are_measured(
         ("lamps=4", "lamps: no such parameter"),
         ("array=4", "array=4: must be ROWSxCOLUMNS"),
         ("array=4x4,64x64", "array_rows=64: one bus word must hold"),
-        ("dram_preset=LPDDR4-3200,DDR1", "dram_preset='DDR1': unknown"),
+        ("dram_preset=LPDDR4-3200,DDR1", "dram_preset='DDR1': must be LPDDR4-533"),
         ("counters=16,5", "counters=5: every engine and every card"),
         ("lanes=4,4", "lanes=4: the value is given twice"),
     ],

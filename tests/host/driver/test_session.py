@@ -55,6 +55,28 @@ def test_what_a_call_takes_stays_if_it_ends_well(platform):
     assert take(platform)[1] is not block
 
 
+def test_the_last_call_is_made_once_and_those_after_it_are_refused(platform):
+    last = []
+    for _ in range(2):
+        platform.session.close(lambda: last.append(take(platform)))
+    assert len(last) == 1
+    for _ in range(2):  # and leave nothing that another would have to bring to an end
+        with pytest.raises(RuntimeError, match="the platform is closed"):
+            take(platform)
+    assert not any("drop" in card.log for card in platform.cards)
+
+
+def test_a_process_that_was_forked_off_is_refused_at_once(platform, monkeypatch):
+    """It may have a copy of the lock that nobody gives back."""
+    with platform.session._lock:
+        with monkeypatch.context() as patched:
+            patched.setattr("os.getpid", lambda: 1)
+            with pytest.raises(RuntimeError, match="opened by another process; open one in each"):
+                take(platform)
+            platform.session.close(fail)
+    take(platform)
+
+
 @pytest.mark.parametrize("error", [LookupError, MemoryError, KeyboardInterrupt, SystemExit])
 def test_what_a_call_takes_is_given_back_if_it_fails(platform, error):
     take(platform)

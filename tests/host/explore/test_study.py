@@ -64,7 +64,7 @@ def test_parameters_reach_every_part_of_a_design():
         ({"parameters": {"lanes": 3}}, "lanes=3: must be a power of two"),
         ({"parameters": {"array": "axb"}}, "array=axb: must be ROWSxCOLUMNS"),
         ({"parameters": {"array": "4x4", "array_rows": 4}}, "array: sets array_rows"),
-        ({"parameters": {"cards": 7}}, "cards=7: must be an integer from 1 to 6"),
+        ({"parameters": {"cards": 13}}, "cards=13: must be an integer from 1 to 12"),
         ({"parameters": {"in_flight": 65}}, "in_flight=65: must be an integer from 1 to 64"),
         ({"parameters": {"parallelism": "all"}}, "parallelism='all': must be one of data"),
         ({"parameters": {"cores_sparse": 1}}, "cores_sparse=1: one of 1 cores at least does every"),

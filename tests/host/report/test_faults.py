@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from halfdome.host.report.faults import account
-from halfdome.host.runtime.deployment import Incident
+from halfdome.host.runtime.placement import Incident
 from halfdome.sim.fabric.faults import FaultCounts, parse_fault
 
 

@@ -10,7 +10,8 @@ from halfdome.host.compiler.compile import compile
 from halfdome.host.driver.accelerator import CardState
 from halfdome.host.driver.errors import CardError
 from halfdome.host.driver.memory import CardFull
-from halfdome.host.runtime.deployment import LOOK_CYCLES, Deployment
+from halfdome.host.runtime.deployment import Deployment
+from halfdome.host.runtime.placement import LOOK_CYCLES
 from halfdome.host.runtime.program import Program, ProgramError
 from halfdome.host.runtime.transfers import Transfers
 from tests.host.golden_platform import GoldenPlatform

@@ -1,7 +1,9 @@
 """Arrays that stay on a card: the same bits as arrays that do not, and memory that comes back."""
 
+import copy
 import gc
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -195,8 +197,9 @@ def test_tensors_of_others_and_those_that_are_gone(platform, card):
             card.linear(other, W, 0.1)
         with pytest.raises(ValueError, match="tensor: is on card 1, not on card 0"):
             card.copy(other)
-        with pytest.raises(TypeError, match="lies in card memory"):
-            np.asarray(other)
+        for copied in (np.asarray, pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match="lies in card memory"):
+                copied(other)
     for use in (platform.cards[1].affine, Tensor.numpy, Tensor.release):
         with pytest.raises(ValueError, match=r"Tensor\(uint8\[5, 7\] on card .\): was released"):
             use(other)

@@ -7,7 +7,7 @@ import pytest
 
 from halfdome.hdl.config import preset
 from halfdome.host.compiler.compile import compile
-from halfdome.host.runtime.deployment import Before
+from halfdome.host.runtime.placement import Before
 from halfdome.host.runtime.program import ProgramError
 from halfdome.host.runtime.transfers import Transfers
 from halfdome.host.serving.deploy import _kept, deploy
@@ -124,7 +124,7 @@ GRAPH = Recommender(11).graph
         (lambda: deploy(runtime(1), None), "model: is a NoneType, must be a Graph or a Program"),
         (lambda: compile(None, TINY), "graph: is a NoneType, must be a Graph"),
         (lambda: compile(GRAPH, "huge"), "preset 'huge' is unknown"),
-        (lambda: compile(GRAPH, TINY, 0), "cards=0: must be an integer from 1 to 6"),
+        (lambda: compile(GRAPH, TINY, 0), "cards=0: must be an integer from 1 to 12"),
         (lambda: compile(GRAPH, TINY, "a"), "cards='a': must be an integer"),
         (lambda: compile(GRAPH, TINY, in_flight=0), "in_flight=0: must be an integer from 1 to"),
         (lambda: compile(GRAPH, TINY, in_flight=2.5), "in_flight=2.5: must be an integer"),

@@ -148,9 +148,9 @@ def test_a_closed_session_says_to_open_another(plan):
         opened.run(None, REQUESTS[0])
 
 
-@pytest.mark.parametrize("cards", ["2", 2.0, 0, 7, True])
+@pytest.mark.parametrize("cards", ["2", 2.0, 0, 13, True])
 def test_cards_of_a_plan_are_a_number_in_range(plan, cards):
-    with pytest.raises(ValueError, match=r"cards=.*: must be an integer from 1 to 6"):
+    with pytest.raises(ValueError, match=r"cards=.*: must be an integer from 1 to 12"):
         InferenceSession(plan, config="tiny", cards=cards)
 
 
@@ -191,7 +191,7 @@ def test_what_a_plan_is_not_for_is_refused(plan, tmp_path):
 def test_what_is_no_model_is_refused():
     with pytest.raises(ModelError, match="model: is a int, must be the path of an ONNX or"):
         compile(7)
-    with pytest.raises(ValueError, match="cards=9: must be an integer from 1 to 6"):
-        compile(nets.residual(), calibration=CALIBRATION, cards=9)
+    with pytest.raises(ValueError, match="cards=13: must be an integer from 1 to 12"):
+        compile(nets.residual(), calibration=CALIBRATION, cards=13)
     with pytest.raises(ModelError, match="calibration: this model computes in floating point"):
         compile(nets.residual())

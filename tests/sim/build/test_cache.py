@@ -4,6 +4,7 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import pwd
 import shutil
 import signal
 import threading
@@ -41,6 +42,20 @@ def test_built_once_and_found_again():
         path = cached("kind", "key", lambda folder: built.append(artefact()(folder)))
         assert (path / "file").read_text() == "whole"
     assert len(built) == 1
+
+
+def test_who_may_read_the_cache_may_read_what_is_in_it():
+    """As of a container whose cache was filled by another user."""
+    path = cached("kind", "key", artefact())
+    assert path.stat().st_mode == path.parent.stat().st_mode
+
+
+def test_user_without_a_home_is_told_what_to_set(monkeypatch):
+    for name in ("HALFDOME_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as of a container's `--user 12345`
+    with pytest.raises(BuildError, match="no home folder for the cache; set HALFDOME_CACHE"):
+        cache_dir()
 
 
 def test_failed_build_leaves_nothing_and_the_next_one_works():

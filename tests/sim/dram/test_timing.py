@@ -265,11 +265,6 @@ def test_mixed_reads_and_writes_keep_most_of_the_bus():
     assert 8 * count / clocks_taken(config, ops) > 0.85
 
 
-def test_unknown_preset_names_the_known():
-    with pytest.raises(ValueError, match=r"dram_preset='DDR9'.*LPDDR4-3200"):
-        presets.settings(card("DDR9"))
-
-
 @pytest.mark.parametrize(("gigabytes", "nanoseconds"), [(1, 90), (2, 140), (4, 190)])
 def test_refresh_time_follows_density(gigabytes, nanoseconds):
     settings = presets.settings(card(dram_bytes=gigabytes << 30))

@@ -206,8 +206,7 @@ class MemorySystem {
     unsigned waiting = 0;  // for a response of DRAM
   };
   struct Pad {
-    explicit Pad(const Parameters& p)
-        : reads(p, CORE_READS + CARD_READS), writes(p, CORE_WRITES + CARD_WRITES) {}
+    explicit Pad(const Parameters& p) : reads(p), writes(p) {}
     BankTurns reads, writes;
     // Words leave their bank a cycle after their turn, and the scratchpad a cycle later.
     uint32_t fetched = 0, fetched_ends = 0, response = 0, response_ends = 0;

@@ -8,8 +8,8 @@ namespace halfdome::timing {
 // The reads, or the writes, of all ports. In a cycle: `begin`, then requests are taken, then `end`.
 class BankTurns {
  public:
-  BankTurns(const Parameters& p, size_t ports)
-      : p_(p), turns_(static_cast<size_t>(p.scratchpad_banks)), wanted_(turns_.size()), bursts_(ports) {}
+  explicit BankTurns(const Parameters& p)
+      : p_(p), turns_(static_cast<size_t>(p.scratchpad_banks)) {}
 
   // Finds out whose word each bank serves.
   void begin() {
@@ -62,6 +62,7 @@ class BankTurns {
   void set_turns(const std::vector<RoundRobin>& turns) { turns_ = turns; }
 
  private:
+  static constexpr size_t MOST = 32;  // bits of a set of ports, or of banks
   struct Burst {
     uint64_t word, next_word;
     unsigned left, next_left;
@@ -69,8 +70,8 @@ class BankTurns {
 
   const Parameters& p_;
   std::vector<RoundRobin> turns_;
-  std::vector<uint32_t> wanted_;  // by bank, ports; empty between cycles
-  std::vector<Burst> bursts_;
+  uint32_t wanted_[MOST] = {};  // by bank, ports; empty between cycles
+  Burst bursts_[MOST] = {};     // by port
   uint32_t active_ = 0, got_ = 0, ends_ = 0, taken_ = 0;
 };
 

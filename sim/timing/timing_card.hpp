@@ -64,13 +64,12 @@ class TimingCard : public Card {
              uint8_t* memory, bool with_values, const SemanticsCalls& calls, int64_t number)
       : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
                                    AXI_ID_BITS)),
-        p_(parameters), semantics_(p_, memory, with_values, calls, number),
+        p_(parameters), cores_(static_cast<size_t>(p_.cores)), semantics_(p_, memory, with_values, calls, number),
         bytes_(memory, p_), memory_(p_, dram), solo_(memory_), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
-    const auto cores = static_cast<size_t>(p_.cores);
-    posted_ = std::vector<PostedPort>(cores);
+    posted_ = std::vector<PostedPort>(cores_);
     std::vector<std::vector<Engine*>> engines;
-    for (size_t core = 0; core < cores; ++core) {
+    for (size_t core = 0; core < cores_; ++core) {
       std::vector<Engine*> of_core;
       for (unsigned number_of_engine = 0; number_of_engine < ENGINES; ++number_of_engine) {
         engines_.push_back(make_engine(core, number_of_engine));
@@ -79,7 +78,7 @@ class TimingCard : public Card {
       engines.push_back(std::move(of_core));
     }
     wakes_.assign(engines_.size(), NEVER);
-    was_idle_.resize(cores);
+    was_idle_.resize(cores_);
     processor_ = std::make_unique<Processor>(p_, std::move(engines), fetch_, semantics_, requester_,
                                              memory_);
     completer_ = std::make_unique<Completer>(p_, bytes_, *processor_, memory_.card_read(0),
@@ -90,7 +89,7 @@ class TimingCard : public Card {
 
  private:
   // One for each core's stores, and one for completions.
-  size_t writers() const { return static_cast<size_t>(p_.cores) + 1; }
+  size_t writers() const { return cores_ + 1; }
 
   std::unique_ptr<Engine> make_engine(size_t core, unsigned number) {
     const auto read = [&](unsigned i) -> ReadPort& { return memory_.core_read(core, i); };
@@ -145,7 +144,9 @@ class TimingCard : public Card {
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left), core = i / ENGINES;
       offer(i, cycle);
-      front |= posted_[core].valid || posted_[core].data_valid || requester_.dma(core).valid;
+      const size_t number = i % ENGINES;
+      if (number == LOAD_ENGINE) front |= requester_.dma(core).valid;
+      if (number == STORE_ENGINE) front |= posted_[core].valid || posted_[core].data_valid;
     }
     if (front) {
       completer_->offer(cycle, buffer_);
@@ -206,7 +207,7 @@ class TimingCard : public Card {
 
   void begin_front() {
     for (size_t i = 0; i < writers_.size(); ++i) {
-      PostedPort& port = i < posted_.size() ? posted_[i] : processor_->completion.port;
+      PostedPort& port = i < cores_ ? posted_[i] : processor_->completion.port;
       const bool idle = port.idle;
       writers_[i].begin(mux_.holds(2 + i));
       if (!idle && port.idle) tell(i, STORE_ENGINE);
@@ -215,7 +216,7 @@ class TimingCard : public Card {
   void end_front(int64_t cycle) {
     for (PostedPort& port : posted_) port.taken = port.data_taken = false;
     processor_->completion.port.taken = processor_->completion.port.data_taken = false;
-    for (size_t core = 0; core < posted_.size(); ++core) requester_.dma(core).taken = false;
+    for (size_t core = 0; core < cores_; ++core) requester_.dma(core).taken = false;
     if (processor_moved_ || processor_->written()) processor_next_ = processor_->next(cycle);
     processor_moved_ = false;
     front_next_ = front_next(cycle);
@@ -240,7 +241,7 @@ class TimingCard : public Card {
 
   // The engine has to do with this cycle.
   void tell(size_t core, unsigned engine) {
-    if (core < posted_.size()) told_ |= uint64_t{1} << (core * ENGINES + engine);
+    if (core < cores_) told_ |= uint64_t{1} << (core * ENGINES + engine);
   }
 
   // Everything between the packet streams and the engines.
@@ -269,7 +270,7 @@ class TimingCard : public Card {
       if (taken && writers_[i].offers_header()) processor_->posted_bytes += writers_[i].header_bytes();
       writers_[i].clock(enable, discard, taken, mux_.tlp);
     }
-    for (size_t core = 0; core < posted_.size(); ++core) {
+    for (size_t core = 0; core < cores_; ++core) {
       if (posted_[core].taken || posted_[core].data_taken) tell(core, STORE_ENGINE);
     }
     const PostedPort& completion = processor_->completion.port;
@@ -295,9 +296,9 @@ class TimingCard : public Card {
 
   // `taken`: its request is, in `cycle`.
   void request(int64_t cycle, bool enable, bool taken) {
-    for (size_t core = 0; core < posted_.size(); ++core) was_idle_[core] = requester_.dma(core).idle;
+    for (size_t core = 0; core < cores_; ++core) was_idle_[core] = requester_.dma(core).idle;
     requester_.clock(cycle, buffer_, enable, processor_->timeout(), taken);
-    for (size_t core = 0; core < posted_.size(); ++core) {
+    for (size_t core = 0; core < cores_; ++core) {
       const DmaPort& dma = requester_.dma(core);
       if (dma.taken) tell(core, LOAD_ENGINE);
       // It is told of `idle` a cycle later, when that is so.
@@ -322,6 +323,7 @@ class TimingCard : public Card {
   }
 
   const Parameters p_;
+  const size_t cores_;
   CardSemantics semantics_;
   CardBytes bytes_;
   MemorySystem memory_;

@@ -209,6 +209,15 @@ def is_hardware(engine: str) -> bool:
     return engine in HARDWARE
 
 
+def compile_within(config: CardConfig, seconds: float) -> None:
+    """Compiles a card for the engine "native", unless that was done before. Raises `ValueError` if
+    it takes more than so many seconds."""
+    from halfdome.sim.rtl.cards import compiled_within
+
+    if not compiled_within(config, seconds):
+        raise ValueError(f"its card is not compiled within {seconds:g} s")
+
+
 def check_faults(faults: Sequence[str], cards: int) -> None:
     """Raises the `ValueError` with which `Runtime.inject` would refuse these."""
     from halfdome.sim.platform import Platform
@@ -285,8 +294,8 @@ def open(
         `halfdome.host.driver.pico.Board`
 
     Raises `CardError` if there is no board at that port, `ConfigError` for an unknown preset or too
-    few timeline counters for the cards, and `ValueError` for an unknown engine or a number of cards
-    that the platform does not hold.
+    few timeline counters for the cards, and `ValueError` for an unknown engine, a number of cards
+    that the platform does not hold, and an option that there is not.
     """
     # Imported here: a model can be trained or a configuration checked without a simulator.
     from halfdome.sim.golden.operators import Reference
@@ -301,6 +310,7 @@ def open(
     if not isinstance(design, CardConfig):
         raise ConfigError(f"config={config!r}: must be the name of a preset or a CardConfig")
     check(design, cards, engine)
+    check_options(platform_options)
     platform = Platform(design, cards=int(cards), engine=engine, **platform_options)
     return _opened(platform, design, engine, Reference(design), patience)
 

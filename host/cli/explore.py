@@ -19,6 +19,7 @@ from halfdome.host.report import tables
 
 if TYPE_CHECKING:
     from halfdome.host.explore.host_cpu import HostCpu
+    from halfdome.host.explore.on_rtl import OnRtl
     from halfdome.host.explore.search import Point, Results
     from halfdome.host.explore.study import Study
     from halfdome.host.explore.workers import Workers
@@ -111,29 +112,32 @@ def explore(
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
-    rtl = _on_rtl(study, points, chosen, url, by)
-    compared = tell.on_rtl(points, rtl)
+    compared = _on_rtl(study, points, chosen, url, by)
     host = _host_cpu(study)
     options.write_json(json_file, tell.as_dict(study, points, compared, host))
-    if compared:
-        worst = max(abs(error) for each in compared for error in each.error.values())
+    errors = [abs(error) for each in compared for error in each.error.values()]
+    if errors:
+        count = sum(bool(each.rtl.row) for each in compared)
         console.print(
-            f"{len(compared)} points measured on the RTL too: {worst:.2g} % off at most",
+            f"{count} points measured on the RTL too: {max(errors):.2g} % off at most",
             highlight=False,
         )
-    for why in tell.not_on_rtl(rtl):
-        console.print(why, highlight=False)
+    for each in compared:
+        if each.told:
+            console.print(each.told, highlight=False)
     if host is not None:
         console.print(f"point {chosen.number}: {host.beside(chosen.row)}", highlight=False)
     commands = partial(_commands, file, settings, storage, output)
-    report.write(output / "explore.html", study, points, chosen, rtl, commands, host)
+    report.write(output / "explore.html", study, points, chosen, compared, commands, host)
     if png is not None:
         report.write_png(png, study, points)
     if explain is not None:
         _explain(study, chosen, url)
     typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")
     wrong = sum(
-        each.row["mismatching_samples"] or 0 for each in (*points, *rtl.values()) if each.row
+        each.row["mismatching_samples"] or 0
+        for each in (*points, *(each.rtl for each in compared))
+        if each.row
     )
     options.require_right(wrong, "samples")
 
@@ -182,14 +186,14 @@ def _workers(count: int | None, scheduler: str | None) -> "Workers":
 
 def _on_rtl(
     study: "Study", points: "Sequence[Point]", chosen: "Point", storage: str, by: "Workers"
-) -> "dict[int, Point]":
+) -> "list[OnRtl]":
     """The front, and the point that is told of, on the RTL, unless that is where they come from."""
-    from halfdome.host.explore import search, tell
+    from halfdome.host.explore import on_rtl, tell
 
     wanted = {point.number: point for point in (*tell.pareto(study, points), chosen)}
     with options.progress() as bar:
         task = bar.add_task("on the RTL", total=len(wanted))
-        return search.on_rtl(study, wanted.values(), storage, by, lambda point: bar.advance(task))
+        return on_rtl.check(study, wanted.values(), storage, by, lambda point: bar.advance(task))
 
 
 def _host_cpu(study: "Study") -> "HostCpu | None":

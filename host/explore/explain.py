@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halfdome.host.explore.parameters import COMPILED, DEFAULTS, FABRIC, Value
-from halfdome.host.explore.search import Point, alone
+from halfdome.host.explore.search import Point, only
 from halfdome.host.explore.study import Model, Study
 
 BUSY = 0.6
@@ -85,7 +85,7 @@ def explain(
     doubled = []
     for name, value in _numbers(study, point, bound).items():
         told(f"{name}={2 * value}")
-        found = alone(study, _with(point, name, 2 * value), storage)
+        found = only(study.alone(_with(point, name, 2 * value)), storage)
         gain = None
         if found.row:
             gain = found.row["samples_per_second"] / row["samples_per_second"]

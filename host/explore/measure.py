@@ -11,7 +11,7 @@ from halfdome.hdl.registers import ACTIVITIES
 from halfdome.host import platform
 from halfdome.host.compiler import costs
 from halfdome.host.explore import area, energy, kept, queueing, simulate
-from halfdome.host.explore.parameters import Design, Value
+from halfdome.host.explore.parameters import RTL, Design, Value
 from halfdome.host.explore.simulate import Ran
 from halfdome.host.explore.study import Model, Study
 from halfdome.host.report.stamp import stamp
@@ -29,6 +29,8 @@ def measure(study: Study, values: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _ran(study: Study, design: Design) -> Ran:
+    if study.rtl is not None and design.engine == RTL:
+        platform.compile_within(design.card, study.rtl.build_s)
     at_random = study.arrivals is not None
     if isinstance(study.workload, Model):
         from halfdome.host.explore.simulate_model import run_model  # which wants ONNX

@@ -14,9 +14,10 @@ from plotly.utils import PlotlyJSONEncoder
 
 from halfdome.host.explore import figures
 from halfdome.host.explore.metrics import METRICS, TIMED
+from halfdome.host.explore.on_rtl import OnRtl
 from halfdome.host.explore.search import Point
 from halfdome.host.explore.study import Study
-from halfdome.host.explore.tell import best, not_on_rtl, on_rtl, pareto
+from halfdome.host.explore.tell import best, pareto
 
 if TYPE_CHECKING:
     from halfdome.host.explore.host_cpu import HostCpu
@@ -56,14 +57,14 @@ def write(
     study: Study,
     points: Sequence[Point],
     chosen: Point,
-    rtl: Mapping[int, Point],
+    compared: Sequence[OnRtl],
     commands: Callable[[Point], Sequence[str]],
     host: "HostCpu | None" = None,
 ) -> None:
     """Writes the report, which tells of the chosen point until another one is clicked.
 
-    `rtl` are points on the RTL, `commands` says how a point is made again, `host` is what a sample
-    takes on the processor of this machine.
+    `compared` are points on the RTL, `commands` says how a point is made again, `host` is what a
+    sample takes on the processor of this machine.
     """
     measured = [point for point in points if point.row]
     first, reach = measured[0], figures.reach(points)
@@ -84,7 +85,7 @@ def write(
             "coordinates": figures.coordinates(study, points),
             "sensitivity": figures.sensitivity(study, points),
         }),
-        *_on_rtl(points, rtl),
+        *_on_rtl(compared),
         '<h2 id="name">{name}</h2><div id="beside">{beside}</div>'.format_map(shown),
         *_html(figures.of_point(study, points, chosen), library=False),
         "<h2>Infeasible</h2>" + _table(("point", "why"), infeasible) if infeasible else "",
@@ -129,21 +130,21 @@ def _html(drawn: Mapping[str, go.Figure], *, library: bool = True) -> list[str]:
     ]
 
 
-def _on_rtl(points: Sequence[Point], rtl: Mapping[int, Point]) -> list[str]:
+def _on_rtl(compared: Sequence[OnRtl]) -> list[str]:
     """What the RTL says of points, and how far the engine of the study is from it."""
-    if not rtl:
+    if not compared:
         return ["<p>The front was measured on the RTL.</p>"]
-    compared = on_rtl(points, rtl)
-    shown = [name for name in TIMED if any(name in each.rtl for each in compared)]
+    shown = [name for name in TIMED if any(name in each.times for each in compared)]
     lines = [
-        (f"{each.point.number}: {each.point.name}",
-         *(f"{each.rtl[name]:,.4g} ({each.error[name]:+.2f} %)" for name in shown))
-        for each in compared
+        (f"{each.point.number}: {each.point.name}"
+         + (f", scaled to {each.scaled_to}" if each.scaled_to else ""),
+         *(f"{each.times[name]:,.4g} ({each.error[name]:+.2f} %)" for name in shown))
+        for each in compared if each.rtl.row
     ]  # fmt: skip
     names = ("point", *(METRICS[name].title for name in shown))
     return [
         "<h2>The same points on the RTL, and the error of the study</h2>", _table(names, lines),
-        *(f"<p>{escape(why)}</p>" for why in not_on_rtl(rtl)),
+        *(f"<p>{escape(each.told)}.</p>" for each in compared if each.told),
     ]  # fmt: skip
 
 

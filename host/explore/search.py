@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from halfdome.host.explore import measure, workers
 from halfdome.host.explore.metrics import METRICS
-from halfdome.host.explore.parameters import TIMING, Value
+from halfdome.host.explore.parameters import Value
 from halfdome.host.explore.study import Study
 from halfdome.host.explore.workers import Workers
 
@@ -232,31 +232,12 @@ def run(
                 told(found)
 
 
-def alone(study: Study, values: Mapping[str, Value], storage: str) -> Point:
-    """A point with values that a study does not have: measured, unless the storage has it."""
-    single = study.alone(values)
+def only(single: Study, storage: str, by: Workers = 1) -> Point:
+    """The point of a study that has one: measured, unless the storage has it."""
     results = Results(single, storage)
-    run(single, results, 1)
+    run(single, results, by)
     [point] = results.points
     return point
-
-
-def on_rtl(
-    study: Study, points: Iterable[Point], storage: str, by: Workers,
-    told: Callable[[Point], None] = lambda point: None,
-) -> dict[int, Point]:  # fmt: skip
-    """Those of the points that the engine `timing` measured on the RTL, by their numbers: measured,
-    unless the storage has them."""
-    numbers = {_key(p.values): p.number for p in points if p.row.get("engine") == TIMING}
-    if not numbers:
-        return {}
-    again = study.on_rtl()
-    results = Results(again, storage)
-    run(again, results, by, told, [dict(values) for values in numbers])
-    return {
-        numbers[_key(point.values)]: point for point in results.points
-        if _key(point.values) in numbers
-    }  # fmt: skip
 
 
 def _measured(study: Study, values: Mapping[str, Value]) -> tuple[dict[str, Any], str]:

@@ -126,6 +126,12 @@ class Host(_Strict):
     tdp_w: Annotated[float, Field(gt=0, strict=False)]
 
 
+class Rtl(_Strict):
+    """How long a card that is to be measured on the RTL may take to compile."""
+
+    build_s: Annotated[float, Field(gt=0, strict=False)] = 600.0
+
+
 class Guidance(_Strict):
     """What a study says to who designs: `along` is the parameter along the rows of its table, the
     other varied parameters lie down its side."""
@@ -159,6 +165,7 @@ class Study(_Strict):
     constraints: dict[str, Bound] = {}
     arrivals: Arrivals | None = None
     host: Host | None = None
+    rtl: Rtl | None = None
     search: Search = Search()
     energy: File | None = None
     guidance: Guidance | None = None
@@ -234,7 +241,9 @@ class Study(_Strict):
 
     def on_rtl(self) -> "Study":
         """The study of the same points on the RTL."""
-        return self._changed(name=f"{self.name}-rtl", engine=RTL, values=True, search=Search())
+        return self._changed(
+            name=f"{self.name}-rtl", engine=RTL, values=True, search=Search(), rtl=self.rtl or Rtl()
+        )
 
     def _changed(self, **fields: Any) -> "Study":
         return Study.model_validate(self.model_dump() | fields)
@@ -280,6 +289,8 @@ class Study(_Strict):
         """Of all that results depend on, what named files hold and the sources of the card and of
         what simulates it too. A longer search is the same study."""
         words = {"search": {"points"}, "guidance": True, "host": True}
+        if self.engine != RTL:
+            words["rtl"] = True
         said = [self.model_dump_json(exclude=words), platform.fingerprint()]
         return _digest(*said, *_contents(self.energy), *self._work())[:16]
 
@@ -340,7 +351,7 @@ def checked(said: Mapping[str, Any], where: str, folder: Path) -> Study:
 _NAMES: dict[str, type[BaseModel]] = {
     "demo": Demo, "recommender": Recommender, "model": Model, "search": Search,
     "arrivals": Arrivals, "constraints": Bound, "guidance": Guidance,
-    "host": Host,
+    "host": Host, "rtl": Rtl,
 }  # fmt: skip
 
 

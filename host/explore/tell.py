@@ -2,11 +2,12 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halfdome.host.explore.metrics import METRICS, TIMED
+from halfdome.host.explore.metrics import METRICS
+from halfdome.host.explore.on_rtl import OnRtl
 from halfdome.host.explore.search import NONE, Point, outside
 from halfdome.host.explore.study import Study
 
@@ -68,7 +69,7 @@ def rows(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def as_dict(
-    study: Study, points: Sequence[Point], compared: Sequence["OnRtl"], host: "HostCpu | None"
+    study: Study, points: Sequence[Point], compared: Sequence[OnRtl], host: "HostCpu | None"
 ) -> dict[str, Any]:
     """All that is known of a study, as plain data; `compared` are points on the RTL, `host` what a
     sample takes on the processor of this machine."""
@@ -79,11 +80,7 @@ def as_dict(
             row | {name: each for name, each in point.row.items() if name not in row}
             for row, point in zip(flat, points, strict=True)
         ],
-        "on_rtl": [
-            {"point": each.point.number, **each.rtl,
-             **{f"{name}_error_percent": error for name, error in each.error.items()}}
-            for each in compared
-        ],
+        "on_rtl": [each.as_dict for each in compared],
         "host": host and asdict(host) | {"samples_per_joule": host.samples_per_joule},
     }  # fmt: skip
 
@@ -96,43 +93,6 @@ def write_csv(path: Path, study: Study, points: Sequence[Point]) -> None:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(flat)
-
-
-@dataclass(frozen=True)
-class OnRtl:
-    """A point that was measured on the RTL as well.
-
-    Attributes
-    ----------
-    point : Point, of the study
-    rtl : `TIMED` metrics by name, on the RTL
-    error : by how many percent of that the study's differ
-    """
-
-    point: Point
-    rtl: Mapping[str, float]
-    error: Mapping[str, float]
-
-
-def on_rtl(points: Sequence[Point], rtl: Mapping[int, Point]) -> list[OnRtl]:
-    """Points beside the same on the RTL."""
-    found = []
-    for point in points:
-        if point.number in rtl and (row := rtl[point.number].row):
-            there = {name: row[name] for name in TIMED if name in row}
-            error = {
-                name: 100 * (point.row[name] - each) / (each or 1) for name, each in there.items()
-            }
-            found.append(OnRtl(point, there, error))
-    return found
-
-
-def not_on_rtl(rtl: Mapping[int, Point]) -> list[str]:
-    """Why points could not be measured on the RTL."""
-    return [
-        f"point {number}: not on the RTL: {point.why}" for number, point in rtl.items()
-        if not point.row
-    ]  # fmt: skip
 
 
 def table(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:

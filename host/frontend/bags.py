@@ -46,6 +46,7 @@ class Bag:
     include_last : bool; whether offsets end with the number of indices
     weights : Source of float32 or None; a factor for each row that is taken
     mode : "sum" or "mean"
+    padding : an index that takes no row, or None
     """
 
     output: str
@@ -58,6 +59,7 @@ class Bag:
     include_last: bool = False
     weights: Source | None = None
     mode: str = "sum"
+    padding: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +84,10 @@ class Bag:
             raise ValueError(
                 f"{self.output}: the request has {len(lengths)} bags, must have {self.count}"
             )
-        made = [indices.astype(np.int32), lengths.astype(np.int32)]
+        taken = np.ones(len(indices), bool) if self.padding is None else indices != self.padding
+        bags = np.repeat(np.arange(self.count), lengths)
+        lengths = np.bincount(bags[taken], minlength=self.count)
+        made = [indices[taken].astype(np.int32), lengths.astype(np.int32)]
         if self.weights is not None:
             weights = self.weights.of(inputs).astype(np.float32)
             if len(weights) != len(indices):
@@ -90,7 +95,7 @@ class Bag:
                     f"input {self.weights.input}: has {len(weights)} weights for {len(indices)} "
                     "indices"
                 )
-            made.append(weights)
+            made.append(weights[taken])
         return dict(zip(self.names, made, strict=True))
 
     def _lengths(self, inputs: Arrays, count: int) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Identity nodes where ONNX Runtime overlooks that floats are taken or constants returned."""
+"""Identity nodes where ONNX Runtime overlooks what is taken or returned as it is."""
 
 from collections.abc import Mapping
 
 import onnx
 
 from halfdome.host.frontend.load import nodes_within
-from halfdome.host.frontend.net import used
+from halfdome.host.frontend.net import MOVES, used
 
 
 def taken_real(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -28,6 +28,31 @@ def taken_real(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    return model
+
+
+def returned_real(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, whose outputs of floating point that one move takes are copies now.
+
+    ONNX Runtime quantises what leads by moves to QuantizeLinear, if one node alone takes it, and
+    overlooks that it is returned, too.
+    """
+    floats = {
+        value.name
+        for value in model.graph.output
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in floats.intersection(used(node)):
+            users.setdefault(name, []).append(node.op_type)
+    copied = {
+        name: f"{name} as it is" for name, [op, *more] in users.items() if op in MOVES and not more
+    }
+    for node in model.graph.node:
+        _rename(node, copied)
+        node.output[:] = [copied.get(name, name) for name in node.output]
+    model.graph.node.extend(_identity(name, output) for output, name in copied.items())
     return model
 
 

@@ -17,7 +17,7 @@ from onnxscript import optimizer
 
 from halfdome.host.frontend.ceilings import without_windows_beyond
 from halfdome.host.frontend.errors import ModelError
-from halfdome.host.frontend.sessions import DTYPES, tensors
+from halfdome.host.frontend.sessions import DTYPES, quiet, tensors
 
 Shapes = Mapping[str, Sequence[int]]
 _HEAVY = 1 << 16
@@ -38,7 +38,7 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         name, _, sizes = text.rpartition("=")
         parts = sizes.lower().split("x")
-        if not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        if not name or not all(part.isdecimal() for part in parts):
             raise ModelError(f"--shape {text}: must be like NAME=1x3x224x224")
         if name in shapes:
             raise ModelError(f"--shape {text}: {name} has a shape already")
@@ -209,16 +209,17 @@ def _fix_shapes(model: onnx.ModelProto, shapes: Shapes) -> None:
         if tensor.elem_type and tensor_dtype_to_np_dtype(tensor.elem_type) not in DTYPES.values():
             kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
             raise ModelError(f"input {name}: is {kind}, which numpy lacks; export it as float32")
-        for dim in tensor.shape.dim:
-            if not dim.HasField("dim_value") and dim.dim_param in symbols:
-                dim.dim_value = symbols[dim.dim_param]
-        if not tensor.HasField("shape") or not all(_fixed(dim) for dim in tensor.shape.dim):
+        told = [_fixed(dim) or dim.dim_param in symbols for dim in tensor.shape.dim]
+        if name not in shapes and not (tensor.HasField("shape") and all(told)):
             sizes = [str(_size(dim)) for dim in tensor.shape.dim]
             hint = "x".join(size if size.isdecimal() else "1" for size in sizes) or "1x..."
             raise ModelError(
                 f"input {name}: leaves sizes open, [{', '.join(sizes)}]; "
                 f"fix them, as with --shape {name}={hint}"
             )
+        for dim in tensor.shape.dim:
+            if not dim.HasField("dim_value"):
+                dim.dim_value = symbols[dim.dim_param]
     for value in (*model.graph.output, *model.graph.value_info):
         # They follow from the inputs' shapes; what stands there may still be of another size.
         if value.type.HasField("tensor_type"):
@@ -232,7 +233,7 @@ def _fix(
 ) -> None:
     given = f"--shape {name}={'x'.join(map(str, shape))}"
     if not all(_is_size(size) for size in shape):
-        raise ModelError(f"{given}: sizes must be whole numbers, 1 or more")
+        raise ModelError(f"{given}: sizes must be whole numbers, 0 or more")
     if not tensor.HasField("shape"):
         for size in shape:
             tensor.shape.dim.add().dim_value = int(size)
@@ -249,7 +250,7 @@ def _fix(
 
 
 def _is_size(size: object) -> bool:
-    return isinstance(size, int | np.integer) and not isinstance(size, bool) and int(size) > 0
+    return isinstance(size, int | np.integer) and not isinstance(size, bool) and int(size) >= 0
 
 
 def _shaped(value: onnx.ValueInfoProto) -> bool:
@@ -259,7 +260,7 @@ def _shaped(value: onnx.ValueInfoProto) -> bool:
 
 
 def _fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
-    """Some exporters write 0 or -1 for a size that is open."""
+    """Some exporters write 0 or -1 for a size that is open; one of 0 is told by `shapes`."""
     return dim.HasField("dim_value") and dim.dim_value > 0
 
 
@@ -301,7 +302,8 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     model = _inferred(model)
     made = _inlined(model)
     try:
-        optimizer.fold_constants(made, onnx_shape_inference=True)
+        with quiet():
+            optimizer.fold_constants(made, onnx_shape_inference=True)
     except Exception:  # whatever an operator's evaluator raises; what is unfolded computes the same
         made = _inlined(model)
     optimizer.remove_unused_nodes(made)

@@ -247,10 +247,9 @@ def _turns(net: Net, host: Mapping[int, str], kind: str) -> list[tuple[str, list
 
 
 def _is_seen_elsewhere(net: Net, places: Sequence[int], name: str) -> bool:
-    """Whether one node of a step quantises a tensor, and nodes of others take it, too."""
+    """Whether one node of a step takes a tensor, and nodes of others take it, too."""
     users = net.users.get(name, [])
-    inside = [net.nodes[place].op_type for place in users if place in places]
-    return inside == ["QuantizeLinear"] and len(users) > 1
+    return len(users) > 1 and sum(place in places for place in users) == 1
 
 
 def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> HostStep:
@@ -271,8 +270,9 @@ def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> Host
             values.append(known[name])
         else:
             raise ModelError(f"{name}: nothing says of which type it is; infer shapes first")
-    # ONNX Runtime rounds weights of floating point to 8 bits if a product is quantised and nobody
-    # else sees it. Others see these, so that there must be a second one here, too.
+    # Of a tensor that one node alone takes ONNX Runtime may quantise what makes it: weights of a
+    # product that is quantised, and what moves lead to QuantizeLinear. Of these it must not, as
+    # others take them, so that there must be a second one here, too.
     shared = [name for name in outputs if _is_seen_elsewhere(net, places, name)]
     seen = [onnx.helper.make_node("Identity", [name], [f"{name} seen"]) for name in shared]
     returned = [*outputs, *(node.output[0] for node in seen)]

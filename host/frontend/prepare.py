@@ -91,14 +91,24 @@ def prepare(
             f"--shape {next(iter(shapes))}=...: models from PyTorch have the shapes of the "
             "arguments that they are exported with; export it with others"
         )
+    for why in model.stayed:
+        say(f"{why}; the host pools it")
     given = [] if calibration is None else entries(calibration)
     if example_inputs is not None:
         given.append(model.named(example_inputs))
-    loaded = load(model.rest)
+    loaded = load(model.rest, _sizes(model.rest))
     say("quantising")
     made = to_qoperator(loaded, [model.rest_inputs(each) for each in given] or None)
     made = constants_returned(made)
     return Prepared(name, made, _floating(loaded), model.bags, model.ragged, given, model)
+
+
+def _sizes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """The shapes of the inputs, which say that a size of 0 is one, and none that is open."""
+    return {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+    }
 
 
 def _floating(loaded: onnx.ModelProto) -> onnx.ModelProto | None:

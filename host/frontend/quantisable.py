@@ -24,6 +24,8 @@ _SAME_SCALE = {
 _MONOTONE_MOVES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
 """Those that Relu and Clip may as well come before."""
 _OTHER_PRECISIONS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_BLOCKED = "com.microsoft.nchwc"
+"""The domain of operators whose channels lie in blocks, for kernels of one machine."""
 _ENDINGS = ("_quantized", "_scale", "_zero_point")
 """What the quantiser appends to names for tensors of its own."""
 
@@ -55,8 +57,8 @@ def unquantisable(model: onnx.ModelProto) -> list[str]:
     They are Clip whose range does not hold 0, a product with a vector or with several matrices of
     weights, Gemm that still scales, Conv whose bias is computed, a mean of pixels that lie apart,
     Pad that is told to pad with another number than 0, which may be beyond the range of what it
-    pads, and what takes or makes floats of another precision than float32, or takes constants that
-    are not finite: no operator of 8 bits has a scale for them.
+    pads, what has channels in blocks, and what takes or makes floats of another precision than
+    float32, or takes constants that are not finite: no operator of 8 bits has a scale for them.
     """
     constants = _constants(model.graph)
     ranks = _ranks(model.graph)
@@ -77,7 +79,8 @@ def unquantisable(model: onnx.ModelProto) -> list[str]:
     return [
         node.name
         for node in model.graph.node
-        if scaleless.intersection((*node.input, *node.output))
+        if node.domain == _BLOCKED
+        or scaleless.intersection((*node.input, *node.output))
         or (node.op_type in wrong and wrong[node.op_type](node))
     ]
 

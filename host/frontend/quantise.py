@@ -13,7 +13,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from halfdome.host.frontend.calibration import Calibration, requests_of
 from halfdome.host.frontend.errors import ModelError
-from halfdome.host.frontend.identities import taken_real
+from halfdome.host.frontend.identities import returned_real, taken_real
 from halfdome.host.frontend.load import inferred_by_runtime, nodes_within
 from halfdome.host.frontend.net import MOVES
 from halfdome.host.frontend.opsets import of_today
@@ -126,7 +126,7 @@ def _quantised(
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
             calibration_cache_path=cache,
         )  # fmt: skip
-        return onnx.load(made)
+        return returned_real(onnx.load(made))
 
 
 def _is_large(model: onnx.ModelProto) -> bool:

@@ -91,29 +91,26 @@ def _takes_int8(model: onnx.ModelProto) -> bool:
 
 
 def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights and their zero points of each product for itself.
+    """The model with int8 constants of each node for itself.
 
     For the precise kernels ONNX Runtime rewrites them, and fails where two nodes share one.
     """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    places = [
-        (at, place)
-        for at, node in enumerate(model.graph.node)
-        if node.op_type in _PRODUCTS
-        for place in (3, 5)
-        if place < len(node.input) and node.input[place] in tensors
-    ]
-    uses = Counter(name for node in model.graph.node for name in node.input)
-    if all(uses[model.graph.node[at].input[place]] == 1 for at, place in places):
+    constants = {
+        tensor.name: tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8
+    }
+    uses = Counter(name for node in model.graph.node for name in node.input if name in constants)
+    if max(uses.values(), default=0) < 2:
         return model
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    for at, place in places:
-        name = made.graph.node[at].input[place]
-        if uses[name] > 1:
-            copy = made.graph.initializer.add()
-            copy.CopyFrom(tensors[name])
-            copy.name = made.graph.node[at].input[place] = f"{name} of node {at}"
+    for at, node in enumerate(made.graph.node):
+        for place, name in enumerate(node.input):
+            if uses[name] > 1:
+                copy = made.graph.initializer.add()
+                copy.CopyFrom(constants[name])
+                copy.name = node.input[place] = f"{name} of node {at} {place}"
     return made
 
 
@@ -230,7 +227,7 @@ def told() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what ONNX Runtime's tools say on the way."""
+    """Silences what tools of ONNX say on the way."""
     root = logging.getLogger()
     keep = logging.NullHandler()
     before, root.handlers = root.handlers, [keep]

@@ -1,14 +1,14 @@
-"""Finds the embedding bags of an exported module and cuts them out."""
+"""Finds the embedding bags of an exported module that cards pool, and cuts them out."""
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import fx
 
 from halfdome.host.frontend.bags import Bag, Source
-from halfdome.host.frontend.errors import TorchError
 from halfdome.host.graph.fused_rows import fuse_8bit
 
 _LOOKUPS = ("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
@@ -17,37 +17,48 @@ _SAME_VALUES = ("to", "_to_copy", "contiguous", "clone", "detach", "alias", "lif
 _SAME_ORDER = ("reshape", "view", "_unsafe_view", "flatten")
 
 
+class NotPooled(Exception):
+    """Why no card pools a bag."""
+
+
 def looks_up(graph: fx.Graph) -> bool:
     """Whether there are embedding bags in a graph."""
     return any(_operator(node) in _LOOKUPS for node in graph.nodes)
 
 
-def cut(module: fx.GraphModule) -> tuple[list[Bag], dict[str, torch.Tensor]]:
-    """Takes all embedding bags out of a module's graph; inputs stand where their outputs were.
+def cut(
+    module: fx.GraphModule,
+) -> tuple[list[Bag], dict[str, torch.Tensor], list[str]]:
+    """Takes embedding bags out of a module's graph; inputs stand where their outputs were.
 
-    Returns the bags, and for each new input an example, zeros of its shape. Raises `TorchError` for
-    a bag that no card pools.
+    Returns the bags, for each new input an example, zeros of its shape, and why others stayed: no
+    card pools them.
     """
     bags: list[Bag] = []
     tables: dict[str, np.ndarray] = {}
     examples: dict[str, torch.Tensor] = {}
+    stayed: list[str] = []
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
     for node in module.graph.nodes:
         if _operator(node) not in _LOOKUPS:
             continue
         pooled = [user for user in node.users if user.args[1] == 0]
-        if any(user.users for user in node.users if user not in pooled):
-            raise TorchError(f"{_name(node)}: more than its pooled rows are used")
+        try:
+            if any(user.users for user in node.users if user not in pooled):
+                raise NotPooled("more than its pooled rows are used")
+            bag = _bag(module, node, f"pooled_{len(bags)}", tables)
+        except NotPooled as error:
+            stayed.append(f"{_name(node)}: {error}")
+            continue
         with module.graph.inserting_after((inputs or [None])[-1]):
-            value = module.graph.placeholder(f"pooled_{len(bags)}")
+            value = module.graph.placeholder(bag.output)
         value.target = value.name
         inputs.append(value)
-        bag = _bag(module, node, value.name, tables)
-        bags.append(bag)
+        bags.append(replace(bag, output=value.name))
         examples[value.name] = torch.zeros(bag.count, bag.table.shape[1] - 8)
         for user in pooled:
             user.replace_all_uses_with(value)
-    return bags, examples
+    return bags, examples, stayed
 
 
 def _operator(node: fx.Node) -> str:
@@ -76,24 +87,22 @@ def _bag(
     given = _arguments(node)
     mode = _MODES[given["mode"]]
     if mode == "max":
-        raise TorchError(f"{_name(node)}: mode='max', must be 'sum' or 'mean'")
+        raise NotPooled("mode='max', cards pool 'sum' and 'mean'")
     none = -1 if _operator(node).startswith("_") else None
-    if given.get("padding_idx", none) != none:
-        raise TorchError(
-            f"{_name(node)}: padding_idx={given['padding_idx']}, must be None; make that row zeros "
-            "and take the mean outside"
-        )
+    padding = given.get("padding_idx", none)
+    if not (count := int(node.meta["val"][0].shape[0])):
+        raise NotPooled("there are none in a request")
     table_name = _table(module, node, given["weight"], tables)
     length, offsets = _equally_long(given["offsets"]), None
     if length is None:
         offsets = _source(node, given["offsets"], "offsets")
     weights = given["per_sample_weights"]
     return Bag(
-        output, table_name, tables[table_name], int(node.meta["val"][0].shape[0]),
+        output, table_name, tables[table_name], count,
         indices=_source(node, given["indices"], "indices"), offsets=offsets, length=length,
         include_last=bool(given["include_last_offset"]),
         weights=None if weights is None else _source(node, weights, "per_sample_weights"),
-        mode=mode,
+        mode=mode, padding=None if padding == none else padding % len(tables[table_name]),
     )  # fmt: skip
 
 
@@ -102,18 +111,16 @@ def _table(
 ) -> str:  # fmt: skip
     """The name of a table, which is now among `tables`."""
     if weight.op != "get_attr":
-        raise TorchError(
-            f"{_name(node)}: its table is computed by {weight.target}, must be a parameter"
-        )
+        raise NotPooled(f"its table is computed by {weight.target}, must be a parameter")
     name = str(weight.target)
     if name not in tables:
         held = operator.attrgetter(name)(module).detach().cpu()
         if held.dtype != torch.float32:
-            raise TorchError(f"{name}: is {held.dtype}, a table must be torch.float32")
+            raise NotPooled(f"its table is {held.dtype}, must be torch.float32")
         try:
             tables[name] = fuse_8bit(held.numpy())
         except ValueError as error:
-            raise TorchError(f"{name}: {error}") from None
+            raise NotPooled(str(error)) from None
     return name
 
 
@@ -141,8 +148,7 @@ def _source(bag: fx.Node, node: fx.Node, operand: str) -> Source:
             places.insert(0, at.args[1])
             at = at.args[0].args[0]
         else:
-            raise TorchError(
-                f"{_name(bag)}: its {operand} are computed by the module (by {at.target}), must be "
-                "inputs of it"
+            raise NotPooled(
+                f"its {operand} are computed by the module (by {at.target}), must be inputs of it"
             )
     return Source(str(at.target), tuple(places))

@@ -1,7 +1,7 @@
 """PyTorch in: a module becomes embedding bags and an ONNX model of the rest.
 
-`torch.onnx` writes an embedding bag as a loop, of which nobody can tell what it was. So bags are
-cut out of what `torch.export` sees, and their outputs become inputs of the rest.
+`torch.onnx` writes an embedding bag as a loop, of which nobody can tell what it was. So bags that
+cards pool are cut out of what `torch.export` sees, and their outputs become inputs of the rest.
 """
 
 import logging
@@ -17,6 +17,7 @@ import numpy as np
 from halfdome.host.frontend import torch_bags
 from halfdome.host.frontend.bags import Bag, pool
 from halfdome.host.frontend.errors import TorchError
+from halfdome.host.frontend.sessions import quiet
 
 try:
     import onnxscript  # noqa: F401  (torch.onnx writes with it)
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchModel:
-    """A module whose embedding bags stand beside the rest of it.
+    """A module whose embedding bags that cards pool stand beside the rest of it.
 
     Attributes
     ----------
     rest : onnx.ModelProto in fp32; its inputs are those of the module that it still uses, and a
         float32[bags, dim] for each of `bags`
     bags : Bag of each lookup, in order of use
+    stayed : why lookups of `rest` are none of `bags`
     inputs : name of each leaf of the module's arguments, in their order; None for one that is no
         tensor
     outputs : name of each output of the module, and of `rest`
@@ -45,6 +47,7 @@ class TorchModel:
 
     rest: "ModelProto"
     bags: tuple[Bag, ...]
+    stayed: tuple[str, ...]
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
 
@@ -108,12 +111,13 @@ def from_torch(
     arguments : positional arguments: tensors, or lists, tuples and dictionaries of them
     outputs : names for its outputs; without them, `output` or `output_0` and so on
 
-    Tables of embedding bags are quantised to fused rows of 8 bits. How `sparse` and
-    `scale_grad_by_freq` are set is of no matter: they are about gradients.
+    Tables of embedding bags that cards pool are quantised to fused rows of 8 bits. How `sparse` and
+    `scale_grad_by_freq` are set is of no matter: they are about gradients. Bags that no card pools
+    are lookups of the rest, in floating point and with as many indices as in `arguments`: those of
+    the mode max, whose operands the module computes, or whose table is no finite float32 parameter.
 
     Raises `TorchError` for a module that PyTorch does not export, an output that is no tensor, and
-    an embedding bag that no card pools: one whose indices are computed by the module, a mode other
-    than sum and mean, a padding index, a table that is no float32 parameter, and bfloat16.
+    bfloat16.
     """
     if not isinstance(module, torch.nn.Module):
         raise TorchError(f"module: is a {type(module).__name__}, must be a torch.nn.Module")
@@ -199,7 +203,7 @@ def _parted(
         _of_numpy({each: leaf for each, leaf in zip(inputs, leaves, strict=True) if each})
         _of_numpy(exported.state_dict)
         flat = exported.module(check_guards=False)
-        bags, pooled = torch_bags.cut(flat)
+        bags, pooled, stayed = torch_bags.cut(flat)
         names = _named_outputs(flat.graph, outputs)
         known = dict(zip(inputs, leaves, strict=True)) | pooled
         rest, used = _rest(flat)
@@ -210,7 +214,7 @@ def _parted(
             )  # fmt: skip
     if program is None:
         raise TorchError(f"{name}: torch.onnx.export gave no program")
-    return TorchModel(program.model_proto, tuple(bags), inputs, tuple(names))
+    return TorchModel(program.model_proto, tuple(bags), tuple(stayed), inputs, tuple(names))
 
 
 def _of_numpy(values: Mapping[str, object]) -> None:
@@ -273,7 +277,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield

@@ -106,9 +106,8 @@ class _Compiled:
             named = model.named(tensors)
             return named if model.bags else model.rest_inputs(named)
 
-        session = InferenceSession(
-            model if model.bags else model.rest, calibration=[inputs(tensors)], **self._options
-        )
+        named = model.named(tensors)
+        session = InferenceSession(model, calibration=[named], **self._options)
         weakref.finalize(self, session.close)
 
         def answer(tensors: list[torch.Tensor]) -> tuple:

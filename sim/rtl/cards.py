@@ -1,5 +1,7 @@
 """Cards of hardware, as each engine makes them."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -28,6 +30,36 @@ def maker(engine: str, config: CardConfig, factory: CardFactory | None) -> Calla
         make = partial(linked.models, parts=parts)
     fingerprint = f"{hdl_fingerprint()}\n{config.as_json()}"
     return partial(make, partial(_card, config), fingerprint=fingerprint, name=name)
+
+
+_ALONE = """
+import json, os, signal, sys, threading
+def end():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=end, daemon=True).start()
+from halfdome.hdl.config import CardConfig
+from halfdome.sim.rtl.cards import maker
+maker("native", CardConfig(**json.loads(sys.argv[1])), None)(1)
+"""
+"""Compiles a card; ends, with the compilers that it started, when nobody holds its input."""
+
+
+def compiled_within(config: CardConfig, seconds: float) -> bool:
+    """Compiles a card for the engine `native`, unless the cache has it; whether that ended in time.
+
+    Whatever else goes wrong is left for who opens the card to tell.
+    """
+    command = (sys.executable, "-c", _ALONE, config.as_json())
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+    return True
 
 
 def _card(config: CardConfig) -> wiring.Component:

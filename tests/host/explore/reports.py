@@ -14,6 +14,7 @@ def row(values):
     return studies.row(values) | {
         "engines": dict.fromkeys(ENGINES, activities), "shares": {"load": busy, "dram": 0.3},
         "energy_uj": {"dram_bit": 2.0}, "macs_per_sample": 1000.0,
+        "latency_cycles": [100.0], "interval_cycles": [50.0],
         "dram_bytes_per_sample": 100.0 * values.get("queue_depth", 4),
     }  # fmt: skip
 
@@ -29,9 +30,9 @@ def explored_in(**parameters):
     return study, [*points, Point(len(points), "lanes=3", bad, {}, "lanes=3: must be a <power>")]
 
 
-def write(path, study, points, rtl=None):
+def write(path, study, points, compared=()):
     """Writes a report of the best point; the text of the page."""
-    report.write(path, study, points, report.choose(study, points), rtl or {}, commands)
+    report.write(path, study, points, report.choose(study, points), compared, commands)
     return path.read_text()
 
 

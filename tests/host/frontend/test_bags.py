@@ -45,6 +45,17 @@ def test_equally_long_bags_need_no_offsets():
         bag.pool({"indices": np.arange(3)})
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_an_index_that_pads_takes_no_row(mode):
+    bag = replace(BAG, padding=8, weights=None, mode=mode)
+    pooled = bag.pool(REQUEST)
+    np.testing.assert_array_equal(pooled, replace(bag, padding=None).pool(
+        {"indices": np.array([1, 0]), "offsets": np.array([0, 1, 1])}
+    ))  # fmt: skip
+    weighted = replace(BAG, padding=8).pool(REQUEST)
+    np.testing.assert_allclose(weighted, [ROWS[1], 0 * ROWS[1], 2 * ROWS[0]], atol=0.05)
+
+
 def test_a_part_of_an_input_is_taken():
     stacked = {"both": np.array([[0, 1], [2, 3]])}
     assert Source("both", (1,)).of(stacked).tolist() == [2, 3]

@@ -8,6 +8,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnxruntime import GraphOptimizationLevel  # noqa: E402
 from onnxruntime import quantization as tools  # noqa: E402
 
 from halfdome.host.frontend.compile import compile  # noqa: E402
@@ -77,6 +78,22 @@ def test_a_constant_is_an_output(made):
     assert [each.name for each in plan.outputs] == ["a", "y"]
 
 
+def test_an_output_that_is_moved_and_quantised_stays_in_floating_point():
+    nodes = [
+        node("Erf", "a", "y"), node("Transpose", "y", "t"), node("Reshape", "t shape", "r"),
+        node("MatMul", "r v", "z"),
+    ]  # fmt: skip
+    constants = WEIGHT | {"v": WEIGHT["w"][:6, :2], "shape": np.array([2, 6])}
+    net = typed(model([PRODUCT, *nodes], {"x": (np.float32, (4, 8))}, ["y", "z"], constants))
+    made = prepare(net, calibration=[{"x": X}]).model
+    assert [each.op_type for each in made.graph.node].count("QLinearMatMul") == 2
+    y, exact = (
+        each.run(["y"], {"x": X})[0]
+        for each in (oracle(made), open_session(made, GraphOptimizationLevel.ORT_DISABLE_ALL))
+    )
+    np.testing.assert_array_equal(y, exact)
+
+
 def test_weights_are_an_output():
     net = with_product(node("Relu", "a", "y"))
     net.graph.output.extend(returned(("w", TensorProto.FLOAT, (8, 3))))
@@ -107,14 +124,26 @@ def test_dequantised_weights_are_the_hosts():
     assert [each.name for each in made.outputs] == ["y"]
 
 
-def test_a_network_quantised_with_all_defaults_comes_in(tmp_path):
-    onnx.save(residual(), tmp_path / "net.onnx")
-    requests = iter([{"x": image} for image in images(4)])
+def norms():
+    """A product between two norms that share their weights, as exporters write equal ones."""
+    nodes = [
+        node("LayerNormalization", "x g", "a"), node("MatMul", "a w", "b"),
+        node("LayerNormalization", "b g", "y"),
+    ]  # fmt: skip
+    constants = {"g": np.ones(8, np.float32), "w": np.eye(8, dtype=np.float32)}
+    return typed(model(nodes, {"x": (np.float32, (4, 8))}, ["y"], constants))
+
+
+@pytest.mark.parametrize(("net", "inputs"), [(residual, images(4)), (norms, [X])])
+def test_a_network_quantised_with_all_defaults_comes_in(net, inputs, tmp_path):
+    onnx.save(net(), tmp_path / "net.onnx")
+    requests = iter([{"x": x} for x in inputs])
 
     class Reader(tools.CalibrationDataReader):
         def get_next(self):
             return next(requests, None)
 
     tools.quantize_static(tmp_path / "net.onnx", tmp_path / "made.onnx", Reader())
-    plan = compile(tmp_path / "made.onnx", cards=1, config="tiny")
-    assert plan.parts
+    made = prepare(tmp_path / "made.onnx")
+    assert compile(made, cards=1, config="tiny").parts
+    assert [each.name for each in oracle(made.model).get_outputs()] == ["y"]

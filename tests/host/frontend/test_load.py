@@ -11,8 +11,10 @@ from onnx import helper, numpy_helper  # noqa: E402
 from onnxruntime import InferenceSession, SessionOptions  # noqa: E402
 
 from halfdome.host.frontend import load as load_module  # noqa: E402
+from halfdome.host.frontend.compile import compile  # noqa: E402
 from halfdome.host.frontend.errors import ModelError  # noqa: E402
 from halfdome.host.frontend.load import load, parse_shapes  # noqa: E402
+from halfdome.host.frontend.sessions import open_session  # noqa: E402
 from tests.host.frontend.nets import model, node, residual, typed  # noqa: E402
 
 
@@ -98,7 +100,7 @@ def test_shapes_are_parsed():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["x", "x=", "=3", "x=1x", "x=1x-3", "x=0", "x=1,3", "x=ax3"])
+@pytest.mark.parametrize("text", ["x", "x=", "=3", "x=1x", "x=1x-3", "x=1,3", "x=ax3"])
 def test_what_is_no_shape_is_refused(text):
     with pytest.raises(ModelError, match=f"--shape {text}: must be like NAME=1x3x224x224"):
         parse_shapes([text])
@@ -116,12 +118,27 @@ def test_two_shapes_for_an_input_are_refused():
         ({"z": (1,)}, "--shape z=...: there is no such input; inputs are x"),
         ({"x": (1, 4, 5)}, r"--shape x=1x4x5: contradicts the model, where x is \[N, 3, H\]"),
         ({"x": (1, 3)}, r"--shape x=1x3: contradicts the model, where x is \[N, 3, H\]"),
-        ({"x": (1, 3, 0)}, "sizes must be whole numbers, 1 or more"),
+        ({"x": (1, 3, -1)}, "sizes must be whole numbers, 0 or more"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes, message):
     with pytest.raises(ModelError, match=message):
         load(open_batch(), shapes)
+
+
+@pytest.mark.parametrize("declared", ["n", 0])
+def test_a_size_of_0_is_one_that_is_told(declared):
+    nodes = [node("MatMul", "x w", "m"), node("Add", "m b", "y")]
+    inputs = {"x": (np.float32, (declared, 3)), "b": (np.float32, (declared, 2))}
+    net = typed(model(nodes, inputs, ["y"], {"w": np.ones((3, 2), np.float32)}))
+    with pytest.raises(ModelError, match="input x: leaves sizes open"):
+        load(net)
+    shapes = {"x": (0, 3), "b": (0, 2)}
+    request = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    plan = compile(net, calibration=[request], shapes=shapes, cards=1, config="tiny")
+    [step] = plan.steps
+    [y] = open_session(step.model).run(["y"], request)
+    assert (y.shape, plan.outputs[0].shape) == ((0, 2), (0, 2))
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):

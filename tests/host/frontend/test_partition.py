@@ -363,6 +363,32 @@ def test_weights_of_the_host_are_rounded_where_the_whole_model_rounds_them():
     np.testing.assert_array_equal(answer(found, request)["y"], right)
 
 
+def test_what_the_host_hands_on_stays_in_floating_point():
+    """ONNX Runtime quantises what leads by moves to 8 bits, if one node alone takes it."""
+    rng = np.random.default_rng(12)
+    nodes = [
+        node("QLinearMatMul", "x s z w v o s z", "a"),
+        node("DequantizeLinear", "a s z", "b"),
+        node("Softmax", "b", "c"),
+        node("Transpose", "c", "d", perm=[1, 0, 2]),
+        node("Reshape", "d joined", "e"),
+        node("QuantizeLinear", "e s z", "f"),
+        node("QLinearMatMul", "f s z w v o s z", "g"),
+        node("Reshape", "g apart", "h"),
+        node("DequantizeLinear", "h s z", "i"),
+        node("Add", "c i", "y"),
+    ]
+    constants = QUANTISED | weights(rng) | {
+        "joined": np.array([8, 6]), "apart": np.array([2, 4, 6])
+    }  # fmt: skip
+    net = model(nodes, {"x": (np.uint8, (2, 4, 6))}, ["y"], constants)
+    found = steps(net)
+    assert kinds(found) == ["cards", "host", "cards", "host"]
+    request = {"x": bytes_of(rng, np.dtype(np.uint8), 2, 4, 6)}
+    [right] = oracle(net).run(None, request)
+    np.testing.assert_array_equal(answer(found, request)["y"], right)
+
+
 def test_what_functions_of_the_host_share_is_there_once():
     """Bytes are dequantised for others, and to be quantised anew behind what the host moves."""
     rng = np.random.default_rng(11)

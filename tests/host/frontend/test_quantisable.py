@@ -6,6 +6,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from onnx import helper  # noqa: E402
+from onnxruntime import GraphOptimizationLevel  # noqa: E402
 
 from halfdome.host.frontend.errors import ModelError  # noqa: E402
 from halfdome.host.frontend.load import load  # noqa: E402
@@ -279,3 +280,16 @@ def test_a_product_with_several_matrices_of_weights_stays_in_floating_point():
     nodes = [node("Add", "x x", "a"), node("MatMul", "a w", "y")]
     operators = close_enough(nodes, {"w": normal(3, 8, 5)})
     assert {"QLinearAdd", "MatMul"} <= {*operators}
+
+
+def test_convolutions_of_channels_in_blocks_stay_in_floating_point(tmp_path):
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Conv", "r v", "y")]
+    constants = {"w": normal(16, 16, 3, 3), "v": normal(16, 16, 3, 3)}
+    net = typed(model(nodes, {"x": (np.float32, (1, 16, 6, 6))}, ["y"], constants))
+    path = tmp_path / "net.onnx"
+    open_session(net, GraphOptimizationLevel.ORT_ENABLE_ALL, written=path)
+    source, x = load(path), normal(1, 16, 6, 6)
+    assert "com.microsoft.nchwc" in {each.domain for each in source.graph.node}
+    made = to_qoperator(source, [{"x": x}])
+    [exact], [close] = (each.run(None, {"x": x}) for each in (open_session(source), oracle(made)))
+    np.testing.assert_array_equal(close, exact)

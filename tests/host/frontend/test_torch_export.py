@@ -1,6 +1,7 @@
 """PyTorch modules come in: their bags as nodes, the rest as an ONNX model."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -140,6 +141,16 @@ def test_a_module_without_bags_is_all_rest():
     np.testing.assert_allclose(y, network(x).detach(), atol=1e-6)
 
 
+@pytest.mark.parametrize(("mode", "padding"), [("sum", 0), ("mean", -5)])
+def test_an_index_that_pads_takes_no_row(mode, padding):
+    table = nn.EmbeddingBag(9, 4, mode=mode, padding_idx=padding).eval()
+    nn.init.normal_(table.weight)
+    given = [torch.tensor([4, 4, 0, 4, 1, 0]), torch.tensor([0, 2, 2])]
+    expected = with_rounded_tables(table)(*given).detach()
+    model = from_torch(table, given)
+    np.testing.assert_allclose(run(model, model.named(given))[0], expected, atol=1e-6)
+
+
 def module(forward, **parts):
     made = nn.Module()
     for name, part in {"table": nn.EmbeddingBag(9, 4, mode="sum"), **parts}.items():
@@ -156,48 +167,58 @@ def refused(made, given, said):
 BOTH = (INDICES, OFFSETS)
 
 
+def test_what_no_card_pools_is_looked_up_by_the_rest():
+    def forward(self, i, o, both):
+        weight, shifted = self.table.weight, i.clone()
+        shifted.add_(1)
+        bags = (
+            self.table(i * 5 % 9, o), self.table(i, o.cumsum(0)), self.table(shifted, o),
+            functional.embedding_bag(i, weight, o, mode="max", padding_idx=1),
+            functional.embedding_bag(i, weight * 2, o, mode="sum"), self.endless(i, o),
+            self.table(both[:, 1], o), self.table(i, o),
+        )  # fmt: skip
+        return *bags, self.short(i, o)
+
+    endless = nn.EmbeddingBag(9, 4, mode="sum")
+    endless.weight.data[4, 1] = float("inf")
+    short = nn.EmbeddingBag(9, 4, mode="mean").half()
+    made = module(forward, endless=endless, short=short)
+    model = from_torch(made, given := [INDICES, OFFSETS, torch.tensor([[0, 1], [3, 4]])])
+    whys = [
+        r"of table.weight: its indices are computed by the module \(by aten.remainder",
+        "its offsets are computed by the module", "its indices are computed by the module",
+        "of table.weight: mode='max', cards pool", "of mul.*: its table is computed by aten.mul",
+        "endless.weight: table row 4: .* is not finite", "its indices are computed by the module",
+        "short.weight: its table is torch.float16",
+    ]  # fmt: skip
+    for why, stayed in zip(whys, model.stayed, strict=True):
+        assert re.search(why, stayed), stayed
+    assert len(model.bags) == 1
+    assert model.ragged == set()
+    *found, pooled, halves = run(model, model.named(given))
+    *exact, _, expected = (each.detach().numpy() for each in made(*given))
+    for each, other in zip(found, exact, strict=True):
+        np.testing.assert_array_equal(each, other)
+    np.testing.assert_allclose(halves, expected, rtol=1e-3)  # PyTorch divides in float32
+    np.testing.assert_allclose(pooled, with_rounded_tables(made)(*given)[-2].detach(), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("forward", "said"),
     [
-        (lambda self, i, o: self.table(i % 9, o),
-         r"of table.weight: its indices are computed by the module \(by aten.remainder"),
-        (lambda self, i, o: self.table(i, o.cumsum(0)), "its offsets are computed by the module"),
-        (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, mode="max"),
-         "mode='max', must be 'sum' or 'mean'"),
-        (lambda self, i, o: functional.embedding_bag(i, self.table.weight, o, padding_idx=0),
-         "padding_idx=0, must be None"),
-        (lambda self, i, o: functional.embedding_bag(i, self.table.weight * 2, o, mode="sum"),
-         "embedding bag of mul: its table is computed by aten.mul.* must be a parameter"),
         (lambda self, i, o: (self.table(i, o), None), "output 1: is None, must be a tensor"),
         (lambda self, i, o: o if i.sum() > 3 else i, "Module: torch.export failed"),
     ],
-)  # fmt: skip
-def test_what_no_card_pools_is_refused_by_name(forward, said):
+)
+def test_what_is_no_graph_of_tensors_is_refused(forward, said):
     refused(module(forward), BOTH, said)
 
 
-@pytest.mark.parametrize("part", [lambda x: x[:, 1], lambda x: x.reshape(3, 2)[1]])
-def test_a_part_that_is_no_row_of_an_input_is_refused(part):
-    stacked = torch.tensor([[0, 1, 2], [3, 4, 5]])
-    said = "its indices are computed by the module"
-    refused(module(lambda self, x, o: self.table(part(x), o)), [stacked, torch.tensor([0])], said)
-
-
-def test_a_changed_index_is_not_taken_for_the_input():
-    def forward(self, indices, offsets):
-        shifted = indices.clone()
-        shifted.add_(1)
-        return self.table(shifted, offsets)
-
-    refused(module(forward), BOTH, "its indices are computed by the module")
-
-
-def test_a_table_must_be_float32_and_finite():
-    half = module(lambda self, i, o: self.table(i, o)).half()
-    refused(half, BOTH, "table.weight: is torch.float16, a table must be torch.float32")
-    infinite = module(lambda self, i, o: self.table(i, o))
-    infinite.table.weight.data[4, 1] = float("inf")
-    refused(infinite, BOTH, "table.weight: table row 4: .* is not finite")
+def test_a_part_that_is_no_row_of_an_input_is_looked_up_by_the_rest():
+    given = [torch.tensor([[0, 1, 2], [3, 4, 5]]), torch.tensor([0])]
+    made = module(lambda self, x, o: self.table(x.reshape(3, 2)[1], o))
+    model = from_torch(made, given)
+    np.testing.assert_array_equal(run(model, model.named(given))[0], made(*given).detach())
 
 
 def test_a_module_that_keeps_state_is_refused():

@@ -7,6 +7,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+import halfdome
 from halfdome.hdl.config import ConfigError
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.errors import ModelError
@@ -159,6 +160,8 @@ def test_an_option_that_there_is_not_is_refused_before_compiling():
     with pytest.raises(ValueError, match=r"foo: is no option; there are .*patience_cycles"):
         InferenceSession(nets.residual(), calibration=CALIBRATION, say=told.append, foo=1)
     assert not told
+    with pytest.raises(ValueError, match=r"foo: is no option; there are .*skip_idle"):
+        halfdome.open(cards=1, config="tiny", foo=1)
 
 
 def test_a_request_that_onnx_runtime_refuses_is_refused_in_its_words():

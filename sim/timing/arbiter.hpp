@@ -18,6 +18,8 @@ class RoundRobin {
     above_ = ~(grant | (grant - 1));
     return static_cast<unsigned>(__builtin_ctz(grant));
   }
+  // Those that go first.
+  uint32_t above() const { return above_; }
 
  private:
   uint32_t above_ = 0;

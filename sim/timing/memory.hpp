@@ -151,11 +151,11 @@ class MemorySystem {
     return std::any_of(reads_.begin() + static_cast<ptrdiff_t>(cores_ * CORE_READS), reads_.end(), valid) ||
            std::any_of(writes_.begin() + static_cast<ptrdiff_t>(cores_ * CORE_WRITES), writes_.end(), valid);
   }
-  PadTurns turns(size_t core) const { return {pads_[core]->reads.turns(), pads_[core]->writes.turns()}; }
-  void set_turns(size_t core, const PadTurns& turns) {
-    pads_[core]->reads.set_turns(turns.reads);
-    pads_[core]->writes.set_turns(turns.writes);
-  }
+  // The banks of a core's scratchpad.
+  BankTurns& pad_reads(size_t core) { return pads_[core]->reads; }
+  BankTurns& pad_writes(size_t core) { return pads_[core]->writes; }
+  // The ports by which an engine reads, as bits of those of a scratchpad.
+  uint32_t read_ports(unsigned engine) const { return of_engine_[engine].reads; }
 
   // The next cycle in which memory does something by itself.
   int64_t next() const { return next_; }

@@ -21,6 +21,7 @@ class BankTurns {
       wanted_[bank] |= uint32_t{1} << port;
       banks |= uint32_t{1} << bank;
     }
+    served |= banks;
     for (; banks; banks &= banks - 1) {
       const auto bank = static_cast<unsigned>(__builtin_ctz(banks));
       const unsigned port = turns_[bank].take(wanted_[bank]);
@@ -57,9 +58,16 @@ class BankTurns {
   }
 
   bool busy() const { return active_; }
+  uint32_t served = 0;  // banks that have served anybody, since somebody set it to none
   // Whose turn it is at each bank.
   const std::vector<RoundRobin>& turns() const { return turns_; }
-  void set_turns(const std::vector<RoundRobin>& turns) { turns_ = turns; }
+  // After somebody else's turns at some banks.
+  void pass(const std::vector<RoundRobin>& turns, uint32_t banks) {
+    for (; banks; banks &= banks - 1) {
+      const auto bank = static_cast<unsigned>(__builtin_ctz(banks));
+      turns_[bank] = turns[bank];
+    }
+  }
 
  private:
   static constexpr size_t MOST = 32;  // bits of a set of ports, or of banks
@@ -73,11 +81,6 @@ class BankTurns {
   uint32_t wanted_[MOST] = {};  // by bank, ports; empty between cycles
   Burst bursts_[MOST] = {};     // by port
   uint32_t active_ = 0, got_ = 0, ends_ = 0, taken_ = 0;
-};
-
-// Whose turn it is at the banks of a scratchpad.
-struct PadTurns {
-  std::vector<RoundRobin> reads, writes;
 };
 
 }  // namespace halfdome::timing

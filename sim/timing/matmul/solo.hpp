@@ -35,6 +35,7 @@ class Solo {
     wake_ = wake;
     for (unsigned i = 0; i < ACTIVITIES; ++i) before_[i] = engine.account.count(i, cycle + 1);
     weight_bytes_ = memory_.traffic.weight_scratchpad_bytes;
+    memory_.pad_reads(core).served = memory_.pad_writes(core).served = 0;
     key_ = key();
     const auto found = kept_.find(key_);
     known_ = found == kept_.end() ? nullptr : &found->second;
@@ -60,7 +61,8 @@ class Solo {
       outcome.spent[i] = engine_->account.count(i, cycle + 1) - before_[i];
     }
     outcome.weight_bytes = memory_.traffic.weight_scratchpad_bytes - weight_bytes_;
-    outcome.turns = memory_.turns(core_);
+    outcome.reads = Turns(memory_.pad_reads(core_));
+    outcome.writes = Turns(memory_.pad_writes(core_));
     engine_ = nullptr;
   }
 
@@ -68,7 +70,8 @@ class Solo {
   // be told.
   int64_t conclude(int64_t cycle) {
     memory_.traffic.weight_scratchpad_bytes += known_->weight_bytes;
-    memory_.set_turns(core_, known_->turns);
+    known_->reads.pass(memory_.pad_reads(core_));
+    known_->writes.pass(memory_.pad_writes(core_));
     const int64_t wake = engine_->conclude(known_->spent, cycle);
     engine_ = nullptr;
     return wake;
@@ -77,13 +80,23 @@ class Solo {
  private:
   static constexpr size_t MOST = 1 << 12;
 
+  // What became of whose turn it is, at the banks that served the product.
+  struct Turns {
+    Turns() = default;
+    explicit Turns(const BankTurns& banks) : turns(banks.turns()), served(banks.served) {}
+    void pass(BankTurns& banks) const { banks.pass(turns, served); }
+
+    std::vector<RoundRobin> turns;
+    uint32_t served = 0;
+  };
   struct Outcome {
     int64_t cycles = 0, spent[ACTIVITIES] = {};
     uint64_t weight_bytes = 0;
-    PadTurns turns;
+    Turns reads, writes;
   };
 
-  // All that decides how it goes on.
+  // All that decides how it goes on: of whose turn it is, who of its own three readers goes first. Its
+  // only writer need not wait for others.
   std::string key() const {
     Command command = engine_->command();
     for (const Field field : {header_fields::id, header_fields::wait_counter, header_fields::wait_value,
@@ -91,9 +104,9 @@ class Solo {
       std::memset(command.bytes + field.start, 0, field.bytes);
     }
     std::string key(reinterpret_cast<const char*>(command.bytes), DESCRIPTOR_BYTES);
-    const PadTurns turns = memory_.turns(core_);
-    for (const auto* each : {&turns.reads, &turns.writes}) {
-      key.append(reinterpret_cast<const char*>(each->data()), each->size() * sizeof(RoundRobin));
+    for (const RoundRobin& turn : memory_.pad_reads(core_).turns()) {
+      const uint32_t first = turn.above() & memory_.read_ports(MATMUL_ENGINE);
+      key.append(reinterpret_cast<const char*>(&first), sizeof first);
     }
     key.append(reinterpret_cast<const char*>(&core_), sizeof core_);
     return key;

@@ -19,10 +19,15 @@ from halfdome.host.compiler.strips import strip_of
 from halfdome.host.compiler.traffic import window_of
 from halfdome.host.driver.kernels import Work
 
-MOST = 8
-"""Bands of a node on a card, its images and strips being some."""
+MOST, MOST_ALONE = 8, 16
+"""Bands of a node on a card, its images and strips being some; of one whose channels are by
+themselves, where products wait for both its first band and its last."""
 START_SHARE = {Engine.MATMUL: 0.01, Engine.VECTOR: 0.05}
 """What of a band's cycles its start may be. The array is what others wait for."""
+SHORT, STARTS = 20_000, 200
+"""Cycles of a node that is short, and those that its bands may take to begin, all together: in the
+array weights come from DRAM first, of windows the first taps and weights."""
+PRODUCT_START, WINDOW_START = 150, 80
 WINDOWS = (Opcode.CONV2D, Opcode.POOL, Opcode.AVERAGE, Opcode.DEPTHWISE)
 """What makes an image of an image."""
 BYTES = (Opcode.LOOKUP, Opcode.ADD_QUANTISED, Opcode.MULTIPLY_QUANTISED)
@@ -61,12 +66,21 @@ def cut(commands: Sequence[Command], config: CardConfig) -> list[Command]:
     for (node, _), group in groupby(commands, lambda command: (node_of(command), _row(command))):
         piece = list(group)
         is_bound = any(each.behind or each.once_seen or id(each) in bound for each in piece)
-        share = 0.0 if is_bound else START_SHARE.get(_opcode(piece[0]).engine, 0.0)
         least = min(each.cycles for each in piece)
-        count = min(int(least * share / costs.START_CYCLES), MOST // len(rows[node]))
+        count = 0 if is_bound else _count(_opcode(piece[0]), least, len(rows[node]))
         dram = peak / len(cores[piece[0].position])
         made += _cut(piece, count, config, dram) if count > 1 else piece
     return made
+
+
+def _count(opcode: Opcode, cycles: float, pieces: int) -> int:
+    """Bands at most of a piece that takes so many cycles, of so many of a node."""
+    most = MOST_ALONE if opcode is Opcode.DEPTHWISE else MOST
+    share = START_SHARE.get(opcode.engine, 0.0)
+    start = PRODUCT_START if opcode.engine is Engine.MATMUL else WINDOW_START
+    if cycles * pieces < SHORT and (opcode.engine is Engine.MATMUL or opcode in WINDOWS):
+        most = min(most, STARTS // start)
+    return min(int(cycles * share / costs.START_CYCLES), most // pieces)
 
 
 def _opcode(command: Command) -> Opcode:

@@ -233,10 +233,13 @@ class DramChannel {
     return reads_.banks[bank].entries.size() + writes_.banks[bank].entries.size();
   }
 
-  // Of the banks that are not refreshed in this round, the one that fewest lines wait for.
+  // Of the banks that are not refreshed in this round, the one that fewest lines wait for. Lines that
+  // come in their order are in the last one's bank or the next: of several it is the first behind
+  // those, so that the round does not end with banks that they have reached.
   int quietest() const {
     int best = -1;
-    for (int b = 0; b < BANKS; ++b) {
+    for (int later = 2; later < BANKS + 2; ++later) {
+      const int b = (last_bank_ + later) % BANKS;
       if (!refreshed_[b] && (best < 0 || waiting(b) < waiting(best))) best = b;
     }
     return best;
@@ -402,6 +405,7 @@ class DramChannel {
     Queue& queue = this->queue(choice);
     BankQueue& requests = queue.banks[choice.bank];
     const Entry entry = requests.entries[choice.slot];
+    last_bank_ = choice.bank;
     row_hits_ += !bank.fresh;
     needed_rows_ = needed_rows_ << 1 | std::bitset<RECENT_LINES>(bank.fresh);
     scarce_ = scarce();
@@ -453,6 +457,7 @@ class DramChannel {
   Choice next_;           // what comes next, if nothing arrives before
   bool decided_ = false;  // whether that is known
   int64_t next_refresh_;          // when the next falls due, or fell
+  int last_bank_ = 0;             // of the last line
   int refreshing_ = -1;           // the bank that is to be refreshed, if any
   std::bitset<BANKS> refreshed_;  // in this round, in which every bank has its turn
   // Which of the last lines needed an activate.

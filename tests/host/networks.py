@@ -28,6 +28,15 @@ def residual(image, channels, blocks, kernel=1, images=1):
     return Graph([value], [x], nodes, constants | params)
 
 
+def convolution(image, k, n, groups=1):
+    """Windows of 3 × 3 pixels, all of the image's."""
+    weight = np.full((n, 3, 3, k // groups), 2, np.int8)
+    params = {"b": np.zeros(n, np.int32), "m": np.full(n, 1e-3, np.float32)}
+    node = Node("conv2d", ("x", "w", "b", "m"), "y", {"pads": (1, 1, 1, 1), "groups": groups})
+    value = Value("x", (1, image, image, k), ElementFormat.UINT8)
+    return Graph([value], ["y"], [node], {"w": weight} | params)
+
+
 class Network:
     """A graph of images, vectors and sequences.
 

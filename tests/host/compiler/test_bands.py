@@ -17,7 +17,7 @@ from halfdome.host.compiler.halfdome import HalfdomeTarget
 from halfdome.host.compiler.operands import decoded
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
-from tests.host.networks import Network, residual
+from tests.host.networks import Network, convolution, residual
 from tests.host.recommenders import check_served
 
 TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
@@ -38,15 +38,20 @@ class Unstaged(HalfdomeTarget):
         return 0
 
 
+def in_bands(most):
+    """However short commands are, they come in so many bands."""
+    shares = dict.fromkeys(bands.START_SHARE, 1e3)
+    return patch.multiple(bands, START_SHARE=shares, STARTS=1e6, MOST=most, MOST_ALONE=most)
+
+
 @given(
     seed=st.integers(0, 1 << 30), cards=st.integers(1, 2), most=st.integers(2, 5),
     config=st.sampled_from([TINY.replace(scratchpad_bytes=4096, activation_rows=2), TINY]),
 )  # fmt: skip
 def test_any_network_has_its_bits_in_bands(seed, cards, most, config):
     made = Network(seed)
-    everything = dict.fromkeys(bands.START_SHARE, 1e3)
     try:
-        with patch.multiple(bands, START_SHARE=everything, LEAST_BLOCK=1e-3, MOST=most):
+        with in_bands(most), patch.object(bands, "LEAST_BLOCK", 1e-3):
             check_served(made.graph, [made.request()], config, cards=cards, seed=seed)
     except MemoryError:
         assert config is not DEFAULT
@@ -63,7 +68,7 @@ def test_a_row_of_an_image_that_a_tap_leaps_over_is_no_band():
     )  # fmt: skip
     request = {"x": np.random.default_rng(2).integers(0, 256, (1, 12, 2, 16)).astype(np.uint8)}
     for most, count in ((12, 1), (3, 3)):
-        with patch.multiple(bands, START_SHARE=dict.fromkeys(bands.START_SHARE, 1e3), MOST=most):
+        with in_bands(most):
             program = check_served(graph, [request], TINY)
         assert commands(program)[Opcode.POOL] == count
 
@@ -91,9 +96,9 @@ def test_what_is_short_stays_whole():
     assert found[Opcode.MATMUL] == found[Opcode.ADD_QUANTISED] == 1
 
 
-def rows_of_bands(image, kernel):
+def rows_of_bands(image, kernel, channels=256):
     """Of a product with each pixel, or a convolution."""
-    program = compile(residual(image, 256, 1, kernel), Unstaged(DEFAULT), values=False)
+    program = compile(residual(image, channels, 1, kernel), Unstaged(DEFAULT), values=False)
     opcode = Opcode.MATMUL if kernel == 1 else Opcode.CONV2D
     made = [each.values for each in decoded(program.parts[0]) if each.opcode is opcode]
     return [each["m"] if kernel == 1 else each["out_height"] * each["out_width"] for each in made]
@@ -110,6 +115,19 @@ def test_a_small_image_comes_in_bands_that_leave_dram_to_others(image, kernel, c
     weights = DEFAULT.weight_tile_bytes / costs.dram_bytes_per_cycle(DEFAULT)
     if count > 1:
         assert weights / max(rows) <= bands.WEIGHTS_SHARE
+
+
+@pytest.mark.parametrize(("channels", "count"), [(144, 1), (176, 3)])
+def test_a_band_of_a_short_product_has_time_to_begin(channels, count):
+    assert len(rows_of_bands(14, 1, channels)) == count
+
+
+@pytest.mark.parametrize(("image", "channels", "count"), [(7, 1152, 2), (14, 480, 14)])
+def test_short_depthwise_convolutions_have_few_bands_and_long_ones_a_row_each(
+    image, channels, count
+):
+    found = commands(compile(convolution(image, channels, channels, channels), DEFAULT))
+    assert found[Opcode.DEPTHWISE] == count
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

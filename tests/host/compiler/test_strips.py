@@ -18,7 +18,7 @@ from halfdome.host.compiler.strips import NEAR, best_height, strips
 from halfdome.host.driver.kernels import Window
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import GraphError, Value
-from tests.host.networks import Network, residual
+from tests.host.networks import Network, convolution, residual
 from tests.host.recommenders import check_served
 
 TINY, DEFAULT = PRESETS["tiny"], PRESETS["default"]
@@ -104,13 +104,6 @@ def opcodes(program):
     return [Opcode(raw[0]) for raw in part.code["descriptors"][: len(part)].tolist()]
 
 
-def convolution(image, k, n, groups=1):
-    weight = np.full((n, 3, 3, k // groups), 2, np.int8)
-    params = {"b": np.zeros(n, np.int32), "m": np.full(n, 1e-3, np.float32)}
-    node = Node("conv2d", ("x", "w", "b", "m"), "y", {"pads": (1, 1, 1, 1), "groups": groups})
-    return Graph([Value("x", (1, image, image, k), U8)], ["y"], [node], {"w": weight} | params)
-
-
 def test_a_large_image_comes_in_strips_and_a_small_one_as_it_is():
     large = compile(convolution(112, 32, 32), DEFAULT, values=False)
     copies = opcodes(large).count(Opcode.COPY)
@@ -121,8 +114,10 @@ def test_a_large_image_comes_in_strips_and_a_small_one_as_it_is():
 
 
 def test_a_large_image_of_channels_by_themselves_comes_in_strips():
-    large = compile(convolution(112, 32, 32, 32), DEFAULT, in_flight=1, values=False)
-    assert opcodes(large).count(Opcode.DEPTHWISE) == opcodes(large).count(Opcode.COPY) > 2
+    large = opcodes(
+        compile(convolution(112, 32, 32, 32), DEFAULT, in_flight=1, values=False)
+    )  # fmt: skip
+    assert large.count(Opcode.DEPTHWISE) >= large.count(Opcode.COPY) > 2  # in bands
     small = opcodes(compile(convolution(14, 64, 64, 64), DEFAULT, values=False))
     assert Opcode.COPY not in small
 

@@ -98,9 +98,10 @@ def test_cycles_of_a_trace_count_from_its_start_and_meet_its_refreshes():
     t = presets.settings(config)
     assert dram_replay.cycles(config, []) == 0
     assert dram_replay.cycles(config, [0]) == 68 // 4
-    # Offered four clocks after a refresh of bank 0 has begun, and another bank's.
+    # Offered four clocks after a refresh of bank 2 has begun, and another bank's.
     start = t.refi_bank // 4 + 1
-    assert dram_replay.cycles(config, [0], start) == math.ceil((t.rfc_bank + 68 - 4) / 4)
+    refreshed = [2 * DRAM_ROW_BYTES]
+    assert dram_replay.cycles(config, refreshed, start) == math.ceil((t.rfc_bank + 68 - 4) / 4)
     assert dram_replay.cycles(config, [4096], start) == math.ceil((t.rrd + 68 - 4) / 4)
 
 
@@ -244,6 +245,15 @@ def test_refreshes_keep_their_rhythm_busy_or_idle():
     _, busy = play(config, np.zeros(DRAM_BYTES, np.uint8), ops)
     timing = presets.settings(config)
     assert abs(busy["refreshes"] - clocks_taken(config, ops) / timing.refi_bank) < 2
+
+
+def test_lines_in_their_order_meet_no_refresh():
+    """Though the next alone is queued, a bank is refreshed before they come there or behind."""
+    t = presets.settings(card())
+    arrivals = np.arange(20_000) * (presets.BURST_CLOCKS + 2)
+    waited = replay(card(), np.arange(20_000) * 64, arrivals=arrivals).done - arrivals
+    column = t.read_latency + t.dqsck + presets.BURST_CLOCKS
+    assert waited.max() <= t.rp_bank + t.rcd + column
 
 
 def test_sequential_single_words_are_combined_into_lines():

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow  # models of cards are compiled first
 
 TINY = PRESETS["tiny"]
 BASE, SIZE = TINY.scratchpad_base, TINY.scratchpad_bytes
+SPARE = 2048
 
 
 def near_products():
@@ -21,10 +22,10 @@ def near_products():
     memory = Memory(TINY, np.random.default_rng(5), in_dram=0)
     made = [
         matmul(memory, 9, 40, 12).descriptor,
-        matmul(memory, 20, 16, 8, flags=int(Flag.RELU)).descriptor,
+        matmul(memory, 32, 48, 16, flags=int(Flag.RELU)).descriptor,
         conv2d(memory, [4, 5], 8, 8, kernel=[2, 3], pad=[1, 1]).descriptor,
     ]
-    return made, memory.data[BASE : BASE + SIZE].tobytes(), memory.allocate(256)
+    return made, memory.data[BASE : BASE + SIZE].tobytes(), memory.allocate(SPARE)
 
 
 def disturbed(engine, seed):
@@ -43,7 +44,7 @@ def disturbed(engine, seed):
         window = runtime.platform.bars[0].bar2
         bus.write(window + BASE, image)
         load = pack(
-            Opcode.LOAD, source=bus.map(256).address, destination=spare, rows=1, row_bytes=200,
+            Opcode.LOAD, source=bus.map(SPARE).address, destination=spare, rows=1, row_bytes=SPARE,
             source_stride=0, destination_stride=0,
         )  # fmt: skip
         for product in 3 * products:  # now it is known what they do alone

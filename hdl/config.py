@@ -77,10 +77,12 @@ class CardConfig:
     """Bytes a cycle of the AXI port, the scratchpad banks and the TLP streams."""
     byte_word_cycles: int = 1
     """Cycles that the vector engine takes for a bus word of 8-bit elements in commands that know no
-    others: 1, 2 or 4. Twice as many need half of its byte lanes, and about half of their area."""
+    others: 1, 2, 4, 8 or 16. Twice as many need half of its byte lanes, and about half of their
+    area. 8 and 16 need as many `float_word_cycles` as leave a byte lane for each fp32 lane."""
     float_word_cycles: int = 1
     """Cycles that the vector engine takes for a bus word of fp32 elements: 1, 2 or 4. Twice as many
-    need half of its fp32 lanes, most of its area. Other elements that pass them take as long."""
+    need half of its fp32 lanes, most of its area. Other elements that pass them take as long. From
+    2 on what a lane computes takes turns, see `lanes_in_turns`."""
     dram_bytes: int = 1 << 30
     """Card DRAM in bytes; 0 for none, which a whole card cannot do without."""
     dram_preset: str = "LPDDR4-3200"
@@ -123,7 +125,7 @@ class CardConfig:
             "gather_float_stages": (1, 2), "gather_cache_bytes": (0, 1 << 20),
             "gather_cache_ways": (1, 8),
             "scratchpad_bytes": (4096, 1 << 26),
-            "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 4),
+            "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 16),
             "float_word_cycles": (1, 4), "dram_channels": (1, 4), "clock_mhz": (1, 2000),
             "pcie_generation": (1, 5), "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
             "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
@@ -151,6 +153,11 @@ class CardConfig:
             raise ConfigError(
                 f"activation_rows={self.activation_rows}: each needs an accumulator, "
                 f"so at most accumulator_rows={self.accumulator_rows}"
+            )
+        if self.byte_word_cycles > 4 * self.float_word_cycles:
+            raise ConfigError(
+                f"byte_word_cycles={self.byte_word_cycles}: a group must hold a byte for each fp32 "
+                f"lane, so at most 4*float_word_cycles={4 * self.float_word_cycles}"
             )
         if self.lanes > 2 * self.bus_bytes:
             raise ConfigError(
@@ -250,6 +257,26 @@ class CardConfig:
     def vector_lanes(self) -> int:
         """Elements that it takes in a cycle in all other commands: its fp32 lanes."""
         return self.bus_bytes // 4 // self.float_word_cycles
+
+    @property
+    def lanes_in_turns(self) -> bool:
+        """Whether an fp32 lane has one multiply-add for all that it does, and rows are reduced by
+        one adder: functions with a table take twice as long, and a row that is reduced three cycles
+        more."""
+        return self.float_word_cycles > 1
+
+    @property
+    def gather_in_turns(self) -> bool:
+        """Whether the gather unit has one lane: then what it computes takes turns, too. A row takes
+        two cycles an element, a mean as many as a division has steps."""
+        return self.lanes == 1
+
+    @property
+    def gather_contexts(self) -> int:
+        """Bags in flight. As many rows of one chunk, from open DRAM rows at two cycles each, cover
+        the latency of an addition and an fma; to a single lane most rows are as long by themselves.
+        """
+        return 2 if self.gather_in_turns else 8
 
     @property
     def line_tiles(self) -> int:

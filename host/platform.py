@@ -99,12 +99,14 @@ class Runtime:
         for card in self.cards:
             card.device.history = []
 
-    @whole
     def _end_trace(self) -> None:
-        """Writes the timeline that is being recorded; does nothing if there is none."""
-        if self._tracing is None:
-            return
-        (path, start), self._tracing = self._tracing, None
+        """Does nothing if no timeline is being recorded, as after `close`."""
+        if self._tracing is not None:
+            self._write_trace(*self._tracing)
+
+    @whole
+    def _write_trace(self, path: Path, start: int) -> None:
+        self._tracing = None
         records = []
         for card in self.cards:
             device = card.device
@@ -144,6 +146,8 @@ class Runtime:
         """
         from halfdome.sim.platform import FaultPlan
 
+        if isinstance(faults, str):
+            raise ValueError(f"faults={faults!r}: must be a list of such, [{faults!r}]")
         self._need_simulation("inject")
         now = self.platform.time_ns
         planned = [self.platform.fault(text) for text in faults]

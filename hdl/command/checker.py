@@ -35,9 +35,13 @@ def checked_descriptor(config: CardConfig) -> data.StructLayout:
     )
 
 
-def _place_of(operand: Operand) -> tuple[int, int]:
-    """Where its address is in the descriptor, and how wide."""
-    return operand.detail, len(Value.cast(operand.base))
+_CHOSEN = ("base", "steps", "stride", "tail")
+"""Wide members of an `Operand`: few different ones, whatever the command."""
+
+
+def _key(operand: Operand, name: str) -> str:
+    """Equal for equal expressions."""
+    return repr(Value.cast(getattr(operand, name)))
 
 
 class DescriptorChecker(wiring.Component):
@@ -108,14 +112,17 @@ class DescriptorChecker(wiring.Component):
         access = Signal(Access)
         extent = Signal(overlap.i.p.shape())
         issue, issuing = Signal(), Signal()
-        # Addresses stand at few places, whatever the command.
-        bases = {_place_of(entry): entry.base for entry in chain(*checked.values())}
-        places = list(bases)
-        place = Signal(range(len(places)))
-        with m.Switch(place):
-            for number, base in enumerate(bases.values()):
-                with m.Case(number):
-                    m.d.sync += operand.base.eq(base)
+        # Which of the different values comes first, then the value: commands share most.
+        entries = list(chain(*checked.values()))
+        numbers = {}
+        for name in _CHOSEN:
+            values = {_key(entry, name): getattr(entry, name) for entry in entries}
+            chosen = Signal(range(len(values)), name=f"chosen_{name}")
+            numbers[name] = chosen, list(values)
+            with m.Switch(chosen):
+                for number, value in enumerate(values.values()):
+                    with m.Case(number):
+                        m.d.sync += operand[name].eq(value)
         with m.Switch(header.opcode):
             for opcode, entries in checked.items():
                 with m.Case(opcode):
@@ -123,11 +130,11 @@ class DescriptorChecker(wiring.Component):
                     with m.Switch(issued):
                         for number, entry in enumerate(entries):
                             with m.Case(number):
-                                m.d.comb += place.eq(places.index(_place_of(entry)))
+                                m.d.comb += [
+                                    chosen.eq(keys.index(_key(entry, name)))
+                                    for name, (chosen, keys) in numbers.items()
+                                ]
                                 m.d.sync += [
-                                    operand.steps.eq(entry.steps),
-                                    operand.stride.eq(entry.stride),
-                                    operand.tail.eq(entry.tail),
                                     operand.needed.eq(entry.needed),
                                     operand.detail.eq(entry.detail),
                                     access.eq(entry.access),

@@ -1,6 +1,6 @@
 """Shifts rows that start at any byte into words that start at the row's first byte."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,6 +18,16 @@ def row_word(config: CardConfig) -> data.StructLayout:
 def row_tail(config: CardConfig) -> data.StructLayout:
     """A row's tag and its last eight bytes, which end with scale and bias."""
     return data.StructLayout({"raw": TAIL_BYTES * 8, "tag": row_tag(config)})
+
+
+def _bytes_from(m: Module, value: Value, first: Value, count: int, name: str) -> Value:
+    """`count` bytes from byte `first` on; far steps come first, so that few bytes take the near."""
+    for bit in reversed(range(len(first))):
+        step = 1 << bit
+        near = Signal(8 * (count + step - 1), name=f"{name}_{step}")
+        m.d.comb += near.eq(Mux(first[bit], value[8 * step :], value))
+        value = near
+    return value
 
 
 class RowAligner(wiring.Component):
@@ -63,7 +73,7 @@ class RowAligner(wiring.Component):
         window = Cat(previous[-8 * (TAIL_BYTES - 1) :], current)
         m.d.comb += [
             self.o.p.data.eq(current),
-            self.tail.p.raw.eq(window.bit_select(shape.last_byte << 3, 8 * TAIL_BYTES)),
+            self.tail.p.raw.eq(_bytes_from(m, window, shape.last_byte, TAIL_BYTES, "tail_from")),
             self.tail.p.tag.eq(tail_tag),
         ]
 
@@ -74,7 +84,7 @@ class RowAligner(wiring.Component):
         load_end = Signal()
         tail_free = Signal()
         tail_last = Signal()  # the row ends with scale and bias
-        shifted = Signal(word_bytes * 8)
+        shifted = _bytes_from(m, Cat(held, self.words.p.data), tag.offset, word_bytes, "row_from")
         m.d.comb += [
             final.eq(number == shape.last_word),
             takes_word.eq(~final | (tag.offset + shape.last_byte >= word_bytes)),
@@ -97,7 +107,6 @@ class RowAligner(wiring.Component):
             load_end.eq(~active & self.tags.valid & ~self.tags.p.row & tail_free),
             self.tags.ready.eq(load_row | load_end),
             self.words.ready.eq((step & takes_word) | load_row),
-            shifted.eq(Cat(held, self.words.p.data) >> (tag.offset << 3)),
         ]
 
         with m.If(self.o.ready):

@@ -9,13 +9,21 @@ from halfdome.hdl.config import CardConfig
 from halfdome.hdl.memory.port import ReadPort
 from halfdome.hdl.memory.reader import SequentialReader
 
-COUNT_BITS = 24
-"""Width of a number of elements."""
-PREFETCH_LINES = 32
-"""Lines read ahead. Up to 256 lines of others, two cycles each, may be queued in DRAM before them:
-still an element every two or four cycles."""
+MOST_COUNT_BITS = 24
+"""Width of a number of elements in descriptors."""
 RUN_WORDS = 64
 """Words asked for at once: what may have to be thrown away when an array is abandoned."""
+
+
+def count_bits(config: CardConfig) -> int:
+    """Width of a number of elements: no more than card memory holds."""
+    return min(MOST_COUNT_BITS, (config.window_bytes // 4).bit_length())
+
+
+def prefetch_words(config: CardConfig) -> int:
+    """Words read ahead: those of 32 lines. Up to 256 lines of others, two cycles each, may be
+    queued in DRAM before them: still an element every two or four cycles. Without DRAM, of 4."""
+    return (32 if config.dram_bytes else 4) * config.burst_words
 
 
 class ArrayReader(wiring.Component):
@@ -34,7 +42,8 @@ class ArrayReader(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._config = config
-        job = data.StructLayout({"address": config.address_bits, "count": COUNT_BITS, "wide": 1})
+        count = count_bits(config)
+        job = data.StructLayout({"address": config.address_bits, "count": count, "wide": 1})
         super().__init__(
             {
                 "i": In(stream.Signature(job)),
@@ -49,15 +58,14 @@ class ArrayReader(wiring.Component):
         m = Module()
         config = self._config
         per_word = config.bus_bytes // 4
-        m.submodules.reader = reader = SequentialReader(
-            config, depth=PREFETCH_LINES * config.burst_words
-        )
+        bits = count_bits(config)
+        m.submodules.reader = reader = SequentialReader(config, depth=prefetch_words(config))
         connect(m, reader.port, flipped(self.port))
 
         # Words: asked for in runs, so that an abandoned array costs at most one run.
         address = Signal(config.address_bits)
-        words = Signal(COUNT_BITS)
-        in_flight = Signal(range(2 * RUN_WORDS + PREFETCH_LINES * config.burst_words))
+        words = Signal(bits)
+        in_flight = Signal(range(2 * RUN_WORDS + prefetch_words(config)))
         run = Signal(range(RUN_WORDS + 1))
         asked = Signal()
         arrived = Signal()
@@ -76,15 +84,18 @@ class ArrayReader(wiring.Component):
         with m.If(self.stop & (asked | ~reader.i.valid)):
             m.d.sync += words.eq(0)
 
-        # Elements: shifted out of one held word.
+        # Elements: of one held word, from which two of 32 bits are shifted out at once.
         wide = Signal()
-        elements = Signal(COUNT_BITS)
+        odd = Signal()
+        elements = Signal(bits)
         word = Signal(config.bus_bytes * 8)
+        single = Signal(32)
         held = Signal(range(per_word + 1))
         capacity = Signal.like(held)
         fill = Signal.like(held)
         m.d.comb += [
-            self.o.p.eq(Cat(word[:32], Mux(wide, word[32:64], word[31].replicate(32)))),
+            single.eq(Mux(odd, word[32:64], word[:32])),
+            self.o.p.eq(Cat(single, Mux(wide, word[32:64], single[-1].replicate(32)))),
             self.o.valid.eq(held != 0),
             reader.o.ready.eq((held == 0) | ((held == 1) & self.o.ready) | self.stop),
             capacity.eq(Mux(wide, per_word // 2, per_word)),
@@ -94,8 +105,11 @@ class ArrayReader(wiring.Component):
             m.d.sync += [held.eq(0), elements.eq(0)]
         with m.Elif(arrived):
             m.d.sync += [word.eq(reader.o.p.data), held.eq(fill), elements.eq(elements - fill)]
+            m.d.sync += odd.eq(0)
         with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += [word.eq(Mux(wide, word >> 64, word >> 32)), held.eq(held - 1)]
+            m.d.sync += [held.eq(held - 1), odd.eq(~odd & ~wide)]
+            with m.If(wide | odd):
+                m.d.sync += word.eq(word >> 64)
 
         m.d.comb += [
             self.idle.eq((words == 0) & (in_flight == 0) & (held == 0)),
@@ -103,7 +117,7 @@ class ArrayReader(wiring.Component):
         ]
         with m.If(self.i.valid & self.i.ready):
             job = self.i.p
-            singles = Signal(COUNT_BITS + 1)
+            singles = Signal(bits + 1)
             m.d.comb += singles.eq(Mux(job.wide, job.count << 1, job.count))
             m.d.sync += [
                 address.eq(job.address),

@@ -11,7 +11,6 @@ from halfdome.hdl.arith.quantise import FloatToByte
 from halfdome.hdl.commands import ElementFormat
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.group import group_elements, pooled_group
-from halfdome.hdl.gather.interleave import CONTEXTS
 from halfdome.hdl.once import Once
 
 SIGN = 0x80
@@ -22,7 +21,12 @@ def byte_group(config: CardConfig) -> data.StructLayout:
     """The first `count` bytes of `data` are the next of a pooled row; `last` ends the row."""
     most = 4 * group_elements(config)
     return data.StructLayout(
-        {"data": 8 * most, "count": range(most + 1), "context": range(CONTEXTS), "last": 1}
+        {
+            "data": 8 * most,
+            "count": range(most + 1),
+            "context": range(config.gather_contexts),
+            "last": 1,
+        }
     )
 
 

@@ -49,7 +49,7 @@ class GatherEngine(wiring.Component):
 
     In steady state a row takes the largest of: its chunks (`ceil(dim / config.lanes)`), the bus
     words it touches, what memory takes for its bursts, and `AccumulateLanes.chain_latency` divided
-    by the bags in flight (up to `interleave.CONTEXTS`).
+    by the bags in flight (up to `CardConfig.gather_contexts`).
 
     A command that fails has written every bag before the one that its result names, or before the
     one that holds the index its result names, and nothing else.
@@ -129,8 +129,8 @@ class GatherEngine(wiring.Component):
         m.submodules.lengths = lengths = ArrayReader(config)
         m.submodules.indices = indices = ArrayReader(config)
         m.submodules.weights = weights = ArrayReader(config)
-        m.submodules.bag_lengths = bag_lengths = BagLengths()
-        m.submodules.sequencer = sequencer = BagSequencer()
+        m.submodules.bag_lengths = bag_lengths = BagLengths(config)
+        m.submodules.sequencer = sequencer = BagSequencer(config)
         connect(m, lengths.port, flipped(self.lengths))
         connect(m, indices.port, flipped(self.indices))
         connect(m, weights.port, flipped(self.weights))
@@ -170,7 +170,7 @@ class GatherEngine(wiring.Component):
         """Lookups become rows, rows become sums."""
         config = self._config
         m.submodules.lanes = lanes = AccumulateLanes(config)
-        m.submodules.interleaver = interleaver = BagInterleaver(lanes.chain_latency)
+        m.submodules.interleaver = interleaver = BagInterleaver(config, lanes.chain_latency)
         m.submodules.fetcher = fetcher = RowFetcher(config)
         m.submodules.aligner = aligner = RowAligner(config)
         m.submodules.unpacker = unpacker = RowUnpacker(config)

@@ -6,8 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.array import COUNT_BITS
-from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.gather.array import count_bits
 from halfdome.hdl.gather.lanes import pooled_chunk
 from halfdome.hdl.gather.shape import row_shape
 
@@ -27,9 +26,9 @@ def pooled_group(config: CardConfig) -> data.StructLayout:
         {
             "data": data.ArrayLayout(32, elements),
             "count_minus_1": range(elements),
-            "context": range(CONTEXTS),
+            "context": range(config.gather_contexts),
             "last": 1,
-            "rows": COUNT_BITS,
+            "rows": count_bits(config),
         }
     )
 

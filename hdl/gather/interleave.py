@@ -9,18 +9,18 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from halfdome.hdl.gather.sequencer import Lookup
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.sequencer import lookup
 from halfdome.hdl.memory.arbiter import RoundRobin
 from halfdome.hdl.once import ResetInserter
 
-CONTEXTS = 8
-"""Bags in flight: as many rows of one chunk, from open DRAM rows at two cycles each, cover the
-latency of an addition and an fma."""
 LOOKUPS = 128
 """Lookups that wait in each context: bags up to this length overlap fully."""
 
-ContextLookup = data.StructLayout({"lookup": Lookup, "context": range(CONTEXTS)})
-"""A lookup and the context its bag belongs to."""
+
+def context_lookup(config: CardConfig) -> data.StructLayout:
+    """A lookup and the context its bag belongs to."""
+    return data.StructLayout({"lookup": lookup(config), "context": range(config.gather_contexts)})
 
 
 class BagInterleaver(wiring.Component):
@@ -28,6 +28,7 @@ class BagInterleaver(wiring.Component):
 
     Parameters
     ----------
+    config : CardConfig
     spacing : int
         Cycles, at least, from a lookup of a bag to the next of the same: what adding a row takes.
         Rows that come faster would hold up those of the bags that follow.
@@ -35,43 +36,45 @@ class BagInterleaver(wiring.Component):
     Members
     -------
     restart : In(1), the next bag goes to context 0; only while no lookup waits
-    i : In(stream of `Lookup`), bag after bag
-    o : Out(stream of `ContextLookup`)
+    i : In(stream of `lookup`), bag after bag
+    o : Out(stream of `context_lookup`)
 
-    Bag `b` belongs to context `b % CONTEXTS`; within a context, order is kept. Throughput is one
-    lookup a cycle, but `CONTEXTS` in `spacing` cycles; a lookup is offered `latency` cycles after
-    it was taken, or later.
+    Of `n = config.gather_contexts`, bag `b` belongs to context `b % n`; within a context, order is
+    kept. Throughput is one lookup a cycle, but `n` in `spacing` cycles; a lookup is offered
+    `latency` cycles after it was taken, or later.
     """
 
     latency = 2
 
-    def __init__(self, spacing: int):
+    def __init__(self, config: CardConfig, spacing: int):
+        self._config = config
         self._spacing = spacing
         super().__init__(
             {
                 "restart": In(1),
-                "i": In(stream.Signature(Lookup)),
-                "o": Out(stream.Signature(ContextLookup)),
+                "i": In(stream.Signature(lookup(config))),
+                "o": Out(stream.Signature(context_lookup(config))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
+        contexts, layout = self._config.gather_contexts, lookup(self._config)
         place_bits = exact_log2(LOOKUPS)
-        m.submodules.memory = memory = Memory(shape=Lookup, depth=CONTEXTS * LOOKUPS, init=[])
+        m.submodules.memory = memory = Memory(shape=layout, depth=contexts * LOOKUPS, init=[])
         write, read = memory.write_port(), memory.read_port()
-        turn = RoundRobin(CONTEXTS)
+        turn = RoundRobin(contexts)
         m.submodules.turn = ResetInserter(self.restart)(turn)
 
         enters, leaves = Signal(), Signal()
         # Contexts of the latest cycles, newest first.
-        recent = Signal(data.ArrayLayout(CONTEXTS, self._spacing - 1))
-        busy = Signal(CONTEXTS)
-        m.d.sync += recent.eq(Cat(turn.grant & leaves.replicate(CONTEXTS), recent))
+        recent = Signal(data.ArrayLayout(contexts, self._spacing - 1))
+        busy = Signal(contexts)
+        m.d.sync += recent.eq(Cat(turn.grant & leaves.replicate(contexts), recent))
         m.d.comb += busy.eq(reduce(or_, recent))
 
         # One ring of lookups per context, all in one memory.
-        deal = Signal(range(CONTEXTS))
+        deal = Signal(range(contexts))
         m.d.comb += [
             enters.eq(self.i.valid & self.i.ready),
             leaves.eq((~self.o.valid | self.o.ready) & turn.requests.any()),
@@ -81,7 +84,7 @@ class BagInterleaver(wiring.Component):
             read.en.eq(leaves),
             self.o.p.lookup.eq(read.data),
         ]
-        for context in range(CONTEXTS):
+        for context in range(contexts):
             level = Signal(range(LOOKUPS + 1), name=f"level_{context}")
             first = Signal(place_bits, name=f"first_{context}")
             free = Signal(place_bits, name=f"free_{context}")

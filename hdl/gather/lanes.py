@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
@@ -11,10 +11,9 @@ from amaranth.utils import ceil_log2
 
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.array import COUNT_BITS
-from halfdome.hdl.gather.interleave import CONTEXTS
+from halfdome.hdl.gather.array import count_bits
 from halfdome.hdl.gather.lane import Lane
-from halfdome.hdl.gather.scale import RowFactors
+from halfdome.hdl.gather.scale import row_factors
 from halfdome.hdl.gather.shape import max_chunks, row_shape
 from halfdome.hdl.gather.unpack import ELEMENT_BITS
 from halfdome.hdl.once import EnableInserter, Once
@@ -28,9 +27,9 @@ def pooled_chunk(config: CardConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "data": data.ArrayLayout(32, config.lanes),
-            "context": range(CONTEXTS),
+            "context": range(config.gather_contexts),
             "last": 1,
-            "rows": COUNT_BITS,
+            "rows": count_bits(config),
         }
     )
 
@@ -42,31 +41,36 @@ class AccumulateLanes(wiring.Component):
     -------
     restart : In(1), every context starts a new bag
     shape : In(`row_shape`)
-    factors : In(stream of `RowFactors`), one per row or bag end
+    factors : In(stream of `row_factors`), one per row or bag end
     chunks : In(stream of `32 * config.lanes` bits), the chunks of every `factors` with `row` set
     o : Out(stream of `pooled_chunk`), the chunks of every `factors` with `last` set
     working : Out(1), a chunk enters the lanes or waits for the sum it must be added to
     blocked : Out(1), a chunk waits for room at the output
     drained : Out(1), no chunk of a finished bag is inside
 
-    Throughput is one chunk a cycle, and one row of a bag every `chain_latency` cycles: a chunk
-    waits while the sum it must be added to is on its way.
+    Throughput is one chunk a cycle, or in two where a lane takes turns, and one row of a bag every
+    `chain_latency` cycles: a chunk waits while the sum it must be added to is on its way.
 
     Invariant: what enters has room at the output, so nothing stalls between the two.
     """
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self._lanes = [Lane(config.gather_float_stages) for _ in range(config.lanes)]
+        self._lanes = [
+            Lane(config.gather_float_stages, in_turns=config.gather_in_turns)
+            for _ in range(config.lanes)
+        ]
         #: Cycles from an addition to the next one to the same accumulator.
         self.chain_latency = self._lanes[0].latency + 1
-        #: Chunks of finished bags for which there is room.
-        self.output_depth = 2 * self.chain_latency
+        #: Cycles after a chunk in which none enters: it is multiplied then. 0 for none.
+        self.turn = self._lanes[0].turn
+        #: Chunks of finished bags for which there is room: what may be inside, and as many more.
+        self.output_depth = self.chain_latency if self.turn else 2 * self.chain_latency
         super().__init__(
             {
                 "restart": In(1),
                 "shape": In(row_shape(config)),
-                "factors": In(stream.Signature(RowFactors)),
+                "factors": In(stream.Signature(row_factors(config))),
                 "chunks": In(stream.Signature(ELEMENT_BITS * config.lanes)),
                 "o": Out(stream.Signature(pooled_chunk(config))),
                 "working": Out(1),
@@ -92,19 +96,23 @@ class AccumulateLanes(wiring.Component):
                 "address": len(address),
                 "last": 1,  # of the bag
                 "last_chunk": 1,
-                "rows": COUNT_BITS,
+                "rows": count_bits(config),
             }
         )
         tags = [Signal(tag_layout, name=f"tag_{i}") for i in range(self.chain_latency + 1)]
-        fresh = Signal(CONTEXTS, init=-1)  # contexts whose bag has no row yet
-        counts = [Signal(COUNT_BITS, name=f"count_{i}") for i in range(CONTEXTS)]  # of others
-        count = Signal(COUNT_BITS)  # with this row
+        contexts = config.gather_contexts
+        fresh = Signal(contexts, init=-1)  # those whose bag has no row yet
+        counts = [
+            Signal(count_bits(config), name=f"count_{i}") for i in range(contexts)
+        ]  # of others
+        count = Signal(count_bits(config))  # with this row
         is_fresh = Signal()
         present = Signal()
         pending = Signal()  # the sum to be added to is on its way
         room = Signal(range(self.output_depth + 1), init=self.output_depth)
         issue = Signal()
         last_chunk = Signal()
+        turns = tags[self.turn].valid if self.turn else Const(0)
         m.d.comb += [
             is_fresh.eq(fresh.bit_select(factors.context, 1)),
             present.eq(self.factors.valid & (self.chunks.valid | ~factors.row)),
@@ -114,7 +122,7 @@ class AccumulateLanes(wiring.Component):
             ),
             self.blocked.eq(present & ~pending & factors.last & (room == 0)),
             self.working.eq(present & ~self.blocked),
-            issue.eq(self.working & ~pending),
+            issue.eq(self.working & ~pending & ~turns),
             last_chunk.eq(chunk == self.shape.last_chunk),
             self.chunks.ready.eq(issue & factors.row),
             self.factors.ready.eq(issue & last_chunk),
@@ -141,7 +149,7 @@ class AccumulateLanes(wiring.Component):
 
         # Accumulators: read one cycle after issue, written as the sum leaves the lane.
         m.submodules.accumulators = accumulators = Memory(
-            shape=data.ArrayLayout(32, config.lanes), depth=CONTEXTS << chunk_bits, init=[]
+            shape=data.ArrayLayout(32, config.lanes), depth=contexts << chunk_bits, init=[]
         )
         write = accumulators.write_port()
         read = accumulators.read_port(transparent_for=(write,))
@@ -170,6 +178,8 @@ class AccumulateLanes(wiring.Component):
                 lane.scale.eq(scale),
                 write.data[number].eq(lane.o),
             ]
+            if self.turn:
+                m.d.comb += lane.multiplies.eq(tags[1 + lane.add_latency].valid)
 
         # Finished bags.
         pooled = Signal(output)

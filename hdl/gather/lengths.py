@@ -4,10 +4,13 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.config import CardConfig
+from halfdome.hdl.gather.array import count_bits
 
-BagLength = data.StructLayout({"length": COUNT_BITS, "negative": 1, "long": 1})
-"""Rows of a bag; `length` means nothing if it is negative or longer than any array (`long`)."""
+
+def bag_length(config: CardConfig) -> data.StructLayout:
+    """Rows of a bag; `length` means nothing if it is negative or longer than any array (`long`)."""
+    return data.StructLayout({"length": count_bits(config), "negative": 1, "long": 1})
 
 
 class BagLengths(wiring.Component):
@@ -19,7 +22,7 @@ class BagLengths(wiring.Component):
     offsets : In(1), elements are starts: a bag ends where the next starts, the last at `end`
     bags, end : In, of the command in progress
     i : In(stream of 64 bits), signed, one per bag
-    o : Out(stream of `BagLength`), one per bag; bag 0 is `long` if it does not start at 0
+    o : Out(stream of `bag_length`), one per bag; bag 0 is `long` if it does not start at 0
 
     Throughput is one bag a cycle, latency one cycle; a start waits for the next one.
 
@@ -28,29 +31,31 @@ class BagLengths(wiring.Component):
 
     latency = 1
 
-    def __init__(self):
+    def __init__(self, config: CardConfig):
+        self._bits = bits = count_bits(config)
         super().__init__(
             {
                 "restart": In(1),
                 "offsets": In(1),
-                "bags": In(COUNT_BITS),
-                "end": In(COUNT_BITS),
+                "bags": In(bits),
+                "end": In(bits),
                 "i": In(stream.Signature(64)),
-                "o": Out(stream.Signature(BagLength)),
+                "o": Out(stream.Signature(bag_length(config))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        left = Signal(COUNT_BITS)  # elements to come
+        bits = self._bits
+        left = Signal(bits)  # elements to come
         first = Signal()
         started = Signal()  # a bag's start is in `start`
-        start = Signal(COUNT_BITS)
+        start = Signal(bits)
         start_bad = Signal()  # of bag 0, where only 0 is good
 
-        high = self.i.p[COUNT_BITS:]
+        high = self.i.p[bits:]
         negative, long = Signal(), Signal()
-        difference = Signal(COUNT_BITS + 1)
+        difference = Signal(bits + 1)
         free = Signal()
         m.d.comb += [
             negative.eq(self.i.p[-1]),
@@ -75,7 +80,7 @@ class BagLengths(wiring.Component):
             last = started & (left == 0)
             m.d.comb += [
                 self.i.ready.eq((~started | free) & ~last),
-                difference.eq(Mux(last, self.end, self.i.p[:COUNT_BITS]) - start),
+                difference.eq(Mux(last, self.end, self.i.p[:bits]) - start),
             ]
             with m.If(self.i.valid & self.i.ready):
                 m.d.sync += [

@@ -1,6 +1,6 @@
 """Divides pooled elements by the number of rows they were summed from."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -10,7 +10,6 @@ from halfdome.hdl.arith.div import FloatDiv
 from halfdome.hdl.arith.format import FLOAT32
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.array import COUNT_BITS
 from halfdome.hdl.gather.group import group_elements, pooled_group
 from halfdome.hdl.once import Once
 
@@ -50,18 +49,26 @@ class BagMean(wiring.Component):
     empty : Out(1), nothing is inside
 
     A bag of no rows is divided by 1. Without `mean` there is no latency. With it, throughput is
-    `dividers` elements a cycle, and a group enters only if there is room behind the dividers.
+    `dividers` elements a cycle, or one element in as many cycles as a division takes where the
+    steps of one take turns, and a group enters only if there is room behind the dividers.
     """
 
     def __init__(self, config: CardConfig):
         self._elements = group_elements(config)
         self._group = pooled_group(config)
         self.dividers = min(self._elements, max(1, config.lanes // LANES_PER_DIVIDER))
+        self._in_turns = config.gather_in_turns
         self._dividers = [
-            FloatDiv(FLOAT32, config.gather_float_stages) for _ in range(self.dividers)
+            FloatDiv(
+                FLOAT32,
+                config.gather_float_stages,
+                normal_divisor=True,  # a number of rows
+                in_turns=self._in_turns,
+            )
+            for _ in range(self.dividers)
         ]
         #: Cycles of a group at the dividers, and from its last until it is in the queue.
-        self.steps = self._elements // self.dividers
+        self.steps = self._elements // self.dividers * self._dividers[0].interval
         self.latency = IntToFloat.latency + _HalfRounder.latency + self._dividers[0].latency
         #: Groups for which there is room behind the dividers.
         self.depth = 2 + self.latency // self.steps
@@ -100,42 +107,31 @@ class BagMean(wiring.Component):
                 Cat(self.i.p.rows[0] | ~self.i.p.rows.any(), self.i.p.rows[1:])
             )
         with m.Elif(busy):
-            m.d.sync += [
-                step.eq(step + 1),
-                busy.eq(~last_step),
-                Cat(*group.data).eq(Cat(*group.data) >> 32 * self.dividers),
-            ]
-
-        m.submodules.count = count = IntToFloat(FLOAT32, width=COUNT_BITS + 1)
-        m.submodules.count_rounder = count_rounder = _HalfRounder()
-        m.d.comb += [
-            count.i.eq(group.rows),
-            count_rounder.half.eq(self.half),
-            count_rounder.i.eq(count.o),
-        ]
-        quotients = []
-        for number, divider in enumerate(self._dividers):
-            m.submodules[f"divider_{number}"] = Once(divider)
-            rounder = _HalfRounder()
-            m.submodules[f"rounder_{number}"] = Once(rounder)
-            element = register(
-                m, group.data[number], f"element_{number}", cycles=IntToFloat.latency
-            )
-            m.d.comb += [
-                rounder.half.eq(self.half),
-                rounder.i.eq(element),
-                divider.a.eq(rounder.o),
-                divider.b.eq(count_rounder.o),
-            ]
-            quotients.append(divider.o)
-
-        # Quotients come back in the same steps.
+            m.d.sync += [step.eq(step + 1), busy.eq(~last_step)]
+            if self._elements > self.dividers:
+                m.d.sync += Cat(*group.data).eq(Cat(*group.data) >> 32 * self.dividers)
         ends = Signal(latency)
         m.d.sync += ends.eq(Cat(busy & last_step, ends))
+
+        m.submodules.count = count = IntToFloat(FLOAT32, width=len(group.rows) + 1)
+        m.submodules.count_rounder = count_rounder = _HalfRounder()
+        m.d.comb += [count.i.eq(group.rows), count_rounder.half.eq(self.half)]
+        elements = [
+            register(m, group.data[number], f"element_{number}", cycles=IntToFloat.latency)
+            for number in range(self.dividers)
+        ]
+        if self._in_turns:
+            self._divide_in_turns(m, count_rounder, count.o, elements[0], ends)
+        else:
+            m.d.comb += count_rounder.i.eq(count.o)
+            self._divide(m, count_rounder.o, elements)
+        quotients = [divider.o for divider in self._dividers]
+
+        # Quotients come back in the same steps.
         result = Signal(self._group)
         earlier = Signal(32 * (self._elements - self.dividers))
         values = Cat(earlier, *quotients)
-        if steps > 1:
+        if self._elements > self.dividers:
             m.d.sync += earlier.eq(values[32 * self.dividers :])
         about = ("count_minus_1", "context", "last")
         later = register(m, Cat(group[name] for name in about), "about", cycles=latency)
@@ -160,3 +156,28 @@ class BagMean(wiring.Component):
                 self.o.valid.eq(self.i.valid),
             ]
         return m
+
+    def _divide(self, m, count: Value, elements: list[Value]) -> None:
+        """Gives every divider an element."""
+        for number, (divider, element) in enumerate(zip(self._dividers, elements, strict=True)):
+            m.submodules[f"divider_{number}"] = Once(divider)
+            rounder = _HalfRounder()
+            m.submodules[f"rounder_{number}"] = Once(rounder)
+            m.d.comb += [
+                rounder.half.eq(self.half),
+                rounder.i.eq(element),
+                divider.a.eq(rounder.o),
+                divider.b.eq(count),
+            ]
+
+    def _divide_in_turns(self, m, rounder, count: Value, element: Value, ends: Value) -> None:
+        """Gives the divider the element in the last step; in those before, the number of rows
+        passes the same rounder."""
+        (divider,) = self._dividers
+        m.submodules.divider = divider
+        m.d.comb += [
+            rounder.i.eq(Mux(ends[IntToFloat.latency - 1], element, count)),
+            divider.a.eq(rounder.o),
+            divider.b.eq(register(m, rounder.o, "divisor")),
+            divider.start.eq(ends[-divider.latency - 1]),
+        ]

@@ -7,7 +7,6 @@ from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.convert import byte_group
-from halfdome.hdl.gather.interleave import CONTEXTS
 from halfdome.hdl.memory.port import write_request
 
 
@@ -22,8 +21,9 @@ class BagWriter(wiring.Component):
     o : Out(stream of `write_request`), strobing only the rows' own bytes
     idle : Out(1), everything taken has been offered and accepted
 
-    Bag `b` of context `b % CONTEXTS` goes to `output + b * output_stride`. Throughput is one group
-    or one word a cycle; a row takes one cycle for each bus word that it touches, or more.
+    Bag `b`, of context `b % config.gather_contexts`, goes to `output + b * output_stride`.
+    Throughput is one group or one word a cycle; a row takes one cycle for each bus word that it
+    touches, or more.
     """
 
     def __init__(self, config: CardConfig):
@@ -43,12 +43,13 @@ class BagWriter(wiring.Component):
         m = Module()
         word_bytes, address_bits = self._config.bus_bytes, self._config.address_bits
         word_bits = exact_log2(word_bytes)
-        # A group in its place within two words.
+        # A group in its place within two words: its bytes, rotated so far that they stand over and
+        # over again in the words, and which of those are the group.
         placed = Signal(
             data.StructLayout(
                 {
                     "word": address_bits - word_bits,
-                    "data": data.ArrayLayout(8 * word_bytes, 2),
+                    "data": len(self.i.p.data),
                     "strobe": data.ArrayLayout(word_bytes, 2),
                     "last": 1,
                 }
@@ -56,8 +57,8 @@ class BagWriter(wiring.Component):
         )
         placed_valid, merges = Signal(), Signal()
 
-        # Where the group goes: a row starts at its context's address, a stride of CONTEXTS bags
-        # from that context's row before.
+        # Where the group goes: a row starts at its context's address, a stride of as many bags as
+        # there are contexts from that context's row before.
         first = Signal(init=1)
         follows = Signal(address_bits)
         start = Signal(address_bits)
@@ -68,16 +69,24 @@ class BagWriter(wiring.Component):
             self.i.ready.eq(~placed_valid | merges),
             takes.eq(self.i.valid & self.i.ready),
         ]
-        for context in range(CONTEXTS):
+        contexts = self._config.gather_contexts
+        for context in range(contexts):
             address = Signal(address_bits, name=f"address_{context}")
             with m.If(self.i.p.context == context):
                 m.d.comb += start.eq(address)
                 with m.If(takes & first):
-                    m.d.sync += address.eq(address + (self.output_stride * CONTEXTS))
+                    m.d.sync += address.eq(address + (self.output_stride * contexts))
             with m.If(self.restart):
                 m.d.sync += address.eq(self.output + self.output_stride * context)
         offset = at[:word_bits]
-        ones = Cat(self.i.p.count > byte for byte in range(len(self.i.p.data) // 8))
+        nbytes = len(self.i.p.data) // 8
+        rotated = [self.i.p.data.word_select(byte, 8) for byte in range(nbytes)]
+        for bit in range(exact_log2(nbytes)):
+            distance = 1 << bit
+            rotated = [
+                Mux(offset[bit], rotated[byte - distance], rotated[byte]) for byte in range(nbytes)
+            ]
+        ones = Cat(self.i.p.count > byte for byte in range(nbytes))
         with m.If(merges):
             m.d.sync += placed_valid.eq(0)
         with m.If(takes):
@@ -86,7 +95,7 @@ class BagWriter(wiring.Component):
                 follows.eq(at + self.i.p.count),
                 placed_valid.eq(1),
                 placed.word.eq(at[word_bits:]),
-                Cat(*placed.data).eq(self.i.p.data << (offset << 3)),
+                placed.data.eq(Cat(rotated)),
                 Cat(*placed.strobe).eq(ones << offset),
                 placed.last.eq(self.i.p.last),
             ]
@@ -100,7 +109,7 @@ class BagWriter(wiring.Component):
         merged = Cat(
             Mux(
                 placed.strobe[0][byte],
-                placed.data[0].word_select(byte, 8),
+                placed.data.word_select(byte % nbytes, 8),
                 held.word_select(byte, 8),
             )
             for byte in range(word_bytes)
@@ -130,7 +139,7 @@ class BagWriter(wiring.Component):
                     self.o.p.address.eq(Cat(Const(0, word_bits), word)),
                     self.o.p.data.eq(merged),
                     self.o.p.strobe.eq(held_strobe | placed.strobe[0]),
-                    held.eq(placed.data[1]),
+                    held.eq(placed.data.replicate(word_bytes // nbytes)),
                     held_strobe.eq(placed.strobe[1]),
                     flush.eq(beyond & placed.last),
                 ]

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.interleave import CONTEXTS, ContextLookup
+from halfdome.hdl.gather.interleave import context_lookup
 from halfdome.hdl.gather.shape import max_row_bytes, row_shape
 from halfdome.hdl.memory.port import ReadPort, read_word
 
@@ -20,7 +20,7 @@ def row_tag(config: CardConfig) -> data.StructLayout:
             "weight": 32,
             "row": 1,
             "last": 1,
-            "context": range(CONTEXTS),
+            "context": range(config.gather_contexts),
         }
     )
 
@@ -32,7 +32,7 @@ class RowFetcher(wiring.Component):
     -------
     table, row_stride : In, of the command in progress
     shape : In(`row_shape`)
-    i : In(stream of `ContextLookup`)
+    i : In(stream of `context_lookup`)
     tags : Out(stream of `row_tag`), one per lookup, in order
     words : Out(stream of `read_word`), the words of every tag with `row` set, in order
     waiting : Out(1), words that were asked for have not been taken from `words`
@@ -52,7 +52,7 @@ class RowFetcher(wiring.Component):
                 "table": In(config.address_bits),
                 "row_stride": In(16),
                 "shape": In(row_shape(config)),
-                "i": In(stream.Signature(ContextLookup)),
+                "i": In(stream.Signature(context_lookup(config))),
                 "tags": Out(stream.Signature(row_tag(config))),
                 "words": Out(stream.Signature(read_word(config))),
                 "waiting": Out(1),
@@ -76,7 +76,7 @@ class RowFetcher(wiring.Component):
 
         # table + index * row_stride, in steps of one 16-bit multiplier or one adder of an address.
         step = Signal()
-        lookups = [self.i.p] + [Signal(ContextLookup, name=f"lookup_{i}") for i in (1, 2, 3)]
+        lookups = [self.i.p] + [Signal(self.i.p.shape(), name=f"lookup_{i}") for i in (1, 2, 3)]
         valids = [self.i.valid] + [Signal(name=f"valid_{i}") for i in (1, 2, 3)]
         low = Signal(32)
         high = Signal(32)

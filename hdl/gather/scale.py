@@ -1,6 +1,6 @@
 """From a row's tail to the two factors of every lane: weight x scale and weight x bias."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -11,7 +11,6 @@ from halfdome.hdl.arith.mul import FloatMul
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.align import row_tail
-from halfdome.hdl.gather.interleave import CONTEXTS
 from halfdome.hdl.gather.rows import row_tag
 from halfdome.hdl.gather.sequencer import FLOAT_ONE
 from halfdome.hdl.gather.shape import Factors
@@ -19,10 +18,11 @@ from halfdome.hdl.gather.shape import Factors
 MINUS_ZERO = 0x80000000
 """The scale and bias of no row: x + -0 = x for every x, zeros included."""
 
-RowFactors = data.StructLayout(
-    {"scale": 32, "bias": 32, "row": 1, "last": 1, "context": range(CONTEXTS)}
-)
-"""weight x scale and weight x bias, each rounded to fp32, and the row's tag."""
+
+def row_factors(config: CardConfig) -> data.StructLayout:
+    """weight x scale and weight x bias, each rounded to fp32, and the row's tag."""
+    contexts = range(config.gather_contexts)
+    return data.StructLayout({"scale": 32, "bias": 32, "row": 1, "last": 1, "context": contexts})
 
 
 class RowScaler(wiring.Component):
@@ -37,79 +37,103 @@ class RowScaler(wiring.Component):
     -------
     factors : In(Factors), what scale and bias are; of rows that have neither, 1 and -0
     i : In(stream of `row_tail`)
-    o : Out(stream of `RowFactors`); factors of a tag without `row` change no accumulator
+    o : Out(stream of `row_factors`); factors of a tag without `row` change no accumulator
 
-    Throughput is one row a cycle. Nothing stalls inside: a row enters only if the queue behind the
-    multipliers has room for it.
+    Throughput is one row a cycle, or in two where both take turns at one multiplier. Nothing stalls
+    inside: a row enters only if the queue behind the multipliers has room for it.
     """
 
     def __init__(self, config: CardConfig, depth: int):
         self._config = config
         self._depth = depth
         self._tail = row_tail(config)
-        self._mul_scale, self._mul_bias = (
-            FloatMul(FLOAT32, config.gather_float_stages) for _ in range(2)
-        )
+        self._in_turns = config.gather_in_turns
+        of_both = 1 if self._in_turns else 2
+        self._muls = [FloatMul(FLOAT32, config.gather_float_stages) for _ in range(of_both)]
         #: Cycles from `i` to the queue in front of `o`.
-        self.latency = FloatWiden.latency + self._mul_scale.latency
+        self.latency = FloatWiden.latency + self._muls[0].latency + self._in_turns
         super().__init__(
             {
                 "factors": In(Factors),
                 "i": In(stream.Signature(self._tail)),
-                "o": Out(stream.Signature(RowFactors)),
+                "o": Out(stream.Signature(row_factors(config))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.widen_scale = widen_scale = FloatWiden(FLOAT16, FLOAT32)
-        m.submodules.widen_bias = widen_bias = FloatWiden(FLOAT16, FLOAT32)
-        m.submodules.mul_scale = mul_scale = self._mul_scale
-        m.submodules.mul_bias = mul_bias = self._mul_bias
-        m.submodules.queue = queue = SyncFIFOBuffered(width=RowFactors.size, depth=self._depth)
+        layout = row_factors(self._config)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=layout.size, depth=self._depth)
 
         free = Signal(range(self._depth + 1), init=self._depth)
+        second = Signal()  # the bias has its turn
         taken = Signal()
         m.d.comb += [
-            self.i.ready.eq(free != 0),
+            self.i.ready.eq((free != 0) & ~second),
             taken.eq(self.i.valid & self.i.ready),
         ]
         m.d.sync += free.eq(free - taken + (self.o.valid & self.o.ready))
 
-        raw = self.i.p.raw
-        m.d.comb += [widen_scale.i.eq(raw[32:48]), widen_bias.i.eq(raw[48:64])]
-        widened = self._tail(register(m, self.i.p, "widened", cycles=FloatWiden.latency))
-        m.d.comb += [
-            mul_scale.a.eq(MINUS_ZERO),
-            mul_bias.a.eq(MINUS_ZERO),
-            mul_scale.b.eq(FLOAT_ONE),
-            mul_bias.b.eq(mul_scale.b),
-        ]
-        with m.If(widened.tag.row):
-            m.d.comb += mul_scale.b.eq(widened.tag.weight)
-            with m.Switch(self.factors):
-                with m.Case(Factors.NONE):
-                    m.d.comb += [mul_scale.a.eq(FLOAT_ONE), mul_bias.b.eq(FLOAT_ONE)]
-                with m.Case(Factors.HALF):
-                    m.d.comb += [mul_scale.a.eq(widen_scale.o), mul_bias.a.eq(widen_bias.o)]
-                with m.Case(Factors.SINGLE):
-                    m.d.comb += [mul_scale.a.eq(widened.raw[:32]), mul_bias.a.eq(widened.raw[32:])]
+        # A scale is 1 times the weight if the row has none, a bias -0.
+        if self._in_turns:
+            m.d.sync += second.eq(taken)
+            kept = self._tail(register(m, self.i.p, "kept"))
+            tail = self._tail(Mux(second, kept.as_value(), self.i.p.as_value()))
+            later = register(m, second, "bias_later", cycles=FloatWiden.latency)
+            product = self._product(m, tail, (second, later), self._muls[0], "factor")
+            products = register(m, product, "scale"), product
+            tag = kept.tag
+        else:
+            products = [
+                self._product(m, self.i.p, 2 * (Const(number),), self._muls[number], name)
+                for number, name in enumerate(("scale", "bias"))
+            ]
+            tag = self.i.p.tag
         tag = row_tag(self._config)(
-            register(m, widened.tag, "multiplied", cycles=mul_scale.latency)
+            register(m, tag, "multiplied", cycles=self.latency - self._in_turns)
         )
         arrivals = Signal(self.latency)
         m.d.sync += arrivals.eq(Cat(taken, arrivals))
-        factors = Signal(RowFactors)
+        factors = Signal(layout)
+        scale, bias = products
         m.d.comb += [
-            factors.scale.eq(mul_scale.o),
-            factors.bias.eq(mul_bias.o),
+            factors.scale.eq(scale),
+            factors.bias.eq(bias),
             factors.row.eq(tag.row),
             factors.last.eq(tag.last),
             factors.context.eq(tag.context),
             queue.w_data.eq(factors),
             queue.w_en.eq(arrivals[-1]),
-            self.o.p.eq(data.View(RowFactors, queue.r_data)),
+            self.o.p.eq(data.View(layout, queue.r_data)),
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
         ]
         return m
+
+    def _product(
+        self, m: Module, tail: data.View, bias: tuple[Value, ...], mul: FloatMul, name: str
+    ) -> Value:
+        """The scale of a row by its weight; or the bias, as is told now and when it is widened."""
+        is_bias, of_bias = bias
+        widen = FloatWiden(FLOAT16, FLOAT32)
+        m.submodules[f"widen_{name}"] = widen
+        m.submodules[f"mul_{name}"] = mul
+        m.d.comb += widen.i.eq(Mux(is_bias, tail.raw[48:64], tail.raw[32:48]))
+        wait = FloatWiden.latency
+        single = register(m, Mux(is_bias, tail.raw[32:], tail.raw[:32]), f"{name}_raw", cycles=wait)
+        weight = register(m, tail.tag.weight, f"{name}_weight", cycles=wait)
+        row = register(m, tail.tag.row, f"{name}_row", cycles=wait)
+        m.d.comb += [mul.a.eq(MINUS_ZERO), mul.b.eq(FLOAT_ONE)]
+        with m.If(row):
+            m.d.comb += mul.b.eq(weight)
+            with m.Switch(self.factors):
+                with m.Case(Factors.NONE):
+                    m.d.comb += [
+                        mul.a.eq(Mux(of_bias, MINUS_ZERO, FLOAT_ONE)),
+                        mul.b.eq(Mux(of_bias, FLOAT_ONE, weight)),
+                    ]
+                with m.Case(Factors.HALF):
+                    m.d.comb += mul.a.eq(widen.o)
+                with m.Case(Factors.SINGLE):
+                    m.d.comb += mul.a.eq(single)
+        return mul.o

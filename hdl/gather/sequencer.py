@@ -5,15 +5,19 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.commands import IndexMode, Status
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Result
-from halfdome.hdl.gather.array import COUNT_BITS
-from halfdome.hdl.gather.lengths import BagLength
+from halfdome.hdl.gather.array import count_bits
+from halfdome.hdl.gather.lengths import bag_length
 
 FLOAT_ONE = 0x3F800000
 
 
-Lookup = data.StructLayout({"index": 32, "weight": 32, "row": 1, "last": 1})
-"""One step of a bag: read a row and add it (`row`), end the bag (`last`), or both."""
+def lookup(config: CardConfig) -> data.StructLayout:
+    """One step of a bag: read a row and add it (`row`), end the bag (`last`), or both. No table has
+    more rows than card memory has bytes."""
+    index = min(32, config.address_bits)
+    return data.StructLayout({"index": index, "weight": 32, "row": 1, "last": 1})
 
 
 class BagSequencer(wiring.Component):
@@ -22,10 +26,10 @@ class BagSequencer(wiring.Component):
     Members
     -------
     i : In(stream of {bags, rows, index_count, mode, weighted, pruned}), one per command
-    lengths : In(stream of `BagLength`)
+    lengths : In(stream of `bag_length`)
     indices : In(stream of 64 bits), signed
     weights : In(stream of 32 bits), taken only if `weighted`
-    o : Out(stream of `Lookup`); a bag has exactly one `last`, rows that do not count are left out
+    o : Out(stream of `lookup`); a bag has exactly one `last`, rows that do not count are left out
     result : Out(stream of `Result`), after the command's last lookup
 
     Throughput is one lookup a cycle and one more cycle a bag.
@@ -35,12 +39,13 @@ class BagSequencer(wiring.Component):
     with a bad index gets no `last`.
     """
 
-    def __init__(self):
+    def __init__(self, config: CardConfig):
+        self._bits = bits = count_bits(config)
         job = data.StructLayout(
             {
-                "bags": COUNT_BITS,
+                "bags": bits,
                 "rows": 32,
-                "index_count": COUNT_BITS,
+                "index_count": bits,
                 "mode": IndexMode,
                 "weighted": 1,
                 "pruned": 1,
@@ -49,24 +54,26 @@ class BagSequencer(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(job)),
-                "lengths": In(stream.Signature(BagLength)),
+                "lengths": In(stream.Signature(bag_length(config))),
                 "indices": In(stream.Signature(64)),
                 "weights": In(stream.Signature(32)),
-                "o": Out(stream.Signature(Lookup)),
+                "o": Out(stream.Signature(lookup(config))),
                 "result": Out(stream.Signature(Result)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
+        bits = self._bits
         job = Signal(self.i.p.shape())
-        bag = Signal(COUNT_BITS)
-        unclaimed = Signal(COUNT_BITS)  # indices that no bag so far has claimed
-        remaining = Signal(COUNT_BITS)  # indices left in this bag
-        position = Signal(COUNT_BITS)
-        skipped = Signal(COUNT_BITS)
+        bag = Signal(bits)
+        unclaimed = Signal(bits)  # indices that no bag so far has claimed
+        remaining = Signal(bits)  # indices left in this bag
+        position = Signal(bits)
+        skipped = Signal(bits)
         result = Signal(Result)
 
+        rows_bits = len(self.o.p.index)
         length = self.lengths.p
         index = self.indices.p
         present = Signal()
@@ -78,7 +85,7 @@ class BagSequencer(wiring.Component):
         advance = Signal()
         m.d.comb += [
             present.eq(self.indices.valid & (self.weights.valid | ~job.weighted)),
-            counts.eq(~index[32:].any() & (index[:32] < job.rows)),
+            counts.eq(~index[rows_bits:].any() & (index[:rows_bits] < job.rows[:rows_bits])),
             bad.eq(~counts & ~(job.pruned & index.all())),
             fatal.eq(bad & (job.mode == IndexMode.FATAL)),
             last.eq(remaining == 1),
@@ -126,7 +133,7 @@ class BagSequencer(wiring.Component):
 
             with m.State("ROWS"):
                 m.d.comb += [
-                    self.o.p.index.eq(index[:32]),
+                    self.o.p.index.eq(index),
                     self.o.p.weight.eq(Mux(job.weighted, self.weights.p, Const(FLOAT_ONE, 32))),
                     self.o.p.row.eq(counts),
                     self.o.p.last.eq(last),

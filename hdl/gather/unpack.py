@@ -3,6 +3,7 @@
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.align import row_word
@@ -44,42 +45,41 @@ class RowUnpacker(wiring.Component):
         buffer = Signal(word_bits * most_words)
         full = Signal()
         slot = Signal(range(max(2, most_words)))  # of the next word in `buffer`
-        part = Signal(range(max(2, word_bits // min(chunk_bits.values()))))  # of the word
+        last_slot = Signal.like(slot)
+        # Where the next chunk is in a word, in chunks of the narrowest elements.
+        place = Signal(exact_log2(max(1, word_bits // min(chunk_bits.values()))))
+        ends = Signal(len(place) + 1)  # where the one after it would be
         chunk = Signal.like(self.shape.last_chunk)  # of the row
-        last_slot, last_part = Signal.like(slot), Signal.like(part)
-        shifted = Signal.like(buffer)
         done = Signal()  # with this chunk, what the buffer holds of the row
         taken = Signal()
         m.d.comb += [
-            done.eq((part == last_part) | (chunk == self.shape.last_chunk)),
+            done.eq(ends[-1] | (chunk == self.shape.last_chunk)),
             self.o.valid.eq(full),
             taken.eq(full & self.o.ready),
             self.i.ready.eq(~full | (taken & done)),
         ]
+        # A chunk of the widest elements, then a half of what was chosen each time.
+        within, rest = buffer, place  # and what tells where in it
         with m.Switch(self.shape.width):
-            for width, bits in chunk_bits.items():
+            for width, bits in sorted(chunk_bits.items(), reverse=True):
+                if bits < word_bits:
+                    within = within[:word_bits].word_select(rest[width.value :], bits)
+                    rest = rest[: width.value]
+                zeros = Const(0, ELEMENT_BITS - width.bits)
+                elements = [
+                    Cat(within.word_select(lane, width.bits), zeros) for lane in range(lanes)
+                ]
                 with m.Case(width):
-                    parts, slots = max(1, word_bits // bits), max(1, bits // word_bits)
-                    zeros = Const(0, ELEMENT_BITS - width.bits)
-                    elements = [
-                        Cat(buffer.word_select(lane, width.bits), zeros) for lane in range(lanes)
-                    ]
                     m.d.comb += [
-                        last_part.eq(parts - 1),
-                        last_slot.eq(slots - 1),
+                        ends.eq(place + min(1 << width.value, 1 << len(place))),
+                        last_slot.eq(max(1, bits // word_bits) - 1),
                         self.o.p.eq(Cat(elements)),
-                        shifted.eq(buffer >> bits if parts > 1 else buffer),
                     ]
 
         with m.If(taken):
-            m.d.sync += [
-                part.eq(part + 1),
-                chunk.eq(chunk + 1),
-                buffer.eq(shifted),
-                full.eq(~done),
-            ]
+            m.d.sync += [place.eq(ends), chunk.eq(chunk + 1), full.eq(~done)]
             with m.If(done):
-                m.d.sync += part.eq(0)
+                m.d.sync += place.eq(0)
             with m.If(chunk == self.shape.last_chunk):
                 m.d.sync += chunk.eq(0)
         with m.If(self.i.valid & self.i.ready):

@@ -47,18 +47,19 @@ class VectorEngine(wiring.Component):
     y : Out(WritePort), the output
 
     Throughput: `vector_lanes` elements a cycle while memory keeps up, whatever the formats; a row
-    takes at least one cycle more than it has lines (`cycles()`). The last source word of an output
-    word reaches `a` `latency` cycles before `y` offers the output word; `VectorLanes` tells what
-    tables and reductions add. LOOKUP, ADD_QUANTISED and MULTIPLY_QUANTISED: `byte_lanes` elements a
-    cycle, once the table is there (`lookup_cycles()`, `pair_cycles()`), `lookup_latency` or
-    `pair_latency` cycles later. POOL: as many of a tap (`pool_cycles()`); an output word is offered
-    `pool_latency` cycles after its window's last. DEPTHWISE, AVERAGE: likewise (`sums_cycles()`,
-    `sums_latency`; `average_cycles()`, `average_latency`), but `GROUPS` cycles a word written.
+    takes at least one cycle more than it has lines (`cycles()`, `turn_cycles()`). The last source
+    word of an output word reaches `a` `latency` cycles before `y` offers the output word;
+    `VectorLanes` tells what tables and reductions add. LOOKUP, ADD_QUANTISED and
+    MULTIPLY_QUANTISED: `byte_lanes` elements a cycle, once the table is there (`lookup_cycles()`,
+    `pair_cycles()`), `lookup_latency` or `pair_latency` cycles later. POOL: as many of a tap
+    (`pool_cycles()`); an output word is offered `pool_latency` cycles after its window's last.
+    DEPTHWISE, AVERAGE: likewise (`sums_cycles()`, `sums_latency`; `average_cycles()`,
+    `average_latency`), but `GROUPS` cycles a word written.
     """
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self._lanes = VectorLanes(config.vector_lanes)
+        self._lanes = VectorLanes(config.vector_lanes, in_turns=config.lanes_in_turns)
         # Two cycles through the reader's queue, two through the one in front of the packer.
         around = 2 + 2 + RowPacker.latency
         self.latency = around + self._lanes.latency
@@ -67,7 +68,7 @@ class VectorEngine(wiring.Component):
         self.pair_latency = around + BytePairs.latency + later
         self.pool_latency = around + WindowMaximum.latency + later
         self._sums, self._averages = WindowSums(config), WindowAverages(config)
-        self._parts = GROUPS // config.byte_word_cycles  # cycles that a group is written in
+        self._parts = max(1, GROUPS // config.byte_word_cycles)  # cycles a group is written in
         self.sums_latency = around + self._sums.latency + later * self._parts
         self.average_latency = around + self._averages.latency + later * self._parts
         self.table_latency = self._lanes.table_latency
@@ -87,6 +88,18 @@ class VectorEngine(wiring.Component):
         `widest` is the format of the input with the largest elements.
         """
         return self._cycles(rows, columns * widest.nbytes, -(-columns // self._config.vector_lanes))
+
+    def turn_cycles(
+        self, rows: int, columns: int, *, table: bool = False, reduces: bool = False,
+        quantises: bool = False,
+    ) -> int:  # fmt: skip
+        """What is added to `cycles()`, at most, where lanes take turns: a cycle for each group of a
+        function with a `table`, some for each of a QUANTISE or row that is reduced."""
+        lanes = self._lanes
+        groups = -(-columns // self._config.vector_lanes)
+        of_group = table + len(lanes.quotient_turns) * quantises
+        of_row = groups * of_group + (len(lanes.reduce_turns) + 1) * reduces
+        return rows * of_row * self._config.lanes_in_turns
 
     def pair_cycles(self, rows: int, columns: int) -> int:
         """`cycles()` of an ADD_QUANTISED or MULTIPLY_QUANTISED."""
@@ -244,8 +257,8 @@ class VectorEngine(wiring.Component):
                     ]
             with m.Default():
                 m.d.comb += [
-                    other.eq(both),
-                    b.o.ready.eq(go & a.o.valid),
+                    other.eq(both & lanes.accepts),
+                    b.o.ready.eq(go & a.o.valid & lanes.accepts),
                     queue.w_data.eq(group_of(Value.cast(lanes.o), FLOAT_SIZE, config)),
                     queue.w_en.eq(lanes.o_valid & go),
                 ]
@@ -258,6 +271,7 @@ class VectorEngine(wiring.Component):
                 m.d.sync += [groups_left.eq(row_groups), rows_left.eq(rows_left - 1)]
 
         works = Mux(unit == Unit.AVERAGES, averages.busy, sums.busy)
+        takes_turns = (unit == Unit.LANES) & ~lanes.accepts
         read = Signal()  # all there is
         m.d.comb += read.eq(Mux(windows, walker.idle, rows_left == 0))
         refused = self.y.request.valid & ~self.y.request.ready
@@ -296,7 +310,7 @@ class VectorEngine(wiring.Component):
                 m.d.sync += go.eq((queue.level <= QUEUE_WORDS - 2) & packer.busy & ready)
                 with m.If(refused):
                     m.d.comb += self.activity.eq(Activity.BLOCKED)
-                with m.Elif(enter | table.loads | walker.skips | works | read):
+                with m.Elif(enter | table.loads | walker.skips | works | read | takes_turns):
                     m.d.comb += self.activity.eq(Activity.BUSY)
                 with m.Else():
                     m.d.comb += self.activity.eq(Activity.STARVED)

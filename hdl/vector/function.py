@@ -61,31 +61,31 @@ class FunctionTables(wiring.Component):
         return m
 
 
-class FunctionLane(wiring.Component):
-    """o = f(i), exactly as `halfdome.sim.golden.functions`: value = table * factor + addend.
+_OPERANDS = {
+    "function": In(Function),
+    "i": In(32),
+    "index": Out(INDEX_BITS),
+    "power_index": Out(POWER_BITS),
+    "row": In(ROW),
+    "power": In(32),
+}
+"""`function`, one with a table, is constant while anything is inside; `i` is fp32; the others are
+the lane's side of `FunctionTables`."""
+
+
+class FunctionCurve(wiring.Component):
+    """f(i) = value * factor + addend, exactly as `halfdome.sim.golden.functions`.
 
     Members
     -------
-    function : In(Function), one with a table, constant while anything is inside
-    i : In(32)
-    o : Out(32), `latency` cycles later
-    index, power_index, row, power : this lane's side of `FunctionTables`
+    *`_OPERANDS`
+    value, factor, addend : Out(32), for a `FloatFma`, `latency` cycles later
     """
 
-    latency = 9 + FloatFma.latency
+    latency = 9
 
     def __init__(self):
-        super().__init__(
-            {
-                "function": In(Function),
-                "i": In(32),
-                "o": Out(32),
-                "index": Out(INDEX_BITS),
-                "power_index": Out(POWER_BITS),
-                "row": In(ROW),
-                "power": In(32),
-            }
-        )
+        super().__init__(_OPERANDS | {name: Out(32) for name in ("value", "factor", "addend")})
 
     def elaborate(self, platform):
         m = Module()
@@ -189,12 +189,10 @@ class FunctionLane(wiring.Component):
             m.d.comb += [top.eq(value[2:]), half.eq(value[1]), exponent.eq(_BIAS - 2)]
         packed = register(m, (Cat(Const(0, 23), exponent) + top + half)[:32], "packed")
 
-        m.submodules.fma = fma = FloatFma(FLOAT32)
         m.d.comb += [
-            fma.a.eq(packed),
-            fma.b.eq(register(m, factor_2, "factor", cycles=self.latency - fma.latency - 4)),
-            fma.c.eq(register(m, addend, "addend", cycles=self.latency - fma.latency - 2)),
-            self.o.eq(fma.o),
+            self.value.eq(packed),
+            self.factor.eq(register(m, factor_2, "factor", cycles=self.latency - 4)),
+            self.addend.eq(register(m, addend, "addend", cycles=self.latency - 2)),
         ]
         return m
 
@@ -251,3 +249,32 @@ class FunctionLane(wiring.Component):
                 self.index.eq(ONE),
                 factor.eq(Cat(Const(0, 23), (~x.exponent[0]).replicate(8), x.sign)),
             ]
+
+
+class FunctionLane(wiring.Component):
+    """o = f(i), exactly as `halfdome.sim.golden.functions`.
+
+    Members
+    -------
+    *`_OPERANDS`
+    o : Out(32), `latency` cycles later
+    """
+
+    latency = FunctionCurve.latency + FloatFma.latency
+
+    def __init__(self):
+        super().__init__(_OPERANDS | {"o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.curve = curve = FunctionCurve()
+        m.submodules.fma = fma = FloatFma(FLOAT32)
+        m.d.comb += [
+            *(getattr(curve, n).eq(getattr(self, n)) for n in ("function", "i", "row", "power")),
+            *(getattr(self, n).eq(getattr(curve, n)) for n in ("index", "power_index")),
+            fma.a.eq(curve.value),
+            fma.b.eq(curve.factor),
+            fma.c.eq(curve.addend),
+            self.o.eq(fma.o),
+        ]
+        return m

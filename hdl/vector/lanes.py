@@ -1,6 +1,6 @@
 """The arithmetic of the vector engine: from stored elements to stored elements."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,7 +13,7 @@ from halfdome.hdl.arith.quantise import RoundToByte
 from halfdome.hdl.arith.quotient import QuotientToByte
 from halfdome.hdl.commands import ElementFormat, Function, Opcode
 from halfdome.hdl.once import EnableInserter, Once
-from halfdome.hdl.vector.function import FunctionLane, FunctionTables
+from halfdome.hdl.vector.function import FunctionCurve, FunctionLane, FunctionTables
 from halfdome.hdl.vector.reduce import RowReducer, above
 
 _ONE = FLOAT32.bias << FLOAT32.significand_bits
@@ -143,23 +143,37 @@ class VectorLanes(wiring.Component):
     Members
     -------
     settings : In(`SETTINGS`), constant while anything is inside
-    valid : In(1), a group comes
-    a, b : In(lanes x 32), stored elements in the low bits
     last : In(1), the group ends a row
+    accepts : Out(1), a group may come, if it is `last` or not as said
+    valid : In(1), one comes, only if `accepts`
+    a, b : In(lanes x 32), stored elements in the low bits
     o : Out(lanes x 32), stored elements, with `o_valid`; one in lane 0 if rows are reduced
 
     A group comes out `latency` cycles later, `table_latency` more if the function has a table,
     `reduce_latency` more after a row's last group if rows are reduced. Wrap it in `EnableInserter`
     to stall.
+
+    Parameters
+    ----------
+    lanes : int
+    in_turns : bool
+        A lane has one multiply-add for what combines elements and for functions with a table, one
+        stage of a division, and one adder ends rows: no group may come `table_turn` cycles after
+        one whose function has a table, `quotient_turns` after one of a QUANTISE, or `reduce_turns`
+        after the last of a row that is reduced; nor may the next cycle end one. Otherwise, a group
+        a cycle.
     """
 
     latency = ElementDecoder.latency + 1 + FloatFma.latency + 1 + ElementEncoder.latency
     table_latency = FunctionLane.latency
+    quotient_turns = range(1, QuotientToByte(in_turns=True).interval)
+    table_turn = FloatFma.latency + FunctionCurve.latency
 
-    def __init__(self, lanes: int):
+    def __init__(self, lanes: int, *, in_turns: bool = False):
         self._lanes = lanes
-        self._reducer = RowReducer(lanes)
-        self.reduce_latency = self._reducer.latency
+        self._in_turns = in_turns
+        self._reducer = RowReducer(lanes, in_turns=in_turns)
+        self.reduce_latency, self.reduce_turns = self._reducer.latency, self._reducer.turns
         elements = data.ArrayLayout(32, lanes)
         super().__init__(
             {
@@ -168,6 +182,7 @@ class VectorLanes(wiring.Component):
                 "a": In(elements),
                 "b": In(elements),
                 "last": In(1),
+                "accepts": Out(1),
                 "o": Out(elements),
                 "o_valid": Out(1),
             }
@@ -191,7 +206,7 @@ class VectorLanes(wiring.Component):
 
         combined_after = ElementDecoder.latency + 1 + FloatFma.latency
         tags = [Cat(self.valid, self.valid & self.last)]
-        for cycle in range(combined_after + FunctionLane.latency):
+        for cycle in range(combined_after + self.table_latency):
             tag = Signal(2, name=f"tag_{cycle}")
             m.d.sync += tag.eq(tags[-1])
             if cycle == combined_after:  # without a table the way ends here
@@ -212,18 +227,45 @@ class VectorLanes(wiring.Component):
             leaves = late
         m.d.comb += self.o_valid.eq(leaves)
 
+        blocked: Value = Const(0)
+        if self._in_turns:
+            ended = Cat(tags[turn][1] for turn in self.reduce_turns).any()
+            divides = Cat(tags[turn][0] for turn in self.quotient_turns).any()
+            blocked = (
+                (reduces & (ended | (tags[1][1] & self.last)))
+                | (uses_table & tags[self.table_turn][0])
+                | (quantises & divides)
+            )
+        m.d.comb += self.accepts.eq(~blocked)
+
         for lane in range(lanes):
-            x, decoded = self._combine(m, lane)
-            function = FunctionLane()
+            combine, decoded = self._combine(m, lane)
+            fma = FloatFma(FLOAT32)
+            m.submodules[f"fma_{lane}"] = Once(fma)
+            function = FunctionCurve() if self._in_turns else FunctionLane()
             m.submodules[f"function_{lane}"] = EnableInserter(uses_table)(Once(function))
             encode = ElementEncoder()
             m.submodules[f"encode_{lane}"] = Once(encode)
+            operands = Cat(fma.a, fma.b, fma.c)
+            m.d.comb += operands.eq(combine)
+            if isinstance(function, FunctionCurve):
+                curved = fma.o
+                with m.If(tags[combined_after + FunctionCurve.latency][0]):
+                    m.d.comb += operands.eq(Cat(function.value, function.factor, function.addend))
+            else:
+                curved = function.o
+            x = Signal(32, name=f"combined_{lane}")
+            m.d.comb += x.eq(fma.o)
             value = Signal(32, name=f"value_{lane}")
             with m.If(uses_table):
-                m.d.comb += value.eq(function.o)
+                m.d.comb += value.eq(curved)
             with m.Elif(~((settings.function == Function.RELU) & x[-1])):
                 m.d.comb += value.eq(x)
             result = register(m, value, f"result_{lane}")
+            divide = QuotientToByte(in_turns=self._in_turns)
+            m.submodules[f"divide_{lane}"] = Once(divide)
+            if self._in_turns:
+                m.d.comb += divide.start.eq(tags[ElementDecoder.latency][0])
             m.d.comb += [
                 function.function.eq(settings.function),
                 function.i.eq(x),
@@ -236,15 +278,13 @@ class VectorLanes(wiring.Component):
                 encode.zero_point.eq(settings.y_zero_point),
                 encode.multiplier.eq(settings.multiplier),
                 encode.i.eq(Mux(reduces, reducer.o, result) if lane == 0 else result),
-                self.o[lane].eq(Mux(quantises, self._quotient(m, lane, decoded), encode.o)),
+                self.o[lane].eq(Mux(quantises, self._quotient(m, divide, lane, decoded), encode.o)),
             ]
         return m
 
-    def _quotient(self, m: Module, lane: int, x: Signal) -> Value:
+    def _quotient(self, m: Module, divide: QuotientToByte, lane: int, x: Value) -> Value:
         """A decoded element by the scale, when encoded ones leave."""
         settings = self.settings
-        divide = QuotientToByte()
-        m.submodules[f"divide_{lane}"] = Once(divide)
         flip = (settings.y_format == ElementFormat.INT8) << 7
         m.d.comb += [
             divide.i.eq(x),
@@ -254,13 +294,13 @@ class VectorLanes(wiring.Component):
         wait = self.latency - ElementDecoder.latency - QuotientToByte.latency
         return register(m, divide.o, f"quotient_{lane}", cycles=wait) ^ flip
 
-    def _combine(self, m: Module, lane: int) -> tuple[Signal, Signal]:
-        """Decodes the elements of a lane and combines them as the opcode says; a alone, too."""
+    def _combine(self, m: Module, lane: int) -> tuple[Value, Value]:
+        """Decodes the elements of a lane: what a multiply-add combines them from as the opcode
+        says, and a alone."""
         settings = self.settings
-        a, b, fma = ElementDecoder(), ElementDecoder(), FloatFma(FLOAT32)
+        a, b = ElementDecoder(), ElementDecoder()
         m.submodules[f"a_{lane}"] = Once(a)
         m.submodules[f"b_{lane}"] = Once(b)
-        m.submodules[f"fma_{lane}"] = Once(fma)
         m.d.comb += [
             a.format.eq(settings.a_format),
             a.zero_point.eq(settings.a_zero_point),
@@ -291,7 +331,4 @@ class VectorLanes(wiring.Component):
             with m.Default():
                 affine = (a.o, settings.first, settings.second)
                 m.d.sync += [f.eq(v) for f, v in zip(factors, affine, strict=True)]
-        m.d.comb += [port.eq(f) for port, f in zip((fma.a, fma.b, fma.c), factors, strict=True)]
-        x = Signal(32, name=f"combined_{lane}")
-        m.d.comb += x.eq(fma.o)
-        return x, a.o
+        return Cat(factors), a.o

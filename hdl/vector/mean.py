@@ -130,7 +130,8 @@ class _MeanLane(wiring.Component):
 
 
 class MeanScaler(wiring.Component):
-    """Makes means of groups of sums, as many a cycle as a word holds parameters of a DEPTHWISE.
+    """Makes means of groups of sums, as many a cycle as a word holds parameters of a DEPTHWISE, or
+    fewer if a group is smaller.
 
     Members
     -------
@@ -149,7 +150,7 @@ class MeanScaler(wiring.Component):
 
     def __init__(self, config: CardConfig):
         self._bytes = config.byte_lanes
-        self._columns = config.bus_bytes // PARAM_BYTES
+        self._columns = min(config.bus_bytes // PARAM_BYTES, self._bytes)
         self._cutter = TotalCutter(
             TOTAL_BITS, totals=self._bytes, columns=self._columns, room=2 * config.burst_words,
             tag=data.StructLayout({"count": COUNT_BITS}),

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -49,10 +49,23 @@ class _Node(wiring.Component):
         return m
 
 
+_TURNS = (_Node.latency, _Node.latency + 1, 2 * _Node.latency + 1)
+"""Cycles after a row's last group in which one adder is given the first pair of partial results,
+the second one, and the sums of both."""
+
+
 class RowReducer(wiring.Component):
     """Reduces rows that come as groups of `lanes` fp32.
 
     Exactly as `halfdome.sim.golden.vector.reduce_rows`.
+
+    Parameters
+    ----------
+    lanes : int
+    in_turns : bool
+        One adder for everything behind the tree over a group: after a row's last group there are
+        cycles, those of `turns`, in which no other group may come, nor the only one of its row in
+        the cycle after it.
 
     Members
     -------
@@ -63,13 +76,16 @@ class RowReducer(wiring.Component):
     last : In(1), the group ends a row
     o : Out(32), with `o_valid`: the result of a row, `latency` cycles after its last group
 
-    One group a cycle; rows follow each other without a gap.
+    One group a cycle; rows follow each other without a gap, but for `turns`.
     """
 
-    def __init__(self, lanes: int):
+    def __init__(self, lanes: int, *, in_turns: bool = False):
         self._lanes = lanes
+        self._in_turns = in_turns
         self._tree_latency = exact_log2(lanes) * _Node.latency
-        self.latency = self._tree_latency + 3 * _Node.latency
+        self.latency = self._tree_latency + 3 * _Node.latency + in_turns
+        #: Cycles after a row's last group that its partial results take at the only adder.
+        self.turns = _TURNS if in_turns else ()
         super().__init__(
             {
                 "largest": In(1),
@@ -131,10 +147,13 @@ class RowReducer(wiring.Component):
                 for k in range(PARTIAL_SUMS):
                     with m.Case(k):
                         m.d.comb += before.eq(partial[k])
+        operands = Signal(data.ArrayLayout(32, 2))
         m.d.comb += [
+            operands[0].eq(before),
+            operands[1].eq(level[0]),
             accumulate.largest.eq(self.largest),
-            accumulate.a.eq(before),
-            accumulate.b.eq(level[0]),
+            accumulate.a.eq(operands[0]),
+            accumulate.b.eq(operands[1]),
         ]
         with m.If(done.valid):
             with m.Switch(done.turn):
@@ -153,11 +172,26 @@ class RowReducer(wiring.Component):
             with m.Else():
                 m.d.comb += end.eq(neutral)
             ends.append(end)
-        pairs = [combine(ends[0], ends[1], "pair_0"), combine(ends[2], ends[3], "pair_1")]
-        m.d.comb += [
-            self.o.eq(combine(*pairs, "whole")),
-            self.o_valid.eq(_delay(m, done.valid & done.last, 2 * _Node.latency, "out")),
-        ]
+        ended = done.valid & done.last
+        if self._in_turns:
+            total = accumulate.o
+            second = _delay(m, ended, 1, "second")
+            both = _delay(m, second, _Node.latency, "both")
+            out = _delay(m, both, _Node.latency, "out")
+            # What the second pair is, and what the first one has become, wait for a cycle.
+            waiting = register(m, Cat(ends[2:]), "waiting")
+            first = register(m, accumulate.o, "first")
+            with m.If(ended):
+                m.d.comb += operands.as_value().eq(Cat(ends[:2]))
+            with m.If(second):
+                m.d.comb += operands.as_value().eq(waiting)
+            with m.If(both):
+                m.d.comb += operands.as_value().eq(Cat(first, accumulate.o))
+        else:
+            sums = combine(*ends[:2], "pair_0"), combine(*ends[2:], "pair_1")
+            total = combine(*sums, "whole")
+            out = _delay(m, ended, 2 * _Node.latency, "out")
+        m.d.comb += [self.o.eq(total), self.o_valid.eq(out)]
         return m
 
 

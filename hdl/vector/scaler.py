@@ -16,7 +16,8 @@ from halfdome.hdl.vector.walker import line_groups
 
 
 class TotalScaler(wiring.Component):
-    """Requantises groups of sums, a part of one a cycle: as many as a word holds parameters.
+    """Requantises groups of sums, a part of one a cycle: as many as a word holds parameters, or
+    fewer if a group is smaller.
 
     Members
     -------
@@ -30,12 +31,13 @@ class TotalScaler(wiring.Component):
     busy : Out(1), a group waits or is being taken
     o : Out(8 * byte_lanes), with `o_valid`: `latency` cycles after a group that waits for no other
 
-    Holds `room` groups; the groups of a word take `GROUPS` cycles.
+    Holds `room` groups; each takes `parts` cycles.
     """
 
     def __init__(self, config: CardConfig):
         self._config = config
-        self._columns = config.bus_bytes // PARAM_BYTES
+        self._in_word = config.bus_bytes // PARAM_BYTES
+        self._columns = min(self._in_word, config.byte_lanes)
         self._requantiser = Requantiser(columns=self._columns)
         places = range(line_groups(config))
         self._cutter = TotalCutter(
@@ -69,6 +71,8 @@ class TotalScaler(wiring.Component):
         m.submodules.cutter = cutter = self._cutter
         m.submodules.requantiser = requantiser = self._requantiser
         in_word = exact_log2(self._config.byte_word_cycles)
+        number = Cat(cutter.part, cutter.head.place[:in_word])  # of the part in its word
+        choice = exact_log2(self._in_word // self._columns)  # of parts whose parameters a word has
         m.d.comb += [
             cutter.i.eq(self.i),
             cutter.tag.place.eq(self.place),
@@ -80,13 +84,15 @@ class TotalScaler(wiring.Component):
             self.done.eq(cutter.taken & cutter.head.ends),
             self.read_params.eq(cutter.takes),
             self.param_place.eq(cutter.head.place[in_word:]),
-            self.param_group.eq(Cat(cutter.part, cutter.head.place[:in_word])),
+            self.param_group.eq(number[choice:]),
         ]
 
         # The part's sums and its parameters arrive together.
-        pairs = [
-            self.params.word_select(column, 8 * PARAM_BYTES) for column in range(self._columns)
-        ]
+        chosen = Signal(choice)
+        with m.If(cutter.takes):
+            m.d.sync += chosen.eq(number[:choice])
+        params = self.params.word_select(chosen, 8 * PARAM_BYTES * self._columns)
+        pairs = [params.word_select(column, 8 * PARAM_BYTES) for column in range(self._columns)]
         for column, pair in enumerate(pairs):
             multiplier = register(
                 m, pair[32:], f"multiplier_{column}", cycles=requantiser.multiplier_delay

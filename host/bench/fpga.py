@@ -17,8 +17,8 @@ from halfdome.hdl.synthesis import UNITS, FewPins, route, synthesise
 SEEDS = (1, 2, 3)
 _TINY = PRESETS["tiny"]
 _SMALL = _TINY.replace(
-    array_rows=2, array_columns=2, accumulator_rows=16, lanes=1, scratchpad_banks=1,
-    byte_word_cycles=4, float_word_cycles=4,
+    array_rows=2, array_columns=2, accumulator_rows=16, lanes=1, gather_outstanding=2,
+    scratchpad_banks=1, byte_word_cycles=16, float_word_cycles=4, queue_depth=2, dma_tags=2,
 )  # fmt: skip
 
 SHOWN = (

@@ -106,7 +106,8 @@ def explore(
         search.run(study, results, by, told)
     points = results.points
     tell.write_csv(output / "explore.csv", study, points)
-    console.print(tables.of_rows("Points, • on the Pareto front", tell.table(study, points)))
+    if feasible := tell.table(study, points):
+        console.print(tables.of_rows("Points, • on the Pareto front", feasible))
     for point in points:
         if not point.row:
             console.print(f"{point.name}: infeasible: {point.why}", highlight=False)

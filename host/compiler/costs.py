@@ -204,7 +204,7 @@ def averages(config: CardConfig, window: Window) -> int:
 def _summed(config: CardConfig, window: Window, of_tap: int) -> int:
     """Sums of taps that take so many cycles each, and what is made of them."""
     groups = -(-window.k // config.byte_lanes)
-    written = PARAM.itemsize // config.byte_word_cycles * groups * window.out[1]
+    written = max(1, PARAM.itemsize // config.byte_word_cycles) * groups * window.out[1]
     added = _taps(window, 0) * _taps(window, 1).sum() * of_tap
     return int(np.maximum(added, written).sum())
 

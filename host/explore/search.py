@@ -1,23 +1,24 @@
 """Chooses points, has them measured by worker processes, and keeps what came of them.
 
-One process asks and tells; only that one writes. A point is stored before it is measured, so after
+One process asks and tells; workers do not write. A point is stored before it is measured, so after
 whatever end a study goes on where it was: what was measured is kept, and what was under way is
-measured.
+measured. A second process on the same storage takes what is under way in the first for that.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from halfdome.host.explore import measure, workers
 from halfdome.host.explore.metrics import METRICS
@@ -29,6 +30,8 @@ NONE = 0.0
 """How far a point may be outside its constraints."""
 _TRIES = 100
 """Points that a search may draw in a row that were measured before."""
+_MAKING_SECONDS = 1
+"""That a new storage takes to be made."""
 _LOOK_SECONDS = 5
 """Between two looks at whether workers came or went."""
 
@@ -70,11 +73,11 @@ class Results:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study, self._url = study, storage
         try:
-            self._stored = optuna.create_study(
-                storage=storage, study_name=f"{study.name} {study.hash}", load_if_exists=True,
-                sampler=_sampler(study),
-                directions=[METRICS[name].better for name in study.objectives],
-            )  # fmt: skip
+            try:
+                self._stored = self._opened()
+            except (IntegrityError, OperationalError):  # another process makes its tables just now
+                time.sleep(_MAKING_SECONDS)
+                self._stored = self._opened()
         except (StorageInternalError, SQLAlchemyError) as error:
             why = str(error).split("\n")[0]
             raise ValueError(
@@ -84,6 +87,13 @@ class Results:
         self._space: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in study.parameters.items()
         }
+
+    def _opened(self) -> optuna.Study:
+        return optuna.create_study(
+            storage=self._url, study_name=f"{self._study.name} {self._study.hash}",
+            load_if_exists=True, sampler=_sampler(self._study),
+            directions=[METRICS[name].better for name in self._study.objectives],
+        )  # fmt: skip
 
     @contextmanager
     def written(self) -> Iterator[None]:
@@ -168,15 +178,17 @@ class Results:
         self._stored.tell(drawn.number, state=TrialState.FAIL)
 
     def tell(self, point: Point) -> None:
-        """Stores what came of a point."""
+        """Stores what came of a point, unless another process measured it too and was sooner."""
         trial = optuna.trial.Trial(self._stored, _id(self._stored, point.number))
-        if not point.row:
-            trial.set_user_attr("why", point.why)
-            self._stored.tell(trial, state=TrialState.PRUNED)
-            return
-        trial.set_user_attr("row", point.row)
-        trial.set_user_attr("outside", outside(self._study, point.row))
-        self._stored.tell(trial, [point.row[name] for name in self._study.objectives])
+        with suppress(UpdateFinishedTrialError):
+            if not point.row:
+                trial.set_user_attr("why", point.why)
+                self._stored.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+                return
+            trial.set_user_attr("row", point.row)
+            trial.set_user_attr("outside", outside(self._study, point.row))
+            values = [point.row[name] for name in self._study.objectives]
+            self._stored.tell(trial, values, skip_if_finished=True)
 
 
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)

@@ -54,7 +54,7 @@ File = Annotated[Path, BeforeValidator(_beside)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Demo(_Strict):
@@ -109,7 +109,7 @@ class Search(_Strict):
 
     method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
     points: Positive = 32
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
 
 class Arrivals(_Strict):

@@ -7,4 +7,4 @@ from importlib.util import find_spec
 
 for _library in ("onnx", "onnx_ir", "onnxscript", "onnxruntime"):
     if find_spec(_library) is None:
-        raise ImportError(f"{_library}: is missing, models need it: pip install halfdome[models]")
+        raise ImportError(f"{_library}: is missing, models need it: pip install 'halfdome[models]'")

@@ -17,6 +17,7 @@ from onnxscript import optimizer
 
 from halfdome.host.frontend.ceilings import without_windows_beyond
 from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.plain import make_plain
 from halfdome.host.frontend.sessions import DTYPES, quiet, tensors
 
 Shapes = Mapping[str, Sequence[int]]
@@ -65,7 +66,7 @@ def load(
         raise ModelError(f"{name}: is no ONNX model, or an empty one")
     _load_external_data(name, model, folder)
     _check_operators(name, model)
-    _drop_defaults(model)
+    make_plain(model)
     _fix_shapes(model, shapes)
     heavy = _set_aside(model)
     model = without_windows_beyond(model)
@@ -176,15 +177,6 @@ def _check_operators(name: str, model: onnx.ModelProto) -> None:
             f"{name}: {where}: operator {node.op_type} is unknown; is it misspelled, or newer than "
             f"onnx {onnx.__version__}?"
         )
-
-
-def _drop_defaults(model: onnx.ModelProto) -> None:
-    """Constants are no inputs: old exporters list them as inputs that may be left out."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 4)  # the first that allows it
 
 
 def _fix_shapes(model: onnx.ModelProto, shapes: Shapes) -> None:

@@ -24,6 +24,8 @@ _SAME_SCALE = {
 _MONOTONE_MOVES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
 """Those that Relu and Clip may as well come before."""
 _OTHER_PRECISIONS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_MAGNIFIES = {"Sqrt": 0, "Log": 0, "Reciprocal": 0, "Div": 1}
+"""Functions that are steep next to 0, and of which operand."""
 _BLOCKED = "com.microsoft.nchwc"
 """The domain of operators whose channels lie in blocks, for kernels of one machine."""
 _ENDINGS = ("_quantized", "_scale", "_zero_point")
@@ -82,6 +84,21 @@ def unquantisable(model: onnx.ModelProto) -> list[str]:
         if node.domain == _BLOCKED
         or scaleless.intersection((*node.input, *node.output))
         or (node.op_type in wrong and wrong[node.op_type](node))
+    ]
+
+
+def magnified(model: onnx.ModelProto) -> list[str]:
+    """Names of sums and products of which a root, a logarithm or a quotient is found: these magnify
+    what 8 bits lose next to 0, as in norms."""
+    steep = {
+        node.input[_MAGNIFIES[node.op_type]]
+        for node in model.graph.node
+        if node.op_type in _MAGNIFIES
+    }
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in ("Add", "Mul") and node.output[0] in steep
     ]
 
 

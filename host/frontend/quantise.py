@@ -19,10 +19,11 @@ from halfdome.host.frontend.net import MOVES
 from halfdome.host.frontend.opsets import of_today
 from halfdome.host.frontend.quantisable import (
     copy_before_activations,
+    magnified,
     prepared_to_quantise,
     unquantisable,
 )
-from halfdome.host.frontend.ranges import write_ranges
+from halfdome.host.frontend.ranges import before_products, write_ranges
 from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet, told
 from halfdome.host.frontend.transposed import pixel_by_pixel
@@ -112,8 +113,9 @@ def _quantised(
             all_tensors_to_one_file=True, external_data_location="prepared.data",
         )  # fmt: skip
         ready = prepared_to_quantise(inferred_by_runtime(onnx.load(prepared)))
-        kept = [*_kept_real(ready), *unquantisable(ready)]
+        kept = [*_kept_real(ready), *unquantisable(ready), *before_products(ready, requests)]
         kept += keep_functions_whole(ready, kept)
+        kept += magnified(ready)
         kept = copy_before_activations(ready, kept)
         outside = outside or _is_large(ready)
         ready = taken_real(ready)

@@ -11,6 +11,10 @@ from onnxruntime.quantization import calibrate, registry
 from halfdome.host.frontend.net import used
 
 Requests = Sequence[Mapping[str, np.ndarray]]
+_UNLIKE = 16
+"""How much larger than another a feature is of which one scale leaves that less than four bits."""
+_MIXING = ("MatMul", "Gemm", "Concat")
+"""Operators that want one scale for all features."""
 
 
 def write_ranges(
@@ -45,6 +49,35 @@ def write_ranges(
         for node in model.graph.node
         if boundless.intersection((*used(node), *node.output))
     ]
+
+
+def before_products(model: onnx.ModelProto, requests: Requests) -> list[str]:
+    """Names of nodes that stay in floating point: between features of unlike size and products.
+
+    Features are columns of an input with two dimensions. What scales each of them, as a
+    preprocessor does, must see more of the smallest than one scale for all of them says.
+    """
+    unlike = {
+        value.name
+        for value in model.graph.input
+        if len(value.type.tensor_type.shape.dim) == 2
+        and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        and _are_unlike(np.concatenate([request[value.name] for request in requests]))
+    }
+    kept = []
+    for node in model.graph.node:
+        if unlike.intersection(node.input) and node.op_type not in _MIXING:
+            unlike.update(node.output)
+            kept.append(node.name)
+    return kept
+
+
+def _are_unlike(features: np.ndarray) -> bool:
+    """Whether a feature of float32[samples, features] has much less of a range than all have."""
+    if not features.size:
+        return False
+    spans = np.ptp(features, axis=0)
+    return bool(((spans > 0) & (spans * _UNLIKE < np.ptp(features))).any())
 
 
 class _Reader(calibrate.CalibrationDataReader):

@@ -24,7 +24,7 @@ try:
     import torch
     from torch.utils import _pytree as pytree
 except ImportError as error:
-    raise ImportError(f"PyTorch modules: {error}; `pip install halfdome[models,torch]`") from None
+    raise ImportError(f"PyTorch modules: {error}; `pip install 'halfdome[models,torch]'`") from None
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -48,7 +48,9 @@ class Architecture:
         if not all(type(width) is int and width > 0 for width in widths):
             raise ValueError(f"{self}: every size must be a positive int")
         if len(self.bottom) < 2 or self.bottom[-1] != self.dim:
-            raise ValueError(f"bottom={self.bottom}: must end with dim={self.dim}")
+            raise ValueError(
+                f"bottom={self.bottom}: must be two widths or more, the last dim={self.dim}"
+            )
         if self.interaction not in ("cat", "dot"):
             raise ValueError(f"interaction={self.interaction!r}: must be 'cat' or 'dot'")
         joined = self.interaction_width(len(self.table_rows), self.dim, self.interaction)

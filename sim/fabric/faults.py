@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 FOREVER = (1 << 62) - 1
+MOST_SAID = 1e9
+"""Packets, or microseconds, of what people write: time in femtoseconds fits 64 bits."""
 LEAST_DOWN_NS = 1_000
 """A link that has gone down is not up again sooner: by then the card has begun its reset."""
 
@@ -174,9 +176,11 @@ def parse_fault(text: str) -> Fault:
         except ValueError:
             chosen[key] = math.nan
         whole = key in ("at", "for") or chosen[key] % 1 == 0
-        if not (whole and 0 <= chosen[key] < math.inf):
+        if not (whole and 0 <= chosen[key] <= MOST_SAID):
             kind_of_number = "a number" if key in ("at", "for") else "a whole number"
-            raise ValueError(f"fault {text}: {key}={value} must be {kind_of_number}, 0 or more")
+            raise ValueError(
+                f"fault {text}: {key}={value} must be {kind_of_number} from 0 to {MOST_SAID:.0e}"
+            )
     return Fault(
         kind=kind,
         card=None if "link" in given else int(chosen["card"]),

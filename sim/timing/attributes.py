@@ -8,11 +8,11 @@ from amaranth.hdl import UnusedElaboratable
 
 from halfdome.hdl.arith.convert import FloatNarrow
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.gather.array import PREFETCH_LINES, RUN_WORDS
+from halfdome.hdl.gather.array import RUN_WORDS, prefetch_words
 from halfdome.hdl.gather.convert import PooledConverter
 from halfdome.hdl.gather.engine import BUFFERED_ROWS
 from halfdome.hdl.gather.group import group_elements
-from halfdome.hdl.gather.interleave import CONTEXTS, LOOKUPS
+from halfdome.hdl.gather.interleave import LOOKUPS
 from halfdome.hdl.gather.lanes import AccumulateLanes
 from halfdome.hdl.gather.mean import BagMean
 from halfdome.hdl.gather.rows import RowFetcher
@@ -78,7 +78,7 @@ def _matmul(config: CardConfig) -> dict[str, int]:
 
 
 def _vector(config: CardConfig) -> dict[str, int]:
-    lanes = VectorLanes(config.vector_lanes)
+    lanes = VectorLanes(config.vector_lanes, in_turns=config.lanes_in_turns)
     scaler, means = TotalScaler(config), MeanScaler(config)
     return {
         "read_ahead_words": read_ahead_words(config),
@@ -88,6 +88,10 @@ def _vector(config: CardConfig) -> dict[str, int]:
         "lanes_latency": lanes.latency,
         "function_latency": lanes.table_latency,
         "reduce_latency": lanes.reduce_latency,
+        # Cycles after a group, a bit each, in which none comes where lanes take turns.
+        "table_turns": (1 << lanes.table_turn) * config.lanes_in_turns,
+        "quotient_turns": sum(1 << turn for turn in lanes.quotient_turns) * config.lanes_in_turns,
+        "reduce_turns": sum(1 << turn for turn in lanes.reduce_turns),
         "table_cycles": ByteTable.load_cycles,
         "table_latency": ByteTable.latency,
         "pairs_latency": BytePairs.latency,
@@ -107,15 +111,17 @@ def _vector(config: CardConfig) -> dict[str, int]:
 def _gather(config: CardConfig) -> dict[str, int]:
     lanes, mean, converter = AccumulateLanes(config), BagMean(config), PooledConverter(config)
     return {
-        "prefetch_words": PREFETCH_LINES * config.burst_words,
+        "prefetch_words": prefetch_words(config),
         "run_words": RUN_WORDS,
-        "contexts": CONTEXTS,
+        "contexts": config.gather_contexts,
         "lookups": LOOKUPS,
         "address_latency": RowFetcher.address_latency,
         "row_words": 2 * max_factored_words(config),
         "buffered_rows": BUFFERED_ROWS,
         "scaler_latency": RowScaler(config, BUFFERED_ROWS).latency,
         "chain_latency": lanes.chain_latency,
+        "lanes_turn": lanes.turn,
+        "in_turns": int(config.gather_in_turns),
         "lanes_room": lanes.output_depth,
         "group_elements": group_elements(config),
         "mean_steps": mean.steps,

@@ -35,7 +35,7 @@ from halfdome.hdl.dma.load import LoadEngine
 from halfdome.hdl.dma.store import StoreEngine
 from halfdome.hdl.dma.transpose import QUEUED
 from halfdome.hdl.engine import DESCRIPTOR_BITS, Activity
-from halfdome.hdl.gather.array import COUNT_BITS
+from halfdome.hdl.gather.array import MOST_COUNT_BITS
 from halfdome.hdl.memory.arbiter import URGENT_TURNS
 from halfdome.hdl.memory.axi_arbiter import OUTSTANDING_WRITES
 from halfdome.hdl.memory.hold_back import READS_BESIDE
@@ -66,7 +66,7 @@ _CONSTANTS = {
     "NO_COUNTER": NO_COUNTER,
     "TABLE_BYTES": TABLE_BYTES,
     "LINE_BYTES": LINE_BYTES,
-    "COUNT_BITS": COUNT_BITS,
+    "COUNT_BITS": MOST_COUNT_BITS,
     "ENGINES": len(Engine),
     "ACTIVITIES": len(Activity),
     "GATHER_WAITS": len(registers.GATHER_WAITS),

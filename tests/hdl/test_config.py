@@ -16,7 +16,7 @@ BOUNDS = {
     "max_dim": (1, 1024), "gather_outstanding": (2, 256), "gather_float_stages": (1, 2),
     "gather_cache_ways": (1, 8),
     "scratchpad_bytes": (4096, 1 << 26),
-    "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 4),
+    "scratchpad_banks": (1, 32), "bus_bytes": (16, 128), "byte_word_cycles": (1, 16),
     "float_word_cycles": (1, 4), "dram_channels": (1, 4), "clock_mhz": (1, 2000),
     "pcie_generation": (1, 5), "pcie_lanes": (1, 16), "max_payload_bytes": (128, 4096),
     "max_read_request_bytes": (128, 4096), "dma_tags": (2, 256), "queue_depth": (2, 64),
@@ -53,11 +53,13 @@ def test_bounds_belong_to_the_range_and_their_neighbours_do_not(name):
 
 
 def _room_for(name: str, value: int) -> dict[str, int]:
-    """The other fields that a narrow bus or few accumulators ask for."""
+    """The other fields that a narrow bus, few accumulators or few byte lanes ask for."""
     if name == "bus_bytes":
         return {"array_rows": 16, "array_columns": 16}
     if name == "accumulator_rows":
         return {"activation_rows": min(value, 128)}
+    if name == "byte_word_cycles":
+        return {"float_word_cycles": -(-value // 4)}
     return {"accumulator_rows": 4096} if name == "activation_rows" else {}
 
 

@@ -439,6 +439,11 @@ def test_closing_twice_does_nothing_and_a_call_after_it_is_refused():
             card.linear(np.ones((1, 4), np.uint8), np.ones((1, 4), np.int8), 1.0)
 
 
+def test_faults_are_a_list_of_them(runtime):
+    with pytest.raises(ValueError, match=r"^faults='silent': must be a list of such, \['silent'\]"):
+        runtime.inject("silent")
+
+
 def test_counters_name_every_cycle_and_byte(runtime, card):
     first = card.counters()
     card.linear(np.ones((4, 16), np.uint8), np.ones((4, 16), np.int8), 1.0)

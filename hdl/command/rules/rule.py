@@ -15,11 +15,15 @@ from halfdome.hdl.descriptors import fields, layout, offset
 
 
 class Rule(NamedTuple):
-    """If `broken`, the descriptor ends with `status` and `detail`, unless an earlier rule did."""
+    """If `broken`, the descriptor ends with `status` and `detail`, unless an earlier rule did.
+
+    `opcodes` are those of which it may be broken, if not of all.
+    """
 
     broken: Value
     status: Status
     detail: ValueLike
+    opcodes: tuple[Opcode, ...] = ()
 
 
 class Access(enum.Enum, shape=2):
@@ -71,11 +75,12 @@ class RulesOf:
     """Builds the rules of one command: each holds only when the opcode matches."""
 
     def __init__(self, descriptor: Value, opcodes: tuple[Opcode, ...]):
-        self._opcode = opcodes[0]
+        self._opcodes = opcodes
         self._applies = is_one_of(descriptor[:8], opcodes)
 
     def __call__(self, broken: Value, status: Status, name: str) -> Rule:
-        return Rule(self._applies & broken, status, offset(self._opcode, name))
+        place = offset(self._opcodes[0], name)
+        return Rule(self._applies & broken, status, place, self._opcodes)
 
 
 def is_one_of(value: Value, choices) -> Value:

@@ -5,7 +5,9 @@ dimensions, strides too small for their rows, alignment. A stride of a single ro
 Ranges and then overlaps come last: see `operands`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from difflib import SequenceMatcher
+from itertools import groupby
 
 from amaranth import Cat, Value
 from amaranth.lib import data
@@ -36,13 +38,31 @@ def rules(
     """
     return [
         *_header_rules(descriptor, extension, core, config, engines),
-        *(
+        *_shared(
             rule
             for family, owners in _FAMILIES.items()
             if not owners.isdisjoint(engines)
             for rule in family.rules(descriptor, config)
         ),
     ]
+
+
+def _shared(rules: Iterable[Rule]) -> list[Rule]:
+    """One rule for those of different commands that give the same verdict, so far as each command
+    keeps its own in order. Those of a command stand together."""
+    shared: list[Rule] = []
+    for _, own in groupby(rules, lambda rule: rule.opcodes):
+        new, found = list(own), shared
+        verdicts = [[(rule.status, rule.detail) for rule in each] for each in (found, new)]
+        shared = []
+        for kind, *ends in SequenceMatcher(None, *verdicts, autojunk=False).get_opcodes():
+            old, added = found[slice(*ends[:2])], new[slice(*ends[2:])]
+            if kind == "equal":
+                pairs = zip(old, added, strict=True)
+                shared += [one._replace(broken=one.broken | other.broken) for one, other in pairs]
+            else:
+                shared += old + added
+    return shared
 
 
 def operands(

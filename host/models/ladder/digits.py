@@ -30,7 +30,7 @@ def digits(batch: int = 32, seed: int = 0) -> Rung:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
-        raise ImportError(f"rung 1: {error}; `pip install halfdome[models]`") from None
+        raise ImportError(f"rung 1: {error}; `pip install 'halfdome[models]'`") from None
 
     images, labels = load_digits(return_X_y=True)
     images = images.astype(np.float32)

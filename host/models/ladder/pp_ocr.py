@@ -37,7 +37,7 @@ def pp_ocr() -> Rung:
         import onnx
         from onnx import version_converter
     except ImportError as error:
-        raise ImportError(f"rung 8: {error}; `pip install halfdome[models]`") from None
+        raise ImportError(f"rung 8: {error}; `pip install 'halfdome[models]'`") from None
 
     model = version_converter.convert_version(onnx.load(wheels.find(FILE)), _OPSET)
     for value, channels in ((model.graph.input[0], 3), (model.graph.output[0], 1)):

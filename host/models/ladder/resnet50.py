@@ -26,7 +26,7 @@ def resnet50(seed: int = 0) -> Rung:
         import onnx
         from onnx import version_converter
     except ImportError as error:
-        raise ImportError(f"ResNet-50: {error}; `pip install halfdome[models]`") from None
+        raise ImportError(f"ResNet-50: {error}; `pip install 'halfdome[models]'`") from None
 
     model = onnx.load(Path(onnx.__file__).parent / _PATH)
     _fill(model, np.random.default_rng(seed))

@@ -34,7 +34,7 @@ def yolox() -> Rung:
         import onnx
         from onnx import version_converter
     except ImportError as error:
-        raise ImportError(f"rung 8: {error}; `pip install halfdome[models]`") from None
+        raise ImportError(f"rung 8: {error}; `pip install 'halfdome[models]'`") from None
 
     model = version_converter.convert_version(onnx.load(wheels.find(FILE)), _OPSET)
     asked, seen = (

@@ -28,12 +28,14 @@ class AccumulateLanes {
   // Decides on a cycle: `factors` of the row, if there are any, and whether a chunk is there.
   void look(int64_t cycle, const Tag* factors, bool chunk) {
     factors_ = factors;
+    turns_ = false;
     issue = takes_chunk = takes_factors = working = blocked = false;
     if (!factors || (factors->row && !chunk)) return;
     const bool waits = !fresh_[factors->context] && pending(cycle);
     blocked = !waits && factors->last && room_ == 0;
     working = !blocked;
-    issue = working && !waits;
+    turns_ = multiplies(cycle);
+    issue = working && !waits && !turns_;
     takes_chunk = issue && factors->row;
     takes_factors = issue && chunk_ == shape_.last_chunk;
   }
@@ -56,7 +58,7 @@ class AccumulateLanes {
       chunk_ = last_chunk ? 0 : chunk_ + 1;
       if (last_chunk) fresh_[factors_->context] = factors_->last;
     }
-    if (issue || left) return cycle + 1;
+    if (issue || left || turns_) return cycle + 1;
     int64_t next = inside_.empty() ? NEVER : inside_.front().cycle + p_.gather_chain_latency;
     consider(next, sums, cycle);
     return next;
@@ -83,8 +85,18 @@ class AccumulateLanes {
     return false;
   }
 
+  // The only lane multiplies what it has added, and adds nothing.
+  bool multiplies(int64_t cycle) const {
+    if (!p_.gather_lanes_turn) return false;
+    for (size_t i = 0; i < inside_.size(); ++i) {
+      if (cycle - inside_[i].cycle == p_.gather_lanes_turn) return true;
+    }
+    return false;
+  }
+
   const Parameters& p_;
   Shape shape_{};
+  bool turns_ = false;
   std::vector<bool> fresh_;  // contexts whose bag has no row yet
   int64_t room_;
   uint64_t chunk_ = 0;

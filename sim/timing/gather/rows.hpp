@@ -199,9 +199,11 @@ class RowScaler {
 
   Fifo<Tag> factors;
 
-  bool ready() const { return free_ != 0; }
+  bool ready() const { return free_ != 0 && !second_; }
   // `tail`: what comes, if something does; `left`: factors were taken.
   int64_t clock(int64_t cycle, const Tag* tail, bool left) {
+    const bool was_second = second_;
+    second_ = tail && p_.gather_in_turns;
     if (tail) inside_.push_back({cycle + p_.gather_scaler_latency, *tail});
     free_ += left;
     free_ -= tail != nullptr;
@@ -209,7 +211,7 @@ class RowScaler {
       factors.write(cycle, inside_.front().tag);
       inside_.pop_front();
     }
-    if (tail || left) return cycle + 1;
+    if (tail || left || was_second) return cycle + 1;
     int64_t next = inside_.empty() ? NEVER : inside_.front().cycle;
     consider(next, factors, cycle);
     return next;
@@ -223,6 +225,7 @@ class RowScaler {
 
   const Parameters& p_;
   int64_t free_;
+  bool second_ = false;  // the bias has its turn
   Ring<Inside> inside_;
 };
 

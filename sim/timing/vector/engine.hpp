@@ -19,6 +19,7 @@ class VectorEngine : public Engine {
     rows_left_ = job_.y.rows;
     go_ = false;
     parts_ = 0;
+    came_ = ended_ = 0;
     a_.start(job_.a);
     if (windowed()) {
       image_ = vector::image_of(command);
@@ -85,8 +86,14 @@ class VectorEngine : public Engine {
       case Unit::MAXIMUM: return tap;
       case Unit::SUMS: return tap && sums_.accepts(*tap);
       case Unit::AVERAGES: return tap && averages_.accepts(*tap, place_);
-      default: return b || !job_.two_sources;
+      default: return (b || !job_.two_sources) && !takes_turns();
     }
+  }
+  // The lanes have no room for a group in this cycle (hdl/vector/lanes.py).
+  bool takes_turns() const {
+    const uint64_t ends = static_cast<uint64_t>(p_.vector_reduce_turns);
+    const bool alone = ends && (ended_ & 2) && groups_left_ == 1;
+    return (came_ & job_.turns) || (job_.reduces && (alone || (ended_ & ends)));
   }
   // A group leaves in this cycle, if it is enabled.
   bool leaves() const {
@@ -98,6 +105,9 @@ class VectorEngine : public Engine {
     if (leaves()) inside_.pop_front();
     const bool goes_on = job_.reduces ? groups_left_ == 1 : !tap || tap->last;
     if (enter && goes_on) inside_.push_back(enabled_ + job_.latency);
+    const uint64_t latest = static_cast<uint64_t>(p_.vector_table_turns);
+    if (job_.turns) came_ = ((came_ | enter) << 1) & (2 * latest - 1);
+    ended_ = (ended_ | (enter && groups_left_ == 1)) << 1;
     ++enabled_;
   }
 
@@ -112,7 +122,8 @@ class VectorEngine : public Engine {
     const bool loads = b && !whole;
     const bool sums = (totals() && totals()->busy()) ||
                       (job_.unit == Unit::AVERAGES && averages_.returns(place_));
-    const bool works = enter || loads || walker_.skips(cycle) || sums ||
+    const bool turns = job_.unit == Unit::LANES && takes_turns();
+    const bool works = enter || loads || turns || walker_.skips(cycle) || sums ||
                        (windowed() ? walker_.idle() : rows_left_ == 0);
     account.become(!running ? BUSY : y_.valid ? BLOCKED : works ? BUSY : STARVED, cycle);
 
@@ -145,7 +156,7 @@ class VectorEngine : public Engine {
       averages_.clock(cycle, go_, enter ? tap : nullptr, place);
     } else if (go_) {
       pass(enter, tap);
-      moved |= !inside_.empty();
+      moved |= !inside_.empty() || came_ || turns;
     }
     if (windowed()) {
       if (tap_ends) walker_.taps.read(cycle);
@@ -204,6 +215,7 @@ class VectorEngine : public Engine {
   bool go_ = false;  // what lies between sources and queue moves
   int64_t enabled_ = 0, since_ = 0, known_ = 0, parts_ = 0;
   uint64_t groups_left_ = 0, rows_left_ = 0;
+  uint64_t came_ = 0, ended_ = 0;  // groups, and last ones of rows: bit n tells of n cycles ago
   unsigned place_ = 0;  // of a group in its tap
 };
 

@@ -17,6 +17,7 @@ inline bool is_windowed(Unit unit) {
 struct Job {
   Unit unit = Unit::LANES;
   bool two_sources = false, reduces = false;
+  uint64_t turns = 0;  // cycles after a group in which none may come, a bit each
   uint64_t groups = 0;  // of a row
   int64_t latency = 0;  // enabled cycles of a group, or of a row that is reduced
   Matrix a, b;
@@ -76,10 +77,13 @@ inline Job job_of(const Parameters& p, const Command& command) {
     job.b = {command[g::b], command[g::b_stride], rows, job.a.words, job.groups, size, false};
   } else {
     const uint64_t lanes = static_cast<uint64_t>(p.vector_lanes);
-    const bool table = opcode != Opcode::QUANTISE &&
-                       Function(command[f::function]) > Function::RELU;
+    const bool quantises = opcode == Opcode::QUANTISE;
+    const bool table = !quantises && Function(command[f::function]) > Function::RELU;
     job.groups = job.a.groups = begun(columns, lanes);
     job.reduces = flags & (flag::SUM | flag::MAX);
+    job.turns = static_cast<uint64_t>(quantises ? p.vector_quotient_turns
+                                      : table   ? p.vector_table_turns
+                                                : 0);
     job.latency = p.vector_lanes_latency + (table ? p.vector_function_latency : 0) +
                   (job.reduces ? p.vector_reduce_latency : 0);
     job.a.size = element_size(ElementFormat(command[f::a_format]));

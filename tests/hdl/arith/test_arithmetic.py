@@ -43,6 +43,8 @@ def test_latencies_are_as_stated():
     cut = [unit(FLOAT32, stages=2).latency for unit in (FloatAdd, FloatMul, FloatFma)]
     assert cut == [6, 6, 8]
     assert FloatDiv(FLOAT32, rounding_stages=2).latency == 18
+    in_turns = FloatDiv(FLOAT32, in_turns=True)
+    assert (in_turns.latency, in_turns.interval) == (17, 14)
 
 
 @pytest.mark.parametrize("unit", [FloatAdd, FloatMul, FloatDiv])
@@ -100,6 +102,19 @@ def test_numbers_of_every_kind_through_more_stages(unit):
     rng = np.random.default_rng(0)
     rows = list(zip(*(mixed(FLOAT32, 300, rng) for _ in OPERATIONS[unit][1]), strict=True))
     check(unit, FLOAT32, rows, **{"rounding_stages" if unit is FloatDiv else "stages": 2})
+
+
+@pytest.mark.parametrize("format", [SMALL, FLOAT32], ids=["e3f2", "e8f23"])
+def test_a_division_in_turns(format):
+    rng = np.random.default_rng(1)
+    rows = list(zip(*(mixed(format, 60, rng) for _ in "ab"), strict=True))
+    unit = FloatDiv(format, in_turns=True)
+    # Operands are there in the cycle of `start` alone.
+    wait = [(0, 0, 0)] * (unit.interval - 1)
+    steps = [step for row in rows for step in ((1, *row), *wait)]
+    start, a, b = zip(*steps, strict=True)
+    results = stream(unit, start=start, a=a, b=b)[:: unit.interval]
+    assert results == [reference.divide(format, *row) for row in rows]
 
 
 @given(seed=st.integers(0, 2**32), format=st.sampled_from(FORMATS))

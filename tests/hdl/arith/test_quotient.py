@@ -53,6 +53,20 @@ def test_halves_go_to_the_even_neighbour(scale):
     check(numbers, scale, scale % 256)
 
 
+def test_a_division_in_turns():
+    dut, scale, zero_point = QuotientToByte(in_turns=True), np.float32(0.1), 7
+    numbers = np.array(around_ties(scale)[::41] + edges(FLOAT32)[::3], np.uint32)
+    # A number is there in the cycle of `start` alone.
+    steps = np.zeros((len(numbers), dut.interval), np.uint32)
+    steps[:, 0] = numbers
+    start = np.tile(np.arange(dut.interval) == 0, len(numbers))
+    operands = {"start": start.astype(int).tolist(), "i": steps.reshape(-1).tolist()}
+    constants = {"scale": int(scale.view(np.uint32)), "zero_point": zero_point}
+    operands |= {name: [value] * len(start) for name, value in constants.items()}
+    expected = quantised(numbers.view(np.float32), scale, zero_point)
+    assert stream(dut, **operands)[:: dut.interval] == expected.tolist()
+
+
 @given(seed=st.integers(0, 2**32), scale=st.integers(LEAST, MOST), zero_point=st.integers(0, 255))
 def test_numbers_of_every_kind(seed, scale, zero_point):
     rng = np.random.default_rng(seed)

@@ -61,11 +61,12 @@ def gathers(draw, max_dim=17, max_bags=5, max_length=5):
 
 @given(
     commands=st.lists(gathers(), min_size=1, max_size=2),
+    lanes=st.sampled_from([1, TINY.lanes]),
     stall=st.sampled_from([0.0, 0.3, 0.7]),
     seed=st.integers(0, 2**16),
 )
-def test_bags_are_pooled_bit_for_bit(commands, stall, seed):
-    run(TINY, commands, seed=seed, stall=stall)
+def test_bags_are_pooled_bit_for_bit(commands, lanes, stall, seed):
+    run(TINY.replace(lanes=lanes), commands, seed=seed, stall=stall)
 
 
 @pytest.mark.slow

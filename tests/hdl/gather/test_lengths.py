@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.lengths import BagLengths
 from halfdome.sim.golden.gather import lengths_of
 from tests.bench import monitor, simulate, sink, source
@@ -13,7 +14,7 @@ MASK = 2**64 - 1
 
 def run(elements, offsets, end, *, stall=0.0, seed=0, expected=None):
     """The lengths of one bag for each element: an int, or None for one that is too long."""
-    dut = BagLengths()
+    dut = BagLengths(CardConfig())
     expected = len(elements) if expected is None else expected
     received = []
 
@@ -76,7 +77,7 @@ def test_offsets_become_lengths_up_to_the_first_bad_one(good, then, zero, stall,
 
 @pytest.mark.parametrize("offsets", [False, True])
 def test_a_restart_forgets_what_was_on_offer(offsets):
-    dut = BagLengths()
+    dut = BagLengths(CardConfig())
     received = []
 
     async def host(ctx):

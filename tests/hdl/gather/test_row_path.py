@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from halfdome.hdl.commands import RowFormat
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.gather.align import RowAligner
-from halfdome.hdl.gather.interleave import CONTEXTS, BagInterleaver
+from halfdome.hdl.gather.interleave import BagInterleaver
 from halfdome.hdl.gather.rows import RowFetcher
 from halfdome.hdl.gather.shape import shape_of
 from halfdome.hdl.gather.unpack import RowUnpacker
@@ -66,7 +66,7 @@ def test_rows_at_any_byte_become_chunks_and_tails(dim, row_format, rows, stall, 
     tags, words, tails = [], [], []
     for number, start in enumerate(rows):
         tag = {"offset": start or 0, "weight": number, "row": start is not None}
-        tags.append(tag | {"last": number & 1, "context": number % CONTEXTS})
+        tags.append(tag | {"last": number & 1, "context": number % TINY.gather_contexts})
         if start is not None:
             raw = rng.bytes(start) + table[number].tobytes()
             raw += rng.bytes(-len(raw) % word)
@@ -115,7 +115,7 @@ def test_bags_are_dealt_to_contexts_in_turn_and_keep_their_order(lengths, stall,
         for bag, length in enumerate(lengths)
         for step in range(length)
     ]
-    dut = BagInterleaver(SPACING)
+    dut = BagInterleaver(TINY, SPACING)
     received = []
     simulate(
         dut,
@@ -123,12 +123,12 @@ def test_bags_are_dealt_to_contexts_in_turn_and_keep_their_order(lengths, stall,
         sink(dut.o, len(lookups), received, seed=seed + 1, stall=stall),
         background=[monitor(dut.o, "o")],
     )
-    for context in range(CONTEXTS):
+    for context in range(TINY.gather_contexts):
         own = [(p.lookup.index, p.lookup.weight) for p in received if p.context == context]
         assert own == [
             (lookup["index"], lookup["weight"])
             for lookup in lookups
-            if lookup["index"] % CONTEXTS == context
+            if lookup["index"] % TINY.gather_contexts == context
         ]
 
 
@@ -138,7 +138,7 @@ def test_lookups_of_a_bag_keep_their_distance_and_bags_fill_the_gaps():
 
     bags = 2 * SPACING
     lookups = [lookup(bag, step, 30) for bag in range(bags) for step in range(30)]
-    dut = BagInterleaver(SPACING)
+    dut = BagInterleaver(TINY, SPACING)
     taken = []
 
     async def watch(ctx):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfdome.hdl.commands import IndexMode, Status
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.gather.sequencer import FLOAT_ONE, BagSequencer
 from tests.bench import monitor, simulate, sink, source
 
@@ -15,7 +16,7 @@ def sequence(
     lengths, indices, rows, mode, weighted, index_count, expected, stall=0.0, seed=0, pruned=False
 ):
     """Runs one command; returns its `expected` first lookups and its (status, detail)."""
-    dut = BagSequencer()
+    dut = BagSequencer(CardConfig())
     job = {
         "bags": len(lengths), "rows": rows, "index_count": index_count, "mode": mode,
         "weighted": weighted, "pruned": pruned,

@@ -8,7 +8,6 @@ from amaranth.sim import Simulator
 from halfdome.hdl.commands import RowFormat
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
-from halfdome.hdl.gather.interleave import CONTEXTS
 from halfdome.hdl.gather.lane import byte_to_float
 from halfdome.hdl.gather.lanes import AccumulateLanes
 from tests.hdl.gather.harness import make_table, plain, run
@@ -48,7 +47,7 @@ def test_bags_share_the_chain_latency():
     config = TINY.replace(gather_outstanding=16)
     chain_latency = AccumulateLanes(config).chain_latency
     assert chain_latency == 10
-    bags = 2 * CONTEXTS
+    bags = 2 * TINY.gather_contexts
     commands = [
         plain(lengths=lengths, weights=None, dim=TINY.lanes)
         for lengths in ((8,), (16,), (1,) * bags, (1,) * 2 * bags)
@@ -56,7 +55,7 @@ def test_bags_share_the_chain_latency():
     cycles = [outcome.cycles for outcome in run(config, commands, latency=(1, 1))]
     assert cycles[1] - cycles[0] == 8 * chain_latency
     # The sequencer takes a cycle for each lookup and one for each bag.
-    assert cycles[3] - cycles[2] <= bags * max(chain_latency / CONTEXTS, 1 + 1)
+    assert cycles[3] - cycles[2] <= bags * max(chain_latency / TINY.gather_contexts, 1 + 1)
 
 
 @pytest.mark.slow
@@ -69,8 +68,8 @@ def test_a_chain_of_more_stages_is_longer_by_them():
 @pytest.mark.slow
 def test_long_bags_share_the_chain_latency():
     config = TINY.replace(gather_outstanding=16)
-    taken = extra_cycles(config, (20,) * 4, (20,) * CONTEXTS, dim=TINY.lanes)
-    assert taken <= 4 * 20 * AccumulateLanes(config).chain_latency / CONTEXTS
+    taken = extra_cycles(config, (20,) * 4, (20,) * TINY.gather_contexts, dim=TINY.lanes)
+    assert taken <= 4 * 20 * AccumulateLanes(config).chain_latency / TINY.gather_contexts
 
 
 def test_waiting_for_memory_counts_as_starved():

@@ -97,6 +97,19 @@ def test_an_infeasible_point_is_told_and_the_others_are_measured(
     assert "array_rows=32 bus_bytes=16: infeasible: array_rows=32: one bus word" in text
 
 
+def test_a_study_of_which_no_point_is_feasible_says_why(halfdome, study, tmp_path, monkeypatch):
+    def infeasible(values):
+        raise ValueError(f"lanes={values['lanes']}: too many")
+
+    studies.measure_at_once(monkeypatch, infeasible)
+    file = study("lanes = [4, 2]")
+    status, text, error = halfdome("explore", file, "-o", tmp_path)
+    assert status == 2
+    assert "lanes=2: infeasible: lanes=2: too many" in text
+    assert error.endswith("no point is feasible: lanes=4: too many; lanes=2: too many\n")
+    assert [row["verdict"] for row in read(tmp_path)] == ["infeasible", "infeasible"]
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -8,7 +8,9 @@ import sys
 import textwrap
 import time
 
+import optuna
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from halfdome.host.explore import measure, search, tell
 from tests.host.explore import studies
@@ -34,6 +36,44 @@ def test_what_is_measured_is_not_measured_again(measured, tmp_path):
     first = studies.run(studies.of(parameters=GRID), tmp_path)
     assert studies.run(studies.of(parameters=GRID), tmp_path) == first
     assert len(measured) == 6
+
+
+def test_two_processes_on_one_study_are_told_the_same(monkeypatch, tmp_path):
+    """The second measures what is under way in the first, too: who is later stores nothing."""
+    study, storage = studies.of(parameters=GRID), search.storage_in(tmp_path)
+    first = search.Results(study, storage)
+
+    def meanwhile(values):
+        if values["lanes"] == 1:
+            raise ValueError("one lane: infeasible")
+        return studies.row(values)
+
+    def behind_the_back(values):
+        if not first.points:
+            studies.measure_at_once(monkeypatch, meanwhile)
+            studies.run(study, tmp_path)
+        return meanwhile(values)
+
+    studies.measure_at_once(monkeypatch, behind_the_back)
+    search.run(study, first, 1)
+    assert [point.values for point in first.points] == list(study.combinations())
+
+
+def test_a_storage_that_another_process_makes_just_now_is_opened_a_moment_later(
+    monkeypatch, tmp_path
+):
+    create, tries = optuna.create_study, []
+
+    def racing(**options):
+        tries.append(options)
+        if len(tries) == 1:
+            raise IntegrityError("INSERT", None, Exception("UNIQUE constraint failed"))
+        return create(**options)
+
+    monkeypatch.setattr(optuna, "create_study", racing)
+    monkeypatch.setattr(search, "_MAKING_SECONDS", 0)
+    results = search.Results(studies.of(parameters=GRID), search.storage_in(tmp_path))
+    assert (results.points, len(tries)) == ([], 2)
 
 
 @pytest.mark.parametrize("method", ["random", "tpe", "nsga2"])

@@ -1,5 +1,6 @@
 """Studies are read whole, and what is wrong with them is told by field, value and remedy."""
 
+import math
 import re
 import tomllib
 from itertools import combinations
@@ -78,6 +79,9 @@ def test_parameters_reach_every_part_of_a_design():
         ({"engine": "fast"}, "engine='fast'"),
         ({"search": {"method": "annealing"}}, "search.method='annealing'"),
         ({"search": {"seeds": 3}}, "search.seeds: no such field; nearest are seed"),
+        ({"search": {"seed": 1 << 32}}, "search.seed=4294967296: input should be less than"),
+        ({"constraints": {"power_w": {"most": math.nan}}}, "constraints.power_w.most=nan"),
+        ({"arrivals": {"p99_us": math.inf}}, "arrivals.p99_us=inf"),
         ({"workload": {"kind": "dlrm"}}, "workload"),
         ({"workload": SMALL | {"pooling": 0}}, "workload.pooling=0"),
         ({"workload": SMALL | {"poling": 1}}, "poling: no such field; nearest are pooling"),

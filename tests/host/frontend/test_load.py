@@ -141,6 +141,42 @@ def test_a_size_of_0_is_one_that_is_told(declared):
     assert (y.shape, plan.outputs[0].shape) == ((0, 2), (0, 2))
 
 
+def sparse(places):
+    """A matrix with two numbers, 4 at [0, 1] and 5 at [2, 0]."""
+    values = numpy_helper.from_array(np.float32([4, 5]), "w")
+    return helper.make_sparse_tensor(values, numpy_helper.from_array(np.array(places)), [3, 2])
+
+
+@pytest.mark.parametrize("places", [[1, 4], [[0, 1], [2, 0]]])
+@pytest.mark.parametrize("constant", [True, False])
+def test_sparse_constants_become_dense(places, constant):
+    made = model([node("MatMul", "x w", "y")], {"x": (np.float32, (4, 3))}, ["y"], {})
+    if constant:
+        made.graph.node.insert(
+            0, helper.make_node("Constant", [], ["w"], sparse_value=sparse(places))
+        )
+    else:
+        made.graph.sparse_initializer.append(sparse(places))
+    np.testing.assert_array_equal(arrays_of(load(typed(made)))["w"], [[0, 4], [0, 0], [5, 0]])
+
+
+def test_nodes_come_in_any_order_but_a_circle():
+    branch = [node("MatMul", "h w", "b")]
+    nodes = [
+        node("If", "c", "y", **{
+            name: helper.make_graph(branch, name, [], [helper.make_empty_tensor_value_info("b")])
+            for name in ("then_branch", "else_branch")
+        }),
+        node("Relu", "x", "h"),
+    ]  # fmt: skip
+    inputs = {"x": (np.float32, (4, 3)), "c": (np.bool_, ())}
+    made = model(nodes, inputs, ["y"], {"w": np.ones((3, 2), np.float32)})
+    assert [each.op_type for each in load(made).graph.node] == ["Relu", "If"]
+    made.graph.node[1].input[0] = "y"
+    with pytest.raises(ModelError, match="not acyclic"):
+        load(made)
+
+
 def test_files_that_are_no_models_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"gone\.onnx: there is no such file"):
         load(tmp_path / "gone.onnx")

@@ -293,3 +293,25 @@ def test_convolutions_of_channels_in_blocks_stay_in_floating_point(tmp_path):
     made = to_qoperator(source, [{"x": x}])
     [exact], [close] = (each.run(None, {"x": x}) for each in (open_session(source), oracle(made)))
     np.testing.assert_array_equal(close, exact)
+
+
+def test_what_a_norm_divides_by_stays_in_floating_point():
+    """Rows that differ in size: of the smallest 8 bits would leave 0 to divide by."""
+    nodes = [
+        node("MatMul", "x w", "m"), node("Pow", "m two", "p"),
+        node("ReduceMean", "p", "s", axes=[-1]), node("Add", "s small", "a"),
+        node("Sqrt", "a", "r"), node("Div", "m r", "d"), node("Mul", "d g", "y"),
+    ]  # fmt: skip
+    constants = {"w": W, "two": np.float32(2), "small": np.float32(1e-6), "g": normal(6)}
+    x = X * np.float32([[1], [1], [1], [0.04]])
+    operators = close_enough(nodes, constants, x=x, least=15)
+    assert {"QLinearMatMul", "Add", "QLinearMul"} <= {*operators}
+
+
+@pytest.mark.parametrize(("size", "product"), [(1e3, "Mul"), (4, "QLinearMul")])
+def test_what_scales_features_stays_in_floating_point_if_they_are_unlike(size, product):
+    nodes = [node("Mul", "x s", "m"), node("Add", "m t", "a"), node("MatMul", "a w", "y")]
+    sizes = np.float32([1, size] * 4)
+    constants = {"s": 1 / sizes, "t": normal(8), "w": W}
+    operators = close_enough(nodes, constants, x=X * sizes)
+    assert {product, "QLinearMatMul"} <= {*operators}

@@ -109,8 +109,8 @@ def test_parameters_have_the_names_and_shapes_of_dlrm():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        (((5,), 4, (3, 5), (8, 1)), r"bottom=\(3, 5\): must end with dim=4"),
-        (((5,), 4, (4,), (8, 1)), r"bottom=\(4,\): must end"),
+        (((5,), 4, (3, 5), (8, 1)), r"bottom=\(3, 5\): must be two widths or more, the last dim=4"),
+        (((5,), 4, (4,), (8, 1)), r"bottom=\(4,\): must be two widths or more, the last dim=4"),
         (((5,), 4, (3, 4), (9, 1)), r"top=\(9, 1\): must lead from 8 to 1"),
         (((5,), 4, (3, 4), (8, 2)), r"top=\(8, 2\): must lead from 8 to 1"),
         (((0,), 4, (3, 4), (8, 1)), "every size must be a positive int"),

@@ -197,6 +197,14 @@ def test_a_trace_is_written_when_something_fails_and_only_one_at_a_time(tmp_path
             nested(runtime, tmp_path / "none" / "x.json", path)
 
 
+def test_a_trace_ends_where_the_platform_is_closed(tmp_path):
+    path = tmp_path / "timeline.json"
+    with halfdome.open(cards=1, config="tiny", engine="timing") as runtime:
+        with runtime.trace(path):
+            runtime.close()
+    assert json.loads(path.read_text())["traceEvents"]
+
+
 def nested(runtime, outer, inner):
     with runtime.trace(outer), runtime.trace(inner):
         pass

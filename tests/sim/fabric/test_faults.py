@@ -275,10 +275,12 @@ def test_faults_are_written_as_text():
         ("poison:where=1", "where is unknown; known are card, at, for, skip, count, link"),
         ("poison:link=2", "fault poison:link=2: link=2 must be uplink; or say card=N"),
         ("poison:link=uplink,card=0", "card and link exclude each other"),
-        ("poison:card", "card= must be a whole number, 0 or more"),
-        ("poison:card=1.5", r"card=1\.5 must be a whole number, 0 or more"),
-        ("poison:at=-1", "at=-1 must be a number, 0 or more"),
-        ("poison:at=inf", "at=inf must be a number, 0 or more"),
+        ("poison:card", r"card= must be a whole number from 0 to 1e\+09"),
+        ("poison:card=1.5", r"card=1\.5 must be a whole number from 0 to 1e\+09"),
+        ("poison:at=-1", r"at=-1 must be a number from 0 to 1e\+09"),
+        ("poison:at=inf", r"at=inf must be a number from 0 to 1e\+09"),
+        ("silent:at=1e10", r"at=1e10 must be a number from 0 to 1e\+09"),
+        ("poison:count=18446744073709551616", r"must be a whole number from 0 to 1e\+09"),
     ],
 )
 def test_a_text_that_is_no_fault_is_refused(text, message):

@@ -59,10 +59,12 @@ def test_products_take_their_cycles(jobs, array, tiles, stall, seed, in_dram):
 @example([Opcode.AVERAGE, Opcode.DEPTHWISE, Opcode.POOL, Opcode.AVERAGE], (16, 2, 1), 0.3, 1)
 @example([Opcode.AVERAGE, Opcode.AVERAGE, Opcode.DEPTHWISE], (16, 1, 4), 0.0, 2)
 @example([Opcode.POOL, Opcode.DEPTHWISE, Opcode.AVERAGE], (32, 4, 2), 0.7, 3)
-@example([Opcode.ADD, Opcode.LOOKUP, Opcode.ADD_QUANTISED], (16, 2, 4), 0.3, 4)
+@example([Opcode.POOL, Opcode.DEPTHWISE, Opcode.AVERAGE], (16, 16, 4), 0.3, 3)
+@example([Opcode.ADD, Opcode.LOOKUP, Opcode.ADD_QUANTISED], (16, 8, 4), 0.3, 4)
+@example([Opcode.QUANTISE, Opcode.LOOKUP, Opcode.ADD], (16, 16, 4), 0.0, 5)
 @given(
     opcodes=st.lists(st.sampled_from(VECTOR), min_size=1, max_size=3),
-    bus=st.sampled_from([(16, 1, 1), (16, 2, 4), (32, 4, 2)]), stall=stalls, seed=seeds,
+    bus=st.sampled_from([(16, 1, 1), (16, 16, 4), (32, 4, 2)]), stall=stalls, seed=seeds,
 )  # fmt: skip
 def test_vector_commands_take_their_cycles(opcodes, bus, stall, seed):
     bus_bytes, byte_word_cycles, float_word_cycles = bus

@@ -1,0 +1,67 @@
+"""What ONNX and ONNX Runtime allow in several forms, in one of them."""
+
+from graphlib import CycleError, TopologicalSorter
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from halfdome.host.frontend.net import used
+
+
+def make_plain(model: onnx.ModelProto) -> None:
+    """Constants of a model become dense and no inputs, its nodes come after what they take."""
+    _fill_in(model.graph)
+    _drop_defaults(model)
+    _sort(model.graph)
+
+
+def _fill_in(graph: onnx.GraphProto) -> None:
+    """Makes dense tensors of sparse ones."""
+    if graph.sparse_initializer:
+        graph.initializer.extend(map(_dense, graph.sparse_initializer))
+        del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("sparse_tensor"):
+                value = _dense(attribute.sparse_tensor)
+                attribute.CopyFrom(onnx.helper.make_attribute("value", value))
+            for inner in (attribute.g, *attribute.graphs):
+                _fill_in(inner)
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    values, places = map(numpy_helper.to_array, (sparse.values, sparse.indices))
+    made = np.zeros(sparse.dims, values.dtype)
+    if places.ndim == 1:  # in the order of elements
+        made.reshape(-1)[places] = values
+    else:
+        made[tuple(places.T)] = values
+    return numpy_helper.from_array(made, sparse.values.name)
+
+
+def _drop_defaults(model: onnx.ModelProto) -> None:
+    """Constants are no inputs: old exporters list them as inputs that may be left out."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)  # the first that allows it
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Brings nodes into an order, of which ONNX Runtime needs none; a cycle stays."""
+    makers = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    before = {
+        place: {makers[name] for name in used(node) if name in makers}
+        for place, node in enumerate(graph.node)
+    }
+    if all(max(makers_of, default=-1) < place for place, makers_of in before.items()):
+        return
+    try:
+        order = list(TopologicalSorter(before).static_order())
+    except CycleError:
+        return
+    nodes = [onnx.NodeProto.FromString(graph.node[place].SerializeToString()) for place in order]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -83,15 +83,18 @@ class Bags:
     buffers : host buffers, of each staging
     symbols : how many numbers of a request there are
     relays : host buffers of pooled rows that others load once all are there
+    in_step : bool, whether cores of any card keep in step over far tables
     """
 
     def __init__(
         self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers,
-        cores: int = 1, far: Collection[Contents] = (),
+        cores: int = 1, far: Collection[Contents] = (), period: float = 0.0,
     ):  # fmt: skip
         self._lowering = lowering
         self._cores = cores
         self._far = far
+        self._period = period
+        self._loads = loads_of(lowering.graph, lowering.target)
         self._tasks = tasks
         self._how = how
         self._nodes = bag_nodes(lowering.graph)
@@ -100,6 +103,7 @@ class Bags:
         self.stagings: list[BagsStaging] = []
         self.buffers: list[Buffer] = []
         self.symbols = 0
+        self.in_step = False
         self._numbers: dict[tuple[str, ...], int] = {}
 
     def lower(self) -> None:
@@ -128,42 +132,47 @@ class Bags:
         """Brings each core of a card its indices and pools the card's tables; what each core has
         pooled for others."""
         dealt = self._dealt(card)
-        cores = [[(self._nodes[task.table], task) for task in tasks] for tasks in dealt.tasks]
-        staged = [self._stage(card, tasks) for tasks in cores]
-        layouts = [self._beside(card, tasks) for tasks in cores]
-        made: list[list[_Pooled]] = [[] for _ in cores]
-        pooled: list[list[Command]] = [[] for _ in cores]
-        for turn in range(max(map(len, cores), default=0)):
-            for core in (core for core, tasks in enumerate(cores) if turn < len(tasks)):
-                node, task = cores[core][turn]
-                staging, near = staged[core]
-                layout = layouts[core].get((node.output, task)) or self._own(node, task)
-                nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
-                piece = staging.pieces[turn]
-                command = self._gather(card, node, task, piece, near, layout, nbytes)
-                # A command waits for none that stands behind it.
-                command.behind += [
-                    pooled[other][at]
-                    for other, at in dealt.behind(core, turn)
-                    if at < len(pooled[other])
-                ]
-                pooled[core].append(command)
-                if (node.output, task) in layouts[core]:
-                    made[core].append(_Pooled(node, task, layout, nbytes))
-        return made
+        self.in_step |= dealt.in_step
+        cores = sorted({turn.core for turn in dealt.turns})
+        of_core = {core: [turn for turn in dealt.turns if turn.core == core] for core in cores}
+        tasks = [
+            [(self._nodes[turn.task.table], turn.task) for turn in of_core[core]] for core in cores
+        ]
+        staged = dict(zip(cores, [self._stage(card, mine) for mine in tasks], strict=True))
+        layouts = dict(zip(cores, [self._beside(card, mine) for mine in tasks], strict=True))
+        made: dict[int, list[_Pooled]] = {core: [] for core in cores}
+        pooled: list[Command] = []
+        for number, turn in enumerate(dealt.turns):
+            node, task = self._nodes[turn.task.table], turn.task
+            staging, near = staged[turn.core]
+            beside = layouts[turn.core].get((node.output, task))
+            layout = beside or self._own(node, task)
+            nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
+            piece = staging.pieces[of_core[turn.core].index(turn)]
+            command = self._gather(card, turn, piece, near, layout, nbytes)
+            command.behind += [pooled[other] for other in dealt.behind(number)]
+            pooled.append(command)
+            if beside:
+                made[turn.core].append(_Pooled(node, task, layout, nbytes))
+        return list(made.values())
 
     def _dealt(self, card: int) -> sharing.Dealt:
         """What each core of a card pools."""
-        loads = loads_of(self._lowering.graph, self._lowering.target)
+        lowering = self._lowering
         mine = [task for tasks in self._tasks.values() for task in tasks if task.card == card]
 
         def cost(task: Task) -> float:
-            load = loads[task.table]
+            load = self._loads[task.table]
             return load.cycles * len(task.columns) / load.dim * len(task.samples) / self._samples
+
+        def far_cost(task: Task) -> float:
+            node = self._nodes[task.table]
+            rows = len(task.samples) * mean_length(node, lowering.graph)
+            return lowering.target.far_cycles(rows * self._far_row(node, task))
 
         names = {task: held_name(self._nodes[task.table], task) for task in mine}
         far = [task for task in mine if (card, names[task]) in self._far]
-        return sharing.deal(mine, cost, self._cores, far)
+        return sharing.deal(mine, cost, far_cost, self._cores, far, self._period)
 
     def _stage(self, card: int, tasks: Sequence[tuple[Node, Task]]) -> tuple[BagsStaging, Buffer]:
         """Lays out a card's bags in host memory, alike in its own, and loads them."""
@@ -273,10 +282,10 @@ class Bags:
         return replace(target, offset=target.offset + first * target.stride)
 
     def _gather(
-        self, card: int, node: Node, task: Task, piece: BagsPiece, near: Buffer, layout: Layout,
+        self, card: int, turn: sharing.Turn, piece: BagsPiece, near: Buffer, layout: Layout,
         nbytes: int,
     ) -> Command:  # fmt: skip
-        lowering = self._lowering
+        lowering, task, node = self._lowering, turn.task, self._nodes[turn.task.table]
         graph = lowering.graph
         value, bags = graph.values[node.output], len(task.samples)
         row_format, dim = embedding.pooling(node, graph.values[node.inputs[0]])
@@ -292,7 +301,6 @@ class Bags:
         if len(node.inputs) > 3:
             weights = Place(near, 0, piece.symbol + SYMBOLS_PER_PIECE - 1)
         output = replace(lowering.rows_at(node.output, layout), zero_point=value.zero_point)
-        far_row = lowering.target.far_row_bytes(row_format, len(task.columns), held.nbytes)
         work = lowering.target.gather(
             node, row_format, table.shape[0], len(task.columns), mean_length(node, graph),
             Place(held), held.nbytes, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
@@ -301,11 +309,19 @@ class Bags:
         return lowering.add(
             card, work, label(node),
             reads=[
-                whole(held).moving(rows * far_row),
+                whole(held).moving(rows * self._far_row(node, task)),
                 whole(near).moving((rows + bags) * integer),
             ],
             writes=[layout.region(bags, nbytes)],
         )  # fmt: skip
+
+    def _far_row(self, node: Node, task: Task) -> float:
+        """Bytes in their order that take as long as a row of a table in far memory."""
+        table = self._lowering.graph.values[node.inputs[0]]
+        row_format, _ = embedding.pooling(node, table)
+        columns = len(task.columns)
+        nbytes = table.shape[0] * row_format.row_bytes(columns)
+        return self._lowering.target.far_row_bytes(row_format, columns, nbytes)
 
     # Exchange
 

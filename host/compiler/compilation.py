@@ -35,6 +35,9 @@ LEAST_IN_FLIGHT = 2
 request ends."""
 NEXT_CYCLES = 600
 """From the end of a request to the start of the next if the host has to see the first done."""
+AGAIN = 2
+"""Times that all is placed again once it is known what finds no near memory: where it lies says how
+long far memory takes, which says who pools what."""
 SLOWER = 1.02
 """How much longer a request may take that spares far memory."""
 
@@ -54,7 +57,9 @@ class Compilation:
         self._placement = placed
         self._sections: dict[str, int] = {}
         self._apart = False
-        self._far: set[Contents] = set()  # found no near memory when all was placed before
+        # When all was placed before, what found no near memory, and how long far memory took.
+        self._far: set[Contents] = set()
+        self._far_time = 0.0
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in placed.tasks:
@@ -85,7 +90,9 @@ class Compilation:
         self._in_strips(division, self._in_flight)
         if self._tasks and len(self._cores.pooling) > 1:
             self._far = self._far_contents()
-            self._in_strips(division, self._in_flight)
+            for _ in range(AGAIN):
+                self._far_time = self._far_cycles
+                self._in_strips(division, self._in_flight)
         if self._in_flight or self._tasks or self._schedule.latency > SLOWER * self._interval():
             return
         several = copy(self)
@@ -168,16 +175,22 @@ class Compilation:
     def interval(self) -> float:
         """Cycles from one request to the next, those included in which commands come, and far
         memory serves all cores of a card."""
+        return max(self.period, self._fetching, self._far_cycles)
+
+    @property
+    def _far_cycles(self) -> float:
+        """Cycles that far memory of any card takes for a request."""
         moved = (each.get(self._target.far, 0.0) for each in self._traffic)
-        return max(self.period, self._fetching, *map(self._target.far_cycles, moved))
+        return max(map(self._target.far_cycles, moved))
 
     def _divide(
         self, division: Division, cuts: Mapping[tuple[str, int], int], slots: int | None
     ) -> None:
         self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)
         self._bags = bags.Bags(
-            self._lowering, self._tasks, self._transfers, len(self._cores.pooling), self._far
-        )
+            self._lowering, self._tasks, self._transfers, len(self._cores.pooling), self._far,
+            self._far_time,
+        )  # fmt: skip
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
         self._lower()
@@ -186,7 +199,9 @@ class Compilation:
         if self._apart:
             one_by_one(commands)
         longer = inf if self._apart or slots == 1 else IN_TURN
-        self._schedule = schedule(commands, dependencies(commands, by_buffer), longer)
+        # Cores out of step do not keep that pace.
+        least = self._far_time if self._bags.in_step else 0.0
+        self._schedule = schedule(commands, dependencies(commands, by_buffer), longer, least)
         self._slots = slots or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()
         while not (self.fits or slots or self._tasks) and self._slots > 1:

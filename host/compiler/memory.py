@@ -174,7 +174,8 @@ def plan(
 
     def density(buffer: Buffer) -> tuple[bool, float]:
         copies = slots if buffer.contents is None else 1
-        return buffer.staging, buffer.traffic / (buffer.nbytes * copies)
+        # Of what is alike but for rounding the first that is used goes first.
+        return buffer.staging, round(buffer.traffic / (buffer.nbytes * copies), 2)
 
     def traffic(buffer: Buffer) -> tuple[bool, float]:
         return buffer.staging, buffer.traffic

@@ -10,7 +10,7 @@ alone, which is one in which everything that a command waits for is issued befor
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from halfdome.host.compiler.commands import Command
@@ -105,22 +105,23 @@ class _Queue:
 
 def schedule(
     commands: Sequence[Command], needed: Mapping[Command, Sequence[Command]],
-    longer: float = IN_TURN,
+    longer: float = IN_TURN, least: float = 0.0,
 ) -> Schedule:  # fmt: skip
     """The schedule of a request's commands, which stand in an order in which they could run.
 
     Requests follow each other whole, queue by queue, if the interval is at most `longer` times as
-    long then. None takes more than `LATER` times as long as alone, unless the host has to look.
+    long then. None takes more than `LATER` times as long as alone, unless the host has to look. The
+    interval is no shorter than `least`, which what queues share takes.
     """
     busy: dict[tuple[int, int], float] = defaultdict(float)
     for command in commands:
         busy[command.position, command.queue] += command.cycles
-    interval = max(busy.values())
+    interval = max(*busy.values(), least)
     in_turn = _in_turn(commands, needed)
     latest = inf if in_turn is None else LATER * in_turn.latency
     while True:
         if in_turn is not None and in_turn.interval <= longer * interval:
-            return in_turn
+            return replace(in_turn, interval=max(in_turn.interval, least))
         found = _try(commands, needed, interval)
         if found is not None and found.latency <= latest:
             return found

@@ -1,75 +1,162 @@
-"""Which core of a card pools what, and in which order.
+"""Which core of a card pools what, and when.
 
 A table that lies near a core is pooled by that core. One in far memory is pooled by all cores at
 once, each for some of the samples: its rows lie in few rows of DRAM, so that many are found open.
 Of several tables at a time, each would close the rows of the others.
+
+Far memory says how long that takes, so a request is planned by its time: a window for each far
+table, one behind the other. Cores pool what is near them at different times, as DRAM has to be
+kept busy by the others, and of each far table as much as they have time for in its window.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from halfdome.host.compiler import costs
 from halfdome.host.compiler.placement import EVEN, Task
 
 Cost = Callable[[Task], float]
-"""Cycles that a gather unit is expected to take."""
+"""Cycles that a task is expected to take."""
 
 LEAST_CYCLES = 8 * costs.START_CYCLES
 """What a part of a table takes at least that is worth a command of its own."""
 
 
 @dataclass(frozen=True)
-class Dealt:
-    """What each core pools that pools anything, in turn.
+class Turn:
+    """What a core pools at a time.
 
     Attributes
     ----------
-    tasks : of each core
-    in_order : bool, whether each core keeps to that order
-    in_step : of each core the turns that all take together, as many for each; or of none
+    core, task
+    start : float, when a core that keeps to the plan begins, in cycles of its request
+    window : int, number of the far table that all pool then; -1 if it is of this core alone
     """
 
-    tasks: Sequence[Sequence[Task]]
-    in_order: bool = False
-    in_step: Sequence[Sequence[int]] = ()
+    core: int
+    task: Task
+    start: float
+    window: int = -1
 
-    def behind(self, core: int, turn: int) -> list[tuple[int, int]]:
-        """Cores and turns that have to be over when a turn of a core begins. In step that is one of
-        another core, as all of them wait for each other after a few turns."""
-        found = [(core, turn - 1)] if self.in_order and turn else []
-        if self.in_step and turn in self.in_step[core][1:]:
-            other = (core - 1) % len(self.tasks)
-            found.append((other, self.in_step[other][self.in_step[core].index(turn) - 1]))
+
+@dataclass(frozen=True)
+class Dealt:
+    """What cores pool, in the order of their starts.
+
+    Attributes
+    ----------
+    turns : of all cores
+    in_order : bool, whether each core keeps to that order
+    in_step : bool, whether each waits for another where windows end
+    """
+
+    turns: Sequence[Turn]
+    in_order: bool = False
+    in_step: bool = False
+
+    def behind(self, number: int) -> list[int]:
+        """Numbers of the turns that have to be over when one begins: the one before of its core,
+        and in step the part that another core has of the far table before, as all of them wait for
+        each other after a few turns."""
+        if not self.in_order:
+            return []
+        turn, cores = self.turns[number], 1 + max(each.core for each in self.turns)
+        before = [(at, self.turns[at]) for at in reversed(range(number))]
+        found = [at for at, each in before if each.core == turn.core][:1]
+        if self.in_step and turn.window > 0:
+            others = [
+                ((turn.core - each.core) % cores, at)
+                for at, each in before
+                if each.core != turn.core and each.window == turn.window - 1
+            ]
+            found += [at for _, at in sorted(others)[:1]]
         return found
 
 
-def deal(tasks: Sequence[Task], cost: Cost, cores: int, far: Collection[Task]) -> Dealt:
+def deal(
+    tasks: Sequence[Task], cost: Cost, far_cost: Cost, cores: int, far: Collection[Task],
+    period: float = 0.0,
+) -> Dealt:  # fmt: skip
     """All cores pool those of `far` that take long at once, in one order, others by tables.
 
-    The latter come at another time in each core, so that DRAM has no rest meanwhile: two others
-    keep it busy, one alone may not, and need not wait for a core that is at a near table.
+    Two cores keep DRAM busy while others pool what is near them. One alone does not, so that of two
+    cores none waits for the other, and each has the same part of every far table.
+
+    Parameters
+    ----------
+    cost : of one gather unit
+    far_cost : of far memory, for all cores together
+    period : cycles from one request to the next that far memory takes, as far as they are known
     """
     shared = [task for task in tasks if task in far and cost(task) >= cores * LEAST_CYCLES]
     alone = by_tables([task for task in tasks if task not in shared], cost, cores)
     if not shared:
-        return Dealt([mine for mine in alone if mine])
-    together = {task.table for task in shared}
+        return Dealt(_by_start(_in_turn(alone, cost, [0.0] * cores)))
+    in_step = cores > 2 or not any(alone)
     share = sum(map(cost, tasks)) / cores
-    left = [max(share - sum(map(cost, mine)), 0.0) for mine in alone]
-    ends = [end / sum(left) for end in accumulate(left, initial=0.0)]
+    by_lanes = share / sum(map(cost, shared))
+    windows = [max(far_cost(task), by_lanes * cost(task)) for task in shared]
+    # What else a request moves comes first: weights of what is made of the rows pooled before.
+    windows[0] += max(period - sum(windows), 0.0)
+    ends = list(accumulate(windows, initial=0.0))
+    near = [sum(map(cost, mine)) for mine in alone]
+    starts = [core * ends[-1] / cores for core in range(cores)]
+    found = _in_turn(alone, cost, starts)
+    for number, (task, window) in enumerate(zip(shared, pairwise(ends), strict=True)):
+        free = [
+            _free(window, start, start + cycles, ends[-1])
+            for start, cycles in zip(starts, near, strict=True)
+        ]
+        times = [time for _, time in free] if in_step else [share - cycles for cycles in near]
+        parts = _parts(task, times)
+        found += [
+            Turn(core, part, begin, number)
+            for core, (part, (begin, _)) in enumerate(zip(parts, free, strict=True))
+            if part.samples
+        ]
+    return Dealt(_by_start(found), in_order=True, in_step=in_step)
+
+
+def _by_start(turns: Sequence[Turn]) -> list[Turn]:
+    return sorted(turns, key=lambda turn: (turn.start, turn.core))
+
+
+def _in_turn(tasks: Sequence[Sequence[Task]], cost: Cost, starts: Sequence[float]) -> list[Turn]:
+    """What each core pools alone, from its start on."""
     found = []
-    for core, mine in enumerate(alone):
-        turns = [((core / cores + turn) / len(mine), task) for turn, task in enumerate(mine)]
-        for turn, task in enumerate(shared):
-            start, stop = (round(len(task.samples) * end) for end in ends[core : core + 2])
-            if stop > start:
-                part = replace(task, samples=task.samples[start:stop])
-                turns.append(((turn + 0.5) / len(shared), part))
-        found.append([task for _, task in sorted(turns, key=lambda each: each[0])])
-    in_step = [[turn for turn, task in enumerate(mine) if task.table in together] for mine in found]
-    steps = all(len(turns) == len(shared) for turns in in_step) and (cores > 2 or not any(alone))
-    return Dealt([mine for mine in found if mine], in_order=True, in_step=in_step if steps else ())
+    for core, (mine, start) in enumerate(zip(tasks, starts, strict=True)):
+        for task in mine:
+            found.append(Turn(core, task, start))
+            start += cost(task)
+    return found
+
+
+def _free(
+    window: tuple[float, float], start: float, stop: float, period: float
+) -> tuple[float, float]:
+    """When a core may begin in a window, and how long it is free there, if it is not from `start`
+    to `stop`, in this period and in the one before."""
+    first, last = window
+    begin, time = first, last - first
+    for shift in (-period, 0.0):
+        taken, over = max(first, start + shift), min(last, stop + shift)
+        if over > taken:
+            time -= over - taken
+            if taken - first < last - over:
+                begin = over
+    return begin, time
+
+
+def _parts(task: Task, times: Sequence[float]) -> list[Task]:
+    """A task cut in proportion to the time that each core has, but for those that have little."""
+    times = [time if time >= LEAST_CYCLES else 0.0 for time in times]
+    if not any(times):
+        times = [1.0] * len(times)
+    stops = [
+        round(len(task.samples) * stop / sum(times)) for stop in accumulate(times, initial=0.0)
+    ]
+    return [replace(task, samples=task.samples[start:stop]) for start, stop in pairwise(stops)]
 
 
 def by_tables(tasks: Sequence[Task], cost: Cost, cores: int) -> list[list[Task]]:

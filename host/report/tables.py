@@ -215,9 +215,16 @@ def print_cores(result: dict, console: Console) -> None:
     shown = (
         "workload", "cores", "cycles_per_request", "speedup", "binds", "of_bound", "balance",
     )  # fmt: skip
-    rows = [{name: row[name] for name in shown} for row in result["rows"] if "missing" not in row]
-    if rows:
+    known = [row for row in result["rows"] if "missing" not in row]
+    if known:
+        rows = [{name: row[name] for name in shown} for row in known]
         console.print(of_rows("One card, some of its cores", rows))
+        rows = [
+            {"workload": row["workload"], "cores": row["cores"]}
+            | {key[:-6]: share for key, share in row.items() if key.endswith("_share")}
+            for row in known
+        ]
+        console.print(of_rows("What is busy for which share of a request: the largest binds", rows))
     for row in result["rows"]:
         if "missing" in row:
             console.print(f"{row['workload']}: {row['missing']}")

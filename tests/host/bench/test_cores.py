@@ -125,6 +125,13 @@ def test_cores_that_pool_in_far_memory_find_rows_of_dram_open():
     assert read > 0.8 * costs.dram_bytes_per_cycle(config) * cycles
 
 
+def test_four_cores_keep_dram_busy_while_each_pools_what_is_near_it():
+    """The bar of RM1: 0.95 of what DRAM alone needs."""
+    [row] = cores.measure(PRESETS["quad"], ["RM1"], (4,), values=False)["rows"]
+    assert row["binds"] == "dram"
+    assert row["of_bound"] >= 0.95
+
+
 @pytest.mark.long
 def test_cores_share_a_card_as_hardware_does_when_it_is_timed_without(small):
     native, timing = (

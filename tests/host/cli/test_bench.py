@@ -237,6 +237,7 @@ def test_bench_cores_shows_what_each_number_of_cores_takes(halfdome, monkeypatch
         progress("RM1 on 1")
         row = {"workload": "RM1", "cores": 4, "cycles_per_request": 34_000.5, "speedup": 3.75,
                "binds": "gather", "of_bound": 0.91, "balance": 0.99,
+               "gather_share": 0.91, "dram_share": 0.87,
                "mismatching_values": wrong}  # fmt: skip
         absent = {"workload": "demo", "missing": "no data; fetch it with `make models`"}
         return {"engine": engine, "config_hash": config.hash, "rows": [row, absent]}
@@ -249,6 +250,8 @@ def test_bench_cores_shows_what_each_number_of_cores_takes(halfdome, monkeypatch
     )  # fmt: skip
     assert status == bool(wrong)
     assert re.search(r"RM1 .* 3.75 .* gather .* 0.91", text)
+    assert re.search(r"workload .* cores .* gather .* dram", text)
+    assert re.search(r"RM1 .* 4 .* 0.91 .* 0.87", text)
     assert "demo: no data" in text
     assert json.loads(output.read_text())["rows"][0]["cores"] == 4
 

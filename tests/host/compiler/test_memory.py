@@ -125,6 +125,20 @@ def test_what_moves_most_for_its_size_is_near():
     assert (found.memories[id(hot)], found.memories[id(cold)]) == ("near", "far")
 
 
+def test_of_what_is_alike_but_for_rounding_the_first_is_near():
+    """A buffer is as long as whole bus words, of which not every byte is moved."""
+    indices, weights = (
+        Buffer(name, 0, size, lambda: np.zeros(0)) for name, size in (("i", 1 << 15), ("w", 24576))
+    )
+    made = command()
+    made.reads += [whole(indices).moving((1 << 15) - 60), whole(weights)]
+    for region in made.reads:
+        region.buffer.traffic += region.traffic
+    times = Schedule({made: 0.0}, 100.0, ())
+    found = plan([made], times, "near", 1 << 15, "far", 1, ONE_BANK, line=LINE)
+    assert (found.memories[id(indices)], found.memories[id(weights)]) == ("near", "far")
+
+
 @pytest.mark.parametrize(("rows", "is_near"), [(1, False), (4, True)])
 def test_what_is_large_is_near_if_that_spares_half_of_what_moves_far(rows, is_near):
     """It has no room once what moves more for its size has its place."""

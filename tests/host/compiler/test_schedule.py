@@ -60,6 +60,13 @@ def test_the_busiest_queue_decides_how_often_a_request_begins():
     assert plan.starts[commands[-1]] >= 40
 
 
+@pytest.mark.parametrize("queues", [(0, 1, 0, 1, 1), (0, 0, 0)])
+def test_requests_follow_no_sooner_than_what_queues_share_allows(queues):
+    commands, needs = chain(*queues)
+    assert schedule(commands, needs, least=200.0).interval == 200
+    assert schedule(commands, needs, least=20.0).interval >= 30
+
+
 def test_what_needs_only_one_queue_takes_turns_within_one_round():
     commands, needs = chain(0, 0, 0)
     plan = schedule(commands, needs)

@@ -6,7 +6,7 @@ compiles a model, `halfdome.compare` holds it against ONNX Runtime. `halfdome.hd
 processor.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Imports a public name when it is first used: every run of pytest loads this package."""
+    if name == "__version__":
+        return metadata.version("halfdome")
     if name not in _HOMES:
         raise AttributeError(f"module 'halfdome' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -65,6 +65,7 @@ class DramChannel {
       if (queued.line == line) {
         queued.mask |= mask;
         queued.ready = ~queued.mask ? clock + COMBINE_CLOCKS : clock;
+        rank(writes_.banks[entry.bank], banks_[entry.bank]);
         if (writes_go()) reconsider(clock);
         return true;
       }
@@ -114,17 +115,25 @@ class DramChannel {
     int64_t* done;
     int bank;
   };
+  enum Kind { COLUMN, ACTIVATE, PRECHARGE, REFRESH };
+  // The command that a bank needs next, and from when on bank and request allow it.
+  struct Need {
+    Kind kind;
+    int slot;  // of the request it is for
+    int64_t bank_ready, ready, arrival;
+    uint64_t order;
+  };
   // Requests to one bank, oldest first, with the first to the open row and the first to another.
   struct BankQueue {
     std::vector<Entry> entries;
     int hit = -1, miss = -1;
+    Need need;  // if there are any
   };
   struct Queue {
     BankQueue banks[BANKS];
     size_t size = 0;
     unsigned asked = 0;  // banks with requests, as bits
   };
-  enum Kind { COLUMN, ACTIVATE, PRECHARGE, REFRESH };
   struct Bank {
     int64_t row = -1;
     int64_t next[3] = {};  // when the bank allows what a request may need, by kind
@@ -155,6 +164,7 @@ class DramChannel {
     bank.entries.push_back(entry);
     ++queue.size;
     queue.asked |= 1u << entry.bank;
+    if (first) rank(bank, banks_[entry.bank]);
     return first;
   }
 
@@ -171,16 +181,30 @@ class DramChannel {
 
   void set_row(int bank, int64_t row) {
     banks_[bank].row = row;
-    for (Queue* queue : {&reads_, &writes_}) find_slots(queue->banks[bank], row);
+    for (Queue* queue : {&reads_, &writes_}) {
+      BankQueue& requests = queue->banks[bank];
+      requests.hit = row < 0 ? -1 : first(requests, 0, [&](int64_t wanted) { return wanted == row; });
+      requests.miss = first(requests, 0, [&](int64_t wanted) { return wanted != row; });
+    }
   }
 
-  static void find_slots(BankQueue& queue, int64_t open_row) {
-    queue.hit = queue.miss = -1;
-    const auto count = static_cast<int>(queue.entries.size());
-    for (int i = 0; i < count && (queue.hit < 0 || queue.miss < 0); ++i) {
-      int& slot = queue.entries[i].row == open_row ? queue.hit : queue.miss;
-      if (slot < 0) slot = i;
+  // The first request, from slot `from` on, to a row that is `right`; -1 if there is none.
+  template <typename Right>
+  static int first(const BankQueue& requests, int from, Right right) {
+    const auto count = static_cast<int>(requests.entries.size());
+    for (int i = from; i < count; ++i) {
+      if (right(requests.entries[i].row)) return i;
     }
+    return -1;
+  }
+
+  // Finds what the bank needs; to be called when its state or what is asked of it has changed.
+  static void rank(BankQueue& requests, const Bank& bank) {
+    if (requests.entries.empty()) return;
+    const Kind kind = stays_open(requests, bank) ? COLUMN : bank.row < 0 ? ACTIVATE : PRECHARGE;
+    const int slot = kind == COLUMN ? requests.hit : requests.miss;
+    const Entry& entry = requests.entries[slot];
+    requests.need = {kind, slot, bank.next[kind], entry.ready, entry.arrival, entry.order};
   }
 
   // Whether the bank's next command is for the open row.
@@ -265,14 +289,12 @@ class DramChannel {
     Choice choices[] = {{COLUMN, writing}, {ACTIVATE, writing}, {PRECHARGE, writing}};
     const int64_t allowed[] = {writing ? next_write_ : next_read_, activate_window(),
                                last_precharge_ + s_.ppd};
-    for (unsigned left = queue.asked; left; left &= left - 1) {
+    unsigned left = queue.asked;
+    if (refreshing_ >= 0) left &= ~(1u << refreshing_);
+    for (; left; left &= left - 1) {
       const int b = __builtin_ctz(left);
-      if (b == refreshing_) continue;
-      const BankQueue& requests = queue.banks[b];
-      const Bank& bank = banks_[b];
-      const Kind kind = stays_open(requests, bank) ? COLUMN : bank.row < 0 ? ACTIVATE : PRECHARGE;
-      consider(choices[kind], requests, kind == COLUMN ? requests.hit : requests.miss,
-               std::max(bank.next[kind], allowed[kind]));
+      const Need& need = queue.banks[b].need;
+      consider(choices[need.kind], b, need, allowed[need.kind]);
     }
     const auto& [column, activate, precharge] = choices;
     if (scarce_ == COMMAND_BUS) {
@@ -309,19 +331,18 @@ class DramChannel {
     return draining_ || !reads_wait;
   }
 
-  // Makes the request in `slot` the choice if it can go before it, or as soon and is older.
-  void consider(Choice& choice, const BankQueue& requests, int slot, int64_t ready) const {
-    const Entry& entry = requests.entries[slot];
+  // Makes what `bank` needs the choice if it can go before it, or as soon and is older.
+  void consider(Choice& choice, int bank, const Need& need, int64_t allowed) const {
     // A line being combined waits, unless the queue has to be drained.
-    ready = std::max(ready, draining_ ? entry.arrival : entry.ready);
+    const int64_t ready = std::max({allowed, need.bank_ready, draining_ ? need.arrival : need.ready});
     const int64_t clock = std::max(ready, now_);
     if (clock > choice.clock) return;
-    if (clock == choice.clock && entry.order > choice.order) return;
+    if (clock == choice.clock && need.order > choice.order) return;
     choice.ready = ready;
     choice.clock = clock;
-    choice.bank = entry.bank;
-    choice.slot = slot;
-    choice.order = entry.order;
+    choice.bank = bank;
+    choice.slot = need.slot;
+    choice.order = need.order;
   }
 
   void note(int64_t clock, DramCommand::Kind kind, int bank, int64_t row = 0, int column = 0,
@@ -332,9 +353,15 @@ class DramChannel {
   Queue& queue(const Choice& choice) { return choice.writing ? writes_ : reads_; }
 
   void issue(const Choice& choice) {
-    const int64_t clock = choice.clock;
     Bank& bank = banks_[choice.bank];
-    now_ = clock + CLOCKS[choice.kind];
+    now_ = choice.clock + CLOCKS[choice.kind];
+    change(choice, bank);
+    for (Queue* queue : {&reads_, &writes_}) rank(queue->banks[choice.bank], bank);
+  }
+
+  // What a command does to its bank and to what is asked of it.
+  void change(const Choice& choice, Bank& bank) {
+    const int64_t clock = choice.clock;
     switch (choice.kind) {
       case COLUMN:
         access(choice, bank);
@@ -402,7 +429,9 @@ class DramChannel {
     requests.entries.erase(requests.entries.begin() + choice.slot);
     --queue.size;
     if (requests.entries.empty()) queue.asked &= ~(1u << entry.bank);
-    find_slots(requests, bank.row);
+    // Those in front of it are to other rows.
+    requests.miss -= requests.miss > choice.slot;
+    requests.hit = first(requests, choice.slot, [&](int64_t row) { return row == bank.row; });
     const bool close = closes(requests, bank);
     note(clock, choice.writing ? DramCommand::WRITE : DramCommand::READ, entry.bank, entry.row,
          s_.column_of(entry.line), close);

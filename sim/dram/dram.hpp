@@ -9,8 +9,8 @@
 #pragma once
 
 #include <cstring>
-#include <deque>
 
+#include "../ring.hpp"
 #include "channel.hpp"
 
 namespace halfdome {
@@ -280,13 +280,13 @@ class Dram {
   std::vector<ReadBurst*> heads_;       // the oldest of each ID that has any
   std::vector<ReadBurst*> last_of_id_;  // the newest of each ID, null if it has none
   uint64_t accepted_ = 0;
-  std::deque<ReadBurst*> undispatched_;
+  Ring<ReadBurst*> undispatched_;
   ReadBurst* active_ = nullptr;
   bool rvalid_ = false;
-  std::deque<WriteBurst> addresses_;
+  Ring<WriteBurst> addresses_;
   std::vector<Beat> beats_;
   size_t beat_head_ = 0, beat_count_ = 0;
-  std::deque<Response> responses_;
+  Ring<Response> responses_;
   bool arready_ = true, awready_ = true, wready_ = true;
   int64_t wake_ = NEVER, wake_cycle_ = NEVER;  // when a channel has something to do: clock and cycle
   uint64_t stall_cycles_ = 0;

@@ -18,6 +18,8 @@ class RoundRobin {
     above_ = ~(grant | (grant - 1));
     return static_cast<unsigned>(__builtin_ctz(grant));
   }
+  // Those that go first.
+  uint32_t above() const { return above_; }
 
  private:
   uint32_t above_ = 0;
@@ -51,6 +53,8 @@ class StreamArbiter {
   bool valid() const { return valid_; }
   const T& front() const { return outer_.item; }
   bool busy() const { return waiting_ || valid_; }
+  // Something is asked for, or on its way: `clock` has something to do.
+  bool active() const { return asking_ || busy(); }
 
   // Input `number` asks in this cycle.
   void ask(unsigned number) {
@@ -64,7 +68,6 @@ class StreamArbiter {
   // and those that are `held` wait.
   template <typename Take>
   void clock(bool ready, uint32_t urgent, uint32_t held, Take take) {
-    if (!asking_ && !busy()) return;
     const uint32_t asking = asking_;
     asking_ = 0;
     if (inner_.empty()) {

@@ -57,6 +57,12 @@ class Tally {
     now_ = kind;
     since_ = cycle;
   }
+  // Of cycles before `cycle` so many more were spent on each kind; from then on, `kind`.
+  void pass(const int64_t (&spent)[KINDS], unsigned kind, int64_t cycle) {
+    for (size_t i = 0; i < KINDS; ++i) counts_[i] += spent[i];
+    now_ = kind;
+    since_ = cycle;
+  }
   // Cycles of `kind` before `cycle`.
   int64_t count(unsigned kind, int64_t cycle) const {
     return counts_[kind] + (kind == now_ ? cycle - since_ : 0);

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "ring.hpp"
+#include "../ring.hpp"
 
 namespace halfdome::timing {
 

@@ -2,7 +2,10 @@
 // (hdl/memory/system.py, switch.py, axi_arbiter.py).
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <memory>
+#include <utility>
 
 #include "../dram/dram.hpp"
 #include "engine.hpp"
@@ -96,15 +99,7 @@ class MemorySystem {
       busy_pads_ |= uint32_t{1} << wanted;
       asked(reader, wanted, read_told);
     });
-    read_sent_ = read_arbiter_.valid() && dram_.takes_reads();
-    if (read_sent_) reading_ = read_arbiter_.front();
-    stalls_ |= read_arbiter_.valid() && !read_sent_;
-    read_arbiter_.clock(dram_.takes_reads(), urgent(), held(), [&](unsigned i) {
-      ++flight_[reads_[i].core];
-      const Asked item{i, reads_[i].port.address, reads_[i].port.words};
-      asked(reads_[i], DRAM, read_told);
-      return item;
-    });
+    if (read_arbiter_.active()) arbitrate_reads(read_told);
     writing_ports_.each([&](size_t core, size_t number) {
       const size_t i = core * CORE_WRITES + number;
       Writer& writer = writes_[i];
@@ -119,13 +114,7 @@ class MemorySystem {
       busy_pads_ |= uint32_t{1} << wanted;
       taken(writer, write_told);
     });
-    send_write();
-    write_arbiter_.clock(write_done_, urgent(), 0, [&](unsigned i) {
-      const Asked item{i, writes_[i].port.address, writes_[i].port.bytes};
-      ++writes_[i].waiting;
-      taken(writes_[i], write_told);
-      return item;
-    });
+    if (write_arbiter_.active()) arbitrate_writes(write_told);
   }
 
   void end(int64_t cycle) {
@@ -151,6 +140,22 @@ class MemorySystem {
     if (!watchers_.empty()) tell_pending(cycle);
     next_ = busy ? cycle + 1 : dram_next_;
   }
+
+  // Nobody is served, and nobody asks for anything.
+  bool rests() const {
+    return next_ == NEVER && !reading_ports_.owners && !writing_ports_.owners && !restless_.owners;
+  }
+  // The card itself asks for something.
+  bool card_asks() const {
+    const auto valid = [](const auto& client) { return client.port.valid; };
+    return std::any_of(reads_.begin() + static_cast<ptrdiff_t>(cores_ * CORE_READS), reads_.end(), valid) ||
+           std::any_of(writes_.begin() + static_cast<ptrdiff_t>(cores_ * CORE_WRITES), writes_.end(), valid);
+  }
+  // The banks of a core's scratchpad.
+  BankTurns& pad_reads(size_t core) { return pads_[core]->reads; }
+  BankTurns& pad_writes(size_t core) { return pads_[core]->writes; }
+  // The ports by which an engine reads, as bits of those of a scratchpad.
+  uint32_t read_ports(unsigned engine) const { return of_engine_[engine].reads; }
 
   // The next cycle in which memory does something by itself.
   int64_t next() const { return next_; }
@@ -201,8 +206,7 @@ class MemorySystem {
     unsigned waiting = 0;  // for a response of DRAM
   };
   struct Pad {
-    explicit Pad(const Parameters& p)
-        : reads(p, CORE_READS + CARD_READS), writes(p, CORE_WRITES + CARD_WRITES) {}
+    explicit Pad(const Parameters& p) : reads(p), writes(p) {}
     BankTurns reads, writes;
     // Words leave their bank a cycle after their turn, and the scratchpad a cycle later.
     uint32_t fetched = 0, fetched_ends = 0, response = 0, response_ends = 0;
@@ -293,6 +297,30 @@ class MemorySystem {
   }
 
   template <typename Told>
+  void arbitrate_reads(Told told) {
+    read_sent_ = read_arbiter_.valid() && dram_.takes_reads();
+    if (read_sent_) reading_ = read_arbiter_.front();
+    stalls_ |= read_arbiter_.valid() && !read_sent_;
+    read_arbiter_.clock(dram_.takes_reads(), urgent(), held(), [&](unsigned i) {
+      ++flight_[reads_[i].core];
+      const Asked item{i, reads_[i].port.address, reads_[i].port.words};
+      asked(reads_[i], DRAM, told);
+      return item;
+    });
+  }
+
+  template <typename Told>
+  void arbitrate_writes(Told told) {
+    send_write();
+    write_arbiter_.clock(write_done_, urgent(), 0, [&](unsigned i) {
+      const Asked item{i, writes_[i].port.address, writes_[i].port.bytes};
+      ++writes_[i].waiting;
+      taken(writes_[i], told);
+      return item;
+    });
+  }
+
+  template <typename Told>
   void arrive(Reader& reader, bool last, Told told) {
     reader.port.arrives = true;
     reader.port.last = last;
@@ -360,7 +388,7 @@ class MemorySystem {
       dram_.take_response();
       acted = true;
     }
-    if (read_sent_) {
+    if (std::exchange(read_sent_, false)) {
       dram_.read({reading_.port, reading_.address, reading_.amount, size_log2(), 1});
       acted = true;
     }
@@ -370,11 +398,11 @@ class MemorySystem {
       acted = true;
     }
     if (sends_data_) {
-      uint8_t strobe[16] = {};
+      uint8_t strobe[16];
       const auto first = static_cast<unsigned>(sending_.address & (p_.bus_bytes - 1));
-      for (unsigned i = first; i < first + sending_.amount; ++i) {
-        strobe[i / 8] = static_cast<uint8_t>(strobe[i / 8] | 1 << i % 8);
-      }
+      const auto ones = (static_cast<unsigned __int128>(1) << (sending_.amount - 1) << 1) - 1;
+      const unsigned __int128 written = ones << first;
+      std::memcpy(strobe, &written, sizeof strobe);
       traffic.written_bytes += sending_.amount;
       dram_.write_data(nullptr, strobe, true);
       acted = true;

@@ -6,7 +6,7 @@
 
 #include "../fabric/endpoint.hpp"
 #include "engine.hpp"
-#include "ring.hpp"
+#include "../ring.hpp"
 
 namespace halfdome::timing {
 

@@ -53,8 +53,10 @@ class CompletionWriter {
         break;
     }
   }
+  // Whether something happens in the next cycle already.
   bool busy(bool offered) const {
-    if (state_ != IDLE || (offered && !full())) return true;
+    if (state_ == DATA) return false;  // until the last word is taken
+    if (state_ == REQUEST || (offered && !full())) return true;
     for (unsigned i = 0; i < MSIX_VECTORS; ++i) {
       if (due_ >> i & 1 || (pending_ >> i & 1 && !masked(i))) return true;
     }
@@ -135,6 +137,8 @@ class Processor : public Registers {
   bool bus_master() const { return bus_master_ && !resetting_; }
   bool resetting() const { return resetting_; }
   uint32_t timeout() const { return timeout_; }
+  // Something was done to registers since the last cycle of which it was told.
+  bool written() const { return written_; }
 
   // `told` of every engine that is given a command, or whose result is taken.
   template <typename Told>
@@ -197,6 +201,8 @@ class Processor : public Registers {
     if (clear) power_on();
   }
 
+  // The next cycle in which something happens, if no word of a fetch comes, no word of a completion is
+  // taken and no engine ends.
   int64_t next(int64_t cycle) const {
     const auto queue = [&](size_t core, unsigned engine) -> const EngineQueue& {
       return queues_[core][engine];
@@ -215,6 +221,7 @@ class Processor : public Registers {
   void drop_request(bool poisoned) override {
     ++dropped_requests_;
     poisoned_requests_ += poisoned;
+    written_ = true;
     completion.error();
   }
 
@@ -293,7 +300,7 @@ class Processor : public Registers {
   RoundRobinMerge<Finished> all_finished_;
   int taken_core_ = -1;
   bool run_ = false, bus_master_ = true, resetting_ = false;
-  bool written_ = false;  // registers, since the last cycle of which it was told
+  bool written_ = false;
   int64_t zeroed_ = -1;  // counters that a reset has zeroed; -1 before
   uint32_t dropped_requests_ = 0, poisoned_requests_ = 0, rejected_doorbells_ = 0;
   std::vector<uint64_t> snapshot_;

@@ -83,6 +83,18 @@ class Requester {
     hand_over();
   }
 
+  // Nothing happens in `cycle`: `clock` would change nothing.
+  bool rests(int64_t cycle, const PacketBuffer& i, uint32_t timeout) const {
+    if (valid_ || request_valid_ || record_due_ || refused_ || freed_ >= 0) return false;
+    if (fetch_.valid || fetch_.taken || fetch_state_ == HAND_OVER) return false;
+    if (i.offers(cycle) && (beats_left_ || (i.first() && i.front().tlp.is_completion()))) return false;
+    if (watch_at(timeout) <= cycle) return false;
+    for (const auto& client : clients_) {
+      if (!client->rests()) return false;
+    }
+    return true;
+  }
+
   // Everything is as after power-on: no read is in flight.
   void reset() {
     for (Read& read : reads_) read = {};
@@ -140,6 +152,10 @@ class Requester {
       settling = active && splitter.idle() && !held && in_flight == 0;
       port.idle = !active;
       port.failure = failure;
+    }
+    bool rests() const {
+      return !port.valid && !port.taken && splitter.idle() && !held && !settling &&
+             (in_flight || !active) && port.idle == !active && port.failure == failure;
     }
     bool busy(bool goes_on) const {
       return port.valid || (!splitter.idle() && goes_on) || (held && goes_on) || settling ||

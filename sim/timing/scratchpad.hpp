@@ -8,8 +8,8 @@ namespace halfdome::timing {
 // The reads, or the writes, of all ports. In a cycle: `begin`, then requests are taken, then `end`.
 class BankTurns {
  public:
-  BankTurns(const Parameters& p, size_t ports)
-      : p_(p), turns_(static_cast<size_t>(p.scratchpad_banks)), wanted_(turns_.size()), bursts_(ports) {}
+  explicit BankTurns(const Parameters& p)
+      : p_(p), turns_(static_cast<size_t>(p.scratchpad_banks)) {}
 
   // Finds out whose word each bank serves.
   void begin() {
@@ -21,6 +21,7 @@ class BankTurns {
       wanted_[bank] |= uint32_t{1} << port;
       banks |= uint32_t{1} << bank;
     }
+    served |= banks;
     for (; banks; banks &= banks - 1) {
       const auto bank = static_cast<unsigned>(__builtin_ctz(banks));
       const unsigned port = turns_[bank].take(wanted_[bank]);
@@ -57,8 +58,19 @@ class BankTurns {
   }
 
   bool busy() const { return active_; }
+  uint32_t served = 0;  // banks that have served anybody, since somebody set it to none
+  // Whose turn it is at each bank.
+  const std::vector<RoundRobin>& turns() const { return turns_; }
+  // After somebody else's turns at some banks.
+  void pass(const std::vector<RoundRobin>& turns, uint32_t banks) {
+    for (; banks; banks &= banks - 1) {
+      const auto bank = static_cast<unsigned>(__builtin_ctz(banks));
+      turns_[bank] = turns[bank];
+    }
+  }
 
  private:
+  static constexpr size_t MOST = 32;  // bits of a set of ports, or of banks
   struct Burst {
     uint64_t word, next_word;
     unsigned left, next_left;
@@ -66,8 +78,8 @@ class BankTurns {
 
   const Parameters& p_;
   std::vector<RoundRobin> turns_;
-  std::vector<uint32_t> wanted_;  // by bank, ports; empty between cycles
-  std::vector<Burst> bursts_;
+  uint32_t wanted_[MOST] = {};  // by bank, ports; empty between cycles
+  Burst bursts_[MOST] = {};     // by port
   uint32_t active_ = 0, got_ = 0, ends_ = 0, taken_ = 0;
 };
 

@@ -8,7 +8,7 @@
 #include "../kernel/card.hpp"
 #include "dma.hpp"
 #include "gather/engine.hpp"
-#include "matmul/engine.hpp"
+#include "matmul/solo.hpp"
 #include "registers.hpp"
 #include "values/values.hpp"
 #include "verdicts.hpp"
@@ -64,13 +64,12 @@ class TimingCard : public Card {
              uint8_t* memory, bool with_values, const SemanticsCalls& calls, int64_t number)
       : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
                                    AXI_ID_BITS)),
-        p_(parameters), semantics_(p_, memory, with_values, calls, number),
-        bytes_(memory, p_), memory_(p_, dram), buffer_(p_),
+        p_(parameters), cores_(static_cast<size_t>(p_.cores)), semantics_(p_, memory, with_values, calls, number),
+        bytes_(memory, p_), memory_(p_, dram), solo_(memory_), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
-    const auto cores = static_cast<size_t>(p_.cores);
-    posted_ = std::vector<PostedPort>(cores);
+    posted_ = std::vector<PostedPort>(cores_);
     std::vector<std::vector<Engine*>> engines;
-    for (size_t core = 0; core < cores; ++core) {
+    for (size_t core = 0; core < cores_; ++core) {
       std::vector<Engine*> of_core;
       for (unsigned number_of_engine = 0; number_of_engine < ENGINES; ++number_of_engine) {
         engines_.push_back(make_engine(core, number_of_engine));
@@ -79,7 +78,7 @@ class TimingCard : public Card {
       engines.push_back(std::move(of_core));
     }
     wakes_.assign(engines_.size(), NEVER);
-    was_idle_.resize(cores);
+    was_idle_.resize(cores_);
     processor_ = std::make_unique<Processor>(p_, std::move(engines), fetch_, semantics_, requester_,
                                              memory_);
     completer_ = std::make_unique<Completer>(p_, bytes_, *processor_, memory_.card_read(0),
@@ -90,7 +89,7 @@ class TimingCard : public Card {
 
  private:
   // One for each core's stores, and one for completions.
-  size_t writers() const { return static_cast<size_t>(p_.cores) + 1; }
+  size_t writers() const { return cores_ + 1; }
 
   std::unique_ptr<Engine> make_engine(size_t core, unsigned number) {
     const auto read = [&](unsigned i) -> ReadPort& { return memory_.core_read(core, i); };
@@ -138,35 +137,77 @@ class TimingCard : public Card {
     if (later_ <= cycle) wake_late(cycle);
     const auto read_told = [&](size_t core, size_t number) { tell(core, READ_OWNERS[number]); };
     const auto write_told = [&](size_t core, size_t number) { tell(core, WRITE_OWNERS[number]); };
+    if (solo_.works() && (told_ & ~(uint64_t{1} << solo_engine_) || completer_->busy())) end_solo(cycle);
     memory_.begin(cycle, read_told, write_told);
     bool front = std::min(front_next_, endpoint.next_event(cycle)) <= cycle;
     if (front) begin_front();
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left), core = i / ENGINES;
-      engines_[i]->offer(cycle);
-      memory_.look(core, static_cast<unsigned>(i % ENGINES));
-      front |= posted_[core].valid || posted_[core].data_valid || requester_.dma(core).valid;
+      offer(i, cycle);
+      const size_t number = i % ENGINES;
+      if (number == LOAD_ENGINE) front |= requester_.dma(core).valid;
+      if (number == STORE_ENGINE) front |= posted_[core].valid || posted_[core].data_valid;
     }
     if (front) {
       completer_->offer(cycle, buffer_);
       requester_.offer();
       processor_->completion.offer();
+      if (solo_.works() && memory_.card_asks() && end_solo(cycle)) {
+        memory_.begin(cycle, read_told, write_told);
+        if (told_ >> solo_engine_ & 1) offer(solo_engine_, cycle);
+      }
       memory_.look_at_card();
     }
     memory_.arbitrate(read_told, write_told);
     if (front) exchange(cycle);
     for (uint64_t left = told_; left; left &= left - 1) {
       const size_t i = first(left);
-      wake(i, engines_[i]->clock(cycle), cycle);
-      if (engines_[i]->done()) front_next_ = processor_next_ = cycle + 1;
+      const bool passed = solo_.passes() && solo_.works(engines_[i].get());
+      wake(i, passed ? solo_.conclude(cycle) : engines_[i]->clock(cycle), cycle);
+      if (engines_[i]->done()) {
+        front_next_ = processor_next_ = cycle + 1;
+        processor_moved_ = true;
+        if (solo_.works(engines_[i].get())) solo_.keep(cycle);
+      }
     }
+    if (product_core_ >= 0) begin_solo(static_cast<size_t>(std::exchange(product_core_, -1)), cycle);
     memory_.end(cycle);
     if (front) end_front(cycle);
   }
 
+  void offer(size_t i, int64_t cycle) {
+    engines_[i]->offer(cycle);
+    memory_.look(i / ENGINES, static_cast<unsigned>(i % ENGINES));
+  }
+
+  // The product of `core` that was given to its engine in `cycle` may have memory to itself.
+  void begin_solo(size_t core, int64_t cycle) {
+    const size_t i = core * ENGINES + MATMUL_ENGINE;
+    auto& engine = static_cast<MatmulEngine&>(*engines_[i]);
+    const uint64_t own = uint64_t{1} << i;
+    if (solo_.works() || !engine.waits() || soon_ & ~own) return;
+    for (size_t other = 0; other < wakes_.size(); ++other) {
+      if (other != i && wakes_[other] != NEVER) return;
+    }
+    soon_ &= ~own;
+    solo_engine_ = i;
+    wake(i, solo_.begin(core, engine, cycle, wakes_[i]), cycle);
+  }
+  // It has it to itself no longer. Whether cycles before `cycle` were caught up with: then its engine
+  // is told of those from now on.
+  bool end_solo(int64_t cycle) {
+    const bool passed = solo_.passes();
+    const int64_t next = solo_.end(cycle);
+    if (!passed) return false;
+    wakes_[solo_engine_] = next;
+    if (next <= cycle) told_ |= uint64_t{1} << solo_engine_;
+    else later_ = std::min(later_, next);
+    return true;
+  }
+
   void begin_front() {
     for (size_t i = 0; i < writers_.size(); ++i) {
-      PostedPort& port = i < posted_.size() ? posted_[i] : processor_->completion.port;
+      PostedPort& port = i < cores_ ? posted_[i] : processor_->completion.port;
       const bool idle = port.idle;
       writers_[i].begin(mux_.holds(2 + i));
       if (!idle && port.idle) tell(i, STORE_ENGINE);
@@ -175,8 +216,9 @@ class TimingCard : public Card {
   void end_front(int64_t cycle) {
     for (PostedPort& port : posted_) port.taken = port.data_taken = false;
     processor_->completion.port.taken = processor_->completion.port.data_taken = false;
-    for (size_t core = 0; core < posted_.size(); ++core) requester_.dma(core).taken = false;
-    processor_next_ = processor_->next(cycle);
+    for (size_t core = 0; core < cores_; ++core) requester_.dma(core).taken = false;
+    if (processor_moved_ || processor_->written()) processor_next_ = processor_->next(cycle);
+    processor_moved_ = false;
     front_next_ = front_next(cycle);
   }
 
@@ -199,7 +241,7 @@ class TimingCard : public Card {
 
   // The engine has to do with this cycle.
   void tell(size_t core, unsigned engine) {
-    if (core < posted_.size()) told_ |= uint64_t{1} << (core * ENGINES + engine);
+    if (core < cores_) told_ |= uint64_t{1} << (core * ENGINES + engine);
   }
 
   // Everything between the packet streams and the engines.
@@ -228,20 +270,18 @@ class TimingCard : public Card {
       if (taken && writers_[i].offers_header()) processor_->posted_bytes += writers_[i].header_bytes();
       writers_[i].clock(enable, discard, taken, mux_.tlp);
     }
-    for (size_t core = 0; core < posted_.size(); ++core) {
+    for (size_t core = 0; core < cores_; ++core) {
       if (posted_[core].taken || posted_[core].data_taken) tell(core, STORE_ENGINE);
     }
-    if (processor_next_ <= cycle || fetch_.word_valid) {
-      processor_->clock(cycle, [&](size_t core, unsigned engine) { tell(core, engine); });
+    const PostedPort& completion = processor_->completion.port;
+    if (processor_next_ <= cycle || fetch_.word_valid || completion.taken || completion.data_taken) {
+      processor_->clock(cycle, [&](size_t core, unsigned engine) {
+        tell(core, engine);
+        if (engine == MATMUL_ENGINE) product_core_ = static_cast<int>(core);
+      });
+      processor_moved_ = true;
     }
-    for (size_t core = 0; core < posted_.size(); ++core) was_idle_[core] = requester_.dma(core).idle;
-    requester_.clock(cycle, buffer_, enable, processor_->timeout(), chosen == 1);
-    for (size_t core = 0; core < posted_.size(); ++core) {
-      const DmaPort& dma = requester_.dma(core);
-      if (dma.taken) tell(core, LOAD_ENGINE);
-      // It is told of `idle` a cycle later, when that is so.
-      if (dma.idle && !was_idle_[core]) wake(core * ENGINES + LOAD_ENGINE, cycle + 1, cycle);
-    }
+    if (!requester_.rests(cycle, buffer_, processor_->timeout())) request(cycle, enable, chosen == 1);
     completer_->replier.clock(cycle, chosen == 0, mux_.tlp);
     completer_->clock(cycle, buffer_);
     np_waiting_ -= completer_->replier.started();
@@ -251,6 +291,18 @@ class TimingCard : public Card {
       np_waiting_ += endpoint.beat() == 0 && endpoint.received().flow() == NON_POSTED && !(kind >> 7);
       buffer_.take(cycle, endpoint);
       endpoint.take_beat(cycle);
+    }
+  }
+
+  // `taken`: its request is, in `cycle`.
+  void request(int64_t cycle, bool enable, bool taken) {
+    for (size_t core = 0; core < cores_; ++core) was_idle_[core] = requester_.dma(core).idle;
+    requester_.clock(cycle, buffer_, enable, processor_->timeout(), taken);
+    for (size_t core = 0; core < cores_; ++core) {
+      const DmaPort& dma = requester_.dma(core);
+      if (dma.taken) tell(core, LOAD_ENGINE);
+      // It is told of `idle` a cycle later, when that is so.
+      if (dma.idle && !was_idle_[core]) wake(core * ENGINES + LOAD_ENGINE, cycle + 1, cycle);
     }
   }
 
@@ -271,9 +323,13 @@ class TimingCard : public Card {
   }
 
   const Parameters p_;
+  const size_t cores_;
   CardSemantics semantics_;
   CardBytes bytes_;
   MemorySystem memory_;
+  matmul::Solo solo_;
+  size_t solo_engine_ = 0;  // whose product it is
+  int product_core_ = -1;   // whose engine of products was given one in this cycle, if any
   FetchPort fetch_;
   PacketBuffer buffer_;
   Requester requester_;
@@ -291,6 +347,7 @@ class TimingCard : public Card {
   int64_t cycle_ = 0;
   int64_t front_next_ = NEVER;      // when something happens between packet streams and engines
   int64_t processor_next_ = NEVER;  // and in the processor
+  bool processor_moved_ = false;    // it was told of this cycle, or has to look at its engines
   unsigned np_waiting_ = 0;          // non-posted requests that have come and not begun
 };
 

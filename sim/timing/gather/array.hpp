@@ -37,14 +37,24 @@ class ArrayReader {
   }
 
   void offer() { reader_.offer(); }
+  // In this cycle something comes or was asked for.
+  bool touched() const { return port_.taken || port_.arrives; }
 
   // `ready`: an element is taken if there is one; `stop`: the array is abandoned. Returns when it may
   // go on by itself.
   int64_t clock(int64_t cycle, bool ready, bool stop) {
     const bool taken = held_ != 0 && ready;
-    if (cycle < wake_ && !taken && !stop && !port_.taken && !port_.arrives) return wake_;
+    const bool asked = words_ != 0 && reader_.ready();
+    if (!stop && !touched() && !asked) {
+      if (!taken && cycle < wake_) return wake_;
+      if (taken && held_ > 1) {  // of a word that stays
+        next_ += element_bytes();
+        --held_;
+        return wake_ = cycle + 1;
+      }
+    }
     const uint64_t run = std::min(words_, static_cast<uint64_t>(p_.gather_run_words));
-    const bool asked = words_ != 0 && reader_.ready(), asks = words_ != 0;
+    const bool asks = words_ != 0;
     const bool arrived = reader_.buffer.readable(cycle) && (held_ == 0 || (held_ == 1 && ready) || stop);
     if (arrived) reader_.buffer.read(cycle);
     const int64_t reads = reader_.clock(cycle);

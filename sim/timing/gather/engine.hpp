@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "cache.hpp"
 #include "output.hpp"
@@ -90,13 +91,15 @@ class GatherEngine : public Engine {
     splitter_.start(job_);
     converter_.start(job_);
     writer_.restart(job_);
+    walk_at_ = write_at_ = 0;
   }
 
   int64_t run(int64_t cycle) {
     const bool draining = state_ == State::DRAIN;
     const bool rows_done = in_flight_ == 0;
-    const bool readers_idle = lengths_.idle() && indices_.idle() && weights_.idle();
-    const bool written = lanes_.drained() && mean_.empty() && converter_.empty() && writer_.idle() && output_.idle;
+    const bool readers_idle = draining && lengths_.idle() && indices_.idle() && weights_.idle();
+    const bool written = draining && lanes_.drained() && mean_.empty() && converter_.empty() &&
+                         writer_.idle() && output_.idle;
     const bool sequenced = sequencer_.done();
 
     // Each part decides by what is on offer and by whether what follows takes more.
@@ -108,11 +111,10 @@ class GatherEngine : public Engine {
     const bool tail_taken = aligner_.tail_valid() && scaler_.ready();
     aligner_.look(cycle, fetcher_, word_taken, tail_taken);
     const bool located = interleaver_.valid() && fetcher_.ready(cycle);
-    sequencer_.look(bag_lengths_, indices_, weights_);
-    const bool dealt = sequencer_.offers && interleaver_.ready();
+    const bool dealt = deal(cycle, draining);
 
     Activity working = lanes_.blocked ? BLOCKED : lanes_.working ? BUSY : STARVED;
-    if (draining && rows_done && readers_idle) working = BLOCKED;
+    if (rows_done && readers_idle) working = BLOCKED;
     account.become(working, cycle);
     const GatherWait wait = working == BLOCKED     ? WAITS_FOR_OUTPUT
                             : lanes_.working       ? WAITS_FOR_LANES
@@ -121,7 +123,9 @@ class GatherEngine : public Engine {
                                                    : WAITS_FOR_INDICES;
     waits_.become(1 + wait, cycle);
 
-    int64_t next = write(cycle);
+    if (cycle >= write_at_ || output_.taken) write_at_ = write(cycle);
+    int64_t next = lanes_.clock(cycle, std::exchange(sum_taken_, false));
+    gather::consider(write_at_, lanes_.sums, cycle);
     bool moved = false;
     const auto at = [&](int64_t when) { next = std::min(next, when); };
 
@@ -141,32 +145,49 @@ class GatherEngine : public Engine {
     const gather::BagInterleaver::Output lookup = interleaver_.front();
     at(fetcher_.clock(cycle, located ? &lookup : nullptr, returned));
 
-    // Lookups.
-    const bool length_taken = sequencer_.takes_length(dealt), index_taken = sequencer_.takes_index(dealt);
     at(interleaver_.clock(cycle, located, dealt ? &sequencer_.lookup : nullptr));
     in_flight_ += dealt;
     in_flight_ -= factors_taken;
-    const bool has_element = lengths_.valid();
-    const int64_t element = has_element ? lengths_.element() : 0;
-    const bool element_ready = bag_lengths_.ready(length_taken);
-    moved |= sequencer_.clock(dealt);
-    moved |= bag_lengths_.clock(length_taken, has_element ? &element : nullptr);
-    at(lengths_.clock(cycle, element_ready, draining));
-    at(indices_.clock(cycle, index_taken, draining));
-    at(weights_.clock(cycle, index_taken && job_.weighted, draining));
+    if (walks_) walk_at_ = walk(cycle, dealt, draining);
+    at(walk_at_);
+    at(write_at_);
 
     if (state_ == State::RUN && sequenced) {
       sequencer_.finish();
       state_ = State::DRAIN;
       moved = true;
-    } else if (draining && rows_done && readers_idle) {
+    } else if (rows_done && readers_idle) {
       if (written) state_ = State::REPORT;
       moved = true;
     }
-    return moved || dealt || located ? cycle + 1 : next;
+    return moved || located ? cycle + 1 : next;
   }
 
-  // What comes from the lanes, on its way to memory.
+  // Whether a lookup goes from the arrays to the interleaver. What walks the arrays goes on if it
+  // asked for this cycle, if words come, or if what it offers is taken.
+  bool deal(int64_t cycle, bool draining) {
+    walks_ = cycle >= walk_at_ || draining || lengths_.touched() || indices_.touched() || weights_.touched();
+    if (walks_) sequencer_.look(bag_lengths_, indices_, weights_);
+    const bool dealt = sequencer_.offers && interleaver_.ready();
+    walks_ |= dealt;
+    return dealt;
+  }
+
+  // From the arrays to a lookup. Returns when it may go on by itself.
+  int64_t walk(int64_t cycle, bool dealt, bool draining) {
+    const bool length_taken = sequencer_.takes_length(dealt), index_taken = sequencer_.takes_index(dealt);
+    const bool has_element = lengths_.valid();
+    const int64_t element = has_element ? lengths_.element() : 0;
+    const bool element_ready = bag_lengths_.ready(length_taken);
+    bool moved = sequencer_.clock(dealt);
+    moved |= bag_lengths_.clock(length_taken, has_element ? &element : nullptr);
+    const int64_t next = std::min({lengths_.clock(cycle, element_ready, draining),
+                                   indices_.clock(cycle, index_taken, draining),
+                                   weights_.clock(cycle, index_taken && job_.weighted, draining)});
+    return moved || dealt ? cycle + 1 : next;
+  }
+
+  // What comes from the lanes, on its way to memory. Returns when it may go on by itself.
   int64_t write(int64_t cycle) {
     const bool chunk = lanes_.sums.readable(cycle);
     const gather::Pooled pooled = chunk ? lanes_.sums.front() : gather::Pooled{};
@@ -174,13 +195,13 @@ class GatherEngine : public Engine {
     const bool bytes_taken = converter_.bytes.readable(cycle) && writer_.ready();
     const bool mean_taken = job_.mean && mean_.means.readable(cycle) && converter_.ready();
     const bool group_taken = chunk && (job_.mean ? mean_.ready() : converter_.ready());
-    const bool chunk_taken = group_taken && splitter_.last_part(pooled);
-    if (chunk_taken) lanes_.sums.read(cycle);
-    int64_t next = lanes_.clock(cycle, chunk_taken);
+    sum_taken_ = group_taken && splitter_.last_part(pooled);
+    if (sum_taken_) lanes_.sums.read(cycle);
     if (group_taken) splitter_.clock(pooled);
     gather::Group converted = group, bytes{};
+    int64_t next = NEVER;
     if (mean_taken) converted = mean_.means.read(cycle);
-    if (job_.mean) next = std::min(next, mean_.clock(cycle, group_taken ? &group : nullptr, mean_taken));
+    if (job_.mean) next = mean_.clock(cycle, group_taken ? &group : nullptr, mean_taken);
     if (bytes_taken) bytes = converter_.bytes.read(cycle);
     const bool converts = job_.mean ? mean_taken : group_taken;
     next = std::min(next, converter_.clock(cycle, converts ? &converted : nullptr, bytes_taken));
@@ -207,6 +228,9 @@ class GatherEngine : public Engine {
   gather::Job job_{};
   State state_ = State::IDLE;
   int64_t start_ = 0;
+  int64_t walk_at_ = 0, write_at_ = 0;  // nothing happens to the arrays, or behind the lanes, before
+  bool walks_ = false;                  // something does in this cycle
+  bool sum_taken_ = false;
   uint64_t in_flight_ = 0;  // lookups between sequencer and lanes
   Tally<1 + GATHER_WAITS> waits_;  // none, then each
 };

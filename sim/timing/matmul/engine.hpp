@@ -17,6 +17,7 @@ class MatmulEngine : public Engine {
   bool ready() const override { return state_ == State::IDLE; }
 
   void take(const Command& command, int64_t cycle) override {
+    command_ = command;
     job_ = matmul::job_of(command);
     state_ = State::START;
     begin_ = cycle + 1 + (command.opcode() == Opcode::CONV2D ? p_.matmul_convolution_latency
@@ -44,6 +45,23 @@ class MatmulEngine : public Engine {
       case State::REPORT: account.become(BLOCKED, cycle); return NEVER;
     }
     return NEVER;
+  }
+
+  // The product that it has taken; whether it has not begun.
+  const Command& command() const { return command_; }
+  bool waits() const { return state_ == State::START; }
+  // All operands of the product lie in the scratchpad.
+  bool is_near() const {
+    uint64_t first = std::min({job_.x, job_.w, job_.y});
+    if (!job_.int32) first = std::min(first, job_.params);
+    return first >= static_cast<uint64_t>(p_.scratchpad_base);
+  }
+  // The product that it has taken has ended in `cycle`: so many cycles were spent on each activity.
+  // Returns the next one of which it must be told.
+  int64_t conclude(const int64_t (&spent)[ACTIVITIES], int64_t cycle) {
+    state_ = State::REPORT;
+    account.pass(spent, BUSY, cycle + 1);
+    return cycle + 1;
   }
 
   bool done() const override { return state_ == State::REPORT; }
@@ -176,6 +194,7 @@ class MatmulEngine : public Engine {
   matmul::RowWriter writer_;
   Fifo<Line> weights_, tiles_, feeds_;
   Ring<Output> outputs_;
+  Command command_{};
   matmul::Job job_{};
   State state_ = State::IDLE;
   int64_t begin_ = 0, output_delay_ = 0, clocked_ = 0;

@@ -3,6 +3,7 @@
 import pytest
 import typer
 
+import halfdome as package
 from halfdome.host import cli
 
 COMMANDS = [
@@ -58,3 +59,8 @@ def test_run_shows_how_to_run_a_model_and_the_demo(halfdome):
     assert status == 0
     for example in ("run model.onnx --input", "run dlrm --samples"):
         assert f"Example: halfdome {example}" in " ".join(text.split())
+
+
+def test_the_version_is_that_of_the_package(halfdome):
+    status, text, _ = halfdome("--version")
+    assert (status, text.split()) == (0, ["halfdome", package.__version__])

@@ -5,7 +5,7 @@
 #include <memory>
 #include <utility>
 
-namespace halfdome::timing {
+namespace halfdome {
 
 template <typename T>
 class Ring {
@@ -42,4 +42,4 @@ class Ring {
   size_t room_ = 0, first_ = 0, size_ = 0;  // `room_`: a power of two, or nothing yet
 };
 
-}  // namespace halfdome::timing
+}  // namespace halfdome

@@ -1,4 +1,4 @@
-"""What parts of a card take on a Lattice ECP5, as Yosys counts it."""
+"""What parts of a card take on a Lattice ECP5 and in silicon, as Yosys counts it."""
 
 import tempfile
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from halfdome.hdl.matmul.accumulators import Accumulators
 from halfdome.hdl.matmul.activations import ActivationBuffer
 from halfdome.hdl.memory.scratchpad import Scratchpad
 from halfdome.hdl.pcie.requester import Requester
+from halfdome.hdl.silicon import gates_and_bits
 from halfdome.hdl.synthesis import UNITS, synthesise
 from halfdome.hdl.vector.function import FunctionLane
 from halfdome.hdl.vector.lanes import ElementDecoder, ElementEncoder
@@ -58,7 +59,8 @@ DELAY_NS = 10
 to twice the LUTs; beside the others of a card it is not what the clock waits for."""
 
 
-def count(component: wiring.Component) -> dict[str, int]:
-    """`synthesise` in a folder of its own."""
+def count(make: Callable[[], wiring.Component]) -> dict[str, int]:
+    """`synthesise` and `gates_and_bits` of what is made, in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        return synthesise(component, Path(folder), DELAY_NS)
+        counted = synthesise(make(), Path(folder), DELAY_NS)
+        return counted | gates_and_bits(make(), Path(folder))

@@ -110,7 +110,7 @@ def explore(
         console.print(tables.of_rows("Points, • on the Pareto front", feasible))
     for point in points:
         if not point.row:
-            console.print(f"{point.name}: infeasible: {point.why}", highlight=False)
+            console.print(f"{point.name}: {point.verdict}: {point.why}", highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
     compared = _on_rtl(study, points, chosen, url, by)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import ceil, log2
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,17 +23,33 @@ from halfdome.hdl.descriptors import DESCRIPTOR_BYTES
 SYNTHESISED = Path(__file__).parent / "area.csv"
 BASE = "tiny"
 """The preset whose fields a row of the file sets."""
-RESOURCES = ("lut", "ff", "dsp", "bram")
+RESOURCES = ("lut", "ff", "dsp", "bram", "gates", "bits")
+"""Of an ECP5; and of silicon, gates as large as a NAND of two inputs, and bits of memory."""
 
 LUT4_PER_DSP = 250
 """An 18x18 multiplier made of LUTs, about 18*18 full adders less the first row, with registers."""
 LUT4_PER_BRAM = 576
 """18 kbit in LUT RAMs that hold 32 bits each."""
 
-READ_BITS = 90
-"""What the requester keeps of a read in flight."""
+COMMAND_BITS = 56
+"""What a queue keeps of a command beside its descriptor."""
 LUT_RAMS_PER_BLOCK = 24
 """LUT RAMs of 16x4 bits from which Yosys takes a block RAM instead: it did for 24, not for 22."""
+
+
+class Memory(NamedTuple):
+    """Words of so many bits.
+
+    Attributes
+    ----------
+    copies : int, of it on an FPGA: one for each that reads
+    by_bytes : bool, whether each byte is written by itself: a block RAM's ninth bit is then lost
+    """
+
+    width: int
+    depth: int
+    copies: int = 1
+    by_bytes: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,13 +60,29 @@ class Part:
     ----------
     number : how many a card has
     fields : of the card that it depends on
-    features : what it consists of: each resource is a sum of these, each times a constant; the
-        last are its block RAMs, and tell those alone
+    logic : what its logic consists of: LUTs, flip-flops, multipliers and gates are sums of these,
+        each times a constant
+    memories : what it keeps
+    joints : what joins memories to logic on an FPGA alone: of the card, and of its block RAMs
     """
 
     number: Callable[[CardConfig], int]
     fields: tuple[str, ...]
-    features: Callable[[CardConfig], Sequence[float]]
+    logic: Callable[[CardConfig], Sequence[float]] = lambda config: (1,)
+    memories: Callable[[CardConfig], Sequence[Memory]] = lambda config: ()
+    joints: Callable[[CardConfig, int], Sequence[float]] = lambda config, blocks: ()
+
+    def features(self, config: CardConfig) -> list[float]:
+        """What it consists of: logic, joints, LUT4 of LUT RAMs, block RAMs, bits of memory."""
+        memories = self.memories(config)
+        taken = [
+            (each.copies * luts, each.copies * blocks)
+            for each in memories
+            for luts, blocks in [memory(each.width * (8 + each.by_bytes) // 8, each.depth)]
+        ]
+        luts, blocks = (sum(each) for each in zip((0, 0), *taken, strict=True))
+        bits = sum(each.width * each.depth for each in memories)
+        return [*self.logic(config), *self.joints(config, blocks), luts, blocks, bits]
 
 
 def memory(width: int, depth: int) -> tuple[int, int]:
@@ -62,9 +95,9 @@ def memory(width: int, depth: int) -> tuple[int, int]:
     return 4 * across * down + width * (down - 1), 0
 
 
-def queue(width: int, depth: int) -> tuple[int, int]:
+def queue(width: int, depth: int) -> Memory:
     """The memory of a queue whose last place is a register."""
-    return memory(width, max(1, depth - 1))
+    return Memory(width, max(1, depth - 1))
 
 
 def _array(config: CardConfig) -> Sequence[float]:
@@ -76,82 +109,112 @@ def _array(config: CardConfig) -> Sequence[float]:
     waiting = columns * (columns - 1) // 2 * sums[-1]
     registers = 44 * rows * columns + columns * sum(sums) + skewed + waiting
     adders = columns * (sums[0] * (at_once - 1) + sum(sums[1:]) * (2 * at_once - 1))
-    return rows * columns, registers, adders, 0
+    return rows * columns, registers, adders
 
 
 def _accumulators(config: CardConfig) -> Sequence[float]:
-    columns, depth = config.array_columns, config.accumulator_rows
-    luts, blocks = memory(32 * columns, depth)
-    return columns, log2(depth), luts, columns * (blocks > 0), blocks
+    return config.array_columns, log2(config.accumulator_rows)
+
+
+def _sums(config: CardConfig) -> Sequence[Memory]:
+    return [Memory(32 * config.array_columns, config.accumulator_rows)]
 
 
 def _activations(config: CardConfig) -> Sequence[float]:
-    rows, bits = config.activation_rows, 8 * config.bus_bytes
-    luts, blocks = memory(bits, 2 * rows * config.burst_words)
-    return 1, bits, bits * (blocks > 0), config.address_bits, luts, blocks
+    return 1, 8 * config.bus_bytes, config.address_bits
+
+
+def _lines(config: CardConfig) -> Sequence[Memory]:
+    """Lines of two tiles, and whether each is padding."""
+    lines = 2 * config.activation_rows
+    return Memory(8 * config.bus_bytes, lines * config.burst_words), Memory(1, lines)
 
 
 def _row_fetcher(config: CardConfig) -> Sequence[float]:
-    outstanding, bits = config.gather_outstanding, 8 * config.bus_bytes
-    of_tags = queue(37 + int(log2(config.bus_bytes)), outstanding)
-    of_words = queue(bits + 1, outstanding * config.burst_words + 1)
-    luts, blocks = map(sum, zip(of_tags, of_words, strict=True))
-    waits = bits * (of_words[1] > 0)
-    return 1, log2(outstanding), bits, waits, config.address_bits, luts, blocks
+    return 1, log2(config.gather_outstanding), 8 * config.bus_bytes, config.address_bits
+
+
+def _bursts(config: CardConfig) -> Memory:
+    """Words of the rows under way."""
+    return queue(8 * config.bus_bytes + 1, config.gather_outstanding * config.burst_words + 1)
+
+
+def _rows(config: CardConfig) -> Sequence[Memory]:
+    tags = queue(37 + int(log2(config.bus_bytes)), config.gather_outstanding)
+    return tags, _bursts(config)
 
 
 def _row_cache(config: CardConfig) -> Sequence[float]:
-    words, ways = config.burst_words, config.gather_cache_ways
+    _, tag = _cache_sets(config)
+    outstanding = log2(config.gather_outstanding)
+    return 1, 8 * config.bus_bytes, config.gather_cache_ways * tag, config.address_bits, outstanding
+
+
+def _cache_sets(config: CardConfig) -> tuple[int, int]:
+    """Sets of a cache, and bits of a tag."""
     line = max(64, config.bus_bytes)
-    sets = config.gather_cache_bytes // (line * ways)
-    tag = 2 + int(log2(config.dram_bytes // (line * sets)))
-    bits = 8 * config.bus_bytes
-    words_read = queue(bits + 1, config.gather_outstanding * words + 1)
-    memories = (
-        memory(tag * ways, sets), memory(bits, sets * ways * words), words_read,
-        queue(2 + int(log2(sets * ways * words**2)), 2 * config.gather_outstanding * words),
-    )  # fmt: skip
-    luts, blocks = map(sum, zip(*memories, strict=True))
-    return 1, bits, ways, bits * (words_read[1] > 0), luts, blocks
+    sets = config.gather_cache_bytes // (line * config.gather_cache_ways)
+    return sets, 2 + int(log2(config.dram_bytes // (line * sets)))
+
+
+def _cached(config: CardConfig) -> Sequence[Memory]:
+    words, ways = config.burst_words, config.gather_cache_ways
+    sets, tag = _cache_sets(config)
+    answers = queue(2 + int(log2(sets * ways * words**2)), 2 * config.gather_outstanding * words)
+    misses = Memory(8 + int(log2(config.dram_bytes // config.bus_bytes)), 4)
+    lines = Memory(8 * config.bus_bytes, sets * ways * words)
+    return Memory(tag * ways, sets), lines, _bursts(config), answers, misses
 
 
 def _scratchpad(config: CardConfig) -> Sequence[float]:
     banks, bits = config.scratchpad_banks, 8 * config.bus_bytes
+    return 1, bits, bits * (banks - 1), banks - 1, config.address_bits
+
+
+def _banks(config: CardConfig) -> Sequence[Memory]:
+    banks = config.scratchpad_banks
     depth = config.scratchpad_bytes // config.bus_bytes // banks
-    # A block RAM has a ninth bit for each byte that is written by itself, and it is not used.
-    blocks = banks * memory(bits * 9 // 8, depth)[1]
-    return 1, bits, bits * (banks - 1), banks - 1, config.address_bits, blocks
+    return banks * [Memory(8 * config.bus_bytes, depth, by_bytes=True)]
 
 
-def _queue(config: CardConfig) -> Sequence[float]:
-    return 1, *queue(8 * DESCRIPTOR_BYTES + 48, config.queue_depth)
+def _commands(config: CardConfig) -> Sequence[Memory]:
+    return [queue(8 * DESCRIPTOR_BYTES + COMMAND_BITS, config.queue_depth)]
 
 
 def _counters(config: CardConfig) -> Sequence[float]:
-    depth, ports = 1 << (config.counters - 1).bit_length(), config.cores + 1
-    luts, blocks = memory(32, depth)
-    return blocks > 0, ports, ports * (blocks == 0), ports * luts, ports * blocks
+    return 1, config.cores + 1
+
+
+def _counts(config: CardConfig) -> Sequence[Memory]:
+    return [Memory(32, 1 << (config.counters - 1).bit_length(), copies=config.cores + 1)]
 
 
 def _fetcher(config: CardConfig) -> Sequence[float]:
+    return 1, config.cores, DESCRIPTOR_BYTES / config.bus_bytes
+
+
+def _fetched(config: CardConfig) -> Sequence[Memory]:
     batch = config.max_read_request_bytes // DESCRIPTOR_BYTES
-    luts, blocks = queue(8 * DESCRIPTOR_BYTES, 2 * batch)
-    return 1, config.cores, config.cores * luts, config.cores * blocks
+    return config.cores * [queue(8 * DESCRIPTOR_BYTES, 2 * batch)]
 
 
 def _requester(config: CardConfig) -> Sequence[float]:
-    luts, blocks = memory(READ_BITS, 1 << (config.dma_tags - 1).bit_length())
-    return (
-        8 * config.bus_bytes, config.cores, config.dma_tags, config.address_bits, luts, blocks,
-    )  # fmt: skip
+    return 1, 8 * config.bus_bytes, config.cores, config.dma_tags, config.address_bits
+
+
+def _reads(config: CardConfig) -> Sequence[Memory]:
+    """What is kept of each read in flight, free tags, and the words of a fetch."""
+    tags = 1 << (config.dma_tags - 1).bit_length()
+    opened = 60 + int(log2(tags)) + config.cores.bit_length()
+    words = config.max_read_request_bytes // config.bus_bytes
+    return [
+        *(Memory(width, tags) for width in (13, 33, opened)), queue(int(log2(tags)), tags),
+        Memory(8 * config.bus_bytes, words),
+    ]  # fmt: skip
 
 
 def _float_stages(config: CardConfig) -> Sequence[float]:
-    return config.gather_float_stages == 1, config.gather_float_stages == 2, 0
-
-
-def _alike(config: CardConfig) -> Sequence[float]:
-    return 1, 0
+    return config.gather_float_stages == 1, config.gather_float_stages == 2
 
 
 def _elements(config: CardConfig) -> int:
@@ -170,14 +233,14 @@ def _of_card(config: CardConfig) -> int:
 PARTS: Mapping[str, Part] = {
     "array": Part(_of_core, ("array_rows", "array_columns"), _array),
     "accumulators": Part(
-        _of_core, ("array_columns", "accumulator_rows", "activation_rows"), _accumulators
+        _of_core, ("array_columns", "accumulator_rows", "activation_rows"), _accumulators, _sums,
+        lambda config, blocks: (config.array_columns * (blocks > 0),),
     ),
     "activations": Part(
-        _of_core, ("activation_rows", "accumulator_rows", "bus_bytes", "dram_bytes"), _activations
+        _of_core, ("activation_rows", "accumulator_rows", "bus_bytes", "dram_bytes"), _activations,
+        _lines, lambda config, blocks: (8 * config.bus_bytes * (blocks > 0),),
     ),
-    "requantiser": Part(
-        lambda config: config.cores * config.array_columns, (), _alike
-    ),
+    "requantiser": Part(lambda config: config.cores * config.array_columns, ()),
     "lane": Part(
         lambda config: config.cores * config.lanes, ("gather_float_stages",), _float_stages
     ),
@@ -185,25 +248,38 @@ PARTS: Mapping[str, Part] = {
         lambda config: config.cores * min(config.lanes, config.bus_bytes // 4),
         ("gather_float_stages",), _float_stages,
     ),
-    "decoder": Part(lambda config: 2 * _elements(config), (), _alike),
-    **dict.fromkeys(("fma", "function", "encoder", "quotient"), Part(_elements, (), _alike)),
-    "pair": Part(lambda config: config.cores * config.byte_lanes, (), _alike),
+    "decoder": Part(lambda config: 2 * _elements(config), ()),
+    **dict.fromkeys(("fma", "function", "encoder", "quotient"), Part(_elements, ())),
+    "pair": Part(lambda config: config.cores * config.byte_lanes, ()),
     "row_fetcher": Part(
-        _of_core, ("gather_outstanding", "bus_bytes", "dram_bytes"), _row_fetcher
+        _of_core, ("gather_outstanding", "bus_bytes", "dram_bytes"), _row_fetcher, _rows,
+        lambda config, blocks: (8 * config.bus_bytes * (blocks > 0),),
     ),
     "row_cache": Part(
         lambda config: config.cores * bool(config.gather_cache_bytes),
         ("gather_cache_bytes", "gather_cache_ways", "gather_outstanding", "bus_bytes",
          "dram_bytes"),
-        _row_cache,
+        _row_cache, _cached,
+        lambda config, blocks: (8 * config.bus_bytes * (memory(*_bursts(config)[:2])[1] > 0),),
     ),
     "scratchpad": Part(
-        _of_core, ("scratchpad_bytes", "scratchpad_banks", "bus_bytes", "dram_bytes"), _scratchpad
+        _of_core, ("scratchpad_bytes", "scratchpad_banks", "bus_bytes", "dram_bytes"), _scratchpad,
+        _banks,
     ),
-    "queue": Part(lambda config: config.cores * len(Engine), ("queue_depth",), _queue),
-    "counters": Part(_of_card, ("counters", "cores"), _counters),
-    "fetcher": Part(_of_card, ("cores", "max_read_request_bytes", "bus_bytes"), _fetcher),
-    "requester": Part(_of_card, ("dma_tags", "bus_bytes", "cores", "dram_bytes"), _requester),
+    "queue": Part(
+        lambda config: config.cores * len(Engine), ("queue_depth",), memories=_commands
+    ),
+    "counters": Part(
+        _of_card, ("counters", "cores"), _counters, _counts,
+        lambda config, blocks: (blocks > 0, (config.cores + 1) * (blocks == 0)),
+    ),
+    "fetcher": Part(
+        _of_card, ("cores", "max_read_request_bytes", "bus_bytes"), _fetcher, _fetched
+    ),
+    "requester": Part(
+        _of_card, ("dma_tags", "bus_bytes", "cores", "dram_bytes", "max_read_request_bytes"),
+        _requester, _reads,
+    ),
 }  # fmt: skip
 
 
@@ -241,15 +317,15 @@ def constants(part: str) -> dict[str, np.ndarray]:
     """What each feature of a part takes of each resource, float64[features]."""
     rows = [row for row in synthesised() if row.part == part and row.fitted]
     features = np.array([PARTS[part].features(row.config) for row in rows], float)
-    found = {}
-    for name in RESOURCES:
+    every = range(features.shape[1])
+    luts, blocks, bits = every[-3:]
+    of_memory = {"lut": (luts, blocks), "ff": (blocks,), "dsp": ()}
+    found = {name: np.zeros(len(every)) for name in RESOURCES}
+    found["bram"][blocks] = found["bits"][bits] = 1
+    used = {name: [*every[:luts], *memory] for name, memory in of_memory.items()}
+    used["gates"] = [*every[: len(PARTS[part].logic(rows[0].config))]]
+    for name, chosen in used.items():
         counted = np.array([row.counted[name] for row in rows], float)
-        blocks = features.shape[1] - 1
-        found[name] = np.zeros(blocks + 1)
-        if name == "bram":
-            found[name][blocks] = 1
-            continue
-        chosen = range(blocks + (name != "dsp"))
         found[name][chosen] = _fitted(features[:, chosen], counted)
     return found
 

@@ -68,7 +68,7 @@ def write(
     """
     measured = [point for point in points if point.row]
     first, reach = measured[0], figures.reach(points)
-    infeasible = [(point.name, point.why) for point in points if not point.row]
+    left_out = [(point.name, f"{point.verdict}: {point.why}") for point in points if not point.row]
     about = {
         each.number: _about(each, first, commands(each), host)
         | {"traces": figures.traces(study, each, reach)}
@@ -88,7 +88,7 @@ def write(
         *_on_rtl(compared),
         '<h2 id="name">{name}</h2><div id="beside">{beside}</div>'.format_map(shown),
         *_html(figures.of_point(study, points, chosen), library=False),
-        "<h2>Infeasible</h2>" + _table(("point", "why"), infeasible) if infeasible else "",
+        "<h2>Not measured</h2>" + _table(("point", "why"), left_out) if left_out else "",
         '<h2>To make it again</h2><pre id="commands">{commands}</pre>'.format_map(shown),
         f'<script type="application/json" id="points">{_json(about)}</script>',
         f"<script>{files(__package__).joinpath('report.js').read_text()}</script>",

@@ -20,7 +20,8 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-from halfdome.host.explore import measure, workers
+from halfdome.host.explore import bounds, measure, workers
+from halfdome.host.explore.bounds import beaten_by
 from halfdome.host.explore.metrics import METRICS
 from halfdome.host.explore.parameters import Value
 from halfdome.host.explore.study import Study
@@ -45,8 +46,9 @@ class Point:
     number : int, by which it is called
     name : str
     values : its parameters by name
-    row : what was measured; empty if it is infeasible
-    why : str, why it is infeasible; empty if it is not
+    row : what was measured; empty if it is infeasible, or was pruned
+    why : str, why that is so; else empty
+    pruned : bool, whether it is not measured because others beat whatever it can do
     """
 
     number: int
@@ -54,6 +56,12 @@ class Point:
     values: Mapping[str, Value]
     row: Mapping[str, Any]
     why: str = ""
+    pruned: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """Why there is no row, in a word."""
+        return "pruned" if self.pruned else "infeasible"
 
 
 def outside(study: Study, row: Mapping[str, Any]) -> list[float]:
@@ -64,6 +72,11 @@ def outside(study: Study, row: Mapping[str, Any]) -> list[float]:
             if limit is not None:
                 found.append(sign * (row[name] - limit) / (abs(limit) or 1))
     return found
+
+
+def is_inside(study: Study, point: Point) -> bool:
+    """Whether a point is feasible and inside all constraints."""
+    return bool(point.row) and all(each <= NONE for each in outside(study, point.row))
 
 
 class Results:
@@ -131,7 +144,10 @@ class Results:
         values = {name: trial.params[name] for name in self._study.parameters}
         found = trial.user_attrs
         name = self._study.point_name(values)
-        return Point(trial.number, name, values, found.get("row", {}), found.get("why", ""))
+        return Point(
+            trial.number, name, values, found.get("row", {}), found.get("why", ""),
+            found.get("pruned", False),
+        )  # fmt: skip
 
     @property
     def total(self) -> int:
@@ -183,6 +199,7 @@ class Results:
         with suppress(UpdateFinishedTrialError):
             if not point.row:
                 trial.set_user_attr("why", point.why)
+                trial.set_user_attr("pruned", point.pruned)
                 self._stored.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
                 return
             trial.set_user_attr("row", point.row)
@@ -224,14 +241,22 @@ def run(
     """Measures all points that are left, as many at a time as there are workers, and tells of each
     when it is stored.
 
-    Those of a grid may be the `wanted` ones alone. Raises what measuring raises, but for what makes
+    Those of a grid may be the `wanted` ones alone. A search that prunes measures no point that
+    another beats whatever it does. Raises what measuring raises, but for what makes
     a point infeasible, and `OSError` if no worker is left or nothing more can be stored.
     """
     left = results.left(wanted)
     under_way: dict[Future, Point] = {}
+    inside = [point for point in results.points if is_inside(study, point)]
     with results.written(), workers.opened(by) as crew:
         while True:
             while len(under_way) < crew.size() and (point := next(left, None)) is not None:
+                if study.search.prune and (other := beaten_by(study, point.values, inside)):
+                    why = bounds.told(study, point.values, other)
+                    pruned = replace(point, why=why, pruned=True)
+                    results.tell(pruned)
+                    told(pruned)
+                    continue
                 under_way[crew.executor.submit(_measured, study, dict(point.values))] = point
             if not under_way:
                 return
@@ -242,6 +267,8 @@ def run(
                 found = replace(point, row=row, why=why)
                 results.tell(found)
                 told(found)
+                if is_inside(study, found):
+                    inside.append(found)
 
 
 def only(single: Study, storage: str, by: Workers = 1) -> Point:

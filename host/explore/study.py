@@ -105,11 +105,13 @@ class Model(_Strict):
 
 
 class Search(_Strict):
-    """How points are chosen. `points` is how many; a grid has all combinations."""
+    """How points are chosen. `points` is how many; a grid has all combinations. With `prune` those
+    are not measured of which a bound says that another point beats them."""
 
     method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
     points: Positive = 32
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    prune: bool = False
 
 
 class Arrivals(_Strict):
@@ -209,6 +211,8 @@ class Study(_Strict):
         wanted = [*self.objectives, *self.constraints]
         if self.guidance is not None:
             wanted.append(self.guidance.metric)
+            if self.search.prune:
+                raise ValueError("search.prune: a page of guidance has all points, leave it out")
             if len(self.parameters.get(self.guidance.along, ())) < 2:
                 raise ValueError(f"guidance.along={self.guidance.along!r}: must be varied")
         if self.arrivals is None:

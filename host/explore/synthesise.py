@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def measure(
             raise ValueError(f"--part {part}: is none; there are {', '.join(PARTS)}")
         for settings in drawn(part, draws, seed):
             config = area.card(settings)
-            counted = count(PARTS[part](config))
+            counted = count(partial(PARTS[part], config))
             rows.append({"part": part, "settings": settings, **counted}
                         | errors(counted, area.of_part(part, config)))  # fmt: skip
             progress(f"{part} {settings}")

@@ -1,14 +1,14 @@
 """Points as people and other programs take them: rows, a table, the Pareto front."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halfdome.host.explore.metrics import METRICS
+from halfdome.host.explore.metrics import METRICS, as_costs
 from halfdome.host.explore.on_rtl import OnRtl
-from halfdome.host.explore.search import NONE, Point, outside
+from halfdome.host.explore.search import Point, is_inside
 from halfdome.host.explore.study import Study
 
 if TYPE_CHECKING:
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 
 def within(study: Study, points: Sequence[Point]) -> list[Point]:
     """The points that are feasible and inside all constraints."""
-    return [
-        point for point in points
-        if point.row and all(each <= NONE for each in outside(study, point.row))
-    ]  # fmt: skip
+    return [point for point in points if is_inside(study, point)]
 
 
 def pareto(study: Study, points: Sequence[Point]) -> list[Point]:
     """Of the points within constraints those that none other beats in every objective."""
     inside = within(study, points)
-    costs = [_costs(study, point.row) for point in inside]
+    costs = [as_costs(study.objectives, point.row) for point in inside]
     return [
         point for point, own in zip(inside, costs, strict=True)
         if not any(_beats(other, own) for other in costs)
@@ -37,13 +34,7 @@ def best(study: Study, points: Sequence[Point], bounded: bool = True) -> Point |
     """The first objective's best, and of those that are as good in it one that none beats; unless
     `bounded`, whether or not it is within constraints. None if there is no such point."""
     candidates = within(study, points) if bounded else [point for point in points if point.row]
-    return min(candidates, key=lambda point: _costs(study, point.row), default=None)
-
-
-def _costs(study: Study, row: Mapping[str, Any]) -> list[float]:
-    """The objectives of a row, all to be small."""
-    signs = {"minimize": 1, "maximize": -1}
-    return [signs[METRICS[name].better] * row[name] for name in study.objectives]
+    return min(candidates, key=lambda point: as_costs(study.objectives, point.row), default=None)
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -57,7 +48,7 @@ def rows(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
     found = []
     for point in points:
         row = point.row
-        verdict = "infeasible" if not point.row else "outside constraints"
+        verdict = "outside constraints" if point.row else point.verdict
         if point.number in inside:
             verdict = "Pareto front" if point.number in front else "beaten"
         plain = {name: each for name, each in row.items() if not isinstance(each, dict | list)}

@@ -26,10 +26,12 @@ class Products(wiring.Component):
 
 
 def test_what_a_component_takes_is_counted():
-    counted = count(Products())
+    counted = count(Products)
     assert (counted["dsp"], counted["bram"]) == (2, 0)
     assert counted["ff"] == 2 * 32
     assert 32 <= counted["lut"] <= 40  # one adder, carry cells of two LUT4 each
+    assert counted["bits"] == 0
+    assert counted["gates"] > 2 * 16 * 16  # two arrays of full adders at the least
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -7,7 +7,7 @@ from halfdome.host.explore import area
 from halfdome.host.explore.synthesise import errors, p95
 
 DEFAULT = preset("default")
-MOST_PERCENT = {"lut": 10, "ff": 10, "dsp": 1, "bram": 1}
+MOST_PERCENT = {"lut": 10, "ff": 10, "dsp": 1, "bram": 1, "gates": 10, "bits": 0}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,19 @@ def test_the_fit_is_near_what_yosys_counts(fitted):
     assert found.keys() == set(area.RESOURCES)
     for resource, most in MOST_PERCENT.items():
         assert found[resource] <= most, resource
+
+
+def test_bits_of_memory_are_those_that_yosys_finds():
+    assert sum(row.counted["bits"] > 0 for row in area.synthesised()) > 80
+    for row in area.synthesised():
+        assert area.of_part(row.part, row.config)["bits"] == row.counted["bits"], row
+
+
+def test_ports_of_a_memory_take_block_rams_and_no_bits():
+    one, three = (DEFAULT.replace(cores=cores, counters=64) for cores in (1, 3))
+    counts = [area.of_part("counters", config) for config in (one, three)]
+    assert counts[0]["bits"] == counts[1]["bits"] == 64 * 32
+    assert counts[1]["bram"] == 2 * counts[0]["bram"]
 
 
 def test_parts_that_are_not_seen_are_not_those_of_the_fit():

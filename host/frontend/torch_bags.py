@@ -49,6 +49,7 @@ def cut(
             bag = _bag(module, node, f"pooled_{len(bags)}", tables)
         except NotPooled as error:
             stayed.append(f"{_name(node)}: {error}")
+            _widen(module.graph, node)
             continue
         with module.graph.inserting_after((inputs or [None])[-1]):
             value = module.graph.placeholder(bag.output)
@@ -59,6 +60,14 @@ def cut(
         for user in pooled:
             user.replace_all_uses_with(value)
     return bags, examples, stayed
+
+
+def _widen(graph: fx.Graph, node: fx.Node) -> None:
+    """Makes int64 of indices and offsets: torch.onnx joins them with int64, whatever they are."""
+    with graph.inserting_before(node):
+        for place in (1, 2):
+            wide = graph.call_function(torch.ops.aten.to.dtype, (node.args[place], torch.int64))
+            node.update_arg(place, wide)
 
 
 def _operator(node: fx.Node) -> str:

@@ -173,7 +173,7 @@ def test_what_no_card_pools_is_looked_up_by_the_rest():
         shifted.add_(1)
         bags = (
             self.table(i * 5 % 9, o), self.table(i, o.cumsum(0)), self.table(shifted, o),
-            functional.embedding_bag(i, weight, o, mode="max", padding_idx=1),
+            functional.embedding_bag(i.int(), weight, o.int(), mode="max", padding_idx=1),
             functional.embedding_bag(i, weight * 2, o, mode="sum"), self.endless(i, o),
             self.table(both[:, 1], o), self.table(i, o),
         )  # fmt: skip

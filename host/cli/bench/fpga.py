@@ -59,7 +59,7 @@ def bench_area(
     ] = False,
     json_file: options.JsonFile = None,
 ) -> None:
-    """The fit of area against synthesis, for an ECP5 and silicon: parts of random cards, and the error of each.
+    """The fit of area against synthesis for an ECP5 and silicon, and its error on random cards.
 
     An error above 10 % at the 95th percentile makes the exit status 1. A part takes seconds.
 
@@ -74,7 +74,9 @@ def bench_area(
         result = synthesise.measure(
             chosen, draws, seed, lambda text: bar.update(task, advance=1, description=text)
         )
-    console.print(tables.of_rows("Parts on an ECP5 and in silicon, as Yosys counts them", result["rows"]))
+    console.print(
+        tables.of_rows("Parts on an ECP5 and in silicon, as Yosys counts them", result["rows"])
+    )
     options.write_json(json_file, result)
     if add is not None:
         synthesise.add(add, result, fit)

@@ -65,6 +65,7 @@ def load(
     if not model.ir_version or not model.graph.node:
         raise ModelError(f"{name}: is no ONNX model, or an empty one")
     _load_external_data(name, model, folder)
+    _drop_functions_never_called(model)
     _check_operators(name, model)
     make_plain(model)
     _fix_shapes(model, shapes)
@@ -145,21 +146,33 @@ def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 @cache
-def _known_operators() -> frozenset[tuple[str, str]]:
-    """(domain, operator) of all that ONNX Runtime implements or ONNX writes out as a function."""
+def _operators_of_runtime() -> frozenset[tuple[str, str]]:
+    """(domain, operator) of all that ONNX Runtime knows."""
     from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
-    runtime = {(schema.domain, schema.name) for schema in get_all_operator_schema()}
-    standard = {(schema.domain, schema.name) for schema in onnx.defs.get_all_schemas()}
-    return frozenset(runtime | standard)
+    return frozenset((schema.domain, schema.name) for schema in get_all_operator_schema())
+
+
+def _drop_functions_never_called(model: onnx.ModelProto) -> None:
+    """ONNX Runtime takes its own operator wherever a function of the model has the same name."""
+    own = _operators_of_runtime()
+    called = [each for each in model.functions if (_domain(each), each.name) not in own]
+    if len(called) < len(model.functions):
+        del model.functions[:]
+        model.functions.extend(called)
+
+
+def _domain(named: onnx.NodeProto | onnx.FunctionProto) -> str:
+    return "" if named.domain == "ai.onnx" else named.domain
 
 
 def _check_operators(name: str, model: onnx.ModelProto) -> None:
-    own = {(function.domain, function.name) for function in model.functions}
-    known = _known_operators() | own
+    known = {(function.domain, function.name) for function in model.functions}
+    known |= _operators_of_runtime()
+    known |= {(schema.domain, schema.name) for schema in onnx.defs.get_all_schemas()}
     domains = {domain for domain, _ in known}
     for node in nodes_within(model.graph):
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = _domain(node)
         if (domain, node.op_type) == ("ai.onnx.ml", "ZipMap"):
             raise ModelError(
                 f"{name}: node {node.name or node.output[0]}: ZipMap makes dictionaries, outputs "

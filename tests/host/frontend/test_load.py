@@ -353,3 +353,31 @@ def test_a_function_may_be_of_another_operator_set(opset):
     made.opset_import.append(helper.make_opsetid("own", 1))
     loaded = load(typed(made))
     assert [each.op_type for each in loaded.graph.node] == ["MatMul", "Sigmoid"]
+
+
+@pytest.mark.parametrize(
+    ("domain", "op"),
+    [("", "Relu"), ("", "Softplus"), ("com.microsoft", "Gelu"), ("ai.onnx.ml", "Binarizer"),
+     ("com.microsoft", "Own"), ("own", "Relu")],
+)  # fmt: skip
+@pytest.mark.parametrize("within", [False, True])
+def test_a_function_named_like_an_operator_is_what_onnx_runtime_takes_it_for(domain, op, within):
+    """It calls those alone of which it has no operator itself, also within another function."""
+    opsets = [helper.make_opsetid(name, version) for name, version in
+              (("", 17), ("ai.onnx.ml", 3), ("com.microsoft", 1), ("own", 1))]  # fmt: skip
+    inner = [node("Neg", "a", "n"), node("Abs", "n", "b")]
+    calls = [node(op, "x", "y", domain)]
+    functions = [helper.make_function(domain, op, ["a"], ["b"], inner, opsets)]
+    if within:
+        functions.append(helper.make_function("own", "Layer", ["x"], ["y"], calls, opsets))
+        calls = [node("Layer", "x", "y", "own")]
+    made = model(calls, {"x": (np.float32, (4,))}, ["y"], {})
+    del made.opset_import[:]
+    made.opset_import.extend(opsets)
+    made.functions.extend(functions)
+    x = np.float32([-2, -1, 0.5, 2])
+    [right], [same] = (
+        InferenceSession(each.SerializeToString()).run(None, {"x": x})
+        for each in (typed(made), load(typed(made)))
+    )
+    np.testing.assert_array_equal(same, right)

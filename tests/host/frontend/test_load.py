@@ -10,7 +10,7 @@ from hypothesis import strategies as st  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 from onnxruntime import InferenceSession, SessionOptions  # noqa: E402
 
-from halfdome.host.frontend import load as load_module  # noqa: E402
+from halfdome.host.frontend import weights  # noqa: E402
 from halfdome.host.frontend.compile import compile  # noqa: E402
 from halfdome.host.frontend.errors import ModelError  # noqa: E402
 from halfdome.host.frontend.load import load, parse_shapes  # noqa: E402
@@ -246,7 +246,7 @@ def test_constants_keep_their_values():
 
 
 def test_heavy_constants_are_kept_as_far_as_they_are_used(monkeypatch):
-    monkeypatch.setattr(load_module, "_HEAVY", 3)
+    monkeypatch.setattr(weights, "_HEAVY", 3)
     constants = {"w": np.arange(9, dtype=np.float32).reshape(3, 3), "unused": np.ones(5)}
     nodes = [node("MatMul", "x w", "y")]
     made = load(typed(model(nodes, {"x": (np.float32, (2, 3))}, ["y"], constants)))

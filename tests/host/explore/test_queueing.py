@@ -97,9 +97,10 @@ def answered(service, arrivals, seed):
 def test_what_stages_wait_for_is_found_again(slower):
     """From requests at random, so that every round comes with what was before under way and not;
     stage 0 may be slower in a round that follows one like it."""
-    service = two_stages(0.0)
     after = {each: cycles + slower for each, cycles in TWO_STAGES[0, (1, 0)].items()}
-    service.waits[0, (1, 0), (1, 0)] = Waits(after, np.zeros(1))
+    plain = two_stages(0.0)
+    waits = {**plain.waits, (0, (1, 0), (1, 0)): Waits(after, np.zeros(1))}
+    service = Service(plain.line, waits, plain.notice)
     found = queueing.fit(
         service.line, [answered(service, queueing.poisson(0.1, 2000, 5).tolist(), 0)]
     )

@@ -1,8 +1,7 @@
 """Reads an ONNX model, checks it and fixes its shapes, so that all that follows is static."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from math import prod
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir
 from google.protobuf.message import DecodeError
-from onnx import checker, external_data_helper, shape_inference
+from onnx import checker, external_data_helper
 from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
@@ -19,10 +18,9 @@ from halfdome.host.frontend.ceilings import without_windows_beyond
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.plain import make_plain
 from halfdome.host.frontend.sessions import DTYPES, quiet, tensors
+from halfdome.host.frontend.weights import inferred, put_back, set_aside
 
 Shapes = Mapping[str, Sequence[int]]
-_HEAVY = 1 << 16
-"""Elements from which a constant takes no part in folding."""
 _NO_SHAPES: Shapes = MappingProxyType({})
 _SHAPES_ARE = "must be sizes by the name of an input, like {'x': (1, 3, 224, 224)}"
 _KEEP_SHAPES = ("Scaler", "Normalizer", "Imputer")
@@ -65,10 +63,11 @@ def load(
     if not model.ir_version or not model.graph.node:
         raise ModelError(f"{name}: is no ONNX model, or an empty one")
     _load_external_data(name, model, folder)
+    _drop_functions_never_called(model)
     _check_operators(name, model)
     make_plain(model)
     _fix_shapes(model, shapes)
-    heavy = _set_aside(model)
+    heavy = set_aside(model)
     model = without_windows_beyond(model)
     if not all(_shaped(value) for value in model.graph.output):
         model = inferred_by_runtime(_inferred(model))
@@ -76,7 +75,10 @@ def load(
         checker.check_model(model)
     except checker.ValidationError as error:
         raise ModelError(f"{name}: breaks a rule of ONNX: {_first_line(error)}") from None
-    return _put_back(_folded(model), heavy)
+    made = _folded(model)
+    put_back(made, heavy)
+    _drop_unused(made, {tensor.name for tensor in heavy})
+    return made
 
 
 def _read(source: str | Path | bytes | onnx.ModelProto) -> tuple[str, onnx.ModelProto, Path | None]:
@@ -145,21 +147,33 @@ def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 @cache
-def _known_operators() -> frozenset[tuple[str, str]]:
-    """(domain, operator) of all that ONNX Runtime implements or ONNX writes out as a function."""
+def _operators_of_runtime() -> frozenset[tuple[str, str]]:
+    """(domain, operator) of all that ONNX Runtime knows."""
     from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
-    runtime = {(schema.domain, schema.name) for schema in get_all_operator_schema()}
-    standard = {(schema.domain, schema.name) for schema in onnx.defs.get_all_schemas()}
-    return frozenset(runtime | standard)
+    return frozenset((schema.domain, schema.name) for schema in get_all_operator_schema())
+
+
+def _drop_functions_never_called(model: onnx.ModelProto) -> None:
+    """ONNX Runtime takes its own operator wherever a function of the model has the same name."""
+    own = _operators_of_runtime()
+    called = [each for each in model.functions if (_domain(each), each.name) not in own]
+    if len(called) < len(model.functions):
+        del model.functions[:]
+        model.functions.extend(called)
+
+
+def _domain(named: onnx.NodeProto | onnx.FunctionProto) -> str:
+    return "" if named.domain == "ai.onnx" else named.domain
 
 
 def _check_operators(name: str, model: onnx.ModelProto) -> None:
-    own = {(function.domain, function.name) for function in model.functions}
-    known = _known_operators() | own
+    known = {(function.domain, function.name) for function in model.functions}
+    known |= _operators_of_runtime()
+    known |= {(schema.domain, schema.name) for schema in onnx.defs.get_all_schemas()}
     domains = {domain for domain, _ in known}
     for node in nodes_within(model.graph):
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = _domain(node)
         if (domain, node.op_type) == ("ai.onnx.ml", "ZipMap"):
             raise ModelError(
                 f"{name}: node {node.name or node.output[0]}: ZipMap makes dictionaries, outputs "
@@ -260,30 +274,14 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str:
     return dim.dim_value if _fixed(dim) else dim.dim_param or "?"
 
 
-def _set_aside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Takes heavy constants out, of which type and shape alone matter: they are inputs for a while.
-
-    Libraries copy models as one message, which has at most 2 GB.
-    """
-    heavy = [tensor for tensor in model.graph.initializer if prod(tensor.dims) >= _HEAVY]
-    light = [tensor for tensor in model.graph.initializer if prod(tensor.dims) < _HEAVY]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(light)
-    for tensor in heavy:
-        value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        model.graph.input.append(value)
-    return heavy
-
-
-def _put_back(model: onnx.ModelProto, heavy: Sequence[onnx.TensorProto]) -> onnx.ModelProto:
-    names = {tensor.name for tensor in heavy}
-    inputs = [value for value in model.graph.input if value.name not in names]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+def _drop_unused(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """Drops those of some constants that nothing uses."""
     used = {name for node in nodes_within(model.graph) for name in node.input}
     used |= {value.name for value in model.graph.output}
-    model.graph.initializer.extend(tensor for tensor in heavy if tensor.name in used)
-    return model
+    constants = model.graph.initializer
+    for place in reversed(range(len(constants))):
+        if constants[place].name in names and constants[place].name not in used:
+            del constants[place]
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -320,7 +318,7 @@ def _inlined(model: onnx.ModelProto) -> onnx_ir.Model:
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """Types and shapes inferred, behind operators of which ONNX does not infer them, too."""
-    made = shape_inference.infer_shapes(model, data_prop=True)
+    made = inferred(model)
     values = (*made.graph.input, *made.graph.value_info, *made.graph.output)
     known = {each.name: each.type for each in values if each.type.tensor_type.HasField("shape")}
     told = False
@@ -334,7 +332,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
             made.graph.value_info.append(value)
             known[value.name] = value.type
             told = True
-    return shape_inference.infer_shapes(made, data_prop=True) if told else made
+    return inferred(made) if told else made
 
 
 def inferred_by_runtime(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -353,7 +351,7 @@ def inferred_by_runtime(model: onnx.ModelProto) -> onnx.ModelProto:
             kind = onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
             value = onnx.helper.make_tensor_value_info(name, kind, tensor.shape)
             (outputs[name] if name in outputs else model.graph.value_info.add()).CopyFrom(value)
-    return shape_inference.infer_shapes(model, data_prop=True)
+    return inferred(model)
 
 
 def _first_line(error: Exception) -> str:

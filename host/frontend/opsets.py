@@ -2,9 +2,10 @@
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, shape_inference, version_converter
+from onnx import helper, numpy_helper, version_converter
 
 from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.weights import inferred
 
 _STANDARD = ("", "ai.onnx")
 _LEAST = 11
@@ -33,7 +34,7 @@ def of_today(model: onnx.ModelProto) -> onnx.ModelProto:
             f"with opset_version={_LEAST} or newer"
         ) from None
     _tell_pixels(made.graph)
-    return shape_inference.infer_shapes(made, data_prop=True)
+    return inferred(made)
 
 
 def _tell_pixels(graph: onnx.GraphProto) -> None:

@@ -24,6 +24,7 @@ from halfdome.host.frontend.net import MOVES, Net, used
 from halfdome.host.frontend.reasons import reason
 from halfdome.host.frontend.steps import CardStep, HostStep
 from halfdome.host.frontend.translate import Builder, NotByRows, Refused
+from halfdome.host.frontend.weights import add
 from halfdome.host.graph.values import GraphError
 
 TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
@@ -279,8 +280,8 @@ def _host_step(net: Net, places: Sequence[int], host: Mapping[int, str]) -> Host
     graph = onnx.helper.make_graph(
         [*nodes, *seen], net.model.graph.name, values,
         [onnx.helper.make_empty_tensor_value_info(name) for name in returned],
-        [net.proto(name) for name in taken if net.is_constant(name)],
     )  # fmt: skip
+    add(graph, (net.proto(name) for name in taken if net.is_constant(name)))
     model = onnx.helper.make_model(
         graph, opset_imports=net.model.opset_import, functions=net.model.functions,
         ir_version=net.model.ir_version,

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from halfdome.host import arguments
+from halfdome.host.frontend import weights
 from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.calibration import given
 from halfdome.host.frontend.errors import ModelError
@@ -209,7 +210,8 @@ class Plan:
             steps = []
             for number, step in enumerate(self.steps):
                 if isinstance(step, HostStep):
-                    archive.writestr(f"{number}.onnx", step.model.SerializeToString())
+                    for file in weights.save(step.model, Path(folder) / f"{number}.onnx"):
+                        archive.write(file, file.name)
                     steps.append({"host": [step.inputs, step.outputs, dict(step.reasons)]})
                     continue
                 file = Path(folder) / f"{number}.safetensors"

@@ -27,13 +27,12 @@ from halfdome.host.frontend.ranges import before_products, write_ranges
 from halfdome.host.frontend.rewrite import rewritten
 from halfdome.host.frontend.sessions import fused, quiet, told
 from halfdome.host.frontend.transposed import pixel_by_pixel
+from halfdome.host.frontend.weights import is_large, save
 from halfdome.host.frontend.whole import keep_functions_whole
 
 _QUANTISED = {"ConvInteger", "MatMulInteger", "QGemm"}
 """Operators of 8 bits, beside those whose names begin with `QLinear`."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-_MESSAGE = 1 << 30
-"""Bytes of weights from which they lie outside a model's message, which has at most 2 GB."""
 _PRODUCTS = ("MatMul", "Gemm")
 _NEEDS_DATA = (
     "calibration: this model computes in floating point; give requests that show its ranges, as "
@@ -102,12 +101,12 @@ def _has_pairs(model: onnx.ModelProto) -> bool:
 def _quantised(
     model: onnx.ModelProto, requests: Sequence[Mapping[str, np.ndarray]]
 ) -> onnx.ModelProto:
-    outside = _is_large(model)
+    outside = is_large(model)
     with tempfile.TemporaryDirectory() as folder, quiet():
         source, prepared, made = (
-            f"{folder}/{name}.onnx" for name in ("source", "prepared", "made")
+            Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "made")
         )
-        _save(rewritten(pixel_by_pixel(of_today(model))), source, outside)
+        save(rewritten(pixel_by_pixel(of_today(model))), source)
         quant_pre_process(
             source, prepared, skip_symbolic_shape=True, save_as_external_data=outside,
             all_tensors_to_one_file=True, external_data_location="prepared.data",
@@ -117,11 +116,11 @@ def _quantised(
         kept += keep_functions_whole(ready, kept)
         kept += magnified(ready)
         kept = copy_before_activations(ready, kept)
-        outside = outside or _is_large(ready)
+        outside = outside or is_large(ready)
         ready = taken_real(ready)
-        _save(ready, prepared, outside)
+        save(ready, prepared)
         cache = Path(folder) / "ranges.json"
-        kept += write_ranges(ready, Path(prepared), requests, cache, outside=outside)
+        kept += write_ranges(ready, prepared, requests, cache, outside=outside)
         tools.quantize_static(
             prepared, made, None, tools.QuantFormat.QOperator,
             nodes_to_exclude=kept, per_channel=True, use_external_data_format=outside,
@@ -129,20 +128,6 @@ def _quantised(
             calibration_cache_path=cache,
         )  # fmt: skip
         return returned_real(onnx.load(made))
-
-
-def _is_large(model: onnx.ModelProto) -> bool:
-    return sum(tensor.ByteSize() for tensor in model.graph.initializer) > _MESSAGE
-
-
-def _save(model: onnx.ModelProto, path: str, outside: bool) -> None:
-    """Writes a model, its weights `outside` of the message if that has no room for them."""
-    if not outside:
-        onnx.save(model, path)
-        return
-    data = Path(path).with_suffix(".data")
-    data.unlink(missing_ok=True)
-    onnx.save(model, path, save_as_external_data=True, location=data.name)
 
 
 def _kept_real(model: onnx.ModelProto) -> list[str]:

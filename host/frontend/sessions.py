@@ -19,9 +19,11 @@ import onnxruntime
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.weights import inferred, is_large, save
 from halfdome.host.runtime.left_out import LeftOut
 
 _PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm")
+_WEIGHTS_WRITTEN = "session.optimized_model_external_initializers_file_name"
 _SILENT = 4
 """ONNX Runtime's severity below which it says nothing."""
 
@@ -46,10 +48,20 @@ def open_session(
         options.add_session_config_entry("session.x64quantprecision", "1")
     if written:
         options.optimized_model_filepath = str(written)
-    with told():
-        return InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        if is_large(model):
+            options.add_session_config_entry(_WEIGHTS_WRITTEN, "weights.data")
+    with told(), _source(model) as source:
+        return InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def _source(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    """What a session reads a model from: its message, or files if that has no room for weights."""
+    if not is_large(model):
+        yield model.SerializeToString()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield str(save(model, Path(folder) / "model.onnx")[0])
 
 
 def run_session(
@@ -156,7 +168,7 @@ def tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
 
 def _scalars(model: onnx.ModelProto) -> set[str]:
     """Values that are known to have no dimensions."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = inferred(model).graph
     return {
         value.name
         for value in (*graph.input, *graph.value_info, *graph.output)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 from onnxruntime import InferenceSession, SessionOptions  # noqa: E402
 
-from halfdome.host.frontend import load as load_module  # noqa: E402
+from halfdome.host.frontend import weights  # noqa: E402
 from halfdome.host.frontend.compile import compile  # noqa: E402
 from halfdome.host.frontend.errors import ModelError  # noqa: E402
 from halfdome.host.frontend.load import load, parse_shapes  # noqa: E402
@@ -246,7 +246,7 @@ def test_constants_keep_their_values():
 
 
 def test_heavy_constants_are_kept_as_far_as_they_are_used(monkeypatch):
-    monkeypatch.setattr(load_module, "_HEAVY", 3)
+    monkeypatch.setattr(weights, "_HEAVY", 3)
     constants = {"w": np.arange(9, dtype=np.float32).reshape(3, 3), "unused": np.ones(5)}
     nodes = [node("MatMul", "x w", "y")]
     made = load(typed(model(nodes, {"x": (np.float32, (2, 3))}, ["y"], constants)))
@@ -353,3 +353,31 @@ def test_a_function_may_be_of_another_operator_set(opset):
     made.opset_import.append(helper.make_opsetid("own", 1))
     loaded = load(typed(made))
     assert [each.op_type for each in loaded.graph.node] == ["MatMul", "Sigmoid"]
+
+
+@pytest.mark.parametrize(
+    ("domain", "op"),
+    [("", "Relu"), ("", "Softplus"), ("com.microsoft", "Gelu"), ("ai.onnx.ml", "Binarizer"),
+     ("com.microsoft", "Own"), ("own", "Relu")],
+)  # fmt: skip
+@pytest.mark.parametrize("within", [False, True])
+def test_a_function_named_like_an_operator_is_what_onnx_runtime_takes_it_for(domain, op, within):
+    """It calls those alone of which it has no operator itself, also within another function."""
+    opsets = [helper.make_opsetid(name, version) for name, version in
+              (("", 17), ("ai.onnx.ml", 3), ("com.microsoft", 1), ("own", 1))]  # fmt: skip
+    inner = [node("Neg", "a", "n"), node("Abs", "n", "b")]
+    calls = [node(op, "x", "y", domain)]
+    functions = [helper.make_function(domain, op, ["a"], ["b"], inner, opsets)]
+    if within:
+        functions.append(helper.make_function("own", "Layer", ["x"], ["y"], calls, opsets))
+        calls = [node("Layer", "x", "y", "own")]
+    made = model(calls, {"x": (np.float32, (4,))}, ["y"], {})
+    del made.opset_import[:]
+    made.opset_import.extend(opsets)
+    made.functions.extend(functions)
+    x = np.float32([-2, -1, 0.5, 2])
+    [right], [same] = (
+        InferenceSession(each.SerializeToString()).run(None, {"x": x})
+        for each in (typed(made), load(typed(made)))
+    )
+    np.testing.assert_array_equal(same, right)

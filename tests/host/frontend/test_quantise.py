@@ -8,7 +8,7 @@ pytest.importorskip("onnxscript")
 from onnxruntime import GraphOptimizationLevel as Level  # noqa: E402
 from onnxruntime import quantization as tools  # noqa: E402
 
-from halfdome.host.frontend import quantise  # noqa: E402
+from halfdome.host.frontend import weights  # noqa: E402
 from halfdome.host.frontend.calibration import read_requests  # noqa: E402
 from halfdome.host.frontend.errors import ModelError  # noqa: E402
 from halfdome.host.frontend.load import load  # noqa: E402
@@ -84,7 +84,7 @@ def test_requests_lie_along_an_extra_axis_or_in_a_sequence(quantised):
 
 
 def test_weights_that_no_message_has_room_for_lie_outside(quantised, monkeypatch):
-    monkeypatch.setattr(quantise, "_MESSAGE", 100)
+    monkeypatch.setattr(weights, "_MESSAGE", 100)
     made = to_qoperator(load(residual()), [{"x": images(4)}])
     (image,) = images(1, seed=13)
     [expected], [found] = (oracle(each).run(None, {"x": image}) for each in (quantised, made))

@@ -1,10 +1,12 @@
 """Embedding bags: indices to cards, rows pooled, and pooled rows to whose samples they are.
 
-The indices of a card travel in one run of bytes. It pools each of its tables straight into the
-columns that the next layer reads: of its own samples in place, of others' beside each other, to be
-sent in one piece to each card.
+The indices of a core travel in one run of bytes; or, if that finds no near memory, in pieces, one
+for each table, which come while the table before is pooled and then leave room for the next. A card
+pools each of its tables straight into the columns that the next layer reads: of its own samples in
+place, of others' beside each other, to be sent in one piece to each card.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -84,16 +86,19 @@ class Bags:
     symbols : how many numbers of a request there are
     relays : host buffers of pooled rows that others load once all are there
     in_step : bool, whether cores of any card keep in step over far tables
+    indices : buffers of cards, which hold what is pooled by
     """
 
     def __init__(
         self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers,
-        cores: int = 1, far: Collection[Contents] = (), period: float = 0.0,
+        cores: Sequence[int] = (0,), far: Collection[Contents] = (), period: float = 0.0,
+        in_pieces: bool = False,
     ):  # fmt: skip
         self._lowering = lowering
         self._cores = cores
         self._far = far
         self._period = period
+        self._in_pieces = in_pieces
         self._loads = loads_of(lowering.graph, lowering.target)
         self._tasks = tasks
         self._how = how
@@ -104,6 +109,7 @@ class Bags:
         self.buffers: list[Buffer] = []
         self.symbols = 0
         self.in_step = False
+        self.indices: list[Buffer] = []
         self._numbers: dict[tuple[str, ...], int] = {}
 
     def lower(self) -> None:
@@ -133,25 +139,29 @@ class Bags:
         pooled for others."""
         dealt = self._dealt(card)
         self.in_step |= dealt.in_step
-        cores = sorted({turn.core for turn in dealt.turns})
-        of_core = {core: [turn for turn in dealt.turns if turn.core == core] for core in cores}
-        tasks = [
-            [(self._nodes[turn.task.table], turn.task) for turn in of_core[core]] for core in cores
-        ]
-        staged = dict(zip(cores, [self._stage(card, mine) for mine in tasks], strict=True))
-        layouts = dict(zip(cores, [self._beside(card, mine) for mine in tasks], strict=True))
-        made: dict[int, list[_Pooled]] = {core: [] for core in cores}
+        tasks: dict[int, list[tuple[Node, Task]]] = defaultdict(list)
+        for turn in sorted(dealt.turns, key=lambda turn: turn.core):
+            tasks[turn.core].append((self._nodes[turn.task.table], turn.task))
+        layouts = {core: self._beside(card, mine) for core, mine in tasks.items()}
+        made: dict[int, list[_Pooled]] = {core: [] for core in tasks}
+        staged: dict[Task, tuple[BagsPiece, Buffer]] = {}
+        if not self._in_pieces:
+            for core, mine in tasks.items():
+                staged |= self._stage(card, core, mine)
         pooled: list[Command] = []
+        by_core: dict[int, list[Command]] = defaultdict(list)
         for number, turn in enumerate(dealt.turns):
-            node, task = self._nodes[turn.task.table], turn.task
-            staging, near = staged[turn.core]
+            node, task, mine = self._nodes[turn.task.table], turn.task, by_core[turn.core]
+            if self._in_pieces:  # two of them lie there at a time
+                staged |= self._stage(card, turn.core, [(node, task)], behind=mine[-2:-1])
+            piece, near = staged[task]
             beside = layouts[turn.core].get((node.output, task))
             layout = beside or self._own(node, task)
             nbytes = len(task.columns) * self._lowering.format(node.output).nbytes
-            piece = staging.pieces[of_core[turn.core].index(turn)]
             command = self._gather(card, turn, piece, near, layout, nbytes)
             command.behind += [pooled[other] for other in dealt.behind(number)]
             pooled.append(command)
+            mine.append(command)
             if beside:
                 made[turn.core].append(_Pooled(node, task, layout, nbytes))
         return list(made.values())
@@ -172,10 +182,14 @@ class Bags:
 
         names = {task: held_name(self._nodes[task.table], task) for task in mine}
         far = [task for task in mine if (card, names[task]) in self._far]
-        return sharing.deal(mine, cost, far_cost, self._cores, far, self._period)
+        return sharing.deal(mine, cost, far_cost, len(self._cores), far, self._period)
 
-    def _stage(self, card: int, tasks: Sequence[tuple[Node, Task]]) -> tuple[BagsStaging, Buffer]:
-        """Lays out a card's bags in host memory, alike in its own, and loads them."""
+    def _stage(
+        self, card: int, core: int, tasks: Sequence[tuple[Node, Task]],
+        behind: Sequence[Command] = (),
+    ) -> dict[Task, tuple[BagsPiece, Buffer]]:  # fmt: skip
+        """Lays out bags of a core in host memory, alike in its own, and loads them; where those of
+        each task are."""
         word = self._lowering.target.word
         integer = 4 if self._how.narrow_indices else 8
         packed = self._how.partial_tensors and self._how.fused
@@ -213,16 +227,18 @@ class Bags:
         elif self._how.fused:
             loads = [(0, end)]
         far = Buffer(f"indices {card}", HOST, end)
-        near = Buffer("indices", card, end)
+        near = Buffer("indices", card, end, core=self._cores[core])
         for start, nbytes in loads:
             most = end if isinstance(nbytes, Symbol) else nbytes
             work = self._lowering.target.load(Place(far, start), Place(near, start), nbytes, most)
-            self._lowering.add(card, work, "indices", writes=[whole(near)])
+            loaded = self._lowering.add(card, work, "indices", writes=[whole(near)])
+            loaded.behind += behind
+        self.indices.append(near)
         self.buffers.append(far)
         self.stagings.append(
             BagsStaging(len(self.buffers) - 1, packed_at, word, integer, total, tuple(pieces))
         )
-        return self.stagings[-1], near
+        return {task: (piece, near) for (_, task), piece in zip(tasks, pieces, strict=True)}
 
     def _beside(
         self, card: int, tasks: Sequence[tuple[Node, Task]]

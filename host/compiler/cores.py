@@ -77,7 +77,7 @@ class _Dealer:
     ):  # fmt: skip
         self._config = config
         self._cores = cores.dense
-        self._pooling = _pooling(commands, cores.pooling)
+        self._pooling = _pooling(commands)
         self._bound = {
             id(other) for each in commands for other in (*each.behind, *each.once_seen)
         } | {id(each) for each in commands if each.behind or each.once_seen}
@@ -90,7 +90,7 @@ class _Dealer:
             id(r.buffer): r.buffer.nbytes
             for each in commands
             for r in each.reads
-            if r.buffer.contents is not None and _opcode(each) is not Opcode.GATHER
+            if r.buffer.contents is not None and not _pools(each)
         }
         room = NEAR_SHARE * config.scratchpad_bytes * len(cores.dense)
         self._weights_are_near = sum(held.values()) <= room
@@ -314,21 +314,22 @@ def _readers(commands: Sequence[Command]) -> dict[int, list[Command]]:
     return found
 
 
-def _pooling(commands: Sequence[Command], cores: Sequence[int]) -> dict[int, int]:
-    """By identity of each pooling, and of what brings its indices, its core: those of a card take
-    turns from one run of indices to the next."""
-    runs: dict[int, dict[int, int]] = defaultdict(dict)
-    found = {}
-    for command in commands:
-        if _opcode(command) is Opcode.GATHER:
-            mine, run = runs[command.position], id(_place(command, "indices").buffer)
-            found[id(command)] = mine.setdefault(run, cores[len(mine) % len(cores)])
-    by_run = {run: core for mine in runs.values() for run, core in mine.items()}
-    for command in commands:
-        for region in command.writes:
-            if id(region.buffer) in by_run:
-                found[id(command)] = by_run[id(region.buffer)]
-    return found
+def _pooling(commands: Sequence[Command]) -> dict[int, int]:
+    """By identity of each pooling, and of what brings its indices, its core."""
+    indices = {
+        id(buffer): buffer.core
+        for buffer in (_place(each, "indices").buffer for each in commands if _pools(each))
+    }
+    return {
+        id(command): indices[id(region.buffer)]
+        for command in commands
+        for region in (command.reads if _pools(command) else command.writes)
+        if id(region.buffer) in indices
+    }
+
+
+def _pools(command: Command) -> bool:
+    return _opcode(command) is Opcode.GATHER
 
 
 def _on(command: Command, core: int) -> Command:

@@ -1,11 +1,13 @@
 """Embedding bags that were cut out of a model: nodes of a graph, and what they compute."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from halfdome.hdl.commands import ElementFormat
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
 from halfdome.host.runtime import embedding
@@ -24,9 +26,9 @@ class Source:
     places: tuple[int, ...] = ()
 
     def of(self, inputs: Arrays) -> np.ndarray:
-        """The operand, with one dimension. Raises `ValueError` for an input that is missing."""
+        """The operand, with one dimension. Raises `ModelError` for an input that is missing."""
         if self.input not in inputs:
-            raise ValueError(f"input {self.input}: is missing; there are {', '.join(inputs)}")
+            raise ModelError(f"input {self.input}: is missing; there are {', '.join(inputs)}")
         return np.asarray(inputs[self.input])[self.places].reshape(-1)
 
 
@@ -70,18 +72,20 @@ class Bag:
     def operands(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Indices int32[n], lengths int32[count] and weights float32[n] of a request, by `names`.
 
-        Raises `ValueError` for inputs that do not make `count` bags of rows that the table has.
+        Raises `ModelError` for inputs that do not make `count` bags of rows that the table has.
         """
-        indices = embedding.integers(f"{self.output} indices", self.indices.of(inputs))
+        given = self.indices.of(inputs)
+        with _named(self.indices.input):
+            indices = embedding.integers(f"{self.output} indices", given)
         outside = np.flatnonzero((indices < 0) | (indices >= len(self.table)))
         if len(outside):
-            raise ValueError(
+            raise ModelError(
                 f"input {self.indices.input}: index {indices[outside[0]]} at position {outside[0]} "
                 f"is none of the {len(self.table)} rows of {self.table_name}"
             )
         lengths = self._lengths(inputs, len(indices))
         if len(lengths) != self.count:
-            raise ValueError(
+            raise ModelError(
                 f"{self.output}: the request has {len(lengths)} bags, must have {self.count}"
             )
         taken = np.ones(len(indices), bool) if self.padding is None else indices != self.padding
@@ -91,7 +95,7 @@ class Bag:
         if self.weights is not None:
             weights = self.weights.of(inputs).astype(np.float32)
             if len(weights) != len(indices):
-                raise ValueError(
+                raise ModelError(
                     f"input {self.weights.input}: has {len(weights)} weights for {len(indices)} "
                     "indices"
                 )
@@ -103,11 +107,13 @@ class Bag:
             length = self.length or 0
             bags = self.count if length == 0 else count // length
             if bags * length != count:
-                raise ValueError(
+                raise ModelError(
                     f"input {self.indices.input}: has {count} indices, must be in bags of {length}"
                 )
             return np.full(bags, length)
-        starts = embedding.bag_starts(self.offsets.of(inputs), count, self.include_last)
+        offsets = self.offsets.of(inputs)
+        with _named(self.offsets.input):
+            starts = embedding.bag_starts(offsets, count, self.include_last)
         return np.diff(starts, append=count)
 
     def inputs(self, longest: int) -> list[Value]:
@@ -136,6 +142,15 @@ class Bag:
             self.inputs(longest), [self.output], [self.node()], {self.table_name: self.table}
         )
         return graph.run(operands)[self.output]
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Has an error that says what is wrong with an operand name the input that it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ModelError(f"input {name}: {error}") from None
 
 
 def pool(bags: Sequence[Bag], inputs: Arrays) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from halfdome.host.frontend import torch_bags
 from halfdome.host.frontend.bags import Bag, pool
-from halfdome.host.frontend.errors import TorchError
+from halfdome.host.frontend.errors import ModelError, TorchError
 from halfdome.host.frontend.sessions import quiet
 
 try:
@@ -65,11 +65,11 @@ class TorchModel:
     def named(self, arguments: Sequence[object]) -> dict[str, np.ndarray]:
         """Arguments of the module as arrays by the names of inputs.
 
-        Raises `ValueError` for more or fewer leaves than `inputs`, and for bfloat16.
+        Raises `TorchError` for more or fewer leaves than `inputs`, and for bfloat16.
         """
         leaves = pytree.tree_leaves(tuple(arguments))
         if len(leaves) != len(self.inputs):
-            raise ValueError(
+            raise TorchError(
                 f"arguments: hold {len(leaves)} values, must be {len(self.inputs)}, as they were "
                 "when the module was exported"
             )
@@ -89,13 +89,13 @@ class TorchModel:
     def rest_inputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What `rest` takes for a request: pooled rows, and what it uses of the request itself.
 
-        Raises `ValueError` for an input that is missing.
+        Raises `ModelError` for an input that is missing.
         """
         pooled = self.pool(inputs)
         taken = {}
         for value in self.rest.graph.input:
             if value.name not in pooled and value.name not in inputs:
-                raise ValueError(f"input {value.name}: is missing; there are {', '.join(inputs)}")
+                raise ModelError(f"input {value.name}: is missing; there are {', '.join(inputs)}")
             taken[value.name] = pooled.get(value.name, inputs.get(value.name))
         return taken
 

@@ -132,6 +132,14 @@ def test_four_cores_keep_dram_busy_while_each_pools_what_is_near_it():
     assert row["of_bound"] >= 0.95
 
 
+def test_two_cores_leave_dram_to_rows():
+    """The bar of RM1 on two cores: 0.95 of what DRAM alone needs if indices go there and back,
+    56,630 cycles."""
+    [row] = cores.measure(PRESETS["quad"], ["RM1"], (2,), values=False)["rows"]
+    assert row["binds"] == "dram"
+    assert row["cycles_per_request"] <= 56_630 / 0.95
+
+
 @pytest.mark.long
 def test_cores_share_a_card_as_hardware_does_when_it_is_timed_without(small):
     native, timing = (

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from unittest.mock import patch
 
 import numpy as np
@@ -76,6 +77,7 @@ def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kin
     with (
         patch.object(cores._Dealer, "_way", way),
         patch.object(Compilation, "_far_contents", far),
+        patch.object(Compilation, "_indices_are_far", lambda self: draw.random() < 0.5),
         patch.object(sharing, "LEAST_CYCLES", 0),
     ):
         try:
@@ -178,6 +180,22 @@ def test_cores_pool_as_much_each(count):
     program = compile(recommender(), DEFAULT.replace(cores=count), values=False, cores_sparse=0)
     pooled = busy(program, Engine.GATHER, count)
     assert max(pooled) <= 1.1 * min(pooled)
+
+
+@pytest.mark.parametrize(("count", "pieces"), [(2, 7), (4, 1)])
+def test_indices_that_find_no_near_memory_come_table_by_table(count, pieces):
+    """Beside a table of 160 KiB two cores have room for those of two tables, four for all."""
+    graph, _ = shapes.named("RM1", 1)
+    config = PRESETS["quad"]
+    program = compile(graph, config, values=False, cores=range(count), cores_sparse=0)
+    pooled = [each.places["indices"][0] for each, _ in commands(program, Opcode.GATHER)]
+    assert "dram" not in {program.segments[number].memory for number in pooled}
+    loaded = Counter(
+        core
+        for each, core in commands(program, Opcode.LOAD)
+        if program.segments[each.places["source"][0]].name.startswith("indices")
+    )
+    assert loaded == dict.fromkeys(range(count), pieces)
 
 
 def test_some_cores_pool_and_do_nothing_else():

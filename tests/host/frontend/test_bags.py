@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from halfdome.host.frontend.bags import Bag, Source
+from halfdome.host.frontend.errors import ModelError
 from halfdome.host.graph.fused_rows import fuse_8bit
 from halfdome.host.graph.graph import Graph
 
@@ -41,7 +42,7 @@ def test_equally_long_bags_need_no_offsets():
     bag = replace(BAG, offsets=None, length=2, weights=None, mode="mean", count=2)
     assert bag.operands(REQUEST)["pooled_0 lengths"].tolist() == [2, 2]
     np.testing.assert_allclose(bag.pool(REQUEST)[1], (ROWS[8] + ROWS[0]) / 2, atol=0.05)
-    with pytest.raises(ValueError, match="input indices: has 3 indices, must be in bags of 2"):
+    with pytest.raises(ModelError, match="input indices: has 3 indices, must be in bags of 2"):
         bag.pool({"indices": np.arange(3)})
 
 
@@ -67,17 +68,17 @@ def test_a_part_of_an_input_is_taken():
     [
         ({"indices": np.array([1, 9, 8, 0])}, "index 9 at position 1 is none of the 9 rows of tab"),
         ({"indices": np.array([1, 2, -1, 0])}, "index -1 at position 2"),
-        ({"indices": np.array([0.5])}, "must be integers"),
+        ({"indices": np.array([0.5])}, "input indices: pooled_0 indices: .*must be integers"),
         ({"offsets": np.array([0, 3])}, "pooled_0: the request has 2 bags, must have 3"),
-        ({"offsets": np.array([0, 3, 5])}, "offsets: must start at 0"),
+        ({"offsets": np.array([0, 3, 5])}, "input offsets: offsets: must start at 0"),
         ({"weights": np.ones(3, np.float32)}, "input weights: has 3 weights for 4 indices"),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused(changed, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ModelError, match=said):
         BAG.pool(REQUEST | changed)
 
 
 def test_an_input_that_is_missing_is_named():
-    with pytest.raises(ValueError, match="input offsets: is missing; there are indices"):
+    with pytest.raises(ModelError, match="input offsets: is missing; there are indices"):
         BAG.pool({"indices": REQUEST["indices"]})

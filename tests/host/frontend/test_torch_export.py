@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from halfdome.host.frontend.errors import TorchError  # noqa: E402
+from halfdome.host.frontend.errors import ModelError, TorchError  # noqa: E402
 from halfdome.host.frontend.torch_export import (  # noqa: E402
     from_exported,
     from_torch,
@@ -260,9 +260,9 @@ def test_names_and_arguments_must_be_as_many_as_the_module_has():
     with pytest.raises(TorchError, match="outputs: has 2 names, the module has 1 outputs"):
         from_torch(network, [torch.ones(1, 2)], outputs=["a", "b"])
     model = from_torch(network, [torch.ones(1, 2)])
-    with pytest.raises(ValueError, match="arguments: hold 2 values, must be 1"):
+    with pytest.raises(TorchError, match="arguments: hold 2 values, must be 1"):
         model.named([torch.ones(1, 2), torch.ones(1)])
-    with pytest.raises(ValueError, match="input input: is missing; there are x"):
+    with pytest.raises(ModelError, match="input input: is missing; there are x"):
         model.rest_inputs({"x": np.ones((1, 2), np.float32)})
 
 

@@ -84,8 +84,9 @@ struct Told {
   const double *spread, *spread_end, *next;
 };
 
-// Fills in, for each stage of a round, the number of what tells its end.
-using Find = void (*)(const int32_t* stages, size_t count, int32_t* found);
+// Fills in, for each stage of a round that follows another, the number of what tells its end.
+using Find = void (*)(const int32_t* stages, size_t count, const int32_t* before,
+                      size_t before_count, int32_t* found);
 
 class Modelled {
  public:
@@ -95,9 +96,15 @@ class Modelled {
         _ends(static_cast<size_t>(line.stages * line.slots)) {}
 
   void begin(int64_t first, const Stages& stages, double now) {
-    auto [round, unknown] = _rounds.try_emplace(stages, stages.size());
+    auto& [own, before] = _round;
+    before.swap(own);
+    if (std::all_of(_now.begin(), _now.end(), [&](double end) { return end <= now; })) {
+      before.clear();
+    }
+    own = stages;
+    auto [round, unknown] = _rounds.try_emplace(_round, stages.size());
     Stages& numbers = round->second;
-    if (unknown) _find(stages.data(), stages.size(), numbers.data());
+    if (unknown) _find(own.data(), own.size(), before.data(), before.size(), numbers.data());
     _last[0] = now;
     _now.clear();
     for (const int32_t number : numbers) {
@@ -128,10 +135,11 @@ class Modelled {
   std::vector<Told> _told;
   double _notice;
   Find _find;
-  std::map<Stages, Stages> _rounds;
+  std::pair<Stages, Stages> _round;  // the last, and the one before if that ran when it was issued
+  std::map<std::pair<Stages, Stages>, Stages> _rounds;
   std::vector<double> _last;  // the last issue, and the last end of each stage
   std::vector<double> _ends;  // of the requests under way
-  std::vector<double> _now;
+  std::vector<double> _now;  // the ends of the last round
 };
 
 }  // namespace

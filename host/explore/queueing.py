@@ -4,7 +4,8 @@ The host answers as `Deployment.run` does: it begins requests while there is roo
 oldest when no other is there to begin. Beginning one takes all that are under way a stage on: a
 round. What is issued goes into queues that are worked off in order, so a stage ends some cycles
 after the last of what it may wait for: its own issue, and the end of the stage of each kind that
-was issued last before. How many cycles after each, is measured (`fit`).
+was issued last before. How many cycles after each, is measured (`fit`), by the stages of its round
+and of the round before, which say what stands in the queues.
 """
 
 import ctypes
@@ -28,14 +29,20 @@ FINE, STEPS = 0.002, 12
 percentile, and after so many."""
 FITS = 6
 """Times that each observed stage is given to what it waited for; few change after the third."""
+FEW = 8
+"""Fewer observations of a stage than that, after some round before, are not held apart from those
+after others."""
 ISSUE = -1
 """Its issue, among what a stage waits for; the others are stages by their numbers."""
 
 Stages = tuple[int, ...]
 """The stages of a round: of requests that follow each other, oldest first, each its next. No two
 are equal."""
-Round = tuple[int, Stages]
-"""A stage, and all stages of its round."""
+Round = tuple[int, Stages, Stages]
+"""A stage, all stages of its round, and those of the round before: none, if all of them had ended
+when this one was issued."""
+Observed = list[tuple[dict[int, float], float]]
+"""What a stage may have waited for, and when it ended, of each time that it was seen."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Service:
     Attributes
     ----------
     line : Line
-    waits : by a stage and the stages of its round
+    waits : by a stage, the stages of its round, and those of the round before
     notice : float, cycles from the end of a request to the host's knowing
     """
 
@@ -100,9 +107,8 @@ class _Line(ctypes.Structure):
     )  # fmt: skip
 
 
-_FIND = ctypes.CFUNCTYPE(
-    None, ctypes.POINTER(ctypes.c_int32), ctypes.c_size_t, ctypes.POINTER(ctypes.c_int32)
-)
+_STAGES = ctypes.POINTER(ctypes.c_int32)
+_FIND = ctypes.CFUNCTYPE(None, _STAGES, ctypes.c_size_t, _STAGES, ctypes.c_size_t, _STAGES)
 
 
 @cache
@@ -140,21 +146,37 @@ def _rounds(line: Line, run: Answered) -> Iterator[tuple[Stages, float, list[flo
 
 def fit(line: Line, runs: Iterable[Answered]) -> Service:
     """What stages wait for, from requests that were answered."""
-    found: dict[Round, list[tuple[dict[int, float], float]]] = {}
+    found: dict[Round, Observed] = {}
     notice = []
     for run in runs:
         last: dict[int, float] = {}
+        behind: Stages = ()
+        ended: list[float] = []
         for stages, now, together in _rounds(line, run):
             before = {ISSUE: now} | {each: end for each, end in last.items() if end > now}
+            if max(ended, default=now) <= now:
+                behind = ()
             for stage, end in zip(stages, together, strict=True):
-                found.setdefault((stage, stages), []).append((before, end))
+                found.setdefault((stage, stages, behind), []).append((before, end))
                 last[stage] = end
+            behind, ended = stages, together
         notice.append(run.known[0] - run.ends[0][-1])
-    waits = {each: _waits(observed) for each, observed in found.items()}
-    return Service(line, waits, float(np.median(notice)))
+    return Service(line, _of_rounds(found), float(np.median(notice)))
 
 
-def _waits(observed: list[tuple[dict[int, float], float]]) -> Waits:
+def _of_rounds(found: Mapping[Round, Observed]) -> dict[Round, Waits]:
+    """Of each round, from what was seen of it; if that is little, from all that was seen of such
+    rounds, whatever the round before."""
+    together: dict[tuple[int, Stages], Observed] = {}
+    for (stage, stages, _), observed in found.items():
+        together.setdefault((stage, stages), []).extend(observed)
+    return {
+        each: _waits(observed if len(observed) >= FEW else together[each[:2]])
+        for each, observed in found.items()
+    }
+
+
+def _waits(observed: Observed) -> Waits:
     """Cycles after each thing that may be waited for, so that the last of them tells the end.
 
     They begin as the largest that are nowhere too late. Then each observation is given to what
@@ -193,19 +215,28 @@ class _Dealer:
         self.spreads = np.concatenate([each.spread for each in waits])
         self.starts = np.cumsum([0, *(len(each.spread) for each in waits)])
 
-    def find(self, stages: Sequence[int], count: int, found: MutableSequence[int]) -> None:
-        together = tuple(stages[:count])
+    def find(
+        self, stages: Sequence[int], count: int, before: Sequence[int], before_count: int,
+        found: MutableSequence[int],
+    ) -> None:  # fmt: skip
+        together, behind = tuple(stages[:count]), tuple(before[:before_count])
         for place, stage in enumerate(together):
-            kind = found[place] = self._kind(stage, together)
+            kind = found[place] = self._kind((stage, together, behind))
             if kind not in self._dealt:
                 self._dealt.add(kind)
                 start, end = self.starts[kind : kind + 2]
                 self.spreads[start:end] = self._random.permutation(self.spreads[start:end])
 
-    def _kind(self, stage: int, together: Stages) -> int:
+    def _kind(self, wanted: Round) -> int:
         """Of a round that was never seen: as in the one that is most like it."""
+        stage, together, behind = wanted
         alike = [kind for kind, known in enumerate(self._kinds) if known[0] == stage]
-        return min(alike, key=lambda kind: len({*self._kinds[kind][1]} ^ {*together}))
+
+        def unlike(kind: int) -> tuple[int, int]:
+            _, own, before = self._kinds[kind]
+            return len({*own} ^ {*together}), len({*before} ^ {*behind})
+
+        return min(alike, key=unlike)
 
 
 def waited(service: Service, arrivals: np.ndarray, seed: int = 0) -> np.ndarray:

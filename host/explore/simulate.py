@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import comb
 
 import numpy as np
 
@@ -27,9 +28,11 @@ MEASURED = 8
 several together, so many of its own."""
 ALONE = 3
 """Requests measured each by itself, if they differ: without bags, one takes as long as another."""
-MIXED, LOAD = 12, 0.7
-"""Requests that come at random, at this share of what the steady state answers: rounds of every
-kind are among them."""
+LOAD = 0.7
+"""Requests come at random at this share of what the steady state answers."""
+DRAWS, FEWEST, MOST = 3, 12, 96
+"""So many for each stage of each kind of round, of all together so many at least and at most: 12
+for two stages, 36 for three, 96 for four."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,13 @@ def macs_of(program: Program) -> int:
     return sum(need.macs for need in needs.of(program).values())
 
 
+def at_random(line: Line) -> int:
+    """Requests that come at random, so that a round of each kind is met several times."""
+    sizes = range(1, min(line.stages, line.slots) + 1)
+    kinds = sum(size * comb(line.stages, size) for size in sizes)
+    return min(max(DRAWS * kinds, FEWEST), MOST)
+
+
 class Bursts:
     """Requests that come at once or at random, and when their stages ended.
 
@@ -166,11 +176,12 @@ class Bursts:
 
     def mix(self, interval: float) -> None:
         """Runs bursts of every size, and requests at random; `interval` is that of steady state."""
-        every = [place % len(self._requests) for place in range(max(MIXED, self.line.slots))]
-        for size in range(2, self.line.slots + 1):
+        count, slots = at_random(self.line), self.line.slots
+        every = [place % len(self._requests) for place in range(max(count, slots))]
+        for size in range(2, slots + 1):
             self.run(every[:size])
-        arrivals = queueing.poisson(LOAD / interval, MIXED, seed=0)
-        self.run(every[:MIXED], np.ceil(arrivals).astype(int).tolist())
+        arrivals = queueing.poisson(LOAD / interval, count, seed=0)
+        self.run(every[:count], np.ceil(arrivals).astype(int).tolist())
 
     def _stage_ends(self, response: Response) -> list[float]:
         """When each stage of a request ended on the card that was last with it."""

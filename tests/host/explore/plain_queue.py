@@ -54,20 +54,24 @@ class Modelled:
         self._service = service
         self._random = np.random.default_rng(seed)
         self._told: dict[Round, Told] = {}
-        self._rounds: dict[Stages, list[Told]] = {}
+        self._rounds: dict[tuple[Stages, Stages], list[Told]] = {}
+        self._behind: tuple[Stages, float] = (), -np.inf  # the last round, and its last end
         self._last = [-np.inf] * (service.line.stages + 1)  # the end of each, and the last issue
         self._ends: dict[int, list[float]] = {}
 
     def begin(self, first: int, stages: Stages, now: float) -> None:
-        told = self._rounds.get(stages)
+        behind, over = self._behind
+        round = stages, behind if over > now else ()
+        told = self._rounds.get(round)
         if told is None:
-            told = self._rounds[stages] = [self._of((stage, stages)) for stage in stages]
+            told = self._rounds[round] = [self._of((stage, *round)) for stage in stages]
         last = self._last
         last[ISSUE] = now
         ends = [
             max([last[each] + cycles for each, cycles in after if last[each] >= now]) + next(spread)
             for after, spread in told
         ]
+        self._behind = stages, max(ends)
         for request, (stage, end) in enumerate(zip(stages, ends, strict=True), first):
             last[stage] = end
             self._ends.setdefault(request, []).append(end)
@@ -78,7 +82,9 @@ class Modelled:
         seen = wanted
         if wanted not in waits:
             alike = [known for known in waits if known[0] == wanted[0]]
-            seen = min(alike, key=lambda known: len({*known[1]} ^ {*wanted[1]}))
+            seen = min(alike, key=lambda known: [
+                len({*own} ^ {*other}) for own, other in zip(known[1:], wanted[1:], strict=True)
+            ])  # fmt: skip
         if seen not in self._told:
             spread = self._random.permutation(waits[seen].spread).tolist()
             self._told[seen] = [*waits[seen].after.items()], cycle(spread)
@@ -98,14 +104,18 @@ class Seen:
     def __init__(self, line: Line, answered: Answered):
         self._answered, self._stages = answered, line.stages
         self._last: dict[int, float] = {}
+        self._behind: Stages = ()
         self.found: list[tuple[Round, dict[int, float], float]] = []
 
     def begin(self, first: int, stages: Stages, now: float) -> None:
         before = {ISSUE: now} | {each: end for each, end in self._last.items() if end > now}
+        if not any(self._last[stage] > now for stage in self._behind):
+            self._behind = ()
         for request, stage in enumerate(stages, first):
             end = self._answered.ends[request][stage]
-            self.found.append(((stage, stages), before, end))
+            self.found.append(((stage, stages, self._behind), before, end))
             self._last[stage] = end
+        self._behind = stages
 
     def end(self, request: int, stage: int) -> float:
         ended = self._answered
@@ -114,7 +124,7 @@ class Seen:
 
 def fit(line: Line, runs: Iterable[Answered]) -> Service:
     """What stages wait for, from requests that were answered."""
-    found: dict[Round, list[tuple[dict[int, float], float]]] = {}
+    found: dict[Round, queueing.Observed] = {}
     notice = []
     for run in runs:
         seen = Seen(line, run)
@@ -123,8 +133,7 @@ def fit(line: Line, runs: Iterable[Answered]) -> Service:
         for each, before, end in seen.found:
             found.setdefault(each, []).append((before, end))
         notice.append(run.known[0] - run.ends[0][-1])
-    waits = {each: queueing._waits(observed) for each, observed in found.items()}
-    return Service(line, waits, float(np.median(notice)))
+    return Service(line, queueing._of_rounds(found), float(np.median(notice)))
 
 
 def waited(service: Service, arrivals: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -172,9 +172,9 @@ def test_run_dlrm_refuses(refused, small, options, message):
 
 
 @pytest.mark.parametrize(
-    ("cards", "rule"), [(0, "greater than or equal to 1"), (7, "than or equal to 6")]
+    ("cards", "rule"), [(0, "greater than or equal to 1"), (13, "than or equal to 12")]
 )
-def test_a_platform_has_one_to_six_cards(halfdome, small, cards, rule):
+def test_a_platform_has_one_to_twelve_cards(halfdome, small, cards, rule):
     status, _, error = halfdome("run", "dlrm", *small, "--cards", cards)
     assert status == 2
     assert rule in " ".join(error.replace("│", " ").split())

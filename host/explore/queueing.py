@@ -170,8 +170,10 @@ def _of_rounds(found: Mapping[Round, Observed]) -> dict[Round, Waits]:
     together: dict[tuple[int, Stages], Observed] = {}
     for (stage, stages, _), observed in found.items():
         together.setdefault((stage, stages), []).extend(observed)
+    few = {each[:2] for each, observed in found.items() if len(observed) < FEW}
+    pooled = {each: _waits(together[each]) for each in few}
     return {
-        each: _waits(observed if len(observed) >= FEW else together[each[:2]])
+        each: pooled[each[:2]] if len(observed) < FEW else _waits(observed)
         for each, observed in found.items()
     }
 

@@ -21,7 +21,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from halfdome.host.explore import bounds, measure, workers
-from halfdome.host.explore.bounds import beaten_by
 from halfdome.host.explore.metrics import METRICS
 from halfdome.host.explore.parameters import Value
 from halfdome.host.explore.study import Study
@@ -251,7 +250,7 @@ def run(
     with results.written(), workers.opened(by) as crew:
         while True:
             while len(under_way) < crew.size() and (point := next(left, None)) is not None:
-                if study.search.prune and (other := beaten_by(study, point.values, inside)):
+                if study.search.prune and (other := bounds.beaten_by(study, point.values, inside)):
                     why = bounds.told(study, point.values, other)
                     pruned = replace(point, why=why, pruned=True)
                     results.tell(pruned)

@@ -221,7 +221,7 @@ def print_cores(result: dict, console: Console) -> None:
         console.print(of_rows("One card, some of its cores", rows))
         rows = [
             {"workload": row["workload"], "cores": row["cores"]}
-            | {key[:-6]: share for key, share in row.items() if key.endswith("_share")}
+            | {k.removesuffix("_share"): row[k] for k in row if k.endswith("_share")}
             for row in known
         ]
         console.print(of_rows("What is busy for which share of a request: the largest binds", rows))

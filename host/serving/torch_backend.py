@@ -106,8 +106,7 @@ class _Compiled:
             named = model.named(tensors)
             return named if model.bags else model.rest_inputs(named)
 
-        named = model.named(tensors)
-        session = InferenceSession(model, calibration=[named], **self._options)
+        session = InferenceSession(model, calibration=[model.named(tensors)], **self._options)
         weakref.finalize(self, session.close)
 
         def answer(tensors: list[torch.Tensor]) -> tuple:

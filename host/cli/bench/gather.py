@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from halfdome.hdl.config import preset
+from halfdome.hdl.config import MOST_CARDS, PLATFORM_CARDS, preset
 from halfdome.host.cli import options
 from halfdome.host.cli.options import console
 from halfdome.host.report import tables
@@ -31,7 +31,9 @@ def bench_gather(
         int | None,
         typer.Option(min=1, help="Rows a command pools; by default about 20,000 cycles' worth."),
     ] = None,
-    cards: Annotated[int, typer.Option(help="Points measured at once, 1 to 12.")] = 6,
+    cards: Annotated[
+        int, typer.Option(help=f"Points measured at once, 1 to {MOST_CARDS}.")
+    ] = PLATFORM_CARDS,
     seed: Annotated[int, typer.Option(min=0, help="Of the traces.")] = 0,
     config: options.Config = "default",
     engine: options.EngineName = "native",

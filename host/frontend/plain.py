@@ -7,6 +7,7 @@ import onnx
 from onnx import numpy_helper
 
 from halfdome.host.frontend.net import used
+from halfdome.host.frontend.weights import drop_inputs
 
 
 def make_plain(model: onnx.ModelProto) -> None:
@@ -42,10 +43,7 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
 
 def _drop_defaults(model: onnx.ModelProto) -> None:
     """Constants are no inputs: old exporters list them as inputs that may be left out."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    drop_inputs(model.graph, {tensor.name for tensor in model.graph.initializer})
     model.ir_version = max(model.ir_version, 4)  # the first that allows it
 
 

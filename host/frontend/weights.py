@@ -1,6 +1,6 @@
 """Weights of models that are larger than one message, which has at most 2 GB."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import prod
 from pathlib import Path
 
@@ -64,10 +64,15 @@ def set_aside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
 def put_back(model: onnx.ModelProto, heavy: Iterable[onnx.TensorProto]) -> None:
     """Makes constants of a model of inputs that `set_aside` made of them."""
     constants = {tensor.name: tensor for tensor in heavy}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    drop_inputs(model.graph, constants)
     add(model.graph, constants.values())
+
+
+def drop_inputs(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Takes inputs out of a graph, as those that constants are."""
+    inputs = [value for value in graph.input if value.name not in names]
+    del graph.input[:]
+    graph.input.extend(inputs)
 
 
 def add(graph: onnx.GraphProto, constants: Iterable[onnx.TensorProto]) -> None:

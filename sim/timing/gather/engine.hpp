@@ -156,8 +156,8 @@ class GatherEngine : public Engine {
       sequencer_.finish();
       state_ = State::DRAIN;
       moved = true;
-    } else if (rows_done && readers_idle && written) {
-      state_ = State::REPORT;
+    } else if (rows_done && readers_idle) {
+      if (written) state_ = State::REPORT;
       moved = true;
     }
     return moved || located ? cycle + 1 : next;

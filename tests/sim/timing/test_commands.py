@@ -9,7 +9,7 @@ from halfdome.hdl.config import PRESETS
 from tests.hdl.gather.harness import lay, make_table, plain
 from tests.hdl.matmul.jobs import CardMemory, batch_matmul, conv2d, matmul
 from tests.hdl.vector.jobs import random_job
-from tests.system.programs import OTHER
+from tests.system.programs import OTHER, random_tasks
 
 pytestmark = pytest.mark.slow  # models of cards are compiled first
 
@@ -120,6 +120,25 @@ def test_commands_take_the_cycles_of_hardware(kind, in_dram):
     model = seen("timing", config, commands)
     for number, (ours, theirs) in enumerate(zip(model, hardware, strict=True)):
         assert ours == theirs, f"command {number}"
+
+
+def counted(engine):
+    """What a card counts, again and again while it computes and the host writes to it."""
+    with halfdome.open(cards=1, config="tiny", engine=engine) as runtime:
+        platform, card = runtime.platform, runtime.cards[0]
+        tasks = random_tasks(PRESETS["tiny"], 5, 24)
+        for address, values in (each for task in tasks for each in task.contents):
+            platform.memory(0)[address : address + values.size] = values
+        card.device.submit([task.descriptor for task in tasks])
+        for _ in range(60):
+            platform.bus.write(card.device.bar2 + 0x80005, bytes(100))
+            yield card.counters(), platform.cycles
+            platform.run(7)
+
+
+def test_bytes_are_counted_in_the_cycles_of_hardware():
+    for ours, theirs in zip(counted("timing"), counted("native"), strict=True):
+        assert ours == theirs
 
 
 def looked_up(engine):

@@ -55,7 +55,7 @@ class Tally {
   void become(unsigned kind, int64_t cycle) {
     if (kind == now_) return;
     counts_[now_] += cycle - since_;
-    now_ = kind;
+    last_ = std::exchange(now_, kind);
     since_ = cycle;
   }
   // Of cycles before `cycle` so many more were spent on each kind; from then on, `kind`.
@@ -64,13 +64,14 @@ class Tally {
     now_ = kind;
     since_ = cycle;
   }
-  // Cycles of `kind` before `cycle`.
+  // Cycles of `kind` before `cycle`, after which no more than the last change may lie.
   int64_t count(unsigned kind, int64_t cycle) const {
-    return counts_[kind] + (kind == now_ ? cycle - since_ : 0);
+    const unsigned then = cycle < since_ ? last_ : now_;
+    return counts_[kind] + (kind == then ? cycle - since_ : 0);
   }
 
  private:
-  unsigned now_ = 0;
+  unsigned now_ = 0, last_ = 0;
   int64_t since_ = 0, counts_[KINDS] = {};
 };
 

@@ -69,10 +69,11 @@ class Bag:
         kinds = ("indices", "lengths", "weights")[: 2 if self.weights is None else 3]
         return tuple(f"{self.output} {kind}" for kind in kinds)
 
-    def operands(self, inputs: Arrays) -> dict[str, np.ndarray]:
+    def operands(self, inputs: Arrays, room: int | None = None) -> dict[str, np.ndarray]:
         """Indices int32[n], lengths int32[count] and weights float32[n] of a request, by `names`.
 
-        Raises `ModelError` for inputs that do not make `count` bags of rows that the table has.
+        Raises `ModelError` for inputs that do not make `count` bags of rows that the table has, for
+        a bag with more than `room` indices, and for a weight that is not finite.
         """
         given = self.indices.of(inputs)
         with _named(self.indices.input):
@@ -91,6 +92,12 @@ class Bag:
         taken = np.ones(len(indices), bool) if self.padding is None else indices != self.padding
         bags = np.repeat(np.arange(self.count), lengths)
         lengths = np.bincount(bags[taken], minlength=self.count)
+        if room is not None and lengths.max(initial=0) > room:
+            raise ModelError(
+                f"input {self.indices.input}: bag {lengths.argmax()} has {lengths.max()} indices, "
+                f"the model has room for {room} in each; compile it with a request as long as that "
+                "among those that calibrate it"
+            )
         made = [indices[taken].astype(np.int32), lengths.astype(np.int32)]
         if self.weights is not None:
             weights = self.weights.of(inputs).astype(np.float32)
@@ -98,6 +105,12 @@ class Bag:
                 raise ModelError(
                     f"input {self.weights.input}: has {len(weights)} weights for {len(indices)} "
                     "indices"
+                )
+            infinite = np.flatnonzero(taken & ~np.isfinite(weights))
+            if len(infinite):
+                raise ModelError(
+                    f"input {self.weights.input}: weight {weights[infinite[0]]} at position "
+                    f"{infinite[0]} is not finite; cards pool by finite weights"
                 )
             made.append(weights[taken])
         return dict(zip(self.names, made, strict=True))

@@ -100,8 +100,9 @@ class CardPart:
         """What the program takes for some requests, at most `requests`."""
         made = {port.value: port.pack([each[port.tensor] for each in tensors])
                 for port in self.inputs}  # fmt: skip
+        rooms = {each.indices: each.longest for each in self.program.bags}
         for bag in self.bags:
-            operands = [bag.operands(each) for each in tensors]
+            operands = [bag.operands(each, rooms[bag.names[0]]) for each in tensors]
             for name in bag.names:
                 made[name] = np.concatenate([each[name] for each in operands])
         return made

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
@@ -40,7 +40,7 @@ class Bag:
     ----------
     output : str; the input of the rest of the model that holds the pooled rows
     table_name : str; the parameter that the table was quantised from, which bags may share
-    table : uint8[rows, dim + 8]; fused rows
+    table : uint8[rows, bytes of a row]; fused rows
     count : int; bags in a request
     indices : Source of integers
     offsets : Source of integers, or None if all bags are equally long
@@ -49,6 +49,7 @@ class Bag:
     weights : Source of float32 or None; a factor for each row that is taken
     mode : "sum" or "mean"
     padding : an index that takes no row, or None
+    row_format : RowFormat of the table, INT8 or INT4
     """
 
     output: str
@@ -62,6 +63,13 @@ class Bag:
     weights: Source | None = None
     mode: str = "sum"
     padding: int | None = None
+    row_format: RowFormat = RowFormat.INT8
+
+    @property
+    def dim(self) -> int:
+        """Elements of a row: as many as there is room for."""
+        elements_bytes = self.table.shape[1] - self.row_format.tail_bytes
+        return elements_bytes * 8 // self.row_format.element_bits
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,7 +152,10 @@ class Bag:
         `how` are more of its attributes: `mean_length`, by which tables are placed, or another
         format.
         """
-        attributes = {"format": ElementFormat.FLOAT32, "mode": self.mode, **how}
+        attributes = {
+            "format": ElementFormat.FLOAT32, "mode": self.mode, "row_format": self.row_format,
+            **how,
+        }  # fmt: skip
         return Node("embedding_bag", (self.table_name, *self.names), self.output, attributes)
 
     def pool(self, inputs: Arrays) -> np.ndarray:

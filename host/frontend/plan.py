@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from halfdome.hdl.commands import RowFormat
 from halfdome.host import arguments
 from halfdome.host.frontend import weights
 from halfdome.host.frontend.bags import Bag, Source
@@ -22,7 +23,7 @@ from halfdome.host.runtime.flights import Response
 from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.runtime.program import Program
 
-VERSION = 2
+VERSION = 3
 """Rises whenever the meaning of a saved plan changes; older ones are compiled again."""
 SUFFIX = ".halfdome"
 """Of files that hold a compiled model."""
@@ -303,4 +304,5 @@ def _as_bag(bag: dict) -> Bag:
 
     sources = {name: source(name) for name in ("indices", "offsets", "weights")}
     table = np.broadcast_to(np.uint8(0), bag["table"])
-    return Bag(**{**bag, **sources, "table": table})
+    row_format = RowFormat(bag["row_format"])
+    return Bag(**{**bag, **sources, "table": table, "row_format": row_format})

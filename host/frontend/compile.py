@@ -33,7 +33,7 @@ def compile(
     cards: int = 6, config: str | CardConfig = "default", every: bool = False,
     apart: bool = False, cores: Sequence[int] | None = None, cores_sparse: int | None = None,
     transfers: Transfers | None = None, in_flight: int | None = None,
-    parallelism: Parallelism | str | None = None, requests: int | None = None,
+    parallelism: Parallelism | str | None = None, requests: int | None = None, values: bool = True,
     say: Said = lambda text: None,
 ) -> Plan:  # fmt: skip
     """Compiles a model for so many cards.
@@ -54,6 +54,7 @@ def compile(
     transfers, in_flight, parallelism : of each part for the cards, see there
     requests : how many the cards take together; by default so many that each card has a sample, of
         a pipeline one
+    values : without, programs have all but weights: for cards that compute none
     say : told what is done next
 
     Raises `ModelError` for a model, calibration or shapes that do not fit, `TorchError` for a
@@ -70,7 +71,7 @@ def compile(
         requests = arguments.integer("requests", requests, 1)
     how = {
         "apart": apart, "cores": numbers, "cores_sparse": cores_sparse, "transfers": transfers,
-        "in_flight": in_flight, "parallelism": parallelism,
+        "in_flight": in_flight, "parallelism": parallelism, "values": values,
     }  # fmt: skip
     prepared = model
     if not isinstance(model, Prepared):
@@ -107,12 +108,11 @@ def _argument(net: Net, name: str) -> Argument:
 def _check_rows(bags: Sequence[Bag], design: CardConfig) -> None:
     """Refuses tables whose rows are longer than cards pool."""
     for bag in bags:
-        columns = bag.table.shape[1] - 8
-        if columns > design.max_dim:
-            fitting = [name for name, each in PRESETS.items() if each.max_dim >= columns]
+        if bag.dim > design.max_dim:
+            fitting = [name for name, each in PRESETS.items() if each.max_dim >= bag.dim]
             presets = f", such as {' or '.join(fitting)}" if fitting else ""
             raise ModelError(
-                f"{bag.table_name}: has rows of {columns} elements, cards of this config pool "
+                f"{bag.table_name}: has rows of {bag.dim} elements, cards of this config pool "
                 f"{design.max_dim}; give a config with a larger max_dim{presets}"
             )
 
@@ -222,8 +222,8 @@ class _Maker:
 
     def _pooling(self, bag: Bag) -> CardPart:
         """A step that does nothing but pool."""
-        dim = bag.table.shape[1] - 8
-        port = Port(bag.output, bag.output, np.dtype(np.float32), (bag.count, dim), (0, 1), (dim,))
+        shape = bag.count, bag.dim
+        port = Port(bag.output, bag.output, np.dtype(np.float32), shape, (0, 1), shape[1:])
         step = CardStep((), (port,), bag.count, (), (), {}, {bag.output: (bag.output,)})
         requests = self.requests(step)
         graph = Graph(

@@ -61,7 +61,7 @@ def load(
     that is of no input or contradicts the model's.
     """
     name, model, folder = _read(source)
-    if not model.ir_version or not model.graph.node:
+    if not model.ir_version or not model.graph.output:
         raise ModelError(f"{name}: is no ONNX model, or an empty one")
     _load_external_data(name, model, folder)
     make_plain(model)

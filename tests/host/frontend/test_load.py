@@ -287,7 +287,7 @@ def test_the_shape_of_an_output_is_inferred(kind):
 def test_dictionaries_of_scikit_learn_say_how_to_leave_them_out():
     nodes = [node("ZipMap", "x", "y", "ai.onnx.ml", classlabels_int64s=[0, 1])]
     source = model(nodes, {"x": (np.float32, (4, 2))}, ["y"], {})
-    with pytest.raises(ModelError, match="options=.*to skl2onnx.* or return x in its place"):
+    with pytest.raises(ModelError, match=r"options=.*to skl2onnx.* or return x in its place"):
         load(source)
 
 

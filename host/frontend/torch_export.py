@@ -145,9 +145,6 @@ def read_exported(path: str | Path) -> torch.export.ExportedProgram:
     """What torch.export.save wrote. Raises `TorchError` for a file that is missing or no such."""
     if not Path(path).is_file():
         raise TorchError(f"{path}: there is no such file; torch.export.save writes one")
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it also logs what it raises
     try:
         with _quiet():
             return torch.export.load(path)
@@ -156,8 +153,6 @@ def read_exported(path: str | Path) -> torch.export.ExportedProgram:
             f"{path}: torch.export.load cannot read it ({type(error).__name__}); "
             "torch.export.save writes such files"
         ) from None
-    finally:
-        logger.setLevel(level)
 
 
 def from_exported(
@@ -296,17 +291,19 @@ def _rest(flat: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[str]]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what PyTorch warns itself of, and says of packages that are not installed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.filterwarnings("ignore", ".*_flat_weights", UserWarning)  # of its own LSTM
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*_flat_weights", UserWarning)  # of its own LSTM
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)  # they also log what they raise
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager

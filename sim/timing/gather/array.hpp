@@ -57,12 +57,12 @@ class ArrayReader {
 
   // A cycle in which more may happen than that an element of many is taken.
   int64_t advance(int64_t cycle, bool ready, bool stop) {
-    const bool taken = held_ != 0 && ready, asked = asks_;
+    const bool taken = held_ != 0 && ready, asks = words_ != 0;
     const uint64_t run = std::min(words_, static_cast<uint64_t>(p_.gather_run_words));
-    const bool asks = words_ != 0;
     const bool arrived = reader_.buffer.readable(cycle) && (held_ == 0 || (held_ == 1 && ready) || stop);
     if (arrived) reader_.buffer.read(cycle);
     const int64_t reads = reader_.clock(cycle);
+    const bool asked = asks && reader_.ready();
     if (asked) {
       reader_.start({address_, 0, 1, run * static_cast<uint64_t>(p_.bus_bytes)});
       address_ += run * static_cast<uint64_t>(p_.bus_bytes);

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from halfdome.hdl.commands import RowFormat
 from halfdome.host.compiler import sharing
 from halfdome.host.compiler.commands import Buffer, Command, Contents, Place, Symbol
 from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
@@ -59,8 +60,8 @@ def loads_of(graph: Graph, target: Target) -> list[Load]:
         row_format, dim = embedding.pooling(node, table)
         output = graph.values[node.output]
         rows = output.shape[0] * mean_length(node, graph)
-        table_bytes = table.shape[0] * row_format.row_bytes(dim)
-        cycles = rows * target.row_cycles(row_format, dim, table_bytes)
+        packed = row_format.row_bytes(dim)
+        cycles = rows * target.row_cycles(row_format, dim, table.shape[0], packed)
         word = max(1, target.word // output.format.nbytes)
         found.append(Load(table.shape[0], row_format, dim, cycles, word))
     return found
@@ -92,9 +93,10 @@ class Bags:
     def __init__(
         self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers,
         cores: Sequence[int] = (0,), far: Collection[Contents] = (), period: float = 0.0,
-        in_pieces: bool = False,
+        in_pieces: bool = False, padded: bool = False,
     ):  # fmt: skip
         self._lowering = lowering
+        self._padded = padded
         self._cores = cores
         self._far = far
         self._period = period
@@ -305,13 +307,13 @@ class Bags:
         graph = lowering.graph
         value, bags = graph.values[node.output], len(task.samples)
         row_format, dim = embedding.pooling(node, graph.values[node.inputs[0]])
-        row_bytes = row_format.row_bytes(len(task.columns))
+        stride = self._stride(node, task)
         table = graph.constants[node.inputs[0]]
         rows = bags * mean_length(node, graph)
         integer = 4 if self._how.narrow_indices else 8
         held = lowering.hold(
-            held_name(node, task), card, len(table) * row_bytes,
-            lambda: _columns(table, row_format, dim, task.columns),
+            held_name(node, task), card, len(table) * stride,
+            lambda: _columns(table, row_format, dim, task.columns, stride),
         )  # fmt: skip
         weights = None
         if len(node.inputs) > 3:
@@ -319,7 +321,7 @@ class Bags:
         output = replace(lowering.rows_at(node.output, layout), zero_point=value.zero_point)
         work = lowering.target.gather(
             node, row_format, table.shape[0], len(task.columns), mean_length(node, graph),
-            Place(held), held.nbytes, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
+            Place(held), stride, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
             Place(near, piece.lengths_at), bags, output, weights, not self._how.narrow_indices,
         )  # fmt: skip
         return lowering.add(
@@ -333,11 +335,22 @@ class Bags:
 
     def _far_row(self, node: Node, task: Task) -> float:
         """Bytes in their order that take as long as a row of a table in far memory."""
+        row_bytes, rows = self._size(node, task)
+        stride = self._stride(node, task)
+        return self._lowering.target.far_row_bytes(row_bytes, rows, stride)
+
+    def _stride(self, node: Node, task: Task) -> int:
+        """Bytes from one row to the next of the columns of a table that a card holds."""
+        row_bytes, rows = self._size(node, task)
+        if self._padded and (task.card, held_name(node, task)) in self._far:
+            return self._lowering.target.far_stride(row_bytes, rows)
+        return row_bytes
+
+    def _size(self, node: Node, task: Task) -> tuple[int, int]:
+        """Bytes of a row of those columns, and how many rows there are."""
         table = self._lowering.graph.values[node.inputs[0]]
         row_format, _ = embedding.pooling(node, table)
-        columns = len(task.columns)
-        nbytes = table.shape[0] * row_format.row_bytes(columns)
-        return self._lowering.target.far_row_bytes(row_format, columns, nbytes)
+        return row_format.row_bytes(len(task.columns)), table.shape[0]
 
     # Exchange
 
@@ -425,12 +438,16 @@ def held_name(node: Node, task: Task) -> str:
     return f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}"
 
 
-def _columns(table: np.ndarray, row_format, dim: int, columns: range) -> np.ndarray:
-    """Some columns of a table, each row with its scale and bias, as uint8[n]."""
+def _columns(
+    table: np.ndarray, row_format: RowFormat, dim: int, columns: range, stride: int
+) -> np.ndarray:
+    """Some columns of a table, each row with its scale and bias, as uint8[rows * stride]."""
     raw = np.ascontiguousarray(table).reshape(len(table), -1).view(np.uint8)
-    if len(columns) == dim:
+    if len(columns) < dim:
+        bits = row_format.element_bits
+        elements = raw[:, columns.start * bits // 8 : -(-columns.stop * bits // 8)]
+        tail = raw[:, raw.shape[1] - row_format.tail_bytes :]
+        raw = np.concatenate([elements, tail], axis=1)
+    if stride == raw.shape[1]:
         return raw.reshape(-1)
-    bits = row_format.element_bits
-    elements = raw[:, columns.start * bits // 8 : -(-columns.stop * bits // 8)]
-    tail = raw[:, raw.shape[1] - row_format.tail_bytes :]
-    return np.concatenate([elements, tail], axis=1).reshape(-1)
+    return np.pad(raw, ((0, 0), (0, stride - raw.shape[1]))).reshape(-1)

@@ -61,6 +61,7 @@ class Compilation:
         # how long far memory took.
         self._far: set[Contents] = set()
         self._in_pieces = False
+        self._padded = False
         self._far_time = 0.0
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
@@ -93,9 +94,12 @@ class Compilation:
         if self._tasks and len(self._cores.pooling) > 1:
             self._far = self._far_contents()
             self._in_pieces = self._indices_are_far()
-            for _ in range(AGAIN):
-                self._far_time = self._far_cycles
-                self._in_strips(division, self._in_flight)
+            for self._padded in (True, False):
+                for _ in range(AGAIN):
+                    self._far_time = self._far_cycles
+                    self._in_strips(division, self._in_flight)
+                if self.fits:
+                    break
         if self._in_flight or self._tasks or self._schedule.latency > SLOWER * self._interval():
             return
         several = copy(self)
@@ -196,7 +200,7 @@ class Compilation:
         self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)
         self._bags = bags.Bags(
             self._lowering, self._tasks, self._transfers, self._cores.pooling, self._far,
-            self._far_time, self._in_pieces,
+            self._far_time, self._in_pieces, self._padded,
         )  # fmt: skip
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []

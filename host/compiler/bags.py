@@ -86,7 +86,7 @@ class Bags:
     buffers : host buffers, of each staging
     symbols : how many numbers of a request there are
     relays : host buffers of pooled rows that others load once all are there
-    in_step : bool, whether cores of any card keep in step over far tables
+    paced : bool, whether far memory says when cores of any card pool what is near them
     indices : buffers of cards, which hold what is pooled by
     """
 
@@ -110,7 +110,7 @@ class Bags:
         self.stagings: list[BagsStaging] = []
         self.buffers: list[Buffer] = []
         self.symbols = 0
-        self.in_step = False
+        self.paced = False
         self.indices: list[Buffer] = []
         self._numbers: dict[tuple[str, ...], int] = {}
 
@@ -140,7 +140,7 @@ class Bags:
         """Brings each core of a card its indices and pools the card's tables; what each core has
         pooled for others."""
         dealt = self._dealt(card)
-        self.in_step |= dealt.in_step
+        self.paced |= dealt.paced
         tasks: dict[int, list[tuple[Node, Task]]] = defaultdict(list)
         for turn in sorted(dealt.turns, key=lambda turn: turn.core):
             tasks[turn.core].append((self._nodes[turn.task.table], turn.task))

@@ -93,7 +93,7 @@ class Compilation:
         self._in_strips(division, self._in_flight)
         if self._tasks and len(self._cores.pooling) > 1:
             self._far = self._far_contents()
-            self._in_pieces = self._indices_are_far()
+            self._in_pieces = bool(self._far)
             for self._padded in (True, False):
                 for _ in range(AGAIN):
                     self._far_time = self._far_cycles
@@ -210,8 +210,7 @@ class Compilation:
         if self._apart:
             one_by_one(commands)
         longer = inf if self._apart or slots == 1 else IN_TURN
-        # Cores out of step do not keep that pace; pieces of indices come before the next request.
-        least = self._far_time if self._bags.in_step and not self._in_pieces else 0.0
+        least = self._far_time if self._bags.paced else 0.0
         self._schedule = schedule(commands, dependencies(commands, by_buffer), longer, least)
         self._slots = slots or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()

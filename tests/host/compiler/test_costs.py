@@ -19,6 +19,6 @@ def test_rows_of_a_table_take_dram_as_long_as_expected(rows):
     row_bytes = RowFormat.INT8.row_bytes(DIM)
     drawn = np.random.default_rng(0).integers(0, rows, 10_000)
     lines = row_lines(drawn * row_bytes, row_bytes)
-    expected = drawn.size * costs.far_row(QUAD, RowFormat.INT8, DIM, rows * row_bytes)
+    expected = drawn.size * costs.far_row(QUAD, row_bytes, rows, row_bytes)
     assert expected == pytest.approx(replay.cycles(QUAD, lines), rel=0.08)
     assert lines.size * LINE_BYTES < costs.dram_bytes_per_cycle(QUAD) * expected

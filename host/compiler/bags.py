@@ -1,9 +1,10 @@
 """Embedding bags: indices to cards, rows pooled, and pooled rows to whose samples they are.
 
-The indices of a core travel in one run of bytes; or, if that finds no near memory, in pieces, one
-for each table, which come while the table before is pooled and then leave room for the next. A card
-pools each of its tables straight into the columns that the next layer reads: of its own samples in
-place, of others' beside each other, to be sent in one piece to each card.
+The indices of a core travel in one run of bytes; or, if tables or weights find no near memory, in
+pieces, one for each table, which come while the table before is pooled and then leave room for the
+next. A card pools each of its tables straight into the columns that the next layer reads: of its
+own samples in place, of others' beside each other, to be sent in one piece to each card. Rows of a
+table that finds no near memory lie apart, so that they touch fewer lines of far memory.
 """
 
 from collections import defaultdict
@@ -87,20 +88,18 @@ class Bags:
     symbols : how many numbers of a request there are
     relays : host buffers of pooled rows that others load once all are there
     paced : bool, whether far memory says when cores of any card pool what is near them
-    indices : buffers of cards, which hold what is pooled by
     """
 
     def __init__(
         self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers,
         cores: Sequence[int] = (0,), far: Collection[Contents] = (), period: float = 0.0,
-        in_pieces: bool = False, padded: bool = False,
+        padded: bool = False,
     ):  # fmt: skip
         self._lowering = lowering
         self._padded = padded
         self._cores = cores
         self._far = far
         self._period = period
-        self._in_pieces = in_pieces
         self._loads = loads_of(lowering.graph, lowering.target)
         self._tasks = tasks
         self._how = how
@@ -111,7 +110,6 @@ class Bags:
         self.buffers: list[Buffer] = []
         self.symbols = 0
         self.paced = False
-        self.indices: list[Buffer] = []
         self._numbers: dict[tuple[str, ...], int] = {}
 
     def lower(self) -> None:
@@ -147,14 +145,14 @@ class Bags:
         layouts = {core: self._beside(card, mine) for core, mine in tasks.items()}
         made: dict[int, list[_Pooled]] = {core: [] for core in tasks}
         staged: dict[Task, tuple[BagsPiece, Buffer]] = {}
-        if not self._in_pieces:
+        if not self._far:
             for core, mine in tasks.items():
                 staged |= self._stage(card, core, mine)
         pooled: list[Command] = []
         by_core: dict[int, list[Command]] = defaultdict(list)
         for number, turn in enumerate(dealt.turns):
             node, task, mine = self._nodes[turn.task.table], turn.task, by_core[turn.core]
-            if self._in_pieces:  # two of them lie there at a time
+            if self._far:  # two of them lie there at a time
                 staged |= self._stage(card, turn.core, [(node, task)], behind=mine[-2:-1])
             piece, near = staged[task]
             beside = layouts[turn.core].get((node.output, task))
@@ -235,7 +233,6 @@ class Bags:
             work = self._lowering.target.load(Place(far, start), Place(near, start), nbytes, most)
             loaded = self._lowering.add(card, work, "indices", writes=[whole(near)])
             loaded.behind += behind
-        self.indices.append(near)
         self.buffers.append(far)
         self.stagings.append(
             BagsStaging(len(self.buffers) - 1, packed_at, word, integer, total, tuple(pieces))

@@ -268,8 +268,9 @@ def far_row(config: CardConfig, row_bytes: int, rows: int, stride: int) -> float
 
 
 def far_stride(config: CardConfig, row_bytes: int, rows: int) -> int:
-    """The distance of a table's rows at which they take DRAM least: rows that begin at multiples of
-    more bytes touch fewer lines, and lie in more DRAM rows. Of those that take as long the least."""
+    """The distance of a table's rows at which they take DRAM least, in bytes; the shortest of those
+    that take as long. Rows that begin at multiples of more bytes touch fewer lines, and lie in more
+    DRAM rows."""
     strides = [round_up(row_bytes, 1 << bits) for bits in range(LINE_BYTES.bit_length())]
     return min(strides, key=lambda stride: (far_row(config, row_bytes, rows, stride), stride))
 

@@ -148,8 +148,8 @@ class NumpyTarget:
         """Pools bags."""
         return NumpyWork("gather", {
             "table": table, "row_format": int(row_format), "rows": rows, "dim": dim,
-            "stride": stride, "indices": indices, "count": count, "lengths": lengths, "bags": bags, "output": output,
-            "weights": weights, "wide": wide, "mean": node.attributes.get("mode") == "mean",
+            "stride": stride, "indices": indices, "count": count, "lengths": lengths, "bags": bags,
+            "output": output, "weights": weights, "wide": wide, "mean": node.attributes.get("mode") == "mean",
             "multiplier": float(node.attributes.get("multiplier", 1.0)),
         })  # fmt: skip
 

@@ -149,7 +149,8 @@ class NumpyTarget:
         return NumpyWork("gather", {
             "table": table, "row_format": int(row_format), "rows": rows, "dim": dim,
             "stride": stride, "indices": indices, "count": count, "lengths": lengths, "bags": bags,
-            "output": output, "weights": weights, "wide": wide, "mean": node.attributes.get("mode") == "mean",
+            "output": output, "weights": weights, "wide": wide,
+            "mean": node.attributes.get("mode") == "mean",
             "multiplier": float(node.attributes.get("multiplier", 1.0)),
         })  # fmt: skip
 

@@ -83,8 +83,8 @@ class FloatToInt(wiring.Component):
         m = Module()
         i = self.format.layout(self.i)
 
-        # Stage 1: align to a window with `width - 1` integer bits on top, then a bit to round by and
-        # one that says whether anything is below; so much of the significand is enough, too.
+        # Stage 1: align to a window with `width - 1` integer bits on top, then a bit to round by
+        # and one for all that is below. No more of the significand is needed, either.
         integer_bits = self.width - 1
         window_bits = integer_bits + 2
         low = max(0, self.format.precision - (window_bits - 1))

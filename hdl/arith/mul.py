@@ -1,6 +1,6 @@
 """Floating-point multiplication."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -121,13 +121,11 @@ class FlushingMul(wiring.Component):
         a_1 = register(m, Cat(a.fraction, 1), "a_1")
         b_1 = register(m, Cat(b.fraction, 1), "b_1")
         nan = a.is_nan | b.is_nan | (infinite & (a_zero | b_zero))
-        scale, zero, infinite, nan, sign = (
-            register(m, value, name, cycles=2)
-            for name, value in (
-                ("scale", scale), ("zero", a_zero | b_zero), ("infinite", infinite), ("nan", nan),
-                ("sign", a.sign ^ b.sign),
-            )
-        )  # fmt: skip
+        scale_2 = register(m, scale, "scale_2", cycles=2)
+        zero = register(m, a_zero | b_zero, "zero", cycles=3)
+        infinite = register(m, infinite, "infinite", cycles=3)
+        nan = register(m, nan, "nan", cycles=3)
+        sign = register(m, a.sign ^ b.sign, "sign", cycles=3)
 
         # Stages 2 and 3: multiply; bring the leading 1 to the top.
         product = multiply(m, a_1, b_1, "product", cycles=1)
@@ -137,11 +135,7 @@ class FlushingMul(wiring.Component):
         below = product[: form.precision - 2].any() | (high & product[form.precision - 2])
         up = register(m, guard & (below | significand[0]), "up")
         fraction = register(m, significand[:-1], "fraction")
-        exponent = register(m, (scale - ~high)[: len(scale)], "exponent")
-        zero, infinite, nan, sign = (
-            register(m, value, f"{name}_3")
-            for name, value in (("zero", zero), ("infinite", infinite), ("nan", nan), ("sign", sign))
-        )
+        exponent = register(m, (scale_2 - ~high)[: len(scale)], "exponent")
 
         # Stage 4: round, pack. A carry out of the fraction moves on to the exponent.
         packed = Signal(form.significand_bits + len(exponent))

@@ -96,7 +96,7 @@ class LoadEngine(wiring.Component):
             ]
 
         request = self.dma.request
-        rows = Signal(32)
+        rows = Signal(self._config.count_bits)
         source_stride = Signal(32)
         destination_stride = Signal(32)
         asked = Signal()

@@ -50,7 +50,7 @@ class LoadEngine(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.merger = merger = RowMerger()
+        m.submodules.merger = merger = RowMerger(self._config)
         m.submodules.reader = reader = RowReader(self._config, self.copy_depth)
         m.submodules.writer = writer = RowWriter(self._config)
         m.submodules.transposer = transposer = Transposer(self._config)

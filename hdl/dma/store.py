@@ -41,7 +41,7 @@ class StoreEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.merger = merger = RowMerger()
+        m.submodules.merger = merger = RowMerger(config)
         m.submodules.reader = reader = RowReader(config, self.depth)
         connect(m, reader.port, flipped(self.source))
 

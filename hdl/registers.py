@@ -6,6 +6,7 @@ The counts wrap at 2**48. Ring bases and sizes can be written only while CONTROL
 Every core has a block of registers of its own, its submission ring among them.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 from halfdome.hdl.commands import Engine
@@ -113,6 +114,7 @@ CORE_STRIDE = 0x20
 """Bytes from the block of one core to that of the next."""
 
 
+@cache
 def offset(name: str, core: int = 0) -> int:
     """Byte offset of a register in BAR0; of one that every core has, that of `core`.
 

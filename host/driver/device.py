@@ -252,10 +252,13 @@ class Device(Registers):
             slots = np.frombuffer(b"".join(descriptors), np.uint8).reshape(-1, DESCRIPTOR_BYTES)
         sizes = np.ones(len(slots), np.int64) if sizes is None else sizes
         first = self.rings.submitted
+        waiting = {0: np.arange(len(sizes))}
+        if self.config.cores > 1:
+            cores = slots[np.cumsum(sizes) - sizes, _CORE]
+            cores = np.where(cores < self.config.cores, cores, 0)  # its checker refuses the others
+            waiting = {int(core): np.flatnonzero(cores == core) for core in np.unique(cores)}
         command_of = np.repeat(np.arange(len(sizes)), sizes)
-        cores = slots[np.cumsum(sizes) - sizes, _CORE]
-        cores = np.where(cores < self.config.cores, cores, 0)  # its checker refuses the others
-        waiting = {int(core): np.flatnonzero(cores == core) for core in np.unique(cores)}
+        in_order = len(waiting) < 2
         tickets = np.zeros(len(sizes), np.int64)
         while waiting:
             for core, commands in waiting.items():
@@ -276,7 +279,7 @@ class Device(Registers):
                 self.poll()
                 while all(self.rings.room(c) < sizes[left[0]] for c, left in waiting.items()):
                     self.sleep()
-        return range(first, first + len(sizes)) if len(set(cores)) < 2 else tickets.tolist()
+        return range(first, first + len(sizes)) if in_order else tickets.tolist()
 
     def _note(
         self, tickets: np.ndarray, slots: np.ndarray, sizes: np.ndarray, labels: Sequence[str]
@@ -393,9 +396,9 @@ class Device(Registers):
         numbers = np.fromiter(tickets, np.int64)
         self.poll()
         self._refuse_strays()
+        if self.rings.lost(numbers):
+            raise CardError(f"card {self.index}: its commands were lost in a reset")
         while not self.rings.done(numbers):
-            if self.rings.lost(numbers):
-                raise CardError(f"card {self.index}: its commands were lost in a reset")
             self.sleep()
         return self.rings.entries(numbers).view(np.recarray)
 

@@ -1,6 +1,8 @@
 """A Halfdome card as the runtime uses it: descriptors, rings and timeline counters."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +34,57 @@ _SECOND_COUNTER, _SECOND_VALUE = (
 _SIGNAL_ADDRESS, _SIGNAL_PAYLOAD = (offset(Opcode.SIGNAL, name) for name in ("address", "value"))
 
 
+RUNS = 1024
+"""Most ways to run a part, which commands for which slots, that are remembered."""
+
+
+class _Patches(NamedTuple):
+    """Little-endian fields of a width, in each slot of a program: what a number is added to."""
+
+    places: np.ndarray
+    """int64[n, width], where their bytes are among those of a slot."""
+    bases: np.ndarray
+    """uint64[slots, n], what they hold without."""
+    numbers: np.ndarray
+    """int64[n], which number is added."""
+
+    def write(self, slots: np.ndarray, slot: int, numbers: np.ndarray) -> None:
+        """Writes fields of slots[:, rows, 64], numbers added."""
+        total = self.bases[slot] + numbers[self.numbers].astype(np.uint64)
+        raw = total.astype("<u8").view(np.uint8).reshape(-1, 8)
+        slots[slot].reshape(-1)[self.places] = raw[:, : self.places.shape[1]]
+
+
+def _patches(
+    slots: np.ndarray, row: np.ndarray, byte: np.ndarray, width: np.ndarray, numbers: np.ndarray
+) -> list[_Patches]:
+    """Of fields of slots[:, rows, 64], each `width` bytes long, those of every width."""
+    found = []
+    for size in np.unique(width):
+        chosen = width == size
+        start = row[chosen] * DESCRIPTOR_BYTES + byte[chosen]
+        places = start[:, None] + np.arange(size)
+        raw = np.zeros((len(slots), len(places), 8), np.uint8)
+        raw[:, :, :size] = slots.reshape(len(slots), -1)[:, places]
+        found.append(_Patches(places, raw.view("<u8")[:, :, 0], numbers[chosen]))
+    return found
+
+
+class _Run(NamedTuple):
+    """Commands, each for a slot, as they go to a ring."""
+
+    rows: np.ndarray
+    """int64[n], their descriptors among those of all slots."""
+    sizes: np.ndarray
+    """int64[commands], how many each has."""
+    firsts: np.ndarray
+    """int64[commands], where each begins."""
+    extended: np.ndarray
+    """int64[n], the commands that have a second descriptor."""
+    telling: np.ndarray
+    """int64[n], the commands that tell a peer."""
+
+
 class InstalledPart:
     """The descriptors of a part, patched for each slot."""
 
@@ -39,59 +92,57 @@ class InstalledPart:
         own = code.own
         self.sizes = own["sizes"].astype(np.int64)
         self.starts = np.cumsum(self.sizes) - self.sizes
-        self._symbols = own["symbols"]
         slots = np.repeat(own["descriptors"][None], len(place.addresses), axis=0)
         row, byte, width, segment, remote = own["addresses"].T
         bases = np.where(remote, place.bus_addresses[:, segment], place.addresses[:, segment])
-        _add(slots, row, byte, width, bases)
+        for patches in _patches(slots, row, byte, width, np.arange(len(row))):
+            for slot in range(len(slots)):
+                patches.write(slots, slot, bases[slot])
         counters = np.where(code.waits >= 0, place.counters[code.waits], NO_COUNTER)
         slots[:, self.starts, _WAIT_COUNTER] = counters[:, 0]
         extended = self.sizes > 1
         slots[:, self.starts[extended] + 1, _SECOND_COUNTER] = counters[extended, 1]
         slots[:, self.starts, _SIGNAL_COUNTER] = code.queue
-        self.telling = code.peer >= 0
-        for command in np.flatnonzero(self.telling):
-            peer = place.peers[code.peer[command]]
-            device: Device = peer.device  # type: ignore[attr-defined]
-            address = device.counter_address(peer_counter(device.config, index))
-            _set(slots[:, self.starts[command]], _SIGNAL_ADDRESS, np.uint64(address))
-        self._unpatched = slots
-        self.slots = slots.copy()
+        self._telling = code.peer >= 0
+        devices: list[Device] = [place.peers[peer].device for peer in code.peer[self._telling]]  # type: ignore[attr-defined]
+        addresses = [
+            device.counter_address(peer_counter(device.config, index)) for device in devices
+        ]
+        for rows in slots:
+            _set(rows, self.starts[self._telling], _SIGNAL_ADDRESS, np.array(addresses, "<u8"))
+        self._patches = _patches(slots, *own["symbols"].T)
+        self._slots = slots
+        self._run = lru_cache(RUNS)(self._make_run)
 
     def set_symbols(self, slot: int, symbols: np.ndarray) -> None:
         """Adds the numbers of a request to the fields that have one."""
-        row, byte, width, symbol = self._symbols.T
-        self.slots[slot] = self._unpatched[slot]
-        _add(self.slots[slot : slot + 1], row, byte, width, symbols[symbol][None])
+        for patches in self._patches:
+            patches.write(self._slots, slot, symbols)
 
-    def rows(self, commands: np.ndarray) -> np.ndarray:
-        """The descriptors of commands, one after the other."""
+    def run(self, commands: np.ndarray, slots: np.ndarray) -> tuple[_Run, np.ndarray]:
+        """Commands, each for a slot, and a copy of their descriptors, uint8[n, 64]."""
+        run = self._run(commands.tobytes(), slots.tobytes())
+        return run, self._slots.reshape(-1, DESCRIPTOR_BYTES)[run.rows]
+
+    def _make_run(self, raw_commands: bytes, raw_slots: bytes) -> _Run:
+        commands, slots = (np.frombuffer(raw, np.int64) for raw in (raw_commands, raw_slots))
         sizes = self.sizes[commands]
-        ends = np.cumsum(sizes)
-        return np.arange(int(sizes.sum())) + np.repeat(
-            self.starts[commands] - (ends - sizes), sizes
-        )
+        firsts = np.cumsum(sizes) - sizes
+        within = np.repeat(self.starts[commands] - firsts, sizes) + np.arange(int(sizes.sum()))
+        rows = np.repeat(slots, sizes) * self._slots.shape[1] + within
+        (extended,), (telling,) = np.nonzero(sizes > 1), np.nonzero(self._telling[commands])
+        return _Run(rows, sizes, firsts, extended, telling)
 
 
-def _add(
-    slots: np.ndarray, row: np.ndarray, byte: np.ndarray, width: np.ndarray, values: np.ndarray
-) -> None:
-    """Adds values[slots, n] to little-endian fields, each `width` bytes long."""
-    for size in np.unique(width):
-        chosen = width == size
-        places = byte[chosen, None] + np.arange(size)
-        rows = row[chosen, None]
-        raw = np.zeros((len(slots), int(chosen.sum()), 8), np.uint8)
-        raw[:, :, :size] = slots[:, rows, places]
-        total = raw.view("<u8")[:, :, 0] + values[:, chosen].astype(np.uint64)
-        slots[:, rows, places] = total.astype("<u8")[:, :, None].view(np.uint8)[:, :, :size]
+def _set(rows: np.ndarray, which: np.ndarray, byte: int, values: np.ndarray) -> None:
+    """Writes little-endian numbers into a field of some descriptors, as many bytes as they have."""
+    end = byte + values.itemsize
+    rows[which, byte:end] = values.view(np.uint8).reshape(len(which), values.itemsize)
 
 
-def _set(rows: np.ndarray, byte: int, values: np.ndarray) -> None:
-    """Writes unsigned numbers into a field of descriptors, as many bytes as the numbers have."""
-    raw = np.asarray(values)
-    raw = raw.astype(raw.dtype.newbyteorder("<"))
-    rows[..., byte : byte + raw.itemsize] = raw[..., None].view(np.uint8)
+def _counts(values: np.ndarray) -> np.ndarray:
+    """What counters hold of these numbers."""
+    return (values & COUNTER_MASK).astype("<u4")
 
 
 class HalfdomeAccelerator:
@@ -273,22 +324,12 @@ class HalfdomeAccelerator:
 
     def submit(self, installed: InstalledPart, issue: Issue, as_list: bool) -> Sequence[int]:
         """Copies descriptors to the ring with the values that they wait for and signal."""
-        sizes = installed.sizes[issue.commands]
-        rows = installed.slots[np.repeat(issue.slots, sizes), installed.rows(issue.commands)]
-        firsts = np.cumsum(sizes) - sizes
-        heads = rows[firsts]
-        _set(heads, _WAIT_VALUE, (issue.waits[:, 0] & COUNTER_MASK).astype(np.uint32))
-        _set(heads, _SIGNAL_VALUE, (issue.signals & COUNTER_MASK).astype(np.uint32))
-        telling = installed.telling[issue.commands]
-        notices = heads[telling]
-        _set(notices, _SIGNAL_PAYLOAD, (issue.notices[telling] & COUNTER_MASK).astype(np.uint32))
-        heads[telling] = notices
-        rows[firsts] = heads
-        extended = sizes > 1
-        extensions = rows[firsts[extended] + 1]
-        seconds = (issue.waits[extended, 1] & COUNTER_MASK).astype(np.uint32)
-        _set(extensions, _SECOND_VALUE, seconds)
-        rows[firsts[extended] + 1] = extensions
+        run, rows = installed.run(issue.commands, issue.slots)
+        sizes, firsts, extended, telling = run.sizes, run.firsts, run.extended, run.telling
+        _set(rows, firsts, _WAIT_VALUE, _counts(issue.waits[:, 0]))
+        _set(rows, firsts, _SIGNAL_VALUE, _counts(issue.signals))
+        _set(rows, firsts[telling], _SIGNAL_PAYLOAD, _counts(issue.notices[telling]))
+        _set(rows, firsts[extended] + 1, _SECOND_VALUE, _counts(issue.waits[extended, 1]))
         first = self.device.rings.submitted
         if as_list:
             return self.device.submit(rows, issue.labels, sizes)

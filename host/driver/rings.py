@@ -63,7 +63,7 @@ class Rings:
         self._slots = submission.array[: slots * DESCRIPTOR_BYTES].reshape(slots, -1)
         told = completion.array[: self.completion_entries * COMPLETION_BYTES]
         self._ring = told.view(ENTRY)
-        self._phases = self._ring["phase"]
+        self._phases = memoryview(self._ring["phase"])
         self._entries = np.zeros(TICKETS, ENTRY)
         self._done = np.zeros(TICKETS, bool)
         self._core = np.zeros(TICKETS, np.uint8)
@@ -79,7 +79,7 @@ class Rings:
 
     def restart(self) -> None:
         """As the card's rings are after a reset; what has not completed never will."""
-        self._phases[:] = 0
+        self._ring["phase"] = 0
         self._taken = 0
         self.stray = ""
         # The oldest ticket since then, of each core, too, and the slots that were used before.
@@ -112,8 +112,13 @@ class Rings:
         return window[~self._done[places] & (window >= self._since[1][self._core[places]])]
 
     def _retire(self) -> None:
-        awaited = self._awaited()
-        self.retired = int(awaited[0]) if len(awaited) else self.submitted
+        retired, firsts = self.retired, self._since[1]
+        while retired < self.submitted:
+            place = retired % TICKETS
+            if not self._done[place] and retired >= firsts[self._core[place]]:
+                break
+            retired += 1
+        self.retired = retired
 
     def tail(self, core: int = 0) -> int:
         """The slot of a core's ring that its next command begins in."""
@@ -148,24 +153,23 @@ class Rings:
         tickets = np.arange(first, first + len(sizes))
         ends = np.cumsum(sizes)
         slots = slots.copy()
-        slots[ends - sizes, 2:4] = (tickets % TICKETS).astype("<u2").view(np.uint8).reshape(-1, 2)
+        slots[ends - sizes, 2:4] = tickets.astype("<u2").view(np.uint8).reshape(-1, 2)
         start = used[core] - self._since[2][core]
         places = (start + np.arange(len(slots))) % RING_ENTRIES
         self._slots[core * RING_ENTRIES + places] = slots
-        after = np.tile(used, (len(sizes), 1))
-        after[:, core] += ends
-        self._slots_after[tickets % TICKETS] = after
-        self._core[tickets % TICKETS] = core
-        self._done[tickets % TICKETS] = False
+        of_tickets = tickets % TICKETS
+        self._slots_after[of_tickets] = used
+        self._slots_after[of_tickets, core] += ends
+        self._core[of_tickets] = core
+        self._done[of_tickets] = False
         self.submitted = first + len(sizes)
         return range(first, self.submitted)
 
     def take(self) -> np.ndarray:
         """Tickets of commands that have completed since the last call, int64[n]."""
         size, taken = self.completion_entries, self._taken
-        while self._phases[taken % size] == (phase := 1 - taken // size % 2):
-            old = np.flatnonzero(self._phases[taken % size :] != phase)
-            taken += int(old[0]) if len(old) else size - taken % size
+        while self._phases[taken % size] == 1 - taken // size % 2:
+            taken += 1
         if taken == self._taken:
             return np.zeros(0, np.int64)
         tickets = self._file(self._ring[np.arange(self._taken, taken) % size])
@@ -186,11 +190,12 @@ class Rings:
         if not known.all():
             odd = entries[int(np.argmin(known))]
             self.stray = f"completion of id {odd['id']}, which no command has"
-        tickets, places, entries = tickets[known], places[known], entries[known]
-        for ticket in tickets[entries["status"] != 0]:
-            self._failed[int(ticket)] = self._descriptor(int(ticket))
-        for ticket in [old for old in self._failed if old <= newest - TICKETS]:
-            del self._failed[ticket]
+            tickets, places, entries = tickets[known], places[known], entries[known]
+        if (bad := entries["status"] != 0).any():
+            for ticket in [old for old in self._failed if old <= newest - TICKETS]:
+                del self._failed[ticket]
+            for ticket in tickets[bad]:
+                self._failed[int(ticket)] = self._descriptor(int(ticket))
         self._entries[places] = entries
         self._done[places] = True
         self._retire()

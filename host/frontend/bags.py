@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfdome.hdl.commands import ElementFormat
+from halfdome.hdl.commands import ElementFormat, RowFormat
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.graph.graph import Graph, Node
 from halfdome.host.graph.values import Value
@@ -40,7 +40,7 @@ class Bag:
     ----------
     output : str; the input of the rest of the model that holds the pooled rows
     table_name : str; the parameter that the table was quantised from, which bags may share
-    table : uint8[rows, dim + 8]; fused rows
+    table : uint8[rows, bytes of a row]; fused rows
     count : int; bags in a request
     indices : Source of integers
     offsets : Source of integers, or None if all bags are equally long
@@ -49,6 +49,7 @@ class Bag:
     weights : Source of float32 or None; a factor for each row that is taken
     mode : "sum" or "mean"
     padding : an index that takes no row, or None
+    row_format : RowFormat of the table, INT8 or INT4
     """
 
     output: str
@@ -62,6 +63,13 @@ class Bag:
     weights: Source | None = None
     mode: str = "sum"
     padding: int | None = None
+    row_format: RowFormat = RowFormat.INT8
+
+    @property
+    def dim(self) -> int:
+        """Elements of a row: as many as there is room for."""
+        elements_bytes = self.table.shape[1] - self.row_format.tail_bytes
+        return elements_bytes * 8 // self.row_format.element_bits
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,10 +77,11 @@ class Bag:
         kinds = ("indices", "lengths", "weights")[: 2 if self.weights is None else 3]
         return tuple(f"{self.output} {kind}" for kind in kinds)
 
-    def operands(self, inputs: Arrays) -> dict[str, np.ndarray]:
+    def operands(self, inputs: Arrays, room: int | None = None) -> dict[str, np.ndarray]:
         """Indices int32[n], lengths int32[count] and weights float32[n] of a request, by `names`.
 
-        Raises `ModelError` for inputs that do not make `count` bags of rows that the table has.
+        Raises `ModelError` for inputs that do not make `count` bags of rows that the table has, for
+        a bag with more than `room` indices, and for a weight that is not finite.
         """
         given = self.indices.of(inputs)
         with _named(self.indices.input):
@@ -91,6 +100,12 @@ class Bag:
         taken = np.ones(len(indices), bool) if self.padding is None else indices != self.padding
         bags = np.repeat(np.arange(self.count), lengths)
         lengths = np.bincount(bags[taken], minlength=self.count)
+        if room is not None and lengths.max(initial=0) > room:
+            raise ModelError(
+                f"input {self.indices.input}: bag {lengths.argmax()} has {lengths.max()} indices, "
+                f"the model has room for {room} in each; compile it with a request as long as that "
+                "among those that calibrate it"
+            )
         made = [indices[taken].astype(np.int32), lengths.astype(np.int32)]
         if self.weights is not None:
             weights = self.weights.of(inputs).astype(np.float32)
@@ -98,6 +113,12 @@ class Bag:
                 raise ModelError(
                     f"input {self.weights.input}: has {len(weights)} weights for {len(indices)} "
                     "indices"
+                )
+            infinite = np.flatnonzero(taken & ~np.isfinite(weights))
+            if len(infinite):
+                raise ModelError(
+                    f"input {self.weights.input}: weight {weights[infinite[0]]} at position "
+                    f"{infinite[0]} is not finite; cards pool by finite weights"
                 )
             made.append(weights[taken])
         return dict(zip(self.names, made, strict=True))
@@ -131,7 +152,10 @@ class Bag:
         `how` are more of its attributes: `mean_length`, by which tables are placed, or another
         format.
         """
-        attributes = {"format": ElementFormat.FLOAT32, "mode": self.mode, **how}
+        attributes = {
+            "format": ElementFormat.FLOAT32, "mode": self.mode, "row_format": self.row_format,
+            **how,
+        }  # fmt: skip
         return Node("embedding_bag", (self.table_name, *self.names), self.output, attributes)
 
     def pool(self, inputs: Arrays) -> np.ndarray:

@@ -107,12 +107,11 @@ def _argument(net: Net, name: str) -> Argument:
 def _check_rows(bags: Sequence[Bag], design: CardConfig) -> None:
     """Refuses tables whose rows are longer than cards pool."""
     for bag in bags:
-        columns = bag.table.shape[1] - 8
-        if columns > design.max_dim:
-            fitting = [name for name, each in PRESETS.items() if each.max_dim >= columns]
+        if bag.dim > design.max_dim:
+            fitting = [name for name, each in PRESETS.items() if each.max_dim >= bag.dim]
             presets = f", such as {' or '.join(fitting)}" if fitting else ""
             raise ModelError(
-                f"{bag.table_name}: has rows of {columns} elements, cards of this config pool "
+                f"{bag.table_name}: has rows of {bag.dim} elements, cards of this config pool "
                 f"{design.max_dim}; give a config with a larger max_dim{presets}"
             )
 
@@ -222,8 +221,8 @@ class _Maker:
 
     def _pooling(self, bag: Bag) -> CardPart:
         """A step that does nothing but pool."""
-        dim = bag.table.shape[1] - 8
-        port = Port(bag.output, bag.output, np.dtype(np.float32), (bag.count, dim), (0, 1), (dim,))
+        shape = bag.count, bag.dim
+        port = Port(bag.output, bag.output, np.dtype(np.float32), shape, (0, 1), shape[1:])
         step = CardStep((), (port,), bag.count, (), (), {}, {bag.output: (bag.output,)})
         requests = self.requests(step)
         graph = Graph(

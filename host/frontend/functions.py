@@ -34,7 +34,7 @@ SCALES = {
 }  # fmt: skip
 """Where the scale of an output stands, and behind it the zero point, of what may end a function."""
 _WAYS = ("QuantizeLinear", "DequantizeLinear")
-DOMAINS = ("", "ai.onnx", "com.microsoft")
+DOMAINS = ("", "com.microsoft")
 """Of operators that are known here."""
 
 

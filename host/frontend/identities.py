@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from halfdome.host.frontend.load import nodes_within
-from halfdome.host.frontend.net import MOVES, used
+from halfdome.host.frontend.net import MOVES, nodes_within, used
 
 
 def taken_real(model: onnx.ModelProto) -> onnx.ModelProto:

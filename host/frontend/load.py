@@ -1,6 +1,6 @@
 """Reads an ONNX model, checks it and fixes its shapes, so that all that follows is static."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from onnxscript import optimizer
 
 from halfdome.host.frontend.ceilings import without_windows_beyond
 from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.net import nodes_within
 from halfdome.host.frontend.plain import make_plain
 from halfdome.host.frontend.sessions import DTYPES, quiet, tensors
 from halfdome.host.frontend.weights import inferred, put_back, set_aside
@@ -63,9 +64,9 @@ def load(
     if not model.ir_version or not model.graph.node:
         raise ModelError(f"{name}: is no ONNX model, or an empty one")
     _load_external_data(name, model, folder)
+    make_plain(model)
     _drop_functions_never_called(model)
     _check_operators(name, model)
-    make_plain(model)
     _fix_shapes(model, shapes)
     heavy = set_aside(model)
     model = without_windows_beyond(model)
@@ -137,15 +138,6 @@ def _load_external_data(name: str, model: onnx.ModelProto, folder: Path | None) 
             raise ModelError(f"{name}: its external data: {_first_line(error)}") from None
 
 
-def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Nodes of a graph and of the graphs in their attributes."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from nodes_within(inner)
-
-
 @cache
 def _operators_of_runtime() -> frozenset[tuple[str, str]]:
     """(domain, operator) of all that ONNX Runtime knows."""
@@ -157,14 +149,10 @@ def _operators_of_runtime() -> frozenset[tuple[str, str]]:
 def _drop_functions_never_called(model: onnx.ModelProto) -> None:
     """ONNX Runtime takes its own operator wherever a function of the model has the same name."""
     own = _operators_of_runtime()
-    called = [each for each in model.functions if (_domain(each), each.name) not in own]
+    called = [each for each in model.functions if (each.domain, each.name) not in own]
     if len(called) < len(model.functions):
         del model.functions[:]
         model.functions.extend(called)
-
-
-def _domain(named: onnx.NodeProto | onnx.FunctionProto) -> str:
-    return "" if named.domain == "ai.onnx" else named.domain
 
 
 def _check_operators(name: str, model: onnx.ModelProto) -> None:
@@ -173,18 +161,18 @@ def _check_operators(name: str, model: onnx.ModelProto) -> None:
     known |= {(schema.domain, schema.name) for schema in onnx.defs.get_all_schemas()}
     domains = {domain for domain, _ in known}
     for node in nodes_within(model.graph):
-        domain = _domain(node)
-        if (domain, node.op_type) == ("ai.onnx.ml", "ZipMap"):
+        if (node.domain, node.op_type) == ("ai.onnx.ml", "ZipMap"):
             raise ModelError(
                 f"{name}: node {node.name or node.output[0]}: ZipMap makes dictionaries, outputs "
                 'must be tensors; pass options={"zipmap": False} to skl2onnx.to_onnx'
             )
-        if (domain, node.op_type) in known:
+        if (node.domain, node.op_type) in known:
             continue
         where = f"node {node.name or node.output[0]}"
-        if domain not in domains:
+        if node.domain not in domains:
             raise ModelError(
-                f"{name}: {where}: operator {node.op_type} is of the unknown domain {domain}; "
+                f"{name}: {where}: operator {node.op_type} is of the unknown domain "
+                f"{node.domain}; "
                 f"export the model with standard operators"
             )
         raise ModelError(

@@ -182,6 +182,15 @@ def used(node: onnx.NodeProto) -> list[str]:
     return names
 
 
+def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph, and of the graphs in their attributes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from nodes_within(inner)
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
     """Attributes of a node by name, strings as text."""
     found = {}

@@ -7,7 +7,6 @@ from onnx import helper, numpy_helper, version_converter
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.weights import inferred
 
-_STANDARD = ("", "ai.onnx")
 _LEAST = 11
 """The first that the quantiser writes operators of 8 bits into."""
 
@@ -17,7 +16,7 @@ def of_today(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises `ModelError` for an operator that ONNX does not convert.
     """
-    version = next((each.version for each in model.opset_import if each.domain in _STANDARD), None)
+    version = next((each.version for each in model.opset_import if not each.domain), None)
     if version is not None and version >= _LEAST:
         return model
     made = onnx.ModelProto()

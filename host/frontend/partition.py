@@ -19,7 +19,7 @@ from halfdome.host.frontend import (
 )
 from halfdome.host.frontend.commute import quantised_first
 from halfdome.host.frontend.errors import ModelError
-from halfdome.host.frontend.functions import FUNCTION, collapse
+from halfdome.host.frontend.functions import DOMAINS, FUNCTION, collapse
 from halfdome.host.frontend.net import MOVES, Net, used
 from halfdome.host.frontend.reasons import reason
 from halfdome.host.frontend.steps import CardStep, HostStep
@@ -53,7 +53,6 @@ TRANSLATIONS: Mapping[str, Callable[[Builder, onnx.NodeProto], None]] = {
 }
 """Operators that cards compute, and how."""
 _TRANSLATIONS = {**TRANSLATIONS, FUNCTION: elements.byte_function}
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
 _OF_IMAGES = ("QLinearConv", "MaxPool", "QLinearAveragePool")
 """What takes a pixel's channels side by side."""
 _BESIDE = {*MOVES, "QuantizeLinear", "DequantizeLinear"}
@@ -133,7 +132,7 @@ def _checked(
 def _refusal(net: Net, place: int) -> str | None:
     """Why a node cannot be on a card, whatever surrounds it."""
     node = net.nodes[place]
-    if node.op_type not in _TRANSLATIONS or node.domain not in _DOMAINS:
+    if node.op_type not in _TRANSLATIONS or node.domain not in DOMAINS:
         return reason(node.op_type, node.domain)
     try:
         card_step(net, [place], alone=True)

@@ -4,17 +4,35 @@ from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-from halfdome.host.frontend.net import used
+from halfdome.host.frontend.net import nodes_within, used
 from halfdome.host.frontend.weights import drop_inputs
+
+_STANDARD = "ai.onnx"
+"""What the domain of ONNX's own operators may be called, beside the empty name."""
 
 
 def make_plain(model: onnx.ModelProto) -> None:
-    """Constants of a model become dense and no inputs, its nodes come after what they take."""
+    """Operators of ONNX are of the domain "", constants of a model become dense and no inputs, its
+    nodes come after what they take."""
+    _name_standard(model)
     _fill_in(model.graph)
     _drop_defaults(model)
     _sort(model.graph)
+
+
+def _name_standard(model: onnx.ModelProto) -> None:
+    """Of operator sets of a domain the last is in force, as in ONNX Runtime."""
+    for node in nodes_within(model.graph):
+        node.domain = _standard(node.domain)
+    versions = {_standard(each.domain): each.version for each in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*each) for each in versions.items())
+
+
+def _standard(domain: str) -> str:
+    return "" if domain == _STANDARD else domain
 
 
 def _fill_in(graph: onnx.GraphProto) -> None:

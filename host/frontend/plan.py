@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from halfdome.hdl.commands import RowFormat
 from halfdome.host import arguments
 from halfdome.host.frontend import weights
 from halfdome.host.frontend.bags import Bag, Source
@@ -22,7 +23,7 @@ from halfdome.host.runtime.flights import Response
 from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.runtime.program import Program
 
-VERSION = 2
+VERSION = 3
 """Rises whenever the meaning of a saved plan changes; older ones are compiled again."""
 SUFFIX = ".halfdome"
 """Of files that hold a compiled model."""
@@ -100,8 +101,9 @@ class CardPart:
         """What the program takes for some requests, at most `requests`."""
         made = {port.value: port.pack([each[port.tensor] for each in tensors])
                 for port in self.inputs}  # fmt: skip
+        rooms = {each.indices: each.longest for each in self.program.bags}
         for bag in self.bags:
-            operands = [bag.operands(each) for each in tensors]
+            operands = [bag.operands(each, rooms[bag.names[0]]) for each in tensors]
             for name in bag.names:
                 made[name] = np.concatenate([each[name] for each in operands])
         return made
@@ -302,4 +304,5 @@ def _as_bag(bag: dict) -> Bag:
 
     sources = {name: source(name) for name in ("indices", "offsets", "weights")}
     table = np.broadcast_to(np.uint8(0), bag["table"])
-    return Bag(**{**bag, **sources, "table": table})
+    row_format = RowFormat(bag["row_format"])
+    return Bag(**{**bag, **sources, "table": table, "row_format": row_format})

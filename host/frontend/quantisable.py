@@ -13,8 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from halfdome.host.frontend.errors import ModelError
-from halfdome.host.frontend.load import nodes_within
-from halfdome.host.frontend.net import attributes, used
+from halfdome.host.frontend.net import attributes, nodes_within, used
 
 _SAME_SCALE = {
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool", "Gather", "Split", "Pad",

@@ -14,8 +14,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from halfdome.host.frontend.calibration import Calibration, requests_of
 from halfdome.host.frontend.errors import ModelError
 from halfdome.host.frontend.identities import returned_real, taken_real
-from halfdome.host.frontend.load import inferred_by_runtime, nodes_within
-from halfdome.host.frontend.net import MOVES
+from halfdome.host.frontend.load import inferred_by_runtime
+from halfdome.host.frontend.net import MOVES, nodes_within
 from halfdome.host.frontend.opsets import of_today
 from halfdome.host.frontend.quantisable import (
     copy_before_activations,

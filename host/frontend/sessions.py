@@ -132,7 +132,7 @@ def fused(model: onnx.ModelProto) -> onnx.ModelProto:
         path = Path(folder) / "fused.onnx"
         open_session(model, precise=False, written=path)
         made = onnx.load(path)
-    used = {node.domain for node in made.graph.node} | {"", "ai.onnx"}
+    used = {node.domain for node in made.graph.node} | {""}
     imports = [each for each in made.opset_import if each.domain in used]
     del made.opset_import[:]
     made.opset_import.extend(imports)

@@ -8,10 +8,17 @@ import numpy as np
 import torch
 from torch import fx
 
+from halfdome.hdl.commands import RowFormat
 from halfdome.host.frontend.bags import Bag, Source
+from halfdome.host.frontend.errors import TorchError
 from halfdome.host.graph.fused_rows import fuse_8bit
 
 _LOOKUPS = ("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+_QUANTISED = {
+    "quantized::embedding_bag_byte_rowwise_offsets": RowFormat.INT8,
+    "quantized::embedding_bag_4bit_rowwise_offsets": RowFormat.INT4,
+}
+"""Lookups of tables that are fused rows already; they sum, whatever mode they are told."""
 _MODES = ("sum", "mean", "max")
 _SAME_VALUES = ("to", "_to_copy", "contiguous", "clone", "detach", "alias", "lift_fresh_copy")
 _SAME_ORDER = ("reshape", "view", "_unsafe_view", "flatten")
@@ -23,7 +30,7 @@ class NotPooled(Exception):
 
 def looks_up(graph: fx.Graph) -> bool:
     """Whether there are embedding bags in a graph."""
-    return any(_operator(node) in _LOOKUPS for node in graph.nodes)
+    return any(_operator(node) in (*_LOOKUPS, *_QUANTISED) for node in graph.nodes)
 
 
 def cut(
@@ -32,7 +39,7 @@ def cut(
     """Takes embedding bags out of a module's graph; inputs stand where their outputs were.
 
     Returns the bags, for each new input an example, zeros of its shape, and why others stayed: no
-    card pools them.
+    card pools them. Raises `TorchError` for one of a quantised table: nor does ONNX.
     """
     bags: list[Bag] = []
     tables: dict[str, np.ndarray] = {}
@@ -40,14 +47,20 @@ def cut(
     stayed: list[str] = []
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
     for node in module.graph.nodes:
-        if _operator(node) not in _LOOKUPS:
+        if _operator(node) not in (*_LOOKUPS, *_QUANTISED):
             continue
-        pooled = [user for user in node.users if user.args[1] == 0]
         try:
-            if any(user.users for user in node.users if user not in pooled):
-                raise NotPooled("more than its pooled rows are used")
+            pooled = _pooled(node)
+            if not len(_rows(node)):
+                _empty(module.graph, node, pooled)
+                continue
             bag = _bag(module, node, f"pooled_{len(bags)}", tables)
         except NotPooled as error:
+            if _operator(node) in _QUANTISED:
+                raise TorchError(
+                    f"{_name(node)}: {error}; cards do not pool it so, and ONNX has no such tables;"
+                    " look up in a torch.nn.EmbeddingBag of float32"
+                ) from None
             stayed.append(f"{_name(node)}: {error}")
             _widen(module.graph, node)
             continue
@@ -56,10 +69,37 @@ def cut(
         value.target = value.name
         inputs.append(value)
         bags.append(replace(bag, output=value.name))
-        examples[value.name] = torch.zeros(bag.count, bag.table.shape[1] - 8)
+        examples[value.name] = torch.zeros(bag.count, bag.dim)
         for user in pooled:
             user.replace_all_uses_with(value)
     return bags, examples, stayed
+
+
+def _pooled(node: fx.Node) -> list[fx.Node]:
+    """The nodes that are the pooled rows of a lookup, whose other results nobody uses."""
+    if _operator(node) in _QUANTISED:
+        return [node]
+    pooled = [user for user in node.users if user.args[1] == 0]
+    if any(user.users for user in node.users if user not in pooled):
+        raise NotPooled("more than its pooled rows are used")
+    return pooled
+
+
+def _rows(node: fx.Node) -> torch.Tensor:
+    """What stands for the pooled rows of a lookup while a module is exported."""
+    made = node.meta["val"]
+    return made if _operator(node) in _QUANTISED else made[0]
+
+
+def _empty(graph: fx.Graph, node: fx.Node, pooled: list[fx.Node]) -> None:
+    """Puts a tensor without rows where those of a lookup without bags were."""
+    rows = _rows(node)
+    with graph.inserting_before(node):
+        made = graph.call_function(
+            torch.ops.aten.zeros.default, (list(rows.shape),), {"dtype": rows.dtype}
+        )
+    for each in pooled:
+        each.replace_all_uses_with(made)
 
 
 def _widen(graph: fx.Graph, node: fx.Node) -> None:
@@ -71,9 +111,10 @@ def _widen(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _operator(node: fx.Node) -> str:
-    """The name of the ATen operator that a node calls, else an empty one."""
+    """The name of the operator that a node calls, of ATen's without their namespace; else an empty
+    one."""
     target = node.target
-    known = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"
+    known = isinstance(target, torch._ops.OpOverload)
     return target._schema.name.removeprefix("aten::") if known else ""
 
 
@@ -94,40 +135,43 @@ def _bag(
     module: fx.GraphModule, node: fx.Node, output: str, tables: dict[str, np.ndarray]
 ) -> Bag:  # fmt: skip
     given = _arguments(node)
-    mode = _MODES[given["mode"]]
+    row_format = _QUANTISED.get(_operator(node))
+    mode = _MODES[given["mode"]] if row_format is None else "sum"
     if mode == "max":
         raise NotPooled("mode='max', cards pool 'sum' and 'mean'")
     none = -1 if _operator(node).startswith("_") else None
     padding = given.get("padding_idx", none)
-    if not (count := int(node.meta["val"][0].shape[0])):
-        raise NotPooled("there are none in a request")
-    table_name = _table(module, node, given["weight"], tables)
+    if given.get("pruned_weights") or given.get("compressed_indices_mapping") is not None:
+        raise NotPooled("rows of its table are left out")
+    table_name = _table(module, given["weight"], tables, fused=row_format is not None)
     length, offsets = _equally_long(given["offsets"]), None
     if length is None:
         offsets = _source(node, given["offsets"], "offsets")
     weights = given["per_sample_weights"]
     return Bag(
-        output, table_name, tables[table_name], count,
+        output, table_name, tables[table_name], len(_rows(node)),
         indices=_source(node, given["indices"], "indices"), offsets=offsets, length=length,
         include_last=bool(given["include_last_offset"]),
         weights=None if weights is None else _source(node, weights, "per_sample_weights"),
         mode=mode, padding=None if padding == none else padding % len(tables[table_name]),
+        row_format=RowFormat.INT8 if row_format is None else row_format,
     )  # fmt: skip
 
 
 def _table(
-    module: fx.GraphModule, node: fx.Node, weight: fx.Node, tables: dict[str, np.ndarray]
+    module: fx.GraphModule, weight: fx.Node, tables: dict[str, np.ndarray], *, fused: bool
 ) -> str:  # fmt: skip
-    """The name of a table, which is now among `tables`."""
+    """The name of a table, which is now among `tables`; one of float32, or `fused` already."""
     if weight.op != "get_attr":
         raise NotPooled(f"its table is computed by {weight.target}, must be a parameter")
     name = str(weight.target)
     if name not in tables:
         held = operator.attrgetter(name)(module).detach().cpu()
-        if held.dtype != torch.float32:
-            raise NotPooled(f"its table is {held.dtype}, must be torch.float32")
+        wanted = torch.uint8 if fused else torch.float32
+        if held.dtype != wanted:
+            raise NotPooled(f"its table is {held.dtype}, must be {wanted}")
         try:
-            tables[name] = fuse_8bit(held.numpy())
+            tables[name] = held.numpy() if fused else fuse_8bit(held.numpy())
         except ValueError as error:
             raise NotPooled(str(error)) from None
     return name

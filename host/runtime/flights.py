@@ -7,6 +7,7 @@ order a card takes them, the program says; what they wait for is counted here.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,39 @@ class _Flight:
     failures: list[CommandError] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """The commands of a card in a round, as far as they do not change from round to round.
+
+    `queue_ranks` says of each command how many of them its queue has been given with it,
+    `told_ranks` of each of those at `telling` how many of them tell the card `told`.
+    """
+
+    commands: np.ndarray
+    slots: np.ndarray
+    events: np.ndarray
+    waits: np.ndarray
+    queues: np.ndarray
+    queue_ranks: np.ndarray
+    telling: np.ndarray
+    told: np.ndarray
+    told_ranks: np.ndarray
+    arrivals: np.ndarray
+
+
+def _ranks(numbers: np.ndarray) -> np.ndarray:
+    """How often each number has occurred up to and with its place."""
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    ranks = np.empty(len(numbers), np.int64)
+    ranks[order] = 1 + np.arange(len(numbers)) - np.searchsorted(ordered, ordered)
+    return ranks
+
+
+BATCHES = 1024
+"""Most batches of commands that are remembered."""
+
+
 class Flights:
     """The requests that the cards of a program work on.
 
@@ -81,6 +115,7 @@ class Flights:
         self._flying: deque[_Flight] = deque()
         self._free = deque(range(program.slots))
         self._values = np.zeros((program.slots, program.events), np.int64)
+        self._batch = lru_cache(BATCHES)(self._make_batch)
         self._installed = [self._install(position) for position in range(len(cards))]
 
     def _install(self, position: int):
@@ -193,52 +228,59 @@ class Flights:
                     self._finish(flight)
                 slot_of_stage[flight.needed, flight.stage] = flight.slot
                 by_slot[flight.slot] = flight
-        chosen, slots = [], []
-        for position, part in enumerate(self._program.parts):
-            of_commands = slot_of_stage[position, part.stage]
-            chosen.append(np.flatnonzero(of_commands >= 0))
-            slots.append(of_commands[chosen[-1]])
+        batches = [
+            self._batch(position, tuple(slots))
+            for position, slots in enumerate(slot_of_stage.tolist())
+        ]
         # All that happens in a round is counted before anything waits for it.
-        notices = [self._count(p, chosen[p], slots[p]) for p in range(len(self._cards))]
+        notices = [self._count(*each) for each in zip(self._cards, batches, strict=True)]
         for position, card in enumerate(self._cards):
-            self._submit(
-                position, card, chosen[position], slots[position], notices[position], by_slot
-            )
+            self._submit(position, card, batches[position], notices[position], by_slot)
         for flight in by_slot.values():
             flight.stage += 1
 
-    def _count(self, position: int, commands: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    def _make_batch(self, position: int, slot_of_stage: tuple[int, ...]) -> _Batch:
+        part = self._program.parts[position]
+        of_commands = np.array(slot_of_stage)[part.stage]
+        commands = np.flatnonzero(of_commands >= 0)
+        slots = of_commands[commands]
+        queues, peers = part.queue[commands], part.peer[commands]
+        (telling,) = np.nonzero(peers >= 0)
+        told = np.array([self._cards[peer].index for peer in peers[telling]], np.int64)
+        return _Batch(
+            commands, slots,
+            events=self._program.first_event(position) + commands,
+            waits=np.maximum(part.waits[commands], 0),
+            queues=queues, queue_ranks=_ranks(queues),
+            telling=telling, told=told, told_ranks=_ranks(told),
+            arrivals=part.arrival[commands[telling]],
+        )  # fmt: skip
+
+    def _count(self, card: Accelerator, batch: _Batch) -> np.ndarray:
         """Notes what counters will be when commands are done; what they tell peers."""
-        card, part = self._cards[position], self._program.parts[position]
-        events = self._program.first_event(position) + commands
-        queues = part.queue[commands]
-        for queue in np.unique(queues):
-            mine = np.flatnonzero(queues == queue)
-            self._values[slots[mine], events[mine]] = card.issued[queue] + 1 + np.arange(len(mine))
-            card.issued[queue] += len(mine)
-        notices = np.zeros(len(commands), np.int64)
-        peers = part.peer[commands]
-        for peer in np.unique(peers[peers >= 0]):
-            mine = np.flatnonzero(peers == peer)
-            index = self._cards[peer].index
-            notices[mine] = card.told[index] + 1 + np.arange(len(mine))
-            self._values[slots[mine], part.arrival[commands[mine]]] = notices[mine]
-            card.told[index] += len(mine)
+        issued = card.issued[batch.queues] + batch.queue_ranks
+        self._values[batch.slots, batch.events] = issued
+        card.issued[batch.queues] = issued
+        notices = np.zeros(len(batch.commands), np.int64)
+        if len(batch.telling):
+            notices[batch.telling] = told = card.told[batch.told] + batch.told_ranks
+            self._values[batch.slots[batch.telling], batch.arrivals] = told
+            card.told[batch.told] = told
         return notices
 
     def _submit(
-        self, position: int, card: Accelerator, commands: np.ndarray, slots: np.ndarray,
-        notices: np.ndarray, by_slot: dict[int, _Flight],
+        self, position: int, card: Accelerator, batch: _Batch, notices: np.ndarray,
+        by_slot: dict[int, _Flight],
     ) -> None:  # fmt: skip
+        commands, slots = batch.commands, batch.slots
         if not len(commands):
             return
-        part = self._program.parts[position]
-        waits = part.waits[commands]
-        values = self._values[slots[:, None], np.maximum(waits, 0)]
-        signals = self._values[slots, self._program.first_event(position) + commands]
+        values = self._values[slots[:, None], batch.waits]
+        signals = self._values[slots, batch.events]
         labels: Sequence[str] = ()
         if card.traced:
             names = {slot: f"batch {flight.number}" for slot, flight in by_slot.items()}
+            part = self._program.parts[position]
             labels = [
                 f"{names[slot]} {part.labels[command]}"
                 for slot, command in zip(slots, commands, strict=True)

@@ -177,7 +177,7 @@ class Completer {
     replier.offer();
     if (state_ != WINDOW_WRITE || window_.valid) return;
     if (word_ == 0 && !i.offers(cycle)) return;  // later words have their data in time
-    window_.offer(first_word_ + word_ * bus_, enabled_bytes());
+    offer_word();
   }
 
   void clock(int64_t cycle, PacketBuffer& i) {
@@ -331,13 +331,15 @@ class Completer {
     return packet_.tlp.address() & static_cast<uint64_t>(p_.window_bytes - 1);
   }
 
-  // Of the word of a window write whose turn it is.
-  unsigned enabled_bytes() const {
+  // The enabled bytes, side by side, of the word of a window write whose turn it is.
+  void offer_word() {
     const uint64_t start = window_start(), word = first_word_ + word_ * bus_;
     const uint64_t end = std::min<uint64_t>(word + bus_ - start, packet_.tlp.length_bytes());
+    uint64_t first = std::max(word, start) - start;
+    while (first + 1 < end && !enabled(static_cast<unsigned>(first))) ++first;
     unsigned bytes = 0;
-    for (uint64_t i = std::max(word, start) - start; i < end; ++i) bytes += enabled(static_cast<unsigned>(i));
-    return bytes;
+    for (uint64_t i = first; i < end; ++i) bytes += enabled(static_cast<unsigned>(i));
+    window_.offer(start + first, bytes);
   }
 
   // The enabled bytes of a window write reach memory.

@@ -14,9 +14,9 @@
 namespace halfdome::timing {
 
 struct MemoryTraffic {
-  uint64_t read_bytes = 0, written_bytes = 0;  // of DRAM
+  Count read_bytes, written_bytes;  // of DRAM
   // What second operands of products are asked for.
-  uint64_t weight_dram_bytes = 0, weight_scratchpad_bytes = 0;
+  Count weight_dram_bytes, weight_scratchpad_bytes;
 };
 
 // Ports are numbered as AXI identifiers are: core by core, then those of the card itself. In a cycle
@@ -52,6 +52,7 @@ class MemorySystem {
   // For every port whose client has to be told: `told` of core (all of them for the card) and number.
   template <typename Read, typename Write>
   void begin(int64_t cycle, Read read_told, Write write_told) {
+    cycle_ = cycle;
     awake_ = next_ <= cycle;
     if (!awake_) return;
     for (uint32_t left = busy_pads_; left; left &= left - 1) {
@@ -65,7 +66,7 @@ class MemorySystem {
       }
     }
     if (arrived_ >= 0) {
-      traffic.read_bytes += static_cast<uint64_t>(p_.bus_bytes);
+      traffic.read_bytes.add(p_.bus_bytes, cycle);
       arrive(reads_[static_cast<size_t>(arrived_)], arrived_last_, read_told);
     }
     restless_.each([&](size_t core, size_t number) {
@@ -332,8 +333,8 @@ class MemorySystem {
   void asked(Reader& reader, int where, Told told) {
     reader.current = where;
     if (reader.number == WEIGHT_PORT && reader.core < cores_) {
-      (where == DRAM ? traffic.weight_dram_bytes : traffic.weight_scratchpad_bytes) +=
-          reader.port.words * static_cast<uint64_t>(p_.bus_bytes);
+      (where == DRAM ? traffic.weight_dram_bytes : traffic.weight_scratchpad_bytes)
+          .add(reader.port.words * p_.bus_bytes, cycle_);
     }
     reader.port.valid = false;
     reading_ports_.clear(reader.core, reader.number);
@@ -403,7 +404,7 @@ class MemorySystem {
       const auto ones = (static_cast<unsigned __int128>(1) << (sending_.amount - 1) << 1) - 1;
       const unsigned __int128 written = ones << first;
       std::memcpy(strobe, &written, sizeof strobe);
-      traffic.written_bytes += sending_.amount;
+      traffic.written_bytes.add(sending_.amount, cycle + 1);
       dram_.write_data(nullptr, strobe, true);
       acted = true;
     }
@@ -435,6 +436,7 @@ class MemorySystem {
   Ports reading_ports_, writing_ports_;  // that ask for something
   Ports restless_;                       // with writes that cannot be seen yet
   uint32_t busy_pads_ = 0;
+  int64_t cycle_ = 0;  // that `begin` was told of
   int64_t next_ = NEVER, dram_next_ = NEVER;
   bool awake_ = false;  // something has to be done in this cycle
   StreamArbiter<Asked> read_arbiter_, write_arbiter_;

@@ -132,7 +132,7 @@ class Processor : public Registers {
   }
 
   CompletionWriter completion;
-  uint64_t posted_bytes = 0;
+  Count posted_bytes;
 
   bool bus_master() const { return bus_master_ && !resetting_; }
   bool resetting() const { return resetting_; }

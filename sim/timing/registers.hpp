@@ -15,12 +15,15 @@ inline void Processor::snapshot(int64_t cycle) {
       }
     }
   }
-  const uint64_t known[] = {memory_.traffic.read_bytes, memory_.traffic.written_bytes,
-                            requester_.read_bytes, posted_bytes};
-  std::copy(std::begin(known), std::end(known), traffic_);
-  traffic_[traffic::weight_dram_bytes] = memory_.traffic.weight_dram_bytes;
-  traffic_[traffic::weight_scratchpad_bytes] = memory_.traffic.weight_scratchpad_bytes;
-  // Counted a cycle late, as bytes are.
+  const auto counted = [&](unsigned number, const Count& count) {
+    traffic_[number] = static_cast<uint64_t>(count.before(cycle - 1));  // a cycle late
+  };
+  counted(traffic::dram_read_bytes, memory_.traffic.read_bytes);
+  counted(traffic::dram_write_bytes, memory_.traffic.written_bytes);
+  counted(traffic::pcie_read_bytes, requester_.read_bytes);
+  counted(traffic::pcie_write_bytes, posted_bytes);
+  counted(traffic::weight_dram_bytes, memory_.traffic.weight_dram_bytes);
+  counted(traffic::weight_scratchpad_bytes, memory_.traffic.weight_scratchpad_bytes);
   const auto of_gathers = [&](unsigned number, auto count) {
     int64_t sum = 0;
     for (const auto& core : engines_) sum += count(*core[GATHER_ENGINE]);

@@ -43,7 +43,7 @@ class Requester {
 
   DmaPort& dma(size_t core) { return clients_[core]->port; }
 
-  uint64_t read_bytes = 0;
+  Count read_bytes;
   uint32_t events[READ_EVENTS] = {};
   unsigned outstanding() const { return outstanding_; }
   unsigned quarantined() const { return quarantined_; }
@@ -315,7 +315,7 @@ class Requester {
     bool take = false;
     if (valid_ && (timed_out_ || first_)) {
       if (timed_out_ || !hold) {
-        judge();
+        judge(cycle);
         take = true;
         if (timed_out_ || beats_ == 1) finish();
       }
@@ -378,7 +378,7 @@ class Requester {
     return found;
   }
 
-  void judge() {
+  void judge(int64_t cycle) {
     const bool alien = tag_ >= reads_.size();
     static const Read none{};
     const Read before = alien ? none : reads_[tag_];
@@ -432,7 +432,7 @@ class Requester {
     left_ = bytes;
     second_half_ = false;
     if (good) {
-      read_bytes += bytes;
+      read_bytes.add(bytes, cycle);
       deliver(before, bytes);
     }
     if (alien) return;

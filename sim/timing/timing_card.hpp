@@ -267,7 +267,7 @@ class TimingCard : public Card {
     for (size_t i = 0; i < writers_.size(); ++i) {
       if (writers_[i].quiet()) continue;
       const bool taken = chosen == 2 + i;
-      if (taken && writers_[i].offers_header()) processor_->posted_bytes += writers_[i].header_bytes();
+      if (taken && writers_[i].offers_header()) processor_->posted_bytes.add(writers_[i].header_bytes(), cycle);
       writers_[i].clock(enable, discard, taken, mux_.tlp);
     }
     for (size_t core = 0; core < cores_; ++core) {

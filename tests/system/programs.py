@@ -409,7 +409,11 @@ def golden_outcome(config: CardConfig, tasks: list[Task]) -> tuple[GoldenCard, l
 
 
 def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False, **options):
-    """Runs tasks on one real card; returns completions, memories, cycles and port trace."""
+    """Runs tasks on one real card; returns completions, memories, cycles and port trace.
+
+    With a trace, of the scratchpads the first KiB, and no counters: to read all of them takes many
+    times the cycles of tasks.
+    """
     with halfdome.open(cards=1, config=config, engine=engine, **options) as runtime:
         platform, card = runtime.platform, runtime.cards[0]
         if record:
@@ -421,11 +425,11 @@ def run(config: CardConfig, tasks: list[Task], engine: str, record: bool = False
         identifiers = card.device.submit([task.descriptor for task in tasks])
         completions = card.device.wait(identifiers)
         bar2 = platform.bars[0].bar2 + config.scratchpad_address(0)
+        scratchpad_bytes = 1024 if record else config.cores * config.scratchpad_bytes
         scratchpads = b"".join(
-            platform.bus.read(bar2 + offset, 1024)
-            for offset in range(0, config.cores * config.scratchpad_bytes, 1024)
+            platform.bus.read(bar2 + offset, 1024) for offset in range(0, scratchpad_bytes, 1024)
         )
-        counters = card.counters()
+        counters = {} if record else card.counters()
         trace = platform.world.trace(0)[: platform.cycles] if record else None
         return {
             "completions": completions,

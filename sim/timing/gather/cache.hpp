@@ -7,20 +7,6 @@
 
 namespace halfdome::timing::gather {
 
-// How often something happened, at most once a cycle, as known a cycle late.
-class Pulses {
- public:
-  void count(int64_t cycle) {
-    ++total_;
-    last_ = cycle;
-  }
-  // In cycles before `cycle`, which is this one or the last.
-  int64_t before(int64_t cycle) const { return total_ - (last_ >= cycle); }
-
- private:
-  int64_t total_ = 0, last_ = -1;
-};
-
 // Between a client, whose requests it takes, and memory. In a cycle: `offer` after the client's, then
 // `clock` after the client's.
 class RowCache {
@@ -35,7 +21,7 @@ class RowCache {
   }
 
   ReadPort client;
-  Pulses hits, misses;
+  Count hits, misses;
 
   // Before `clock`: forgets every line, a set a cycle from the next cycle on.
   void flush() { flush_ = true; }
@@ -104,7 +90,7 @@ class RowCache {
     const bool found = in_dram && look_up(request_.address / line_bytes_);
     const auto first = static_cast<unsigned>(request_.address / p_.bus_bytes) & (words_ - 1);
     answers_.write(cycle, {found, in_dram && !found, first, first + request_.words - 1});
-    if (in_dram) (found ? hits : misses).count(cycle);
+    if (in_dram) (found ? hits : misses).add(1, cycle);
     if (found) return;
     if (in_dram) missed_.push_back({request_.address / line_bytes_ * line_bytes_, words_});
     else missed_.push_back(request_);

@@ -34,7 +34,7 @@ class Solo {
     start_ = cycle;
     wake_ = wake;
     for (unsigned i = 0; i < ACTIVITIES; ++i) before_[i] = engine.account.count(i, cycle + 1);
-    weight_bytes_ = memory_.traffic.weight_scratchpad_bytes;
+    weight_bytes_ = memory_.traffic.weight_scratchpad_bytes.before(cycle + 1);
     memory_.pad_reads(core).served = memory_.pad_writes(core).served = 0;
     key_ = key();
     const auto found = kept_.find(key_);
@@ -60,7 +60,7 @@ class Solo {
     for (unsigned i = 0; i < ACTIVITIES; ++i) {
       outcome.spent[i] = engine_->account.count(i, cycle + 1) - before_[i];
     }
-    outcome.weight_bytes = memory_.traffic.weight_scratchpad_bytes - weight_bytes_;
+    outcome.weight_bytes = memory_.traffic.weight_scratchpad_bytes.before(cycle + 1) - weight_bytes_;
     outcome.reads = Turns(memory_.pad_reads(core_));
     outcome.writes = Turns(memory_.pad_writes(core_));
     engine_ = nullptr;
@@ -69,7 +69,7 @@ class Solo {
   // It has been passed over until `cycle`, in which it ends. Returns the next one of which it wants to
   // be told.
   int64_t conclude(int64_t cycle) {
-    memory_.traffic.weight_scratchpad_bytes += known_->weight_bytes;
+    memory_.traffic.weight_scratchpad_bytes.add(known_->weight_bytes, start_);
     known_->reads.pass(memory_.pad_reads(core_));
     known_->writes.pass(memory_.pad_writes(core_));
     const int64_t wake = engine_->conclude(known_->spent, cycle);
@@ -91,7 +91,7 @@ class Solo {
   };
   struct Outcome {
     int64_t cycles = 0, spent[ACTIVITIES] = {};
-    uint64_t weight_bytes = 0;
+    int64_t weight_bytes = 0;
     Turns reads, writes;
   };
 
@@ -134,7 +134,7 @@ class Solo {
   std::string key_;
   int64_t start_ = 0, wake_ = 0;
   int64_t before_[ACTIVITIES] = {};  // it had spent so many cycles on each
-  uint64_t weight_bytes_ = 0;
+  int64_t weight_bytes_ = 0;
 };
 
 }  // namespace halfdome::timing::matmul

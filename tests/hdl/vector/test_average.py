@@ -12,7 +12,7 @@ from halfdome.hdl.vector.kernel import GROUPS
 from halfdome.hdl.vector.walker import WindowWalker
 from tests.hdl.vector.jobs import AverageJob, mostly, run, transits
 from tests.hdl.vector.test_engine import bench
-from tests.hdl.vector.windows import along, run_in_turn, run_random
+from tests.hdl.vector.windows import along, run_random
 
 TINY = PRESETS["tiny"]
 SQUARE = {"kernel": (3, 3), "pad": (1, 1)}
@@ -98,11 +98,3 @@ def test_activity_tells_which_side_is_slow(latency, write_stall, kernel, expecte
         stride=(2, 2),
     )  # fmt: skip
     assert mostly(dut, inputs, output, job) == expected
-
-
-def test_the_engine_is_empty_behind_averages():
-    """Other commands before and after one have their own bits."""
-    run_in_turn((
-        Opcode.AFFINE, Opcode.AVERAGE, Opcode.ADD_QUANTISED, Opcode.AVERAGE, Opcode.POOL,
-        Opcode.AVERAGE, Opcode.DEPTHWISE, Opcode.AVERAGE, Opcode.ADD,
-    ))  # fmt: skip

@@ -11,8 +11,18 @@ from halfdome.hdl.commands import ElementFormat, Flag, Function, Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.engine import VectorEngine
-from tests.bench import Memory, get, put, simulate
-from tests.hdl.vector.jobs import OUTPUTS, PAIRS, SOURCES, Job, bits, mostly, random_job, run
+from tests.bench import Memory
+from tests.hdl.vector.jobs import (
+    OUTPUTS,
+    PAIRS,
+    SOURCES,
+    Job,
+    bits,
+    mostly,
+    random_job,
+    run,
+    transits,
+)
 
 TINY = PRESETS["tiny"]
 OPCODES = (Opcode.AFFINE, Opcode.ADD, Opcode.MULTIPLY, Opcode.CLAMP)
@@ -164,34 +174,35 @@ def test_matrices_stream_in_the_stated_cycles(bus_bytes, float_word_cycles):
         assert bound <= duration <= bound + turns + slack + start_and_drain
 
 
-@pytest.mark.parametrize("function", [Function.IDENTITY, Function.GELU])
-@pytest.mark.parametrize("flags", [0, Flag.SUM])
-def test_latency_is_as_stated(function, flags):
+def test_each_command_leaves_the_engine_empty():
+    """Any other has its own bits before and behind it, whatever tables and windows it had."""
+    dut, inputs, output, rng = bench(TINY, 9, 0.3, 0.7)
+    jobs, position = [], 0
+    others = itertools.cycle((Opcode.AFFINE, Opcode.MULTIPLY, Opcode.CLAMP, Opcode.ADD))
+    whole = (Opcode.LOOKUP, PAIRS[0], Opcode.POOL, PAIRS[1], Opcode.AVERAGE, Opcode.DEPTHWISE)
+    for first, second in itertools.pairwise((*whole, *whole[::2], *whole[1::2], whole[0])):
+        for opcode in (first, second, next(others)):
+            jobs.append(random_job(inputs, TINY, position, rng, opcode, 2, 11))
+            position = -(-jobs[-1].end // TINY.bus_bytes) * TINY.bus_bytes
+    run(dut, inputs, output, jobs)
+
+
+def test_latency_is_as_stated():
     dut, inputs, output, rng = bench(TINY)
-    job = Job(
-        inputs, TINY, 0, rng, Opcode.AFFINE, rows=1, columns=1, function=function, flags=flags,
-        **PLAIN,
-    )  # fmt: skip
-    seen = {}
-
-    async def host(ctx):
-        await put(ctx, dut.command, job.descriptor)
-        await get(ctx, dut.result)
-
-    async def watch(ctx):
-        cycle = 0
-        while True:
-            _, _, word, write = await ctx.tick().sample(dut.a.response.valid, dut.y.request.valid)
-            if word:
-                seen.setdefault("word", cycle)
-            if write:
-                seen.setdefault("write", cycle)
-            cycle += 1
-
-    simulate(dut, host, background=[watch, inputs.read_port(dut.a), output.write_port(dut.y)])
-    expected = dut.latency + bool(flags) * dut.reduce_latency
-    expected += (function > Function.RELU) * dut.table_latency
-    assert seen["write"] - seen["word"] == expected
+    answers, writes, watch = transits(dut)
+    jobs, end = [], 0
+    kinds = list(itertools.product((Function.IDENTITY, Function.GELU), (0, Flag.SUM)))
+    for function, flags in kinds:
+        jobs.append(
+            Job(inputs, TINY, end, rng, Opcode.AFFINE, rows=1, columns=1, function=function,
+                flags=flags, **PLAIN)
+        )  # fmt: skip
+        end = jobs[-1].end
+    run(dut, inputs, output, jobs, background=[watch])
+    for (function, flags), answered, written in zip(kinds, answers, writes, strict=True):
+        expected = dut.latency + bool(flags) * dut.reduce_latency
+        expected += (function > Function.RELU) * dut.table_latency
+        assert written - answered == expected
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.engine import Activity
 from halfdome.hdl.vector.lookup import ByteTable
-from tests.hdl.vector.jobs import LookupJob, bits, mostly, random_job, run, transits
+from tests.hdl.vector.jobs import LookupJob, mostly, random_job, run, transits
 from tests.hdl.vector.test_engine import bench
 
 TINY = PRESETS["tiny"]
@@ -117,14 +117,3 @@ def test_activity_tells_which_side_is_slow(latency, write_stall, columns, expect
     dut, inputs, output, rng = bench(TINY, 2, write_stall=write_stall, latency=(latency, latency))
     job = LookupJob(inputs, TINY, 0, rng, rows=2, columns=columns)
     assert mostly(dut, inputs, output, job) == expected
-
-
-def test_the_engine_is_empty_behind_a_lookup():
-    """Float commands before and after one have their own bits, whatever its table holds."""
-    dut, inputs, output, rng = bench(TINY, 9, 0.3, 0.7)
-    jobs, position = [], 0
-    for opcode in (Opcode.AFFINE, Opcode.LOOKUP, Opcode.MULTIPLY, Opcode.LOOKUP, Opcode.CLAMP):
-        fixed = {} if opcode is Opcode.LOOKUP else {"multiplier": bits(0.5)}
-        jobs.append(random_job(inputs, TINY, position, rng, opcode, 2, 37, **fixed))
-        position = jobs[-1].end
-    run(dut, inputs, output, jobs)

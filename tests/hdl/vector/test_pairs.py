@@ -108,16 +108,6 @@ def test_latency_is_as_stated(word_cycles):
     assert seen["written"] - seen["read"] == dut.pair_latency
 
 
-def test_the_engine_is_empty_behind_pairs():
-    """Other commands before and after have their own bits."""
-    dut, inputs, output, rng = bench(TINY, 9, 0.3, 0.7)
-    jobs, position = [], 0
-    for opcode in (Opcode.AFFINE, PAIRS[0], Opcode.LOOKUP, PAIRS[1], Opcode.POOL, PAIRS[0]):
-        jobs.append(random_job(inputs, TINY, position, rng, opcode, 2, 37))
-        position = -(-jobs[-1].end // TINY.bus_bytes) * TINY.bus_bytes
-    run(dut, inputs, output, jobs)
-
-
 @pytest.mark.slow
 def test_wider_words():
     config = TINY.replace(bus_bytes=32, byte_word_cycles=1)

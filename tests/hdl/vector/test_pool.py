@@ -17,7 +17,7 @@ from tests.hdl.vector.jobs import (
     transits,
 )
 from tests.hdl.vector.test_engine import bench
-from tests.hdl.vector.windows import along, run_in_turn, run_random
+from tests.hdl.vector.windows import along, run_random
 
 TINY = PRESETS["tiny"]
 
@@ -110,8 +110,3 @@ def test_activity_tells_which_side_is_slow(latency, write_stall, kernel, expecte
         inputs, TINY, 0, rng, size=(8, 8), k=16, out=(4, 4), kernel=(kernel, kernel), stride=(2, 2)
     )
     assert mostly(dut, inputs, output, job) == expected
-
-
-def test_the_engine_is_empty_behind_a_pool():
-    """Other commands before and after one have their own bits."""
-    run_in_turn((Opcode.AFFINE, Opcode.POOL, Opcode.LOOKUP, Opcode.POOL, Opcode.ADD))

@@ -1,9 +1,8 @@
 """What the tests of commands over windows share."""
 
-from halfdome.hdl.commands import Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.vector.walker import taps_along
-from tests.hdl.vector.jobs import bits, random_job, run
+from tests.hdl.vector.jobs import random_job, run
 from tests.hdl.vector.test_engine import bench
 
 TINY = PRESETS["tiny"]
@@ -22,16 +21,5 @@ def run_random(opcode, columns, bus_bytes, read_stall, write_stall, seed):
     jobs, position = [], bus_bytes * int(rng.integers(5))
     for k in columns:
         jobs.append(random_job(inputs, config, position, rng, opcode, 1, k))
-        position = jobs[-1].end
-    run(dut, inputs, output, jobs)
-
-
-def run_in_turn(opcodes):
-    """Runs a random job of each, and checks that none leaves anything to the next."""
-    dut, inputs, output, rng = bench(TINY, 9, 0.3, 0.7)
-    jobs, position = [], 0
-    for opcode in opcodes:
-        fixed = {"multiplier": bits(0.5)} if opcode in (Opcode.AFFINE, Opcode.ADD) else {}
-        jobs.append(random_job(inputs, TINY, position, rng, opcode, 2, 37, **fixed))
         position = jobs[-1].end
     run(dut, inputs, output, jobs)

@@ -13,13 +13,15 @@ from halfdome.host.driver.halfdome import InstalledPart
 ADDRESS, STRIDE, BYTES = (offset(Opcode.LOAD, n) for n in ("source", "source_stride", "row_bytes"))
 
 
-def part(addresses, symbols=(), waits=((-1, -1),), peer=(-1,), counters=(0,), peers=(), rows=1):
-    """LOADs with source 100, installed for slots whose segments lie where `place` says."""
-    raw = np.stack([np.frombuffer(pack(Opcode.LOAD, source=100), np.uint8)] * rows)
+def part(addresses, symbols=(), waits=((-1, -1),), peer=(-1,), counters=(0,), peers=(), sizes=(1,)):
+    """LOADs with source 100, and as id the number of their descriptor, installed for slots whose
+    segments lie where `place` says."""
+    raw = [pack(Opcode.LOAD, source=100, id=number) for number in range(sum(sizes))]
     code = Code(
-        np.zeros(rows, np.uint8), np.array(waits, np.int32), np.array(peer, np.int16),
+        np.zeros(len(sizes), np.uint8), np.array(waits, np.int32), np.array(peer, np.int16),
         {
-            "descriptors": raw, "sizes": np.ones(rows, np.uint8),
+            "descriptors": np.frombuffer(b"".join(raw), np.uint8).reshape(len(raw), -1),
+            "sizes": np.array(sizes, np.uint8),
             "addresses": np.array(addresses, np.int32).reshape(-1, 5),
             "symbols": np.array(symbols, np.int32).reshape(-1, 4),
         },
@@ -28,8 +30,9 @@ def part(addresses, symbols=(), waits=((-1, -1),), peer=(-1,), counters=(0,), pe
     return InstalledPart(code, Place(here, there, np.array(counters, np.int64), peers), 1)
 
 
-def values(installed, slot, row=0):
-    return unpack(fields_of(Opcode.LOAD), installed.slots[slot, row].tobytes())
+def values(installed, slot, command=0):
+    _, (descriptor, *_) = installed.run(np.array([command]), np.array([slot]))
+    return unpack(fields_of(Opcode.LOAD), descriptor.tobytes())
 
 
 def test_every_slot_has_its_own_addresses_here_and_on_the_bus():
@@ -51,13 +54,26 @@ def test_numbers_of_a_request_take_the_place_of_those_before(numbers):
 
 
 def test_commands_wait_for_the_counters_of_their_events_and_signal_that_of_their_queue():
-    installed = part([], waits=[(2, -1), (-1, -1)], peer=(-1, -1), counters=[7, 8, 9], rows=2)
+    installed = part([], waits=[(2, -1), (-1, -1)], peer=(-1, -1), counters=[7, 8, 9], sizes=(1, 1))
     assert [values(installed, 0, row)["wait_counter"] for row in (0, 1)] == [9, NO_COUNTER]
     assert values(installed, 0)["signal_counter"] == 0
 
 
 def test_descriptors_are_picked_in_the_order_asked_for():
-    installed = part([], waits=[(-1, -1)] * 4, peer=[-1] * 4, rows=4)
-    installed.sizes, installed.starts = np.array([1, 2, 1]), np.array([0, 1, 3])
-    assert installed.rows(np.array([2, 1, 0, 1])).tolist() == [3, 1, 2, 0, 1, 2]
-    assert installed.rows(np.array([], np.int64)).tolist() == []
+    installed = part(
+        [(row, ADDRESS, 8, 0, 0) for row in range(4)],
+        waits=[(-1, -1)] * 3,
+        peer=[-1] * 3,
+        sizes=(1, 2, 1),
+    )
+    for _ in range(2):  # the second time it is remembered
+        run, rows = installed.run(np.array([2, 1, 0, 1]), np.array([0, 1, 1, 0]))
+        found = [unpack(fields_of(Opcode.LOAD), row.tobytes()) for row in rows]
+        assert [each["id"] for each in found] == [3, 1, 2, 0, 1, 2]
+        there = [0x1064, 0x2064, 0x2064, 0x2064, 0x1064, 0x1064]
+        assert [each["source"] for each in found] == there
+        assert run.firsts.tolist() == [0, 1, 3, 4]
+        assert run.extended.tolist() == [1, 3]
+        rows[:] = 0  # a copy
+    _, none = installed.run(np.array([], np.int64), np.array([], np.int64))
+    assert none.shape == (0, 64)

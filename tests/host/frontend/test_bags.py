@@ -72,11 +72,23 @@ def test_a_part_of_an_input_is_taken():
         ({"offsets": np.array([0, 3])}, "pooled_0: the request has 2 bags, must have 3"),
         ({"offsets": np.array([0, 3, 5])}, "input offsets: offsets: must start at 0"),
         ({"weights": np.ones(3, np.float32)}, "input weights: has 3 weights for 4 indices"),
+        (
+            {"weights": np.array([1, np.nan, 0, np.inf], np.float32)},
+            "input weights: weight nan at position 1 is not finite; cards pool by finite weights",
+        ),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused(changed, said):
     with pytest.raises(ModelError, match=said):
         BAG.pool(REQUEST | changed)
+
+
+def test_a_bag_that_is_longer_than_its_room_is_refused():
+    assert BAG.operands(REQUEST, 3)["pooled_0 lengths"].tolist() == [3, 0, 1]
+    said = "input indices: bag 0 has 3 indices, the model has room for 2 in each; compile it with a"
+    with pytest.raises(ModelError, match=said):
+        BAG.operands(REQUEST, 2)
+    assert replace(BAG, padding=8).operands(REQUEST, 1)["pooled_0 indices"].tolist() == [1, 0]
 
 
 def test_an_input_that_is_missing_is_named():

@@ -341,6 +341,25 @@ def test_what_no_constant_can_be_folded_of_stays_as_it_is():
     np.testing.assert_array_equal(y, x[1:])
 
 
+@pytest.mark.parametrize(
+    "told",
+    [[("ai.onnx", 17)], [("", 17)], [("ai.onnx", 17), ("", 12)], [("", 12), ("ai.onnx", 17)]],
+)
+@pytest.mark.parametrize("names", [("ai.onnx", "ai.onnx"), ("", "ai.onnx")])
+def test_the_domain_of_onnx_may_be_called_by_its_name(told, names):
+    """Softmax tells operator sets apart: before 13 it is over all axes but the first."""
+    nodes = [node("Neg", "x", "n", names[0]), node("Softmax", "n", "y", names[1])]
+    made = model(nodes, {"x": (np.float32, (1, 2, 3))}, ["y"], {})
+    made.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, (1, 2, 3)))
+    del made.opset_import[:]
+    made.opset_import.extend(helper.make_opsetid(*each) for each in told)
+    request = {"x": np.arange(6, dtype=np.float32).reshape(1, 2, 3)}
+    [right], [same] = (
+        InferenceSession(each.SerializeToString()).run(None, request) for each in (made, load(made))
+    )
+    np.testing.assert_array_equal(same, right)
+
+
 @pytest.mark.parametrize("opset", [13, 17])
 def test_a_function_may_be_of_another_operator_set(opset):
     inner = [node("MatMul", "a w", "p"), node("Sigmoid", "p", "b")]

@@ -123,6 +123,53 @@ def test_sums_have_the_bits_of_fbgemm(bags):
     np.testing.assert_array_equal(pooled, expected.numpy())
 
 
+@pytest.mark.parametrize(
+    ("pack", "lookup"),
+    [("byte_prepack", "byte_rowwise_offsets"), ("4bit_prepack", "4bit_rowwise_offsets")],
+)
+@pytest.mark.parametrize("dim", [2, 14])
+def test_bags_of_quantised_tables_have_the_bits_of_fbgemm(pack, lookup, dim):
+    looked_up = getattr(torch.ops.quantized, f"embedding_bag_{lookup}")
+
+    def forward(self, i, o, factors):
+        plain = looked_up(self.rows, i, o, mode=1)
+        return plain, looked_up(self.rows, i, o, per_sample_weights=factors)
+
+    made = module(forward)
+    packed = getattr(torch.ops.quantized, f"embedding_bag_{pack}")(torch.randn(9, dim))
+    made.register_buffer("rows", packed)
+    model = from_torch(made, given := [INDICES, OFFSETS, torch.randn(len(INDICES))])
+    assert [bag.dim for bag in model.bags] == [dim, dim]
+    for found, expected in zip(run(model, model.named(given)), made(*given), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda i, rows: (rows, i % 4), "of rows: its indices are computed by the module"),
+        (lambda i, rows: (rows.clone(), i), "its table is computed by aten.clone"),
+    ],
+)
+def test_a_quantised_table_that_no_card_pools_is_refused(changed, said):
+    def forward(self, i, o):
+        rows, indices = changed(i, self.rows)
+        return torch.ops.quantized.embedding_bag_byte_rowwise_offsets(rows, indices, o)
+
+    made = module(forward)
+    packed = torch.ops.quantized.embedding_bag_byte_prepack(torch.randn(9, 4))
+    made.register_buffer("rows", packed)
+    refused(made, BOTH, f"embedding bag .*{said}.*look up in a torch.nn.EmbeddingBag of float32")
+
+
+def test_no_bags_at_all_are_an_empty_tensor():
+    nothing = [torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)]
+    made = module(lambda self, i, o: self.table(i, o) + 1)
+    model = from_torch(made, nothing)
+    assert (model.bags, model.stayed) == ((), ())
+    assert run(model, model.named(nothing))[0].shape == (0, 4)
+
+
 def test_bags_take_more_indices_than_they_were_exported_with(bags):
     module, model = bags
     dense, rows, sparse, factors = arguments()

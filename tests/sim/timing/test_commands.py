@@ -9,7 +9,9 @@ from halfdome.hdl.config import PRESETS
 from tests.hdl.gather.harness import lay, make_table, plain
 from tests.hdl.matmul.jobs import CardMemory, batch_matmul, conv2d, matmul
 from tests.hdl.vector.jobs import random_job
-from tests.system.programs import OTHER
+from tests.system.programs import OTHER, SLOT, random_tasks
+from tests.system.programs import gather as gather_task
+from tests.system.programs import matmul as matmul_task
 
 pytestmark = pytest.mark.slow  # models of cards are compiled first
 
@@ -120,6 +122,52 @@ def test_commands_take_the_cycles_of_hardware(kind, in_dram):
     model = seen("timing", config, commands)
     for number, (ours, theirs) in enumerate(zip(model, hardware, strict=True)):
         assert ours == theirs, f"command {number}"
+
+
+def counted(engine):
+    """What a card counts, again and again while it computes and the host writes to it."""
+    with halfdome.open(cards=1, config="tiny", engine=engine) as runtime:
+        platform, card = runtime.platform, runtime.cards[0]
+        tasks = random_tasks(PRESETS["tiny"], 5, 24)
+        for address, values in (each for task in tasks for each in task.contents):
+            platform.memory(0)[address : address + values.size] = values
+        card.device.submit([task.descriptor for task in tasks])
+        for _ in range(60):
+            platform.bus.write(card.device.bar2 + 0x80005, bytes(100))
+            yield card.counters(), platform.cycles
+            platform.run(7)
+
+
+def test_bytes_are_counted_in_the_cycles_of_hardware():
+    for ours, theirs in zip(counted("timing"), counted("native"), strict=True):
+        assert ours == theirs
+
+
+def watched(engine):
+    """What engines had done in cycles around the first and the last one of a command."""
+    with halfdome.open(cards=1, config="tiny", engine=engine) as runtime:
+        platform, device = runtime.platform, runtime.cards[0].device
+
+        def counts_after(cycles):
+            tickets = device.submit([task.descriptor])
+            platform.run(cycles)
+            counts = device.counters()
+            [completion] = device.wait(tickets)
+            return counts, completion
+
+        for kind in (gather_task, matmul_task):
+            task = kind(np.random.default_rng(1), PRESETS["tiny"], 0, SLOT)
+            for address, values in task.contents:
+                platform.memory(0)[address : address + values.size] = values
+            counts, completion = counts_after(400)
+            for moment in completion.start_cycle, completion.end_cycle:
+                for cycle in range(moment - 2, moment + 4):
+                    yield counts_after(400 + int(cycle) - counts["cycles"])[0]
+
+
+def test_activities_change_in_the_cycles_of_hardware():
+    for ours, theirs in zip(watched("timing"), watched("native"), strict=True):
+        assert ours == theirs
 
 
 def looked_up(engine):

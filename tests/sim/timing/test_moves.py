@@ -125,6 +125,23 @@ def test_many_small_matrices_are_turned_in_the_cycles_of_hardware(count):
     assert ends[0] == ends[1]
 
 
+def written(engine):
+    """How long the host waits for a read behind writes of so many bytes to wherever."""
+    with halfdome.open(cards=1, config="tiny", engine=engine) as runtime:
+        platform, window = runtime.platform, runtime.cards[0].device.bar2
+        for offset in (0, 1, 5, 13, 45):
+            for size in (1, 140, 259, 311, 324):
+                start = platform.cycles
+                platform.bus.write(window + 0x10000 + offset, bytes(size))
+                platform.bus.read(window, 1)
+                yield offset, size, platform.cycles - start
+
+
+def test_writes_of_any_bytes_take_the_cycles_of_hardware():
+    """DRAM waits for the rest of a line that is written in part."""
+    assert list(written("timing")) == list(written("native"))
+
+
 def test_commands_of_two_slots_complete_once():
     extended = pack(Opcode.FENCE_LOAD, second_wait_counter=0)
     with halfdome.open(cards=1, config="tiny", engine="timing") as runtime:

@@ -218,11 +218,12 @@ def _float_stages(config: CardConfig) -> Sequence[float]:
 
 
 def _gather_lane(config: CardConfig) -> Sequence[float]:
-    return 1, config.gather_float_stages == 2, config.gather_in_turns
+    return 1, config.gather_float_stages == 2, not config.gather_in_turns
 
 
-def _in_turns(config: CardConfig) -> Sequence[float]:
-    return 1, config.lanes_in_turns == 0
+def _vector_lane(config: CardConfig) -> Sequence[float]:
+    """What each lane has, and what takes no turns."""
+    return 1, not config.lanes_in_turns
 
 
 def _elements(config: CardConfig) -> int:
@@ -259,7 +260,7 @@ PARTS: Mapping[str, Part] = {
     "decoder": Part(lambda config: 2 * _elements(config), ()),
     **dict.fromkeys(("fma", "encoder"), Part(_elements, ())),
     **dict.fromkeys(
-        ("function", "quotient"), Part(_elements, ("float_word_cycles",), _in_turns)
+        ("function", "quotient"), Part(_elements, ("float_word_cycles",), _vector_lane)
     ),
     "pair": Part(lambda config: config.cores * config.byte_lanes, ()),
     "row_fetcher": Part(

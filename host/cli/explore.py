@@ -111,6 +111,8 @@ def explore(
     for point in points:
         if not point.row:
             console.print(f"{point.name}: {point.verdict}: {point.why}", highlight=False)
+    if unmet := tell.unmet(study, points):
+        console.print(unmet, highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
     compared = _on_rtl(study, points, chosen, url, by)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from halfdome.host.compiler.commands import Command, Extent, Region
@@ -9,6 +10,9 @@ from halfdome.host.compiler.touching import conflicts
 
 Where = Callable[[Region], tuple[Hashable, int]]
 """The memory that a region lies in, and how far its buffer is from the start of that."""
+
+_of_buffer = lru_cache(maxsize=4096)(conflicts)
+"""Buffers are touched alike in each try of a compilation, and by layers of one shape."""
 
 
 def by_buffer(region: Region) -> tuple[Hashable, int]:
@@ -36,9 +40,13 @@ def dependencies(
                 touched[memory].append((command, region.at(start), writing))
     needed: dict[Command, dict[int, Command]] = {command: {} for command in commands}
     for found in touched.values():
-        extents, writes = [each[1] for each in found], [each[2] for each in found]
-        queues = [(each[0].position, each[0].queue) for each in found] if queued else None
-        for one, two in conflicts(extents, writes, queues):
+        extents, writes = tuple(each[1] for each in found), tuple(each[2] for each in found)
+        if queued:
+            queues = [(each[0].position, each[0].queue) for each in found]
+            pairs = conflicts(extents, writes, queues)
+        else:
+            pairs = _of_buffer(extents, writes)
+        for one, two in pairs:
             earlier, later = found[one][0], found[two][0]
             if earlier is not later:
                 needed[later][id(earlier)] = earlier

@@ -28,8 +28,8 @@ class OnRtl:
     Attributes
     ----------
     point : Point, of the study
-    timed : Point, what the study's engine says of the card that was compared: of the point itself,
-        or of a smaller one
+    timed : Point, what the study's engine says, with values, of the card that was compared: of the
+        point itself, or of a smaller one
     rtl : Point, the same on the RTL, without a row if nothing could be compared
     why : str, why a smaller card stands for the point, or none does; else empty
     """
@@ -94,22 +94,39 @@ def check(
     told: Callable[[Point], None] = lambda point: None,
 ) -> list[OnRtl]:  # fmt: skip
     """Those of the points that the engine `timing` measured, on the RTL: measured, unless the
-    storage has them."""
-    timed = [point for point in points if point.row.get("engine") == TIMING]
-    if not timed:
+    storage has them. Without values they are measured again with them on that engine, too: cards
+    that are brought weights begin at another time of their DRAM's refreshes."""
+    chosen = [point for point in points if point.row.get("engine") == TIMING]
+    if not chosen:
         return []
-    again = study.on_rtl()
-    results = Results(again, storage)
-    run(again, results, by, told, [dict(point.values) for point in timed])
-    found = {tuple(sorted(point.values.items())): point for point in results.points}
-    there = [(point, found[tuple(sorted(point.values.items()))]) for point in timed]
+    computing = study.computing()
+    timed = chosen if study.values else _measured(computing, chosen, storage, by)
+    rtl = _measured(study.on_rtl(), chosen, storage, by, told)
     return [
-        OnRtl(point, point, rtl) if rtl.row else _smaller(study, point, rtl, storage, by)
-        for point, rtl in there
+        OnRtl(point, own, compared) if compared.row
+        else _smaller(computing, point, own, compared, storage, by)
+        for point, own, compared in zip(chosen, timed, rtl, strict=True)
     ]  # fmt: skip
 
 
-def _smaller(study: Study, point: Point, rtl: Point, storage: str, by: Workers) -> OnRtl:
+def _measured(
+    study: Study, points: Iterable[Point], storage: str, by: Workers,
+    told: Callable[[Point], None] = lambda point: None,
+) -> list[Point]:  # fmt: skip
+    """What another study says of these points."""
+    results, wanted = Results(study, storage), [dict(point.values) for point in points]
+    run(study, results, by, told, wanted)
+    found = {_key(point.values): point for point in results.points}
+    return [found[_key(values)] for values in wanted]
+
+
+def _key(values: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted(values.items()))
+
+
+def _smaller(
+    study: Study, point: Point, own: Point, rtl: Point, storage: str, by: Workers
+) -> OnRtl:  # fmt: skip
     """The largest of the smaller cards that could be compared, in the place of a point."""
     for values in scaled(study, point.values):
         single = study.alone(values)
@@ -117,7 +134,7 @@ def _smaller(study: Study, point: Point, rtl: Point, storage: str, by: Workers) 
         compared = only(single.on_rtl(), storage, by)
         if timed.row and compared.row:
             return OnRtl(point, timed, compared, rtl.why)
-    return OnRtl(point, point, rtl, rtl.why)
+    return OnRtl(point, own, rtl, rtl.why)
 
 
 def scaled(study: Study, values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from halfdome.host import platform
 from halfdome.host.compiler import needs
+from halfdome.host.compiler.compile import compile
 from halfdome.host.explore import queueing, workloads
 from halfdome.host.explore.parameters import Design
 from halfdome.host.explore.queueing import Answered, Line
@@ -24,8 +25,7 @@ from halfdome.host.serving.deploy import deploy
 SAMPLES = 128
 """Samples of a request to a recommender, by default."""
 MEASURED = 8
-"""Requests measured, at the least, in the steady state: of a model from elsewhere, which takes
-several together, so many of its own."""
+"""Requests measured in the steady state, at the least."""
 ALONE = 3
 """Requests measured each by itself, if they differ: without bags, one takes as long as another."""
 LOAD = 0.7
@@ -85,11 +85,13 @@ def run_graph(said: Demo | Recommender, design: Design, at_random: bool) -> Ran:
     """Gives the work to the platform of a design, with `at_random` also so; the golden model is the
     reference."""
     work = workloads.work(said, design.batch or SAMPLES, design.table_bits)
+    program = compile(
+        work.graph, design.card, design.cards, transfers=design.transfers,
+        in_flight=design.in_flight, parallelism=design.parallelism,
+        cores_sparse=design.cores_sparse, values=design.computes,
+    )  # fmt: skip
     with open_platform(design) as runtime:
-        served = deploy(
-            runtime, work.graph, design.transfers, design.in_flight, design.parallelism,
-            cores_sparse=design.cores_sparse,
-        )  # fmt: skip
+        served = deploy(runtime, program)
         ran, answers = run_served(runtime, served, work.requests, work.samples, design, at_random)
     if not design.computes:
         return ran
@@ -113,23 +115,33 @@ def run_served(
     """Requests alone, in the steady state and at random, `samples` of each; and the answers of the
     steady state, each with the number of its request."""
     slots, bursts = served.program.slots, Bursts(runtime, served, requests)
-    differ, least = bool(served.program.bags), MEASURED
-    if not differ:
-        least = max(2, -(-MEASURED // samples[0]))
-    count = slots + max(least, len(requests) if differ or design.computes else 0)
-    order = [place % len(requests) for place in range(count + slots)]
-    latency = [float(bursts.run([place])[0]) for place in order[: ALONE if differ else 1]]
+    differ, measured = bool(served.program.bags), in_steady_state(served.program, len(requests))
+    first = slots if slots > 1 else 0  # with one slot each is alone
+    count = max(first + measured + slots - 1, len(requests) if design.computes else 0)
+    order = [place % len(requests) for place in range(count)]
+    alone = order[: ALONE if differ else 1] if slots > 1 else []
+    latency = [bursts.run([place])[0] for place in alone]
     with Counting(runtime) as counted:
         known = bursts.run(order)
     answers = list(zip(order, bursts.responses, strict=True))
-    interval = np.diff(known)[slots - 1 : count - 1]
+    interval = np.diff(known, prepend=0)[first : first + measured]
     if at_random and slots > 1:  # else all rounds are of one request, as above
         bursts.mix(float(interval.mean()))
     rows = sum(samples[place] for place in order)
     return counted.ran(
-        bursts.line, bursts.answered, latency, interval.tolist(), rows / len(order), rows,
+        bursts.line, bursts.answered, latency or interval.tolist(), interval.tolist(),
+        rows / len(order), rows,
         rows * macs_of(served.program), [(served.program, [each for _, each in answers])], design,
     ), answers  # fmt: skip
+
+
+def in_steady_state(program: Program, requests: int) -> int:
+    """Requests measured in the steady state, so that each slot has as many: what one takes is told
+    by those beside it. If none is beside it and all are alike, one tells of all."""
+    if program.slots == 1 and not program.bags:
+        return 1
+    least = max(MEASURED, requests) if program.bags else MEASURED
+    return -(-least // program.slots) * program.slots
 
 
 def macs_of(program: Program) -> int:
@@ -175,10 +187,11 @@ class Bursts:
         return [each - start for each in known]
 
     def mix(self, interval: float) -> None:
-        """Runs bursts of every size, and requests at random; `interval` is that of steady state."""
+        """Runs bursts that leave slots free, and requests at random; `interval` is that of steady
+        state, which begins as a burst for all slots."""
         count, slots = at_random(self.line), self.line.slots
         every = [place % len(self._requests) for place in range(max(count, slots))]
-        for size in range(2, slots + 1):
+        for size in range(2, slots):
             self.run(every[:size])
         arrivals = queueing.poisson(LOAD / interval, count, seed=0)
         self.run(every[:count], np.ceil(arrivals).astype(int).tolist())

@@ -43,7 +43,7 @@ def run_model(said: Model, design: Design, at_random: bool) -> Ran:
         plan = compile(
             prepared, cards=design.cards, config=design.card, transfers=design.transfers,
             in_flight=design.in_flight, parallelism=design.parallelism, requests=design.batch,
-            cores_sparse=design.cores_sparse,
+            cores_sparse=design.cores_sparse, values=design.computes,
         )  # fmt: skip
     parts = {n: step for n, step in enumerate(plan.steps) if isinstance(step, CardPart)}
     if not parts:

@@ -243,6 +243,12 @@ class Study(_Strict):
             name=f"{self.name}-alone", parameters={name: (each,) for name, each in values.items()}
         )
 
+    def computing(self) -> "Study":
+        """The study of the same points with values: itself, if it has them."""
+        if self.values:
+            return self
+        return self._changed(name=f"{self.name}-values", values=True, search=Search())
+
     def on_rtl(self) -> "Study":
         """The study of the same points on the RTL."""
         return self._changed(

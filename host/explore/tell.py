@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from halfdome.host.explore.metrics import METRICS, as_costs
 from halfdome.host.explore.on_rtl import OnRtl
-from halfdome.host.explore.search import Point, is_inside
+from halfdome.host.explore.search import Point, is_inside, outside
 from halfdome.host.explore.study import Study
 
 if TYPE_CHECKING:
@@ -35,6 +35,25 @@ def best(study: Study, points: Sequence[Point], bounded: bool = True) -> Point |
     `bounded`, whether or not it is within constraints. None if there is no such point."""
     candidates = within(study, points) if bounded else [point for point in points if point.row]
     return min(candidates, key=lambda point: as_costs(study.objectives, point.row), default=None)
+
+
+def unmet(study: Study, points: Sequence[Point]) -> str:
+    """Says which point is nearest to the constraints, and where it is outside; empty if one of the
+    points is within all of them, or none was measured."""
+    measured = [point for point in points if point.row]
+    if not measured or within(study, measured):
+        return ""
+    nearest = min(measured, key=lambda point: max(outside(study, point.row)))
+    told = []
+    for name, bound in study.constraints.items():
+        value = nearest.row[name]
+        if bound.least is not None and value < bound.least:
+            told.append(f"{name}={value:.4g}, at least {bound.least:.4g} is wanted")
+        if bound.most is not None and value > bound.most:
+            told.append(f"{name}={value:.4g}, at most {bound.most:.4g} is wanted")
+    return (
+        f"no point is within the constraints; nearest is point {nearest.number}: {'; '.join(told)}"
+    )
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:

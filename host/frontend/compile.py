@@ -33,7 +33,7 @@ def compile(
     cards: int = 6, config: str | CardConfig = "default", every: bool = False,
     apart: bool = False, cores: Sequence[int] | None = None, cores_sparse: int | None = None,
     transfers: Transfers | None = None, in_flight: int | None = None,
-    parallelism: Parallelism | str | None = None, requests: int | None = None,
+    parallelism: Parallelism | str | None = None, requests: int | None = None, values: bool = True,
     say: Said = lambda text: None,
 ) -> Plan:  # fmt: skip
     """Compiles a model for so many cards.
@@ -54,6 +54,7 @@ def compile(
     transfers, in_flight, parallelism : of each part for the cards, see there
     requests : how many the cards take together; by default so many that each card has a sample, of
         a pipeline one
+    values : without, programs have all but weights: for cards that compute none
     say : told what is done next
 
     Raises `ModelError` for a model, calibration or shapes that do not fit, `TorchError` for a
@@ -70,7 +71,7 @@ def compile(
         requests = arguments.integer("requests", requests, 1)
     how = {
         "apart": apart, "cores": numbers, "cores_sparse": cores_sparse, "transfers": transfers,
-        "in_flight": in_flight, "parallelism": parallelism,
+        "in_flight": in_flight, "parallelism": parallelism, "values": values,
     }  # fmt: skip
     prepared = model
     if not isinstance(model, Prepared):

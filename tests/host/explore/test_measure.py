@@ -114,6 +114,23 @@ def test_a_model_of_a_file_is_measured_as_onnx_runtime_has_it(
     assert row["macs_per_sample"] == convolutions + pooling + 8 * 5
 
 
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+def test_the_steady_state_is_that_of_many_requests(model_of, monkeypatch, in_flight):
+    """Within 0.5 % of 72; of three slots any eight are up to 5 % off. Few are run: with one slot
+    one."""
+    from halfdome.host.explore import simulate_model
+    from tests.host.frontend import nets
+
+    made = model_of(nets.residual()).model_copy(update={"config": "default", "values": False})
+    design = made.design({"cards": 1, "in_flight": in_flight})
+    found = simulate_model.run_model(made.workload, design, at_random=False)
+    assert len(found.interval) == {1: 1, 2: 8, 3: 9}[in_flight]
+    monkeypatch.setattr(simulate, "in_steady_state", lambda program, requests: 72)
+    many = simulate_model.run_model(made.workload, design, at_random=False)
+    assert len(many.interval) == 72
+    assert np.mean(found.interval) == pytest.approx(np.mean(many.interval), rel=0.005)
+
+
 def test_requests_that_differ_from_onnx_runtime_are_counted(model_of, monkeypatch):
     from halfdome.host.explore import simulate_model
     from tests.host.frontend import nets

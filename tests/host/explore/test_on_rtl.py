@@ -43,9 +43,8 @@ def widest(monkeypatch):
 
 @pytest.fixture
 def compared(tmp_path):
-    made = of(parameters=LARGE, rtl={"build_s": 5})
-
-    def compared():
+    def compared(**said):
+        made = of(parameters=LARGE, rtl={"build_s": 5}, **said)
         points = studies.run(made, tmp_path)
         [found] = on_rtl.check(made, points, search.storage_in(tmp_path), 1)
         return found
@@ -57,6 +56,17 @@ def test_a_card_that_is_compiled_in_time_is_compared_itself(widest, compared):
     widest[1] = 3
     found = compared()
     assert (found.told, found.scaled_to, found.cycles_off) == ("", "", 3)
+
+
+def test_points_without_values_are_compared_with_them(widest, compared, monkeypatch):
+    measured = measure.measure
+
+    def sooner(study, values):
+        return measured(study, values) | ({} if study.values else {"latency_cycles": [99.0]})
+
+    monkeypatch.setattr(measure, "measure", sooner)
+    found = compared(values=False)
+    assert (found.point.row["latency_cycles"], found.cycles_off) == ([99.0], 0)
 
 
 def test_a_smaller_card_stands_for_one_that_is_not(widest, compared):

@@ -112,6 +112,19 @@ def test_a_point_outside_its_constraints_is_not_on_the_front(measured, tmp_path)
     ]  # fmt: skip
 
 
+def test_constraints_that_no_point_keeps_are_told_with_the_nearest(measured, tmp_path):
+    bounds = {"area_lut4_equivalents": {"most": 10}, "samples_per_second": {"least": 1}}
+    study = studies.of(parameters={"lanes": [4, 1, 2]}, constraints=bounds)
+    points = studies.run(study, tmp_path)
+    least = min(point.row["area_lut4_equivalents"] for point in points)
+    assert tell.unmet(study, points) == (
+        "no point is within the constraints; nearest is point 1: "
+        f"area_lut4_equivalents={least:.4g}, at most 10 is wanted"
+    )
+    assert not tell.unmet(studies.of(parameters={"lanes": [4, 1, 2]}), points)
+    assert not tell.unmet(study, [])
+
+
 def test_what_a_better_point_beats_is_not_on_the_front(measured, tmp_path):
     study = studies.of(parameters=GRID)
     front = tell.pareto(study, studies.run(study, tmp_path))

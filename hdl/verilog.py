@@ -83,7 +83,9 @@ def _c_struct(name: str, table: tuple[descriptors.Field, ...], size_bytes: int) 
         lines.append(f"    uint8_t padding[{padding}]; /* zero */")
     lines += [
         "} __attribute__((packed));",
-        f'_Static_assert(sizeof(struct halfdome_{name}) == {size_bytes}, "{name}");',
+        # Every C and C++ knows this: no array has -1 elements.
+        f"typedef char halfdome_{name}_size"
+        f"[sizeof(struct halfdome_{name}) == {size_bytes} ? 1 : -1];",
         "",
     ]
     return lines

@@ -1,6 +1,6 @@
 """Read clients: from requests, or a start and a length, to words that may be refused."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -86,8 +86,8 @@ class BurstCutter(wiring.Component):
     i : In(stream of `run_layout`)
     o : Out(stream of `read_request`)
 
-    The first burst leaves in the cycle after `i` is taken; then one a cycle. A run is taken when
-    the one before has left.
+    The first burst leaves in the cycle after `i` is taken; then one a cycle. A run is taken as the
+    last burst of the one before leaves, so that runs follow each other without a gap.
     """
 
     def __init__(self, config: CardConfig):
@@ -107,16 +107,16 @@ class BurstCutter(wiring.Component):
         word_index = address[(config.bus_bytes - 1).bit_length() :]
         to_line_end = Signal(range(config.burst_words + 1))
         count = Signal.like(to_line_end)
+        last = Signal()
         m.d.comb += [
             to_line_end.eq(config.burst_words - (word_index & (config.burst_words - 1))),
-            count.eq(to_line_end),
+            last.eq(words <= to_line_end),
+            count.eq(Mux(last, words, to_line_end)),
             self.o.p.address.eq(address),
             self.o.p.count_minus_1.eq(count - 1),
             self.o.valid.eq(words != 0),
-            self.i.ready.eq(words == 0),
+            self.i.ready.eq((words == 0) | (self.o.ready & last)),
         ]
-        with m.If(words < to_line_end):
-            m.d.comb += count.eq(words)
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += [address.eq(address + count * config.bus_bytes), words.eq(words - count)]
         with m.If(self.i.valid & self.i.ready):
@@ -138,7 +138,7 @@ class SequentialReader(wiring.Component):
     o : Out(stream of `read_word`), the words of every run in order; `last` ends a burst, not a run
     port : Out(ReadPort)
 
-    The first request leaves in the cycle after `i` is taken; then one burst a cycle.
+    The first request leaves in the cycle after `i` is taken; then one burst a cycle, across runs.
     """
 
     def __init__(self, config: CardConfig, depth: int):

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Out, connect, flipped
 
-from halfdome.hdl.commands import ElementFormat, Status
+from halfdome.hdl.commands import Status
 from halfdome.hdl.config import CardConfig
 from halfdome.hdl.engine import Activity, engine_members
 from halfdome.hdl.memory.port import ReadPort, WritePort
@@ -46,14 +46,14 @@ class VectorEngine(wiring.Component):
     a, b : Out(ReadPort), the inputs
     y : Out(WritePort), the output
 
-    Throughput: `vector_lanes` elements a cycle while memory keeps up, whatever the formats; a row
-    takes at least one cycle more than it has lines (`cycles()`, `turn_cycles()`). The last source
-    word of an output word reaches `a` `latency` cycles before `y` offers the output word;
-    `VectorLanes` tells what tables and reductions add. LOOKUP, ADD_QUANTISED and
-    MULTIPLY_QUANTISED: `byte_lanes` elements a cycle, once the table is there (`lookup_cycles()`,
-    `pair_cycles()`), `lookup_latency` or `pair_latency` cycles later. POOL: as many of a tap
-    (`pool_cycles()`); an output word is offered `pool_latency` cycles after its window's last.
-    DEPTHWISE, AVERAGE: likewise (`sums_cycles()`, `sums_latency`; `average_cycles()`,
+    Throughput: `vector_lanes` elements of a row a cycle while memory keeps up, whatever the formats
+    (`cycles()`, `turn_cycles()`). The last source word of an output word reaches `a` `latency`
+    cycles before `y` offers the output word; `VectorLanes` tells what tables and reductions add.
+    LOOKUP, ADD_QUANTISED and MULTIPLY_QUANTISED: `byte_lanes` elements a cycle, once the table is
+    there (`lookup_cycles()`, `pair_cycles()`), `lookup_latency` or `pair_latency` cycles later.
+    POOL: as many of a tap (`pool_cycles()`); an output word is offered `pool_latency` cycles after
+    its window's last. DEPTHWISE, AVERAGE: likewise (`sums_cycles()`, `sums_latency`;
+    `average_cycles()`,
     `average_latency`), but `GROUPS` cycles a word written.
     """
 
@@ -82,12 +82,9 @@ class VectorEngine(wiring.Component):
             }
         )
 
-    def cycles(self, rows: int, columns: int, widest: ElementFormat) -> int:
-        """Cycles to stream matrices whose rows start at a line: no memory stalls, no start-up.
-
-        `widest` is the format of the input with the largest elements.
-        """
-        return self._cycles(rows, columns * widest.nbytes, -(-columns // self._config.vector_lanes))
+    def cycles(self, rows: int, columns: int) -> int:
+        """Cycles to stream matrices: no memory stalls, no start-up."""
+        return rows * -(-columns // self._config.vector_lanes)
 
     def turn_cycles(
         self, rows: int, columns: int, *, table: bool = False, reduces: bool = False,
@@ -103,7 +100,7 @@ class VectorEngine(wiring.Component):
 
     def pair_cycles(self, rows: int, columns: int) -> int:
         """`cycles()` of an ADD_QUANTISED or MULTIPLY_QUANTISED."""
-        return self._cycles(rows, columns, -(-columns // self._config.byte_lanes))
+        return rows * -(-columns // self._config.byte_lanes)
 
     def lookup_cycles(self, rows: int, columns: int) -> int:
         """`cycles()` of a LOOKUP, its table included; fewer where lines wait for the table."""
@@ -132,9 +129,6 @@ class VectorEngine(wiring.Component):
     def _written_cycles(self, k: int, rows: Taps, columns: Taps) -> int:
         groups = rows.windows * columns.windows * -(-k // self._config.byte_lanes)
         return WindowWalker.latency + self._parts * groups
-
-    def _cycles(self, rows: int, row_bytes: int, groups: int) -> int:
-        return rows * max(groups, -(-row_bytes // self._config.line_bytes) + 1)
 
     def elaborate(self, platform):
         m = Module()

@@ -47,7 +47,7 @@ class GroupSource(wiring.Component):
     o : Out(stream of `group_layout`), undefined above the elements' bits and beyond the row
     port : Out(ReadPort)
 
-    One group a cycle while memory keeps up; a row takes a cycle more than it has lines.
+    One group a cycle while memory keeps up, from row to row, too.
     """
 
     def __init__(self, config: CardConfig):

@@ -135,10 +135,8 @@ def copy(config: CardConfig, nbytes: int) -> float:
 
 
 def pair(config: CardConfig, rows: int, columns: int) -> int:
-    """An ADD_QUANTISED or MULTIPLY_QUANTISED: `byte_lanes` elements a cycle, and a cycle more for
-    a row than it has lines at the least."""
-    groups = -(-columns // config.byte_lanes)
-    return START_CYCLES + rows * max(groups, -(-columns // config.line_bytes) + 1)
+    """An ADD_QUANTISED or MULTIPLY_QUANTISED: `byte_lanes` elements of a row a cycle."""
+    return START_CYCLES + rows * -(-columns // config.byte_lanes)
 
 
 def transposition(

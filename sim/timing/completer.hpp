@@ -65,7 +65,7 @@ class Replier {
       words_ -= words;
     }
     started_ = waiting_.readable(cycle) && reading_.size() < READS_IN_FLIGHT &&
-               (cutter_free_ || !waiting_.front().from_window);
+               (words_ == 0 || !waiting_.front().from_window);
     if (started_) {
       Answer answer = waiting_.read(cycle);
       if (answer.from_window) {
@@ -74,7 +74,6 @@ class Replier {
       }
       reading_.push_back({cycle + 1, std::move(answer)});
     }
-    cutter_free_ = words_ == 0;
     buffer_.clock(cycle);
   }
   bool busy() const { return state_ != IDLE || !waiting_.empty() || !reading_.empty() || words_; }
@@ -156,7 +155,7 @@ class Replier {
   Ring<Started> reading_;
   ReadBuffer buffer_;
   uint64_t address_ = 0, words_ = 0;  // of the run that is being asked for
-  bool cutter_free_ = true, started_ = false;
+  bool started_ = false;
   State state_ = IDLE;
   Answer answer_{};
   unsigned chunk_ = 0, size_ = 0, left_ = 0;

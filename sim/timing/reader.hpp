@@ -109,6 +109,7 @@ class RowReader {
 
   ReadBuffer buffer;
 
+  // After `clock`: a block can be taken as the last burst of the one before leaves.
   bool ready() const { return walk_.over(); }
   // From the next cycle on.
   void start(const Block& block) { walk_.start(block); }

@@ -1,7 +1,7 @@
 """Readers ask for what they have room for, and pass every word on once, in order."""
 
 import pytest
-from amaranth.hdl import Assert, Assume, Cover, Signal
+from amaranth.hdl import Assert, Assume, Cover, Mux, Signal
 
 from halfdome.hdl.config import preset
 from halfdome.hdl.memory.reader import ReadBuffer, SequentialReader
@@ -77,18 +77,20 @@ def test_sequential_reader_asks_for_each_word_of_a_run_once(prove, narrow):
     address, words = (Signal.like(dut.i.p[name], name=name) for name in ("address", "words"))
     count = request.p.count_minus_1 + 1
     end = (address % line_bytes) + count * CONFIG.bus_bytes
-    with m.If(request.valid & request.ready):
-        m.d.sync += [address.eq(address + count * CONFIG.bus_bytes), words.eq(words - count)]
+    left = Signal.like(words)  # after this cycle
+    m.d.comb += left.eq(words - Mux(request.valid & request.ready, count, 0))
+    m.d.sync += [address.eq(address + (words - left) * CONFIG.bus_bytes), words.eq(left)]
     with m.If(dut.i.valid & dut.i.ready):
         m.d.sync += [address.eq(dut.i.p.address), words.eq(dut.i.p.words)]
     m.d.comb += [
         Assert(spec.inside("cutter.address") == address),
         Assert(spec.inside("cutter.words") == words),
         Assert(address % CONFIG.bus_bytes == 0),
-        Assert(dut.i.ready == (words == 0)),
+        Assert(dut.i.ready == (left == 0)),
         Assert(~request.valid | ((request.p.address == address) & (count <= words))),
         # To the end of the line or of the run, never beyond.
         Assert(~request.valid | (end == line_bytes) | ((end < line_bytes) & (count == words))),
         Cover(request.valid & request.ready & (words == 3) & (count == 1)),
+        Cover(dut.i.valid & dut.i.ready & (words != 0)),
     ]
     prove(spec, depth=8, induction=2)

@@ -28,7 +28,7 @@ from halfdome.hdl.verilog import (
     component_verilog,
 )
 
-WARNING_FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
+WARNING_FLAGS = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def run_c(statements: list[str], header: str, folder: Path) -> bytes:
     (folder / f"{TOP}.h").write_text(header)
     (folder / "main.c").write_text(program)
     done = subprocess.run(
-        [compiler(), *WARNING_FLAGS, "main.c", "-o", "main"],
+        [compiler(), "-std=c99", *WARNING_FLAGS, "main.c", "-o", "main"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -237,6 +237,21 @@ def test_a_c_program_writes_what_pack_writes(name, tmp_path):
     expected.append(word.to_bytes(COMPLETION_BYTES, "little"))
     written = run_c(pieces, c_header(PRESETS[name]), tmp_path)
     assert written == b"".join(expected)
+
+
+@pytest.mark.parametrize("language", [["-std=c99"], ["-std=c17"], ["-xc++", "-std=c++11"]])
+def test_the_header_is_for_c_and_cpp(language, tmp_path):
+    header = tmp_path / f"{TOP}.h"
+    header.write_text(c_header(PRESETS["tiny"]))
+    command = [compiler(), *language, "-fsyntax-only", *WARNING_FLAGS]
+    told = []
+    for text in (header.read_text(), header.read_text().replace("== 64", "== 63", 1)):
+        header.write_text(text)
+        (tmp_path / "main.c").write_text(f'#include "{header}"\n')
+        done = subprocess.run([*command, tmp_path / "main.c"], capture_output=True, text=True)
+        told.append(done.stderr)
+    assert not told[0]
+    assert "load" in told[1]  # the size of a structure is looked at
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -44,8 +44,8 @@ class ArrayReader {
   // go on by itself.
   int64_t clock(int64_t cycle, bool ready, bool stop) {
     const bool taken = held_ != 0 && ready;
-    const bool asked = words_ != 0 && reader_.ready();
-    if (!stop && !touched() && !asked) {
+    const bool asks = words_ != 0;
+    if (!stop && !touched() && !(asks && reader_.ready())) {
       if (!taken && cycle < wake_) return wake_;
       if (taken && held_ > 1) {  // of a word that stays
         next_ += element_bytes();
@@ -54,10 +54,10 @@ class ArrayReader {
       }
     }
     const uint64_t run = std::min(words_, static_cast<uint64_t>(p_.gather_run_words));
-    const bool asks = words_ != 0;
     const bool arrived = reader_.buffer.readable(cycle) && (held_ == 0 || (held_ == 1 && ready) || stop);
     if (arrived) reader_.buffer.read(cycle);
     const int64_t reads = reader_.clock(cycle);
+    const bool asked = asks && reader_.ready();
     if (asked) {
       reader_.start({address_, 0, 1, run * static_cast<uint64_t>(p_.bus_bytes)});
       address_ += run * static_cast<uint64_t>(p_.bus_bytes);

@@ -32,9 +32,9 @@ class ParamLoader {
     const bool push = full_ && queued_ != depth_;
     const bool end = n_ - channels_ <= group_;
     const bool load = reader_.buffer.readable(cycle) && (!full_ || push);
-    const bool asked = blocks_ != 0 && reader_.ready();
     if (load && (end || within_word_ == groups_per_word_ - 1)) reader_.buffer.read(cycle);
     const int64_t reads = reader_.clock(cycle);
+    const bool asked = blocks_ != 0 && reader_.ready();
     if (asked) reader_.start(run_);
     blocks_ += begun;
     blocks_ -= asked;

@@ -49,13 +49,13 @@ class GroupSource {
   // `take`: a group is taken, the last of its word that is wanted if it `ends`; `burst`: one was
   // offered. Returns when it may go on by itself.
   int64_t clock(int64_t cycle, bool take, bool ends, const Burst* burst) {
-    const bool cut = matrix_.rows != 0 && words_ == 0;
     if (buffer.taken() && !burst) pass();
+    const bool cut = matrix_.rows != 0 && words_ == 0;
     if (cut) cut_row();
     if (take) take_group(cycle, ends);
     const bool moved = cut || take || buffer.taken();
     buffer.clock(cycle);
-    if (moved || (matrix_.rows != 0 && words_ == 0)) return cycle + 1;
+    if (moved) return cycle + 1;
     return buffer.readable_at() > cycle ? buffer.readable_at() : NEVER;
   }
 

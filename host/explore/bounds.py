@@ -47,7 +47,7 @@ def bounds(study: Study, design: Design) -> dict[str, float]:
         / design.cards
     )
     batch, hertz = design.batch or SAMPLES, card.clock_mhz * 1e6
-    spent = energy.of(energy.load(study.energy), {"mac_int8": macs, "pool_element": elements})
+    spent = energy.of(study.action_costs, {"mac_int8": macs, "pool_element": elements})
     rates = {"samples_per_second": hertz / cycles, "queries_per_second": hertz / cycles / batch}
     return found | rates | {f"{name}_at_p99": rate for name, rate in rates.items()} | {
         "latency_us": batch * cycles / card.clock_mhz,

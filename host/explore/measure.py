@@ -45,7 +45,7 @@ def metrics(study: Study, design: Design, ran: Ran) -> dict[str, Any]:
     hertz = config.clock_mhz * 1e6
     rate = hertz / float(np.mean(ran.interval))
     acted = actions(design, ran)
-    spent = energy.of(energy.load(study.energy), acted)
+    spent = energy.of(study.action_costs, acted)
     microjoules = {name: each / ran.rows for name, each in spent.items()}
     row: dict[str, Any] = {
         "engine": design.engine,

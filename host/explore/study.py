@@ -23,6 +23,7 @@ from pydantic import (
 
 from halfdome.hdl.config import ConfigError, preset
 from halfdome.host import platform
+from halfdome.host.explore import energy as energies
 from halfdome.host.explore.metrics import METRICS, OF_BOUND
 from halfdome.host.explore.parameters import (
     COMPILED,
@@ -293,6 +294,11 @@ class Study(_Strict):
         """What a point has that others have not, in the words of `--set`."""
         varied = {name: value for name, value in values.items() if len(self.parameters[name]) > 1}
         return name_of(varied) or "as it is"
+
+    @cached_property
+    def action_costs(self) -> energies.Table:
+        """The table of energies. Raises `ValueError` for one that is none."""
+        return energies.load(self.energy)
 
     @cached_property
     def hash(self) -> str:

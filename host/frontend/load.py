@@ -61,7 +61,7 @@ def load(
     that is of no input or contradicts the model's.
     """
     name, model, folder = _read(source)
-    if not model.ir_version or not model.graph.node:
+    if not model.ir_version or not model.graph.output:
         raise ModelError(f"{name}: is no ONNX model, or an empty one")
     _load_external_data(name, model, folder)
     make_plain(model)
@@ -164,7 +164,8 @@ def _check_operators(name: str, model: onnx.ModelProto) -> None:
         if (node.domain, node.op_type) == ("ai.onnx.ml", "ZipMap"):
             raise ModelError(
                 f"{name}: node {node.name or node.output[0]}: ZipMap makes dictionaries, outputs "
-                'must be tensors; pass options={"zipmap": False} to skl2onnx.to_onnx'
+                'must be tensors; pass options={"zipmap": False} to skl2onnx.to_onnx, zipmap=False '
+                f"to onnxmltools, or return {node.input[0]} in its place"
             )
         if (node.domain, node.op_type) in known:
             continue

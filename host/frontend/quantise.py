@@ -34,6 +34,8 @@ _QUANTISED = {"ConvInteger", "MatMulInteger", "QGemm"}
 """Operators of 8 bits, beside those whose names begin with `QLinear`."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _PRODUCTS = ("MatMul", "Gemm")
+_ESTIMATORS = ("TreeEnsemble", "SVM")
+"""How operators of models begin that multiply no matrices."""
 _NEEDS_DATA = (
     "calibration: this model computes in floating point; give requests that show its ranges, as "
     "with --calibrate FILE.npz|DIR, whose keys are the names of the inputs"
@@ -115,6 +117,7 @@ def _quantised(
         kept = [*_kept_real(ready), *unquantisable(ready), *before_products(ready, requests)]
         kept += keep_functions_whole(ready, kept)
         kept += magnified(ready)
+        kept += _behind_estimators(ready)
         kept = copy_before_activations(ready, kept)
         outside = outside or is_large(ready)
         ready = taken_real(ready)
@@ -128,6 +131,22 @@ def _quantised(
             calibration_cache_path=cache,
         )  # fmt: skip
         return returned_real(onnx.load(made))
+
+
+def _behind_estimators(model: onnx.ModelProto) -> list[str]:
+    """Names of nodes that stay in floating point: between trees or support vectors and a product.
+
+    They weigh and sum up what the host finds, which would lose in 8 bits what no card gains.
+    """
+    found: set[str] = set()
+    kept = []
+    for node in model.graph.node:
+        if node.op_type.startswith(_ESTIMATORS):
+            found.update(node.output)
+        elif found.intersection(node.input) and node.op_type not in _PRODUCTS:
+            found.update(node.output)
+            kept.append(node.name)
+    return kept
 
 
 def _kept_real(model: onnx.ModelProto) -> list[str]:

@@ -6,6 +6,7 @@ in 16 bits on machines without VNNI; `session.x64quantprecision` selects those t
 
 import logging
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ _PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm")
 _WEIGHTS_WRITTEN = "session.optimized_model_external_initializers_file_name"
 _SILENT = 4
 """ONNX Runtime's severity below which it says nothing."""
+_ALONE = threading.RLock()
+"""Held by the thread in which tools of ONNX and PyTorch are silent."""
 
 
 def open_session(
@@ -239,16 +242,19 @@ def told() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what tools of ONNX say on the way."""
+    """Silences what tools of ONNX say on the way.
+
+    Handlers are the process's, and so is the state of these tools: one thread at a time.
+    """
     root = logging.getLogger()
-    keep = logging.NullHandler()
-    before, root.handlers = root.handlers, [keep]
-    onnxruntime.set_default_logger_severity(_SILENT)
-    try:
-        yield
-    finally:
-        root.handlers = before
-        onnxruntime.set_default_logger_severity(2)
+    with _ALONE:
+        before, root.handlers = root.handlers, [logging.NullHandler()]
+        onnxruntime.set_default_logger_severity(_SILENT)
+        try:
+            yield
+        finally:
+            root.handlers = before
+            onnxruntime.set_default_logger_severity(2)
 
 
 def oracle(model: onnx.ModelProto, outputs: Sequence[str] | None = None) -> InferenceSession:

@@ -118,7 +118,7 @@ def _operator(node: fx.Node) -> str:
     return target._schema.name.removeprefix("aten::") if known else ""
 
 
-def _arguments(node: fx.Node) -> dict[str, object]:
+def operands(node: fx.Node) -> dict[str, object]:
     """The operands of a node by their names in its schema, defaults included."""
     schema = node.target._schema.arguments
     given = dict(zip((each.name for each in schema), node.args, strict=False)) | node.kwargs
@@ -134,7 +134,7 @@ def _name(node: fx.Node) -> str:
 def _bag(
     module: fx.GraphModule, node: fx.Node, output: str, tables: dict[str, np.ndarray]
 ) -> Bag:  # fmt: skip
-    given = _arguments(node)
+    given = operands(node)
     row_format = _QUANTISED.get(_operator(node))
     mode = _MODES[given["mode"]] if row_format is None else "sum"
     if mode == "max":
@@ -181,7 +181,7 @@ def _equally_long(offsets: fx.Node) -> int | None:
     """How long the bags of `arange(0, n * length, length)` are: of indices with two dimensions."""
     if _operator(offsets) != "arange":
         return None
-    given: Mapping[str, object] = _arguments(offsets)
+    given: Mapping[str, object] = operands(offsets)
     step = given.get("step") or 1
     return int(step) if not given.get("start") else None
 

@@ -29,6 +29,10 @@ except ImportError as error:
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_LSTM = torch.ops.aten.lstm.input
+_QUANTISED = "torch.ao.nn"
+"""Where the modules are that torch.ao.quantization puts in place of others."""
+
 
 @dataclass(frozen=True)
 class TorchModel:
@@ -123,6 +127,13 @@ def from_torch(
         raise TorchError(f"module: is a {type(module).__name__}, must be a torch.nn.Module")
     if module.training:
         raise TorchError("module: is in training mode; call module.eval() first")
+    for path, part in module.named_modules():
+        if type(part).__module__.startswith(_QUANTISED) and "quantized" in type(part).__module__:
+            raise TorchError(
+                f"{path or 'module'}: is a {type(part).__module__}.{type(part).__name__}, which "
+                "torch.export does not take; give the module as it was before torch.ao.quantization"
+                ", it is quantised here"
+            )
     arguments = tuple(arguments)
     name = type(module).__name__
     with _quiet(), torch.no_grad(), _told(name, "torch.export"):
@@ -134,9 +145,6 @@ def read_exported(path: str | Path) -> torch.export.ExportedProgram:
     """What torch.export.save wrote. Raises `TorchError` for a file that is missing or no such."""
     if not Path(path).is_file():
         raise TorchError(f"{path}: there is no such file; torch.export.save writes one")
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it also logs what it raises
     try:
         with _quiet():
             return torch.export.load(path)
@@ -145,8 +153,6 @@ def read_exported(path: str | Path) -> torch.export.ExportedProgram:
             f"{path}: torch.export.load cannot read it ({type(error).__name__}); "
             "torch.export.save writes such files"
         ) from None
-    finally:
-        logger.setLevel(level)
 
 
 def from_exported(
@@ -190,8 +196,9 @@ def _parted(
     arguments = tuple(arguments)
     with _quiet(), torch.no_grad():
         with _told(name, "torch.export"):
-            if torch_bags.looks_up(exported.graph) or _changes(exported.graph):
-                exported = exported.run_decompositions({})  # into one that changes nothing
+            rules = _rules(exported.graph)
+            if rules or torch_bags.looks_up(exported.graph) or _changes(exported.graph):
+                exported = exported.run_decompositions(rules)  # into one that changes nothing
         _stateless(name, exported.graph_signature)
         inputs = tuple(
             spec.arg.name if isinstance(spec.arg, torch.export.graph_signature.TensorArgument)
@@ -242,6 +249,17 @@ def _named_outputs(graph: torch.fx.Graph, wanted: Sequence[str] | None) -> list[
     return list(wanted)
 
 
+def _rules(graph: torch.fx.Graph) -> dict:
+    """How to decompose an LSTM that projects its state, as ONNX's does not; empty without one."""
+    for node in graph.find_nodes(op="call_function", target=_LSTM):
+        given = torch_bags.operands(node)
+        matrices = given["num_layers"] * (2 if given["bidirectional"] else 1) * 2
+        plain = matrices * (2 if given["has_biases"] else 1)
+        if len(given["params"]) > plain:
+            return torch._decomp.get_decompositions([_LSTM])
+    return {}
+
+
 def _changes(graph: torch.fx.Graph) -> bool:
     """Whether a node changes a tensor in place."""
     schemas = (getattr(node.target, "_schema", None) for node in graph.nodes)
@@ -273,23 +291,32 @@ def _rest(flat: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[str]]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what PyTorch warns itself of, and says of packages that are not installed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*_flat_weights", UserWarning)  # of its own LSTM
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)  # they also log what they raise
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager
 def _told(name: str, step: str) -> Iterator[None]:
-    """Puts the module's and the step's name before what PyTorch says of a failure."""
+    """Puts the module's and the step's name before what PyTorch says of a failure.
+
+    Of a failure of torch.onnx the cause says what it is, the rest how to report it.
+    """
     try:
         yield
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
+        cause: BaseException = error
+        while isinstance(cause, torch.onnx.OnnxExporterError) and cause.__cause__:
+            cause = cause.__cause__
+        text = str(cause).strip() or type(cause).__name__
         raise TorchError(f"{name}: {step} failed: {text}") from error

@@ -1,8 +1,10 @@
 """Calls from many threads: right answers, one after the other."""
 
+import logging
 import threading
 
 import numpy as np
+import pytest
 
 from halfdome.hdl.config import preset
 from halfdome.host.bench import faults
@@ -65,3 +67,21 @@ def test_eight_threads_use_cards_and_a_model_at_once():
     assert together(*works) == []
     served.release()
     assert platform.owned() == empty
+
+
+def test_models_come_in_from_threads_at_once():
+    """PyTorch exports one module at a time, and nobody's logging is left silent."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from halfdome.host.frontend.torch_export import from_torch
+
+    handlers = list(logging.getLogger().handlers)
+    made = {}
+
+    def come_in(size):
+        made[size] = from_torch(torch.nn.Linear(size, 2).eval(), [torch.ones(1, size)])
+
+    assert not together(*(lambda size=size: come_in(size) for size in (1, 2, 3)))
+    assert {each.rest.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+            for each in made.values()} == {1, 2, 3}  # fmt: skip
+    assert logging.getLogger().handlers == handlers

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from halfdome.host.explore import measure, tell, workers
+from halfdome.host.explore import energy, measure, tell, workers
 from halfdome.host.explore.bounds import bounds
 from halfdome.host.explore.metrics import METRICS, OF_BOUND
 from tests.host.explore import studies
@@ -69,6 +69,14 @@ def test_a_point_outside_its_constraints_prunes_none(tmp_path, monkeypatch):
     made, points, count = searched(tmp_path, monkeypatch, 0, **said)
     assert count == made.size
     assert not tell.within(made, points)
+
+
+def test_the_table_of_energies_is_read_once(monkeypatch):
+    made, load, read = of(parameters=CARDS), energy.load, []
+    monkeypatch.setattr(energy, "load", lambda path: read.append(path) or load(path))
+    for values in made.combinations():
+        bounds(made, made.design(values))
+    assert len(read) == 1
 
 
 def test_a_page_of_guidance_has_all_points():

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -179,6 +180,23 @@ def test_bags_take_more_indices_than_they_were_exported_with(bags):
     np.testing.assert_allclose(logits, expected.detach(), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("biased", [True, False])
+def test_an_lstm_may_project_its_state(biased):
+    network = nn.LSTM(4, 6, proj_size=3, bias=biased, bidirectional=not biased).eval()
+    model = from_torch(network, [x := torch.randn(2, 2, 4)])
+    output, (hidden, cell) = network(x)
+    for found, expected in zip(run(model, model.named([x])), (output, hidden, cell), strict=True):
+        np.testing.assert_allclose(found, expected.detach(), atol=1e-6)
+
+
+def test_modules_that_pytorch_quantised_are_refused():
+    network = nn.Sequential(nn.ReLU(), nn.Linear(4, 3)).eval()
+    with warnings.catch_warnings(action="ignore"):  # it is old
+        made = torch.ao.quantization.quantize_dynamic(network, {nn.Linear})
+    refused(made, [torch.ones(2, 4)], r"1: is a torch.ao.nn.quantized.dynamic.*\.Linear, .* before")
+
+
 def test_a_module_without_bags_is_all_rest():
     network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)).eval()
     x = torch.randn(7, 5)
@@ -255,6 +273,10 @@ def test_what_no_card_pools_is_looked_up_by_the_rest():
     [
         (lambda self, i, o: (self.table(i, o), None), "output 1: is None, must be a tensor"),
         (lambda self, i, o: o if i.sum() > 3 else i, "Module: torch.export failed"),
+        (
+            lambda self, i, o: torch.igamma(i + 1.0, i + 2.0),
+            "Module: torch.onnx.export failed: No ONNX function found for .*igamma",
+        ),
     ],
 )
 def test_what_is_no_graph_of_tensors_is_refused(forward, said):

@@ -219,6 +219,12 @@ class CardConfig:
         return self.window_bytes.bit_length()
 
     @property
+    def count_bits(self) -> int:
+        """Bits of how many rows, elements or bytes an operand has within the card: no more than its
+        memory has bytes."""
+        return min(32, self.address_bits)
+
+    @property
     def dram_fields(self) -> dict[str, tuple[int, int]]:
         """Lowest bit and width of each field of `dram_mapping` in a card address.
 

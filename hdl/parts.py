@@ -24,7 +24,7 @@ from halfdome.hdl.memory.scratchpad import Scratchpad
 from halfdome.hdl.pcie.requester import Requester
 from halfdome.hdl.silicon import gates_and_bits
 from halfdome.hdl.synthesis import UNITS, synthesise
-from halfdome.hdl.vector.function import FunctionLane
+from halfdome.hdl.vector.function import FunctionCurve, FunctionLane
 from halfdome.hdl.vector.lanes import ElementDecoder, ElementEncoder
 from halfdome.hdl.vector.pairs import PairLane
 
@@ -33,15 +33,15 @@ PARTS: dict[str, Callable[[CardConfig], wiring.Component]] = {
     "accumulators": Accumulators,
     "activations": ActivationBuffer,
     "requantiser": UNITS["requantiser"],
-    "lane": lambda config: Lane(config.gather_float_stages),
+    "lane": lambda config: Lane(config.gather_float_stages, in_turns=config.gather_in_turns),
     "quantiser": lambda config: FloatToByte(config.gather_float_stages),
     "row_fetcher": RowFetcher,
     "row_cache": RowCache,
     "decoder": lambda config: ElementDecoder(),
     "fma": lambda config: FloatFma(FLOAT32),
-    "function": lambda config: FunctionLane(),
+    "function": lambda config: FunctionCurve() if config.lanes_in_turns else FunctionLane(),
     "encoder": lambda config: ElementEncoder(),
-    "quotient": lambda config: QuotientToByte(),
+    "quotient": lambda config: QuotientToByte(in_turns=config.lanes_in_turns),
     "pair": lambda config: PairLane(),
     "scratchpad": lambda config: Scratchpad(config, len(READERS) + 1, len(WRITERS) + 2),
     "queue": EngineQueue,

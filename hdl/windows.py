@@ -13,7 +13,7 @@ def step_bits(config: CardConfig) -> dict[str, int]:
     """What is calculated, with its bits: pixels of the output; bytes from a window to the next to
     the right and below, and from a tap to the next to the right and below."""
     steps = ("pixel_step", "line_step", "tap_step", "tap_line_step")
-    return {"rows": 32} | dict.fromkeys(steps, config.address_bits)
+    return {"rows": config.count_bits} | dict.fromkeys(steps, config.address_bits)
 
 
 def calculate_steps(m: Module, v: data.View, job: data.View, start: Value) -> Value:

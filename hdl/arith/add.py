@@ -58,11 +58,9 @@ class FloatAdd(wiring.Component):
             small.eq(Mux(swap, self.a, self.b)),
             distance.eq(large.scale - small.scale),
         ]
-        shift = Signal(range(window_bits + 1))
-        m.d.comb += shift.eq(Mux(distance > window_bits, window_bits, distance))
         large_1 = register(m, large.significand, "large_1")
         small_1 = register(m, small.significand, "small_1")
-        shift_1 = register(m, shift, "shift_1")
+        distance_1 = register(m, distance, "distance_1")
         scale_1 = register(m, large.scale, "scale_1")
         sign_1 = register(m, large.sign, "sign_1")
         subtract_1 = register(m, a.sign ^ b.sign, "subtract_1")
@@ -72,7 +70,7 @@ class FloatAdd(wiring.Component):
 
         # Stage 2: align and add; here `stages` of 2 cut the way.
         cut = self._stages - 1
-        aligned = align(m, small_1, shift_1, window_bits, "small")
+        aligned = align(m, small_1, distance_1, window_bits, "small")
         aligned = register(m, aligned, "aligned", cycles=cut)
         placed = Cat(Const(0, _GUARD_BITS), register(m, large_1, "placed", cycles=cut))
         subtract = register(m, subtract_1, "subtract", cycles=cut)

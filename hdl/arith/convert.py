@@ -83,25 +83,24 @@ class FloatToInt(wiring.Component):
         m = Module()
         i = self.format.layout(self.i)
 
-        # Stage 1: align to a window with `width - 1` integer bits on top, then a bit to round by.
+        # Stage 1: align to a window with `width - 1` integer bits on top, then a bit to round by
+        # and one for all that is below. No more of the significand is needed, either.
         integer_bits = self.width - 1
-        window_bits = max(self.format.precision, integer_bits + 2)
+        window_bits = integer_bits + 2
+        low = max(0, self.format.precision - (window_bits - 1))
+        significand = Cat(i.significand[:low].any(), i.significand[low:])
         top_scale = self.format.bias + integer_bits - 1
         depth = Signal(signed(max(self.format.exponent_bits, top_scale.bit_length()) + 2))
-        shift = Signal(range(window_bits + 1))
-        m.d.comb += [
-            depth.eq(top_scale - i.scale),
-            shift.eq(Mux(depth > window_bits, window_bits, depth)),
-        ]
-        window = register(m, align(m, i.significand, shift, window_bits, "window"), "window")
+        m.d.comb += depth.eq(top_scale - i.scale)
+        aligned = align(m, significand, depth[:-1], window_bits, "window")
+        window = register(m, aligned, "window")
         over = register(m, (depth < 0) | i.is_infinite, "over")
         is_nan = register(m, i.is_nan, "is_nan")
         sign = register(m, i.sign, "sign")
 
         # Stage 2: round, negate, saturate.
-        fraction_bits = window_bits - integer_bits
-        whole = window[fraction_bits:]
-        up = window[fraction_bits - 1] & (whole[0] | window[: fraction_bits - 1].any())
+        whole = window[2:]
+        up = window[1] & (whole[0] | window[0])
         magnitude = Signal(self.width)
         result = Signal(self.width)
         m.d.comb += magnitude.eq(whole + up)
@@ -217,11 +216,11 @@ class FloatNarrow(wiring.Component):
         most = 1 << self.target.exponent_bits
 
         depth = Signal(signed(self.source.exponent_bits + 1))
-        shift = Signal(range(window_bits + 1))
+        shift = Signal(self.source.exponent_bits)
         headroom = Signal(range(most + 1))
         m.d.comb += depth.eq(least - i.scale)
         with m.If(depth > 0):
-            m.d.comb += shift.eq(Mux(depth > window_bits, window_bits, depth))
+            m.d.comb += shift.eq(depth)
         with m.Else():
             m.d.comb += headroom.eq(Mux(-depth > most, most, -depth))
         aligned = align(m, i.significand, shift, window_bits, "window")

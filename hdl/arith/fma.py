@@ -63,7 +63,7 @@ class FloatFma(wiring.Component):
         # `scale` and `lead` are exponents of top bits: the product's, and the addend's above it.
         scale = Signal(signed(self.format.exponent_bits + 2))
         lead = Signal(signed(self.format.exponent_bits + 3))
-        shift = Signal(range(window_bits + 1))
+        shift = Signal(len(lead))
         headroom = Signal(len(round.headroom))
         no_product = a.is_zero | b.is_zero
         m.d.comb += [
@@ -87,7 +87,7 @@ class FloatFma(wiring.Component):
             ]
         with m.Else():
             m.d.comb += [
-                shift.eq(Mux(lead < 2 - window_bits, window_bits, 2 - lead)),
+                shift.eq(2 - lead),
                 headroom.eq(product_scale + 1),
             ]
         infinite = a.is_infinite | b.is_infinite

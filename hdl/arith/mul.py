@@ -80,3 +80,73 @@ class FloatMul(wiring.Component):
             self.o.eq(round.o),
         ]
         return m
+
+
+class FlushingMul(wiring.Component):
+    """o = a * b of normal numbers, rounded to nearest, ties to even. One a cycle, no flow control.
+
+    Subnormal operands and results count as zero. So a product has its leading 1 in one of two
+    places, and needs no shifter: half the area of `FloatMul`. Infinities and NaN are those of
+    IEEE 754, every NaN result `format.quiet_nan`.
+
+    Parameters
+    ----------
+    format : FloatFormat
+        Format of operands and result.
+
+    Members
+    -------
+    a, b : In(format.width)
+        Operands.
+    o : Out(format.width)
+        The product, `latency` cycles later.
+    """
+
+    latency = FloatMul.latency
+
+    def __init__(self, format: FloatFormat):
+        self.format = format
+        super().__init__({"a": In(format.width), "b": In(format.width), "o": Out(format.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        form = self.format
+        a, b = form.layout(self.a), form.layout(self.b)
+
+        # Stage 1: decode. `scale` is the biased exponent of a product that is 2 or more.
+        infinite = a.is_infinite | b.is_infinite
+        a_zero, b_zero = ~a.exponent.any(), ~b.exponent.any()
+        scale = Signal(signed(form.exponent_bits + 2))
+        m.d.comb += scale.eq(a.exponent + b.exponent - (form.bias - 1))
+        a_1 = register(m, Cat(a.fraction, 1), "a_1")
+        b_1 = register(m, Cat(b.fraction, 1), "b_1")
+        nan = a.is_nan | b.is_nan | (infinite & (a_zero | b_zero))
+        scale_2 = register(m, scale, "scale_2", cycles=2)
+        zero = register(m, a_zero | b_zero, "zero", cycles=3)
+        infinite = register(m, infinite, "infinite", cycles=3)
+        nan = register(m, nan, "nan", cycles=3)
+        sign = register(m, a.sign ^ b.sign, "sign", cycles=3)
+
+        # Stages 2 and 3: multiply; bring the leading 1 to the top.
+        product = multiply(m, a_1, b_1, "product", cycles=1)
+        high = product[-1]
+        top = Mux(high, product[form.significand_bits :], product[form.precision - 2 : -1])
+        significand, guard = top[1:], top[0]
+        below = product[: form.precision - 2].any() | (high & product[form.precision - 2])
+        up = register(m, guard & (below | significand[0]), "up")
+        fraction = register(m, significand[:-1], "fraction")
+        exponent = register(m, (scale_2 - ~high)[: len(scale)], "exponent")
+
+        # Stage 4: round, pack. A carry out of the fraction moves on to the exponent.
+        packed = Signal(form.significand_bits + len(exponent))
+        rounded = packed[form.significand_bits :].as_signed()
+        magnitude = Signal(form.width - 1)
+        m.d.comb += packed.eq(Cat(fraction, exponent) + up)
+        with m.If(nan):
+            m.d.comb += magnitude.eq(form.quiet_nan)
+        with m.Elif(infinite | (~zero & (rounded >= (1 << form.exponent_bits) - 1))):
+            m.d.comb += magnitude.eq(form.infinity)
+        with m.Elif(~zero & (rounded > 0)):
+            m.d.comb += magnitude.eq(packed)
+        m.d.comb += self.o.eq(register(m, Cat(magnitude, sign & ~nan), "result"))
+        return m

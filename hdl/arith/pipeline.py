@@ -1,6 +1,7 @@
 """Pieces that the arithmetic pipelines share: a register between stages, an aligning shift."""
 
-from amaranth import Cat, Const, Module, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.utils import bits_for
 
 
 def register(m: Module, value: Value, name: str, *, cycles: int = 1) -> Value:
@@ -23,21 +24,19 @@ def multiply(m: Module, a: Value, b: Value, name: str, *, cycles: int) -> Value:
     return register(m, (low + (high << half))[: len(a) + len(b)], name)
 
 
-def align(m: Module, value: Value, amount: Value, width: int, name: str) -> Signal:
-    """`value` at the top of `width` bits, shifted right by `amount <= width`.
+def align(m: Module, value: Value, amount: Value, width: int, name: str) -> Value:
+    """`value` at the top of `width` bits, shifted right by the unsigned `amount`, however large.
 
     Bits that fall off the end leave their OR in bit 0, which is enough to round what remains.
     """
-    size = len(value)
-    room = Signal(range(width + 1), name=f"{name}_room")
-    lost = Signal(size, name=f"{name}_lost")
-    shifted = Signal(width, name=f"{name}_shifted")
-    aligned = Signal(width, name=f"{name}_aligned")
-    m.d.comb += [
-        room.eq(width - amount),
-        # Right shifts throughout: a left shift by a variable widens its result past 64 bits.
-        lost.eq(value & (Const((1 << size) - 1, size) >> room)),
-        shifted.eq(Cat(Const(0, width - size), value) >> amount),
-        aligned.eq(Cat(shifted[0] | lost.any(), shifted[1:])),
-    ]
-    return aligned
+    aligned = Cat(Const(0, width - len(value)), value)
+    steps = bits_for(width - 1)
+    far = amount[steps:].any()
+    lost = far & value.any()
+    for k in reversed(range(min(steps, len(amount)))):
+        distance = 1 << k
+        lost |= amount[k] & aligned[:distance].any()
+        shifted = Signal(width, name=f"{name}_by_{distance}")
+        m.d.comb += shifted.eq(Mux(amount[k], aligned[distance:], aligned))
+        aligned = shifted
+    return Cat(lost | aligned[0] & ~far, aligned[1:] & ~far.replicate(width - 1))

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.arith.convert import FloatToInt
 from halfdome.hdl.arith.format import FLOAT32
-from halfdome.hdl.arith.mul import FloatMul
+from halfdome.hdl.arith.mul import FloatMul, FlushingMul
 from halfdome.hdl.arith.pipeline import register
 
 # The rounded product saturates to -256..255: a zero point of 0..255 brings what is beyond back to
@@ -58,6 +58,14 @@ class FloatToByte(wiring.Component):
     The product is rounded to fp32, then to an integer, both to nearest, ties to even; the sum
     saturates to 0..255. NaN counts as 0.
 
+    Parameters
+    ----------
+    stages : int
+        The `stages` of `FloatMul`.
+    normal : bool
+        Only normal numbers come as `i`, or a subnormal one that the multiplier leaves below a half,
+        and likewise the other way round: `FlushingMul` is then enough, and `stages` are 1.
+
     Members
     -------
     i : In(32)
@@ -75,8 +83,8 @@ class FloatToByte(wiring.Component):
     latency = FloatMul.latency + RoundToByte.latency
     """With one stage; an instance has its own."""
 
-    def __init__(self, stages: int = 1):
-        self._mul = FloatMul(FLOAT32, stages)
+    def __init__(self, stages: int = 1, *, normal: bool = False):
+        self._mul = FlushingMul(FLOAT32) if normal else FloatMul(FLOAT32, stages)
         self.latency = self._mul.latency + RoundToByte.latency
         super().__init__(
             {

@@ -11,18 +11,15 @@ from halfdome.hdl.arith.pipeline import register
 _GROUP = 8  # Bits by which the first stage shifts; the second shifts by less.
 
 
-def _shift_out(m, window, limit, count, name):
-    """Shifts `window` and `limit` left by `count` groups if both are zero there."""
-    bits = count * _GROUP
-    skipped = Signal(name=f"{name}_skipped")
-    shifted = Signal(len(window), name=f"{name}_window")
-    moved = Signal(len(limit), name=f"{name}_limit")
-    m.d.comb += [
-        skipped.eq(~(window[-bits:].any() | limit[-count:].any())),
-        shifted.eq(Mux(skipped, Cat(Const(0, bits), window[:-bits]), window)),
-        moved.eq(Mux(skipped, Cat(Const(0, count), limit[:-count]), limit)),
-    ]
-    return shifted, moved, skipped
+def _shift_left(m, window, distance, shifts, keep, name):
+    """The top `keep` bits, or all if there are no more, of `window` shifted left by `distance` if
+    it `shifts`; and whether any of the others, at most `distance`, is set."""
+    dropped = max(0, len(window) - keep)
+    shifted = Signal(len(window) - dropped, name=f"{name}_window")
+    m.d.comb += shifted.eq(
+        Mux(shifts, Cat(Const(0, distance), window[:-distance])[dropped:], window[dropped:])
+    )
+    return shifted, ~shifts & window[:dropped].any()
 
 
 class RoundPack(wiring.Component):
@@ -93,10 +90,20 @@ class RoundPack(wiring.Component):
             limit.eq(Const(1 << groups - 1, groups) >> self.headroom[3:]),
         ]
         skip = Signal(range(groups))
+        dropped = []
         for k in reversed(range(len(skip))):
-            window, limit, skipped = _shift_out(m, window, limit, 1 << k, f"group_{k}")
+            count, skipped = 1 << k, Signal(name=f"group_{k}_skipped")
+            bits = count * _GROUP
+            m.d.comb += skipped.eq(~(window[-bits:].any() | limit[-count:].any()))
+            keep = precision + bits  # what the next shifts may still bring to the top
+            window, below = _shift_left(m, window, bits, skipped, keep, f"group_{k}")
+            dropped.append(below)
+            moved = Signal(groups, name=f"group_{k}_limit")
+            m.d.comb += moved.eq(Mux(skipped, limit << count, limit))
+            limit = moved
             m.d.comb += skip[k].eq(skipped)
         coarse = register(m, window, "coarse")
+        below_1 = register(m, Cat(dropped).any(), "below_1")
         room = register(m, (self.headroom - Cat(Const(0, 3), skip))[: len(self.headroom)], "room")
         at_limit = register(m, limit[-1], "at_limit")
         is_zero = ~self.window.any()
@@ -119,30 +126,31 @@ class RoundPack(wiring.Component):
             pair.eq(Mux(half[2:].any(), half[2:], half[:2])),
             step.eq(Cat(~pair[1], ~half[2:].any(), ~lead[4:].any())),
         ]
-        top = coarse[width - (precision + _GROUP) :]
+        top, dropped = coarse, [below_1]
         for k in reversed(range(3)):
-            top = Mux(step[k], Cat(Const(0, 1 << k), top[: -(1 << k)]), top)
+            keep = precision + (1 << k)
+            top, below = _shift_left(m, top, 1 << k, step[k], keep, f"step_{k}")
+            dropped.append(below)
         exponent = Signal(len(room))
         m.d.comb += exponent.eq(room - step)
 
         # Here `stages` of 2 cut the way.
         cut = self._stages - 1
         fine = register(m, top, "fine", cycles=cut)
-        below = register(m, coarse[: width - (precision + _GROUP)].any(), "below", cycles=cut)
+        below = register(m, Cat(dropped).any(), "below", cycles=cut)
         exponent = register(m, exponent, "exponent", cycles=cut)
         special_2 = register(m, special_1, "special_2", cycles=cut)
         is_nan_2 = register(m, is_nan_1, "is_nan_2", cycles=cut)
         is_zero_2 = register(m, is_zero_1, "is_zero_2", cycles=cut)
         sign_2 = register(m, sign_1, "sign_2", cycles=cut)
-        significand, guard = fine[_GROUP:], fine[_GROUP - 1]
-        sticky = below | fine[: _GROUP - 1].any()
+        significand, guard = fine[1:], fine[0]
         # The leading bit adds 1 to the exponent, so that it comes out as 0 for subnormals, and a
         # carry out of the significand moves on to the next exponent by itself.
         packed = Signal(len(room) + self.format.significand_bits)
         m.d.comb += packed.eq(
             Cat(Const(0, self.format.significand_bits), exponent)
             + significand
-            + (guard & (sticky | significand[0]))
+            + (guard & (below | significand[0]))
         )
         overflow = packed[self.format.significand_bits :] >= (1 << self.format.exponent_bits) - 1
         magnitude = Signal(self.format.width - 1)

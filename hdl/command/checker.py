@@ -10,8 +10,8 @@ from amaranth.lib.wiring import In, Out
 from halfdome.hdl.arith.pipeline import register
 from halfdome.hdl.command.fetcher import is_extended
 from halfdome.hdl.command.overlap import OverlapChecker
-from halfdome.hdl.command.range_checker import RangeChecker
-from halfdome.hdl.command.rules.rule import Access, Operand
+from halfdome.hdl.command.range_checker import TAIL_BITS, RangeChecker
+from halfdome.hdl.command.rules.rule import Access, Operand, Rule
 from halfdome.hdl.command.rules.tables import operands, rules
 from halfdome.hdl.command.turns import queue_of, ring_slot
 from halfdome.hdl.commands import Engine, Status
@@ -35,8 +35,8 @@ def checked_descriptor(config: CardConfig) -> data.StructLayout:
     )
 
 
-_CHOSEN = ("base", "steps", "stride", "tail")
-"""Wide members of an `Operand`: few different ones, whatever the command."""
+_CHOSEN = {"base": 64, "count": 32, "stride": 32, "elements": TAIL_BITS, "scale": 2}
+"""Wide members of an `Operand` and their bits: few different ones, whatever the command."""
 
 
 def _key(operand: Operand, name: str) -> str:
@@ -110,19 +110,27 @@ class DescriptorChecker(wiring.Component):
         )
         operand = Signal(ranges.i.p.shape())
         access = Signal(Access)
+        apart, stride_detail = Signal(), Signal(8)
         extent = Signal(overlap.i.p.shape())
         issue, issuing = Signal(), Signal()
         # Which of the different values comes first, then the value: commands share most.
         entries = list(chain(*checked.values()))
         numbers = {}
-        for name in _CHOSEN:
+        member = {name: Signal(width, name=name) for name, width in _CHOSEN.items()}
+        for name, signal in member.items():
             values = {_key(entry, name): getattr(entry, name) for entry in entries}
             chosen = Signal(range(len(values)), name=f"chosen_{name}")
             numbers[name] = chosen, list(values)
             with m.Switch(chosen):
                 for number, value in enumerate(values.values()):
                     with m.Case(number):
-                        m.d.sync += operand[name].eq(value)
+                        m.d.comb += signal.eq(value)
+        m.d.sync += [
+            operand.base.eq(member["base"]),
+            operand.steps.eq(member["count"] - 1),
+            operand.stride.eq(member["stride"]),
+            operand.tail.eq(member["elements"] << member["scale"]),
+        ]
         with m.Switch(header.opcode):
             for opcode, entries in checked.items():
                 with m.Case(opcode):
@@ -138,6 +146,8 @@ class DescriptorChecker(wiring.Component):
                                     operand.needed.eq(entry.needed),
                                     operand.detail.eq(entry.detail),
                                     access.eq(entry.access),
+                                    apart.eq(entry.apart),
+                                    stride_detail.eq(entry.stride_detail),
                                 ]
         needed = register(m, operand.needed, "needed", cycles=RangeChecker.latency)
         m.d.sync += [operand.core.eq(core), issuing.eq(issue)]
@@ -156,6 +166,9 @@ class DescriptorChecker(wiring.Component):
             overlap.i.valid.eq(ranges.o.valid & needed),
         ]
 
+        short, short_detail = Signal(), Signal(8)
+        with m.If(issuing & apart & extent.many & (operand.stride < operand.tail) & ~short):
+            m.d.sync += [short.eq(1), short_detail.eq(stride_detail)]
         overlaps, overlap_detail = Signal(), Signal(8)
         with m.If(overlap.o.valid & overlap.o.p.overlaps & ~overlaps):
             m.d.sync += [overlaps.eq(1), overlap_detail.eq(overlap.o.p.detail)]
@@ -180,7 +193,7 @@ class DescriptorChecker(wiring.Component):
                 m.d.comb += [self.idle.eq(1), self.i.ready.eq(1), overlap.restart.eq(1)]
                 m.d.sync += [descriptor.eq(self.i.p.bits), core.eq(self.i.p.core)]
                 m.d.sync += [issued.eq(0), returned.eq(0)]
-                m.d.sync += [outside.eq(0), overlaps.eq(0)]
+                m.d.sync += [short.eq(0), outside.eq(0), overlaps.eq(0)]
                 with m.If(self.i.valid):
                     m.next = "CHECK"
                     with m.If(is_extended(self.i.p.bits)):
@@ -202,9 +215,14 @@ class DescriptorChecker(wiring.Component):
                     m.d.sync += [status.eq(Status.BAD_OVERLAP), detail.eq(overlap_detail)]
                 with m.If(outside):
                     m.d.sync += [status.eq(Status.BAD_RANGE), detail.eq(outside_detail)]
-                # The last assignment wins: the earliest rule comes last.
-                for number, rule in reversed(list(enumerate(table))):
-                    with m.If(broken[number]):
+                # The last assignment wins: the earliest rule comes last, and a stride that is too
+                # short between dimensions and alignment.
+                strides = Rule(short, Status.BAD_DIMENSION, short_detail)
+                found = [rule._replace(broken=bit) for rule, bit in zip(table, broken, strict=True)]
+                alignment = [rule for rule in found if rule.status is Status.BAD_ALIGNMENT]
+                others = [rule for rule in found if rule.status is not Status.BAD_ALIGNMENT]
+                for rule in reversed([*others, strides, *alignment]):
+                    with m.If(rule.broken):
                         m.d.sync += [status.eq(rule.status), detail.eq(rule.detail)]
                 m.next = "OUTPUT"
             with m.State("OUTPUT"):

@@ -50,7 +50,7 @@ class LoadEngine(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.merger = merger = RowMerger()
+        m.submodules.merger = merger = RowMerger(self._config)
         m.submodules.reader = reader = RowReader(self._config, self.copy_depth)
         m.submodules.writer = writer = RowWriter(self._config)
         m.submodules.transposer = transposer = Transposer(self._config)
@@ -96,7 +96,7 @@ class LoadEngine(wiring.Component):
             ]
 
         request = self.dma.request
-        rows = Signal(32)
+        rows = Signal(self._config.count_bits)
         source_stride = Signal(32)
         destination_stride = Signal(32)
         asked = Signal()

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfdome.hdl.commands import Opcode
+from halfdome.hdl.config import CardConfig
 from halfdome.hdl.descriptors import fields, layout
 from halfdome.hdl.engine import DESCRIPTOR_BITS
 
@@ -18,6 +19,10 @@ class RowMerger(wiring.Component):
     That is where both strides equal the row and the whole block has less than 4 GiB. Anything else
     passes unchanged, SIGNAL included but for fields that it does not have, and TRANSPOSE.
 
+    Parameters
+    ----------
+    config : CardConfig, in whose memory one side of the block lies
+
     Members
     -------
     i : In(stream of 512 bits), a checked descriptor
@@ -26,7 +31,8 @@ class RowMerger(wiring.Component):
     Takes 2 cycles, and one for each significant bit of `rows` where it multiplies.
     """
 
-    def __init__(self):
+    def __init__(self, config: CardConfig):
+        self._bits = config.count_bits
         super().__init__(
             {
                 "i": In(stream.Signature(DESCRIPTOR_BITS)),
@@ -40,10 +46,11 @@ class RowMerger(wiring.Component):
         move = data.View(MOVE, raw)
         m.d.comb += self.o.p.eq(raw)
 
-        # Shift and add; a term or sum of 2**32 or more sets bit 32, which then stays.
-        rows = Signal(32)
-        term = Signal(33)
-        total = Signal(33)
+        # Shift and add; what is too large for a count sets the highest bit, which then stays.
+        bits = self._bits
+        rows = Signal(bits)
+        term = Signal(bits + 1)
+        total = Signal(bits + 1)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.i.ready.eq(1)
@@ -62,18 +69,18 @@ class RowMerger(wiring.Component):
             with m.State("MULTIPLY"):
                 m.d.sync += [
                     rows.eq(rows >> 1),
-                    term[1:32].eq(term[:31]),
+                    term[1:bits].eq(term[: bits - 1]),
                     term[0].eq(0),
-                    term[32].eq(term[31] | term[32]),
+                    term[bits].eq(term[bits - 1] | term[bits]),
                 ]
                 with m.If(rows[0]):
-                    sum_ = total[:32] + term[:32]
+                    sum_ = total[:bits] + term[:bits]
                     m.d.sync += [
-                        total[:32].eq(sum_),
-                        total[32].eq(sum_[32] | term[32] | total[32]),
+                        total[:bits].eq(sum_),
+                        total[bits].eq(sum_[bits] | term[bits] | total[bits]),
                     ]
                 with m.If(rows == 0):
-                    with m.If(~total[32]):
+                    with m.If(~total[bits]):
                         m.d.sync += [move.rows.eq(1), move.row_bytes.eq(total)]
                     m.next = "OUTPUT"
             with m.State("OUTPUT"):

@@ -14,7 +14,8 @@ def block_layout(config: CardConfig) -> data.StructLayout:
     """`rows` rows of `row_bytes` bytes (both 1 or more), `stride` apart; all but sizes word
     aligned."""
     return data.StructLayout(
-        {"address": config.address_bits, "stride": 32, "rows": 32, "row_bytes": 32}
+        {"address": config.address_bits, "stride": 32}
+        | dict.fromkeys(("rows", "row_bytes"), config.count_bits)
     )
 
 
@@ -61,9 +62,9 @@ class RowReader(wiring.Component):
         address = Signal(config.address_bits)
         next_row = Signal(config.address_bits)
         stride = Signal(32)
-        rows = Signal(32)
-        words = Signal(32)
-        row_words = Signal(32)
+        rows = Signal(config.count_bits)
+        words = Signal(config.count_bits)
+        row_words = Signal(config.count_bits)
         to_line_end = Signal(range(config.burst_words + 1))
         count = Signal(range(config.burst_words + 1))
         word_index = address[exact_log2(config.bus_bytes) :]
@@ -126,9 +127,9 @@ class RowWriter(wiring.Component):
         address = Signal(config.address_bits)
         next_row = Signal(config.address_bits)
         stride = Signal(32)
-        rows = Signal(32)
-        words = Signal(32)
-        row_words = Signal(32)
+        rows = Signal(config.count_bits)
+        words = Signal(config.count_bits)
+        row_words = Signal(config.count_bits)
         last_strobe = Signal(config.bus_bytes)
         m.d.comb += [
             self.port.request.p.address.eq(address),

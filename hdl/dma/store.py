@@ -41,7 +41,7 @@ class StoreEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.merger = merger = RowMerger()
+        m.submodules.merger = merger = RowMerger(config)
         m.submodules.reader = reader = RowReader(config, self.depth)
         connect(m, reader.port, flipped(self.source))
 
@@ -60,8 +60,10 @@ class StoreEngine(wiring.Component):
 
         signalling = Signal()
         value = Signal(32)
-        rows, stride, words, row_words = (Signal(32, name=n) for n in
-                                          ("rows", "stride", "words", "row_words"))  # fmt: skip
+        stride = Signal(32)
+        rows, words, row_words = (
+            Signal(config.count_bits, name=name) for name in ("rows", "words", "row_words")
+        )
         request, words_out = self.posted.request, self.posted.data
         available = Signal()
         m.d.comb += [

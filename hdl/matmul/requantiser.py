@@ -30,7 +30,8 @@ class Requantiser(wiring.Component):
 
     def __init__(self, *, columns: int):
         self._converters = [IntToFloat(FLOAT32, 32) for _ in range(columns)]
-        self._quantisers = [FloatToByte() for _ in range(columns)]
+        # An integer is normal or zero, and no subnormal multiplier brings one near a half.
+        self._quantisers = [FloatToByte(normal=True) for _ in range(columns)]
         self.multiplier_delay = 1 + self._converters[0].latency
         self.latency = self.multiplier_delay + self._quantisers[0].latency
         super().__init__(

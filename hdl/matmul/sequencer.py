@@ -150,7 +150,7 @@ class LineSequencer(wiring.Component):
         job = self.job
         block, line = self._config.activation_rows, self._config.line_bytes
         batches_left = Signal(SIZE_BITS)
-        rows_left = Signal(32)
+        rows_left = Signal(self._config.count_bits)
         n_left = Signal(SIZE_BITS)
         taps_down = Signal(8)
         taps_right = Signal(8)

@@ -67,7 +67,7 @@ class CommandDecoder(wiring.Component):
     unit : Out(Unit), what it passes
     settings : Out(`SETTINGS`), what the lanes do
     two_sources : Out(1), every group of a goes with one of b
-    groups : Out(32), groups of a row
+    groups : Out(config.count_bits), groups of a row
     a, b : Out(`source.matrix_layout`), what is read. Of the windows of an image, nothing
     y : Out(`packer.matrix_layout`), what is written, but for windows
     """
@@ -81,7 +81,7 @@ class CommandDecoder(wiring.Component):
                 "unit": Out(Unit),
                 "settings": Out(SETTINGS),
                 "two_sources": Out(1),
-                "groups": Out(32),
+                "groups": Out(config.count_bits),
                 "a": Out(source.matrix_layout(config)),
                 "b": Out(source.matrix_layout(config)),
                 "y": Out(packer.matrix_layout(config)),

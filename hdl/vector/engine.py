@@ -157,9 +157,9 @@ class VectorEngine(wiring.Component):
         connect(m, packer.port, flipped(self.y))
 
         settings = Signal(SETTINGS)
-        row_groups = Signal(32)
-        groups_left = Signal(32)  # of a row
-        rows_left = Signal(32)
+        row_groups = Signal(self._config.count_bits)
+        groups_left = Signal(self._config.count_bits)  # of a row
+        rows_left = Signal(self._config.count_bits)
         two_sources = Signal()
         start = Signal()
         windows, next_windows = (is_windowed(each) for each in (unit, decoder.unit))

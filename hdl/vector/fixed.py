@@ -60,7 +60,8 @@ of bytes. Zero points are 0 where the command has none."""
 
 
 class FixedConstants(wiring.Component):
-    """The constants of a command, constant from the second cycle after its `start` to the next.
+    """The constants of a command, constant from the third cycle after its `start` to the next. One
+    shifter makes both factors.
 
     Members
     -------
@@ -109,37 +110,37 @@ class FixedConstants(wiring.Component):
                     inner.eq(Cat(scale.fraction, Const(FLOAT32.bias + RATIO_EXPONENTS.start, 9))),
                     offset.eq(0),
                 ]
-        m.d.sync += [
-            *self._factor(m, o.inner, inner, "inner"),
-            *self._factor(m, o.outer, outer, "outer"),
-            o.offset.eq(self._offset(m, offset)),
-        ]
+        first, second = Signal(), Signal()
+        m.d.sync += [first.eq(self.start), second.eq(first), o.offset.eq(self._offset(m, offset))]
+        factor = self._factor(m, Mux(first, inner, outer))
+        for turn, target in ((first, o.inner), (second, o.outer)):
+            with m.If(turn):
+                m.d.sync += target.eq(factor)
         return m
 
-    def _factor(self, m, target, number, name) -> list:
+    def _factor(self, m, number) -> data.View:
         number = FLOAT32.layout(number)
-        steps = Signal(range(2 * COARSE), name=f"{name}_steps")
+        steps, fine = Signal(range(2 * COARSE)), Signal(range(COARSE))
         high = steps >= COARSE
-        fine = Signal(range(COARSE), name=f"{name}_fine")
-        magnitude = Signal(FACTOR_BITS - 1, name=f"{name}_magnitude")
+        magnitude = Signal(FACTOR_BITS - 1)
+        factor = Signal(FACTOR)
         m.d.comb += [
             steps.eq(number.exponent - (FLOAT32.bias + RATIO_EXPONENTS.start)),
             fine.eq(steps - Mux(high, COARSE, 0)),
             magnitude.eq(number.significand << fine),
+            factor.value.eq(Mux(number.sign, -magnitude, magnitude)),
+            factor.high.eq(high),
         ]
-        return [
-            target.value.eq(Mux(number.sign, -magnitude, magnitude)),
-            target.high.eq(high),
-        ]
+        return factor
 
     def _offset(self, m, number):
         """The offset, shifted down from just below the limit."""
         number = FLOAT32.layout(number)
         width = WINDOW_BITS - 2
         distance = FLOAT32.bias + OFFSET_LIMIT.bit_length() - 2 - number.scale
-        shift, magnitude = Signal(range(width + 1)), Signal(width)
+        amount, magnitude = Signal(FLOAT32.exponent_bits), Signal(width)
         m.d.comb += [
-            shift.eq(Mux(distance > width, width, distance)),
-            magnitude.eq(align(m, number.significand, shift, width, "offset")),
+            amount.eq(distance),
+            magnitude.eq(align(m, number.significand, amount, width, "offset")),
         ]
         return Mux(number.sign, -magnitude, magnitude)

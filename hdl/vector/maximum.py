@@ -1,7 +1,8 @@
 """The largest byte of each channel over the taps of a window."""
 
-from amaranth import Array, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from halfdome.hdl.config import CardConfig
@@ -35,18 +36,23 @@ class WindowMaximum(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         group, place = self.group, self.group.place
-        largest = Array(Signal(8 * self._bytes, name=f"largest_{n}") for n in range(self._groups))
-        o_place = Signal.like(place)
-        m.d.comb += self.o.eq(largest[o_place])
-        sign = Signal(8)
-        before, result = Signal(8 * self._bytes), Signal(8 * self._bytes)
-        m.d.comb += [sign[-1].eq(self.is_signed), before.eq(largest[place])]
+        width = 8 * self._bytes
+        m.submodules.largest = largest = Memory(shape=width, depth=max(2, self._groups), init=[])
+        read, write = largest.read_port(domain="comb"), largest.write_port()
+        sign, result = Signal(8), Signal(width)
+        m.d.comb += [
+            sign[-1].eq(self.is_signed),
+            read.addr.eq(place),
+            write.addr.eq(place),
+            write.data.eq(result),
+            write.en.eq(self.valid),
+        ]
         for k in range(self._bytes):
-            new, old = self.i.word_select(k, 8), before.word_select(k, 8)
+            new, old = self.i.word_select(k, 8), read.data.word_select(k, 8)
             keep = ~group.first & ((old ^ sign) > (new ^ sign))
             m.d.comb += result.word_select(k, 8).eq(Mux(keep, old, new))
         with m.If(self.enable):
             m.d.sync += self.o_valid.eq(self.valid & group.last)
         with m.If(self.valid):
-            m.d.sync += [largest[place].eq(result), o_place.eq(place)]
+            m.d.sync += self.o.eq(result)
         return m

@@ -17,8 +17,8 @@ def matrix_layout(config: CardConfig) -> data.StructLayout:
         {
             "address": config.address_bits,
             "stride": 24,
-            "rows": 32,
-            "columns": 32,
+            "rows": config.count_bits,
+            "columns": config.count_bits,
             "size": range(word_size(config) + 1),
             "beyond": range(1 << byte_size(config)),
         }
@@ -57,8 +57,8 @@ class RowPacker(wiring.Component):
         request = self.port.request
 
         matrix = Signal(self.start.p.shape())
-        rows_left = Signal(32)
-        elements_left = Signal(32)
+        rows_left = Signal(config.count_bits)
+        elements_left = Signal(config.count_bits)
         word_address = Signal.like(matrix.address)
         next_row = Signal.like(matrix.address)
         # Of a group in its word, in parts: what a group of bytes fills.

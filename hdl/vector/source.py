@@ -25,9 +25,9 @@ def matrix_layout(config: CardConfig) -> data.StructLayout:
         {
             "address": config.address_bits,
             "stride": 24,
-            "rows": 32,
+            "rows": config.count_bits,
             "words": run_layout(config)["words"].shape,
-            "groups": 32,
+            "groups": config.count_bits,
             "size": range(word_size(config) + 1),
             "hold": 1,
         }
@@ -89,7 +89,7 @@ class GroupSource(wiring.Component):
                 matrix.rows.eq(matrix.rows - 1),
             ]
 
-        groups_left = Signal(32)
+        groups_left = Signal(config.count_bits)
         # Of a group in its word, in parts: what a group of bytes fills.
         position = Signal(word_size(config))
         parts = 1 << len(position)  # of a word

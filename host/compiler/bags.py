@@ -1,9 +1,10 @@
 """Embedding bags: indices to cards, rows pooled, and pooled rows to whose samples they are.
 
-The indices of a core travel in one run of bytes; or, if that finds no near memory, in pieces, one
-for each table, which come while the table before is pooled and then leave room for the next. A card
-pools each of its tables straight into the columns that the next layer reads: of its own samples in
-place, of others' beside each other, to be sent in one piece to each card.
+The indices of a core travel in one run of bytes; or, if tables or weights find no near memory, in
+pieces, one for each table, which come while the table before is pooled and then leave room for the
+next. A card pools each of its tables straight into the columns that the next layer reads: of its
+own samples in place, of others' beside each other, to be sent in one piece to each card. Rows of a
+table that finds no near memory lie apart, so that they touch fewer lines of far memory.
 """
 
 from collections import defaultdict
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from halfdome.hdl.commands import RowFormat
 from halfdome.host.compiler import sharing
 from halfdome.host.compiler.commands import Buffer, Command, Contents, Place, Symbol
 from halfdome.host.compiler.lowering import Layout, Lowering, label, whole
@@ -59,8 +61,8 @@ def loads_of(graph: Graph, target: Target) -> list[Load]:
         row_format, dim = embedding.pooling(node, table)
         output = graph.values[node.output]
         rows = output.shape[0] * mean_length(node, graph)
-        table_bytes = table.shape[0] * row_format.row_bytes(dim)
-        cycles = rows * target.row_cycles(row_format, dim, table_bytes)
+        packed = row_format.row_bytes(dim)
+        cycles = rows * target.row_cycles(row_format, dim, table.shape[0], packed)
         word = max(1, target.word // output.format.nbytes)
         found.append(Load(table.shape[0], row_format, dim, cycles, word))
     return found
@@ -85,20 +87,19 @@ class Bags:
     buffers : host buffers, of each staging
     symbols : how many numbers of a request there are
     relays : host buffers of pooled rows that others load once all are there
-    in_step : bool, whether cores of any card keep in step over far tables
-    indices : buffers of cards, which hold what is pooled by
+    paced : bool, whether far memory says when cores of any card pool what is near them
     """
 
     def __init__(
         self, lowering: Lowering, tasks: Mapping[str, Sequence[Task]], how: Transfers,
         cores: Sequence[int] = (0,), far: Collection[Contents] = (), period: float = 0.0,
-        in_pieces: bool = False,
+        padded: bool = False,
     ):  # fmt: skip
         self._lowering = lowering
+        self._padded = padded
         self._cores = cores
         self._far = far
         self._period = period
-        self._in_pieces = in_pieces
         self._loads = loads_of(lowering.graph, lowering.target)
         self._tasks = tasks
         self._how = how
@@ -108,8 +109,7 @@ class Bags:
         self.stagings: list[BagsStaging] = []
         self.buffers: list[Buffer] = []
         self.symbols = 0
-        self.in_step = False
-        self.indices: list[Buffer] = []
+        self.paced = False
         self._numbers: dict[tuple[str, ...], int] = {}
 
     def lower(self) -> None:
@@ -138,21 +138,21 @@ class Bags:
         """Brings each core of a card its indices and pools the card's tables; what each core has
         pooled for others."""
         dealt = self._dealt(card)
-        self.in_step |= dealt.in_step
+        self.paced |= dealt.paced
         tasks: dict[int, list[tuple[Node, Task]]] = defaultdict(list)
         for turn in sorted(dealt.turns, key=lambda turn: turn.core):
             tasks[turn.core].append((self._nodes[turn.task.table], turn.task))
         layouts = {core: self._beside(card, mine) for core, mine in tasks.items()}
         made: dict[int, list[_Pooled]] = {core: [] for core in tasks}
         staged: dict[Task, tuple[BagsPiece, Buffer]] = {}
-        if not self._in_pieces:
+        if not self._far:
             for core, mine in tasks.items():
                 staged |= self._stage(card, core, mine)
         pooled: list[Command] = []
         by_core: dict[int, list[Command]] = defaultdict(list)
         for number, turn in enumerate(dealt.turns):
             node, task, mine = self._nodes[turn.task.table], turn.task, by_core[turn.core]
-            if self._in_pieces:  # two of them lie there at a time
+            if self._far:  # two of them lie there at a time
                 staged |= self._stage(card, turn.core, [(node, task)], behind=mine[-2:-1])
             piece, near = staged[task]
             beside = layouts[turn.core].get((node.output, task))
@@ -233,7 +233,6 @@ class Bags:
             work = self._lowering.target.load(Place(far, start), Place(near, start), nbytes, most)
             loaded = self._lowering.add(card, work, "indices", writes=[whole(near)])
             loaded.behind += behind
-        self.indices.append(near)
         self.buffers.append(far)
         self.stagings.append(
             BagsStaging(len(self.buffers) - 1, packed_at, word, integer, total, tuple(pieces))
@@ -305,13 +304,13 @@ class Bags:
         graph = lowering.graph
         value, bags = graph.values[node.output], len(task.samples)
         row_format, dim = embedding.pooling(node, graph.values[node.inputs[0]])
-        row_bytes = row_format.row_bytes(len(task.columns))
+        stride = self._stride(node, task)
         table = graph.constants[node.inputs[0]]
         rows = bags * mean_length(node, graph)
         integer = 4 if self._how.narrow_indices else 8
         held = lowering.hold(
-            held_name(node, task), card, len(table) * row_bytes,
-            lambda: _columns(table, row_format, dim, task.columns),
+            held_name(node, task), card, len(table) * stride,
+            lambda: _columns(table, row_format, dim, task.columns, stride),
         )  # fmt: skip
         weights = None
         if len(node.inputs) > 3:
@@ -319,7 +318,7 @@ class Bags:
         output = replace(lowering.rows_at(node.output, layout), zero_point=value.zero_point)
         work = lowering.target.gather(
             node, row_format, table.shape[0], len(task.columns), mean_length(node, graph),
-            Place(held), held.nbytes, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
+            Place(held), stride, Place(near, 0, piece.symbol + 1), Symbol(piece.symbol),
             Place(near, piece.lengths_at), bags, output, weights, not self._how.narrow_indices,
         )  # fmt: skip
         return lowering.add(
@@ -333,11 +332,22 @@ class Bags:
 
     def _far_row(self, node: Node, task: Task) -> float:
         """Bytes in their order that take as long as a row of a table in far memory."""
+        row_bytes, rows = self._size(node, task)
+        stride = self._stride(node, task)
+        return self._lowering.target.far_row_bytes(row_bytes, rows, stride)
+
+    def _stride(self, node: Node, task: Task) -> int:
+        """Bytes from one row to the next of the columns of a table that a card holds."""
+        row_bytes, rows = self._size(node, task)
+        if self._padded and (task.card, held_name(node, task)) in self._far:
+            return self._lowering.target.far_stride(row_bytes, rows)
+        return row_bytes
+
+    def _size(self, node: Node, task: Task) -> tuple[int, int]:
+        """Bytes of a row of those columns, and how many rows there are."""
         table = self._lowering.graph.values[node.inputs[0]]
         row_format, _ = embedding.pooling(node, table)
-        columns = len(task.columns)
-        nbytes = table.shape[0] * row_format.row_bytes(columns)
-        return self._lowering.target.far_row_bytes(row_format, columns, nbytes)
+        return row_format.row_bytes(len(task.columns)), table.shape[0]
 
     # Exchange
 
@@ -425,12 +435,16 @@ def held_name(node: Node, task: Task) -> str:
     return f"{node.output} columns {task.columns.start}-{task.columns.stop - 1}"
 
 
-def _columns(table: np.ndarray, row_format, dim: int, columns: range) -> np.ndarray:
-    """Some columns of a table, each row with its scale and bias, as uint8[n]."""
+def _columns(
+    table: np.ndarray, row_format: RowFormat, dim: int, columns: range, stride: int
+) -> np.ndarray:
+    """Some columns of a table, each row with its scale and bias, as uint8[rows * stride]."""
     raw = np.ascontiguousarray(table).reshape(len(table), -1).view(np.uint8)
-    if len(columns) == dim:
+    if len(columns) < dim:
+        bits = row_format.element_bits
+        elements = raw[:, columns.start * bits // 8 : -(-columns.stop * bits // 8)]
+        tail = raw[:, raw.shape[1] - row_format.tail_bytes :]
+        raw = np.concatenate([elements, tail], axis=1)
+    if stride == raw.shape[1]:
         return raw.reshape(-1)
-    bits = row_format.element_bits
-    elements = raw[:, columns.start * bits // 8 : -(-columns.stop * bits // 8)]
-    tail = raw[:, raw.shape[1] - row_format.tail_bytes :]
-    return np.concatenate([elements, tail], axis=1).reshape(-1)
+    return np.pad(raw, ((0, 0), (0, stride - raw.shape[1]))).reshape(-1)

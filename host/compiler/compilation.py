@@ -57,11 +57,10 @@ class Compilation:
         self._placement = placed
         self._sections: dict[str, int] = {}
         self._apart = False
-        # When all was placed before, what found no near memory, whether indices are among that, and
-        # how long far memory took.
+        # When all was placed before, what found no near memory, and how long far memory took.
         self._far: set[Contents] = set()
-        self._in_pieces = False
         self._far_time = 0.0
+        self._padded = False  # whether rows of tables lie apart in far memory
         nodes = bags.bag_nodes(graph)
         self._tasks: dict[str, list[Task]] = {node.output: [] for node in nodes}
         for task in placed.tasks:
@@ -92,10 +91,12 @@ class Compilation:
         self._in_strips(division, self._in_flight)
         if self._tasks and len(self._cores.pooling) > 1:
             self._far = self._far_contents()
-            self._in_pieces = self._indices_are_far()
-            for _ in range(AGAIN):
-                self._far_time = self._far_cycles
-                self._in_strips(division, self._in_flight)
+            for self._padded in (True, False):
+                for _ in range(AGAIN):
+                    self._far_time = self._far_cycles
+                    self._in_strips(division, self._in_flight)
+                if self.fits:
+                    break
         if self._in_flight or self._tasks or self._schedule.latency > SLOWER * self._interval():
             return
         several = copy(self)
@@ -109,10 +110,6 @@ class Compilation:
             for buffer in memory.buffers(self._lowering.commands)
             if buffer.contents is not None and self._placed.memories[id(buffer)] == self._target.far
         }
-
-    def _indices_are_far(self) -> bool:
-        memories = self._placed.memories
-        return any(memories[id(buffer)] == self._target.far for buffer in self._bags.indices)
 
     def _in_strips(self, division: Division, slots: int | None) -> None:
         """Products whose operand is far away are done in strips, if that spares far memory and
@@ -196,7 +193,7 @@ class Compilation:
         self._lowering = Lowering(self._graph, self._target, division, self._joins, cuts)
         self._bags = bags.Bags(
             self._lowering, self._tasks, self._transfers, self._cores.pooling, self._far,
-            self._far_time, self._in_pieces,
+            self._far_time, self._padded,
         )  # fmt: skip
         self._inputs: list[tuple[RowsInput, list[Buffer]]] = []
         self._outputs: list[tuple[Output, list[Buffer]]] = []
@@ -206,8 +203,7 @@ class Compilation:
         if self._apart:
             one_by_one(commands)
         longer = inf if self._apart or slots == 1 else IN_TURN
-        # Cores out of step do not keep that pace; pieces of indices come before the next request.
-        least = self._far_time if self._bags.in_step and not self._in_pieces else 0.0
+        least = self._far_time if self._bags.paced else 0.0
         self._schedule = schedule(commands, dependencies(commands, by_buffer), longer, least)
         self._slots = slots or max(LEAST_IN_FLIGHT, self._schedule.stages)
         self._place()

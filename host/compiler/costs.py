@@ -240,34 +240,46 @@ def store(config: CardConfig, nbytes: int) -> float:
 
 
 def row_cycles(
-    config: CardConfig, row_format: RowFormat, dim: int, table_bytes: int, *, near: bool
+    config: CardConfig, row_format: RowFormat, dim: int, rows: int, stride: int, *, near: bool
 ) -> float:
-    """What a row takes a gather unit: its lanes, or the memory that it lies in."""
+    """What one of a table's rows, `stride` bytes apart, takes a gather unit: its lanes, or the
+    memory that it lies in."""
+    row_bytes = row_format.row_bytes(dim)
     if near:
-        memory = _units_touched(row_format.row_bytes(dim), config.bus_bytes)
+        memory = _units_touched(row_bytes, stride, config.bus_bytes)
     else:
-        memory = far_row(config, row_format, dim, table_bytes)
+        memory = far_row(config, row_bytes, rows, stride)
     return max(-(-dim // config.lanes), memory)
 
 
-def far_row(config: CardConfig, row_format: RowFormat, dim: int, table_bytes: int) -> float:
-    """What a row of a table takes DRAM that all cores together keep busy with it.
+def far_row(config: CardConfig, row_bytes: int, rows: int, stride: int) -> float:
+    """What one of a table's rows, `stride` bytes apart, takes DRAM that all cores together keep
+    busy with them.
 
     A line waits for its DRAM row to be opened. Of the reads that are queued the fewer want the same
     row, the more DRAM rows the table has in each channel.
     """
-    lines = _units_touched(row_format.row_bytes(dim), LINE_BYTES)
-    dram_rows = table_bytes / (DRAM_ROW_BYTES * config.dram_channels)
+    lines = _units_touched(row_bytes, stride, LINE_BYTES)
+    dram_rows = rows * stride / (DRAM_ROW_BYTES * config.dram_channels)
     share = min(RANDOM_SHARE * (1 + QUEUED_READS / dram_rows), ROWS_SHARE)
     return lines * LINE_BYTES / (share * dram_bytes_per_cycle(config))
 
 
-def _units_touched(row_bytes: int, unit_bytes: int) -> float:
-    """Words or lines that a row touches on average, if rows lie one behind the other.
+def far_stride(config: CardConfig, row_bytes: int, rows: int) -> int:
+    """The distance of a table's rows at which they take DRAM least, in bytes; the shortest of those
+    that take as long. Rows that begin at multiples of more bytes touch fewer lines, and lie in more
+    DRAM rows."""
+    strides = [round_up(row_bytes, 1 << bits) for bits in range(LINE_BYTES.bit_length())]
+    return min(strides, key=lambda stride: (far_row(config, row_bytes, rows, stride), stride))
+
+
+def _units_touched(row_bytes: int, stride: int, unit_bytes: int) -> float:
+    """Words or lines that a row touches on average.
 
     Rows begin at every multiple of the greatest common divisor, each as often.
     """
-    return 1 + (row_bytes - gcd(row_bytes, unit_bytes)) / unit_bytes
+    step = gcd(stride, unit_bytes)
+    return 1 + (round_up(row_bytes, step) - step) / unit_bytes
 
 
 def pooling(

@@ -73,14 +73,18 @@ class HalfdomeTarget:
         """Pairs of bias and multiplier."""
         return layout.pack_params(np.zeros((len(bias), 1), np.int8), multiplier, bias, 0)
 
-    def row_cycles(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+    def row_cycles(self, row_format: RowFormat, dim: int, rows: int, stride: int) -> float:
         """By the lanes, or the memory that the table is likely in."""
-        near = table_bytes <= NEAR_SHARE * self.near_bytes
-        return costs.row_cycles(self._config, row_format, dim, table_bytes, near=near)
+        near = rows * stride <= NEAR_SHARE * self.near_bytes
+        return costs.row_cycles(self._config, row_format, dim, rows, stride, near=near)
 
-    def far_row_bytes(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+    def far_stride(self, row_bytes: int, rows: int) -> int:
+        """See `costs.far_stride`."""
+        return costs.far_stride(self._config, row_bytes, rows)
+
+    def far_row_bytes(self, row_bytes: int, rows: int, stride: int) -> float:
         """See `costs.far_row`."""
-        cycles = costs.far_row(self._config, row_format, dim, table_bytes)
+        cycles = costs.far_row(self._config, row_bytes, rows, stride)
         return cycles * costs.streamed_bytes_per_cycle(self._config)
 
     def far_cycles(self, nbytes: float) -> float:
@@ -166,17 +170,17 @@ class HalfdomeTarget:
 
     def gather(
         self, node: Node, row_format: RowFormat, rows: int, dim: int, mean: float, table: Place,
-        table_bytes: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
+        stride: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
         weights: Place | None, wide: bool,
     ) -> Work:  # fmt: skip
         """GATHER."""
         chosen = {Flag.WIDE: wide, Flag.MEAN: node.attributes.get("mode") == "mean"}
         work = kernels.gather(
-            table, row_format, row_format.row_bytes(dim), rows, dim, indices, count, lengths, bags,
+            table, row_format, stride, rows, dim, indices, count, lengths, bags,
             output, weights=weights, flags=int(sum(flag for flag, on in chosen.items() if on)),
             multiplier=node.attributes.get("multiplier", 1.0),
         )  # fmt: skip
-        row_cycles = self.row_cycles(row_format, dim, table_bytes)
+        row_cycles = self.row_cycles(row_format, dim, rows, stride)
         return work.taking(
             costs.pooling(self._config, dim, bags, bags * mean * row_cycles, output.format)
         )

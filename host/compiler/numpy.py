@@ -74,13 +74,17 @@ class NumpyTarget:
         """Pairs of bias and multiplier."""
         return pack_params(bias, multiplier)
 
-    def row_cycles(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+    def row_cycles(self, row_format: RowFormat, dim: int, rows: int, stride: int) -> float:
         """One."""
         return 1
 
-    def far_row_bytes(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
+    def far_row_bytes(self, row_bytes: int, rows: int, stride: int) -> float:
         """Its own."""
-        return row_format.row_bytes(dim)
+        return row_bytes
+
+    def far_stride(self, row_bytes: int, rows: int) -> int:
+        """One row behind the other."""
+        return row_bytes
 
     def far_cycles(self, nbytes: float) -> float:
         """None that are counted."""
@@ -138,14 +142,15 @@ class NumpyTarget:
 
     def gather(
         self, node: Node, row_format: RowFormat, rows: int, dim: int, mean: float, table: Place,
-        table_bytes: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
+        stride: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
         weights: Place | None, wide: bool,
     ) -> NumpyWork:  # fmt: skip
         """Pools bags."""
         return NumpyWork("gather", {
             "table": table, "row_format": int(row_format), "rows": rows, "dim": dim,
-            "indices": indices, "count": count, "lengths": lengths, "bags": bags, "output": output,
-            "weights": weights, "wide": wide, "mean": node.attributes.get("mode") == "mean",
+            "stride": stride, "indices": indices, "count": count, "lengths": lengths, "bags": bags,
+            "output": output, "weights": weights, "wide": wide,
+            "mean": node.attributes.get("mode") == "mean",
             "multiplier": float(node.attributes.get("multiplier", 1.0)),
         })  # fmt: skip
 

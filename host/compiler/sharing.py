@@ -55,16 +55,22 @@ class Dealt:
     in_order: bool = False
     in_step: bool = False
 
+    @property
+    def paced(self) -> bool:
+        """Whether far memory says when cores pool what is near them."""
+        return self.in_step and any(turn.window < 0 for turn in self.turns)
+
     def behind(self, number: int) -> list[int]:
         """Numbers of the turns that have to be over when one begins: the one before of its core,
         and in step the part that another core has of the far table before, as all of them wait for
-        each other after a few turns."""
+        each other after a few turns. A core that comes to a table later than others, from a near
+        one, waits for none of them: two tables at a time cost less than one core less."""
         if not self.in_order:
             return []
         turn, cores = self.turns[number], 1 + max(each.core for each in self.turns)
         before = [(at, self.turns[at]) for at in reversed(range(number))]
         found = [at for at, each in before if each.core == turn.core][:1]
-        if self.in_step and turn.window > 0:
+        if self.in_step and turn.window > 0 and turn.start == self._begin(turn.window):
             others = [
                 ((turn.core - each.core) % cores, at)
                 for at, each in before
@@ -72,6 +78,10 @@ class Dealt:
             ]
             found += [at for _, at in sorted(others)[:1]]
         return found
+
+    def _begin(self, window: int) -> float:
+        """When the first cores begin a window."""
+        return min(turn.start for turn in self.turns if turn.window == window)
 
 
 def deal(

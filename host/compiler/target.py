@@ -78,12 +78,16 @@ class Target(Protocol):
         """float32[n] and int32[n] as the bytes that `linear` and `pairs` want."""
         ...
 
-    def row_cycles(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
-        """What a row of a table is expected to take."""
+    def row_cycles(self, row_format: RowFormat, dim: int, rows: int, stride: int) -> float:
+        """What one of a table's rows, `stride` bytes apart, is expected to take."""
         ...
 
-    def far_row_bytes(self, row_format: RowFormat, dim: int, table_bytes: int) -> float:
-        """Bytes that take far memory in their order as long as a row of a table does."""
+    def far_row_bytes(self, row_bytes: int, rows: int, stride: int) -> float:
+        """Bytes that take far memory in their order as long as one of a table's rows does."""
+        ...
+
+    def far_stride(self, row_bytes: int, rows: int) -> int:
+        """Bytes from one row of a table to the next at which far memory has least to do."""
         ...
 
     def far_cycles(self, nbytes: float) -> float:
@@ -149,10 +153,10 @@ class Target(Protocol):
 
     def gather(
         self, node: Node, row_format: RowFormat, rows: int, dim: int, mean: float, table: Place,
-        table_bytes: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
+        stride: int, indices: Place, count: Symbol, lengths: Place, bags: int, output: Rows,
         weights: Place | None, wide: bool,
     ) -> Work:  # fmt: skip
-        """Pools bags, of `mean` rows on average."""
+        """Pools bags, of `mean` rows on average, whose table has a row every `stride` bytes."""
         ...
 
     def linear(

@@ -86,8 +86,9 @@ def cycles(
 
 
 def _pooling(config: CardConfig, v: dict[str, int], *, near: bool) -> float:
-    nbytes = v["rows"] * v["row_stride"]
-    row = costs.row_cycles(config, RowFormat(v["format"]), v["dim"], nbytes, near=near)
+    row = costs.row_cycles(
+        config, RowFormat(v["format"]), v["dim"], v["rows"], v["row_stride"], near=near
+    )
     output = ElementFormat(v["output_format"])
     return costs.pooling(config, v["dim"], v["bags"], v["index_count"] * row, output)
 

@@ -90,7 +90,7 @@ def _copy(reach: Reach, source: Rows, target: int, stride: int, rows: int, colum
 
 
 def _gather(
-    reach: Reach, table: int, row_format: int, rows: int, dim: int, indices: int,
+    reach: Reach, table: int, row_format: int, rows: int, dim: int, stride: int, indices: int,
     count: int, lengths: int, bags: int, output: Rows, weights: int | None, wide: bool,
     mean: bool, multiplier: float,
 ) -> None:  # fmt: skip
@@ -102,7 +102,7 @@ def _gather(
 
     factors = None if weights is None else reach.bytes(weights, 4 * count).view(np.float32)
     pooled, status, detail = sparse_lengths_sum(
-        reach.bytes(table, rows * size).reshape(rows, size), integers(indices, count),
+        reach.bytes(table, rows * stride).reshape(rows, stride)[:, :size], integers(indices, count),
         integers(lengths, bags), dim, kind, factors, mean=mean, output_format=output.format,
         multiplier=np.float32(multiplier), zero_point=output.zero_point & 0xFF,
     )  # fmt: skip

@@ -217,6 +217,15 @@ def _float_stages(config: CardConfig) -> Sequence[float]:
     return config.gather_float_stages == 1, config.gather_float_stages == 2
 
 
+def _gather_lane(config: CardConfig) -> Sequence[float]:
+    return 1, config.gather_float_stages == 2, not config.gather_in_turns
+
+
+def _vector_lane(config: CardConfig) -> Sequence[float]:
+    """What each lane has, and what takes no turns."""
+    return 1, not config.lanes_in_turns
+
+
 def _elements(config: CardConfig) -> int:
     """Elements that the fp32 lanes of a card's vector engines take in a cycle."""
     return config.cores * config.vector_lanes
@@ -242,14 +251,17 @@ PARTS: Mapping[str, Part] = {
     ),
     "requantiser": Part(lambda config: config.cores * config.array_columns, ()),
     "lane": Part(
-        lambda config: config.cores * config.lanes, ("gather_float_stages",), _float_stages
+        lambda config: config.cores * config.lanes, ("gather_float_stages", "lanes"), _gather_lane
     ),
     "quantiser": Part(
         lambda config: config.cores * min(config.lanes, config.bus_bytes // 4),
         ("gather_float_stages",), _float_stages,
     ),
     "decoder": Part(lambda config: 2 * _elements(config), ()),
-    **dict.fromkeys(("fma", "function", "encoder", "quotient"), Part(_elements, ())),
+    **dict.fromkeys(("fma", "encoder"), Part(_elements, ())),
+    **dict.fromkeys(
+        ("function", "quotient"), Part(_elements, ("float_word_cycles",), _vector_lane)
+    ),
     "pair": Part(lambda config: config.cores * config.byte_lanes, ()),
     "row_fetcher": Part(
         _of_core, ("gather_outstanding", "bus_bytes", "dram_bytes"), _row_fetcher, _rows,

@@ -16,7 +16,8 @@ from halfdome.host.explore import area
 DRAWN = {
     "array_rows": (2, 4, 8), "array_columns": (2, 4, 8, 16),
     "accumulator_rows": (16, 32, 64, 128, 256, 512), "activation_rows": (4, 8, 16, 32, 64, 128),
-    "gather_float_stages": (1, 2), "gather_outstanding": (4, 8, 16, 32, 64, 128, 160),
+    "gather_float_stages": (1, 2), "lanes": (1, 4), "float_word_cycles": (1, 2, 4),
+    "gather_outstanding": (4, 8, 16, 32, 64, 128, 160),
     "gather_cache_bytes": (4096, 8192, 16384), "gather_cache_ways": (1, 2, 4),
     "bus_bytes": (16, 32), "scratchpad_bytes": (8192, 16384, 32768, 65536, 131072),
     "scratchpad_banks": (1, 2, 4), "queue_depth": (2, 4, 8, 16, 32, 64),

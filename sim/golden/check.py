@@ -2,10 +2,11 @@
 
 The first rule that a descriptor breaks decides. The order is: header fields; formats, flags and
 scales; dimensions; strides that would let rows overlap (too small for a row: a dimension error);
-alignment; ranges; overlaps; each group in the order of the fields, but for ranges an operand that
-is written comes first. Where there is only one row, its stride is irrelevant and never checked. An
-operand of no bytes (the indices of an empty GATHER) must be aligned but may point anywhere. The
-params of a product with INT32 output are not looked at.
+alignment; ranges; overlaps. Each group is in the order of the fields, but for ranges, and for
+strides except those of moves and of commands with batches, an operand that is written comes first.
+Where there is only one row, its stride is irrelevant and never checked. An operand of no bytes (the
+indices of an empty GATHER) must be aligned but may point anywhere. The params of a product with
+INT32 output are not looked at.
 """
 
 from halfdome.hdl.commands import Opcode, Status

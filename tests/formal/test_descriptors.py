@@ -219,7 +219,7 @@ def test_checker_passes_each_descriptor_on_once_with_the_first_rule_it_breaks(pr
         ]
 
     def few_operands(descriptor, config, engines):
-        one = Operand(descriptor[:8], 0, 0, 1, 1, 7)
+        one = Operand(descriptor[:8], 1, 0, 1, 0, 1, 7)
         return {Opcode.COPY: [one, one], Opcode.STORE: [one]}
 
     monkeypatch.setattr(halfdome.hdl.command.checker, "rules", few_rules)

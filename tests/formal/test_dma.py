@@ -6,12 +6,13 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cover, Mux, Signal
 from amaranth.utils import exact_log2
 
+from halfdome.hdl.config import preset
 from halfdome.hdl.dma.merge import RowMerger
 from halfdome.hdl.dma.rows import RowReader, RowWriter
 from tests.formal.prove import Spec
 from tests.formal.rules import answer_reads, fifo_is_sound, obey_stream_rules
 
-CONFIG = SimpleNamespace(bus_bytes=4, burst_words=4)
+CONFIG = SimpleNamespace(bus_bytes=4, burst_words=4, address_bits=40, count_bits=32)
 BUS = CONFIG.bus_bytes
 ALL_BYTES = (1 << BUS) - 1
 LOW = 10
@@ -135,7 +136,9 @@ def test_row_writer_writes_each_byte_of_a_block_once(prove):
 
 
 def test_row_merger_passes_each_descriptor_on_within_its_time(prove):
-    spec = Spec(RowMerger())
+    config = preset("tiny")
+    most = config.count_bits
+    spec = Spec(RowMerger(config))
     m, dut = spec.m, spec.dut
     obey_stream_rules(spec, "i", dut.i, Assume)
     obey_stream_rules(spec, "o", dut.o, Assert)
@@ -148,7 +151,7 @@ def test_row_merger_passes_each_descriptor_on_within_its_time(prove):
     with m.If(inside & ~dut.o.valid):
         m.d.sync += age.eq(age + 1)
     # Significant bits of what is left of `rows`.
-    for bit in range(32):
+    for bit in range(most):
         with m.If(rows[bit]):
             m.d.comb += bits.eq(bit + 1)
     multiplying = spec.inside("fsm_state") == 2
@@ -156,8 +159,8 @@ def test_row_merger_passes_each_descriptor_on_within_its_time(prove):
         Assert(~(taken & inside)),
         Assert(~dut.o.valid | inside),
         Assert(dut.i.ready == ~inside),
-        Assert(~multiplying | (age + bits <= 33)),
-        Assert(multiplying | (age <= 35)),
+        Assert(~multiplying | (age + bits <= most + 1)),
+        Assert(multiplying | (age <= most + 3)),
         Assert((spec.inside("fsm_state") != 1) | (age == 0)),
         Cover(dut.o.valid & (age == 5)),
     ]

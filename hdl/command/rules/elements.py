@@ -1,6 +1,6 @@
 """Commands element by element: of floats, of quantised pairs, and LOOKUP."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from amaranth import Cat, Const, Value
 from amaranth.lib import data
@@ -53,23 +53,26 @@ def rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
 def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand]]:
     """What commands element by element read and write."""
 
-    def matrices(opcode, v, row_bytes):
+    def matrices(opcode, v, columns, scales):
         return [
-            rows(opcode, v, name, v.rows, v[f"{name}_stride"], size,
-                 Access.WRITE_IN_PLACE if name == "y" else Access.READ)
-            for name, size in row_bytes.items()
+            rows(opcode, v, name, v.rows, count,
+                 Access.WRITE_IN_PLACE if name == "y" else Access.READ, scales.get(name, 0),
+                 v.b_stride.any() if name == "b" else 1)
+            for name, count in columns.items()
         ]  # fmt: skip
 
     found = {}
     for opcode in VECTOR:
         v = view(opcode, descriptor)
-        found[opcode] = matrices(opcode, v, _vector_row_bytes(opcode, v))
+        columns = _vector_columns(opcode, v)
+        scales = {name: _log2_size(v[f"{name}_format"]) for name in columns}
+        found[opcode] = matrices(opcode, v, columns, scales)
     for opcode in PAIRS:
         v = view(opcode, descriptor)
-        found[opcode] = matrices(opcode, v, _pair_row_bytes(v))
+        found[opcode] = matrices(opcode, v, _pair_columns(v), {})
     op, v = Opcode.LOOKUP, view(Opcode.LOOKUP, descriptor)
-    table = operand(op, v, "table", 0, 0, TABLE_BYTES, access=Access.READ_APART)
-    return found | {op: [*matrices(op, v, {"y": v.columns, "a": v.columns}), table]}
+    table = operand(op, v, "table", 1, 0, TABLE_BYTES, access=Access.READ_APART)
+    return found | {op: [*matrices(op, v, {"y": v.columns, "a": v.columns}, {}), table]}
 
 
 def _has_second(opcode: Opcode) -> bool:
@@ -83,15 +86,13 @@ def _log2_size(element: Value) -> Value:
     return Cat(element == ElementFormat.FLOAT16, wide)
 
 
-def _vector_row_bytes(opcode: Opcode, v: data.View) -> dict[str, Value]:
-    """Bytes of a row of each operand of a vector command, in the order they are checked."""
+def _vector_columns(opcode: Opcode, v: data.View) -> dict[str, Value]:
+    """Elements of a row of each operand of a vector command, in the order they are checked."""
     reduced = v.flags & (Flag.SUM | Flag.MAX) != 0
     columns = {"y": select(reduced, Const(1), v.columns), "a": v.columns}
     if _has_second(opcode):
         columns["b"] = select(v.flags & Flag.BROADCAST != 0, Const(1), v.columns)
-    return {
-        name: (count << _log2_size(v[f"{name}_format"]))[:34] for name, count in columns.items()
-    }
+    return columns
 
 
 def _order(x: Value) -> Value:
@@ -128,17 +129,17 @@ def _vector_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iter
             case _:
                 continue
         yield rule(broken, Status.BAD_FORMAT, name)
-    yield from _matrix_rules(rule, v, config, _vector_row_bytes(opcode, v))
+    yield from _matrix_rules(rule, v, config, _vector_columns(opcode, v))
 
 
 def _lookup_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     rule, v = RulesOf(descriptor, (Opcode.LOOKUP,)), view(Opcode.LOOKUP, descriptor)
-    yield from _matrix_rules(rule, v, config, {"y": v.columns, "a": v.columns})
+    yield from _matrix_rules(rule, v, config, ("y", "a"))
     yield rule(misaligned(v.table, config.bus_bytes), Status.BAD_ALIGNMENT, "table")
 
 
-def _pair_row_bytes(v: data.View) -> dict[str, Value]:
-    """Bytes of a row of each operand of a command of pairs, in the order they are checked."""
+def _pair_columns(v: data.View) -> dict[str, Value]:
+    """Elements of a row of each operand of a command of pairs, in the order they are checked."""
     b = select(has(v, Flag.BROADCAST), Const(1), v.columns)
     return {"y": v.columns, "a": v.columns, "b": b}
 
@@ -159,22 +160,17 @@ def _pair_rules(opcode: Opcode, descriptor: Value, config: CardConfig) -> Iterat
             case _:
                 continue
         yield rule(broken, Status.BAD_FORMAT, name)
-    yield from _matrix_rules(rule, v, config, _pair_row_bytes(v))
+    yield from _matrix_rules(rule, v, config, _pair_columns(v))
 
 
 def _matrix_rules(
-    rule: RulesOf, v: data.View, config: CardConfig, row_bytes: dict[str, Value]
+    rule: RulesOf, v: data.View, config: CardConfig, matrices: Iterable[str]
 ) -> Iterator[Rule]:
-    """Rules of matrices whose rows have so many bytes."""
+    """Rules of matrices called so."""
     many = v.rows > 1
     for name in ("rows", "columns"):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
-    for name, size in row_bytes.items():
-        short = v[f"{name}_stride"] < size
-        if name == "b":
-            short &= v.b_stride != 0
-        yield rule(many & short, Status.BAD_DIMENSION, f"{name}_stride")
-    for name in row_bytes:
+    for name in matrices:
         yield rule(misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)
-    for name in (f"{each}_stride" for each in row_bytes):
+    for name in (f"{each}_stride" for each in matrices):
         yield rule(many & misaligned(v[name], config.bus_bytes), Status.BAD_ALIGNMENT, name)

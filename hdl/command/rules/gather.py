@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from amaranth import Value
+from amaranth import Cat, Const, Value
 from amaranth.lib import data
+from amaranth.utils import exact_log2
 
 from halfdome.hdl.command.rules.rule import (
     Access,
@@ -21,12 +22,12 @@ from halfdome.hdl.command.rules.rule import (
 )
 from halfdome.hdl.commands import POOLED_FORMATS, Flag, Opcode, RowFormat, Status
 from halfdome.hdl.config import CardConfig
+from halfdome.hdl.descriptors import offset
 
 
 def rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     """Of GATHER."""
     rule, v = RulesOf(descriptor, (Opcode.GATHER,)), view(Opcode.GATHER, descriptor)
-    many_bags = v.bags > 1
     yield rule(has(v, Flag.WARN) & has(v, Flag.IGNORE), Status.BAD_FORMAT, "flags")
     yield rule(~is_one_of(v.format, RowFormat), Status.BAD_FORMAT, "format")
     yield rule(~is_one_of(v.output_format, POOLED_FORMATS), Status.BAD_FORMAT, "output_format")
@@ -35,10 +36,6 @@ def rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     for name in ("rows", "bags"):
         yield rule(v[name] == 0, Status.BAD_DIMENSION, name)
     yield rule((v.dim == 0) | (v.dim > config.max_dim), Status.BAD_DIMENSION, "dim")
-    too_small = (v.rows > 1) & (v.row_stride < _row_bytes(v))
-    yield rule(too_small, Status.BAD_DIMENSION, "row_stride")
-    too_small = many_bags & (v.output_stride < _pooled_bytes(v))
-    yield rule(too_small, Status.BAD_DIMENSION, "output_stride")
     for name in ("indices", "lengths", "weights"):
         needed = has(v, Flag.WEIGHTED) if name == "weights" else 1
         bad = needed & misaligned(v[name], config.bus_bytes)
@@ -50,20 +47,19 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
     op, v = Opcode.GATHER, view(Opcode.GATHER, descriptor)
     weighted, indexed = has(v, Flag.WEIGHTED), v.index_count.any()
 
-    def integers(count: Value) -> Value:
-        """Bytes of that many int32, or int64."""
-        return (count << 2) << has(v, Flag.WIDE)
+    integer = Cat(has(v, Flag.WIDE), 1)  # 4 bytes, or 8
 
-    def run(name, tail, needed=1):
-        return operand(op, v, name, 0, 0, tail, needed)
+    def run(name, count, scale, needed=1):
+        return operand(op, v, name, 1, 0, count, needed, scale=scale)
 
+    table = operand(op, v, "table", v.rows, v.row_stride, _row_bytes(v))
     return {
         op: [
-            rows(op, v, "output", v.bags, v.output_stride, _pooled_bytes(v), Access.WRITE),
-            rows(op, v, "table", v.rows, v.row_stride, _row_bytes(v)),
-            run("indices", integers(v.index_count), indexed),
-            run("lengths", integers(v.bags)),
-            run("weights", v.index_count << 2, indexed & weighted),
+            rows(op, v, "output", v.bags, v.dim, Access.WRITE, _pooled_scale(v)),
+            table._replace(apart=1, stride_detail=offset(op, "row_stride")),
+            run("indices", v.index_count, integer, indexed),
+            run("lengths", v.bags, integer),
+            run("weights", v.index_count, 2, indexed & weighted),
         ]
     }
 
@@ -78,7 +74,7 @@ def _row_bytes(v: data.View) -> Value:
     return by_value(v.format, sizes)
 
 
-def _pooled_bytes(v: data.View) -> Value:
-    """Bytes of a pooled row."""
-    elements = {4: v.dim << 2, 2: v.dim << 1, 1: v.dim}
-    return by_value(v.output_format, {int(f): elements[f.nbytes] for f in POOLED_FORMATS})
+def _pooled_scale(v: data.View) -> Value:
+    """log2 of the bytes of an element of a pooled row."""
+    scales = {int(f): Const(exact_log2(f.nbytes), 2) for f in POOLED_FORMATS}
+    return by_value(v.output_format, scales)

@@ -36,14 +36,14 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
 
     def moved(opcode, name):
         access = Access.WRITE_IN_PLACE if name == "destination" else Access.READ
-        return rows(opcode, move, name, move.rows, move[f"{name}_stride"], move.row_bytes, access)
+        return rows(opcode, move, name, move.rows, move.row_bytes, access)._replace(apart=0)
 
     def matrix(name):
         count, size = turned[name]
         one = (count - 1)[:16] * turn[f"{name}_stride"] + size
         access = Access.WRITE if name == "destination" else Access.READ
         step = turn[f"{name}_batch_stride"]
-        return operand(op.TRANSPOSE, turn, name, (turn.batches - 1)[:16], step, one, access=access)
+        return operand(op.TRANSPOSE, turn, name, turn.batches, step, one, access=access)
 
     return {
         op.LOAD: [moved(op.LOAD, "destination")],

@@ -15,6 +15,7 @@ from halfdome.hdl.command.rules.rule import (
     is_one_of,
     misaligned,
     operand,
+    rows,
     select,
     view,
 )
@@ -41,24 +42,26 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
     """What MATMUL, BATCH_MATMUL and CONV2D read and write."""
 
     def params(opcode, v):
-        return operand(opcode, v, "params", 0, 0, v.n << 3, ~_is_int32(v))
+        return operand(opcode, v, "params", 1, 0, v.n, ~_is_int32(v), scale=3)
 
     def weights(opcode, v, taps, k):
         # taps * k_tiles * (n_tiles * weight_tile_bytes); both factors fit 32 bits.
         k_tiles = (k[:16] + config.array_rows - 1) >> exact_log2(config.array_rows)
         n_tiles = (v.n[:16] + config.array_columns - 1) >> exact_log2(config.array_columns)
         tile_row = n_tiles << exact_log2(config.weight_tile_bytes)
-        return operand(opcode, v, "w", (taps * k_tiles - 1)[:32], tile_row, tile_row)
+        return operand(opcode, v, "w", (taps * k_tiles)[:32], tile_row, tile_row)
 
-    def matrix(opcode, v, name, rows, size):
-        """A strided matrix, or one for each batch."""
-        access = Access.WRITE if name == "y" else Access.READ
-        steps = (rows - 1)[: len(rows)]
-        if opcode is not Opcode.BATCH_MATMUL:
-            return operand(opcode, v, name, steps, v[f"{name}_stride"], size, access=access)
-        one = steps * v[f"{name}_stride"] + size
-        step = v[f"{name}_batch_stride"]
-        return operand(opcode, v, name, (v.batches - 1)[:16], step, one, access=access)
+    def matrix(opcode, v, name, count, columns):
+        """A strided matrix."""
+        output = name == "y"
+        access, scale = (Access.WRITE, _output_scale(v)) if output else (Access.READ, 0)
+        return rows(opcode, v, name, count, columns, access, scale)
+
+    def matrices(v, name, count, size):
+        """A strided matrix for each batch."""
+        op, access = Opcode.BATCH_MATMUL, Access.WRITE if name == "y" else Access.READ
+        one = (count - 1)[: len(count)] * v[f"{name}_stride"] + size
+        return operand(op, v, name, v.batches, v[f"{name}_batch_stride"], one, access=access)
 
     matmul, batch, conv = (
         view(opcode, descriptor) for opcode in (Opcode.MATMUL, Opcode.BATCH_MATMUL, Opcode.CONV2D)
@@ -68,26 +71,28 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
     w_row = select(transposed, batch.k, batch.n)
     # n - 1 rows of on average n / 2 outputs.
     below_diagonal = (batch.n * (batch.n - 1)[:16]) >> 1
-    y = matrix(Opcode.BATCH_MATMUL, batch, "y", batch.m, _output_bytes(batch))
-    y = y._replace(tail=select(triangle, below_diagonal, y.tail), needed=~triangle | (batch.n != 1))
+    y = matrices(batch, "y", batch.m, _output_bytes(batch))
+    y = y._replace(
+        elements=select(triangle, below_diagonal, y.elements), needed=~triangle | (batch.n != 1)
+    )
     taps = conv.kernel_height * conv.kernel_width
     conv_k = select(has(conv, Flag.DIAGONAL), Const(1, 16), conv.k)  # one tile along k
     op = Opcode
     return {
         op.MATMUL: [
-            matrix(op.MATMUL, matmul, "y", matmul.m, _output_bytes(matmul)),
+            matrix(op.MATMUL, matmul, "y", matmul.m, matmul.n),
             matrix(op.MATMUL, matmul, "x", matmul.m, matmul.k),
             weights(op.MATMUL, matmul, 1, matmul.k),
             params(op.MATMUL, matmul),
         ],
         op.BATCH_MATMUL: [
             y,
-            matrix(op.BATCH_MATMUL, batch, "x", batch.m, batch.k),
-            matrix(op.BATCH_MATMUL, batch, "w", w_rows, w_row),
+            matrices(batch, "x", batch.m, batch.k),
+            matrices(batch, "w", w_rows, w_row),
             params(op.BATCH_MATMUL, batch),
         ],
         op.CONV2D: [
-            matrix(op.CONV2D, conv, "y", conv.out_height * conv.out_width, _output_bytes(conv)),
+            matrix(op.CONV2D, conv, "y", conv.out_height * conv.out_width, conv.n),
             matrix(op.CONV2D, conv, "x", conv.height * conv.width, conv.k),
             weights(op.CONV2D, conv, taps, conv_k),
             params(op.CONV2D, conv),
@@ -97,6 +102,11 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
 
 def _is_int32(v: data.View) -> Value:
     return v.y_format == ElementFormat.INT32
+
+
+def _output_scale(v: data.View) -> Value:
+    """log2 of the bytes of an element of a product."""
+    return _is_int32(v) << 1
 
 
 def _output_bytes(v: data.View) -> Value:
@@ -110,8 +120,6 @@ def _matmul_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
     yield from _format_rules(rule, v, has(v, Flag.RELU))
     for name in ("m", "k", "n"):
         yield rule((v[name] == 0) | (v[name] > MATMUL_LIMIT), Status.BAD_DIMENSION, name)
-    for name, size in (("x_stride", v.k), ("y_stride", _output_bytes(v))):
-        yield rule(many & (v[name] < size), Status.BAD_DIMENSION, name)
     yield from _alignment_rules(rule, v, config, {"x_stride": many, "y_stride": many})
 
 
@@ -149,8 +157,6 @@ def _conv2d_rules(descriptor: Value, config: CardConfig) -> Iterator[Rule]:
         "x_stride": (v.height > 1) | (v.width > 1),
         "y_stride": (v.out_height > 1) | (v.out_width > 1),
     }
-    for name, size in zip(many, (v.k, _output_bytes(v)), strict=True):
-        yield rule(many[name] & (v[name] < size), Status.BAD_DIMENSION, name)
     yield from _alignment_rules(rule, v, config, many)
 
 

@@ -39,15 +39,20 @@ class Access(enum.Enum, shape=2):
 
 
 class Operand(NamedTuple):
-    """`steps * stride + tail` bytes from card address `base`; not looked at unless `needed`."""
+    """`count` rows of `elements << scale` bytes, `stride` apart, from card address `base`; not
+    looked at unless `needed`. If rows must lie `apart`, a stride that is too short for them ends
+    with `stride_detail`."""
 
     base: ValueLike
-    steps: ValueLike
+    count: ValueLike
     stride: ValueLike
-    tail: ValueLike
+    elements: ValueLike
+    scale: ValueLike
     needed: ValueLike
     detail: int
     access: Access = Access.READ
+    apart: ValueLike = 0
+    stride_detail: int = 0
 
 
 def view(opcode: Opcode, descriptor: Value) -> data.View:
@@ -56,19 +61,21 @@ def view(opcode: Opcode, descriptor: Value) -> data.View:
 
 
 def operand(
-    opcode: Opcode, v: data.View, name: str, steps: ValueLike, stride: ValueLike, tail: ValueLike,
-    needed: ValueLike = 1, access: Access = Access.READ,
+    opcode: Opcode, v: data.View, name: str, count: ValueLike, stride: ValueLike,
+    elements: ValueLike, needed: ValueLike = 1, access: Access = Access.READ, scale: ValueLike = 0,
 ) -> Operand:  # fmt: skip
     """The operand whose address is field `name` of the view `v`."""
-    return Operand(v[name], steps, stride, tail, needed, offset(opcode, name), access)
+    return Operand(v[name], count, stride, elements, scale, needed, offset(opcode, name), access)
 
 
 def rows(
-    opcode: Opcode, v: data.View, name: str, count: Value, stride: Value, tail: ValueLike,
-    access: Access = Access.READ,
+    opcode: Opcode, v: data.View, name: str, count: Value, elements: ValueLike,
+    access: Access = Access.READ, scale: ValueLike = 0, apart: ValueLike = 1,
 ) -> Operand:  # fmt: skip
-    """`count` rows of `tail` bytes."""
-    return operand(opcode, v, name, (count - 1)[:32], stride, tail, access=access)
+    """`count` rows, whose stride is a field of `v`, too."""
+    stride = f"{name}_stride"
+    one = operand(opcode, v, name, count, v[stride], elements, access=access, scale=scale)
+    return one._replace(apart=apart, stride_detail=offset(opcode, stride))
 
 
 class RulesOf:

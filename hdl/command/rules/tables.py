@@ -1,8 +1,8 @@
 """What a good descriptor must satisfy, as tables over its bits.
 
 The rules stand in the order in which the checker reports them: header; then, per command, formats,
-dimensions, strides too small for their rows, alignment. A stride of a single row is irrelevant.
-Ranges and then overlaps come last: see `operands`.
+dimensions, alignment. Between these two come strides too small for the rows of an operand, ranges
+and then overlaps come last: see `operands`. A stride of a single row is irrelevant.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -32,7 +32,7 @@ def rules(
     descriptor: Value, extension: Value, core: Value, config: CardConfig,
     engines: Collection[Engine],
 ) -> list[Rule]:  # fmt: skip
-    """Every rule but the ranges, in order of precedence, of the commands of `engines`.
+    """Every rule that is not an operand's, in order of precedence, of the commands of `engines`.
 
     `extension` is the slot behind the descriptor, looked at if there is one.
     """

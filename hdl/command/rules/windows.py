@@ -51,10 +51,9 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         v = view(opcode, descriptor)
         pixels = {"y": v.out_height * v.out_width, "x": v.height * v.width}
         return [
-            rows(opcode, v, name, count, v[f"{name}_stride"], v.k,
-                 Access.WRITE if name == "y" else Access.READ)
+            rows(opcode, v, name, count, v.k, Access.WRITE if name == "y" else Access.READ)
             for name, count in pixels.items()
-        ]  # fmt: skip
+        ]
 
     op, v = Opcode.DEPTHWISE, view(Opcode.DEPTHWISE, descriptor)
     words = (v.k + (config.bus_bytes - 1)) >> exact_log2(config.bus_bytes)
@@ -64,8 +63,8 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
         **{opcode: images(opcode) for opcode in (Opcode.POOL, Opcode.AVERAGE)},
         op: [
             *images(op),
-            operand(op, v, "w", (_taps(v) - 1)[:16], kernel_row, v.k, weighted),
-            operand(op, v, "params", 0, 0, v.k << 3),
+            operand(op, v, "w", _taps(v), kernel_row, v.k, weighted),
+            operand(op, v, "params", 1, 0, v.k, scale=3),
         ],
     }
 
@@ -107,8 +106,6 @@ def _window_rules(
         "x_stride": (v.height > 1) | (v.width > 1),
         "y_stride": (v.out_height > 1) | (v.out_width > 1),
     }
-    for name, condition in many.items():
-        yield rule(condition & (v[name] < v.k), Status.BAD_DIMENSION, name)
     # A tap of every window is inside: the first begins before the image's end, as the last does.
     for side, pad in (("height", v.pad_top), ("width", v.pad_left)):
         out, kernel, stride, dilation = (

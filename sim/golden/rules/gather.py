@@ -21,10 +21,10 @@ def _gather(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Broken:
     limit = 2**32 - 1
     yield from rule.dimensions(v, rows=limit, bags=limit, dim=config.max_dim)
     size = RowFormat(v["format"]).row_bytes(v["dim"])
-    if v["rows"] > 1:
-        yield from rule.strides(v, row_stride=size)
     if v["bags"] > 1:
         yield from rule.strides(v, output_stride=element_bytes * v["dim"])
+    if v["rows"] > 1:
+        yield from rule.strides(v, row_stride=size)
     weights = ("weights",) if v["flags"] & Flag.WEIGHTED else ()
     yield from rule.aligned(v, config.bus_bytes, "indices", "lengths", *weights)
     integer_bytes = 8 if v["flags"] & Flag.WIDE else 4

@@ -47,7 +47,7 @@ def _matmul(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Broken:
     yield from rule.dimensions(v, m=MATMUL_LIMIT, k=MATMUL_LIMIT, n=MATMUL_LIMIT)
     y_row = _output_bytes(v)
     if v["m"] > 1:
-        yield from rule.strides(v, x_stride=v["k"], y_stride=y_row)
+        yield from rule.strides(v, y_stride=y_row, x_stride=v["k"])
     strides = ("x_stride", "y_stride") if v["m"] > 1 else ()
     yield from rule.aligned(v, config.bus_bytes, "x", "w", *_params(v), "y", *strides)
     yield from _product_operands(
@@ -108,7 +108,7 @@ def _conv2d(opcode: Opcode, v: dict[str, int], config: CardConfig) -> Broken:
     pixels = {"x": v["height"] * v["width"], "y": v["out_height"] * v["out_width"]}
     many = [name for name, count in pixels.items() if count > 1]
     row = {"x": v["k"], "y": y_row}
-    yield from rule.strides(v, **{f"{name}_stride": row[name] for name in many})
+    yield from rule.strides(v, **{f"{name}_stride": row[name] for name in reversed(many)})
     yield from rule.aligned(v, config.bus_bytes, "x", "w", *_params(v), "y")
     yield from rule.aligned(v, config.bus_bytes, *(f"{name}_stride" for name in many))
     extents = {

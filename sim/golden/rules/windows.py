@@ -59,7 +59,6 @@ def _windows(v: dict[str, int], config: CardConfig, *others: str) -> Broken:
     sizes = ("height", "width", "k", "out_height", "out_width", *steps)
     yield from rule.dimensions(v, **dict.fromkeys(sizes, MATMUL_LIMIT))
     many = [f"{name}_stride" for name, count in _pixels(v).items() if count > 1]
-    yield from rule.strides(v, **dict.fromkeys(many, v["k"]))
     for side, pad in (("height", "pad_top"), ("width", "pad_left")):
         dilation = v[f"dilation_{side}"]
         if v[pad] > (v[f"kernel_{side}"] - 1) * dilation:
@@ -68,6 +67,7 @@ def _windows(v: dict[str, int], config: CardConfig, *others: str) -> Broken:
             yield Status.BAD_DIMENSION, f"dilation_{side}"
         if (v[f"out_{side}"] - 1) * v[f"stride_{side}"] - v[pad] >= v[side]:
             yield Status.BAD_DIMENSION, f"out_{side}"
+    yield from rule.strides(v, **dict.fromkeys(reversed(many), v["k"]))
     yield from rule.aligned(v, config.bus_bytes, "x", "y", *others, *many)
 
 

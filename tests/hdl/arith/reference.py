@@ -85,6 +85,20 @@ def multiply(format: FloatFormat, a: int, b: int) -> int:
     return fma(format, a, b, sign << format.width - 1)
 
 
+def multiply_flushing(format: FloatFormat, a: int, b: int) -> int:
+    """a * b, subnormal operands and results taken for zero: the result as if there were no least
+    exponent."""
+    sign = (sign_of(format, a) ^ sign_of(format, b)) << format.width - 1
+    a, b = (0 if split(format, x)[1] == 0 else x for x in (a, b))
+    product = multiply(format, a, b)
+    if is_nan(format, product) or is_infinite(format, product):
+        return product
+    least, half_ulp = Fraction(2) ** (1 - format.bias), Fraction(1, 2 << format.precision)
+    if abs(value(format, a) * value(format, b)) < least * (1 - half_ulp):
+        return sign
+    return product
+
+
 def divide(format: FloatFormat, a: int, b: int) -> int:
     """a / b."""
     sign = sign_of(format, a) ^ sign_of(format, b)

@@ -11,7 +11,7 @@ from halfdome.hdl.arith.add import FloatAdd
 from halfdome.hdl.arith.div import FloatDiv
 from halfdome.hdl.arith.fma import FloatFma
 from halfdome.hdl.arith.format import FLOAT16, FLOAT32, FloatFormat
-from halfdome.hdl.arith.mul import FloatMul
+from halfdome.hdl.arith.mul import FloatMul, FlushingMul
 from tests.hdl.arith import reference
 from tests.hdl.arith.reference import edges, mixed, stream
 
@@ -21,6 +21,7 @@ FORMATS = [SMALL, NARROW, FloatFormat(4, 3), FLOAT16, FLOAT32]
 OPERATIONS = {
     FloatAdd: (reference.add, ("a", "b")),
     FloatMul: (reference.multiply, ("a", "b")),
+    FlushingMul: (reference.multiply_flushing, ("a", "b")),
     FloatDiv: (reference.divide, ("a", "b")),
     FloatFma: (reference.fma, ("a", "b", "c")),
 }
@@ -39,6 +40,7 @@ def check(unit, format, rows, **options):
 
 def test_latencies_are_as_stated():
     assert (FloatAdd.latency, FloatMul.latency, FloatFma.latency) == (4, 4, 5)
+    assert FlushingMul.latency == 4
     assert (FloatDiv(FLOAT32).latency, FloatDiv(FLOAT16).latency) == (17, 11)
     cut = [unit(FLOAT32, stages=2).latency for unit in (FloatAdd, FloatMul, FloatFma)]
     assert cut == [6, 6, 8]
@@ -47,7 +49,7 @@ def test_latencies_are_as_stated():
     assert (in_turns.latency, in_turns.interval) == (17, 14)
 
 
-@pytest.mark.parametrize("unit", [FloatAdd, FloatMul, FloatDiv])
+@pytest.mark.parametrize("unit", [FloatAdd, FloatMul, FlushingMul, FloatDiv])
 @pytest.mark.parametrize("format", [SMALL, NARROW], ids=["e3f2", "e2f3"])
 def test_every_pair_of_a_small_format(unit, format):
     check(unit, format, list(itertools.product(range(1 << format.width), repeat=2)))
@@ -97,7 +99,7 @@ def test_numbers_of_every_kind(seed, format, unit):
     )
 
 
-@pytest.mark.parametrize("unit", OPERATIONS)
+@pytest.mark.parametrize("unit", [unit for unit in OPERATIONS if unit is not FlushingMul])
 def test_numbers_of_every_kind_through_more_stages(unit):
     rng = np.random.default_rng(0)
     rows = list(zip(*(mixed(FLOAT32, 300, rng) for _ in OPERATIONS[unit][1]), strict=True))

@@ -1,5 +1,6 @@
 """FloatToByte is bit for bit what the golden function says, which exact rationals confirm."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -19,7 +20,7 @@ def byte(i: int, multiplier: int, zero_point: int, floor: int) -> int:
     return max(floor, min(max(rounded + zero_point, 0), 255))
 
 
-def check(i, multiplier, zero_point, floor):
+def check(i, multiplier, zero_point, floor, **options):
     expected = list(map(byte, i, multiplier, zero_point, floor))
     golden = floats.quantise(
         np.array(i, np.uint32).view(np.float32),
@@ -29,7 +30,7 @@ def check(i, multiplier, zero_point, floor):
     )
     assert golden.dtype == np.uint8
     assert golden.tolist() == expected
-    dut = FloatToByte()
+    dut = FloatToByte(**options)
     operands = {"i": i, "multiplier": multiplier, "zero_point": zero_point, "floor": floor}
     assert stream(dut, **operands) == expected
 
@@ -75,8 +76,17 @@ def test_accumulators_of_a_quantised_layer(seed):
     multipliers = rng.choice([2.0 ** -int(rng.integers(1, 31)), rng.random() / 1000], count)
     zero_point = rng.integers(0, 256, count)
     floor = np.where(rng.random(count) < 0.5, zero_point, 0)
-    check(bits(accumulators.astype(np.float32)), bits(multipliers.astype(np.float32)),
-          zero_point.tolist(), floor.tolist())  # fmt: skip
+    operands = bits(accumulators.astype(np.float32)), bits(multipliers.astype(np.float32))
+    check(*operands, zero_point.tolist(), floor.tolist(), normal=True)
+
+
+def test_integers_need_no_multiplier_that_is_subnormal():
+    integers = [0, 1, -1, 2**31 - 1, -(2**31)]
+    multipliers = [0, 1, 0x7FFFFF, 0x800000, 0x800001, 0x7F7FFFFF, 0x7F800000, 0x7FC00000]
+    multipliers += [1 << 31 | x for x in multipliers]
+    pairs = list(itertools.product(bits(integers), multipliers))
+    i, multiplier = zip(*pairs, strict=True)
+    check(i, multiplier, [7] * len(i), [0] * len(i), normal=True)
 
 
 @given(seed=st.integers(0, 2**32))

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from unittest.mock import patch
 
 import numpy as np
@@ -65,19 +65,18 @@ def commands(program, opcode):
 )  # fmt: skip
 def test_any_network_has_its_bits_however_cores_share_it(seed, cards, count, kind, bus_bytes):
     made, draw = kind(seed), random.Random(seed)
-    config = TINY.replace(cores=count, bus_bytes=bus_bytes)
+    config, share = TINY.replace(cores=count, bus_bytes=bus_bytes), draw.choice([0.0, 0.7])
 
     def way(self, parts, rows=None):
         return cores._Way(parts, draw.random() * 1e4, draw.random() * 1e4, rows)
 
     def far(self):
         held = [each for each in buffers(self._lowering.commands) if each.contents is not None]
-        return {each.held for each in held if draw.random() < 0.7}
+        return {each.held for each in held if draw.random() < share}
 
     with (
         patch.object(cores._Dealer, "_way", way),
         patch.object(Compilation, "_far_contents", far),
-        patch.object(Compilation, "_indices_are_far", lambda self: draw.random() < 0.5),
         patch.object(sharing, "LEAST_CYCLES", 0),
     ):
         try:
@@ -182,12 +181,15 @@ def test_cores_pool_as_much_each(count):
     assert max(pooled) <= 1.1 * min(pooled)
 
 
-@pytest.mark.parametrize(("count", "pieces"), [(2, 7), (4, 1)])
-def test_indices_that_find_no_near_memory_come_table_by_table(count, pieces):
-    """Beside a table of 160 KiB two cores have room for those of two tables, four for all."""
-    graph, _ = shapes.named("RM1", 1)
-    config = PRESETS["quad"]
-    program = compile(graph, config, values=False, cores=range(count), cores_sparse=0)
+RM1 = shapes.named("RM1", 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("graph", "count", "pieces"), [(RM1, 2, 7), (RM1, 4, 4), (recommender(), 2, 1)]
+)
+def test_indices_come_table_by_table_where_near_memory_is_scarce(graph, count, pieces):
+    """Beside a table of 160 KiB a core has room for those of two tables and some weights."""
+    program = compile(graph, PRESETS["quad"], values=False, cores=range(count), cores_sparse=0)
     pooled = [each.places["indices"][0] for each, _ in commands(program, Opcode.GATHER)]
     assert "dram" not in {program.segments[number].memory for number in pooled}
     loaded = Counter(
@@ -196,6 +198,20 @@ def test_indices_that_find_no_near_memory_come_table_by_table(count, pieces):
         if program.segments[each.places["source"][0]].name.startswith("indices")
     )
     assert loaded == dict.fromkeys(range(count), pieces)
+
+
+@pytest.mark.parametrize(("in_flight", "stride"), [(2, 64), (10, 40)])
+def test_rows_in_far_memory_lie_apart_if_there_is_room(in_flight, stride):
+    """Rows of 40 bytes touch one line of it then, instead of one and a half. Of 128 KiB tables
+    take 39,744 bytes or 57,920, buffers of each request 7,936."""
+    graph, draw = shapes.recommender(shapes.Recommender((16, 32), (32, 1), 8, 32, 6), 16, 190)
+    config = TINY.replace(cores=2, dram_bytes=1 << 17)
+    program = check_served(graph, [draw(), draw()], config, cores=range(2), in_flight=in_flight)
+    strides = defaultdict(set)
+    for each, _ in commands(program, Opcode.GATHER):
+        memory = program.segments[each.places["table"][0]].memory
+        strides[memory.partition(" ")[0]].add(each.values["row_stride"])
+    assert strides == {"dram": {stride}, "scratchpad": {40}}
 
 
 def test_some_cores_pool_and_do_nothing_else():

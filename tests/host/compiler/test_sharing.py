@@ -103,13 +103,27 @@ def test_two_cores_with_near_tables_wait_for_nobody_and_have_the_same_part():
 
 @pytest.mark.parametrize("cores", [3, 4])
 def test_a_turn_waits_for_none_that_stands_behind_it(cores):
+    """All that begin a window wait for each other; who comes later from a near table does not."""
     dealt = deal(tables(7), cost, far_cost, cores, tables(3))
     assert dealt.in_step
+    assert dealt.paced
+    late = 0
     for number, turn in enumerate(dealt.turns):
         behind = dealt.behind(number)
         assert all(other < number for other in behind)
         if turn.window > 0:
-            assert any(dealt.turns[other].window == turn.window - 1 for other in behind)
+            others = [at for at in behind if dealt.turns[at].core != turn.core]
+            joins = any(
+                each.window == turn.window and each.start < turn.start for each in dealt.turns
+            )
+            late += joins
+            assert [dealt.turns[at].window for at in others] == [turn.window - 1] * (not joins)
+    assert late > 0
+
+
+def test_far_memory_sets_no_pace_where_no_table_is_near():
+    assert not deal(tables(4), cost, far_cost, 4, tables(4)).paced
+    assert not deal(tables(4), cost, far_cost, 4, []).paced
 
 
 def test_a_core_with_a_near_table_pools_less_of_the_others():

@@ -47,6 +47,20 @@ def test_the_fit_is_near_what_yosys_counts(fitted):
         assert found[resource] <= most, resource
 
 
+@pytest.mark.parametrize(
+    ("part", "few"),
+    [
+        ("lane", {"lanes": 1}),
+        ("function", {"float_word_cycles": 2}),
+        ("quotient", {"float_word_cycles": 4}),
+    ],
+)
+def test_a_lane_that_takes_turns_is_a_quarter_smaller_or_more(part, few):
+    many, turns = (area.of_part(part, config) for config in (DEFAULT, DEFAULT.replace(**few)))
+    assert turns["lut"] < 0.75 * many["lut"]
+    assert turns["gates"] < 0.9 * many["gates"]
+
+
 def test_bits_of_memory_are_those_that_yosys_finds():
     assert sum(row.counted["bits"] > 0 for row in area.synthesised()) > 80
     for row in area.synthesised():

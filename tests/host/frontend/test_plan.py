@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from halfdome.hdl.commands import RowFormat
 from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.compile import compile
 from halfdome.host.frontend.errors import ModelError
@@ -90,6 +91,19 @@ def test_what_is_compiled_is_not_compiled_again(tmp_path):
         compile(tmp_path / "net.halfdome")
     with pytest.raises(ModelError, match="model: is compiled already"):
         compile(plan_of())
+
+
+def test_a_saved_plan_pools_rows_of_4_bits(tmp_path):
+    rest = nets.model([nets.node("Relu", "pooled", "y")], {"pooled": (np.float32, (2, 6))}, ["y"],
+                      {})  # fmt: skip
+    table = np.zeros((5, RowFormat.INT4.row_bytes(6)), np.uint8)
+    bag = Bag("pooled", "rows", table, 2, Source("i"), length=1, row_format=RowFormat.INT4)
+    examples = [{"i": np.array([1, 4])}]
+    prepared = Prepared("net", rest, None, (bag,), frozenset(), examples, None)
+    plan = compile(prepared, cards=1, config="tiny")
+    plan.save(tmp_path / "net.halfdome")
+    [[made]] = [part.bags for part in Plan.load(tmp_path / "net.halfdome").parts]
+    assert (made.row_format, made.dim) == (RowFormat.INT4, 6)
 
 
 def test_rows_longer_than_cards_pool_are_refused_by_the_name_of_their_table():

@@ -124,23 +124,26 @@ def test_sums_have_the_bits_of_fbgemm(bags):
     np.testing.assert_array_equal(pooled, expected.numpy())
 
 
-@pytest.mark.parametrize(
-    ("pack", "lookup"),
-    [("byte_prepack", "byte_rowwise_offsets"), ("4bit_prepack", "4bit_rowwise_offsets")],
-)
-@pytest.mark.parametrize("dim", [2, 14])
-def test_bags_of_quantised_tables_have_the_bits_of_fbgemm(pack, lookup, dim):
-    looked_up = getattr(torch.ops.quantized, f"embedding_bag_{lookup}")
+def test_bags_of_quantised_tables_have_the_bits_of_fbgemm():
+    quantised = torch.ops.quantized
 
     def forward(self, i, o, factors):
-        plain = looked_up(self.rows, i, o, mode=1)
-        return plain, looked_up(self.rows, i, o, per_sample_weights=factors)
+        return (
+            quantised.embedding_bag_byte_rowwise_offsets(self.bytes, i, o, mode=1),
+            quantised.embedding_bag_byte_rowwise_offsets(
+                self.bytes, i, o, per_sample_weights=factors
+            ),
+            quantised.embedding_bag_4bit_rowwise_offsets(self.nibbles, i, o, mode=1),
+            quantised.embedding_bag_4bit_rowwise_offsets(
+                self.nibbles, i, o, per_sample_weights=factors
+            ),
+        )
 
     made = module(forward)
-    packed = getattr(torch.ops.quantized, f"embedding_bag_{pack}")(torch.randn(9, dim))
-    made.register_buffer("rows", packed)
+    made.register_buffer("bytes", quantised.embedding_bag_byte_prepack(torch.randn(9, 5)))
+    made.register_buffer("nibbles", quantised.embedding_bag_4bit_prepack(torch.randn(9, 14)))
     model = from_torch(made, given := [INDICES, OFFSETS, torch.randn(len(INDICES))])
-    assert [bag.dim for bag in model.bags] == [dim, dim]
+    assert [bag.dim for bag in model.bags] == [5, 5, 14, 14]
     for found, expected in zip(run(model, model.named(given)), made(*given), strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -181,13 +184,16 @@ def test_bags_take_more_indices_than_they_were_exported_with(bags):
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize("biased", [True, False])
-def test_an_lstm_may_project_its_state(biased):
-    network = nn.LSTM(4, 6, proj_size=3, bias=biased, bidirectional=not biased).eval()
-    model = from_torch(network, [x := torch.randn(2, 2, 4)])
-    output, (hidden, cell) = network(x)
-    for found, expected in zip(run(model, model.named([x])), (output, hidden, cell), strict=True):
-        np.testing.assert_allclose(found, expected.detach(), atol=1e-6)
+def test_an_lstm_may_project_its_state():
+    def forward(self, x):
+        return *self.there(x), *self.both(x)
+
+    both = nn.LSTM(4, 6, proj_size=3, bias=False, bidirectional=True)
+    made = module(forward, there=nn.LSTM(4, 6, proj_size=3), both=both)
+    model = from_torch(made, [x := torch.randn(2, 2, 4)])
+    expected = torch.utils._pytree.tree_leaves(made(x))
+    for found, each in zip(run(model, model.named([x])), expected, strict=True):
+        np.testing.assert_allclose(found, each.detach(), atol=1e-6)
 
 
 def test_modules_that_pytorch_quantised_are_refused():

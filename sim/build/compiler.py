@@ -151,7 +151,7 @@ def library(
     source: Path,
     name: str,
     *,
-    flags: Sequence[str] = ("-Og",),
+    flags: Sequence[str] = ("-O1",),
     generated: Mapping[str, str] | None = None,
 ) -> Path:
     """The shared library made from one C++ file that includes headers of `sim/`.

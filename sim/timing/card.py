@@ -7,13 +7,15 @@ What commands compute is `halfdome.sim.golden`, called when a command ends, or i
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from typing import NoReturn
 
 import numpy as np
 
-from halfdome.hdl.commands import Status
+from halfdome.hdl.commands import Flag, Opcode, Status
 from halfdome.hdl.config import CardConfig
-from halfdome.hdl.descriptors import DESCRIPTOR_BYTES
+from halfdome.hdl.descriptors import DESCRIPTOR_BYTES, fields, unpack
 from halfdome.sim.build.compiler import SIM, library
+from halfdome.sim.fabric.host_memory import lazy_bytes
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
 from halfdome.sim.timing.header import header, parameter_array
@@ -25,6 +27,10 @@ _CHECK = ctypes.CFUNCTYPE(
     ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
 )
 _EXECUTE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+
+class ValuesLeftOut(RuntimeError):
+    """Somebody reads values that were not computed."""
 
 
 class SemanticsCalls(ctypes.Structure):
@@ -39,7 +45,7 @@ class _Settings(ctypes.Structure):
     _fields_ = (
         ("parameters", ctypes.c_void_p),
         ("memory", ctypes.c_void_p),
-        ("values", ctypes.c_int64),
+        ("left_out", ctypes.c_void_p),
         ("calls", SemanticsCalls),
     )
 
@@ -79,6 +85,8 @@ class TimingModel:
 
     Attributes
     ----------
+    left_out : uint8[window_bytes], not 0 where memory lacks what a command would have written;
+        None if commands compute
     maker : what a world makes the card with, while the model lives
     error : what a command raised, which ends the simulation
     """
@@ -89,9 +97,11 @@ class TimingModel:
         self._parameters = parameter_array(config)
         calls = SemanticsCalls(_CHECK(self._check), _EXECUTE(self._execute))
         self._calls = calls
+        self.left_out = None if values else lazy_bytes(config.window_bytes)
         self._settings = _Settings(
-            ctypes.addressof(self._parameters), memory.ctypes.data, values, calls
-        )
+            ctypes.addressof(self._parameters), memory.ctypes.data,
+            None if self.left_out is None else self.left_out.ctypes.data, calls,
+        )  # fmt: skip
         make = ctypes.cast(_load_library().timing_card, ctypes.c_void_p)
         self.maker = CardMaker(make, ctypes.addressof(self._settings))
         self.error: BaseException | None = None
@@ -110,7 +120,24 @@ class TimingModel:
 
     def _execute(self, _card: int, core: int, descriptor: int) -> int:
         raw = ctypes.string_at(descriptor, DESCRIPTOR_BYTES)
+        if self.left_out is not None:
+            return self._called(lambda: self._refuse(raw))
         return self._called(lambda: self._golden.perform(raw))
+
+    def _refuse(self, raw: bytes) -> NoReturn:
+        """Raises `ValuesLeftOut` for a GATHER of lengths or indices that are left out."""
+        values = unpack(fields(Opcode.GATHER), raw)
+        size = 8 if values["flags"] & Flag.WIDE else 4
+        arrays = {"lengths": values["bags"], "indices": values["index_count"]}
+        for name, count in arrays.items():
+            missing = self.left_out[values[name] :][: count * size]  # type: ignore[index]
+            if missing.any():
+                raise ValuesLeftOut(
+                    f"GATHER: {name}[{int(missing.argmax()) // size}] was not computed, as the "
+                    "platform was opened with values=False; move it to the card, or open the "
+                    "platform without that option"
+                )
+        raise AssertionError("called for a command that misses nothing")
 
     def _called(self, function: Callable[[], tuple[Status, int]]) -> int:
         try:

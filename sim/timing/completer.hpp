@@ -16,15 +16,21 @@ class Registers {
   virtual void drop_request(bool poisoned) = 0;
 };
 
-// Card memory for the moves of the card.
+// Card memory for the moves of the card. What they write is not left out, if there is a place that tells
+// of such bytes.
 class CardBytes : public Bytes {
  public:
-  CardBytes(uint8_t* memory, const Parameters& p) : memory_(memory), mask_(p.window_bytes - 1) {}
+  CardBytes(uint8_t* memory, uint8_t* left_out, const Parameters& p)
+      : memory_(memory), left_out_(left_out), mask_(p.window_bytes - 1) {}
   const uint8_t* at(uint64_t address) const override { return memory_ + (address & mask_); }
-  uint8_t* at(uint64_t address) { return memory_ + (address & mask_); }
+  void write(uint64_t address, const uint8_t* from, size_t bytes) {
+    std::memcpy(memory_ + (address & mask_), from, bytes);
+    if (left_out_) std::memset(left_out_ + (address & mask_), 0, bytes);
+  }
 
  private:
   uint8_t* memory_;
+  uint8_t* left_out_;
   uint64_t mask_;
 };
 
@@ -345,7 +351,7 @@ class Completer {
   void store() {
     const uint64_t start = window_start();
     for (unsigned i = 0; i < packet_.tlp.length_bytes(); ++i) {
-      if (enabled(i)) *memory_.at(start + i) = packet_.tlp.payload[i];
+      if (enabled(i)) memory_.write(start + i, &packet_.tlp.payload[i], 1);
     }
   }
 

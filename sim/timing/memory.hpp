@@ -58,8 +58,8 @@ class MemorySystem {
     for (uint32_t left = busy_pads_; left; left &= left - 1) {
       const size_t core = first(left);
       Pad& pad = *pads_[core];
-      pad.reads.begin();
-      pad.writes.begin();
+      if (pad.reads.busy()) pad.reads.begin();
+      if (pad.writes.busy()) pad.writes.begin();
       for (uint32_t ports = pad.response; ports; ports &= ports - 1) {
         const auto place = static_cast<unsigned>(first(ports));
         arrive(reader(core, place), pad.response_ends >> place & 1, read_told);
@@ -136,7 +136,8 @@ class MemorySystem {
       const size_t core = first(left);
       if (!pads_[core]->end()) busy_pads_ &= ~(uint32_t{1} << core);
     }
-    const bool acted = serve_dram(cycle);
+    const bool asks = read_sent_ || sends_address_ || sends_data_ || stalls_;
+    const bool acted = (asks || arrived_ >= 0 || cycle >= dram_next_) && serve_dram(cycle);
     const bool busy = acted || busy_pads_ || read_arbiter_.busy() || write_arbiter_.busy() || comes_to_rest();
     if (!watchers_.empty()) tell_pending(cycle);
     next_ = busy ? cycle + 1 : dram_next_;
@@ -217,8 +218,8 @@ class MemorySystem {
       response_ends = fetched_ends;
       fetched = reads.got();
       fetched_ends = reads.ends();
-      reads.end();
-      writes.end();
+      if (reads.changes()) reads.end();
+      if (writes.changes()) writes.end();
       return reads.busy() || writes.busy() || response || fetched;
     }
   };
@@ -257,16 +258,13 @@ class MemorySystem {
   static size_t first(uint32_t mask) { return static_cast<size_t>(__builtin_ctz(mask)); }
 
   void look(size_t core, Numbers numbers) {
-    for (uint32_t left = numbers.reads; left; left &= left - 1) {
-      if (!reads_[core * CORE_READS + first(left)].port.valid) continue;
-      reading_ports_.set(core, first(left));
-      awake_ = true;
+    for (uint32_t left = numbers.reads & ~reading_ports_.of[core]; left; left &= left - 1) {
+      if (reads_[core * CORE_READS + first(left)].port.valid) reading_ports_.set(core, first(left));
     }
-    for (uint32_t left = numbers.writes; left; left &= left - 1) {
-      if (!writes_[core * CORE_WRITES + first(left)].port.valid) continue;
-      writing_ports_.set(core, first(left));
-      awake_ = true;
+    for (uint32_t left = numbers.writes & ~writing_ports_.of[core]; left; left &= left - 1) {
+      if (writes_[core * CORE_WRITES + first(left)].port.valid) writing_ports_.set(core, first(left));
     }
+    awake_ |= (reading_ports_.of[core] & numbers.reads) || (writing_ports_.of[core] & numbers.writes);
   }
 
   // The scratchpad that a port of that address goes to, or DRAM.

@@ -456,7 +456,7 @@ class Requester {
       std::memcpy(fetch_.data.data() + read.done, from,
                   std::min<size_t>(count, fetch_.data.size() - std::min<size_t>(read.done, fetch_.data.size())));
     } else {
-      std::memcpy(memory_.at(destination_), from, count);
+      memory_.write(destination_, from, count);
     }
   }
 

@@ -11,9 +11,8 @@ class BankTurns {
   explicit BankTurns(const Parameters& p)
       : p_(p), turns_(static_cast<size_t>(p.scratchpad_banks)) {}
 
-  // Finds out whose word each bank serves.
+  // Finds out whose word each bank serves, while it is busy.
   void begin() {
-    got_ = ends_ = 0;
     uint32_t banks = 0;
     for (uint32_t left = active_; left; left &= left - 1) {
       const auto port = static_cast<unsigned>(__builtin_ctz(left));
@@ -50,6 +49,7 @@ class BankTurns {
       --burst.left;
     }
     active_ = (active_ & ~ends_) | taken_;
+    got_ = ends_ = 0;
     for (; taken_; taken_ &= taken_ - 1) {
       Burst& burst = bursts_[static_cast<unsigned>(__builtin_ctz(taken_))];
       burst.word = burst.next_word;
@@ -58,6 +58,8 @@ class BankTurns {
   }
 
   bool busy() const { return active_; }
+  // This cycle does something: `end` must be called.
+  bool changes() const { return got_ | taken_; }
   uint32_t served = 0;  // banks that have served anybody, since somebody set it to none
   // Whose turn it is at each bank.
   const std::vector<RoundRobin>& turns() const { return turns_; }

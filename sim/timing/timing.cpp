@@ -6,11 +6,12 @@ using namespace halfdome;
 #pragma GCC visibility push(default)
 extern "C" {
 
-// What a card is made of; `memory` holds DRAM and then the scratchpads. With `values` 0 they are left out.
+// What a card is made of; `memory` holds DRAM and then the scratchpads. `left_out` is as large, and null
+// if values are computed.
 struct TimingSettings {
   const timing::Parameters* parameters;
   uint8_t* memory;
-  int64_t values;
+  uint8_t* left_out;
   timing::SemanticsCalls calls;
 };
 
@@ -18,7 +19,7 @@ struct TimingSettings {
 Card* timing_card(void* context, int64_t number, Endpoint&& link, const DramSettings& dram) {
   const auto& settings = *static_cast<const TimingSettings*>(context);
   return new timing::TimingCard(*settings.parameters, std::move(link), dram, settings.memory,
-                                settings.values != 0, settings.calls, number);
+                                settings.left_out, settings.calls, number);
 }
 
 }  // extern "C"

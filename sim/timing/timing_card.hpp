@@ -10,6 +10,7 @@
 #include "gather/engine.hpp"
 #include "matmul/solo.hpp"
 #include "registers.hpp"
+#include "values/left_out.hpp"
 #include "values/values.hpp"
 #include "verdicts.hpp"
 #include "vector/engine.hpp"
@@ -24,20 +25,22 @@ struct SemanticsCalls {
   uint64_t (*execute)(int64_t card, int64_t core, const uint8_t* descriptor);
 };
 
-// Values that take long are computed here; or none at all, if they are left out.
+// Values that take long are computed here; or none at all, if there is a place that tells of those that
+// are left out.
 class CardSemantics : public Semantics {
  public:
-  CardSemantics(const Parameters& p, uint8_t* memory, bool with_values, const SemanticsCalls& calls,
+  CardSemantics(const Parameters& p, uint8_t* memory, uint8_t* left_out, const SemanticsCalls& calls,
                 int64_t card)
-      : p_(p), memory_(memory), with_values_(with_values), calls_(calls), card_(card) {}
+      : p_(p), memory_(memory), leaver_(p, memory, left_out), with_values_(!left_out), calls_(calls),
+        card_(card) {}
   Result check(size_t core, const uint8_t* descriptor, const uint8_t* extension) override {
     return verdicts_.of(core, descriptor, extension, [&] {
       return result(calls_.check(card_, static_cast<int64_t>(core), descriptor, extension));
     });
   }
   Result execute(size_t core, const Command& command) override {
-    if (!with_values_) return values::move(p_, command, memory_);
-    if (values::computes(command)) return values::compute(p_, command, memory_);
+    if (!with_values_ && !leaver_.misses(command)) return leaver_.execute(command);
+    if (with_values_ && values::computes(command)) return values::compute(p_, command, memory_);
     return result(calls_.execute(card_, static_cast<int64_t>(core), command.bytes));
   }
   bool failed() const { return failed_; }
@@ -51,6 +54,7 @@ class CardSemantics : public Semantics {
 
   const Parameters& p_;
   uint8_t* memory_;
+  values::Leaver leaver_;
   bool with_values_;
   SemanticsCalls calls_;
   int64_t card_;
@@ -61,11 +65,11 @@ class CardSemantics : public Semantics {
 class TimingCard : public Card {
  public:
   TimingCard(const Parameters& parameters, Endpoint&& link, const DramSettings& settings,
-             uint8_t* memory, bool with_values, const SemanticsCalls& calls, int64_t number)
+             uint8_t* memory, uint8_t* left_out, const SemanticsCalls& calls, int64_t number)
       : Card(std::move(link), Dram(settings, nullptr, static_cast<uint64_t>(parameters.dram_bytes),
                                    AXI_ID_BITS)),
-        p_(parameters), cores_(static_cast<size_t>(p_.cores)), semantics_(p_, memory, with_values, calls, number),
-        bytes_(memory, p_), memory_(p_, dram), solo_(memory_), buffer_(p_),
+        p_(parameters), cores_(static_cast<size_t>(p_.cores)), semantics_(p_, memory, left_out, calls, number),
+        bytes_(memory, left_out, p_), memory_(p_, dram), solo_(memory_), buffer_(p_),
         requester_(p_, bytes_, memory_.card_write(1), fetch_), mux_(2 + writers()) {
     posted_ = std::vector<PostedPort>(cores_);
     std::vector<std::vector<Engine*>> engines;

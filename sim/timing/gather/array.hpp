@@ -19,6 +19,7 @@ class ArrayReader {
     wide_ = wide;
     elements_ = count;
     words_ = words_of(p_, count * element_bytes());
+    asks_ = words_ != 0 && reader_.ready();
     wake_ = 0;
   }
   bool idle() const { return words_ == 0 && in_flight_ == 0 && held_ == 0; }
@@ -43,16 +44,20 @@ class ArrayReader {
   // `ready`: an element is taken if there is one; `stop`: the array is abandoned. Returns when it may
   // go on by itself.
   int64_t clock(int64_t cycle, bool ready, bool stop) {
-    const bool taken = held_ != 0 && ready;
-    const bool asks = words_ != 0;
-    if (!stop && !touched() && !(asks && reader_.ready())) {
-      if (!taken && cycle < wake_) return wake_;
-      if (taken && held_ > 1) {  // of a word that stays
-        next_ += element_bytes();
-        --held_;
-        return wake_ = cycle + 1;
-      }
-    }
+    if (stop || asks_ || touched()) return advance(cycle, ready, stop);
+    if (held_ == 0 || !ready) return cycle < wake_ ? wake_ : advance(cycle, ready, false);
+    if (held_ == 1) return advance(cycle, ready, false);
+    next_ += element_bytes();  // of a word that stays
+    --held_;
+    return wake_ = cycle + 1;
+  }
+
+ private:
+  uint64_t element_bytes() const { return wide_ ? 8 : 4; }
+
+  // A cycle in which more may happen than that an element of many is taken.
+  int64_t advance(int64_t cycle, bool ready, bool stop) {
+    const bool taken = held_ != 0 && ready, asks = words_ != 0;
     const uint64_t run = std::min(words_, static_cast<uint64_t>(p_.gather_run_words));
     const bool arrived = reader_.buffer.readable(cycle) && (held_ == 0 || (held_ == 1 && ready) || stop);
     if (arrived) reader_.buffer.read(cycle);
@@ -77,16 +82,13 @@ class ArrayReader {
     } else if (taken) {
       --held_;
     }
-    const bool asks_next = words_ != 0 && reader_.ready();
+    asks_ = words_ != 0 && reader_.ready();
     const int64_t readable = reader_.buffer.readable_at();
-    wake_ = asked || asks_next || arrived || taken || ended || dropped
+    wake_ = asked || asks_ || arrived || taken || ended || dropped
                 ? cycle + 1
                 : std::min(reads, readable > cycle ? readable : NEVER);
     return wake_;
   }
-
- private:
-  uint64_t element_bytes() const { return wide_ ? 8 : 4; }
 
   RowReader reader_;
   const Parameters& p_;
@@ -96,6 +98,7 @@ class ArrayReader {
   uint64_t address_ = 0, next_ = 0;  // of what is asked for next; of the element on offer
   uint64_t words_ = 0, in_flight_ = 0, elements_ = 0, held_ = 0;
   bool wide_ = false;
+  bool asks_ = false;  // a run of words is to be asked for
 };
 
 }  // namespace halfdome::timing::gather

@@ -111,7 +111,7 @@ class GatherEngine : public Engine {
     const bool tail_taken = aligner_.tail_valid() && scaler_.ready();
     aligner_.look(cycle, fetcher_, word_taken, tail_taken);
     const bool located = interleaver_.valid() && fetcher_.ready(cycle);
-    const bool dealt = deal(cycle, draining);
+    const bool dealt = deal(cycle, draining && !readers_idle);
 
     Activity working = lanes_.blocked ? BLOCKED : lanes_.working ? BUSY : STARVED;
     if (rows_done && readers_idle) working = BLOCKED;
@@ -164,9 +164,9 @@ class GatherEngine : public Engine {
   }
 
   // Whether a lookup goes from the arrays to the interleaver. What walks the arrays goes on if it
-  // asked for this cycle, if words come, or if what it offers is taken.
-  bool deal(int64_t cycle, bool draining) {
-    walks_ = cycle >= walk_at_ || draining || lengths_.touched() || indices_.touched() || weights_.touched();
+  // asked for this cycle, if words come, if what it offers is taken, or while it `stops`.
+  bool deal(int64_t cycle, bool stops) {
+    walks_ = cycle >= walk_at_ || stops || lengths_.touched() || indices_.touched() || weights_.touched();
     if (walks_) sequencer_.look(bag_lengths_, indices_, weights_);
     const bool dealt = sequencer_.offers && interleaver_.ready();
     walks_ |= dealt;

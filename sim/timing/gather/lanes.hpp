@@ -14,7 +14,9 @@ struct Pooled {
 class AccumulateLanes {
  public:
   explicit AccumulateLanes(const Parameters& p)
-      : p_(p), fresh_(static_cast<size_t>(p.gather_contexts), true), room_(p.gather_lanes_room) {}
+      : p_(p), chunks_(static_cast<size_t>((p.max_dim + p.lanes - 1) / p.lanes)),
+        added_(static_cast<size_t>(p.gather_contexts) * chunks_, -p.gather_chain_latency),
+        fresh_(static_cast<size_t>(p.gather_contexts), true), room_(p.gather_lanes_room) {}
 
   Fifo<Pooled> sums;
 
@@ -31,7 +33,8 @@ class AccumulateLanes {
     turns_ = false;
     issue = takes_chunk = takes_factors = working = blocked = false;
     if (!factors || (factors->row && !chunk)) return;
-    const bool waits = !fresh_[factors->context] && pending(cycle);
+    // The sum to be added to is on its way.
+    const bool waits = !fresh_[factors->context] && cycle - added() < p_.gather_chain_latency;
     blocked = !waits && factors->last && room_ == 0;
     working = !blocked;
     turns_ = multiplies(cycle);
@@ -44,6 +47,7 @@ class AccumulateLanes {
 
   // `left`: a sum was taken. Returns when it may go on by itself.
   int64_t clock(int64_t cycle, bool left) {
+    if (cycle < next_ && !left && !issue && !turns_) return next_;
     // Of a bag that is not finished some may be left from a command that failed.
     while (!inside_.empty() && inside_.front().cycle + p_.gather_chain_latency <= cycle) {
       const Inside& retired = inside_.front();
@@ -53,37 +57,29 @@ class AccumulateLanes {
     room_ += left;
     if (issue) {
       const bool last_chunk = chunk_ == shape_.last_chunk;
-      inside_.push_back({cycle, chunk_, factors_->context, factors_->last, last_chunk});
+      inside_.push_back({cycle, factors_->context, factors_->last, last_chunk});
+      if (!factors_->last) added() = cycle;
       room_ -= factors_->last;
       chunk_ = last_chunk ? 0 : chunk_ + 1;
       if (last_chunk) fresh_[factors_->context] = factors_->last;
     }
-    if (issue || left || turns_) return cycle + 1;
-    int64_t next = inside_.empty() ? NEVER : inside_.front().cycle + p_.gather_chain_latency;
-    consider(next, sums, cycle);
-    return next;
+    next_ = cycle + 1;
+    if (issue || left || turns_) return next_;
+    next_ = inside_.empty() ? NEVER : inside_.front().cycle + p_.gather_chain_latency;
+    consider(next_, sums, cycle);
+    return next_;
   }
 
  private:
   // A chunk on its way to its sum.
   struct Inside {
     int64_t cycle;
-    uint64_t chunk;
     unsigned context;
     bool last, last_chunk;
   };
 
-  // The sum to be added to is on its way.
-  bool pending(int64_t cycle) const {
-    for (size_t i = 0; i < inside_.size(); ++i) {
-      const Inside& each = inside_[i];
-      if (!each.last && each.context == factors_->context && each.chunk == chunk_ &&
-          cycle - each.cycle < p_.gather_chain_latency) {
-        return true;
-      }
-    }
-    return false;
-  }
+  // When a row that does not end its bag was last added to the sum that the next chunk is for.
+  int64_t& added() { return added_[factors_->context * chunks_ + chunk_]; }
 
   // The only lane multiplies what it has added, and adds nothing.
   bool multiplies(int64_t cycle) const {
@@ -97,7 +93,10 @@ class AccumulateLanes {
   const Parameters& p_;
   Shape shape_{};
   bool turns_ = false;
-  std::vector<bool> fresh_;  // contexts whose bag has no row yet
+  int64_t next_ = 0;  // nothing happens before, if nothing comes
+  size_t chunks_;                // of the longest row
+  std::vector<int64_t> added_;   // by context and chunk, see `added`
+  std::vector<uint8_t> fresh_;   // contexts whose bag has no row yet
   int64_t room_;
   uint64_t chunk_ = 0;
   Ring<Inside> inside_;

@@ -35,12 +35,12 @@ class RowFetcher {
     if (left_ != 0 && credit_ != 0 && !port_.valid) port_.offer(number_ * bus(), burst());
   }
   // In a cycle of which `port.taken` is known: whether it takes a lookup.
-  bool ready(int64_t cycle) const { return !stages_.back().valid || tag_leaves(cycle); }
+  bool ready(int64_t cycle) const { return !stages_[oldest_].valid || tag_leaves(cycle); }
 
   // `lookup`: what comes, if something does; `returned`: a burst's last word was taken.
   int64_t clock(int64_t cycle, const BagInterleaver::Output* lookup, bool returned) {
-    const bool step = ready(cycle), leaves = step && stages_.back().valid;
-    const Stage located = stages_.back();
+    Stage& located = stages_[oldest_];
+    const bool step = ready(cycle), leaves = step && located.valid;
     if (port_.arrives) words.write(cycle, port_.last);
     credit_ += returned;
     if (port_.taken) {
@@ -56,13 +56,13 @@ class RowFetcher {
         left_ = words_of(p_, job_.shape.row_bytes + address % bus());
       }
     }
-    bool moves = false;
     if (step) {
-      for (size_t i = stages_.size() - 1; i > 0; --i) stages_[i] = stages_[i - 1];
-      stages_[0] = lookup ? Stage{true, lookup->lookup, lookup->context} : Stage{};
-      for (const Stage& stage : stages_) moves |= stage.valid;
+      inside_ += (lookup != nullptr) - leaves;
+      located.valid = lookup != nullptr;
+      if (lookup) located = {true, lookup->lookup, lookup->context};
+      if (++oldest_ == stages_.size()) oldest_ = 0;
     }
-    if (moves || leaves || returned || port_.taken) return cycle + 1;
+    if ((step && inside_ != 0) || leaves || returned || port_.taken) return cycle + 1;
     int64_t next = NEVER;
     consider(next, tags, cycle);
     consider(next, words, cycle);
@@ -82,7 +82,7 @@ class RowFetcher {
   }
   bool tag_leaves(int64_t cycle) const {
     const bool free = left_ == 0 || (port_.taken && left_ == port_.words);
-    return (free || !stages_.back().lookup.row) && tags.room(cycle, p_.gather_outstanding);
+    return (free || !stages_[oldest_].lookup.row) && tags.room(cycle, p_.gather_outstanding);
   }
 
   const Parameters& p_;
@@ -90,6 +90,8 @@ class RowFetcher {
   Job job_{};
   int64_t credit_;
   std::vector<Stage> stages_;  // on their way to an address
+  size_t oldest_ = 0;          // of them
+  int inside_ = 0;             // that hold a lookup
   uint64_t number_ = 0, left_ = 0;
 };
 
@@ -202,6 +204,7 @@ class RowScaler {
   bool ready() const { return free_ != 0 && !second_; }
   // `tail`: what comes, if something does; `left`: factors were taken.
   int64_t clock(int64_t cycle, const Tag* tail, bool left) {
+    if (!tail && !left && !second_ && cycle < next_) return next_;
     const bool was_second = second_;
     second_ = tail && p_.gather_in_turns;
     if (tail) inside_.push_back({cycle + p_.gather_scaler_latency, *tail});
@@ -211,10 +214,11 @@ class RowScaler {
       factors.write(cycle, inside_.front().tag);
       inside_.pop_front();
     }
-    if (tail || left || was_second) return cycle + 1;
-    int64_t next = inside_.empty() ? NEVER : inside_.front().cycle;
-    consider(next, factors, cycle);
-    return next;
+    next_ = cycle + 1;
+    if (tail || left || was_second) return next_;
+    next_ = inside_.empty() ? NEVER : inside_.front().cycle;
+    consider(next_, factors, cycle);
+    return next_;
   }
 
  private:
@@ -226,6 +230,7 @@ class RowScaler {
   const Parameters& p_;
   int64_t free_;
   bool second_ = false;  // the bias has its turn
+  int64_t next_ = 0;     // nothing happens before, if nothing comes
   Ring<Inside> inside_;
 };
 

@@ -200,20 +200,22 @@ class BagInterleaver {
     if (leaves) {
       out_ = {rings_[chosen].front(), static_cast<unsigned>(chosen)};
       rings_[chosen].pop_front();
+      if (rings_[chosen].empty()) filled_ &= ~(uint32_t{1} << chosen);
       left_[chosen] = cycle;
       above_ = chosen + 1;
     }
     valid_ = leaves || (valid_ && !taken);
     if (lookup) {
       rings_[deal_].push_back(*lookup);
+      filled_ |= uint32_t{1} << deal_;
       if (lookup->last) deal_ = (deal_ + 1) % rings_.size();
     }
     wake_ = cycle + 1;
     if (leaves || taken || lookup) return wake_;
     wake_ = NEVER;
-    for (size_t i = 0; i < rings_.size(); ++i) {
-      const int64_t when = left_[i] + p_.gather_chain_latency;
-      if (!rings_[i].empty() && when > cycle) wake_ = std::min(wake_, when);
+    for (uint32_t left = filled_; left; left &= left - 1) {
+      const int64_t when = left_[static_cast<size_t>(__builtin_ctz(left))] + p_.gather_chain_latency;
+      if (when > cycle) wake_ = std::min(wake_, when);
     }
     return wake_;
   }
@@ -222,17 +224,20 @@ class BagInterleaver {
   // The context whose turn it is: the next one after the last, if it has a lookup and was not chosen
   // too short a time ago.
   size_t choose(int64_t cycle) const {
-    const size_t n = rings_.size();
-    for (size_t i = above_; i < above_ + n; ++i) {
-      const size_t context = i < n ? i : i - n;
-      if (!rings_[context].empty() && cycle - left_[context] >= p_.gather_chain_latency) return context;
+    const uint32_t before = (uint32_t{1} << above_) - 1;
+    for (const uint32_t part : {filled_ & ~before, filled_ & before}) {
+      for (uint32_t left = part; left; left &= left - 1) {
+        const auto context = static_cast<size_t>(__builtin_ctz(left));
+        if (cycle - left_[context] >= p_.gather_chain_latency) return context;
+      }
     }
-    return n;
+    return rings_.size();
   }
 
   const Parameters& p_;
   std::vector<Ring<Lookup>> rings_;
   std::vector<int64_t> left_;  // when a lookup left
+  uint32_t filled_ = 0;        // contexts that have lookups
   int64_t wake_ = 0;  // nothing happens before, if nothing comes
   size_t deal_ = 0, above_ = 0;
   bool valid_ = false;

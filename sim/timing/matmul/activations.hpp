@@ -36,7 +36,7 @@ class ActivationBuffer {
 
   // `taken`: it takes this line; `release`: the oldest one is done with. True if it did anything.
   bool clock(const Line* taken, bool release) {
-    const bool moved = walking_ || port_.taken || port_.arrives || taken || release;
+    if (!walking_ && !port_.taken && !port_.arrives && !taken && !release) return false;
     const bool arrived = port_.arrives;
     walk();
     if (taken) take(*taken);
@@ -47,7 +47,7 @@ class ActivationBuffer {
       read_half_ ^= 1;
     }
     // A burst that memory refuses holds up the walk.
-    return moved && (!port_.valid || port_.arrives || release);
+    return !port_.valid || port_.arrives || release;
   }
 
  private:

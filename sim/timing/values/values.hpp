@@ -39,15 +39,4 @@ inline Result compute(const Parameters& p, const Command& command, uint8_t* memo
   }
 }
 
-// If values are left out, what is done all the same, as the time of others may depend on it: moves,
-// and whether a GATHER finds its rows.
-inline Result move(const Parameters& p, const Command& command, uint8_t* memory) {
-  switch (command.opcode()) {
-    case Opcode::COPY: copy(command, memory); return {};
-    case Opcode::TRANSPOSE: transpose(command, memory); return {};
-    case Opcode::GATHER: return gather(p, command, memory, false);
-    default: return {};
-  }
-}
-
 }  // namespace halfdome::timing::values

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Opcode, Status
+from halfdome.hdl.commands import ElementFormat, Opcode, RowFormat, Status
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.descriptors import pack
 from halfdome.host.compiler.compile import compile
-from halfdome.host.runtime.left_out import LeftOut, ValuesLeftOut
+from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.serving.deploy import deploy
+from halfdome.sim.timing.card import ValuesLeftOut
+from tests.hdl.matmul.jobs import matmul
 from tests.host.networks import Network
 from tests.host.recommenders import Recommender
 from tests.sim.timing.test_commands import MAKERS, Memory, NoRoom, seen
@@ -105,6 +107,36 @@ def test_what_is_moved_is_there_and_indices_are_looked_at():
             columns.view(np.uint16).reshape(3, -1)[:, :2],
             source.view(np.uint16).reshape(2, -1)[:, :3].T,
         )
+
+
+@pytest.mark.parametrize("array", ["indices", "lengths"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_what_was_not_computed_is_not_looked_up(array, copied):
+    """Until something is moved over it."""
+    memory = Memory(TINY, np.random.default_rng(3), in_dram=0)
+    product = matmul(memory, 1, 8, 4, y_format=ElementFormat.INT32)
+    computed, row = product.values["y"], {"rows": 1, "row_bytes": TINY.bus_bytes}
+    places = {name: memory.allocate(256) for name in ("indices", "lengths", "output", "table")}
+    copy = pack(
+        Opcode.COPY, source=computed, destination=places[array], source_stride=0,
+        destination_stride=0, **row,
+    )  # fmt: skip
+    gather = {
+        "rows": 4, "bags": 1, "dim": 4, "row_stride": 16, "output_stride": 16, "index_count": 4,
+        "weights": computed, "format": RowFormat.FLOAT32, "output_format": ElementFormat.FLOAT32,
+    }  # fmt: skip
+    with halfdome.open(cards=1, config="tiny", engine="timing", values=False) as runtime:
+        device, bus = runtime.cards[0].device, runtime.platform.bus
+        window = runtime.platform.bars[0].bar2
+        device.wait(device.submit([product.descriptor, copy]))
+        bus.write(window + places["indices"], bytes(16))
+        bus.write(window + places["lengths"], np.int32(4).tobytes())
+        moved = pack(Opcode.GATHER, **gather, **places)
+        assert device.wait(device.submit([moved])).status.tolist() == [Status.OK]
+        device.wait(device.submit([copy]))
+        asked = moved if copied else pack(Opcode.GATHER, **gather | places | {array: computed})
+        with pytest.raises(ValuesLeftOut, match=rf"GATHER: {array}\[0\] was not computed"):
+            device.wait(device.submit([asked]))
 
 
 READS = {

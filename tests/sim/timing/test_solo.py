@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import halfdome
-from halfdome.hdl.commands import Flag, Opcode
+from halfdome.hdl.commands import ElementFormat, Flag, Opcode
 from halfdome.hdl.config import PRESETS
 from halfdome.hdl.descriptors import pack
 from tests.hdl.matmul.jobs import conv2d, matmul
@@ -74,6 +74,32 @@ def disturbed(engine, seed):
 def test_whoever_comes_between_finds_a_product_as_hardware_would_have_it(seed):
     ours, theirs = (list(disturbed(engine, seed)) for engine in ("timing", "native"))
     assert ours == theirs
+
+
+def loaded_meanwhile(engine):
+    """Cycles of a load whose words come to the banks to which a product writes nearly always, and
+    of the product, which began so many cycles later."""
+    memory = Memory(TINY, np.random.default_rng(5), in_dram=0)
+    product = matmul(memory, 64, 8, 24, y_format=ElementFormat.INT32).descriptor
+    image, spare = memory.data[BASE : BASE + SIZE].tobytes(), memory.allocate(SPARE)
+    with halfdome.open(cards=1, config=TINY, engine=engine) as runtime:
+        bus, device = runtime.platform.bus, runtime.cards[0].device
+        bus.write(runtime.platform.bars[0].bar2 + BASE, image)
+        load = pack(
+            Opcode.LOAD, source=bus.map(SPARE).address, destination=spare, rows=1, row_bytes=SPARE,
+            source_stride=0, destination_stride=0,
+        )  # fmt: skip
+        for _ in range(3):
+            device.wait(device.submit([product]))
+        for delay in range(500, 1500, 97):
+            tickets = list(device.submit([load]))
+            bus.wait(delay)
+            ends = device.wait([*tickets, *device.submit([product])])
+            yield (ends.end_cycle - ends.start_cycle).tolist()
+
+
+def test_words_that_the_card_itself_writes_wait_for_a_product_that_is_passed_over():
+    assert list(loaded_meanwhile("timing")) == list(loaded_meanwhile("native"))
 
 
 def test_what_follows_from_what_was_seen_is_passed_over():

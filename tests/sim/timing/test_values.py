@@ -48,16 +48,26 @@ def _library():
     )
     lib.compute.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     lib.compute.restype = ctypes.c_uint64
+    lib.leave_out.argtypes = lib.compute.argtypes
+    lib.leave_out.restype = None
     return lib
 
 
 def check(config, descriptor, memory):
-    """Both do the same to `memory`, which is as it was afterwards; returns status and detail."""
+    """Both do the same to `memory`, which is as it was afterwards, and what they write is what
+    would be left out; returns status and detail."""
     ours, golden = memory.copy(), memory.copy()
     packed = _library().compute(parameter_array(config), descriptor, ours.ctypes.data)
     status, detail = GoldenCard(config, HostMemory(0), golden).perform(descriptor)
     assert (Status(packed & 0xFF), packed >> 8) == (status, detail)
     np.testing.assert_array_equal(ours, golden)
+    if Opcode(descriptor[0]) not in (Opcode.COPY, Opcode.TRANSPOSE):
+        left_out = np.zeros(len(memory), np.uint8)
+        _library().leave_out(parameter_array(config), descriptor, left_out.ctypes.data)
+        assert left_out[ours != memory].all()
+        # Of noise, a byte in 256 is what is written.
+        written = np.count_nonzero(ours != memory)
+        assert status is not Status.OK or written > left_out.sum() / 2 - 8
     return status, detail
 
 

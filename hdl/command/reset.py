@@ -19,6 +19,9 @@ class ResetSequence(wiring.Component):
         completion, no interrupt; reads fail and posted writes are dropped
     counter_write : Out(stream of `COUNTER_WRITE`, always ready), zeroes the timeline counters
     clear : Out(1), pulse in the last cycle: registers and tags are as after power-on
+
+    The reset pin clears registers but no memory, so after it the timeline counters are zeroed, too,
+    one a cycle. Whoever writes one of them before that is done is not heard.
     """
 
     def __init__(self, config: CardConfig):
@@ -36,12 +39,10 @@ class ResetSequence(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         counter = Signal(range(self._config.counters))
-        with m.FSM():
+        with m.FSM(init="ZERO"):
             with m.State("RUN"):
-                m.d.sync += counter.eq(0)
                 with m.If(self.request):
-                    m.d.sync += self.flush.eq(1)
-                    m.next = "DRAIN"
+                    self._begin(m, counter)
             with m.State("DRAIN"):
                 with m.If(self.idle):
                     m.next = "ZERO"
@@ -53,11 +54,19 @@ class ResetSequence(wiring.Component):
                 m.d.sync += counter.eq(counter + 1)
                 with m.If(counter == self._config.counters - 1):
                     m.next = "CLEAR"
+                with m.If(self.request):
+                    self._begin(m, counter)
             with m.State("CLEAR"):
-                m.d.comb += self.clear.eq(1)
+                m.d.comb += self.clear.eq(self.flush)
                 m.d.sync += self.flush.eq(0)
                 m.next = "RUN"
+                with m.If(self.request):
+                    self._begin(m, counter)
         return m
+
+    def _begin(self, m: Module, counter: Signal):
+        m.d.sync += [self.flush.eq(1), counter.eq(0)]
+        m.next = "DRAIN"
 
 
 class CoreResets(wiring.Component):

@@ -4,6 +4,7 @@ import random
 from collections import deque
 
 import pytest
+from amaranth import ResetInserter, Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +58,27 @@ async def reset(ctx, card, limit=400):
         if not await card.read(ctx, "STATUS") & RESETTING:
             return
     raise AssertionError("the reset does not end")
+
+
+def test_counters_are_zero_after_the_reset_pin(simulate):
+    card, pin = Card(TINY), Signal()
+    offsets = [registers.counter_offset(index) for index in range(TINY.counters)]
+
+    async def bench(ctx):
+        await ctx.tick().repeat(TINY.counters)
+        for offset in offsets:
+            await card.write(ctx, offset, 7)
+        assert [await card.read(ctx, offset) for offset in offsets] == [7] * TINY.counters
+        ctx.set(pin, 1)
+        await ctx.tick()
+        ctx.set(pin, 0)
+        await card.write(ctx, "SQ_SIZE", 16)
+        await ctx.tick().repeat(TINY.counters)
+        assert not any([await card.read(ctx, offset) for offset in offsets])
+        assert await card.read(ctx, "SQ_SIZE") == 16
+        assert not await card.read(ctx, "STATUS") & RESETTING
+
+    simulate(ResetInserter(pin)(card.dut), bench)
 
 
 @settings(max_examples=max(1, settings().max_examples // 2))

@@ -115,9 +115,18 @@ def explore(
         console.print(unmet, highlight=False)
     chosen = report.choose(study, points, number if explain is None else explain)
     url = storage or search.storage_in(output)
-    compared = _on_rtl(study, points, chosen, url, by)
-    host = _host_cpu(study)
-    options.write_json(json_file, tell.as_dict(study, points, compared, host))
+    commands = partial(_commands, file, settings, storage, output)
+
+    def written(compared: "list[OnRtl] | None", host: "HostCpu | None") -> None:
+        if compared is not None or json_file != options.STDOUT:  # which is written once
+            options.write_json(json_file, tell.as_dict(study, points, compared, host))
+        report.write(output / "explore.html", study, points, chosen, compared, commands, host)
+
+    if png is not None:
+        report.write_png(png, study, points)
+    written(None, None)  # cards of the front may compile for minutes, and be ended there
+    compared, host = _on_rtl(study, points, chosen, url, by), _host_cpu(study)
+    written(compared, host)
     errors = [abs(error) for each in compared for error in each.error.values()]
     if errors:
         count = sum(bool(each.rtl.row) for each in compared)
@@ -130,10 +139,6 @@ def explore(
             console.print(each.told, highlight=False)
     if host is not None:
         console.print(f"point {chosen.number}: {host.beside(chosen.row)}", highlight=False)
-    commands = partial(_commands, file, settings, storage, output)
-    report.write(output / "explore.html", study, points, chosen, compared, commands, host)
-    if png is not None:
-        report.write_png(png, study, points)
     if explain is not None:
         _explain(study, chosen, url)
     typer.echo(f"{output / 'explore.csv'}\n{output / 'explore.html'}")

@@ -57,14 +57,14 @@ def write(
     study: Study,
     points: Sequence[Point],
     chosen: Point,
-    compared: Sequence[OnRtl],
+    compared: Sequence[OnRtl] | None,
     commands: Callable[[Point], Sequence[str]],
     host: "HostCpu | None" = None,
 ) -> None:
     """Writes the report, which tells of the chosen point until another one is clicked.
 
-    `compared` are points on the RTL, `commands` says how a point is made again, `host` is what a
-    sample takes on the processor of this machine.
+    `compared` are points on the RTL, None before that is known, `commands` says how a point is made
+    again, `host` is what a sample takes on the processor of this machine.
     """
     measured = [point for point in points if point.row]
     first, reach = measured[0], figures.reach(points)
@@ -130,8 +130,10 @@ def _html(drawn: Mapping[str, go.Figure], *, library: bool = True) -> list[str]:
     ]
 
 
-def _on_rtl(compared: Sequence[OnRtl]) -> list[str]:
+def _on_rtl(compared: Sequence[OnRtl] | None) -> list[str]:
     """What the RTL says of points, and how far the engine of the study is from it."""
+    if compared is None:
+        return ["<p>The front is not measured on the RTL yet.</p>"]
     if not compared:
         return ["<p>The front was measured on the RTL.</p>"]
     shown = [name for name in TIMED if any(name in each.times for each in compared)]

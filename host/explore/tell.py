@@ -79,10 +79,10 @@ def rows(study: Study, points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def as_dict(
-    study: Study, points: Sequence[Point], compared: Sequence[OnRtl], host: "HostCpu | None"
+    study: Study, points: Sequence[Point], compared: Sequence[OnRtl] | None, host: "HostCpu | None"
 ) -> dict[str, Any]:
-    """All that is known of a study, as plain data; `compared` are points on the RTL, `host` what a
-    sample takes on the processor of this machine."""
+    """All that is known of a study, as plain data; `compared` are points on the RTL, None before
+    that is known, `host` what a sample takes on the processor of this machine."""
     flat = rows(study, points)
     return {
         "study": study.model_dump(mode="json"),
@@ -90,7 +90,7 @@ def as_dict(
             row | {name: each for name, each in point.row.items() if name not in row}
             for row, point in zip(flat, points, strict=True)
         ],
-        "on_rtl": [each.as_dict for each in compared],
+        "on_rtl": None if compared is None else [each.as_dict for each in compared],
         "host": host and asdict(host) | {"samples_per_joule": host.samples_per_joule},
     }  # fmt: skip
 

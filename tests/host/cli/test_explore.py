@@ -163,6 +163,44 @@ def test_the_front_of_the_timing_engine_is_measured_on_the_rtl_too(
     assert "The same points on the RTL" in (tmp_path / "explore.html").read_text()
 
 
+def test_what_is_known_is_written_before_the_front_is_measured_on_the_rtl(
+    halfdome, asked, study, tmp_path, monkeypatch
+):
+    file, result = study("lanes = [4, 2]\nqueue_depth = [4, 8]"), tmp_path / "rows.json"
+    picture = tmp_path / "front.png"
+    measured = measure.measure
+
+    def ended(made, values):
+        if made.design(values).engine == "native":
+            raise KeyboardInterrupt
+        return measured(made, values)
+
+    command = ("explore", file, "-o", tmp_path, "--json", result, "--png", picture)
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "measure", ended)
+        assert halfdome(*command)[0] != 0
+    known = json.loads(result.read_text())
+    assert [row["samples_per_second"] for row in known["rows"]] == [404, 408, 204, 208]
+    assert known["on_rtl"] is None
+    report = tmp_path / "explore.html"
+    assert "The front is not measured on the RTL yet" in report.read_text()
+    assert picture.exists()
+    assert halfdome(*command)[0] == 0
+    assert len(asked) == 6  # none of them twice
+    complete = json.loads(result.read_text())
+    assert complete["rows"] == known["rows"]
+    assert [each["point"] for each in complete["on_rtl"]] == [1, 3]
+    assert "The same points on the RTL" in report.read_text()
+
+
+def test_standard_output_has_the_result_once(halfdome, asked, study, tmp_path):
+    file = study("lanes = [4, 2]\nqueue_depth = 4")
+    _, text, _ = halfdome("explore", file, "-o", tmp_path, "--json", "-")
+    found, _ = json.JSONDecoder().raw_decode(text)
+    assert len(found["on_rtl"]) == 2
+    assert text.count('"on_rtl"') == 1
+
+
 def test_a_study_on_the_rtl_is_not_measured_twice(halfdome, asked, study, tmp_path):
     file = study("lanes = [4, 2]\nqueue_depth = 4")
     status, text, _ = halfdome("explore", file, "--engine", "native", "-o", tmp_path)

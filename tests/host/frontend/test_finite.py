@@ -85,12 +85,21 @@ def test_what_calibration_sees_may_be_infinite():
     np.testing.assert_allclose(close, exact, atol=0.01)
 
 
-def test_a_parameter_with_a_nan_is_refused():
+def test_parameters_and_fused_rows_of_a_module_are_finite():
     torch = pytest.importorskip("torch")
     bag = torch.nn.EmbeddingBag(9, 4, mode="sum")
     bag.weight.data[7, 3] = np.nan
     with pytest.raises(ModelError, match=r"^weight: holds nan at \[7, 3\].*torch.nan_to_num"):
         prepare(bag.eval(), [torch.tensor([[0, 1, 2]])])
+    bag.weight.data[7, 3] = np.inf
+    packed = torch.ops.quantized.embedding_bag_byte_prepack(bag.weight.detach())
+    fused = torch.nn.Module()
+    fused.register_buffer("rows", packed)
+    fused.forward = lambda i, o: torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
+        fused.rows, i, o
+    )
+    with pytest.raises(ModelError, match=r"^scale and bias of rows: holds inf at \[7, 0\]"):
+        prepare(fused.eval(), [torch.arange(3), torch.tensor([0])])
     folded = torch.nn.Linear(4, 3)
     folded.weight.data[1, 2] = np.inf
     with pytest.raises(ModelError, match=r"^weight: holds inf at \[1, 2\], 1 of its 12"):

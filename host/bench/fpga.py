@@ -19,6 +19,7 @@ _TINY = PRESETS["tiny"]
 _SMALL = _TINY.replace(
     array_rows=2, array_columns=2, accumulator_rows=16, lanes=1, gather_outstanding=2,
     scratchpad_banks=1, byte_word_cycles=16, float_word_cycles=4, queue_depth=2, dma_tags=2,
+    dram_bytes=128 * 1024,
 )  # fmt: skip
 
 SHOWN = (
@@ -67,7 +68,8 @@ LADDER: dict[str, Rung] = {
     "tiny": Rung(Card, _TINY, _TINY.array_rows * _TINY.array_columns, placed=False),
 }
 """From small to large. `tiny` is a whole card, `small` one with as few lanes, as small an array and
-as few banks as there may be, the others are units of one like `tiny`."""
+as few banks as there may be, and with as much DRAM as block RAM of an LFE5U-85F holds beside it.
+The others are units of one like `tiny`."""
 
 
 def measure(

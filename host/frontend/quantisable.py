@@ -23,6 +23,7 @@ _SAME_SCALE = {
 _MONOTONE_MOVES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
 """Those that Relu and Clip may as well come before."""
 _OTHER_PRECISIONS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+FLOATS = (TensorProto.FLOAT, *_OTHER_PRECISIONS)
 _MAGNIFIES = {"Sqrt": 0, "Log": 0, "Reciprocal": 0, "Div": 1}
 """Functions that are steep next to 0, and of which operand."""
 _BLOCKED = "com.microsoft.nchwc"

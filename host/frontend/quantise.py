@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 from onnxruntime import quantization as tools
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from halfdome.host.frontend.calibration import Calibration, requests_of
 from halfdome.host.frontend.errors import ModelError
+from halfdome.host.frontend.finite import check_finite
 from halfdome.host.frontend.identities import returned_real, taken_real
 from halfdome.host.frontend.load import inferred_by_runtime
 from halfdome.host.frontend.net import MOVES, nodes_within
 from halfdome.host.frontend.opsets import of_today
 from halfdome.host.frontend.quantisable import (
+    FLOATS,
     copy_before_activations,
     magnified,
     prepared_to_quantise,
@@ -32,7 +33,6 @@ from halfdome.host.frontend.whole import keep_functions_whole
 
 _QUANTISED = {"ConvInteger", "MatMulInteger", "QGemm"}
 """Operators of 8 bits, beside those whose names begin with `QLinear`."""
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _PRODUCTS = ("MatMul", "Gemm")
 _ESTIMATORS = ("TreeEnsemble", "SVM")
 """How operators of models begin that multiply no matrices."""
@@ -54,7 +54,7 @@ def _computes_floats(graph: onnx.GraphProto) -> bool:
     """Whether any tensor is one of floats; what constants say, such as factors, does not count."""
     constant = {each.name for each in graph.initializer}
     return any(
-        value.type.tensor_type.elem_type in _FLOATS
+        value.type.tensor_type.elem_type in FLOATS
         for value in (*graph.input, *graph.value_info, *graph.output)
         if value.name not in constant
     )
@@ -75,9 +75,11 @@ def to_qoperator(model: onnx.ModelProto, calibration: Calibration | None) -> onn
         that are quantised
 
     Raises `ModelError` for a model that needs calibration and has none, for one that does not fit,
-    and with ONNX Runtime's words for a model that it does not take.
+    for tables and weights that are not finite, and with ONNX Runtime's words for a model that it
+    does not take.
     """
     if not is_quantised(model):
+        check_finite(model)
         if calibration is None:
             raise ModelError(_NEEDS_DATA)
         requests = requests_of(model, calibration)

@@ -11,6 +11,7 @@ from torch import fx
 from halfdome.hdl.commands import RowFormat
 from halfdome.host.frontend.bags import Bag, Source
 from halfdome.host.frontend.errors import TorchError
+from halfdome.host.frontend.finite import check_array
 from halfdome.host.graph.fused_rows import fuse_8bit
 
 _LOOKUPS = ("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
@@ -39,7 +40,10 @@ def cut(
     """Takes embedding bags out of a module's graph; inputs stand where their outputs were.
 
     Returns the bags, for each new input an example, zeros of its shape, and why others stayed: no
-    card pools them. Raises `TorchError` for one of a quantised table: nor does ONNX.
+    card pools them.
+
+    Raises `TorchError` for one of a quantised table: nor does ONNX. Raises `ModelError` for a
+    quantised table that is not finite.
     """
     bags: list[Bag] = []
     tables: dict[str, np.ndarray] = {}
@@ -143,7 +147,7 @@ def _bag(
     padding = given.get("padding_idx", none)
     if given.get("pruned_weights") or given.get("compressed_indices_mapping") is not None:
         raise NotPooled("rows of its table are left out")
-    table_name = _table(module, given["weight"], tables, fused=row_format is not None)
+    table_name = _table(module, given["weight"], tables, row_format)
     length, offsets = _equally_long(given["offsets"]), None
     if length is None:
         offsets = _source(node, given["offsets"], "offsets")
@@ -159,19 +163,29 @@ def _bag(
 
 
 def _table(
-    module: fx.GraphModule, weight: fx.Node, tables: dict[str, np.ndarray], *, fused: bool
+    module: fx.GraphModule, weight: fx.Node, tables: dict[str, np.ndarray],
+    fused: RowFormat | None,
 ) -> str:  # fmt: skip
-    """The name of a table, which is now among `tables`; one of float32, or `fused` already."""
+    """The name of a table, which is now among `tables`; one of float32, or `fused` already.
+
+    Raises `ModelError` for fused rows whose scale or bias is not finite.
+    """
     if weight.op != "get_attr":
         raise NotPooled(f"its table is computed by {weight.target}, must be a parameter")
     name = str(weight.target)
     if name not in tables:
         held = operator.attrgetter(name)(module).detach().cpu()
-        wanted = torch.uint8 if fused else torch.float32
+        wanted = torch.float32 if fused is None else torch.uint8
         if held.dtype != wanted:
             raise NotPooled(f"its table is {held.dtype}, must be {wanted}")
+        table = held.numpy()
+        if fused is not None:
+            tails = np.ascontiguousarray(table[:, table.shape[1] - fused.tail_bytes :])
+            check_array(f"scale and bias of {name}", tails.view(f"<f{fused.tail_bytes // 2}"))
+            tables[name] = table
+            return name
         try:
-            tables[name] = held.numpy() if fused else fuse_8bit(held.numpy())
+            tables[name] = fuse_8bit(table)
         except ValueError as error:
             raise NotPooled(str(error)) from None
     return name

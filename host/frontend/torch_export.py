@@ -17,6 +17,7 @@ import numpy as np
 from halfdome.host.frontend import torch_bags
 from halfdome.host.frontend.bags import Bag, pool
 from halfdome.host.frontend.errors import ModelError, TorchError
+from halfdome.host.frontend.finite import check_array
 from halfdome.host.frontend.sessions import quiet
 
 try:
@@ -118,10 +119,10 @@ def from_torch(
     Tables of embedding bags that cards pool are quantised to fused rows of 8 bits. How `sparse` and
     `scale_grad_by_freq` are set is of no matter: they are about gradients. Bags that no card pools
     are lookups of the rest, in floating point and with as many indices as in `arguments`: those of
-    the mode max, whose operands the module computes, or whose table is no finite float32 parameter.
+    the mode max, whose operands the module computes, or whose table is no float32 parameter.
 
     Raises `TorchError` for a module that PyTorch does not export, an output that is no tensor, and
-    bfloat16.
+    bfloat16, and `ModelError` for a parameter that is not finite.
     """
     if not isinstance(module, torch.nn.Module):
         raise TorchError(f"module: is a {type(module).__name__}, must be a torch.nn.Module")
@@ -209,6 +210,7 @@ def _parted(
         leaves = pytree.tree_leaves(arguments)
         _of_numpy({each: leaf for each, leaf in zip(inputs, leaves, strict=True) if each})
         _of_numpy(exported.state_dict)
+        _check_parameters(exported)
         flat = exported.module(check_guards=False)
         bags, pooled, stayed = torch_bags.cut(flat)
         names = _named_outputs(flat.graph, outputs)
@@ -232,6 +234,15 @@ def _of_numpy(values: Mapping[str, object]) -> None:
                 f"{name}: is torch.bfloat16, must be torch.float32; call .float() on module and "
                 "arguments"
             )
+
+
+def _check_parameters(exported: torch.export.ExportedProgram) -> None:
+    """Here they have their names, of which torch.onnx folds some away; buffers may be masks."""
+    parameters = exported.graph_signature.inputs_to_parameters
+    for node in exported.graph.find_nodes(op="placeholder"):
+        if node.name in parameters and node.users:
+            name = parameters[node.name]
+            check_array(name, exported.state_dict[name].detach().cpu().numpy())
 
 
 def _named_outputs(graph: torch.fx.Graph, wanted: Sequence[str] | None) -> list[str]:

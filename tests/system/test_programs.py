@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from halfdome.hdl.commands import Engine, Status
 from halfdome.hdl.config import PRESETS
+from halfdome.host.bench.fpga import LADDER
 from tests.system.programs import (
     OTHER,
+    SLOT,
     assert_same_ports,
     golden_outcome,
     outcomes,
@@ -19,14 +21,19 @@ from tests.system.programs import (
 pytestmark = pytest.mark.slow  # a model of the card is compiled first
 
 TINY = PRESETS["tiny"]
-SHAPES = {"tiny": TINY, "other": OTHER, "two cores": TINY.replace(cores=2)}
+SHAPES = [
+    pytest.param(TINY, id="tiny"),
+    pytest.param(OTHER, id="other"),
+    pytest.param(TINY.replace(cores=2), id="two cores"),
+    pytest.param(LADDER["small"].config, id="small", marks=pytest.mark.long),
+]
 
 
-@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("config", SHAPES)
 @settings(max_examples=8)
 @given(seed=st.integers(0, 1 << 30))
 def test_every_bit_is_the_golden_cards(config, seed):
-    tasks = random_tasks(config, seed, 40)
+    tasks = random_tasks(config, seed, min(40, config.dram_bytes // (2 * SLOT)))
     golden, expected = golden_outcome(config, tasks)
     result = run(config, tasks, "native")
     assert outcomes(result["completions"]) == expected

@@ -110,8 +110,8 @@ def bench_model(
         f"native takes {result['native_over_timing_seconds']:.1f} times as long"
     )
     if speed:
-        for of, rows in result["speed"].items():
-            console.print(tables.of_rows(f"Processor seconds of one thread, {of}", rows))
+        for of, counted in (("compared", "processor seconds of one thread"), ("alone", "seconds")):
+            console.print(tables.of_rows(f"Speed {of}, {counted}", result["speed"][of]))
     if wrong:
         console.print("[red]the timing card differs from hardware by more than its bar[/red]")
         raise typer.Exit(1)

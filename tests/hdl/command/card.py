@@ -61,6 +61,7 @@ class Card:
         return ctx.get(bus.read_data)
 
     async def start(self, ctx):
+        await ctx.tick().repeat(self.config.counters)  # the reset pin zeroes them one by one
         places = [("CQ_BASE", 0, CQ), ("MSIX_ADDRESS", 0, MESSAGE)]
         for core in range(self.config.cores):
             places.append(("SQ_BASE", core, self.ring_offset(core)))

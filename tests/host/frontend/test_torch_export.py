@@ -245,21 +245,21 @@ def test_what_no_card_pools_is_looked_up_by_the_rest():
         bags = (
             self.table(i * 5 % 9, o), self.table(i, o.cumsum(0)), self.table(shifted, o),
             functional.embedding_bag(i.int(), weight, o.int(), mode="max", padding_idx=1),
-            functional.embedding_bag(i, weight * 2, o, mode="sum"), self.endless(i, o),
+            functional.embedding_bag(i, weight * 2, o, mode="sum"), self.wide(i, o),
             self.table(both[:, 1], o), self.table(i, o),
         )  # fmt: skip
         return *bags, self.short(i, o)
 
-    endless = nn.EmbeddingBag(9, 4, mode="sum")
-    endless.weight.data[4, 1] = float("inf")
+    wide = nn.EmbeddingBag(9, 4, mode="sum")
+    wide.weight.data[4, :2] = torch.tensor([-3e38, 3e38])
     short = nn.EmbeddingBag(9, 4, mode="mean").half()
-    made = module(forward, endless=endless, short=short)
+    made = module(forward, wide=wide, short=short)
     model = from_torch(made, given := [INDICES, OFFSETS, torch.tensor([[0, 1], [3, 4]])])
     whys = [
         r"of table.weight: its indices are computed by the module \(by aten.remainder",
         "its offsets are computed by the module", "its indices are computed by the module",
         "of table.weight: mode='max', cards pool", "of mul.*: its table is computed by aten.mul",
-        "endless.weight: table row 4: .* is not finite", "its indices are computed by the module",
+        "wide.weight: table row 4: .* is not finite", "its indices are computed by the module",
         "short.weight: its table is torch.float16",
     ]  # fmt: skip
     for why, stayed in zip(whys, model.stayed, strict=True):

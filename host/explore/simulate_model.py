@@ -1,8 +1,8 @@
 """Models from elsewhere, as the work of a study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,9 @@ from halfdome.host.frontend.prepare import Prepared, prepare
 from halfdome.host.frontend.sessions import open_session, run_session
 from halfdome.host.serving.session import InferenceSession
 
+PLANS = 4
+"""Of a model, the last ones, kept for the next points of a process."""
+
 
 def run_model(said: Model, design: Design, at_random: bool) -> Ran:
     """Gives the work to the platform of a design, with `at_random` also so; ONNX Runtime's bits are
@@ -39,9 +42,9 @@ def run_model(said: Model, design: Design, at_random: bool) -> Ran:
     if said.is_compiled:
         plan = Plan.load(said.path)
     else:
-        prepared = prepared_of(said)
-        plan = compile(
-            prepared, cards=design.cards, config=design.card, transfers=design.transfers,
+        prepared, compiled = _opened(said)
+        plan = compiled(
+            cards=design.cards, config=design.card, transfers=design.transfers,
             in_flight=design.in_flight, parallelism=design.parallelism, requests=design.batch,
             cores_sparse=design.cores_sparse, values=design.computes,
         )  # fmt: skip
@@ -69,15 +72,22 @@ def run_model(said: Model, design: Design, at_random: bool) -> Ran:
 
 def prepared_of(said: Model) -> Prepared:
     """The model, read and quantised, once in a process."""
+    return _opened(said)[0]
+
+
+def _opened(said: Model) -> tuple[Prepared, Callable[..., Plan]]:
+    """The model, and what compiles it, once for points that the compiler sees alike: those that
+    differ in what lies between host and cards."""
     return _prepared(said.path, said.calibration, tuple(sorted(said.shapes.items())))
 
 
 @lru_cache(maxsize=2)
 def _prepared(
     path: Path, calibration: Path | None, shapes: tuple[tuple[str, tuple[int, ...]], ...]
-) -> Prepared:
+) -> tuple[Prepared, Callable[..., Plan]]:
     known = None if calibration is None else read_requests(calibration, "calibration")
-    return prepare(path, calibration=known, shapes=dict(shapes))
+    prepared = prepare(path, calibration=known, shapes=dict(shapes))
+    return prepared, lru_cache(maxsize=PLANS)(partial(compile, prepared))
 
 
 def _run_part(

@@ -131,6 +131,34 @@ def test_the_steady_state_is_that_of_many_requests(model_of, monkeypatch, in_fli
     assert np.mean(found.interval) == pytest.approx(np.mean(many.interval), rel=0.005)
 
 
+def test_a_model_is_compiled_once_for_points_that_differ_between_host_and_cards(
+    model_of, monkeypatch
+):
+    from halfdome.host.explore import simulate_model
+    from tests.host.frontend import nets
+
+    compiled, seen = simulate_model.compile, []
+
+    def counted(prepared, **how):
+        seen.append(how["cards"])
+        return compiled(prepared, **how)
+
+    monkeypatch.setattr(simulate_model, "compile", counted)
+    made = model_of(nets.residual()).model_copy(update={"values": False})
+
+    def latency(**values):
+        design = made.design(values)
+        return simulate_model.run_model(made.workload, design, at_random=False).latency
+
+    wide, narrow = latency(cards=1, uplink_lanes=16), latency(cards=1, uplink_lanes=1)
+    assert seen == [1]
+    assert narrow > wide
+    simulate_model._prepared.cache_clear()
+    assert latency(cards=1, uplink_lanes=1) == narrow
+    latency(cards=2)
+    assert seen == [1, 1, 2]
+
+
 def test_requests_that_differ_from_onnx_runtime_are_counted(model_of, monkeypatch):
     from halfdome.host.explore import simulate_model
     from tests.host.frontend import nets

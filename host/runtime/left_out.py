@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from halfdome.sim.timing.card import ValuesLeftOut
+from halfdome.sim.timing.left_out import ValuesLeftOut
 
 
 class LeftOut:

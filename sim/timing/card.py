@@ -19,6 +19,7 @@ from halfdome.sim.fabric.host_memory import lazy_bytes
 from halfdome.sim.golden.card import GoldenCard
 from halfdome.sim.golden.check import check
 from halfdome.sim.timing.header import header, parameter_array
+from halfdome.sim.timing.left_out import ValuesLeftOut
 
 VALUES = ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-ffp-contract=off")
 """Flags for values: every operation rounds, and loops over elements become vectors."""
@@ -27,10 +28,6 @@ _CHECK = ctypes.CFUNCTYPE(
     ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
 )
 _EXECUTE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-
-
-class ValuesLeftOut(RuntimeError):
-    """Somebody reads values that were not computed."""
 
 
 class SemanticsCalls(ctypes.Structure):

@@ -10,7 +10,7 @@ from halfdome.hdl.descriptors import pack
 from halfdome.host.compiler.compile import compile
 from halfdome.host.runtime.left_out import LeftOut
 from halfdome.host.serving.deploy import deploy
-from halfdome.sim.timing.card import ValuesLeftOut
+from halfdome.sim.timing.left_out import ValuesLeftOut
 from tests.hdl.matmul.jobs import matmul
 from tests.host.networks import Network
 from tests.host.recommenders import Recommender

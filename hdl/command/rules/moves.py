@@ -36,7 +36,7 @@ def operands(descriptor: Value, config: CardConfig) -> dict[Opcode, list[Operand
 
     def moved(opcode, name):
         access = Access.WRITE_IN_PLACE if name == "destination" else Access.READ
-        return rows(opcode, move, name, move.rows, move.row_bytes, access)._replace(apart=0)
+        return rows(opcode, move, name, move.rows, move.row_bytes, access, apart=0)
 
     def matrix(name):
         count, size = turned[name]
